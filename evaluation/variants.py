@@ -1,0 +1,88 @@
+"""The models to compare: which is the float one, what each was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from graph.edit.nodes import QUANTIZABLE
+from graph.errors import UsageError
+from graph.io.models import ModelId, identify, read_model
+from quantize.emit import METADATA
+
+_NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model file, with what its metadata says. `source_sha256` is None for a float model."""
+
+    name: str
+    path: Path
+    id: ModelId
+    profile: str | None
+    source_sha256: str | None
+    dtype: str
+    int8_nodes: int
+
+
+def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
+    """Return the models, the float one first.
+
+    Raises:
+        UsageError: not exactly one float model, two of one name, or a model made from another.
+    """
+    found = [_inspect(path) for path in paths]
+    floats = [item for item in found if item.source_sha256 is None]
+    if len(floats) != 1:
+        raise UsageError(
+            f"found {len(floats)} float models among {len(found)}, expected exactly one",
+            hint="Give the float model and the models quantized from it.",
+        )
+    names = [item.name for item in found]
+    if len(set(names)) != len(names):
+        raise UsageError(f"two models are called the same: {', '.join(sorted(names))}")
+    for item in found:
+        if item.source_sha256 not in (None, "", floats[0].id.sha256):
+            raise UsageError(
+                f"was quantized from the model {(item.source_sha256 or '')[:16]}…,"
+                f" not from {floats[0].path.name} {floats[0].id.sha256[:16]}…",
+                where=str(item.path),
+            )
+    return [*floats, *(item for item in found if item.source_sha256 is not None)]
+
+
+def _inspect(path: Path) -> Candidate:
+    model = read_model(path, weights=False)
+    metadata = {item.key: item.value for item in model.metadata_props}
+    profile = metadata.get(f"{METADATA}profile")
+    source = metadata.get(f"{METADATA}source_sha256")
+    count = count_int8_nodes(model)
+    if source is None and count:
+        # Made by another tool: compared all the same, without knowing what it was made from.
+        source, profile = "", None
+    name = profile or ("float" if source is None else path.stem)
+    return Candidate(name, path, identify(path), profile, source, _dtype(model), count)
+
+
+def count_int8_nodes(model: onnx.ModelProto) -> int:
+    """Return how many nodes that multiply matrices read Q/DQ on both operands."""
+    dequantized = {
+        name
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        for name in node.output
+    }
+    return sum(
+        node.op_type in QUANTIZABLE and set(node.input[:2]) <= dequantized
+        for node in model.graph.node
+    )
+
+
+def _dtype(model: onnx.ModelProto) -> str:
+    """Return the float type the graph computes in: its outputs'."""
+    kinds = {value.type.tensor_type.elem_type for value in model.graph.output}
+    return next((name for kind, name in _NAMES.items() if kind in kinds), "other")

@@ -1,0 +1,1 @@
+"""Everything that knows a model family; a folder each."""

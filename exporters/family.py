@@ -1,0 +1,75 @@
+"""What a model family must know how to do, and what it gets to see.
+
+A family turns raw data into feeds, names the outputs that matter, says which nodes stay float and
+why, and measures its own task. It imports with the core alone; whatever needs torch is imported
+where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import onnx
+
+from exporters.manifest import Manifest
+from graph.edit.nodes import QuantizableNode
+from graph.progress import Progress
+from graph.runtime.session import Session
+from graph.tensors import Feed, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A model as a family sees it."""
+
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    manifest: Manifest | None
+
+
+class Task(Protocol):
+    """Measures variants of one model on fixed data; the float model always comes first."""
+
+    name: str
+    feeds: Sequence[Feed]
+
+    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
+        """Return the metrics of one variant, by the keys of evaluation.json."""
+        ...
+
+
+class Family(Protocol):
+    """A model family. All methods are pure: they look at what is given and change nothing."""
+
+    name: str
+    raw_suffixes: tuple[str, ...]
+    fuses_siblings: bool
+    gives_logits: bool
+
+    def recognizes(self, view: ModelView) -> bool:
+        """Return whether this is one of the family's models."""
+        ...
+
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+        """Return at most `limit` feeds made from raw data (`.txt`, images …)."""
+        ...
+
+    def complete(self, view: ModelView, feed: Feed) -> Feed:
+        """Return `feed` with inputs added that a user may leave out."""
+        ...
+
+    def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
+        """Return the outputs whose error matters."""
+        ...
+
+    def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        """Return why `node` stays float by default, or None."""
+        ...
+
+    def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
+        """Return what variants are measured on."""
+        ...

@@ -1,0 +1,1 @@
+"""Any ONNX file that no family claims."""

@@ -1,0 +1,58 @@
+"""The family of models without a family: arrays in, fidelity out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from exporters.family import ModelView, Task
+from exporters.fidelity import FidelityTask
+from graph.edit.nodes import QuantizableNode
+from graph.errors import UsageError
+from graph.runtime.feeds import fill_cache, read_npz
+from graph.tensors import Feed
+
+
+class GenericFamily:
+    """Takes `.npz` data only and keeps nothing float of its own accord."""
+
+    name = "generic"
+    raw_suffixes: tuple[str, ...] = ()
+    fuses_siblings = False
+    gives_logits = False
+
+    def recognizes(self, view: ModelView) -> bool:
+        """Return True: the last resort."""
+        return True
+
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+        """Refuse: without a family there is no telling what raw data means."""
+        raise UsageError(
+            f"found {data.suffix or 'a folder'!r}, expected .npz or a folder of .npz files",
+            where=str(data),
+            hint="No family is known for this model, so qgraph cannot read raw data for it.",
+        )
+
+    def complete(self, view: ModelView, feed: Feed) -> Feed:
+        """Return `feed` with an empty cache, if the model has one."""
+        return fill_cache(feed, view.inputs)
+
+    def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
+        """Return every output that is not a cache tensor."""
+        scored = tuple(name for name in view.outputs if not name.startswith("present"))
+        return scored or view.outputs
+
+    def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        """Return None: nothing is known to need it."""
+        return None
+
+    def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
+        """Return the fidelity task over `.npz` data."""
+        if name not in (None, "fidelity"):
+            raise UsageError(f"--task {name} needs a model family; this model has none")
+        feeds = [
+            self.complete(view, feed) for path in data for feed in read_npz(path, view.inputs)
+        ]
+        return FidelityTask(feeds[:limit], self.scored_outputs(view))

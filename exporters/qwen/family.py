@@ -1,0 +1,87 @@
+"""The Qwen decoders: text and images in, next-token logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from exporters.family import ModelView, Task
+from exporters.fidelity import FidelityTask
+from exporters.manifest import Manifest
+from exporters.qwen.samples import read_samples
+from exporters.qwen.task import LmTask
+from graph.edit.nodes import QuantizableNode
+from graph.errors import UsageError
+from graph.runtime.feeds import fill_cache, read_npz
+from graph.tensors import Feed
+
+_LOGITS = "logits"
+
+
+class QwenFamily:
+    """Recognized by `qgraph.json`, or by inputs_embeds in and logits out."""
+
+    name = "qwen"
+    raw_suffixes = (".txt", ".jsonl")
+    fuses_siblings = True
+    gives_logits = True
+
+    def recognizes(self, view: ModelView) -> bool:
+        """Return whether a manifest says so or inputs and outputs look like it."""
+        if view.manifest is not None:
+            return view.manifest.family == self.name
+        return _LOGITS in view.outputs and any(i.name == "inputs_embeds" for i in view.inputs)
+
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+        """Return one feed per line of text, or per question with its image."""
+        samples = read_samples(view.path, _manifest(view, data), data, limit=limit)
+        return [sample.feed for sample in samples]
+
+    def complete(self, view: ModelView, feed: Feed) -> Feed:
+        """Return `feed` with an empty cache (a prefill) where it has none."""
+        return fill_cache(feed, view.inputs)
+
+    def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
+        """Return the logits: errors in the cache show there if they matter."""
+        return (_LOGITS,)
+
+    def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        """Keep the LM head: its error goes straight into every logit."""
+        if node.output == _LOGITS:
+            return "the LM head; its rounding goes straight into every logit"
+        return None
+
+    def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
+        """Return language modelling, or fidelity where asked or where data is arrays."""
+        arrays = all(path.suffix == ".npz" or path.is_dir() for path in data)
+        if name == "fidelity" or (name is None and arrays):
+            return FidelityTask(self._all_feeds(view, data, limit), self.scored_outputs(view))
+        if name not in (None, "lm"):
+            raise UsageError(f"--task {name} is none of this family's: lm, fidelity")
+        samples = [
+            sample
+            for path in data
+            for sample in read_samples(view.path, _manifest(view, path), path, limit=limit)
+        ]
+        return LmTask(view.path, _manifest(view, view.path), samples)
+
+    def _all_feeds(self, view: ModelView, data: Sequence[Path], limit: int) -> list[Feed]:
+        feeds: list[Feed] = []
+        for path in data:
+            raw = path.suffix in self.raw_suffixes
+            part = self.feeds(view, path, limit) if raw else read_npz(path, view.inputs)[:limit]
+            feeds += [self.complete(view, feed) for feed in part]
+        return feeds
+
+
+def _manifest(view: ModelView, data: Path) -> Manifest:
+    if view.manifest is None:
+        raise UsageError(
+            f"{data.name} needs the tokenizer and embeddings that `qgraph export` writes beside"
+            " the model, and there is no qgraph.json",
+            where=str(view.path),
+            hint="Export the model with qgraph, or give --data as .npz.",
+        )
+    return view.manifest

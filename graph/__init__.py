@@ -1,0 +1,1 @@
+"""The ONNX graph: reading and writing it, editing it, running it."""

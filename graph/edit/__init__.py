@@ -1,0 +1,1 @@
+"""Finding the nodes worth quantizing and rewriting the graph around them."""

@@ -1,0 +1,71 @@
+"""Constant folding: what an exporter hides behind Identity, Constant and shape arithmetic.
+
+onnx-graphsurgeon folds; this module keeps what its round trip drops (model metadata) and turns its
+failures into errors that name the model's fault. Names of the nodes that stay are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from graph.errors import InputError
+
+
+def fold(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with constants folded, dead nodes removed and nodes sorted.
+
+    Graph inputs stay even where nothing reads them, so that feeds go on fitting.
+
+    Raises:
+        InputError: the graph has a cycle or is otherwise not one graph-surgeon can hold.
+    """
+    with _quiet_graphsurgeon():
+        graph = import_graph(model)
+        graph.fold_constants().cleanup(remove_unused_graph_inputs=False)
+        return export_graph(graph, model)
+
+
+def import_graph(model: onnx.ModelProto) -> gs.Graph:
+    """Return `model` as a graph-surgeon graph.
+
+    Raises:
+        InputError: it cannot be held as one.
+    """
+    try:
+        return gs.import_onnx(model)
+    except Exception as error:  # graph-surgeon raises whatever its parsing meets
+        raise InputError(f"onnx-graphsurgeon cannot read the graph: {error}") from error
+
+
+def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `graph` as a model, sorted, with the metadata of `source`.
+
+    Raises:
+        InputError: the graph has a cycle.
+    """
+    try:
+        graph.toposort()
+    except Exception as error:  # a bare Exception is what graph-surgeon raises on a cycle
+        raise InputError(f"the graph cannot be sorted: {error}") from error
+    model = gs.export_onnx(graph, do_type_check=False)
+    model.ir_version = max(source.ir_version, 10)
+    del model.metadata_props[:]
+    model.metadata_props.extend(source.metadata_props)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet_graphsurgeon() -> Iterator[None]:
+    """Hold back graph-surgeon's notes on what it could not fold: not folding is no fault."""
+    logger = gs.logger.G_LOGGER
+    before = logger.severity
+    logger.severity = logging.CRITICAL
+    try:
+        yield
+    finally:
+        logger.severity = before

@@ -1,0 +1,38 @@
+"""Node names: every node gets one of its own, the same on every run."""
+
+from __future__ import annotations
+
+import onnx
+
+
+def ensure_names(model: onnx.ModelProto) -> dict[str, str]:
+    """Name every unnamed node of `model` and tell duplicates apart, in place.
+
+    An unnamed node is called after its first output (`MatMul:hidden`), a second `conv` becomes
+    `conv#2`. Returns new name → old name ('' where there was none) of the nodes that changed.
+    """
+    taken: set[str] = set()
+    changed: dict[str, str] = {}
+    given = {node.name for node in model.graph.node if node.name}
+    for node in model.graph.node:
+        wanted = node.name or f"{node.op_type}:{next(iter(node.output), '')}"
+        name = fresh_name(wanted, taken if node.name else taken | given)
+        if name != node.name:
+            changed[name] = node.name
+            node.name = name
+        taken.add(name)
+    return changed
+
+
+def fresh_name(wanted: str, taken: set[str]) -> str:
+    """Return `wanted`, or `wanted#2`, `wanted#3` … whichever is first not in `taken`."""
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}#{count}"
+    return name
+
+
+def module_path(node_name: str) -> str:
+    """Return the module a node came from: `/model/layers.0/mlp/MatMul` → `model.layers.0.mlp`."""
+    return ".".join(part for part in node_name.split("/")[:-1] if part)

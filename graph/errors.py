@@ -1,0 +1,88 @@
+"""Every error a user can meet, with its exit code.
+
+    QGraphError
+    ├── UsageError          2   options, profiles, recipes: what the user wrote
+    ├── InputError          3   a model or data file that cannot be used
+    ├── EnvironmentFault    4   provider, package, disk space, permission
+    ├── LimitError          5   memory, time or size beyond what was allowed
+    ├── RuntimeDiedError    6   the child process that ran the model was killed
+    ├── QualityGateError    7   a result is worse than the gate allows
+    └── InterruptedRun     75   stopped on request; the same command goes on
+
+A message says what was found, what was expected and what to do about it. Errors raised here are
+shown without a traceback; anything else is a defect of qgraph.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QGraphError(Exception):
+    """Base of all errors shown to the user.
+
+    `where` names the file, node or tensor concerned; `hint` says what to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{head}\n{self.hint}" if self.hint else head
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Return the error as `--json` prints it."""
+        return {
+            "code": self.exit_code,
+            "error": self.message,
+            "where": self.where,
+            "hint": self.hint,
+        }
+
+
+class UsageError(QGraphError):
+    """What the user asked for cannot be meant: an option, a profile, a recipe."""
+
+    exit_code = 2
+
+
+class InputError(QGraphError):
+    """A model or data file cannot be used."""
+
+    exit_code = 3
+
+
+class EnvironmentFault(QGraphError):
+    """The machine lacks something: a provider, a package, space, a permission."""
+
+    exit_code = 4
+
+
+class LimitError(QGraphError):
+    """A limit on memory, time or size was reached."""
+
+    exit_code = 5
+
+
+class RuntimeDiedError(QGraphError):
+    """The process that ran the model died."""
+
+    exit_code = 6
+
+
+class QualityGateError(QGraphError):
+    """A result is worse than the user allows."""
+
+    exit_code = 7
+
+
+class InterruptedRun(QGraphError):  # noqa: N818 - an interruption is no error of anyone's
+    """The run was stopped on request and can go on."""
+
+    exit_code = 75

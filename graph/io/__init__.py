@@ -1,0 +1,1 @@
+"""Files in and out: models, JSON documents, whatever is written atomically."""

@@ -1,0 +1,202 @@
+"""Reading and writing ONNX files: the only place that parses or serializes protobuf.
+
+Weights above a threshold go to one data file beside the model. Its name carries a piece of its
+own SHA-256, so that a model file always names exactly the bytes it was written with, and replacing
+a model cannot tear it from its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx.external_data_helper import load_external_data_for_model
+
+from graph.errors import InputError, LimitError
+from graph.io.external import external_files
+from graph.io.files import require_file, sha256_of, write_bytes, write_named
+
+EXTERNAL_ABOVE = 64 << 20
+"""A model whose weights exceed this many bytes gets a data file."""
+_EXTERNAL_TENSOR = 1024
+_ALIGNMENT = 4096
+_PROTOBUF_LIMIT = (2 << 30) - 1
+_LARGEST_OPSET = 26
+
+_LOOKS_LIKE = {
+    b"version https://git-lfs": "a git-lfs pointer; run `git lfs pull`",
+    b"<!DOCTYPE": "an HTML page; the download went wrong",
+    b"<html": "an HTML page; the download went wrong",
+    b"PK\x03\x04": "a ZIP archive (a PyTorch checkpoint?); export it to ONNX first",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"\x93NUMPY": "a NumPy array",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelId:
+    """Names a model by content: `sha256` covers the graph and every weight."""
+
+    path: str
+    sha256: str
+
+
+def read_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Return the model in `path`; with `weights`, its external data loaded into it.
+
+    Raises:
+        InputError: not an ONNX model, cut short, or its external data cannot be used.
+    """
+    model = _parse(require_file(path, "ONNX model"))
+    _check_basics(model, path)
+    external_files(model, path.parent)
+    if weights:
+        load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def identify(path: Path) -> ModelId:
+    """Return the identity of the model in `path`: hash of its file and of each data file."""
+    files = [path, *external_files(_parse(require_file(path, "ONNX model")), path.parent)]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(bytes.fromhex(sha256_of(file)))
+    return ModelId(path=path.name, sha256=digest.hexdigest())
+
+
+def size_on_disk(path: Path) -> int:
+    """Return the bytes of the model file and its data files."""
+    files = [path, *external_files(_parse(path), path.parent)]
+    return sum(file.stat().st_size for file in files)
+
+
+def write_model(
+    model: onnx.ModelProto, path: Path, *, external_above: int = EXTERNAL_ABOVE
+) -> None:
+    """Write `model` to `path` atomically, large weights to a data file beside it.
+
+    `model` itself is left as it was. A data file that an older model of this name used is removed.
+    """
+    older = _data_files_of(path)
+    if sum(_bytes_of(tensor) for tensor in model.graph.initializer) <= external_above:
+        write_bytes(path, model.SerializeToString(deterministic=True))
+        kept: set[Path] = set()
+    else:
+        kept = {_write_with_data(model, path)}
+    for file in older - kept:
+        file.unlink(missing_ok=True)
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """Return `model` serialized, for a runtime session.
+
+    Raises:
+        LimitError: the weights do not fit into one protobuf message (2 GB).
+    """
+    total = sum(_bytes_of(tensor) for tensor in model.graph.initializer)
+    if total >= _PROTOBUF_LIMIT:
+        raise LimitError(
+            f"the graph holds {total >> 20} MiB of weights; one session in memory takes 2048 MiB",
+            hint="Models of this size are not supported yet.",
+        )
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def tensor_from(name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
+    """Return `array` as an initializer called `name`."""
+    return onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    data = path.read_bytes()
+    if not data:
+        raise InputError("the file is empty, expected an ONNX model", where=str(path))
+    for start, what in _LOOKS_LIKE.items():
+        if data.startswith(start):
+            raise InputError(f"this is {what}; expected an ONNX model", where=str(path))
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise InputError(
+            "not an ONNX model, or one cut short",
+            where=str(path),
+            hint="Download or export it again.",
+        ) from error
+    return model
+
+
+def _check_basics(model: onnx.ModelProto, path: Path) -> None:
+    opsets = {item.domain: item.version for item in model.opset_import}
+    if not model.HasField("graph") or not model.graph.output:
+        raise InputError("the file holds no graph with outputs", where=str(path))
+    opset = opsets.get("", opsets.get("ai.onnx"))
+    if opset is None:
+        raise InputError("the model names no opset of the ONNX domain", where=str(path))
+    if opset > _LARGEST_OPSET:
+        raise InputError(
+            f"the model has opset {opset}, expected at most {_LARGEST_OPSET}",
+            where=str(path),
+            hint="Export it with an older opset.",
+        )
+
+
+def _bytes_of(tensor: onnx.TensorProto) -> int:
+    return len(tensor.raw_data) or tensor.ByteSize()
+
+
+def _data_files_of(path: Path) -> set[Path]:
+    """Return the data files a previous `write_model` made for `path`."""
+    if not path.is_file():
+        return set()
+    try:
+        files = external_files(_parse(path), path.parent)
+    except InputError:
+        return set()
+    return {file for file in files if file.name.startswith(f"{path.stem}-")}
+
+
+def _write_with_data(model: onnx.ModelProto, path: Path) -> Path:
+    slim = onnx.ModelProto()
+    slim.CopyFrom(model)
+
+    def fill(temporary: Path) -> str:
+        return f"{path.stem}-{_move_weights(slim, temporary)[:12]}.data"
+
+    data = write_named(path.parent, fill)
+    _set_location(slim, data.name)
+    write_bytes(path, slim.SerializeToString(deterministic=True))
+    return data
+
+
+def _move_weights(model: onnx.ModelProto, target: Path) -> str:
+    """Move large initializers to `target`; return the SHA-256 of what was written."""
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) < _EXTERNAL_TENSOR:
+                continue
+            padding = b"\0" * (-file.tell() % _ALIGNMENT)
+            file.write(padding)
+            entries = {"location": "", "offset": str(file.tell()), "length": len(tensor.raw_data)}
+            file.write(tensor.raw_data)
+            digest.update(padding + tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.extend(
+                onnx.StringStringEntryProto(key=key, value=str(value))
+                for key, value in entries.items()
+            )
+    return digest.hexdigest()
+
+
+def _set_location(model: onnx.ModelProto, name: str) -> None:
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name

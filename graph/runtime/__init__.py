@@ -1,0 +1,1 @@
+"""Running graphs on onnxruntime: sessions, feeds, distances between outputs."""

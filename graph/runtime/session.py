@@ -1,0 +1,193 @@
+"""onnxruntime sessions that run where they were told to, and compute what the graph says.
+
+`Semantics.EXACT` executes Q/DQ as written (no fusion into kernels with other rounding): accuracy
+is measured so. `Semantics.FAST` leaves every optimization on: latency is measured so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+
+from graph.errors import EnvironmentFault, InputError
+from graph.io.models import to_bytes
+from graph.tensors import Array, Feed
+
+
+class Provider(StrEnum):
+    """Where to run. `cuda` never falls back: without CUDA it is an error."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Semantics(StrEnum):
+    """What the optimizer may do to Q/DQ."""
+
+    EXACT = "exact"
+    FAST = "fast"
+
+
+_NAMES = {Provider.CPU: "CPUExecutionProvider", Provider.CUDA: "CUDAExecutionProvider"}
+_COMPUTE = {"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv", "FusedGemm"}
+
+
+class Session:
+    """An open model. `run` takes a feed and returns outputs by name."""
+
+    def __init__(self, session: ort.InferenceSession, provider: Provider) -> None:
+        self._session = session
+        self.provider = provider
+        self.inputs = tuple(item.name for item in session.get_inputs())
+        self.outputs = tuple(item.name for item in session.get_outputs())
+
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Return the outputs, all or those named.
+
+        Raises:
+            InputError: the runtime refuses the feed or fails on the model.
+        """
+        names = list(outputs if outputs is not None else self.outputs)
+        try:
+            return dict(zip(names, self._session.run(names, feed), strict=True))
+        except Exception as error:  # onnxruntime's own exception types share no public base
+            raise InputError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
+
+    def placement(self) -> dict[str, int]:
+        """Return provider name → number of nodes it runs, as the runtime itself reports."""
+        counts: Counter[str] = Counter()
+        for part in self._session.get_provider_graph_assignment_info():
+            counts[part.ep_name] += len(part.get_nodes())
+        return dict(sorted(counts.items()))
+
+    def compute_nodes_off(self, provider: Provider) -> list[str]:
+        """Return the MatMuls, Gemms and convolutions that `provider` does not run."""
+        return [
+            node.name
+            for part in self._session.get_provider_graph_assignment_info()
+            if part.ep_name != _NAMES[provider]
+            for node in part.get_nodes()
+            if node.op_type in _COMPUTE
+        ]
+
+
+def open_session(
+    model: onnx.ModelProto | Path,
+    provider: Provider = Provider.CPU,
+    semantics: Semantics = Semantics.EXACT,
+    *,
+    allow_cpu_nodes: bool = False,
+) -> Session:
+    """Return a session for `model` on `provider`.
+
+    Raises:
+        EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
+        InputError: onnxruntime refuses the model.
+    """
+    require_provider(provider)
+    source: Any = str(model) if isinstance(model, Path) else to_bytes(model)
+    try:
+        with _quiet_stderr(provider):
+            raw = ort.InferenceSession(source, _options(semantics), providers=_providers(provider))
+    except Exception as error:  # onnxruntime's own exception types share no public base
+        where = str(model) if isinstance(model, Path) else ""
+        raise InputError(f"onnxruntime refuses it: {_first_line(error)}", where=where) from error
+    if _NAMES[provider] not in raw.get_providers():
+        raise _missing(provider)
+    session = Session(raw, provider)
+    strays = [] if allow_cpu_nodes else session.compute_nodes_off(provider)
+    if strays:
+        raise EnvironmentFault(
+            f"{len(strays)} compute nodes would run on the CPU, first {strays[0]!r}",
+            hint="Use --provider cpu, or accept it with --allow-cpu-nodes where it is offered.",
+        )
+    return session
+
+
+def require_provider(provider: Provider) -> None:
+    """Check that `provider` can work on this machine.
+
+    Raises:
+        EnvironmentFault: it cannot; the message says what is missing.
+    """
+    if provider is Provider.CPU:
+        return
+    if _NAMES[provider] not in ort.get_available_providers():
+        raise _missing(provider)
+    with contextlib.suppress(Exception), _quiet_stderr(provider):
+        ort.preload_dlls()
+    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    if library.exists():
+        try:
+            ctypes.CDLL(str(library.with_name("libonnxruntime_providers_shared.so")), _GLOBAL)
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            raise _missing(provider, str(error)) from error
+
+
+_GLOBAL = getattr(ctypes, "RTLD_GLOBAL", 0)
+
+
+def describe_device(provider: Provider) -> str:
+    """Return what the figures were taken on: the processor's count, or the provider's name."""
+    return f"cpu x{os.cpu_count()}" if provider is Provider.CPU else str(provider)
+
+
+def _providers(provider: Provider) -> list[str]:
+    if provider is Provider.CPU:
+        return [_NAMES[Provider.CPU]]
+    # Shape arithmetic and `If` conditions belong on the CPU even so; what must not be there is
+    # checked after opening.
+    return [_NAMES[provider], _NAMES[Provider.CPU]]
+
+
+def _options(semantics: Semantics) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if semantics is Semantics.EXACT:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def _missing(provider: Provider, detail: str = "") -> EnvironmentFault:
+    found = ", ".join(ort.get_available_providers())
+    reason = f": {detail}" if detail else ""
+    return EnvironmentFault(
+        f"{_NAMES[provider]} was asked for but cannot be used{reason} (onnxruntime "
+        f"{ort.__version__} was built with {found})",
+        hint="Install onnxruntime-gpu with a matching CUDA and cuDNN, or use --provider cpu.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet_stderr(provider: Provider) -> Any:
+    """Hold back what onnxruntime's loader writes to file descriptor 2 when CUDA fails.
+
+    The same facts are in the error raised afterwards.
+    """
+    if provider is Provider.CPU:
+        yield
+        return
+    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)

@@ -1,0 +1,42 @@
+"""Arrays, feeds, and the tensors a model declares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Feed = dict[str, Array]
+"""One sample: an array per model input."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output as the model declares it; a dynamic dimension is its name or ''."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str, ...]
+
+
+def specs_of(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
+    """Return the declared tensors of a graph's `input` or `output` list."""
+    return tuple(_spec(value) for value in values)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dims = (d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return TensorSpec(value.name, dtype, tuple(dims))
+
+
+def inputs_of(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Return what must be fed: graph inputs that are not initializers."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return specs_of([value for value in model.graph.input if value.name not in initializers])

@@ -1,0 +1,35 @@
+"""qgraph: which nodes of an ONNX model hurt when quantized, and Q/DQ models that leave them alone.
+
+Each command has a function of the same name here, which returns what the command writes to a file.
+They are imported when first used: the `qgraph` command starts a child process for the work, and
+its parent must not load a runtime.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qgraph.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from qgraph.api import calibrate, evaluate, export, profile, quantize, report, run, sensitivity
+
+__all__ = [
+    "__version__",
+    "calibrate",
+    "evaluate",
+    "export",
+    "profile",
+    "quantize",
+    "report",
+    "run",
+    "sensitivity",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'qgraph' has no attribute {name!r}")
+    from qgraph import api
+
+    return getattr(api, name)

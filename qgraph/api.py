@@ -1,0 +1,323 @@
+"""The Python API: one function per command.
+
+Paths may be strings. Functions return the same data the commands write to files, and take a
+`progress` callback instead of printing. Errors are `graph.errors.QGraphError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import onnx
+
+from evaluation.evaluate import Settings
+from evaluation.evaluate import evaluate as _evaluate
+from evaluation.results import Evaluation
+from evaluation.variants import inspect_variants
+from exporters.manifest import Manifest
+from graph.edit.nodes import QuantizableNode
+from graph.errors import EnvironmentFault, UsageError
+from graph.io.documents import Document, read_document
+from graph.progress import Progress, silent
+from graph.runtime.session import Provider, require_provider
+from qgraph.recipe import Recipe, read_recipe
+from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model, scored_outputs
+from qgraph.version import VERSION, packages
+from quantize.emit import Provenance, emit
+from quantize.profiles import Profile, Profiles, resolve
+from quantize.proof import Proof, prove
+from quantize.ranges import Ranges, RangesRun, ranges_for, require_same_model
+from quantize.ranges import calibrate as _calibrate
+from quantize.scheme import Scheme
+from quantize.selection import Selection, select
+from sensitivity.cut import DEFAULT_CUTS, By, cut_profiles
+from sensitivity.groups import Grouping, fused_groups
+from sensitivity.measure import Context, Task, measure
+from sensitivity.report import Direction, Metric, Sensitivity
+from sensitivity.switch import Scored
+
+AnyPath = str | Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """A Q/DQ model not yet written, with the proof that it is what its profile says."""
+
+    profile: Profile
+    model: onnx.ModelProto
+    proof: Proof
+
+
+def export(
+    source: AnyPath,
+    folder: AnyPath,
+    *,
+    family: str = "auto",
+    part: str = "language",
+    dtype: str = "fp32",
+    with_past: bool = True,
+    opset: int | None = None,
+    progress: Progress = silent,
+) -> Manifest:
+    """Export a checkpoint folder to `folder/model.onnx` and return its manifest.
+
+    Raises:
+        EnvironmentFault: the `export` extra is not installed.
+        InputError: the checkpoint cannot be read or is of an unknown architecture.
+    """
+    if family not in ("auto", "qwen"):
+        raise UsageError(f"--family {family} is unknown; there are auto, qwen")
+    if part != "language":
+        raise UsageError(f"--part {part} cannot be exported yet; expected language")
+    try:
+        # torch and transformers come with an extra and take seconds to import
+        from exporters.qwen.export import export_language
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"exporting needs a package that is not installed: {error.name}",
+            hint="pip install 'qgraph[export]'",
+        ) from error
+    return export_language(
+        Path(source),
+        Path(folder),
+        dtype=dtype,
+        with_past=with_past,
+        opset=opset,
+        progress=progress,
+    )
+
+
+def calibrate(
+    model: AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    samples: int = DEFAULT_SAMPLES,
+    scheme: Scheme | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    provider: Provider = Provider.CPU,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Ranges:
+    """Return the ranges of all activations that candidates read, over at most `samples` samples."""
+    require_provider(provider)
+    opened = open_model(Path(model))
+    selection = _select(opened, include, exclude)
+    loaded = load_data(opened, _paths(data), samples, seed)
+    run = RangesRun(
+        qgraph=VERSION,
+        provider=provider,
+        samples=len(loaded.feeds),
+        data=loaded.description,
+        synthetic=loaded.synthetic,
+    )
+    nodes = selection.candidates
+    scheme = scheme or Scheme()
+    return _calibrate(opened.prepared, nodes, loaded.feeds, scheme, run, progress)
+
+
+def sensitivity(
+    model: AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    samples: int = DEFAULT_SAMPLES,
+    ranges: Ranges | AnyPath | None = None,
+    direction: Direction = Direction.BOTH,
+    metric: Metric = Metric.MSE,
+    outputs: Sequence[str] = (),
+    scheme: Scheme | None = None,
+    group: Grouping | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    provider: Provider = Provider.CPU,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Sensitivity, Ranges]:
+    """Return the score of every candidate node, and the ranges they were computed with.
+
+    `ranges` are reused if given, else calibrated on the same data. `group` None leaves the choice
+    to the family: fused for decoders.
+    """
+    require_provider(provider)
+    opened = open_model(Path(model))
+    selection = _select(opened, include, exclude)
+    loaded = load_data(opened, _paths(data), samples, seed)
+    scheme = scheme or Scheme()
+    if ranges is None:
+        run = RangesRun(
+            qgraph=VERSION,
+            provider=provider,
+            samples=len(loaded.feeds),
+            data=loaded.description,
+            synthetic=loaded.synthetic,
+        )
+        nodes = selection.candidates
+        ranges = _calibrate(opened.prepared, nodes, loaded.feeds, scheme, run, progress)
+    ranges = _document(ranges, Ranges)
+    if group is None:
+        group = Grouping.FUSED if opened.family.fuses_siblings else Grouping.NONE
+    task = Task(
+        prepared=opened.prepared,
+        selection=selection,
+        groups=fused_groups(selection.candidates) if group is Grouping.FUSED else (),
+        feeds=loaded.feeds,
+        scored=Scored(scored_outputs(opened, outputs), opened.family.gives_logits and not outputs),
+        scheme=scheme,
+        ranges=ranges,
+        direction=direction,
+        metric=metric,
+        provider=provider,
+    )
+    context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
+    return measure(task, context, progress), ranges
+
+
+def profile(
+    report: Sensitivity | AnyPath,
+    *,
+    cuts: Mapping[str, float] = DEFAULT_CUTS,
+    by: By = By.NODES,
+    top_k: int | None = None,
+) -> Profiles:
+    """Return the profiles cut from a sensitivity report."""
+    source = Path(report).name if isinstance(report, str | Path) else "sensitivity.json"
+    return cut_profiles(_document(report, Sensitivity), source, cuts, by, top_k)
+
+
+def quantize(
+    model: AnyPath,
+    profiles: Profiles | AnyPath,
+    ranges: Ranges | AnyPath,
+    *,
+    names: Sequence[str] = (),
+    progress: Progress = silent,
+) -> list[Quantized]:
+    """Return a proved Q/DQ model for each profile, or for those in `names`.
+
+    Raises:
+        UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
+    """
+    opened = open_model(Path(model))
+    wanted = _document(profiles, Profiles)
+    require_same_model(wanted.model, opened.prepared.id, "profiles")
+    seen = _document(ranges, Ranges)
+    chosen = wanted.named(names)
+    made = []
+    for index, item in enumerate(chosen):
+        progress("quantizing", index, len(chosen))
+        made.append(_quantized(opened, item, seen, wanted.scheme))
+    progress("quantizing", len(chosen), len(chosen))
+    return made
+
+
+def evaluate(
+    models: Sequence[AnyPath],
+    *,
+    data: Sequence[AnyPath],
+    task: str | None = None,
+    samples: int | None = None,
+    profiles: Profiles | AnyPath | None = None,
+    provider: Provider = Provider.CPU,
+    allow_cpu_nodes: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Return the figures of the float model and its variants over `data`.
+
+    `profiles` adds what each profile predicted beside what is measured.
+    """
+    require_provider(provider)
+    candidates = inspect_variants(_paths(models))
+    opened = open_model(candidates[0].path)
+    limit = samples if samples is not None else 1 << 30
+    chosen = opened.family.task(opened.view, task, _paths(data), limit)
+    predicted = {}
+    if profiles is not None:
+        predicted = {
+            item.name: {"mse": item.predicted.mse}
+            for item in _document(profiles, Profiles).profiles
+            if item.predicted is not None
+        }
+    settings = Settings(
+        version=VERSION,
+        packages=packages(),
+        data=tuple(path.name for path in _paths(data)),
+        provider=provider,
+        allow_cpu_nodes=allow_cpu_nodes,
+        predicted=predicted,
+    )
+    return _evaluate(candidates, chosen, settings, progress)
+
+
+def report(run_folder: AnyPath) -> tuple[str, str]:
+    """Return the report of a run folder as one self-contained HTML page and as Markdown.
+
+    Raises:
+        EnvironmentFault: the `report` extra is not installed.
+    """
+    try:
+        # plotly comes with an extra; the core writes JSON and tables without it
+        from evaluation.page import render
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"the report needs a package that is not installed: {error.name}",
+            hint="pip install 'qgraph[report]'",
+        ) from error
+    return render(Path(run_folder))
+
+
+def run(
+    recipe: Recipe | AnyPath,
+    folder: AnyPath | None = None,
+    *,
+    provider: Provider | None = None,
+    fresh: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Run a recipe's whole chain, leaving out what is done already; return the run folder."""
+    # the pipeline is written on top of this module's functions
+    from qgraph.pipeline import run_recipe
+
+    loaded = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
+    target = Path(folder) if folder is not None else Path("runs") / loaded.name
+    return run_recipe(loaded, target, provider=provider, fresh=fresh, progress=progress)
+
+
+D = TypeVar("D", bound=Document)
+
+
+def _document(value: D | AnyPath, kind: type[D]) -> D:
+    return read_document(Path(value), kind) if isinstance(value, str | Path) else value
+
+
+def _paths(values: Sequence[AnyPath]) -> list[Path]:
+    return [Path(value) for value in values]
+
+
+def _select(opened: OpenModel, include: Sequence[str], exclude: Sequence[str]) -> Selection:
+    return select(opened.prepared.model, [opened.family.keep], include, exclude)
+
+
+def _quantized(opened: OpenModel, item: Profile, ranges: Ranges, scheme: Scheme) -> Quantized:
+    prepared = opened.prepared
+    nodes = _nodes_of(opened, item)
+    known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
+    provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
+    model = emit(prepared, nodes, known, provenance)
+    return Quantized(item, model, prove(model, prepared.model, nodes))
+
+
+def _nodes_of(opened: OpenModel, item: Profile) -> list[QuantizableNode]:
+    """Return the nodes a profile quantizes; one that was written by hand may name any."""
+    selection = select(opened.prepared.model, include=[".*"])
+    nodes = {node.name: node for node in selection.candidates}
+    names = [node.name for node in opened.prepared.model.graph.node]
+    return [nodes[name] for name in resolve(item, list(nodes), names)]
+
+
+def recipe_as_json(recipe: Recipe) -> str:
+    """Return a recipe as canonical JSON, for fingerprints."""
+    return json.dumps(recipe.model_dump(mode="json"), sort_keys=True)

@@ -1,0 +1,78 @@
+"""The command line: commands, errors and exit codes.
+
+This module runs in the child process; `qgraph.supervise` is what the user starts.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import click
+
+from graph.errors import InterruptedRun, QGraphError
+from qgraph.commands.evaluate import evaluate
+from qgraph.commands.export import export
+from qgraph.commands.profile import profile
+from qgraph.commands.quantize import quantize
+from qgraph.commands.report import report
+from qgraph.commands.run import demo, run
+from qgraph.commands.sensitivity import sensitivity
+from qgraph.console import print_error, print_json
+from qgraph.version import VERSION
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="qgraph")
+def cli() -> None:
+    """Find the nodes of an ONNX model that hurt when quantized, and write Q/DQ models without them.
+
+    \b
+    export → sensitivity → profile → quantize → evaluate → report; `run` does them all.
+    Exit codes: 0 done, 2 usage, 3 bad input, 4 environment, 5 a limit, 6 the runtime died,
+    7 a quality gate failed, 75 interrupted (the same command goes on).
+    """
+
+
+for command in (export, sensitivity, profile, quantize, evaluate, report, run, demo):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit with the code that belongs to what happened."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        cli.main(arguments, standalone_mode=False)
+    except QGraphError as error:
+        return _report(error, arguments)
+    except click.Abort:
+        return _report(InterruptedRun("interrupted", hint=_AGAIN), arguments)
+    except KeyboardInterrupt:
+        return _report(InterruptedRun("interrupted", hint=_AGAIN), arguments)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    return 0
+
+
+_AGAIN = "What was finished is kept; run the same command again."
+
+
+def _report(error: QGraphError, arguments: list[str]) -> int:
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    if "--json" in arguments:
+        print_json(error.as_dict())
+    else:
+        print_error(str(error))
+    return error.exit_code
+
+
+def _on_terminate(_number: int, _frame: FrameType | None) -> None:
+    raise InterruptedRun("stopped by SIGTERM", hint=_AGAIN)

@@ -1,0 +1,52 @@
+"""`qgraph evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evaluation.markdown import columns, latency_note, rows
+from evaluation.results import Evaluation
+from graph.errors import UsageError
+from graph.io.documents import write_document
+from qgraph import api, options
+from qgraph.console import print_json, print_table, say
+from qgraph.progress import Bars
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=options.PATH)
+@options.data
+@options.samples(None, "Use at most this many samples of each.  [default: all]")
+@click.option("--task", help="lm or fidelity.  [default: what the data is for]")
+@click.option("--profiles", type=options.PATH, help="Show what these profiles predicted, too.")
+@options.provider
+@click.option("--allow-cpu-nodes", is_flag=True, help="Accept compute nodes on the CPU with CUDA.")
+@options.common("evaluation.json", "File to write.")
+def evaluate(
+    models: tuple[Path, ...],
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **chosen: Any,
+) -> None:
+    """Measure the float model and its quantized variants MODELS side by side."""
+    if not chosen["data"]:
+        raise UsageError("evaluating needs data", hint="Give held-out samples with --data.")
+    with Bars(quiet=quiet) as bars:
+        evaluation = api.evaluate(models, progress=bars, **chosen)
+    write_document(output, evaluation)
+    if as_json:
+        print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return
+    print_evaluation(evaluation)
+    say(f"Wrote {output}")
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the table of variants and what its latency means."""
+    print_table(columns(evaluation), rows(evaluation))
+    say(latency_note(evaluation))

@@ -1,0 +1,117 @@
+"""`qgraph quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from graph.errors import UsageError
+from graph.io.documents import read_document, write_document
+from graph.io.models import write_model
+from graph.progress import Progress
+from qgraph import api, options
+from qgraph.console import print_json, print_table, say, warn
+from qgraph.progress import Bars
+from qgraph.resolve import DEFAULT_SAMPLES
+from quantize.profiles import Profiles
+from quantize.ranges import Ranges
+
+
+@click.command()
+@click.argument("model", type=options.PATH)
+@click.option("--profiles", type=options.PATH, required=True, help="The profiles.json to apply.")
+@click.option("--profile", "names", multiple=True, help="Only this profile.  [default: all]")
+@click.option("--ranges", type=options.PATH, help="Ranges from an earlier calibration.")
+@options.data
+@options.samples(DEFAULT_SAMPLES, "Calibrate on at most this many samples.")
+@options.provider
+@options.seed
+@options.common(".", "Folder to write one model per profile to.")
+def quantize(
+    model: Path,
+    profiles: Path,
+    names: tuple[str, ...],
+    ranges: Path | None,
+    data: tuple[Path, ...],
+    samples: int,
+    provider: options.Provider,
+    seed: int,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Write one Q/DQ model of MODEL per profile, each proved to be what its profile says.
+
+    Ranges come from --ranges, or are calibrated on --data and written as ranges.json.
+    """
+    if ranges is not None and data:
+        raise UsageError("give --ranges or --data, not both")
+    wanted = read_document(profiles, Profiles)
+    with Bars(quiet=quiet) as bars:
+        if ranges is not None:
+            seen = read_document(ranges, Ranges)
+        else:
+            seen = _calibrate(model, wanted, data, samples, provider, seed, bars)
+            write_document(output / "ranges.json", seen)
+        made = api.quantize(model, wanted, seen, names=names, progress=bars)
+    for item in made:
+        write_model(item.model, output / f"{item.profile.name}.onnx")
+    _print(made, output, as_json=as_json)
+    if seen.run.synthetic:
+        warn("no data was given: ranges come from made-up samples. Give --data or --ranges.")
+
+
+def _calibrate(
+    model: Path,
+    wanted: Profiles,
+    data: tuple[Path, ...],
+    samples: int,
+    provider: options.Provider,
+    seed: int,
+    progress: Progress,
+) -> Ranges:
+    return api.calibrate(
+        model,
+        data=data,
+        samples=samples,
+        scheme=wanted.scheme,
+        include=_exactly(wanted),
+        provider=provider,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _exactly(wanted: Profiles) -> list[str]:
+    """Return expressions that make every node a profile may name a candidate."""
+    return [".*"] if any(item.quantize for item in wanted.profiles) else []
+
+
+def _print(made: list[api.Quantized], output: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            [
+                {
+                    "profile": item.profile.name,
+                    "path": str(output / f"{item.profile.name}.onnx"),
+                    "quantized": item.proof.quantized,
+                    "untouched": item.proof.untouched,
+                }
+                for item in made
+            ]
+        )
+        return
+    rows = [
+        [
+            item.profile.name,
+            str(item.proof.quantized),
+            str(item.proof.activations),
+            str(item.proof.untouched),
+            str(output / f"{item.profile.name}.onnx"),
+        ]
+        for item in made
+    ]
+    print_table(["profile", "quantized", "Q on activations", "proved untouched", "file"], rows)
+    say("Every quantized node reads Q/DQ on data and weight; every other node reads none.")

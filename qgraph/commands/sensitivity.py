@@ -1,0 +1,136 @@
+"""`qgraph sensitivity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from graph.io.documents import write_document
+from graph.io.files import write_text
+from quantize.scheme import Calibration, Scheme, SchemeName, Smoothing
+from qgraph import api, options
+from qgraph.console import print_json, print_table, say, warn
+from qgraph.progress import Bars
+from qgraph.resolve import DEFAULT_SAMPLES
+from sensitivity.groups import Grouping
+from sensitivity.markdown import to_markdown
+from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
+
+
+@click.command()
+@click.argument("model", type=options.PATH)
+@options.data
+@options.samples(DEFAULT_SAMPLES, "Use at most this many samples.")
+@click.option("--ranges", type=options.PATH, help="Use this ranges.json instead of calibrating.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "switch"]),
+    default="auto",
+    show_default=True,
+    help="Who computes the scores; auto takes the fastest that can.",
+)
+@click.option(
+    "--direction",
+    type=options.EnumChoice(Direction),
+    default=Direction.BOTH,
+    show_default=True,
+    help="solo: only one node quantized; leave-one-out: all but one.",
+)
+@click.option(
+    "--metric",
+    type=options.EnumChoice(Metric),
+    default=Metric.MSE,
+    show_default=True,
+    help="What the ranking goes by.",
+)
+@click.option("--outputs", multiple=True, help="Measure at this output.  [default: by family]")
+@click.option(
+    "--scheme",
+    type=options.EnumChoice(SchemeName),
+    default=SchemeName.INT8,
+    show_default=True,
+    help="How numbers are quantized.",
+)
+@click.option(
+    "--calibrate",
+    type=options.EnumChoice(Calibration),
+    default=Calibration.MINMAX,
+    show_default=True,
+    help="How ranges are taken.",
+)
+@click.option(
+    "--smooth",
+    type=options.EnumChoice(Smoothing),
+    default=Smoothing.NONE,
+    show_default=True,
+    help="What moves activation outliers into weights.",
+)
+@click.option(
+    "--group",
+    type=options.EnumChoice(Grouping),
+    default=None,
+    help="fused: q/k/v and gate/up together.  [default: fused for decoders, else none]",
+)
+@options.node_filters
+@options.provider
+@options.seed
+@options.common("sensitivity.json", "File to write; ranges and Markdown go beside it.")
+def sensitivity(
+    model: Path,
+    engine: str,
+    scheme: SchemeName,
+    calibrate: Calibration,
+    smooth: Smoothing,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **chosen: Any,
+) -> None:
+    """Score how much quantizing each node of MODEL hurts its outputs.
+
+    Without --data, samples come from what qgraph.json beside the model names; without that they
+    are made up, which is said and recorded.
+    """
+    asked = Scheme(name=scheme, calibrate=calibrate, smooth=smooth)
+    with Bars(quiet=quiet) as bars:
+        report, ranges = api.sensitivity(model, scheme=asked, progress=bars, **chosen)
+    write_document(output, report)
+    write_text(output.with_suffix(".md"), to_markdown(report))
+    if chosen["ranges"] is None:
+        write_document(output.with_name("ranges.json"), ranges)
+    if as_json:
+        print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
+    else:
+        _print(report, output)
+    if report.run.synthetic:
+        warn(
+            "no data was given: these scores come from made-up samples and are only a rough guide."
+            " Give --data."
+        )
+
+
+def _print(report: Sensitivity, output: Path) -> None:
+    nodes = sorted(report.nodes, key=lambda node: node.rank)
+    headings = ["node", "rank", "solo MSE", "SQNR dB", "gain if left out", "M MACs"]
+    print_table(headings, [_row(node) for node in nodes])
+    run = report.run
+    say(
+        f"{len(nodes)} nodes scored, {len(report.keep)} kept float, by {run.engine} on"
+        f" {run.provider} in {run.seconds:.1f} s ({run.forward_equivalents:.0f} forwards)."
+    )
+    say(f"Wrote {output}")
+
+
+def _row(node: NodeScore) -> list[str]:
+    solo, without = node.solo, node.leave_one_out
+    return [
+        node.name,
+        str(node.rank),
+        f"{solo.mse:.3e}" if solo else "",
+        f"{solo.sqnr_db:.1f}" if solo and solo.sqnr_db is not None else "",
+        f"{without.gain:+.2e}" if without and without.gain is not None else "",
+        f"{node.macs / 1e6:.2f}",
+    ]

@@ -1,0 +1,107 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from graph.runtime.session import Provider
+
+F = TypeVar("F", bound=Callable[..., Any])
+E = TypeVar("E", bound=StrEnum)
+
+PATH = click.Path(path_type=Path)
+
+
+class EnumChoice(click.Choice[E]):
+    """A choice among an enum's values, which are what the user types."""
+
+    def __init__(self, kind: type[E]) -> None:
+        super().__init__(list(kind))
+
+    def normalize_choice(self, choice: Any, ctx: click.Context | None) -> str:
+        """Return the value a user types for a member."""
+        return str(choice)
+
+
+def apply(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that applies all, so that `--help` lists options in this order."""
+
+    def wrap(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return wrap
+
+
+def common(output: str | None, what: str) -> Callable[[F], F]:
+    """Return the options of every command: where to write, and how much to say."""
+    return apply(
+        click.option(
+            "-o",
+            "--output",
+            type=PATH,
+            default=output,
+            required=False,
+            show_default=output is not None,
+            help=what,
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    )
+
+
+provider = click.option(
+    "--provider",
+    type=EnumChoice(Provider),
+    default=Provider.CPU,
+    show_default=True,
+    help="Where to run; cuda never falls back to the CPU.",
+)
+
+data = click.option(
+    "--data",
+    "data",
+    type=PATH,
+    multiple=True,
+    help="Samples: .npz, a folder of .npz, .txt or .jsonl. Give it again to mix several.",
+)
+
+seed = click.option("--seed", default=0, show_default=True, help="Seed of synthetic samples.")
+
+node_filters = apply(
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="RE",
+        help="Make matching nodes candidates although they are kept float by default.",
+    ),
+    click.option("--exclude", multiple=True, metavar="RE", help="Keep matching nodes float."),
+)
+
+
+def samples(default: int | None, text: str) -> Callable[[F], F]:
+    """Return the `--samples` option."""
+    return click.option(
+        "--samples", type=click.IntRange(min=1), default=default, show_default=True, help=text
+    )
+
+
+def key_values(
+    _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, float]:
+    """Parse `NAME=SHARE` options."""
+    result: dict[str, float] = {}
+    for value in values:
+        name, _, share = value.partition("=")
+        try:
+            result[name] = float(share)
+        except ValueError:
+            raise click.BadParameter(f"found {value!r}, expected NAME=SHARE, as in A=0.15") from None
+    return result

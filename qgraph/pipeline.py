@@ -1,0 +1,286 @@
+"""A recipe's whole chain: what is done, what is left.
+
+Each stage records a fingerprint of what went into it and the hashes of what it wrote in
+`run.json`. A stage whose record still holds is not repeated, so an interrupted run goes on where
+it stopped, and a changed option repeats just what depends on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from graph.errors import InputError, UsageError
+from graph.io.documents import Document, Part, read_document, write_document
+from graph.io.external import external_files
+from graph.io.files import sha256_of, write_text
+from graph.io.models import read_model, write_model
+from graph.progress import Progress
+from graph.runtime.session import Provider, require_provider
+from qgraph import api
+from qgraph.locking import locked
+from qgraph.recipe import Recipe
+from qgraph.version import VERSION, packages
+from quantize.profiles import Profiles
+from sensitivity.markdown import to_markdown
+
+RECORD = "run.json"
+FLOAT = "model.onnx"
+
+
+class StageRecord(Part):
+    """`outputs`: file → SHA-256, paths relative to the run folder."""
+
+    name: str
+    fingerprint: str
+    outputs: dict[str, str]
+
+
+class RunRecord(Document):
+    """What has been done in a run folder."""
+
+    SCHEMA: ClassVar[str] = "qgraph.run/1"
+
+    stages: tuple[StageRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`inputs`: everything the result depends on; `work` writes and returns the files."""
+
+    name: str
+    inputs: Callable[[], Any]
+    work: Callable[[], Iterable[Path]]
+
+
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    provider: Provider | None,
+    fresh: bool,
+    progress: Progress,
+) -> Path:
+    """Carry out every stage that is not done yet; return the run folder.
+
+    Raises:
+        QGraphError: a stage failed; the stages before it stay done.
+    """
+    if provider is not None:
+        recipe = recipe.model_copy(update={"provider": provider})
+    require_provider(recipe.provider)
+    with locked(folder):
+        if fresh:
+            (folder / RECORD).unlink(missing_ok=True)
+        chain = _Chain(recipe, folder, progress)
+        for stage in chain.stages():
+            _ensure(stage, folder)
+    return folder
+
+
+def _ensure(stage: Stage, folder: Path) -> None:
+    """Do `stage` unless its record holds."""
+    record = _read_record(folder)
+    fingerprint = _digest([stage.name, VERSION, packages(), stage.inputs()])
+    done = {item.name: item for item in record.stages}
+    if stage.name in done and _holds(done[stage.name], fingerprint, folder):
+        return
+    outputs = {
+        path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(stage.work())
+    }
+    done[stage.name] = StageRecord(name=stage.name, fingerprint=fingerprint, outputs=outputs)
+    write_document(
+        folder / RECORD, RunRecord(schema=RunRecord.SCHEMA, stages=tuple(done.values()))
+    )
+
+
+def _holds(record: StageRecord, fingerprint: str, folder: Path) -> bool:
+    return record.fingerprint == fingerprint and all(
+        (folder / name).is_file() and sha256_of(folder / name) == digest
+        for name, digest in record.outputs.items()
+    )
+
+
+def _read_record(folder: Path) -> RunRecord:
+    path = folder / RECORD
+    if not path.exists():
+        return RunRecord(schema=RunRecord.SCHEMA)
+    try:
+        return read_document(path, RunRecord)
+    except UsageError as error:
+        error.hint = "Start over with --fresh."
+        raise
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _hashes(paths: Iterable[Path]) -> list[list[str]]:
+    """Return [name, SHA-256] of every file in `paths`, folders included with all they hold."""
+    found: list[list[str]] = []
+    for path in paths:
+        if not path.exists():
+            raise InputError("no such file or folder", where=str(path), hint="Check the recipe.")
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        found += [[str(file.relative_to(path.parent)), sha256_of(file)] for file in files]
+    return found
+
+
+class _Chain:
+    """The stages of one recipe in one folder."""
+
+    def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._progress = progress
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in order."""
+        recipe, part = self._recipe, self._recipe.sensitivity
+        common = [recipe.scheme.model_dump(mode="json"), str(recipe.provider)]
+        asked = part.model_dump(mode="json", exclude={"data"})
+        return [
+            Stage("export", self._origin, self._export),
+            Stage(
+                "ranges",
+                lambda: [common, asked, self._made(FLOAT), _hashes(part.data)],
+                self._ranges,
+            ),
+            Stage(
+                "sensitivity",
+                lambda: [common, asked, self._made("ranges.json"), _hashes(part.data)],
+                self._sensitivity,
+            ),
+            Stage(
+                "profile",
+                lambda: [
+                    recipe.profile.model_dump(mode="json"),
+                    self._made("sensitivity.json"),
+                ],
+                self._profile,
+            ),
+            Stage(
+                "quantize",
+                lambda: self._made("profiles.json", "ranges.json", FLOAT),
+                self._quantize,
+            ),
+            Stage("evaluate", self._evaluation_inputs, self._evaluate),
+            Stage("report", lambda: self._made("evaluation.json", "sensitivity.json"), self._report),
+        ]
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name
+
+    def _made(self, *names: str) -> list[list[str]]:
+        return _hashes(self._path(name) for name in names)
+
+    def _origin(self) -> Any:
+        recipe = self._recipe
+        options = recipe.export.model_dump(mode="json")
+        return [options, _hashes([path for path in (recipe.source, recipe.model) if path])]
+
+    def _export(self) -> list[Path]:
+        recipe = self._recipe
+        if recipe.source is not None:
+            options = recipe.export.model_dump()
+            api.export(recipe.source, self._folder, progress=self._progress, **options)
+            return [self._path(FLOAT), self._path("qgraph.json")]
+        assert recipe.model is not None  # noqa: S101 - the recipe has one of the two
+        write_model(read_model(recipe.model), self._path(FLOAT))
+        return [self._path(FLOAT)]
+
+    def _ranges(self) -> list[Path]:
+        part = self._recipe.sensitivity
+        ranges = api.calibrate(
+            self._path(FLOAT),
+            data=part.data,
+            samples=part.samples,
+            scheme=self._recipe.scheme,
+            include=part.include,
+            exclude=part.exclude,
+            provider=self._recipe.provider,
+            seed=part.seed,
+            progress=self._progress,
+        )
+        return [self._write("ranges.json", ranges)]
+
+    def _sensitivity(self) -> list[Path]:
+        options: dict[str, Any] = {
+            name: getattr(self._recipe.sensitivity, name)
+            for name in type(self._recipe.sensitivity).model_fields
+        }
+        report, _ = api.sensitivity(
+            self._path(FLOAT),
+            ranges=self._path("ranges.json"),
+            scheme=self._recipe.scheme,
+            provider=self._recipe.provider,
+            progress=self._progress,
+            **options,
+        )
+        write_text(self._path("sensitivity.md"), to_markdown(report))
+        return [self._write("sensitivity.json", report), self._path("sensitivity.md")]
+
+    def _profile(self) -> list[Path]:
+        part = self._recipe.profile
+        source = self._path("sensitivity.json")
+        made = api.profile(source, cuts=part.cuts, by=part.by, top_k=part.top_k)
+        return [self._write("profiles.json", made)]
+
+    def _quantize(self) -> list[Path]:
+        made = api.quantize(
+            self._path(FLOAT),
+            self._path("profiles.json"),
+            self._path("ranges.json"),
+            progress=self._progress,
+        )
+        for item in made:
+            write_model(item.model, self._path(f"{item.profile.name}.onnx"))
+        return self._variant_files()
+
+    def _variant_files(self) -> list[Path]:
+        """Return the Q/DQ models with their data files."""
+        return [
+            file
+            for path in self._variants()
+            for file in (path, *external_files(read_model(path, weights=False), self._folder))
+        ]
+
+    def _variants(self) -> list[Path]:
+        profiles = read_document(self._path("profiles.json"), Profiles).profiles
+        return [self._path(f"{item.name}.onnx") for item in profiles]
+
+    def _evaluation_inputs(self) -> Any:
+        part, models = self._recipe.evaluate, [FLOAT, *(path.name for path in self._variants())]
+        options = part.model_dump(mode="json", exclude={"data"})
+        return [options, str(self._recipe.provider), _hashes(self._data()), self._made(*models)]
+
+    def _data(self) -> Sequence[Path]:
+        return self._recipe.evaluate.data or self._recipe.sensitivity.data
+
+    def _evaluate(self) -> list[Path]:
+        part = self._recipe.evaluate
+        evaluation = api.evaluate(
+            [self._path(FLOAT), *self._variants()],
+            data=self._data(),
+            task=part.task,
+            samples=part.samples,
+            profiles=self._path("profiles.json"),
+            provider=self._recipe.provider,
+            progress=self._progress,
+        )
+        return [self._write("evaluation.json", evaluation)]
+
+    def _report(self) -> list[Path]:
+        page, text = api.report(self._folder)
+        write_text(self._path("report.html"), page)
+        write_text(self._path("report.md"), text)
+        return [self._path("report.html"), self._path("report.md")]
+
+    def _write(self, name: str, document: Document) -> Path:
+        write_document(self._path(name), document)
+        return self._path(name)

@@ -1,0 +1,94 @@
+"""Joining what the lower layers keep apart: a model, its family, its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from exporters.family import Family, ModelView
+from exporters.manifest import find_manifest, inside
+from exporters.registry import family_of
+from graph.edit.prepare import PreparedModel, prepare
+from graph.errors import InputError, UsageError
+from graph.runtime.feeds import read_npz, synthetic_feeds
+from graph.tensors import Feed
+
+DEFAULT_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenModel:
+    """A prepared model and the family that knows about it."""
+
+    prepared: PreparedModel
+    view: ModelView
+    family: Family
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """`description`: what reports say the data was; `synthetic`: whether it was made up."""
+
+    feeds: list[Feed]
+    description: str
+    synthetic: bool
+
+
+def open_model(path: Path) -> OpenModel:
+    """Return the model in `path` with its family."""
+    prepared = prepare(path)
+    view = ModelView(path, prepared.inputs, prepared.outputs, find_manifest(path))
+    return OpenModel(prepared, view, family_of(view))
+
+
+def load_data(model: OpenModel, data: Sequence[Path], samples: int, seed: int) -> Data:
+    """Return at most `samples` feeds, taken in turn from each of `data`.
+
+    Without `data`, from what `qgraph.json` names beside the model; without that, made up.
+
+    Raises:
+        InputError: the data cannot be read, or holds no sample.
+    """
+    paths = list(data) or _default_data(model.view)
+    if not paths:
+        feeds = synthetic_feeds(model.view.inputs, samples, seed)
+        return Data(feeds, f"synthetic (seed {seed})", synthetic=True)
+    sources = [_read(model, path, samples) for path in paths]
+    mixed = [feed for feed in chain(*zip_longest(*sources)) if feed is not None][:samples]
+    if not mixed:
+        raise InputError("the data holds no sample", where=", ".join(map(str, paths)))
+    feeds = [model.family.complete(model.view, feed) for feed in mixed]
+    return Data(feeds, ", ".join(path.name for path in paths), synthetic=False)
+
+
+def scored_outputs(model: OpenModel, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the outputs to measure at: those asked for, or the family's choice.
+
+    Raises:
+        UsageError: the model has no such output.
+    """
+    for name in wanted:
+        if name not in model.view.outputs:
+            raise UsageError(
+                f"--outputs {name!r}: no such output",
+                where=str(model.view.path),
+                hint=f"The model has {', '.join(model.view.outputs)}",
+            )
+    return tuple(wanted) or model.family.scored_outputs(model.view)
+
+
+def _default_data(view: ModelView) -> list[Path]:
+    if view.manifest is None or view.manifest.data is None:
+        return []
+    return [inside(view.path, view.manifest.data)]
+
+
+def _read(model: OpenModel, path: Path, limit: int) -> list[Feed]:
+    if not path.exists():
+        raise InputError("no such data", where=str(path), hint="Check --data.")
+    arrays = path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
+    if arrays:
+        return read_npz(path, model.view.inputs)[:limit]
+    return model.family.feeds(model.view, path, limit)

@@ -1,0 +1,119 @@
+"""Writing the Q/DQ model of a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from graph.edit.nodes import QuantizableNode
+from graph.edit.prepare import PreparedModel
+from graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
+from graph.edit.switches import FakeQuantization
+from graph.errors import InputError
+from graph.runtime.probe import Range
+from graph.tensors import Array
+from quantize import arithmetic
+from quantize.scheme import Scheme
+
+METADATA = "qgraph."
+"""Prefix of the model metadata that says where a Q/DQ model comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Written into an emitted model."""
+
+    profile: str
+    scheme: Scheme
+    source_sha256: str
+    version: str
+
+
+def emit(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    ranges: Mapping[str, Range],
+    provenance: Provenance,
+) -> onnx.ModelProto:
+    """Return the model in which exactly `nodes` are quantized.
+
+    Raises:
+        InputError: a weight holds NaN or infinity.
+    """
+    parameters = quantization_parameters(prepared.model, nodes, ranges)
+    model = insert_qdq(prepared.model, nodes, parameters)
+    model.producer_name = "qgraph"
+    model.producer_version = provenance.version
+    _write_metadata(model, provenance, len(nodes))
+    return model
+
+
+def quantization_parameters(
+    model: onnx.ModelProto, nodes: Sequence[QuantizableNode], ranges: Mapping[str, Range]
+) -> QdqParameters:
+    """Return the scales and int8 weights of `nodes`.
+
+    Raises:
+        InputError: a weight holds NaN or infinity.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights: dict[tuple[str, int | None], QuantizedWeight] = {}
+    scales: dict[str, Array] = {}
+    for node in nodes:
+        dtype = numpy_dtype(tensors, node)
+        for _, name in node.activations:
+            scales[name] = arithmetic.activation_scale(ranges[name], dtype)
+        if node.weight is not None:
+            key = (node.weight.tensor, node.weight.axis)
+            if key not in weights:
+                weights[key] = _quantized(tensors[node.weight.tensor], node.weight.axis)
+    return QdqParameters(weights, scales)
+
+
+def fake_quantization(parameters: QdqParameters) -> FakeQuantization:
+    """Return what a switch graph needs to compute the same numbers as the emitted model."""
+    weights = {
+        key: arithmetic.dequantize(weight.values, weight.scale, weight.axis)
+        for key, weight in parameters.weights.items()
+    }
+    return FakeQuantization(weights, parameters.scales)
+
+
+def numpy_dtype(
+    tensors: Mapping[str, onnx.TensorProto], node: QuantizableNode
+) -> np.dtype[np.generic]:
+    """Return the float dtype a node computes in: its weight's, float32 for a product."""
+    if node.weight is None:
+        return np.dtype(np.float32)
+    data_type = tensors[node.weight.tensor].data_type
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+
+
+def _quantized(tensor: onnx.TensorProto, axis: int | None) -> QuantizedWeight:
+    weight = numpy_helper.to_array(tensor)
+    finite = np.isfinite(weight)
+    if not finite.all():
+        index = tuple(map(int, np.argwhere(~finite)[0]))
+        raise InputError(
+            f"the weight holds {weight[index]} at {list(index)}",
+            where=f"tensor {tensor.name!r}",
+            hint="Mend the checkpoint, or leave its nodes out with --exclude.",
+        )
+    scale = arithmetic.weight_scale(weight, axis)
+    return QuantizedWeight(arithmetic.quantize(weight, scale, axis), scale, axis)
+
+
+def _write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -> None:
+    """Write metadata last: graph-surgeon's round trip drops it."""
+    entries = {
+        "profile": provenance.profile,
+        "scheme": provenance.scheme.model_dump_json(),
+        "source_sha256": provenance.source_sha256,
+        "quantized_nodes": str(count),
+    }
+    for key, value in entries.items():
+        model.metadata_props.add(key=METADATA + key, value=value)

@@ -1,0 +1,146 @@
+"""Reading an emitted model again and proving that it is what its profile says.
+
+The proof looks at the graph alone and shares nothing with the surgery that made it. Numbered as
+in the code:
+
+1. Every quantized node reads a DequantizeLinear on each activation and on its weight.
+2. No other node reads one: excluded nodes read the untouched tensors.
+3. A Q is read by DQs only, and no tensor has two Qs.
+4. Every scale is positive and finite; every zero point is present, INT8 and 0.
+5. A weight's scale has one entry per output channel; an activation's is a scalar.
+6. Every node of the float model is still there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from graph.edit.nodes import QuantizableNode
+from graph.errors import QGraphError
+from graph.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """`quantized` nodes read Q/DQ, `untouched` nodes of the float model read none."""
+
+    quantized: int
+    untouched: int
+    activations: int
+
+
+class ProofError(QGraphError):
+    """An emitted model is not what its profile says: a defect of qgraph, not of the input."""
+
+    exit_code = 1
+
+
+def prove(
+    emitted: onnx.ModelProto, source: onnx.ModelProto, nodes: Sequence[QuantizableNode]
+) -> Proof:
+    """Return the counts of what was proved.
+
+    Raises:
+        ProofError: a rule is broken; the message names rule and node.
+    """
+    facts = _Facts(emitted)
+    quantized = {node.name: node for node in nodes}
+    originals = [node.name for node in source.graph.node]
+    _check_all_there(facts, originals)
+    for name in originals:
+        _check_reads(facts, name, quantized.get(name))
+    for node in facts.of("QuantizeLinear"):
+        _check_quantizer(facts, node)
+    _check_one_quantizer_a_tensor(facts)
+    for node in (*facts.of("QuantizeLinear"), *facts.of("DequantizeLinear")):
+        _check_numbers(facts, node)
+    activations = len(list(facts.of("QuantizeLinear")))
+    return Proof(len(quantized), len(originals) - len(quantized), activations)
+
+
+class _Facts:
+    """The emitted graph, looked up."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._nodes = list(model.graph.node)
+        self.by_name: Mapping[str, onnx.NodeProto] = {node.name: node for node in self._nodes}
+        self.producer = {name: node for node in self._nodes for name in node.output}
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.outputs = {value.name for value in model.graph.output}
+
+    def of(self, op_type: str) -> Iterable[onnx.NodeProto]:
+        return (node for node in self._nodes if node.op_type == op_type)
+
+    def comes_from(self, tensor: str, op_type: str) -> bool:
+        return tensor in self.producer and self.producer[tensor].op_type == op_type
+
+    def readers(self, tensor: str) -> list[onnx.NodeProto]:
+        return [node for node in self._nodes if tensor in node.input]
+
+    def constant(self, tensor: str) -> Array | None:
+        found = self.initializers.get(tensor)
+        return None if found is None else numpy_helper.to_array(found)
+
+
+def _check_all_there(facts: _Facts, names: Sequence[str]) -> None:
+    for name in names:
+        _require(name in facts.by_name, 6, name, "is gone")
+
+
+def _check_reads(facts: _Facts, name: str, node: QuantizableNode | None) -> None:
+    inputs = facts.by_name[name].input
+    expected = set()
+    if node is not None:
+        expected = {index for index, _ in node.activations}
+        expected |= {node.weight.index} if node.weight else set()
+    for index, tensor in enumerate(inputs):
+        reads = facts.comes_from(tensor, "DequantizeLinear")
+        if index in expected:
+            _require(reads, 1, name, f"reads {tensor!r} unquantized")
+        else:
+            _require(not reads, 2, name, f"reads the DequantizeLinear {tensor!r}")
+
+
+def _check_quantizer(facts: _Facts, node: onnx.NodeProto) -> None:
+    readers = facts.readers(node.output[0])
+    only_dq = bool(readers) and all(item.op_type == "DequantizeLinear" for item in readers)
+    _require(only_dq and node.output[0] not in facts.outputs, 3, node.name, "is read by others")
+
+
+def _check_one_quantizer_a_tensor(facts: _Facts) -> None:
+    counts = Counter(node.input[0] for node in facts.of("QuantizeLinear"))
+    for tensor, count in counts.items():
+        _require(count == 1, 3, tensor, f"has {count} QuantizeLinear nodes")
+
+
+def _check_numbers(facts: _Facts, node: onnx.NodeProto) -> None:
+    complete = len(node.input) == 3
+    _require(complete, 4, node.name, "has no zero point")
+    scale, zero = facts.constant(node.input[1]), facts.constant(node.input[2])
+    _require(scale is not None and zero is not None, 4, node.name, "has no constant scale")
+    assert scale is not None and zero is not None  # noqa: S101 - just required
+    good = bool(np.isfinite(scale).all() and (scale > 0).all())
+    _require(good, 4, node.name, "has a scale that is not positive and finite")
+    _require(zero.dtype == np.int8 and not zero.any(), 4, node.name, "has another zero point")
+    values = facts.initializers.get(node.input[0])
+    axis = next((item.i for item in node.attribute if item.name == "axis"), None)
+    if values is None or axis is None:
+        _require(scale.shape == (), 5, node.name, f"has a scale of shape {list(scale.shape)}")
+    else:
+        wanted = (values.dims[axis],)
+        _require(scale.shape == wanted, 5, node.name, f"has a scale of shape {list(scale.shape)}")
+
+
+def _require(holds: bool, rule: int, name: str, what: str) -> None:  # noqa: FBT001
+    if not holds:
+        raise ProofError(
+            f"{name!r} {what} (rule {rule} of the proof)",
+            where="emitted model",
+            hint="Please report this; the model was not written.",
+        )

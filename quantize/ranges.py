@@ -1,0 +1,121 @@
+"""`ranges.json`: what calibration saw, once, for every later step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from graph.edit.nodes import QuantizableNode
+from graph.edit.prepare import PreparedModel
+from graph.errors import UsageError
+from graph.io.documents import Document, Part
+from graph.io.models import ModelId
+from graph.progress import Progress, silent
+from graph.runtime.probe import Range, observe_ranges
+from graph.runtime.session import Provider
+from graph.tensors import Feed
+from quantize.scheme import Scheme, require_same
+
+
+class ModelRef(Part):
+    """Names a model by content."""
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, model: ModelId) -> ModelRef:
+        """Return the reference to a model."""
+        return cls(path=model.path, sha256=model.sha256)
+
+
+class TensorRange(Part):
+    """`rmin`, `rmax`: the extremes of an activation over all samples, in its own units."""
+
+    name: str
+    rmin: float
+    rmax: float
+
+
+class RangesRun(Part):
+    """How the ranges came about; the only block that may differ between equal runs."""
+
+    qgraph: str
+    provider: str
+    samples: int
+    data: str
+    synthetic: bool
+
+
+class Ranges(Document):
+    """`tensors` stand in graph order; `flat` names those that never changed."""
+
+    SCHEMA: ClassVar[str] = "qgraph.ranges/1"
+
+    model: ModelRef
+    scheme: Scheme
+    run: RangesRun
+    tensors: tuple[TensorRange, ...]
+    flat: tuple[str, ...] = ()
+
+    def by_name(self) -> dict[str, Range]:
+        """Return tensor name → range."""
+        return {item.name: Range(item.rmin, item.rmax) for item in self.tensors}
+
+
+def calibrate(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    feeds: Sequence[Feed],
+    scheme: Scheme,
+    run: RangesRun,
+    progress: Progress = silent,
+) -> Ranges:
+    """Return the range of every activation that one of `nodes` reads."""
+    tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
+    seen = observe_ranges(prepared, tensors, feeds, Provider(run.provider), progress)
+    return Ranges(
+        schema=Ranges.SCHEMA,
+        model=ModelRef.of(prepared.id),
+        scheme=scheme,
+        run=run,
+        tensors=tuple(TensorRange(name=n, rmin=r.rmin, rmax=r.rmax) for n, r in seen.items()),
+        flat=tuple(name for name, r in seen.items() if r.rmin == r.rmax),
+    )
+
+
+def require_same_model(found: ModelRef, expected: ModelId, where: str) -> None:
+    """Check that a file belongs to the model in use.
+
+    Raises:
+        UsageError: it does not; the message shows both hashes.
+    """
+    if found.sha256 != expected.sha256:
+        raise UsageError(
+            f"made for the model {found.path} {found.sha256[:16]}…,"
+            f" but this is {expected.path} {expected.sha256[:16]}…",
+            where=where,
+            hint="Use the model it was made for, or make it again for this one.",
+        )
+
+
+def ranges_for(
+    ranges: Ranges, model: ModelId, scheme: Scheme, nodes: Sequence[QuantizableNode], where: str
+) -> Mapping[str, Range]:
+    """Return the ranges of what `nodes` read, checked against the model and scheme in use.
+
+    Raises:
+        UsageError: another model, another scheme, or a tensor was not calibrated.
+    """
+    require_same_model(ranges.model, model, where)
+    require_same(ranges.scheme, scheme, where)
+    known = ranges.by_name()
+    for node in nodes:
+        for _, name in node.activations:
+            if name not in known:
+                raise UsageError(
+                    f"no range of tensor {name!r}, which node {node.name!r} reads",
+                    where=where,
+                    hint="Calibrate again with the same --include.",
+                )
+    return known

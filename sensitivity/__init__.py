@@ -1,0 +1,1 @@
+"""Which nodes hurt when quantized, by how much; profiles cut from that."""

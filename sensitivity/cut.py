@@ -1,0 +1,166 @@
+"""Cutting profiles from a ranking: quantize the nodes that hurt least, up to a share.
+
+Units (single nodes, or fused groups) enter in order of the error they add for what they bring:
+solo MSE divided by the unit's weight in the share that is cut (nodes, MACs or parameters). Under
+the assumption that errors add up, that order gives the least error at every share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from graph.errors import UsageError
+from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
+from sensitivity.report import NodeScore, Score, Sensitivity
+
+DEFAULT_CUTS: Mapping[str, float] = {"A": 0.15, "B": 0.50, "C": 0.80, "D": 1.0}
+_TITLES = {
+    "A": "minimal: only what hurts least",
+    "B": "moderate",
+    "C": "aggressive",
+    "D": "max W8A8: every candidate",
+}
+
+
+class By(StrEnum):
+    """What a cut counts: nodes, multiply-accumulates, or parameters."""
+
+    NODES = "nodes"
+    MACS = "macs"
+    PARAMS = "params"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Nodes that enter a profile together; `error` is their joint solo MSE, `weight` their count,
+    MACs or parameters."""
+
+    members: tuple[str, ...]
+    error: float
+    weight: float
+
+
+def cut_profiles(
+    report: Sensitivity,
+    source: str,
+    cuts: Mapping[str, float] = DEFAULT_CUTS,
+    by: By = By.NODES,
+    top_k: int | None = None,
+) -> Profiles:
+    """Return one profile per cut, and one that keeps the `top_k` most sensitive nodes float.
+
+    Raises:
+        UsageError: a cut is not in (0, 1], or `top_k` is not below the number of candidates.
+    """
+    _check(report, cuts, top_k)
+    units = _units(report, by)
+    profiles = [
+        _profile(report, name, _TITLES.get(name, f"{share:.0%} of {by}"), _prefix(units, share))
+        for name, share in cuts.items()
+    ]
+    if top_k is not None:
+        chosen = [unit for unit in units if not _top(report, top_k) & set(unit.members)]
+        title = f"the {top_k} most sensitive stay float"
+        profiles.append(_profile(report, f"keep{top_k}", title, chosen))
+    return Profiles(
+        schema=Profiles.SCHEMA,
+        model=report.model,
+        scheme=report.scheme,
+        source=source,
+        profiles=tuple(profiles),
+    )
+
+
+def _check(report: Sensitivity, cuts: Mapping[str, float], top_k: int | None) -> None:
+    for name, share in cuts.items():
+        if not 0 < share <= 1:
+            raise UsageError(f"--cut {name}={share} is not a share above 0 and up to 1")
+    if top_k is not None and not 0 <= top_k < len(report.nodes):
+        raise UsageError(f"--top-k {top_k} is not between 0 and {len(report.nodes) - 1}")
+
+
+def _units(report: Sensitivity, by: By) -> list[Unit]:
+    """Return the units, the least harmful for what they bring first."""
+    nodes = {node.name: node for node in report.nodes}
+    grouped = {member for group in report.groups for member in group.members}
+    units = [
+        Unit((node.name,), _error(report, node.solo, node.leave_one_out), _weight([node], by))
+        for node in report.nodes
+        if node.name not in grouped
+    ]
+    units += [
+        Unit(
+            group.members,
+            _error(report, group.solo, group.leave_one_out),
+            _weight([nodes[name] for name in group.members], by),
+        )
+        for group in report.groups
+    ]
+    order = {node.name: index for index, node in enumerate(report.nodes)}
+    return sorted(units, key=lambda u: (u.error / max(u.weight, 1e-300), order[u.members[0]]))
+
+
+def _error(report: Sensitivity, solo: Score | None, leave_one_out: Score | None) -> float:
+    """Return the error a unit adds: alone where measured, else what leaving it out removes."""
+    if solo is not None:
+        return solo.mse
+    return leave_one_out.gain or 0.0 if leave_one_out is not None else 0.0
+
+
+def _weight(nodes: Sequence[NodeScore], by: By) -> float:
+    match by:
+        case By.NODES:
+            return float(len(nodes))
+        case By.MACS:
+            return float(sum(node.macs for node in nodes))
+        case By.PARAMS:
+            return float(sum(node.params for node in nodes))
+
+
+def _prefix(units: Sequence[Unit], share: float) -> list[Unit]:
+    """Return the first units whose total comes nearest to `share`, at least one."""
+    total = sum(unit.weight for unit in units)
+    best, best_gap, reached = len(units), abs(1 - share), 0.0
+    for count, unit in enumerate(units, start=1):
+        reached += unit.weight / total
+        if share < 1 and abs(reached - share) < best_gap:
+            best, best_gap = count, abs(reached - share)
+    return list(units[:best])
+
+
+def _top(report: Sensitivity, count: int) -> set[str]:
+    return {node.name for node in report.nodes if node.rank <= count}
+
+
+def _profile(report: Sensitivity, name: str, title: str, units: Sequence[Unit]) -> Profile:
+    chosen = {member for unit in units for member in unit.members}
+    kept = [
+        KeepPart(name=node.name, reason=_reason(report, node))
+        for node in report.nodes
+        if node.name not in chosen
+    ]
+    kept += [KeepPart(name=node.name, reason=node.reason) for node in report.keep]
+    return Profile(
+        name=name,
+        title=title,
+        quantize=tuple(node.name for node in report.nodes if node.name in chosen),
+        keep=tuple(kept),
+        fraction=_fraction(report, chosen),
+        predicted=Predicted(mse=sum(unit.error for unit in units)),
+    )
+
+
+def _reason(report: Sensitivity, node: NodeScore) -> str:
+    score = node.solo or node.leave_one_out
+    how = "quantized alone" if node.solo else "left out alone"
+    figure = f", MSE {score.mse:.3g} {how}" if score else ""
+    joined = f" with {node.group}" if node.group else ""
+    return f"sensitivity rank {node.rank} of {len(report.nodes)}{figure}{joined}"
+
+
+def _fraction(report: Sensitivity, chosen: set[str]) -> Fraction:
+    inside = [node for node in report.nodes if node.name in chosen]
+    shares = {by: _weight(inside, by) / max(_weight(report.nodes, by), 1.0) for by in By}
+    return Fraction(nodes=shares[By.NODES], macs=shares[By.MACS], params=shares[By.PARAMS])

@@ -1,0 +1,152 @@
+"""`sensitivity.json`: one score per node, the same shape from every engine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+from graph.io.documents import Document, Part
+from graph.runtime.distance import Distances
+from quantize.ranges import ModelRef
+from quantize.scheme import Scheme
+
+
+class Engine(StrEnum):
+    """Who computes the scores."""
+
+    SWITCH = "switch"
+
+
+class Direction(StrEnum):
+    """`solo`: one node quantized; `leave-one-out`: all but one; `both`."""
+
+    SOLO = "solo"
+    LEAVE_ONE_OUT = "leave-one-out"
+    BOTH = "both"
+
+    @property
+    def has_solo(self) -> bool:
+        """Return whether single nodes are quantized."""
+        return self is not Direction.LEAVE_ONE_OUT
+
+    @property
+    def has_leave_one_out(self) -> bool:
+        """Return whether single nodes are left out."""
+        return self is not Direction.SOLO
+
+
+class Metric(StrEnum):
+    """What the ranking goes by, at the scored outputs."""
+
+    MSE = "mse"
+    SQNR_DB = "sqnr_db"
+    COSINE = "cosine"
+    KL = "kl"
+    TOP1_AGREEMENT = "top1_agreement"
+
+    @property
+    def higher_is_worse(self) -> bool:
+        """Return whether a larger value means more damage."""
+        return self in (Metric.MSE, Metric.KL)
+
+
+class Score(Part):
+    """Distances at the scored outputs. `gain`: how much smaller the MSE gets when this node stays
+    float and all others are quantized; negative where quantizing it helps."""
+
+    mse: float
+    sqnr_db: float | None = None
+    cosine: float
+    kl: float | None = None
+    top1_agreement: float | None = None
+    gain: float | None = None
+
+    @classmethod
+    def of(cls, distances: Distances, gain: float | None = None) -> Score:
+        """Return the score of measured distances."""
+        return cls(
+            mse=distances.mse,
+            sqnr_db=distances.sqnr_db,
+            cosine=distances.cosine,
+            kl=distances.kl,
+            top1_agreement=distances.top1_agreement,
+            gain=gain,
+        )
+
+
+class Baseline(Part):
+    """`all_quantized`: the error with every candidate quantized at once."""
+
+    all_quantized: Score
+
+
+class NodeScore(Part):
+    """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive."""
+
+    name: str
+    op_type: str
+    scope: str
+    group: str | None = None
+    params: int
+    macs: int
+    rank: int
+    solo: Score | None = None
+    leave_one_out: Score | None = None
+
+
+class GroupScore(Part):
+    """Nodes that a runtime fuses, quantized or left out together."""
+
+    name: str
+    members: tuple[str, ...]
+    solo: Score | None = None
+    leave_one_out: Score | None = None
+
+
+class KeptNode(Part):
+    """A node that was not scored because it stays float."""
+
+    name: str
+    op_type: str
+    reason: str
+
+
+class Run(Part):
+    """How the scores came about. Seconds are wall time; a forward is one pass of the untouched
+    model over the same samples."""
+
+    qgraph: str
+    engine: Engine
+    direction: Direction
+    provider: str
+    device: str
+    samples: int
+    seed: int
+    data: str
+    synthetic: bool
+    packages: dict[str, str]
+    started: str
+    seconds: float
+    setup_seconds: float
+    scoring_seconds: float
+    forward_seconds: float
+    forward_equivalents: float
+    ideal_forward_equivalents: float
+    complete: bool
+
+
+class Sensitivity(Document):
+    """`nodes` stand in graph order; `outputs` are those the distances are taken at."""
+
+    SCHEMA: ClassVar[str] = "qgraph.sensitivity/1"
+
+    model: ModelRef
+    scheme: Scheme
+    run: Run
+    metric: Metric
+    outputs: tuple[str, ...]
+    baseline: Baseline
+    nodes: tuple[NodeScore, ...]
+    groups: tuple[GroupScore, ...] = ()
+    keep: tuple[KeptNode, ...]
+    renamed: dict[str, str] = {}
