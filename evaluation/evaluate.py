@@ -24,8 +24,15 @@ _WARM_UP = 3
 class Task(Protocol):
     """What a family measures; the first variant given to it is the reference."""
 
-    name: str
-    feeds: Sequence[Feed]
+    @property
+    def name(self) -> str:
+        """Return what the task is called."""
+        ...
+
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """Return the forward passes that all variants make."""
+        ...
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return metric key → value."""
@@ -70,9 +77,7 @@ def evaluate(
     )
 
 
-def _measure(
-    candidate: Candidate, task: Task, settings: Settings, progress: Progress
-) -> Variant:
+def _measure(candidate: Candidate, task: Task, settings: Settings, progress: Progress) -> Variant:
     session = _open(candidate, settings, Semantics.EXACT)
     metrics = task.measure(candidate.name, session, progress)
     return Variant(

@@ -18,7 +18,8 @@ class Latency(Part):
 class Variant(Part):
     """`size_bytes`: model file and data. `int8_nodes`: nodes that read Q/DQ on data and weight.
     `placement`: provider → number of nodes it ran. Latency comes from a session with all
-    optimizations, metrics from one that executes Q/DQ as written."""
+    optimizations, metrics from one that executes Q/DQ as written.
+    """
 
     name: str
     profile: str | None = None

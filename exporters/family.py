@@ -34,8 +34,15 @@ class ModelView:
 class Task(Protocol):
     """Measures variants of one model on fixed data; the float model always comes first."""
 
-    name: str
-    feeds: Sequence[Feed]
+    @property
+    def name(self) -> str:
+        """Return what the task is called in `evaluation.json`."""
+        ...
+
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """Return the forward passes that all variants make."""
+        ...
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant, by the keys of evaluation.json."""
@@ -45,10 +52,20 @@ class Task(Protocol):
 class Family(Protocol):
     """A model family. All methods are pure: they look at what is given and change nothing."""
 
-    name: str
-    raw_suffixes: tuple[str, ...]
-    fuses_siblings: bool
-    gives_logits: bool
+    @property
+    def name(self) -> str:
+        """Return the family's name, as `qgraph.json` has it."""
+        ...
+
+    @property
+    def fuses_siblings(self) -> bool:
+        """Return whether q/k/v and gate/up belong together by default."""
+        ...
+
+    @property
+    def gives_logits(self) -> bool:
+        """Return whether the scored outputs are logits, so that KL and top-1 mean something."""
+        ...
 
     def recognizes(self, view: ModelView) -> bool:
         """Return whether this is one of the family's models."""

@@ -58,7 +58,7 @@ class InputError(QGraphError):
     exit_code = 3
 
 
-class EnvironmentFault(QGraphError):
+class EnvironmentFault(QGraphError):  # noqa: N818 - EnvironmentError is Python's own
     """The machine lacks something: a provider, a package, space, a permission."""
 
     exit_code = 4

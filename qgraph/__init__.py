@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qgraph.version import VERSION as __version__
+from qgraph.version import VERSION as __version__  # noqa: N811 - the name Python expects
 
 if TYPE_CHECKING:
     from qgraph.api import calibrate, evaluate, export, profile, quantize, report, run, sensitivity

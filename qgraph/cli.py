@@ -27,7 +27,7 @@ from qgraph.version import VERSION
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="qgraph")
 def cli() -> None:
-    """Find the nodes of an ONNX model that hurt when quantized, and write Q/DQ models without them.
+    r"""Find the nodes of an ONNX model that hurt when quantized, and write Q/DQ models without them.
 
     \b
     export → sensitivity → profile → quantize → evaluate → report; `run` does them all.
@@ -48,16 +48,16 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        cli.main(arguments, standalone_mode=False)
+        cli.main(arguments, prog_name="qgraph", standalone_mode=False)
     except QGraphError as error:
         return _report(error, arguments)
-    except click.Abort:
-        return _report(InterruptedRun("interrupted", hint=_AGAIN), arguments)
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         return _report(InterruptedRun("interrupted", hint=_AGAIN), arguments)
     except click.ClickException as error:
         error.show()
         return 2
+    except Exception as error:  # whatever is left is a defect; the user still gets one message
+        return _report(_defect(error), arguments)
     return 0
 
 
@@ -74,5 +74,15 @@ def _report(error: QGraphError, arguments: list[str]) -> int:
     return error.exit_code
 
 
+def _defect(error: Exception) -> QGraphError:
+    wrapped = QGraphError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="This is a defect of qgraph. --debug shows where; please report it.",
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
 def _on_terminate(_number: int, _frame: FrameType | None) -> None:
-    raise InterruptedRun("stopped by SIGTERM", hint=_AGAIN)
+    # Not an Exception: nothing on the way may take it for a failure of the runtime.
+    raise KeyboardInterrupt

@@ -103,5 +103,7 @@ def key_values(
         try:
             result[name] = float(share)
         except ValueError:
-            raise click.BadParameter(f"found {value!r}, expected NAME=SHARE, as in A=0.15") from None
+            raise click.BadParameter(
+                f"found {value!r}, expected NAME=SHARE, as in A=0.15"
+            ) from None
     return result

@@ -93,9 +93,7 @@ def _ensure(stage: Stage, folder: Path) -> None:
         path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(stage.work())
     }
     done[stage.name] = StageRecord(name=stage.name, fingerprint=fingerprint, outputs=outputs)
-    write_document(
-        folder / RECORD, RunRecord(schema=RunRecord.SCHEMA, stages=tuple(done.values()))
-    )
+    write_document(folder / RECORD, RunRecord(schema=RunRecord.SCHEMA, stages=tuple(done.values())))
 
 
 def _holds(record: StageRecord, fingerprint: str, folder: Path) -> bool:
@@ -170,7 +168,9 @@ class _Chain:
                 self._quantize,
             ),
             Stage("evaluate", self._evaluation_inputs, self._evaluate),
-            Stage("report", lambda: self._made("evaluation.json", "sensitivity.json"), self._report),
+            Stage(
+                "report", lambda: self._made("evaluation.json", "sensitivity.json"), self._report
+            ),
         ]
 
     def _path(self, name: str) -> Path:

@@ -33,7 +33,7 @@ def weight_scale(weight: Array, axis: int | None) -> Array:
     A channel of zeros gets scale 1.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    peak = np.abs(weight.astype(np.float32)).max(axis=others if axis is not None else None)
+    peak: Array = np.abs(weight.astype(np.float32)).max(axis=others if axis is not None else None)
     return _safe_scale(np.asarray(peak) / QMAX, weight.dtype)
 
 
@@ -55,7 +55,8 @@ def fake_quantize(array: Array, scale: Array, axis: int | None = None) -> Array:
 
 def _safe_scale(scale: Array, dtype: np.dtype[np.generic]) -> Array:
     floor = SMALLEST_SCALE[np.dtype(dtype)]
-    return np.where(scale == 0, 1.0, np.maximum(scale, floor)).astype(dtype)
+    safe: Array = np.where(scale == 0, 1.0, np.maximum(scale, floor)).astype(dtype)
+    return safe
 
 
 def _along(scale: Array, ndim: int, axis: int | None) -> Array:

@@ -77,9 +77,7 @@ class Profiles(Document):
         return tuple(known[name] for name in names) if names else self.profiles
 
 
-def resolve(
-    profile: Profile, quantizable: Sequence[str], nodes: Sequence[str]
-) -> tuple[str, ...]:
+def resolve(profile: Profile, quantizable: Sequence[str], nodes: Sequence[str]) -> tuple[str, ...]:
     """Return the nodes a profile quantizes, in graph order, patterns expanded.
 
     `quantizable`: names that may be quantized; `nodes`: all names, any of which may be kept.
@@ -113,6 +111,4 @@ def _compiled(pattern: str, where: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise UsageError(
-            f"{pattern!r} is no regular expression: {error}", where=where
-        ) from error
+        raise UsageError(f"{pattern!r} is no regular expression: {error}", where=where) from error

@@ -55,14 +55,10 @@ def select(
         else:
             kept[node.name] = Keep(node.name, reason)
     order = {node.name: node.op_type for node in model.graph.node}
-    return Selection(
-        tuple(candidates), tuple(kept[name] for name in order if name in kept), order
-    )
+    return Selection(tuple(candidates), tuple(kept[name] for name in order if name in kept), order)
 
 
-def _reason(
-    model: onnx.ModelProto, node: QuantizableNode, rules: Sequence[KeepRule]
-) -> str | None:
+def _reason(model: onnx.ModelProto, node: QuantizableNode, rules: Sequence[KeepRule]) -> str | None:
     return next((why for rule in rules if (why := rule(model, node)) is not None), None)
 
 

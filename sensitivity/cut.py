@@ -35,7 +35,8 @@ class By(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Unit:
     """Nodes that enter a profile together; `error` is their joint solo MSE, `weight` their count,
-    MACs or parameters."""
+    MACs or parameters.
+    """
 
     members: tuple[str, ...]
     error: float
@@ -86,14 +87,14 @@ def _units(report: Sensitivity, by: By) -> list[Unit]:
     nodes = {node.name: node for node in report.nodes}
     grouped = {member for group in report.groups for member in group.members}
     units = [
-        Unit((node.name,), _error(report, node.solo, node.leave_one_out), _weight([node], by))
+        Unit((node.name,), _error(node.solo, node.leave_one_out), _weight([node], by))
         for node in report.nodes
         if node.name not in grouped
     ]
     units += [
         Unit(
             group.members,
-            _error(report, group.solo, group.leave_one_out),
+            _error(group.solo, group.leave_one_out),
             _weight([nodes[name] for name in group.members], by),
         )
         for group in report.groups
@@ -102,7 +103,7 @@ def _units(report: Sensitivity, by: By) -> list[Unit]:
     return sorted(units, key=lambda u: (u.error / max(u.weight, 1e-300), order[u.members[0]]))
 
 
-def _error(report: Sensitivity, solo: Score | None, leave_one_out: Score | None) -> float:
+def _error(solo: Score | None, leave_one_out: Score | None) -> float:
     """Return the error a unit adds: alone where measured, else what leaving it out removes."""
     if solo is not None:
         return solo.mse

@@ -6,11 +6,11 @@ of them splits that GEMM, so such siblings enter or leave a profile together.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 
 from graph.edit.nodes import QuantizableNode
 
@@ -48,6 +48,6 @@ def fused_groups(nodes: Sequence[QuantizableNode]) -> tuple[Group, ...]:
 def _shared_name(members: Sequence[str]) -> str:
     """Return `/layers.0/attn/{q_proj+k_proj}` for what lies in that module."""
     paths = [name.split("/") for name in members]
-    head = os.path.commonprefix(paths)
+    head = [parts[0] for parts in takewhile(lambda p: len(set(p)) == 1, zip(*paths, strict=False))]
     differing = (path[len(head)] if len(path) > len(head) else "" for path in paths)
     return f"{'/'.join(head)}/{{{'+'.join(differing)}}}"

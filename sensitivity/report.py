@@ -52,7 +52,8 @@ class Metric(StrEnum):
 
 class Score(Part):
     """Distances at the scored outputs. `gain`: how much smaller the MSE gets when this node stays
-    float and all others are quantized; negative where quantizing it helps."""
+    float and all others are quantized; negative where quantizing it helps.
+    """
 
     mse: float
     sqnr_db: float | None = None
@@ -113,7 +114,8 @@ class KeptNode(Part):
 
 class Run(Part):
     """How the scores came about. Seconds are wall time; a forward is one pass of the untouched
-    model over the same samples."""
+    model over the same samples.
+    """
 
     qgraph: str
     engine: Engine

@@ -18,13 +18,13 @@ from graph.runtime.feeds import fill_cache, read_npz
 from graph.tensors import Feed
 
 _LOGITS = "logits"
+_RAW = (".txt", ".jsonl")
 
 
 class QwenFamily:
     """Recognized by `qgraph.json`, or by inputs_embeds in and logits out."""
 
     name = "qwen"
-    raw_suffixes = (".txt", ".jsonl")
     fuses_siblings = True
     gives_logits = True
 
@@ -70,7 +70,7 @@ class QwenFamily:
     def _all_feeds(self, view: ModelView, data: Sequence[Path], limit: int) -> list[Feed]:
         feeds: list[Feed] = []
         for path in data:
-            raw = path.suffix in self.raw_suffixes
+            raw = path.suffix in _RAW
             part = self.feeds(view, path, limit) if raw else read_npz(path, view.inputs)[:limit]
             feeds += [self.complete(view, feed) for feed in part]
         return feeds

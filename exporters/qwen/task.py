@@ -2,7 +2,7 @@
 
 `loss`: mean negative log-likelihood in nats per scored token; `perplexity`: its exponential; `kl`:
 mean KL(float ‖ variant) in nats per position and `top1_agreement` with the float model, over the
-same positions; `vqa_accuracy`: share of questions answered word for word by greedy generation.
+same positions; `mse`, `sqnr_db`, `cosine` of all logits; `vqa_accuracy`: share of questions answered word for word by greedy generation.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from exporters.fidelity import as_metrics
 from exporters.lm import LmSample
 from exporters.manifest import Decoder, Manifest
 from exporters.qwen.generate import Embedder, generate
 from exporters.qwen.samples import decode
 from graph.errors import UsageError
 from graph.progress import Progress
-from graph.runtime.distance import log_softmax
+from graph.runtime.distance import DistanceSum, log_softmax
 from graph.runtime.session import Session
 from graph.tensors import Array
 
@@ -53,11 +54,13 @@ class LmTask:
         return metrics
 
     def _predict(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
-        sums = np.zeros(4)
+        sums, distances = np.zeros(4), DistanceSum()
         for index, sample in enumerate(self._samples):
             progress(f"evaluating {name}", index, len(self._samples))
             logits = session.run(sample.feed, ["logits"])["logits"][0]
-            sums += _sums(sample, logits, self._reference(index, logits))
+            reference = self._reference(index, logits)
+            sums += _sums(sample, logits, reference)
+            distances.add(reference, logits)
         progress(f"evaluating {name}", len(self._samples), len(self._samples))
         loss, kl, agree, count = sums
         return {
@@ -65,6 +68,7 @@ class LmTask:
             "perplexity": math.exp(loss / count),
             "kl": max(0.0, kl / count),
             "top1_agreement": agree / count,
+            **as_metrics(distances.result()),
         }
 
     def _reference(self, index: int, logits: Array) -> Array:
@@ -91,7 +95,8 @@ class LmTask:
 
 def _sums(sample: LmSample, logits: Array, reference: Array) -> Array:
     """Return Σ loss, Σ KL, Σ same argmax, and the count, over the positions that predict a scored
-    token; `logits` float [S, V]."""
+    token; `logits` float [S, V].
+    """
     positions = np.flatnonzero(sample.scored[1:])
     targets = sample.token_ids[1:][positions]
     got, wanted = (log_softmax(a[positions].astype(np.float32)) for a in (logits, reference))

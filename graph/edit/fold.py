@@ -7,13 +7,17 @@ failures into errors that name the model's fault. Names of the nodes that stay a
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 
 import onnx
 import onnx_graphsurgeon as gs
+import onnxruntime as ort
 
 from graph.errors import InputError
+
+
+_WARNING, _FATAL = 2, 4
+"""Log levels of onnxruntime; the first is its default."""
 
 
 def fold(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -52,7 +56,7 @@ def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
         graph.toposort()
     except Exception as error:  # a bare Exception is what graph-surgeon raises on a cycle
         raise InputError(f"the graph cannot be sorted: {error}") from error
-    model = gs.export_onnx(graph, do_type_check=False)
+    model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     model.ir_version = max(source.ir_version, 10)
     del model.metadata_props[:]
     model.metadata_props.extend(source.metadata_props)
@@ -64,8 +68,11 @@ def _quiet_graphsurgeon() -> Iterator[None]:
     """Hold back graph-surgeon's notes on what it could not fold: not folding is no fault."""
     logger = gs.logger.G_LOGGER
     before = logger.severity
-    logger.severity = logging.CRITICAL
+    logger.severity = gs.logger.G_LOGGER.CRITICAL
+    # graph-surgeon folds with sessions of its own, whose log level is the global one
+    ort.set_default_logger_severity(_FATAL)
     try:
         yield
     finally:
+        ort.set_default_logger_severity(_WARNING)
         logger.severity = before

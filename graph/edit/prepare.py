@@ -27,7 +27,8 @@ _QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear", "QLinearMatMul", "QLinea
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedModel:
     """`model`: prepared; `renamed`: new → old name of nodes that had none or not one of their own;
-    `path` and `id`: the file it came from."""
+    `path` and `id`: the file it came from.
+    """
 
     path: Path
     id: ModelId

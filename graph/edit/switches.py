@@ -26,7 +26,8 @@ PREFIX = "qgraph.switch."
 @dataclass(frozen=True, slots=True, eq=False)
 class FakeQuantization:
     """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor.
-    `scales`: activation name → scale, 0-D, in the dtype of the tensor."""
+    `scales`: activation name → scale, 0-D, in the dtype of the tensor.
+    """
 
     weights: Mapping[tuple[str, int | None], Array]
     scales: Mapping[str, Array]

@@ -17,7 +17,8 @@ from graph.tensors import Array
 class Distances:
     """`mse`; `sqnr_db`: 10·log10(signal power / error power), higher is better, None if equal;
     `cosine`: similarity of the flattened outputs; for logits `kl`: mean KL(reference ‖ got) in nats
-    and `top1_agreement`: share of positions with the same argmax, else None."""
+    and `top1_agreement`: share of positions with the same argmax, else None.
+    """
 
     mse: float
     sqnr_db: float | None

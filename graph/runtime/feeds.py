@@ -14,9 +14,7 @@ import numpy as np
 
 from graph.errors import InputError, LimitError
 from graph.io.files import require_file
-from graph.tensors import Array as Array
-from graph.tensors import Feed as Feed
-from graph.tensors import TensorSpec as TensorSpec
+from graph.tensors import Array, Feed, TensorSpec
 
 _LARGEST_ARRAY = 8 << 30
 _SYNTHETIC_LENGTHS = {"batch": 1, "past": 0}
@@ -123,9 +121,7 @@ def sample_axis(spec: TensorSpec) -> int:
 
 def _sample(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], index: int) -> Feed:
     return {
-        spec.name: np.ascontiguousarray(
-            np.take(arrays[spec.name], [index], axis=sample_axis(spec))
-        )
+        spec.name: np.ascontiguousarray(np.take(arrays[spec.name], [index], axis=sample_axis(spec)))
         for spec in specs
     }
 

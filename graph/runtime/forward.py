@@ -26,9 +26,7 @@ def forward_seconds(model: onnx.ModelProto, feeds: Sequence[Feed], provider: Pro
     return min(_timed(session, plan) for plan in plans if plan is not None)
 
 
-def stack(
-    feeds: Sequence[Feed], specs: Sequence[TensorSpec], size: int
-) -> list[Feed] | None:
+def stack(feeds: Sequence[Feed], specs: Sequence[TensorSpec], size: int) -> list[Feed] | None:
     """Return the feeds in batches of `size`, or None where shapes or the model forbid it."""
     if size == 1:
         return list(feeds)

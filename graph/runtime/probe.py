@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from graph.edit.prepare import PreparedModel
 from graph.errors import InputError
 from graph.progress import Progress, silent
-from graph.tensors import Feed
 from graph.runtime.session import Provider, Session, open_session
+from graph.tensors import Feed
 
 _TAGS = ("min", "max", "finite")
 
@@ -137,5 +137,3 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
-
-

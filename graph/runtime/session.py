@@ -60,7 +60,9 @@ class Session:
         try:
             return dict(zip(names, self._session.run(names, feed), strict=True))
         except Exception as error:  # onnxruntime's own exception types share no public base
-            raise InputError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
+            raise InputError(
+                f"onnxruntime failed to run the model: {_first_line(error)}"
+            ) from error
 
     def placement(self) -> dict[str, int]:
         """Return provider name → number of nodes it runs, as the runtime itself reports."""

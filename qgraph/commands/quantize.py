@@ -10,6 +10,7 @@ from graph.errors import UsageError
 from graph.io.documents import read_document, write_document
 from graph.io.models import write_model
 from graph.progress import Progress
+from graph.runtime.session import Provider
 from qgraph import api, options
 from qgraph.console import print_json, print_table, say, warn
 from qgraph.progress import Bars
@@ -35,7 +36,7 @@ def quantize(
     ranges: Path | None,
     data: tuple[Path, ...],
     samples: int,
-    provider: options.Provider,
+    provider: Provider,
     seed: int,
     output: Path,
     as_json: bool,
@@ -68,7 +69,7 @@ def _calibrate(
     wanted: Profiles,
     data: tuple[Path, ...],
     samples: int,
-    provider: options.Provider,
+    provider: Provider,
     seed: int,
     progress: Progress,
 ) -> Ranges:

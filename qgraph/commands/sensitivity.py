@@ -9,11 +9,11 @@ import click
 
 from graph.io.documents import write_document
 from graph.io.files import write_text
-from quantize.scheme import Calibration, Scheme, SchemeName, Smoothing
 from qgraph import api, options
 from qgraph.console import print_json, print_table, say, warn
 from qgraph.progress import Bars
 from qgraph.resolve import DEFAULT_SAMPLES
+from quantize.scheme import Calibration, Scheme, SchemeName, Smoothing
 from sensitivity.groups import Grouping
 from sensitivity.markdown import to_markdown
 from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
