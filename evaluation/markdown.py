@@ -8,25 +8,28 @@ _METRICS = {
     "loss": ("loss", "{:.4f}"),
     "perplexity": ("perplexity", "{:.3f}"),
     "kl": ("KL", "{:.2e}"),
-    "top1_agreement": ("top-1 = float", "{:.1%}"),
-    "vqa_accuracy": ("questions right", "{:.1%}"),
+    "top1_agreement": ("top-1 as float", "{:.1%}"),
+    "vqa_accuracy": ("questions", "{:.1%}"),
     "mse": ("MSE", "{:.2e}"),
     "sqnr_db": ("SQNR dB", "{:.1f}"),
     "cosine": ("cosine", "{:.5f}"),
 }
 
 
-def columns(evaluation: Evaluation) -> list[str]:
-    """Return the table's headings."""
-    return ["variant", "INT8 nodes", *(_METRICS[key][0] for key in _keys(evaluation)), *_LAST]
-
-
 _LAST = ["p50 ms", "p90 ms", "MB"]
+_WIDE_ONLY = {"perplexity", "mse", "sqnr_db", "cosine"}
 
 
-def rows(evaluation: Evaluation) -> list[list[str]]:
-    """Return one row of cells per variant."""
-    return [_row(variant, _keys(evaluation)) for variant in evaluation.variants]
+def columns(evaluation: Evaluation, *, narrow: bool = False) -> list[str]:
+    """Return the table's headings; `narrow` leaves out what a better metric says already."""
+    names = (_METRICS[key][0] for key in _keys(evaluation, narrow=narrow))
+    return ["variant", "INT8", *names, *_LAST]
+
+
+def rows(evaluation: Evaluation, *, narrow: bool = False) -> list[list[str]]:
+    """Return one row of cells per variant, for the same columns."""
+    keys = _keys(evaluation, narrow=narrow)
+    return [_row(variant, keys) for variant in evaluation.variants]
 
 
 def to_markdown(evaluation: Evaluation) -> str:
@@ -50,8 +53,10 @@ def latency_note(evaluation: Evaluation) -> str:
     )
 
 
-def _keys(evaluation: Evaluation) -> list[str]:
+def _keys(evaluation: Evaluation, *, narrow: bool = False) -> list[str]:
     present = {key for variant in evaluation.variants for key in variant.metrics}
+    if narrow and "loss" in present:
+        present -= _WIDE_ONLY
     return [key for key in _METRICS if key in present]
 
 

@@ -27,7 +27,7 @@ from qgraph.version import VERSION
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="qgraph")
 def cli() -> None:
-    r"""Find the nodes of an ONNX model that hurt when quantized, and write Q/DQ models without them.
+    r"""Find the nodes of an ONNX model that hurt when quantized; write Q/DQ models without them.
 
     \b
     export → sensitivity → profile → quantize → evaluate → report; `run` does them all.

@@ -6,17 +6,21 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 OUT = Console(highlight=False)
+if not OUT.is_terminal:
+    # rich takes 80 columns for a file or a pipe and would squeeze node names into them
+    OUT.width = 160
 ERR = Console(stderr=True, highlight=False)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
     """Print a table; the first `left` columns are flush left, figures flush right."""
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
         table.add_column(
             escape(heading),

@@ -60,7 +60,7 @@ def common(output: str | None, what: str) -> Callable[[F], F]:
 provider = click.option(
     "--provider",
     type=EnumChoice(Provider),
-    default=Provider.CPU,
+    default=Provider.CPU.value,
     show_default=True,
     help="Where to run; cuda never falls back to the CPU.",
 )

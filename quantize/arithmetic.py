@@ -40,12 +40,14 @@ def weight_scale(weight: Array, axis: int | None) -> Array:
 def quantize(array: Array, scale: Array, axis: int | None = None) -> Array:
     """Return int8 values of `array`; `scale` is 0-D or runs along `axis`."""
     steps = array.astype(np.float32) / _along(scale, array.ndim, axis).astype(np.float32)
-    return np.clip(np.rint(steps), -QMAX - 1, QMAX).astype(np.int8)
+    values: Array = np.clip(np.rint(steps), -QMAX - 1, QMAX).astype(np.int8)
+    return values
 
 
 def dequantize(values: Array, scale: Array, axis: int | None = None) -> Array:
     """Return `values` · scale, in the dtype of `scale`."""
-    return values.astype(scale.dtype) * _along(scale, values.ndim, axis)
+    product: Array = values.astype(scale.dtype) * _along(scale, values.ndim, axis)
+    return product
 
 
 def fake_quantize(array: Array, scale: Array, axis: int | None = None) -> Array:

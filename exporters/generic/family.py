@@ -19,7 +19,6 @@ class GenericFamily:
     """Takes `.npz` data only and keeps nothing float of its own accord."""
 
     name = "generic"
-    raw_suffixes: tuple[str, ...] = ()
     fuses_siblings = False
     gives_logits = False
 
@@ -52,7 +51,5 @@ class GenericFamily:
         """Return the fidelity task over `.npz` data."""
         if name not in (None, "fidelity"):
             raise UsageError(f"--task {name} needs a model family; this model has none")
-        feeds = [
-            self.complete(view, feed) for path in data for feed in read_npz(path, view.inputs)
-        ]
+        feeds = [self.complete(view, feed) for path in data for feed in read_npz(path, view.inputs)]
         return FidelityTask(feeds[:limit], self.scored_outputs(view))

@@ -15,7 +15,6 @@ import onnxruntime as ort
 
 from graph.errors import InputError
 
-
 _WARNING, _FATAL = 2, 4
 """Log levels of onnxruntime; the first is its default."""
 

@@ -48,5 +48,5 @@ def evaluate(
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of variants and what its latency means."""
-    print_table(columns(evaluation), rows(evaluation))
+    print_table(columns(evaluation, narrow=True), rows(evaluation, narrow=True))
     say(latency_note(evaluation))

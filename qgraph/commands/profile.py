@@ -24,7 +24,7 @@ from sensitivity.cut import DEFAULT_CUTS, By
     help="A profile that quantizes this share.  [default: A=0.15 B=0.5 C=0.8 D=1]",
 )
 @click.option(
-    "--by", type=options.EnumChoice(By), default=By.NODES, show_default=True,
+    "--by", type=options.EnumChoice(By), default=By.NODES.value, show_default=True,
     help="What the share is of.",
 )  # fmt: skip
 @click.option(

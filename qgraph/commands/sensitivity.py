@@ -34,14 +34,14 @@ from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
 @click.option(
     "--direction",
     type=options.EnumChoice(Direction),
-    default=Direction.BOTH,
+    default=Direction.BOTH.value,
     show_default=True,
     help="solo: only one node quantized; leave-one-out: all but one.",
 )
 @click.option(
     "--metric",
     type=options.EnumChoice(Metric),
-    default=Metric.MSE,
+    default=Metric.MSE.value,
     show_default=True,
     help="What the ranking goes by.",
 )
@@ -49,21 +49,21 @@ from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
 @click.option(
     "--scheme",
     type=options.EnumChoice(SchemeName),
-    default=SchemeName.INT8,
+    default=SchemeName.INT8.value,
     show_default=True,
     help="How numbers are quantized.",
 )
 @click.option(
     "--calibrate",
     type=options.EnumChoice(Calibration),
-    default=Calibration.MINMAX,
+    default=Calibration.MINMAX.value,
     show_default=True,
     help="How ranges are taken.",
 )
 @click.option(
     "--smooth",
     type=options.EnumChoice(Smoothing),
-    default=Smoothing.NONE,
+    default=Smoothing.NONE.value,
     show_default=True,
     help="What moves activation outliers into weights.",
 )

@@ -1,0 +1,101 @@
+"""What a checkpoint folder says of itself, read before any weight is, and without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graph.errors import InputError, UsageError
+from graph.io.documents import read_json
+
+ARCHITECTURES = {
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""Model types that can be exported, with the transformers class that holds each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint folder; `model_type` is a key of `ARCHITECTURES`."""
+
+    folder: Path
+    model_type: str
+
+    @property
+    def architecture(self) -> str:
+        """The transformers class that loads it."""
+        return ARCHITECTURES[self.model_type]
+
+    @property
+    def has_vision(self) -> bool:
+        """Whether a vision tower comes with the decoder (and positions have three rows)."""
+        return self.model_type == "qwen2_5_vl"
+
+
+def describe(folder: Path) -> Source:
+    """Return what the checkpoint in `folder` is.
+
+    Raises:
+        InputError: no folder, no config.json, no safetensors weights, or another architecture.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            "not a checkpoint folder, expected one with config.json and *.safetensors",
+            where=str(folder),
+            hint="Give the folder that `save_pretrained` or a download from the hub made.",
+        )
+    config = read_config(folder / "config.json")
+    source = Source(folder, _supported_type(config, folder))
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            "the checkpoint holds no *.safetensors weights",
+            where=str(folder),
+            hint="Pickled weights (.bin, .pt) are never opened, as they can run code; save the"
+            " checkpoint with safe_serialization=True.",
+        )
+    return source
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a JSON object of the checkpoint.
+
+    Raises:
+        InputError: no such file, not JSON, or no object.
+    """
+    try:
+        content = read_json(path)
+    except UsageError as error:
+        raise InputError(error.message, where=error.where, hint="Copy the file again.") from error
+    if not isinstance(content, dict):
+        raise InputError("expected a JSON object", where=str(path))
+    return content
+
+
+def vision_token_ids(config: dict[str, Any]) -> dict[str, int]:
+    """Return the ids of the image, video and vision marks a config names, by their keys."""
+    keys = [f"{name}_token_id" for name in ("image", "video", "vision_start", "vision_end")]
+    found = config.get("text_config") or {}
+    both = {key: config.get(key, found.get(key)) for key in keys}
+    return {key: token for key, token in both.items() if isinstance(token, int)}
+
+
+def _supported_type(config: dict[str, Any], folder: Path) -> str:
+    model_type = config.get("model_type")
+    classes = config.get("architectures") or [ARCHITECTURES.get(str(model_type))]
+    if model_type not in ARCHITECTURES or ARCHITECTURES[model_type] not in classes:
+        raise InputError(
+            f"found model type {model_type!r} with architectures {config.get('architectures')},"
+            f" expected one of {', '.join(ARCHITECTURES.values())}",
+            where=str(folder / "config.json"),
+            hint="Any other model can be given to qgraph as an ONNX file.",
+        )
+    if config.get("quantization_config") is not None:
+        raise InputError(
+            "the checkpoint is already quantized",
+            where=str(folder / "config.json"),
+            hint="Export the float checkpoint it was made from.",
+        )
+    return str(model_type)

@@ -1,0 +1,126 @@
+"""From the traced PyTorch module to the ONNX model that is written.
+
+optimum traces it; then the opset is raised, constants are folded, and axes and weights get their
+names: `batch`, `sequence`, `past`, and for a weight the path of its module.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx.external_data_helper import (
+    load_external_data_for_model,
+    load_external_data_for_tensor,
+)
+from optimum.exporters.onnx import export
+
+from exporters.manifest import Decoder
+from exporters.qwen.onnx_config import DecoderOnnxConfig, LanguageModel
+from graph.edit.fold import fold
+from graph.errors import InputError
+from graph.io.external import external_tensors
+from graph.io.models import read_model
+
+TRACED_OPSET = 20
+"""The highest opset of torch's TorchScript exporter."""
+_SMALL = 1 << 20
+
+
+def trace(
+    module: LanguageModel, decoder: Decoder, folder: Path, *, with_past: bool, opset: int
+) -> Path:
+    """Return the raw export of `module`, written into `folder`.
+
+    Raises:
+        InputError: the exporter cannot trace this model.
+    """
+    path = folder / "traced.onnx"
+    config = DecoderOnnxConfig(module.config, decoder, with_past=with_past)
+    try:
+        # The axes are named in `finish`; optimum's fix for them would run the model once more.
+        export(module, config, path, opset=min(opset, TRACED_OPSET), disable_dynamic_axes_fix=True)
+    except Exception as error:  # tracing raises whatever the traced code meets
+        raise InputError(
+            f"PyTorch's ONNX exporter failed: {str(error).strip() or type(error).__name__}",
+            hint="Check that torch, transformers and optimum are the versions of qgraph[export].",
+        ) from error
+    return path
+
+
+def finish(path: Path, decoder: Decoder, *, with_past: bool, opset: int) -> onnx.ModelProto:
+    """Return the traced model at `opset`, folded, with named axes and weights."""
+    model = read_model(path, weights=False)
+    if opset > TRACED_OPSET:
+        # Before the weights are read: the converter serializes what it is given (2 GB at most).
+        model = onnx.version_converter.convert_version(model, opset)
+    _load_small(model, path.parent)
+    model = fold(model)
+    load_external_data_for_model(model, str(path.parent))
+    model.producer_name, model.producer_version = "qgraph", ""
+    _name_axes(model, decoder, with_past=with_past)
+    _name_weights(model)
+    return model
+
+
+def _load_small(model: onnx.ModelProto, folder: Path) -> None:
+    """Load what folding may want to look at; weights stay on the disk, or it would copy them."""
+    for tensor in external_tensors(model):
+        lengths = [int(entry.value) for entry in tensor.external_data if entry.key == "length"]
+        if sum(lengths) < _SMALL:
+            load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+
+
+def _name_axes(model: onnx.ModelProto, decoder: Decoder, *, with_past: bool) -> None:
+    total = "past+sequence" if with_past else "sequence"
+    positions = ("batch", "sequence")
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "inputs_embeds": ("batch", "sequence", decoder.hidden_size),
+        "attention_mask": ("batch", total),
+        "position_ids": (3, *positions) if decoder.mrope else positions,
+        "logits": ("batch", "sequence", decoder.vocab_size),
+    }
+    lengths = {"past_key_values": "past", "present": "past+sequence"}
+    for value in (*model.graph.input, *model.graph.output):
+        prefix = value.name.split(".")[0]
+        cache = ("batch", decoder.kv_heads, lengths.get(prefix, ""), decoder.head_dim)
+        _set_shape(value, shapes.get(value.name, cache))
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int | str, ...]) -> None:
+    element = value.type.tensor_type.elem_type
+    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shape))
+
+
+def _name_weights(model: onnx.ModelProto) -> None:
+    """Rename `onnx::MatMul_123` after the only node that reads it: `/a/b/MatMul` → `a.b.weight`.
+
+    Such a weight is the transpose of the checkpoint's: [in, out]. The tracer's numbers say nothing
+    and change with unrelated parts of the graph.
+    """
+    readers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.name)
+    taken = {tensor.name for tensor in model.graph.initializer}
+    renamed: dict[str, str] = {}
+    for tensor in model.graph.initializer:
+        nodes = readers.get(tensor.name, [])
+        if re.fullmatch(r"onnx::MatMul_\d+", tensor.name) and len(nodes) == 1:
+            name = ".".join([*nodes[0].strip("/").split("/")[:-1], "weight"])
+            if name not in taken:
+                renamed[tensor.name] = name
+                taken.add(name)
+    _rename(model, renamed)
+
+
+def _rename(model: onnx.ModelProto, renamed: dict[str, str]) -> None:
+    tensors: list[Any] = list(model.graph.initializer)
+    for tensor in tensors:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]

@@ -1,0 +1,65 @@
+"""The comparison with PyTorch notices what an export can get wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporters.qwen.check import Case, ExportMismatchError, ask_torch, compare, image_positions
+from exporters.qwen.checkpoint import load_checkpoint
+from exporters.qwen.onnx_config import LanguageModel
+from exporters.qwen.quiet import quiet
+from exporters.qwen.source import describe
+
+
+@pytest.fixture(scope="module")
+def cases(vl: Any) -> dict[str, Case]:
+    with quiet():
+        module = LanguageModel(load_checkpoint(describe(vl.source), "fp32"))
+        return {case.name: case for case in ask_torch(module, vl.manifest.decoder, with_past=True)}
+
+
+def differs(vl: Any, case: Case, message: str = "logits differ") -> None:
+    with pytest.raises(ExportMismatchError, match=message) as caught:
+        compare(vl.model, vl.folder / "embed_tokens.onnx", [case], "fp32")
+    assert caught.value.where == case.name
+
+
+def test_text_positions_in_place_of_an_image_are_noticed(vl: Any, cases: Any) -> None:
+    case = cases["prefill, image positions"]
+    wrong = np.broadcast_to(np.arange(14), (3, 2, 14)).copy()
+    differs(vl, replace(case, feed=case.feed | {"position_ids": wrong}))
+
+
+def test_an_ignored_mask_is_noticed(vl: Any, cases: Any) -> None:
+    case = cases["prefill, batch 3, 17 tokens, padded left"]
+    ones = np.ones_like(case.feed["attention_mask"])
+    differs(vl, replace(case, feed=case.feed | {"attention_mask": ones}))
+
+
+def test_a_lost_cache_is_noticed(vl: Any, cases: Any) -> None:
+    case = cases["prefill 9, decode 1+1, then 3 at once, batch 1"]
+    hidden = case.feed["attention_mask"].copy()
+    hidden[:, :8] = 0
+    differs(vl, replace(case, feed=case.feed | {"attention_mask": hidden}))
+
+
+def test_another_embedding_is_noticed(vl: Any, cases: Any) -> None:
+    case = cases["prefill, batch 1, 7 tokens"]
+    differs(vl, replace(case, token_ids=(case.token_ids + 1) % 250), "embeddings differ")
+
+
+def test_a_logit_that_is_no_number_is_noticed(vl: Any, cases: Any) -> None:
+    case = cases["prefill, batch 1, 7 tokens"]
+    differs(vl, replace(case, expected=np.full_like(case.expected, np.nan)))
+
+
+def test_image_positions_are_those_of_an_image_of_two_by_three() -> None:
+    assert image_positions(10).tolist() == [
+        [0, 1, 2, 2, 2, 2, 2, 2, 5, 6],
+        [0, 1, 2, 2, 2, 3, 3, 3, 5, 6],
+        [0, 1, 2, 3, 4, 2, 3, 4, 5, 6],
+    ]

@@ -1,0 +1,40 @@
+"""A decoder too large for one protobuf message is finished without its weights being copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from exporters.qwen import tracing
+from exporters.qwen.checkpoint import decoder_of, load_checkpoint
+from exporters.qwen.onnx_config import LanguageModel
+from exporters.qwen.quiet import quiet
+from exporters.qwen.source import describe
+
+
+def arrays_of(model: onnx.ModelProto) -> dict[str, Any]:
+    return {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+
+
+def test_weights_in_external_data_come_out_the_same(
+    checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = describe(checkpoints["vl"])
+    with quiet():
+        model = load_checkpoint(source, "fp32")
+        decoder = decoder_of(model, source)
+        path = tracing.trace(LanguageModel(model), decoder, tmp_path, with_past=True, opset=21)
+    whole = tracing.finish(path, decoder, with_past=True, opset=21)
+    onnx.save_model(
+        onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=100
+    )
+    monkeypatch.setattr(tracing, "_SMALL", 2000)
+    split = tracing.finish(path, decoder, with_past=True, opset=21)
+    assert list(split.graph.node) == list(whole.graph.node)
+    expected, found = arrays_of(whole), arrays_of(split)
+    assert expected.keys() == found.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)

@@ -1,0 +1,157 @@
+"""pyproject.toml, Makefile, pixi.toml and constraints.txt say the same."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ConfigDict, Field
+
+ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MAKEFILE = (ROOT / "Makefile").read_text()
+PIXI: dict[str, Any] = tomllib.loads((ROOT / "pixi.toml").read_text())
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Workspace(Strict):
+    name: str
+    channels: Annotated[list[str], Field(min_length=1)]
+    platforms: Annotated[list[str], Field(min_length=1)]
+    requires_pixi: str = Field(alias="requires-pixi")
+
+
+class Task(Strict):
+    depends_on: list[str] = Field(alias="depends-on")
+
+
+class Package(Strict):
+    path: str
+    editable: bool
+    extras: list[str]
+
+
+class Feature(Strict):
+    system_requirements: dict[str, str] = Field(alias="system-requirements")
+    dependencies: dict[str, str]
+
+
+class Environment(Strict):
+    features: list[str] = []
+    solve_group: str | None = Field(default=None, alias="solve-group")
+
+
+class Pixi(Strict):
+    """The part of pixi's manifest format that this project uses."""
+
+    workspace: Workspace
+    dependencies: dict[str, str]
+    pypi_dependencies: dict[str, Package] = Field(alias="pypi-dependencies")
+    tasks: dict[str, str | Task]
+    feature: dict[str, Feature]
+    environments: dict[str, Environment]
+
+
+def make_extras(stamp: str) -> set[str]:
+    found = re.search(rf"^\.venv/\.{stamp}:.*?-e '\.\[([\w,]+)\]'", MAKEFILE, re.M | re.S)
+    assert found
+    return set(found[1].split(","))
+
+
+def requirements() -> list[Requirement]:
+    groups = [PROJECT["project"]["dependencies"]]
+    groups += PROJECT["project"]["optional-dependencies"].values()
+    return [Requirement(text) for group in groups for text in group]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_the_pixi_manifest_is_valid() -> None:
+    manifest = Pixi.model_validate(PIXI)
+    for name, environment in manifest.environments.items():
+        assert set(environment.features) <= manifest.feature.keys(), name
+    for task in manifest.tasks.values():
+        assert isinstance(task, str) or set(task.depends_on) <= manifest.tasks.keys()
+
+
+def test_pixi_has_a_cpu_and_a_cuda_environment() -> None:
+    assert PIXI["environments"].keys() == {"default", "cuda"}
+
+
+@pytest.mark.parametrize("task", ["demo", "test"])
+def test_make_and_pixi_run_the_same_task(task: str) -> None:
+    rule = re.search(rf"^{task}:.*\n((?:\t.*\n)+)", MAKEFILE, re.M)
+    assert rule
+    assert rule[1].strip().replace("$(BIN)/", "") == PIXI["tasks"][task]
+
+
+def test_make_and_pixi_run_the_same_checks() -> None:
+    rule = re.search(r"^lint:.*\n((?:\t.*\n)+)", MAKEFILE, re.M)
+    assert rule
+    lines = [line.strip().replace("$(BIN)/", "") for line in rule[1].splitlines()]
+    assert " && ".join(lines) == PIXI["tasks"]["lint"]
+
+
+def test_make_and_pixi_install_the_same_extras() -> None:
+    assert set(PIXI["pypi-dependencies"]["qgraph"]["extras"]) == make_extras("dev")
+
+
+def test_every_extra_installed_exists() -> None:
+    known = PROJECT["project"]["optional-dependencies"].keys()
+    assert make_extras("dev") | make_extras("demo") <= known
+
+
+def test_the_python_of_pixi_is_supported() -> None:
+    assert PROJECT["project"]["requires-python"] == ">=3.11"
+    assert PIXI["dependencies"]["python"].startswith("3.11")
+
+
+def test_every_requirement_of_make_is_pinned_within_its_range() -> None:
+    known = pins()
+    for requirement in requirements():
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        version = known.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement.name} is not in constraints.txt"
+        assert requirement.specifier.contains(version), f"{requirement} against {version}"
+
+
+def test_every_package_folder_is_listed() -> None:
+    top = {"evaluation", "exporters", "graph", "handoff", "qgraph", "quantize", "sensitivity"}
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for name in top
+        for path in (ROOT / name).rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+def test_every_package_says_that_it_is_typed() -> None:
+    for package in PROJECT["tool"]["setuptools"]["packages"]:
+        assert (ROOT / package.replace(".", "/") / "py.typed").is_file(), package
+
+
+def test_the_core_imports_without_the_extras() -> None:
+    blocked = ("torch", "transformers", "optimum", "plotly", "sklearn")
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        "import qgraph.cli\n"
+        "print('imported')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "imported", done.stderr
