@@ -58,7 +58,10 @@ def fake_quantize(array: Array, scale: Array, axis: int | None = None) -> Array:
 def _safe_scale(scale: Array, dtype: np.dtype[np.generic]) -> Array:
     floor = SMALLEST_SCALE[np.dtype(dtype)]
     safe: Array = np.where(scale == 0, 1.0, np.maximum(scale, floor)).astype(dtype)
-    return safe
+    # rounding up to `dtype` may put 127 steps of the largest values beyond its range
+    with np.errstate(over="ignore"):
+        overflows = ~np.isfinite(safe * safe.dtype.type(QMAX))
+    return np.where(overflows, np.nextafter(safe, safe.dtype.type(0)), safe)
 
 
 def _along(scale: Array, ndim: int, axis: int | None) -> Array:

@@ -66,7 +66,8 @@ def quantization_parameters(
     for node in nodes:
         dtype = numpy_dtype(tensors, node)
         for _, name in node.activations:
-            scales[name] = arithmetic.activation_scale(ranges[name], dtype)
+            own = dtype if node.weight is not None else _declared_dtype(model, name, dtype)
+            scales[name] = arithmetic.activation_scale(ranges[name], own)
         if node.weight is not None:
             key = (node.weight.tensor, node.weight.axis)
             if key not in weights:
@@ -91,6 +92,22 @@ def numpy_dtype(
         return np.dtype(np.float32)
     data_type = tensors[node.weight.tensor].data_type
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+
+
+def _declared_dtype(
+    model: onnx.ModelProto, tensor: str, otherwise: np.dtype[np.generic]
+) -> np.dtype[np.generic]:
+    """Return the dtype the graph gives a tensor, or lets infer."""
+    graph = model.graph
+    for infos in (
+        (*graph.value_info, *graph.input, *graph.output),
+        onnx.shape_inference.infer_shapes(model).graph.value_info,
+    ):
+        for info in infos:
+            if info.name == tensor and info.type.tensor_type.elem_type:
+                data_type = info.type.tensor_type.elem_type
+                return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+    return otherwise
 
 
 def _quantized(tensor: onnx.TensorProto, axis: int | None) -> QuantizedWeight:

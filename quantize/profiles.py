@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
 
 from graph.errors import UsageError
 from graph.io.documents import Document, Part
@@ -43,7 +45,8 @@ class Predicted(Part):
 class Profile(Part):
     """`companions` get Q/DQ because of a quantized neighbour, not for their own sake."""
 
-    name: str
+    # files are named after it
+    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=100)]
     title: str
     quantize: tuple[str, ...]
     keep: tuple[KeepPart, ...] = ()
@@ -61,6 +64,15 @@ class Profiles(Document):
     scheme: Scheme
     source: str
     profiles: tuple[Profile, ...]
+
+    @field_validator("profiles")
+    @classmethod
+    def _names_are_unique(cls, profiles: tuple[Profile, ...]) -> tuple[Profile, ...]:
+        names = [profile.name for profile in profiles]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than one profile is called {', '.join(twice)}")
+        return profiles
 
     def named(self, names: Sequence[str]) -> tuple[Profile, ...]:
         """Return the profiles asked for, all if none is.

@@ -3,12 +3,14 @@
 The proof looks at the graph alone and shares nothing with the surgery that made it. Numbered as
 in the code:
 
-1. Every quantized node reads a DequantizeLinear on each activation and on its weight.
-2. No other node reads one: excluded nodes read the untouched tensors.
+1. Every quantized node reads a DequantizeLinear on each activation and on its weight: that of the
+   tensor it read in the float model, or of int8 values of the weight's shape.
+2. No other input of any node differs from the float model: excluded nodes read the untouched
+   tensors, a bias stays float.
 3. A Q is read by DQs only, and no tensor has two Qs.
 4. Every scale is positive and finite; every zero point is present, INT8 and 0.
 5. A weight's scale has one entry per output channel; an activation's is a scalar.
-6. Every node of the float model is still there.
+6. Every node of the float model is still there and computes what it did.
 """
 
 from __future__ import annotations
@@ -51,10 +53,12 @@ def prove(
     """
     facts = _Facts(emitted)
     quantized = {node.name: node for node in nodes}
-    originals = [node.name for node in source.graph.node]
-    _check_all_there(facts, originals)
-    for name in originals:
-        _check_reads(facts, name, quantized.get(name))
+    originals = {node.name: node for node in source.graph.node}
+    _check_all_there(facts, originals.values())
+    for name, original in originals.items():
+        _check_reads(facts, original, quantized.get(name))
+    for node in nodes:
+        _check_weight(facts, node)
     for node in facts.of("QuantizeLinear"):
         _check_quantizer(facts, node)
     _check_one_quantizer_a_tensor(facts)
@@ -88,23 +92,46 @@ class _Facts:
         return None if found is None else numpy_helper.to_array(found)
 
 
-def _check_all_there(facts: _Facts, names: Sequence[str]) -> None:
-    for name in names:
-        _require(name in facts.by_name, 6, name, "is gone")
+def _check_all_there(facts: _Facts, originals: Iterable[onnx.NodeProto]) -> None:
+    for original in originals:
+        _require(original.name in facts.by_name, 6, original.name, "is gone")
+        found = facts.by_name[original.name]
+        same = found.op_type == original.op_type and found.output == original.output
+        _require(same, 6, original.name, "computes something else")
 
 
-def _check_reads(facts: _Facts, name: str, node: QuantizableNode | None) -> None:
-    inputs = facts.by_name[name].input
-    expected = set()
-    if node is not None:
-        expected = {index for index, _ in node.activations}
-        expected |= {node.weight.index} if node.weight else set()
-    for index, tensor in enumerate(inputs):
+def _check_reads(facts: _Facts, original: onnx.NodeProto, node: QuantizableNode | None) -> None:
+    name, inputs = original.name, facts.by_name[original.name].input
+    activations = {index for index, _ in node.activations} if node else set()
+    weights = {node.weight.index} if node and node.weight else set()
+    _require(len(inputs) == len(original.input), 2, name, "has another number of inputs")
+    for index, (tensor, before) in enumerate(zip(inputs, original.input, strict=True)):
+        if index not in activations | weights:
+            _require(tensor == before, 2, name, f"reads {tensor!r}, not {before!r} untouched")
+            continue
         reads = facts.comes_from(tensor, "DequantizeLinear")
-        if index in expected:
-            _require(reads, 1, name, f"reads {tensor!r} unquantized")
-        else:
-            _require(not reads, 2, name, f"reads the DequantizeLinear {tensor!r}")
+        _require(reads, 1, name, f"reads {tensor!r} unquantized")
+        if index in activations:
+            quantized = facts.producer[tensor].input[0]
+            from_q = facts.comes_from(quantized, "QuantizeLinear")
+            right = from_q and facts.producer[quantized].input[0] == before
+            _require(right, 1, name, f"reads {tensor!r}, which is not {before!r} quantized")
+
+
+def _check_weight(facts: _Facts, node: QuantizableNode) -> None:
+    """Check a weight that is known to come from a DequantizeLinear."""
+    if node.weight is None:
+        return
+    dequantizer = facts.producer[facts.by_name[node.name].input[node.weight.index]]
+    values, scale = (facts.initializers.get(name) for name in dequantizer.input[:2])
+    int8 = values is not None and values.data_type == onnx.TensorProto.INT8
+    fits = int8 and values is not None and tuple(values.dims) == node.weight.shape
+    _require(fits, 1, node.name, f"reads no int8 weight of shape {list(node.weight.shape)}")
+    axis = node.weight.axis
+    wanted = () if axis is None else (node.weight.shape[axis],)
+    same_axis = next((a.i for a in dequantizer.attribute if a.name == "axis"), None) == axis
+    good = scale is not None and tuple(scale.dims) == wanted and same_axis
+    _require(good, 5, node.name, f"has a weight scale that is not {list(wanted)} on axis {axis}")
 
 
 def _check_quantizer(facts: _Facts, node: onnx.NodeProto) -> None:

@@ -19,7 +19,7 @@ from exporters.qwen.source import Source, describe
 from graph.errors import EnvironmentFault, UsageError
 from graph.io.documents import write_document
 from graph.io.files import publishing
-from graph.io.models import write_model
+from graph.io.models import drop_stale_data, write_model
 from graph.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def export_language(
         checks = _write_rest(request, target, cases)
         manifest = _manifest(request, target, decoder, checks)
         write_document(target / MANIFEST, manifest)
+    for model in folder.glob("*.onnx"):
+        drop_stale_data(model)
     progress("export: done", len(_STEPS), len(_STEPS))
     return manifest
 

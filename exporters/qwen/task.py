@@ -2,7 +2,8 @@
 
 `loss`: mean negative log-likelihood in nats per scored token; `perplexity`: its exponential; `kl`:
 mean KL(float ‖ variant) in nats per position and `top1_agreement` with the float model, over the
-same positions; `mse`, `sqnr_db`, `cosine` of all logits; `vqa_accuracy`: share of questions answered word for word by greedy generation.
+same positions; `mse`, `sqnr_db`, `cosine` of all logits; `vqa_accuracy`: share of questions
+answered word for word by greedy generation.
 """
 
 from __future__ import annotations

@@ -49,13 +49,16 @@ def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
     """Return `graph` as a model, sorted, with the metadata of `source`.
 
     Raises:
-        InputError: the graph has a cycle.
+        InputError: the graph has a cycle, or names or sizes that cannot be written.
     """
     try:
         graph.toposort()
     except Exception as error:  # a bare Exception is what graph-surgeon raises on a cycle
         raise InputError(f"the graph cannot be sorted: {error}") from error
-    model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+    try:
+        model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+    except Exception as error:  # names or sizes that no message can hold
+        raise InputError(f"onnx-graphsurgeon cannot write the graph: {error}") from error
     model.ir_version = max(source.ir_version, 10)
     del model.metadata_props[:]
     model.metadata_props.extend(source.metadata_props)

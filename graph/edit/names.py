@@ -11,16 +11,18 @@ def ensure_names(model: onnx.ModelProto) -> dict[str, str]:
     An unnamed node is called after its first output (`MatMul:hidden`), a second `conv` becomes
     `conv#2`. Returns new name → old name ('' where there was none) of the nodes that changed.
     """
-    taken: set[str] = set()
     changed: dict[str, str] = {}
-    given = {node.name for node in model.graph.node if node.name}
+    seen: set[str] = set()
+    # a made-up name must not take one that a later node brings along
+    taken = {node.name for node in model.graph.node if node.name}
     for node in model.graph.node:
-        wanted = node.name or f"{node.op_type}:{next(iter(node.output), '')}"
-        name = fresh_name(wanted, taken if node.name else taken | given)
-        if name != node.name:
+        if not node.name or node.name in seen:
+            wanted = node.name or f"{node.op_type}:{next(iter(node.output), '')}"
+            name = fresh_name(wanted, taken)
             changed[name] = node.name
             node.name = name
-        taken.add(name)
+            taken.add(name)
+        seen.add(node.name)
     return changed
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import onnx
 
 from graph.edit.names import module_path
+from graph.errors import InputError
 from graph.keep import Keep
 
 QUANTIZABLE = ("MatMul", "Gemm", "Conv", "ConvTranspose")
@@ -76,6 +77,9 @@ def quantizable_nodes(
     """Return the quantizable nodes of `model` in graph order, and those that are not, with reason.
 
     A MatMul of two activations is quantizable too; whether it should be is the caller's choice.
+
+    Raises:
+        InputError: a node lacks an operand.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     found: list[QuantizableNode] = []
@@ -94,6 +98,12 @@ def quantizable_nodes(
 def _examine(
     node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]
 ) -> QuantizableNode | Keep:
+    if len(node.input) < 2 or not all(node.input[:2]):
+        raise InputError(
+            f"the {node.op_type} lacks one of its two operands",
+            where=f"node {node.name!r}",
+            hint="The model is damaged; export it again.",
+        )
     left, right = node.input[0], node.input[1]
     if left in weights:
         return Keep(node.name, "its constant operand is the left one, which has no INT8 kernel")

@@ -21,7 +21,10 @@ from graph.tensors import TensorSpec, inputs_of, specs_of
 OPSET = 21
 """Q/DQ of every type and granularity qgraph writes exists from here on; TensorRT 10 takes it."""
 
-_QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear", "QLinearMatMul", "QLinearConv"}
+_QUANTIZED_OPS = {
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+    *("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger"),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +80,9 @@ def _at_opset(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         ) from error
     del converted.metadata_props[:]
     converted.metadata_props.extend(model.metadata_props)
-    return converted
+    # what were attributes are now inputs, fed by Constant nodes without a name
+    ensure_names(converted)
+    return fold(converted)
 
 
 def _refuse_quantized(model: onnx.ModelProto, path: Path) -> None:

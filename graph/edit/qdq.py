@@ -108,7 +108,7 @@ class _Surgeon:
         self, op: str, inputs: list[gs.Tensor], dtype: object, *, stem: str = "", **attributes: int
     ) -> gs.Variable:
         name = self._fresh(f"{stem or inputs[0].name}_{op}")
-        output = gs.Variable(f"{name}_output", dtype=dtype)
+        output = gs.Variable(self._fresh(f"{name}_output"), dtype=dtype)
         self._graph.nodes.append(
             gs.Node(op, name=name, attrs=attributes, inputs=inputs, outputs=[output])
         )

@@ -98,29 +98,33 @@ class _Builder:
 
     def _quantized(
         self, proto: onnx.NodeProto, node: QuantizableNode
-    ) -> tuple[list[onnx.NodeProto], dict[str, str]]:
-        """Return the Q and DQ of every activation, and what each input is replaced by."""
-        rename: dict[str, str] = {}
+    ) -> tuple[list[onnx.NodeProto], dict[int, str]]:
+        """Return the Q and DQ of every activation, and input position → what replaces it."""
+        rename: dict[int, str] = {}
         if node.weight is not None:
             key = (node.weight.tensor, node.weight.axis)
             label = f"{node.weight.tensor}/axis.{node.weight.axis}"
-            rename[node.weight.tensor] = self._initializer(label, self._quantization.weights[key])
+            rename[node.weight.index] = self._initializer(label, self._quantization.weights[key])
         pairs: list[onnx.NodeProto] = []
         for name in dict.fromkeys(name for _, name in node.activations):
             scale = self._initializer(f"{name}/scale", self._quantization.scales[name])
             zero = self._initializer("qgraph.zero_point", np.zeros((), np.int8))
-            q, dq = f"{proto.name}/{name}/q", f"{proto.name}/{name}/dq"
+            q, dq = (self._fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
             pairs += [
                 helper.make_node("QuantizeLinear", [name, scale, zero], [q]),
                 helper.make_node("DequantizeLinear", [q, scale, zero], [dq]),
             ]
-            rename[name] = dq
+            rename |= {index: dq for index, read in node.activations if read == name}
         return pairs, rename
+
+    def _fresh(self, wanted: str) -> str:
+        name = fresh_name(wanted, self._taken)
+        self._taken.add(name)
+        return name
 
     def _initializer(self, key: str, array: Array) -> str:
         if key not in self._made:
-            name = fresh_name(f"{key}/qgraph", self._taken)
-            self._taken.add(name)
+            name = self._fresh(f"{key}/qgraph")
             self._graph.initializer.append(tensor_from(name, array))
             self._made[key] = name
         return self._made[key]
@@ -129,7 +133,7 @@ class _Builder:
 def _branch(
     proto: onnx.NodeProto,
     before: list[onnx.NodeProto],
-    rename: Mapping[str, str],
+    rename: Mapping[int, str],
     tag: str,
     dtype: int,
 ) -> onnx.GraphProto:
@@ -137,7 +141,7 @@ def _branch(
     inner = onnx.NodeProto()
     inner.CopyFrom(proto)
     inner.name = f"{proto.name}/{tag}"
-    inner.input[:] = [rename.get(name, name) for name in proto.input]
+    inner.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
     inner.output[:] = [f"{name}/{tag}" for name in proto.output]
     outputs = [helper.make_tensor_value_info(name, dtype, None) for name in inner.output]
     return helper.make_graph([*before, inner], tag, [], outputs)

@@ -6,12 +6,31 @@ read, because onnx and onnxruntime report the same faults late and without the t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 
 from graph.errors import InputError
+from graph.io.files import is_there
+
+_LONGEST_NUMBER = 19
+_BITS: dict[int, int] = {
+    onnx.TensorProto.UINT4: 4,
+    onnx.TensorProto.INT4: 4,
+    onnx.TensorProto.FLOAT4E2M1: 4,
+    onnx.TensorProto.UINT2: 2,
+    onnx.TensorProto.INT2: 2,
+}
+"""Types of which a byte holds more than one."""
+_SEVERAL_OR_NO_NUMBERS = {
+    *_BITS,
+    onnx.TensorProto.STRING,
+    onnx.TensorProto.COMPLEX64,
+    onnx.TensorProto.COMPLEX128,
+}
+"""Types whose entries are not one number each where no raw bytes are given."""
 
 
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
@@ -51,13 +70,61 @@ def _in_nodes(nodes: object) -> Iterator[onnx.TensorProto]:
                 yield from _in_graph(graph)
 
 
+def require_whole(tensor: onnx.TensorProto, where: str) -> None:
+    """Check that a tensor's values are as many as its shape says, where they lie in the model.
+
+    Raises:
+        InputError: an unknown type, a negative dimension, too few values or too many.
+    """
+    needed = _bytes_needed(tensor, where)
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return
+    if tensor.HasField("raw_data"):
+        found, unit = len(tensor.raw_data), "bytes"
+    elif tensor.data_type in _SEVERAL_OR_NO_NUMBERS:
+        return
+    else:
+        lists = (tensor.float_data, tensor.int32_data, tensor.int64_data)
+        found = max(map(len, (*lists, tensor.double_data, tensor.uint64_data)))
+        needed, unit = math.prod(tensor.dims), "values"
+    if found != needed:
+        raise InputError(
+            f"tensor {tensor.name!r} holds {found} {unit}, but its shape"
+            f" {list(tensor.dims)} needs {needed}",
+            where=where,
+            hint="The model is cut short or was altered; download or export it again.",
+        )
+
+
+def _bytes_needed(tensor: onnx.TensorProto, where: str) -> int:
+    """Return the bytes of a tensor's values."""
+    if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
+        raise InputError(f"tensor {tensor.name!r} has no known type", where=where)
+    if any(size < 0 for size in tensor.dims):
+        raise InputError(
+            f"tensor {tensor.name!r} has the shape {list(tensor.dims)}, expected sizes from 0 up",
+            where=where,
+        )
+    if tensor.data_type in _BITS:
+        return -(-int(math.prod(tensor.dims)) * _BITS[tensor.data_type] // 8)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return int(math.prod(tensor.dims)) * dtype.itemsize
+
+
 def _checked(tensor: onnx.TensorProto, folder: Path) -> Path:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     where = f"tensor {tensor.name!r}"
     path = _inside(entries.get("location", ""), folder, where)
     offset = _whole_number(entries.get("offset", "0"), "offset", where)
-    length = _whole_number(entries.get("length", "0"), "length", where)
+    needed = _bytes_needed(tensor, str(path))
+    length = _whole_number(entries.get("length", str(needed)), "length", where)
     size = path.stat().st_size
+    if length != needed:
+        raise InputError(
+            f"{where} names {length} bytes of data, but its shape and type need {needed}",
+            where=str(path),
+            hint="Save the model again.",
+        )
     if offset + length > size:
         raise InputError(
             f"{where} needs bytes {offset} to {offset + length} of a file of {size} bytes",
@@ -77,7 +144,7 @@ def _inside(location: str, folder: Path, where: str) -> Path:
             hint="External data must stand beside the model; save the model again.",
         )
     path = folder / location
-    if not path.exists():
+    if not is_there(path):
         raise InputError(
             f"the external data of {where} is missing",
             where=str(path),
@@ -93,6 +160,6 @@ def _inside(location: str, folder: Path, where: str) -> Path:
 
 
 def _whole_number(text: str, key: str, where: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise InputError(f"{where} has {key} {text!r}, expected a whole number")
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_NUMBER:
+        raise InputError(f"{where} has {key} {text[:24]!r}, expected a whole number")
     return int(text)

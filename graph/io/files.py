@@ -29,13 +29,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_there(path: Path) -> bool:
+    """Return whether something is at `path`; a path no file can have (too long) holds nothing."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def require_file(path: Path, what: str) -> Path:
     """Return `path` if it is a regular file.
 
     Raises:
         InputError: nothing is there, or it is a folder, a device, a pipe.
     """
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"no such {what}", where=str(path), hint="Check the path.")
     if not path.is_file():
         raise InputError(f"not a regular file, expected a {what}", where=str(path))

@@ -7,7 +7,10 @@ a model cannot tear it from its weights.
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model
 
 from graph.errors import InputError, LimitError
-from graph.io.external import external_files
+from graph.io.external import external_files, require_whole
 from graph.io.files import require_file, sha256_of, write_bytes, write_named
 
 EXTERNAL_ABOVE = 64 << 20
@@ -27,6 +30,7 @@ _EXTERNAL_TENSOR = 1024
 _ALIGNMENT = 4096
 _PROTOBUF_LIMIT = (2 << 30) - 1
 _LARGEST_OPSET = 26
+_DIGEST = re.compile(r"[0-9a-f]{12}")
 
 _LOOKS_LIKE = {
     b"version https://git-lfs": "a git-lfs pointer; run `git lfs pull`",
@@ -56,7 +60,9 @@ def read_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     _check_basics(model, path)
     external_files(model, path.parent)
     if weights:
-        load_external_data_for_model(model, str(path.parent))
+        _load_weights(model, path)
+    for tensor in model.graph.initializer:
+        require_whole(tensor, str(path))
     return model
 
 
@@ -82,14 +88,25 @@ def write_model(
 
     `model` itself is left as it was. A data file that an older model of this name used is removed.
     """
-    older = _data_files_of(path)
     if sum(_bytes_of(tensor) for tensor in model.graph.initializer) <= external_above:
         write_bytes(path, model.SerializeToString(deterministic=True))
-        kept: set[Path] = set()
     else:
-        kept = {_write_with_data(model, path)}
-    for file in older - kept:
+        _write_with_data(model, path)
+    drop_stale_data(path)
+
+
+def drop_stale_data(path: Path) -> None:
+    """Remove data files that earlier versions of the model in `path` left beside it."""
+    for file in _data_files_of(path) - set(external_files(_parse(path), path.parent)):
         file.unlink(missing_ok=True)
+
+
+def _data_files_of(path: Path) -> set[Path]:
+    """Return the files that `write_model` may have made for `path`, now or before."""
+    beside = path.parent.glob(f"{glob.escape(path.stem)}-*.data")
+    return {
+        file for file in beside if _DIGEST.fullmatch(file.stem.removeprefix(f"{path.stem}-"))
+    }
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
@@ -109,15 +126,17 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
 
 def tensor_from(name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
     """Return `array` as an initializer called `name`."""
-    return onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+    # not np.ascontiguousarray, which makes a vector of a scalar
+    return onnx.numpy_helper.from_array(np.asarray(array, order="C"), name)
 
 
 def _parse(path: Path) -> onnx.ModelProto:
     data = path.read_bytes()
     if not data:
         raise InputError("the file is empty, expected an ONNX model", where=str(path))
+    head = data[:64].lstrip()
     for start, what in _LOOKS_LIKE.items():
-        if data.startswith(start):
+        if head.lower().startswith(start.lower()):
             raise InputError(f"this is {what}; expected an ONNX model", where=str(path))
     model = onnx.ModelProto()
     try:
@@ -129,6 +148,17 @@ def _parse(path: Path) -> onnx.ModelProto:
             hint="Download or export it again.",
         ) from error
     return model
+
+
+def _load_weights(model: onnx.ModelProto, path: Path) -> None:
+    try:
+        load_external_data_for_model(model, str(path.parent))
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+        raise InputError(
+            f"its external data cannot be read: {error}",
+            where=str(path),
+            hint="Copy the data file beside the model, as a plain file and no link.",
+        ) from error
 
 
 def _check_basics(model: onnx.ModelProto, path: Path) -> None:
@@ -144,24 +174,40 @@ def _check_basics(model: onnx.ModelProto, path: Path) -> None:
             where=str(path),
             hint="Export it with an older opset.",
         )
+    _check_names(model.graph, path)
+
+
+def _check_names(graph: onnx.GraphProto, path: Path) -> None:
+    """Check that names are text, and that each tensor read arises exactly once."""
+    for node in graph.node:
+        # protobuf hands out bytes where the file holds no UTF-8
+        for text in (node.name, node.op_type, node.domain, *node.input, *node.output):
+            if isinstance(text, bytes):
+                raise InputError(f"the name {text!r} in the model is not UTF-8", where=str(path))
+    weights = [tensor.name for tensor in graph.initializer]
+    weights += [tensor.values.name for tensor in graph.sparse_initializer]
+    inputs = [value.name for value in graph.input]
+    computed = [name for node in graph.node for name in node.output if name]
+    for names in (weights, inputs, [*set(inputs) | set(weights), *computed]):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise InputError(f"the tensor {twice[0]!r} arises twice", where=str(path))
+    there = {"", *weights, *inputs, *computed}
+    wanted = [(node.name, name) for node in graph.node for name in node.input]
+    wanted += [("the graph's outputs", value.name) for value in graph.output]
+    for reader, name in wanted:
+        if name not in there:
+            raise InputError(
+                f"{reader!r} reads the tensor {name!r}, which nothing makes", where=str(path)
+            )
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
     return len(tensor.raw_data) or tensor.ByteSize()
 
 
-def _data_files_of(path: Path) -> set[Path]:
-    """Return the data files a previous `write_model` made for `path`."""
-    if not path.is_file():
-        return set()
-    try:
-        files = external_files(_parse(path), path.parent)
-    except InputError:
-        return set()
-    return {file for file in files if file.name.startswith(f"{path.stem}-")}
-
-
-def _write_with_data(model: onnx.ModelProto, path: Path) -> Path:
+def _write_with_data(model: onnx.ModelProto, path: Path) -> None:
+    older = _data_files_of(path)
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
 
@@ -170,8 +216,12 @@ def _write_with_data(model: onnx.ModelProto, path: Path) -> Path:
 
     data = write_named(path.parent, fill)
     _set_location(slim, data.name)
-    write_bytes(path, slim.SerializeToString(deterministic=True))
-    return data
+    try:
+        write_bytes(path, slim.SerializeToString(deterministic=True))
+    except BaseException:
+        if data not in older:
+            data.unlink(missing_ok=True)
+        raise
 
 
 def _move_weights(model: onnx.ModelProto, target: Path) -> str:
@@ -198,5 +248,5 @@ def _move_weights(model: onnx.ModelProto, target: Path) -> str:
 def _set_location(model: onnx.ModelProto, name: str) -> None:
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
-            if entry.key == "location":
+            if entry.key == "location" and not entry.value:
                 entry.value = name

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graph.errors import InputError
 from graph.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """`mse`; `sqnr_db`: 10·log10(signal power / error power), higher is better, None if equal;
+    """`mse`; `sqnr_db`: 10·log10(signal power / error power), higher is better, None if equal or if
+    the reference is 0 throughout;
     `cosine`: similarity of the flattened outputs; for logits `kl`: mean KL(reference ‖ got) in nats
     and `top1_agreement`: share of positions with the same argmax, else None.
     """
@@ -38,14 +40,24 @@ class DistanceSum:
         self._kl = self._agree = 0.0
 
     def add(self, reference: Array, got: Array) -> None:
-        """Take in one output of one sample; shapes are equal."""
+        """Take in one output of one sample; shapes are equal.
+
+        Raises:
+            InputError: one of the two holds NaN, infinity, or values whose squares are.
+        """
         # Multiplying in float32 and summing in float64 keeps large logits off the slow path.
         a, b = reference.astype(np.float32, copy=False), got.astype(np.float32, copy=False)
         self._count += a.size
-        self._error += _square_sum(a - b)
-        self._signal += _square_sum(a)
-        self._got += _square_sum(b)
-        self._dot += float(np.sum(a * b, dtype=np.float64))
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._error += _square_sum(a - b)
+            self._signal += _square_sum(a)
+            self._got += _square_sum(b)
+            self._dot += float(np.sum(a * b, dtype=np.float64))
+        if not math.isfinite(self._error + self._signal + self._got + self._dot):
+            raise InputError(
+                "an output holds NaN, infinity, or values too large to compare",
+                hint="Check that the float model and the data give finite outputs.",
+            )
         if self._logits:
             self._add_logits(a, b)
 

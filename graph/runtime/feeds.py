@@ -7,6 +7,7 @@ model declares. Raw data (text, images) is a family's business and never seen he
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from graph.io.files import require_file
 from graph.tensors import Array, Feed, TensorSpec
 
 _LARGEST_ARRAY = 8 << 30
+_UNREADABLE = (
+    # zipfile: damaged, encrypted, or packed in a way Python does not know
+    *(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError),
+    # numpy: objects, cut short, a header that promises more than memory holds
+    *(ValueError, OSError, EOFError, MemoryError),
+)
 _SYNTHETIC_LENGTHS = {"batch": 1, "past": 0}
 _SYNTHETIC_DYNAMIC = 32
 
@@ -25,6 +32,7 @@ def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> list[Feed]:
     """Return one feed per sample of an `.npz` file, or of each file in a folder of them.
 
     Samples lie along the first axis, or along the input's dynamic batch axis where that is another.
+    An input without axes is the same for every sample.
 
     Raises:
         InputError: arrays are missing, unknown, of the wrong type, or of unequal sample counts.
@@ -38,7 +46,7 @@ def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> list[Feed]:
     given = [spec for spec in inputs if spec.name in arrays]
     for spec in given:
         _check_array(path, spec, arrays[spec.name])
-    counts = {spec.name: arrays[spec.name].shape[sample_axis(spec)] for spec in given}
+    counts = {spec.name: arrays[spec.name].shape[sample_axis(spec)] for spec in given if spec.shape}
     if len(set(counts.values())) > 1:
         raise InputError(f"the arrays differ in their number of samples: {counts}", where=str(path))
     return [_sample(arrays, given, index) for index in range(min(counts.values(), default=0))]
@@ -74,9 +82,13 @@ def _read_arrays(path: Path) -> Feed:
                 if item.file_size > _LARGEST_ARRAY:
                     raise LimitError(f"array {item.filename!r} exceeds 8 GiB", where=str(path))
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: archive[name] for name in archive.files}
+    except _UNREADABLE as error:
         raise InputError(f"not a readable .npz file: {error}", where=str(path)) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{name!r} in the archive is no NumPy array", where=str(path))
+    return arrays
 
 
 def _check_names(path: Path, arrays: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> None:
@@ -113,15 +125,16 @@ def _check_array(path: Path, spec: TensorSpec, array: Array) -> None:
 
 
 def sample_axis(spec: TensorSpec) -> int:
-    """Return the axis named like a batch, else the first dynamic one, else 0."""
-    named = [axis for axis, size in enumerate(spec.shape) if isinstance(size, str)]
-    batch = [axis for axis in named if "batch" in str(spec.shape[axis])]
-    return (batch or [0])[0]
+    """Return the first dynamic axis named like a batch, else 0."""
+    named = (axis for axis, size in enumerate(spec.shape) if isinstance(size, str))
+    return next((axis for axis in named if "batch" in str(spec.shape[axis])), 0)
 
 
 def _sample(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], index: int) -> Feed:
     return {
         spec.name: np.ascontiguousarray(np.take(arrays[spec.name], [index], axis=sample_axis(spec)))
+        if spec.shape
+        else arrays[spec.name]
         for spec in specs
     }
 
@@ -137,8 +150,8 @@ def fill_cache(feed: Feed, inputs: Sequence[TensorSpec]) -> Feed:
 
 
 def _empty_cache(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    dynamic = [axis for axis, size in enumerate(spec.shape) if isinstance(size, str)]
     sizes = [size if isinstance(size, int) else 0 for size in spec.shape]
-    if dynamic:
-        sizes[dynamic[0]] = batch
+    axis = sample_axis(spec)
+    if sizes and isinstance(spec.shape[axis], str):
+        sizes[axis] = batch
     return tuple(sizes)

@@ -57,6 +57,8 @@ class Session:
             InputError: the runtime refuses the feed or fails on the model.
         """
         names = list(outputs if outputs is not None else self.outputs)
+        if not names:  # for onnxruntime an empty list means all
+            return {}
         try:
             return dict(zip(names, self._session.run(names, feed), strict=True))
         except Exception as error:  # onnxruntime's own exception types share no public base

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+
+from graph.edit.fold import fold
+from graph.errors import InputError
+
+Build = Callable[..., onnx.ModelProto]
+WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def ops(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "v = Identity(w)",
+        "i = Identity(w) v = Identity(i)",
+        "t = Transpose<perm = [1, 0]>(w) v = Transpose<perm = [1, 0]>(t)",
+        "v = Cast<to = 1>(w)",
+    ],
+)
+def test_a_hidden_weight_becomes_an_initializer(build: Build, hidden: str) -> None:
+    model = fold(
+        build(f"(float[N,4] x) => (float[N,3] y) {{ {hidden} y = MatMul(x, v) }}", w=WEIGHT)
+    )
+    weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    assert ops(model) == ["MatMul"]
+    assert np.array_equal(weights[model.graph.node[0].input[1]], WEIGHT)
+
+
+def test_a_weight_in_a_constant_node_becomes_an_initializer(build: Build) -> None:
+    model = fold(
+        build(
+            "(float[N,2] x) => (float[N,1] y)"
+            "{ v = Constant<value = float[2,1] {1, 2}>() y = MatMul(x, v) }"
+        )
+    )
+    assert ops(model) == ["MatMul"] and len(model.graph.initializer) == 1
+
+
+def test_names_of_the_nodes_that_stay_are_kept(build: Build) -> None:
+    model = fold(
+        build(
+            "(float[N,4] x) => (float[N,3] y)"
+            "{ [hide] v = Identity(w) [fc] h = MatMul(x, v) [act] y = Relu(h) }",
+            w=WEIGHT,
+        )
+    )
+    assert [node.name for node in model.graph.node] == ["fc", "act"]
+
+
+def test_metadata_is_kept(build: Build) -> None:
+    model = build("(float[N] x) => (float[N] y) { y = Relu(x) }")
+    model.metadata_props.add(key="author", value="me")
+    assert list(fold(model).metadata_props) == list(model.metadata_props)
+
+
+def test_an_input_nobody_reads_stays(build: Build) -> None:
+    model = fold(build("(float[N] x, float[N] unused) => (float[N] y) { y = Relu(x) }"))
+    assert [value.name for value in model.graph.input] == ["x", "unused"]
+
+
+def test_dead_nodes_go(build: Build) -> None:
+    model = fold(build("(float[N] x) => (float[N] y) { z = Abs(x) y = Relu(x) }"))
+    assert ops(model) == ["Relu"]
+
+
+def test_nodes_are_sorted(build: Build) -> None:
+    model = fold(build("(float[N] x) => (float[N] y) { y = Relu(h) h = Abs(x) }"))
+    assert ops(model) == ["Abs", "Relu"]
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_the_model_given_is_left_as_it_was(build: Build) -> None:
+    model = build("(float[N,4] x) => (float[N,3] y) { v = Identity(w) y = MatMul(x, v) }", w=WEIGHT)
+    before = model.SerializeToString(deterministic=True)
+    fold(model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_folding_twice_is_folding_once(build: Build) -> None:
+    once = fold(
+        build("(float[N,4] x) => (float[N,3] y) { v = Identity(w) y = MatMul(x, v) }", w=WEIGHT)
+    )
+    assert fold(once) == once
+
+
+def test_a_cycle_is_bad_input(build: Build) -> None:
+    model = build("(float[N] x) => (float[N] y) { a = Add(x, b) b = Relu(a) y = Abs(b) }")
+    with pytest.raises(InputError, match="cannot be sorted"):
+        fold(model)
+
+
+def test_a_constant_that_memory_cannot_hold_is_left_unfolded(build: Build) -> None:
+    model = build(
+        "(float[N] x) => (float[N] y) { big = ConstantOfShape(s) [add] y = Add(x, big) }",
+        s=np.array([2**43]),
+    )
+    assert ops(fold(model)) == ["ConstantOfShape", "Add"]
+
+
+def test_a_graph_without_nodes_passes(build: Build) -> None:
+    model = build("(float[N] x) => (float[N] x) { }")
+    assert [value.name for value in fold(model).graph.output] == ["x"]

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graph.errors import InputError, LimitError
+from graph.runtime.feeds import fill_cache, read_npz, sample_axis, synthetic_feeds
+from graph.runtime.forward import stack
+from graph.tensors import Array, TensorSpec
+
+F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
+X = TensorSpec("x", F32, ("batch", 4))
+IDS = TensorSpec("position_ids", I64, (3, "batch_size", "sequence_length"))
+CACHE = TensorSpec("past_key_values.0.key", F32, ("batch", 2, "past_sequence_length", 8))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data.npz"
+
+
+def save(path: Path, **arrays: Array) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def zeros(*shape: int) -> Array:
+    return np.zeros(shape, np.float32)
+
+
+def refusal(path: Path, *specs: TensorSpec) -> str:
+    with pytest.raises(InputError) as caught:
+        read_npz(path, specs or (X,))
+    assert str(path) in str(caught.value)
+    return caught.value.message
+
+
+def test_there_is_one_feed_per_sample(path: Path) -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    feeds = read_npz(save(path, x=array), [X])
+    assert [feed["x"].tolist() for feed in feeds] == [[row] for row in array.tolist()]
+
+
+def test_samples_lie_along_the_batch_axis_wherever_it_is(path: Path) -> None:
+    ids = np.arange(30).reshape(3, 2, 5)
+    feeds = read_npz(save(path, position_ids=ids, x=zeros(2, 4)), [IDS, X])
+    assert [feed["position_ids"].tolist() for feed in feeds] == [
+        ids[:, :1].tolist(),
+        ids[:, 1:].tolist(),
+    ]
+
+
+def test_an_input_without_axes_is_the_same_for_every_sample(path: Path) -> None:
+    scalar = TensorSpec("t", F32, ())
+    feeds = read_npz(save(path, x=zeros(2, 4), t=np.full((), 3, np.float32)), [X, scalar])
+    assert [feed["t"] for feed in feeds] == [3, 3]
+
+
+def test_a_fixed_batch_is_cut_into_samples(path: Path) -> None:
+    fixed = TensorSpec("x", F32, (1, 4))
+    assert len(read_npz(save(path, x=zeros(5, 4)), [fixed])) == 5
+
+
+def test_a_folder_holds_samples_in_the_order_of_names(tmp_path: Path) -> None:
+    for name, value in (("b", 2), ("a", 1)):
+        save(tmp_path / f"{name}.npz", x=np.full((1, 4), value, np.float32))
+    assert [feed["x"][0, 0] for feed in read_npz(tmp_path, [X])] == [1, 2]
+
+
+def test_a_cache_input_may_be_left_out(path: Path) -> None:
+    assert list(read_npz(save(path, x=zeros(1, 4)), [X, CACHE])[0]) == ["x"]
+
+
+def test_a_missing_array_is_named(path: Path) -> None:
+    message = refusal(save(path, x=zeros(1, 4)), X, IDS)
+    assert "missing ['position_ids']" in message
+
+
+def test_an_unknown_array_is_named(path: Path) -> None:
+    assert "unknown ['z']" in refusal(save(path, x=zeros(1, 4), z=zeros(1)))
+
+
+def test_an_archive_without_arrays_is_refused(path: Path) -> None:
+    assert "found arrays []" in refusal(save(path))
+
+
+def test_another_type_is_refused_showing_both(path: Path) -> None:
+    message = refusal(save(path, x=np.zeros((1, 4))))
+    assert "float64" in message and "float32" in message
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (4,), (1, 4, 1), ()])
+def test_another_shape_is_refused_showing_both(path: Path, shape: tuple[int, ...]) -> None:
+    message = refusal(save(path, x=np.zeros(shape, np.float32)))
+    assert str(list(shape)) in message and "['batch', 4]" in message
+
+
+def test_unequal_sample_counts_are_refused(path: Path) -> None:
+    y = TensorSpec("y", F32, ("batch", 1))
+    assert "number of samples" in refusal(save(path, x=zeros(2, 4), y=zeros(3, 1)), X, y)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_data_that_is_not_finite_is_refused(path: Path, value: float) -> None:
+    array = zeros(2, 4)
+    array[1, 2] = value
+    assert "NaN or infinity" in refusal(save(path, x=array))
+
+
+def test_an_array_of_objects_is_never_unpickled(path: Path) -> None:
+    np.savez(path, x=np.array([{"a": 1}], dtype=object))
+    assert "allow_pickle=False" in refusal(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a zip", b"\x93NUMPY\x01\x00"])
+def test_what_is_no_archive_is_refused(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    assert "not a readable .npz" in refusal(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_every_truncated_archive_is_refused(path: Path, compressed: bool) -> None:  # noqa: FBT001
+    array = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    (np.savez_compressed if compressed else np.savez)(path, x=array)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        refusal(path)
+
+
+def test_a_damaged_byte_is_noticed_or_harmless(path: Path) -> None:
+    array = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    np.savez_compressed(path, x=array)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x5A
+        path.write_bytes(damaged)
+        try:
+            (first, second) = read_npz(path, [X])
+        except InputError:
+            continue
+        assert np.array_equal(np.concatenate([first["x"], second["x"]]), array)
+
+
+def member(path: Path, name: str, data: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, data)
+    return path
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    fields: Mapping[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, dict(fields))
+    return buffer.getvalue()
+
+
+def test_a_small_file_that_promises_a_huge_array_is_refused(path: Path) -> None:
+    refusal(member(path, "x.npy", header((2**42, 4))))
+
+
+def test_a_member_that_is_no_array_is_refused(path: Path) -> None:
+    assert "no NumPy array" in refusal(member(path, "x", b"hello"))
+
+
+def test_an_array_beyond_the_limit_is_refused_before_it_is_unpacked(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header((1, 4)) + bytes(16))
+        archive.infolist()[0].file_size = 2**40  # what the directory at the end will claim
+    with pytest.raises(LimitError, match="exceeds 8 GiB"):
+        read_npz(path, [X])
+
+
+def test_a_missing_file_is_bad_input(path: Path) -> None:
+    assert "no such NumPy archive" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        (("batch", 4), 0),
+        ((3, "batch_size", "seq"), 1),
+        (("seq", 4), 0),
+        ((1, "seq"), 0),
+        ((1, 4), 0),
+        (("", ""), 0),
+    ],
+)
+def test_the_sample_axis_is_the_one_named_like_a_batch_else_the_first(
+    shape: tuple[int | str, ...], axis: int
+) -> None:
+    assert sample_axis(TensorSpec("x", F32, shape)) == axis
+
+
+def test_synthetic_feeds_are_the_same_every_time() -> None:
+    first, second = (synthetic_feeds([X], 2, seed=7) for _ in range(2))
+    assert all(np.array_equal(a["x"], b["x"]) for a, b in zip(first, second, strict=True))
+
+
+def test_synthetic_feeds_fit_the_model() -> None:
+    (feed,) = synthetic_feeds([X, IDS, CACHE], 1)
+    shapes = {name: array.shape for name, array in feed.items()}
+    assert shapes == {
+        "x": (1, 4),
+        "position_ids": (3, 1, 32),
+        "past_key_values.0.key": (1, 2, 0, 8),
+    }
+    assert feed["x"].dtype == F32 and feed["position_ids"].dtype == I64
+
+
+def test_a_cache_left_out_is_filled_at_length_zero() -> None:
+    feed = fill_cache({"x": zeros(2, 4)}, [X, CACHE])
+    assert feed[CACHE.name].shape == (2, 2, 0, 8)
+
+
+def test_a_cache_of_fixed_batch_is_filled_at_length_zero() -> None:
+    fixed = TensorSpec(CACHE.name, F32, (1, 2, "past_sequence_length", 8))
+    assert fill_cache({"x": zeros(1, 4)}, [X, fixed])[CACHE.name].shape == (1, 2, 0, 8)
+
+
+def test_a_cache_that_was_given_is_kept() -> None:
+    given = zeros(1, 2, 5, 8)
+    assert fill_cache({"x": zeros(1, 4), CACHE.name: given}, [X, CACHE])[CACHE.name] is given
+
+
+def test_stacked_feeds_hold_the_samples_in_order() -> None:
+    feeds = [{"x": np.full((1, 4), i, np.float32)} for i in range(3)]
+    stacked = stack(feeds, [X], 2)
+    assert stacked is not None
+    assert [feed["x"][:, 0].tolist() for feed in stacked] == [[0, 1], [2]]
+
+
+def test_feeds_of_unequal_shape_are_not_stacked() -> None:
+    y = TensorSpec("y", F32, ("batch", "seq"))
+    assert stack([{"y": zeros(1, 4)}, {"y": zeros(1, 5)}], [y], 2) is None
+
+
+def test_feeds_of_a_model_with_a_fixed_batch_are_not_stacked() -> None:
+    fixed = TensorSpec("x", F32, (1, 4))
+    assert stack([{"x": zeros(1, 4)}] * 2, [fixed], 2) is None

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from graph.errors import EnvironmentFault, InputError
+from graph.io.models import write_model
+from graph.runtime.session import Provider, Semantics, open_session, require_provider
+
+Build = Callable[..., onnx.ModelProto]
+ONES = {"x": np.ones(3, np.float32)}
+no_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
+
+
+@pytest.fixture
+def model(build: Build) -> onnx.ModelProto:
+    return build("(float[N] x) => (float[N] y, float[N] z) { y = Neg(x) z = Abs(y) }")
+
+
+def test_outputs_come_by_name(model: onnx.ModelProto) -> None:
+    result = open_session(model).run(ONES)
+    assert {name: list(array) for name, array in result.items()} == {"y": [-1] * 3, "z": [1] * 3}
+
+
+def test_only_the_outputs_named_come(model: onnx.ModelProto) -> None:
+    assert list(open_session(model).run(ONES, ["z"])) == ["z"]
+
+
+def test_naming_no_output_gives_none(model: onnx.ModelProto) -> None:
+    assert open_session(model).run(ONES, []) == {}
+
+
+def test_a_file_is_opened_like_a_model(model: onnx.ModelProto, tmp_path: Path) -> None:
+    write_model(model, tmp_path / "m.onnx")
+    assert open_session(tmp_path / "m.onnx").outputs == ("y", "z")
+
+
+def test_placement_counts_the_nodes_of_each_provider(model: onnx.ModelProto) -> None:
+    assert open_session(model).placement() == {"CPUExecutionProvider": 2}
+
+
+@pytest.mark.parametrize(
+    "feed",
+    [
+        {},
+        {"x": np.ones(3)},
+        {"x": np.ones((3, 3), np.float32)},
+        {"x": np.ones(3, np.float32), "more": np.ones(3, np.float32)},
+    ],
+)
+def test_a_feed_that_does_not_fit_is_bad_input(
+    model: onnx.ModelProto, feed: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
+) -> None:
+    with pytest.raises(InputError, match="onnxruntime failed to run"):
+        open_session(model).run(feed)
+
+
+def test_a_model_onnxruntime_refuses_is_bad_input(build: Build) -> None:
+    model = build("(float[N] x) => (float[N] y) { y = Frobnicate(x) }")
+    with pytest.raises(InputError, match="Frobnicate"):
+        open_session(model)
+
+
+def test_exact_semantics_run_qdq_as_written(build: Build) -> None:
+    """Fused into an integer kernel, the same graph would not be the product of floats it says."""
+    generator = np.random.default_rng(0)
+    scale, zero = np.float32(0.05), np.int8(0)
+    weight = generator.integers(-127, 128, (64, 8)).astype(np.int8)
+    model = build(
+        "(float[N,64] x) => (float[N,8] y)"
+        "{ q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z)"
+        " w = DequantizeLinear(v, s, z) y = MatMul(a, w) }",
+        s=scale,
+        z=zero,
+        v=weight,
+    )
+    x = generator.standard_normal((4, 64)).astype(np.float32)
+    plain = ort.SessionOptions()
+    plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    oracle = ort.InferenceSession(model.SerializeToString(), plain, ["CPUExecutionProvider"])
+    got = open_session(model, semantics=Semantics.EXACT).run({"x": x})["y"]
+    assert np.array_equal(got, oracle.run(None, {"x": x})[0])
+
+
+def test_the_cpu_is_always_there() -> None:
+    require_provider(Provider.CPU)
+
+
+@no_gpu
+def test_cuda_without_a_gpu_is_an_environment_fault() -> None:
+    with pytest.raises(EnvironmentFault, match="CUDAExecutionProvider was asked for") as caught:
+        require_provider(Provider.CUDA)
+    assert "--provider cpu" in caught.value.hint
+
+
+@no_gpu
+def test_a_cuda_session_never_falls_back_to_the_cpu(model: onnx.ModelProto) -> None:
+    with pytest.raises(EnvironmentFault):
+        open_session(model, Provider.CUDA)
+
+
+@no_gpu
+def test_refusing_cuda_leaves_stderr_open(
+    model: onnx.ModelProto, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(EnvironmentFault):
+        open_session(model, Provider.CUDA)
+    with open(2, "w", closefd=False) as stderr:
+        stderr.write("still here")
+    assert capfd.readouterr().err == "still here"

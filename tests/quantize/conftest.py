@@ -1,0 +1,75 @@
+"""Graphs in a few lines, prepared, with ranges that calibration would find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from graph.edit.nodes import QuantizableNode, quantizable_nodes
+from graph.edit.prepare import PreparedModel, prepare
+from graph.io.models import write_model
+from graph.runtime.feeds import synthetic_feeds
+from graph.runtime.probe import observe_ranges
+from graph.runtime.session import Provider
+from quantize.emit import Provenance, emit
+from quantize.scheme import Scheme
+
+
+@pytest.fixture
+def build() -> Callable[..., onnx.ModelProto]:
+    """Return `build("(inputs) => (outputs) { nodes }", opset=21, weight=array, …)`."""
+
+    def make(text: str, opset: int = 21, **weights: NDArray[Any]) -> onnx.ModelProto:
+        header = f'<ir_version: 10, opset_import: ["" : {opset}]>'
+        model = onnx.parser.parse_model(f"{header} g {text}")
+        for name, array in weights.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        return model
+
+    return make
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Callable[[onnx.ModelProto], PreparedModel]:
+    """Return a function that writes a model and prepares it."""
+
+    def make(model: onnx.ModelProto) -> PreparedModel:
+        path = tmp_path / "source.onnx"
+        write_model(model, path)
+        return prepare(path)
+
+    return make
+
+
+@pytest.fixture
+def quantized() -> Callable[[PreparedModel, Sequence[str]], onnx.ModelProto]:
+    """Return a function that emits a model in which the nodes named are quantized."""
+
+    def make(prepared: PreparedModel, names: Sequence[str]) -> onnx.ModelProto:
+        nodes = chosen(prepared, names)
+        tensors = [name for node in nodes for _, name in node.activations]
+        feeds = synthetic_feeds(prepared.inputs, 2)
+        ranges = observe_ranges(prepared, tensors, feeds, Provider.CPU)
+        return emit(prepared, nodes, ranges, Provenance("test", Scheme(), prepared.id.sha256, "0"))
+
+    return make
+
+
+def chosen(prepared: PreparedModel, names: Sequence[str]) -> list[QuantizableNode]:
+    return [node for node in quantizable_nodes(prepared.model)[0] if node.name in names]
+
+
+@pytest.fixture
+def weight() -> Callable[..., NDArray[np.float32]]:
+    """Return `weight(*shape, seed=0)`: normal values."""
+
+    def make(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+        return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+    return make
