@@ -12,6 +12,7 @@ import numpy as np
 
 from evaluation.results import Evaluation, EvaluationRun, Latency, Variant
 from evaluation.variants import Candidate
+from graph.errors import InputError
 from graph.io.models import size_on_disk
 from graph.progress import Progress, silent
 from graph.runtime.session import Provider, Semantics, Session, describe_device, open_session
@@ -55,7 +56,13 @@ class Settings:
 def evaluate(
     candidates: Sequence[Candidate], task: Task, settings: Settings, progress: Progress = silent
 ) -> Evaluation:
-    """Return the figures of every candidate; the first is the float model."""
+    """Return the figures of every candidate; the first is the float model.
+
+    Raises:
+        InputError: the task has no sample.
+    """
+    if not task.feeds:
+        raise InputError("the data holds no sample", where=", ".join(settings.data))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     variants = tuple(_measure(item, task, settings, progress) for item in candidates)
     return Evaluation(

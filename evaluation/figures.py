@@ -13,6 +13,7 @@ from sensitivity.report import NodeScore, Sensitivity
 _ACCENT = "#2563eb"
 _SECOND = "#d97706"
 _PALETTE = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#64748b")
+_DECADES = {"type": "log", "dtick": 1, "exponentformat": "power"}
 _FAVOURITES = ("loss", "map50", "top1", "mse")
 
 
@@ -37,7 +38,8 @@ def frontier(evaluation: Evaluation, profiles: Profiles) -> go.Figure:
         y=y,
         text=names,
         mode="lines+markers+text",
-        textposition="top center",
+        # the first two lie close together
+        textposition=["bottom center", *["top center"] * (len(x) - 1)],
         line={"color": _ACCENT, "width": 2},
         marker={"size": 11},
         hovertemplate="%{text}: %{x:.0f} % INT8, " + key + " %{y:.5g}<extra></extra>",
@@ -69,8 +71,8 @@ def predicted_against_measured(evaluation: Evaluation) -> go.Figure | None:
         cliponaxis=False,
     )
     figure = _styled(go.Figure([equal, dots]), "predicted MSE (sum of single errors)", "measured")
-    figure.update_xaxes(type="log")
-    figure.update_yaxes(type="log")
+    figure.update_xaxes(**_DECADES)
+    figure.update_yaxes(**_DECADES)
     return figure
 
 
@@ -92,9 +94,13 @@ def sensitivity_bars(report: Sensitivity) -> go.Figure:
     figure.update_xaxes(
         categoryorder="array", categoryarray=order, tickfont={"size": 9}, tickangle=-60
     )
-    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_yaxes(**_DECADES)
     figure.update_layout(
-        showlegend=True, barmode="overlay", height=430, legend={"orientation": "h", "y": 1.12}
+        showlegend=True,
+        barmode="overlay",
+        height=460,
+        margin={"t": 90},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from evaluation.results import Evaluation, Variant
+from sensitivity.markdown import cell
 
 _METRICS = {
     "loss": ("loss", "{:.4f}"),
@@ -38,7 +39,7 @@ def to_markdown(evaluation: Evaluation) -> str:
     lines = [
         f"| {' | '.join(head)} |",
         f"|---|{'---:|' * (len(head) - 1)}",
-        *(f"| {' | '.join(row)} |" for row in rows(evaluation)),
+        *(f"| {' | '.join(map(cell, row))} |" for row in rows(evaluation)),
         "",
         latency_note(evaluation),
     ]

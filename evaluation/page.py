@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import plotly.graph_objects as go
-import plotly.io
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -14,7 +13,10 @@ from evaluation import figures
 from evaluation.markdown import columns, latency_note, rows, to_markdown
 from evaluation.results import Evaluation
 from graph.io.documents import read_document
+from graph.io.models import ModelId
 from quantize.profiles import Profiles
+from quantize.ranges import require_same_model
+from sensitivity.markdown import cell, code
 from sensitivity.report import Sensitivity
 
 _TEMPLATE = "report.html.j2"
@@ -25,11 +27,14 @@ def render(folder: Path) -> tuple[str, str]:
 
     Raises:
         InputError: a file of the run is missing.
-        UsageError: a file of the run is not what it should be.
+        UsageError: a file of the run is not what it should be, or of another model.
     """
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     report = read_document(folder / "sensitivity.json", Sensitivity)
     profiles = read_document(folder / "profiles.json", Profiles)
+    model = ModelId(evaluation.model.path, evaluation.model.sha256)
+    require_same_model(report.model, model, str(folder / "sensitivity.json"))
+    require_same_model(profiles.model, model, str(folder / "profiles.json"))
     return _page(evaluation, report, profiles), _text(evaluation, report, profiles)
 
 
@@ -50,45 +55,39 @@ def _page(evaluation: Evaluation, report: Sensitivity, profiles: Profiles) -> st
         evaluation=evaluation,
         report=report,
         profiles=profiles.profiles,
-        columns=columns(evaluation),
-        rows=rows(evaluation),
+        columns=columns(evaluation, narrow=True),
+        rows=rows(evaluation, narrow=True),
         note=latency_note(evaluation),
         nodes=sorted(report.nodes, key=lambda node: node.rank),
         quality=figures.quality_key(evaluation),
         # plotly's own script and figures are the only markup that is not escaped
         script=Markup(get_plotlyjs()),  # noqa: S704
-        charts={name: _div(name, figure) for name, figure in charts.items() if figure},
+        charts={name: _json(figure) for name, figure in charts.items() if figure},
     )
 
 
-def _div(name: str, figure: go.Figure) -> Markup:
-    html = plotly.io.to_html(
-        figure,
-        include_plotlyjs=False,
-        full_html=False,
-        div_id=f"chart-{name}",
-        config={"displaylogo": False, "responsive": True},
-    )
-    return Markup(html)  # noqa: S704 - made by plotly from numbers and names, which it escapes
+def _json(figure: go.Figure) -> Markup:
+    """Return a figure as JSON that cannot end the script element it stands in."""
+    return Markup(figure.to_json().replace("<", "\\u003c"))  # noqa: S704
 
 
 def _text(evaluation: Evaluation, report: Sensitivity, profiles: Profiles) -> str:
     worst = sorted(report.nodes, key=lambda node: node.rank)[:10]
     lines = [
-        f"# {evaluation.model.path}: {report.scheme}",
+        f"# {cell(evaluation.model.path)}: {report.scheme}",
         "",
         to_markdown(evaluation),
         "| profile | nodes | MACs | params | predicted MSE |",
         "|---|---:|---:|---:|---:|",
         *(
-            f"| {item.name} {item.title} | {item.fraction.nodes:.0%} | {item.fraction.macs:.0%} "
-            f"| {item.fraction.params:.0%} | {item.predicted.mse:.2e} |"
+            f"| {cell(item.name)} {cell(item.title)} | {item.fraction.nodes:.0%} "
+            f"| {item.fraction.macs:.0%} | {item.fraction.params:.0%} | {item.predicted.mse:.2e} |"
             for item in profiles.profiles
             if item.fraction and item.predicted
         ),
         "",
         "Most sensitive nodes:",
         "",
-        *(f"{node.rank}. `{node.name}`" for node in worst),
+        *(f"{node.rank}. {code(node.name)}" for node in worst),
     ]
     return "\n".join(lines) + "\n"

@@ -236,9 +236,11 @@ def evaluate(
     chosen = opened.family.task(opened.view, task, _paths(data), limit)
     predicted = {}
     if profiles is not None:
+        expected = _document(profiles, Profiles)
+        require_same_model(expected.model, candidates[0].id, "profiles")
         predicted = {
             item.name: {"mse": item.predicted.mse}
-            for item in _document(profiles, Profiles).profiles
+            for item in expected.profiles
             if item.predicted is not None
         }
     settings = Settings(

@@ -5,20 +5,17 @@ This module runs in the child process; `qgraph.supervise` is what the user start
 
 from __future__ import annotations
 
-import signal
-import sys
 import traceback
-from types import FrameType
 
 import click
 
-from graph.errors import InterruptedRun, QGraphError
+from graph.errors import InterruptedRun, QGraphError, UsageError
+from qgraph.commands import run as chain
 from qgraph.commands.evaluate import evaluate
 from qgraph.commands.export import export
 from qgraph.commands.profile import profile
 from qgraph.commands.quantize import quantize
 from qgraph.commands.report import report
-from qgraph.commands.run import demo, run
 from qgraph.commands.sensitivity import sensitivity
 from qgraph.console import print_error, print_json
 from qgraph.version import VERSION
@@ -36,17 +33,12 @@ def cli() -> None:
     """
 
 
-for command in (export, sensitivity, profile, quantize, evaluate, report, run, demo):
+for command in (export, sensitivity, profile, quantize, evaluate, report, chain.run, chain.demo):
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run the command line and exit with the code that belongs to what happened."""
-    signal.signal(signal.SIGTERM, _on_terminate)
-    sys.exit(_run(sys.argv[1:]))
-
-
-def _run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run the command line; return the exit code that belongs to what happened."""
     try:
         cli.main(arguments, prog_name="qgraph", standalone_mode=False)
     except QGraphError as error:
@@ -54,6 +46,8 @@ def _run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _report(InterruptedRun("interrupted", hint=_AGAIN), arguments)
     except click.ClickException as error:
+        if "--json" in arguments:
+            return _report(UsageError(error.format_message(), hint=_HELP), arguments)
         error.show()
         return 2
     except Exception as error:  # whatever is left is a defect; the user still gets one message
@@ -61,6 +55,7 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
+_HELP = "qgraph COMMAND --help lists the options."
 _AGAIN = "What was finished is kept; run the same command again."
 
 
@@ -81,8 +76,3 @@ def _defect(error: Exception) -> QGraphError:
     )
     wrapped.__cause__ = error
     return wrapped
-
-
-def _on_terminate(_number: int, _frame: FrameType | None) -> None:
-    # Not an Exception: nothing on the way may take it for a failure of the runtime.
-    raise KeyboardInterrupt

@@ -100,6 +100,8 @@ def key_values(
     result: dict[str, float] = {}
     for value in values:
         name, _, share = value.partition("=")
+        if name in result:
+            raise click.BadParameter(f"{name!r} is given twice")
         try:
             result[name] = float(share)
         except ValueError:

@@ -30,6 +30,7 @@ from sensitivity.markdown import to_markdown
 
 RECORD = "run.json"
 FLOAT = "model.onnx"
+_RESERVED = {"model", "float", "embed_tokens"}
 
 
 class StageRecord(Part):
@@ -73,6 +74,15 @@ def run_recipe(
     if provider is not None:
         recipe = recipe.model_copy(update={"provider": provider})
     require_provider(recipe.provider)
+    if recipe.model is not None and recipe.model.resolve() == (folder / FLOAT).resolve():
+        raise UsageError(
+            "the run would write over the model it starts from",
+            where=str(recipe.model),
+            hint="Choose another run folder with -o.",
+        )
+    reserved = sorted(_RESERVED & recipe.profile.cuts.keys())
+    if reserved:
+        raise UsageError(f"a profile cannot be called {reserved[0]!r}, as another file is")
     with locked(folder):
         if fresh:
             (folder / RECORD).unlink(missing_ok=True)
@@ -92,8 +102,17 @@ def _ensure(stage: Stage, folder: Path) -> None:
     outputs = {
         path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(stage.work())
     }
+    if stage.name in done:
+        _remove(folder, done[stage.name].outputs.keys() - outputs.keys())
     done[stage.name] = StageRecord(name=stage.name, fingerprint=fingerprint, outputs=outputs)
     write_document(folder / RECORD, RunRecord(schema=RunRecord.SCHEMA, stages=tuple(done.values())))
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a stage wrote under other options; a name that leads elsewhere is left alone."""
+    for name in names:
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _holds(record: StageRecord, fingerprint: str, folder: Path) -> bool:
@@ -127,6 +146,11 @@ def _hashes(paths: Iterable[Path]) -> list[list[str]]:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         found += [[str(file.relative_to(path.parent)), sha256_of(file)] for file in files]
     return found
+
+
+def _data_of(model: Path) -> list[Path]:
+    """Return the data files of a model file."""
+    return external_files(read_model(model, weights=False), model.parent)
 
 
 class _Chain:
@@ -169,7 +193,9 @@ class _Chain:
             ),
             Stage("evaluate", self._evaluation_inputs, self._evaluate),
             Stage(
-                "report", lambda: self._made("evaluation.json", "sensitivity.json"), self._report
+                "report",
+                lambda: self._made("evaluation.json", "sensitivity.json", "profiles.json"),
+                self._report,
             ),
         ]
 
@@ -182,17 +208,20 @@ class _Chain:
     def _origin(self) -> Any:
         recipe = self._recipe
         options = recipe.export.model_dump(mode="json")
-        return [options, _hashes([path for path in (recipe.source, recipe.model) if path])]
+        if recipe.model is None:
+            return [options, _hashes([recipe.source] if recipe.source else [])]
+        return [options, _hashes([recipe.model, *_data_of(recipe.model)])]
 
     def _export(self) -> list[Path]:
         recipe = self._recipe
         if recipe.source is not None:
             options = recipe.export.model_dump()
             api.export(recipe.source, self._folder, progress=self._progress, **options)
-            return [self._path(FLOAT), self._path("qgraph.json")]
+            made = [self._path(FLOAT), self._path("qgraph.json")]
+            return [*made, *_data_of(self._path(FLOAT))]
         assert recipe.model is not None  # noqa: S101 - the recipe has one of the two
         write_model(read_model(recipe.model), self._path(FLOAT))
-        return [self._path(FLOAT)]
+        return [self._path(FLOAT), *_data_of(self._path(FLOAT))]
 
     def _ranges(self) -> list[Path]:
         part = self._recipe.sensitivity
@@ -244,11 +273,7 @@ class _Chain:
 
     def _variant_files(self) -> list[Path]:
         """Return the Q/DQ models with their data files."""
-        return [
-            file
-            for path in self._variants()
-            for file in (path, *external_files(read_model(path, weights=False), self._folder))
-        ]
+        return [file for path in self._variants() for file in (path, *_data_of(path))]
 
     def _variants(self) -> list[Path]:
         profiles = read_document(self._path("profiles.json"), Profiles).profiles
@@ -257,7 +282,12 @@ class _Chain:
     def _evaluation_inputs(self) -> Any:
         part, models = self._recipe.evaluate, [FLOAT, *(path.name for path in self._variants())]
         options = part.model_dump(mode="json", exclude={"data"})
-        return [options, str(self._recipe.provider), _hashes(self._data()), self._made(*models)]
+        return [
+            options,
+            str(self._recipe.provider),
+            _hashes(self._data()),
+            self._made("profiles.json", *models),
+        ]
 
     def _data(self) -> Sequence[Path]:
         return self._recipe.evaluate.data or self._recipe.sensitivity.data

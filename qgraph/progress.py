@@ -33,7 +33,6 @@ class Bars:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -42,10 +41,14 @@ class Bars:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def __call__(self, description: str, done: int, total: int) -> None:
         """Show `done` of `total` units of the work called `description`."""
+        if not self._tasks:
+            # not before: starting and stopping without a bar would print an empty line
+            self._progress.start()
         if description not in self._tasks:
             self._tasks[description] = self._progress.add_task(description, total=total)
         self._progress.update(self._tasks[description], completed=done, total=total)

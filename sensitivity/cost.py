@@ -57,4 +57,5 @@ def _macs_from_here_on(model: onnx.ModelProto, macs: Mapping[str, int]) -> dict[
 def _outer_reads(node: onnx.NodeProto) -> set[str]:
     """Return the tensors that the bodies of an If, Loop or Scan read from outside."""
     bodies = [body for item in node.attribute for body in (item.g, *item.graphs)]
-    return {name for body in bodies for inner in body.node for name in inner.input}
+    inside = [inner for body in bodies for inner in body.node]
+    return {name for inner in inside for name in (*inner.input, *_outer_reads(inner))}

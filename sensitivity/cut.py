@@ -7,6 +7,7 @@ the assumption that errors add up, that order gives the least error at every sha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,7 @@ from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from sensitivity.report import NodeScore, Score, Sensitivity
 
 DEFAULT_CUTS: Mapping[str, float] = {"A": 0.15, "B": 0.50, "C": 0.80, "D": 1.0}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TITLES = {
     "A": "minimal: only what hurts least",
     "B": "moderate",
@@ -53,10 +55,13 @@ def cut_profiles(
     """Return one profile per cut, and one that keeps the `top_k` most sensitive nodes float.
 
     Raises:
-        UsageError: a cut is not in (0, 1], or `top_k` is not below the number of candidates.
+        UsageError: a cut is not in (0, 1] or its name is no file name, `top_k` is not below the
+            number of candidates, or nothing has a weight in what is counted.
     """
     _check(report, cuts, top_k)
     units = _units(report, by)
+    if not sum(unit.weight for unit in units):
+        raise UsageError(f"--by {by}: the candidates have no {by} at all; cut by nodes")
     profiles = [
         _profile(report, name, _TITLES.get(name, f"{share:.0%} of {by}"), _prefix(units, share))
         for name, share in cuts.items()
@@ -76,6 +81,11 @@ def cut_profiles(
 
 def _check(report: Sensitivity, cuts: Mapping[str, float], top_k: int | None) -> None:
     for name, share in cuts.items():
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"--cut {name}={share}: a profile's name becomes a file name",
+                hint="Use letters, digits, '.', '_' and '-'.",
+            )
         if not 0 < share <= 1:
             raise UsageError(f"--cut {name}={share} is not a share above 0 and up to 1")
     if top_k is not None and not 0 <= top_k < len(report.nodes):

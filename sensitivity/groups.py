@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import takewhile
 
+from graph.edit.names import fresh_name
 from graph.edit.nodes import QuantizableNode
 
 _FUSED_OPS = ("MatMul", "Gemm")
@@ -33,16 +34,19 @@ class Group:
 
 
 def fused_groups(nodes: Sequence[QuantizableNode]) -> tuple[Group, ...]:
-    """Return the groups of two and more of `nodes`, in graph order."""
+    """Return the groups of two and more of `nodes`, in graph order, each with its own name."""
     by_input: dict[str, list[str]] = defaultdict(list)
     for node in nodes:
         if node.op_type in _FUSED_OPS and node.weight is not None:
             by_input[node.activations[0][1]].append(node.name)
-    return tuple(
-        Group(_shared_name(members), tuple(members))
-        for members in by_input.values()
-        if len(members) > 1
-    )
+    taken = {node.name for node in nodes}
+    groups: list[Group] = []
+    for members in by_input.values():
+        if len(members) > 1:
+            name = fresh_name(_shared_name(members), taken)
+            taken.add(name)
+            groups.append(Group(name, tuple(members)))
+    return tuple(groups)
 
 
 def _shared_name(members: Sequence[str]) -> str:

@@ -9,10 +9,10 @@ def to_markdown(report: Sensitivity) -> str:
     """Return the ranking, most sensitive first, then what was kept float."""
     run = report.run
     lines = [
-        f"# Sensitivity of {report.model.path}",
+        f"# Sensitivity of {cell(report.model.path)}",
         "",
         f"Model {report.model.sha256[:16]}…, scheme {report.scheme}, engine {run.engine}, "
-        f"provider {run.provider}, {run.samples} samples of {run.data}.",
+        f"provider {run.provider}, {run.samples} samples of {cell(run.data)}.",
         "",
         *(["**The data was made up: the ranking is only a rough guide.**", ""] * run.synthetic),
         f"All candidates quantized: {_figures(report.baseline.all_quantized)}.",
@@ -23,7 +23,7 @@ def to_markdown(report: Sensitivity) -> str:
         "",
         "| kept float | reason |",
         "|---|---|",
-        *(f"| {_code(keep.name)} | {keep.reason} |" for keep in report.keep),
+        *(f"| {code(keep.name)} | {cell(keep.reason)} |" for keep in report.keep),
     ]
     return "\n".join(lines) + "\n"
 
@@ -32,13 +32,13 @@ def _row(node: NodeScore) -> str:
     solo, without = node.solo, node.leave_one_out
     cells = [
         str(node.rank),
-        _code(node.name),
+        code(node.name),
         f"{solo.mse:.3e}" if solo else "",
         f"{solo.sqnr_db:.1f}" if solo and solo.sqnr_db is not None else "",
         f"{without.gain:+.3e}" if without and without.gain is not None else "",
         f"{node.macs:,}",
         f"{node.params:,}",
-        _code(node.group) if node.group else "",
+        code(node.group) if node.group else "",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -50,6 +50,11 @@ def _figures(score: Score) -> str:
     return ", ".join(parts)
 
 
-def _code(text: str) -> str:
+def cell(text: str) -> str:
+    """Return `text` so that it cannot break out of a table cell or a line."""
+    return " ".join(text.splitlines()).replace("|", "\\|")
+
+
+def code(text: str) -> str:
     """Return `text` as code that cannot break out of a table cell."""
-    return "`" + text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
+    return f"`{cell(text).replace('`', chr(39))}`"

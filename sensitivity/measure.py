@@ -20,7 +20,7 @@ from quantize.scheme import Scheme
 from quantize.selection import Selection
 from sensitivity.cost import ideal_forwards, measure_macs
 from sensitivity.groups import Group
-from sensitivity.ranking import badness, ranks
+from sensitivity.ranking import badness, ranks, require_measurable
 from sensitivity.report import (
     Baseline,
     Direction,
@@ -77,7 +77,7 @@ def measure(task: Task, context: Context, progress: Progress = silent) -> Sensit
     """Return the scores of every candidate and group.
 
     Raises:
-        InputError: the model has no candidates.
+        InputError: the model has no candidates, or NaN or infinity at its outputs.
         UsageError: ranges of another model or scheme, or a metric these outputs do not have.
     """
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
@@ -88,6 +88,7 @@ def measure(task: Task, context: Context, progress: Progress = silent) -> Sensit
             " weights is left after what is kept float",
             where=str(task.prepared.path),
         )
+    require_measurable(task.metric, logits=task.scored.logits)
     macs = measure_macs(task.prepared, task.feeds[0], task.provider)
     engine = _open(task)
     forward = forward_seconds(task.prepared.model, task.feeds, task.provider)

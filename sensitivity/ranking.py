@@ -8,14 +8,24 @@ from graph.errors import UsageError
 from sensitivity.report import Metric, Score
 
 
+def require_measurable(metric: Metric, *, logits: bool) -> None:
+    """Check, before any work, that the metric exists at the scored outputs.
+
+    Raises:
+        UsageError: it is one of logits, and these are none.
+    """
+    if metric in (Metric.KL, Metric.TOP1_AGREEMENT) and not logits:
+        raise UsageError(
+            f"--metric {metric} is measured on logits only",
+            hint="Use mse, sqnr_db or cosine for this model.",
+        )
+
+
 def badness(solo: Score | None, leave_one_out: Score | None, metric: Metric) -> float:
     """Return how much quantizing a node hurts; larger is worse.
 
     Solo error decides where it was measured; else the error that leaving the node out removes,
     which is the all-quantized error less what remains.
-
-    Raises:
-        UsageError: the metric was not measured at these outputs.
     """
     if solo is not None:
         return _signed(solo, metric, worse=1)
@@ -38,10 +48,7 @@ def ranks(values: Sequence[float]) -> list[int]:
 def _signed(score: Score, metric: Metric, *, worse: int) -> float:
     value = getattr(score, metric.value)
     if value is None and metric is Metric.SQNR_DB:
-        value = float("inf")  # equal outputs: no error at all
-    if value is None:
-        raise UsageError(
-            f"--metric {metric} is measured on logits only",
-            hint="Use mse, sqnr_db or cosine for this model.",
-        )
+        # None has two causes: no error at all, or an error where there is no signal
+        value = float("inf") if score.mse == 0 else float("-inf")
+    assert value is not None  # noqa: S101 - require_measurable refused it
     return float(value) * (worse if metric.higher_is_worse else -worse)

@@ -13,6 +13,7 @@ import numpy as np
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.edit.switches import FakeQuantization, insert_switches
+from graph.errors import InputError
 from graph.progress import Progress, silent
 from graph.runtime.distance import Distances, DistanceSum
 from graph.runtime.session import Provider, open_session
@@ -50,14 +51,20 @@ class SwitchEngine:
         scored: Scored,
         progress: Progress = silent,
     ) -> list[Distances]:
-        """Return, for each question, the distances from the float model over all feeds."""
+        """Return, for each question, the distances from the float model over all feeds.
+
+        Raises:
+            InputError: an output holds NaN or infinity, from which there is no distance.
+        """
         sums = [DistanceSum(logits=scored.logits) for _ in questions]
         total = len(feeds) * len(questions)
         for number, feed in enumerate(feeds):
             reference = self._run(feed, frozenset(), scored)
+            _require_finite(reference, scored, f"the float model, sample {number}")
             for index, question in enumerate(questions):
                 progress("scoring", number * len(questions) + index, total)
                 got = self._run(feed, question, scored)
+                _require_finite(got, scored, f"sample {number} with {_named(question)} quantized")
                 for a, b in zip(reference, got, strict=True):
                     sums[index].add(a, b)
         progress("scoring", total, total)
@@ -66,3 +73,18 @@ class SwitchEngine:
     def _run(self, feed: Feed, quantized: Question, scored: Scored) -> list[Array]:
         switches = {name: np.asarray(node in quantized) for node, name in self._inputs.items()}
         return list(self._session.run(feed | switches, scored.outputs).values())
+
+
+def _named(question: Question) -> str:
+    return repr(min(question)) if len(question) == 1 else f"{len(question)} nodes"
+
+
+def _require_finite(arrays: Sequence[Array], scored: Scored, what: str) -> None:
+    for name, array in zip(scored.outputs, arrays, strict=True):
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"NaN or infinity in {what}",
+                where=f"output {name!r}",
+                hint="Measure elsewhere with --outputs, leave nodes out with --exclude, or check"
+                " the data.",
+            )

@@ -13,6 +13,7 @@ from graph.errors import UsageError
 from graph.io.documents import write_document
 from qgraph import api, options
 from qgraph.console import print_json, print_table, say
+from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
 
 
@@ -36,6 +37,7 @@ def evaluate(
     """Measure the float model and its quantized variants MODELS side by side."""
     if not chosen["data"]:
         raise UsageError("evaluating needs data", hint="Give held-out samples with --data.")
+    require_outputs([output], [*models, *chosen["data"]])
     with Bars(quiet=quiet) as bars:
         evaluation = api.evaluate(models, progress=bars, **chosen)
     write_document(output, evaluation)

@@ -20,7 +20,7 @@ from qgraph.progress import Bars
 )  # fmt: skip
 @click.option(
     "--dtype",
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=click.Choice(["fp32", "fp16"]),
     default="fp32",
     show_default=True,
     help="Float type of the graph.",

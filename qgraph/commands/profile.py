@@ -9,6 +9,7 @@ import click
 from graph.io.documents import write_document
 from qgraph import api, options
 from qgraph.console import print_json, print_table, say
+from qgraph.outputs import require_outputs
 from quantize.profiles import Profiles
 from sensitivity.cut import DEFAULT_CUTS, By
 
@@ -42,6 +43,7 @@ def profile(
     debug: bool,
 ) -> None:
     """Cut profiles from the sensitivity report REPORT, from minimal (A) to everything (D)."""
+    require_outputs([output], [report])
     profiles = api.profile(report, cuts=cuts or DEFAULT_CUTS, by=by, top_k=top_k)
     write_document(output, profiles)
     if as_json:

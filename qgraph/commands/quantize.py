@@ -8,15 +8,16 @@ import click
 
 from graph.errors import UsageError
 from graph.io.documents import read_document, write_document
-from graph.io.models import write_model
+from graph.io.models import identify, write_model
 from graph.progress import Progress
 from graph.runtime.session import Provider
 from qgraph import api, options
 from qgraph.console import print_json, print_table, say, warn
+from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
 from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.profiles import Profiles
-from quantize.ranges import Ranges
+from quantize.ranges import Ranges, require_same_model
 
 
 @click.command()
@@ -50,15 +51,22 @@ def quantize(
     if ranges is not None and data:
         raise UsageError("give --ranges or --data, not both")
     wanted = read_document(profiles, Profiles)
+    files = {item.name: output / f"{item.name}.onnx" for item in wanted.named(names)}
+    beside = [output / "ranges.json"] if ranges is None else []
+    require_outputs([*files.values(), *beside], [model, profiles, *data])
+    if any(path.parent != output for path in files.values()):
+        raise UsageError("a profile's name becomes a file name", where=str(profiles))
     with Bars(quiet=quiet) as bars:
         if ranges is not None:
             seen = read_document(ranges, Ranges)
         else:
+            require_same_model(wanted.model, identify(model), str(profiles))
             seen = _calibrate(model, wanted, data, samples, provider, seed, bars)
-            write_document(output / "ranges.json", seen)
         made = api.quantize(model, wanted, seen, names=names, progress=bars)
+    for path in beside:
+        write_document(path, seen)
     for item in made:
-        write_model(item.model, output / f"{item.profile.name}.onnx")
+        write_model(item.model, files[item.profile.name])
     _print(made, output, as_json=as_json)
     if seen.run.synthetic:
         warn("no data was given: ranges come from made-up samples. Give --data or --ranges.")

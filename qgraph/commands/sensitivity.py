@@ -11,6 +11,7 @@ from graph.io.documents import write_document
 from graph.io.files import write_text
 from qgraph import api, options
 from qgraph.console import print_json, print_table, say, warn
+from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
 from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.scheme import Calibration, Scheme, SchemeName, Smoothing
@@ -94,13 +95,17 @@ def sensitivity(
     Without --data, samples come from what qgraph.json beside the model names; without that they
     are made up, which is said and recorded.
     """
+    files = {"md": output.with_suffix(".md"), "ranges": output.with_name("ranges.json")}
+    if chosen["ranges"] is not None:
+        del files["ranges"]
+    require_outputs([output, *files.values()], [model, *chosen["data"]])
     asked = Scheme(name=scheme, calibrate=calibrate, smooth=smooth)
     with Bars(quiet=quiet) as bars:
         report, ranges = api.sensitivity(model, scheme=asked, progress=bars, **chosen)
     write_document(output, report)
-    write_text(output.with_suffix(".md"), to_markdown(report))
-    if chosen["ranges"] is None:
-        write_document(output.with_name("ranges.json"), ranges)
+    write_text(files["md"], to_markdown(report))
+    if "ranges" in files:
+        write_document(files["ranges"], ranges)
     if as_json:
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:

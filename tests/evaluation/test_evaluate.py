@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper, parser
+
+from evaluation.evaluate import Settings, evaluate
+from evaluation.results import Evaluation
+from evaluation.variants import count_int8_nodes, inspect_variants
+from exporters.fidelity import FidelityTask
+from graph.errors import InputError, UsageError
+from graph.io.documents import read_document, write_document
+from graph.tensors import Array
+
+
+def test_the_float_model_comes_first_whatever_the_order_given(variants: Any) -> None:
+    found = inspect_variants(variants.paths[::-1])
+    assert [item.name for item in found] == ["float", "D", "A"]
+
+
+def test_the_float_model_has_no_profile_and_no_source(variants: Any) -> None:
+    first = inspect_variants(variants.paths)[0]
+    assert (first.profile, first.source_sha256, first.int8_nodes) == (None, None, 0)
+
+
+def test_int8_nodes_are_those_with_qdq_on_both_operands(variants: Any) -> None:
+    assert [item.int8_nodes for item in inspect_variants(variants.paths)] == [0, 1, 3]
+
+
+def test_a_node_with_qdq_on_its_data_alone_is_not_int8() -> None:
+    model = parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        half (float[2, 2] x) => (float[2, 2] y)
+        <float s = {1.0}, int8 z = {0}, float[2, 2] w = {1.0, 2.0, 3.0, 4.0}>
+        { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = MatMul(d, w) }"""
+    )
+    assert count_int8_nodes(model) == 0
+
+
+def test_models_without_a_float_one_are_refused(variants: Any) -> None:
+    with pytest.raises(UsageError, match="found 0 float models"):
+        inspect_variants(variants.paths[1:])
+
+
+def test_two_float_models_are_refused(variants: Any) -> None:
+    with pytest.raises(UsageError, match="found 2 float models"):
+        inspect_variants([variants.paths[0], *variants.paths])
+
+
+def test_two_models_of_one_name_are_refused(variants: Any) -> None:
+    with pytest.raises(UsageError, match="called the same"):
+        inspect_variants([*variants.paths, variants.paths[1]])
+
+
+def test_a_model_quantized_from_another_is_refused_with_both_hashes(
+    variants: Any, tmp_path: Path
+) -> None:
+    other = onnx.load(variants.paths[0])
+    other.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((8, 16), "f4"), "w1"))
+    onnx.save(other, tmp_path / "other.onnx")
+    mine, foreign = (
+        inspect_variants([path])[0].id.sha256[:16]
+        for path in (tmp_path / "other.onnx", variants.paths[0])
+    )
+    with pytest.raises(UsageError) as caught:
+        inspect_variants([tmp_path / "other.onnx", variants.paths[1]])
+    assert mine in str(caught.value) and foreign in str(caught.value)
+
+
+def test_a_qdq_model_of_another_tool_is_compared_under_its_file_name(
+    variants: Any, tmp_path: Path
+) -> None:
+    model = onnx.load(variants.paths[2])
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "theirs.onnx")
+    found = inspect_variants([variants.paths[0], tmp_path / "theirs.onnx"])
+    assert (found[1].name, found[1].profile, found[1].int8_nodes) == ("theirs", None, 3)
+
+
+def _outputs(path: Path, feeds: list[Any]) -> Array:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    parts: list[Array] = [session.run(["y"], feed)[0].ravel() for feed in feeds]
+    return np.concatenate(parts).astype(np.float64)
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_metrics_are_those_numpy_finds(variants: Any, evaluation: Evaluation, index: int) -> None:
+    a = _outputs(variants.paths[0], variants.feeds)
+    b = _outputs(variants.paths[index], variants.feeds)
+    metrics = evaluation.variants[index].metrics
+    # Ours squares in float32, numpy here in float64: 1e-7 an element; 1e-5 leaves room for sums.
+    assert metrics["mse"] == pytest.approx(np.mean((a - b) ** 2), rel=1e-5)
+    assert metrics["cosine"] == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)), rel=1e-5)
+    expected = 10 * np.log10((a @ a) / ((a - b) @ (a - b)))
+    # 1e-5 of the ratio is 4e-5 dB.
+    assert metrics["sqnr_db"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_float_model_has_no_error_and_no_sqnr(evaluation: Evaluation) -> None:
+    assert evaluation.variants[0].metrics == {"mse": 0.0, "cosine": 1.0}
+
+
+def test_more_quantized_nodes_hurt_more_here(evaluation: Evaluation) -> None:
+    _, a, d = evaluation.variants
+    assert 0 < a.metrics["mse"] < d.metrics["mse"]
+
+
+def test_sizes_are_the_files_and_hashes_the_models(variants: Any, evaluation: Evaluation) -> None:
+    for path, variant in zip(variants.paths, evaluation.variants, strict=True):
+        assert variant.size_bytes == path.stat().st_size
+        assert variant.path == path.name
+    assert evaluation.model.sha256 == evaluation.variants[0].sha256
+
+
+def test_external_data_counts_in_the_size(variants: Any, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    model = onnx.load(variants.paths[0])
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    task = FidelityTask(variants.feeds, ("y",))
+    settings = Settings("0", {}, ("x",), latency_runs=2)
+    found = evaluate(inspect_variants([path]), task, settings).variants[0]
+    assert found.size_bytes == path.stat().st_size + (tmp_path / "w.bin").stat().st_size
+
+
+def test_latency_is_positive_and_its_ninetieth_percentile_not_below_its_median(
+    evaluation: Evaluation,
+) -> None:
+    for variant in evaluation.variants:
+        assert 0 < variant.latency_ms.p50 <= variant.latency_ms.p90
+
+
+def test_every_node_is_placed_on_the_provider_that_was_asked_for(evaluation: Evaluation) -> None:
+    for variant in evaluation.variants:
+        assert set(variant.placement) == {"CPUExecutionProvider"}
+        assert sum(variant.placement.values()) > 0
+
+
+def test_no_sample_is_bad_input(variants: Any) -> None:
+    settings = Settings("0", {}, ("none.npz",))
+    with pytest.raises(InputError, match="no sample"):
+        evaluate(inspect_variants(variants.paths), FidelityTask([], ("y",)), settings)
+
+
+def test_an_evaluation_survives_writing_and_reading(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_document(tmp_path / "e.json", evaluation)
+    assert read_document(tmp_path / "e.json", Evaluation) == evaluation

@@ -1,0 +1,210 @@
+"""The page and the Markdown: every figure is the file's, nothing loads, no name breaks out."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.figures import quality_key
+from evaluation.markdown import to_markdown
+from evaluation.page import render
+from evaluation.results import Evaluation
+from graph.errors import InputError, UsageError
+from graph.io.documents import write_document
+from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
+from quantize.scheme import Scheme
+from sensitivity.report import (
+    Baseline,
+    Direction,
+    Engine,
+    KeptNode,
+    Metric,
+    NodeScore,
+    Run,
+    Score,
+    Sensitivity,
+)
+
+ATTACK = "<script>alert(1)</script>|\n`x`"
+RUN = Run(
+    qgraph="0", engine=Engine.SWITCH, direction=Direction.SOLO, provider="cpu", device="cpu",
+    samples=3, seed=0, data="made here", synthetic=True, packages={}, started="", seconds=1.0,
+    setup_seconds=0.0, scoring_seconds=1.0, forward_seconds=1.0, forward_equivalents=1.0,
+    ideal_forward_equivalents=1.0, complete=True,
+)  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Collects tables, what would be loaded, and which tags and attributes there are."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.loads: list[str] = []
+        self.scripts = 0
+        self.handlers: list[str] = []
+        self._cell: list[str] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "data")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self._cell = []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._cell is not None:
+            self.tables[-1][-1].append("".join(self._cell))
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell.append(data)
+
+
+def write_run(folder: Path, evaluation: Evaluation, name: str) -> None:
+    """Write the three files of a run in which a node, a reason and a title are called `name`."""
+    score = Score(mse=0.5, sqnr_db=20.0, cosine=0.9)
+    node = NodeScore(name=name, op_type="MatMul", scope="", params=1, macs=1, rank=1, solo=score)
+    unscored = NodeScore(
+        name="b", op_type="MatMul", scope="", params=1, macs=1, rank=2,
+        leave_one_out=Score(mse=0.5, cosine=0.9),
+    )  # fmt: skip
+    report = Sensitivity(
+        schema=Sensitivity.SCHEMA, model=evaluation.model, scheme=Scheme(), run=RUN,
+        metric=Metric.MSE, outputs=(name,), baseline=Baseline(all_quantized=score),
+        nodes=(node, unscored), keep=(KeptNode(name=name, op_type="MatMul", reason=name),),
+    )  # fmt: skip
+    profile = Profile(
+        name="A", title=name, quantize=(name,), keep=(KeepPart(name=name, reason=name),),
+        fraction=Fraction(nodes=0.5, macs=0.25, params=0.125), predicted=Predicted(mse=0.5),
+    )  # fmt: skip
+    profiles = Profiles(
+        schema=Profiles.SCHEMA, model=evaluation.model, scheme=Scheme(), source="s.json",
+        profiles=(profile,),
+    )  # fmt: skip
+    write_document(folder / "evaluation.json", evaluation)
+    write_document(folder / "sensitivity.json", report)
+    write_document(folder / "profiles.json", profiles)
+
+
+@pytest.fixture
+def rendered(evaluation: Evaluation, tmp_path: Path) -> tuple[str, str]:
+    write_run(tmp_path, evaluation, "plain")
+    return render(tmp_path)
+
+
+@pytest.fixture
+def page(rendered: tuple[str, str]) -> Page:
+    return Page(rendered[0])
+
+
+@pytest.fixture
+def attacked(evaluation: Evaluation, tmp_path: Path) -> tuple[str, str]:
+    variants = tuple(
+        item.model_copy(update={"name": f"{ATTACK}{index}"})
+        for index, item in enumerate(evaluation.variants)
+    )
+    write_run(tmp_path, evaluation.model_copy(update={"variants": variants}), ATTACK)
+    return render(tmp_path)
+
+
+def test_the_page_loads_nothing(rendered: tuple[str, str], page: Page) -> None:
+    assert page.loads == []
+    style = re.findall(r"<style.*?</style>", rendered[0], re.DOTALL)
+    assert style and not any("url(" in text or "@import" in text for text in style[:1])
+
+
+FORMATS = {"mse": "{:.2e}", "sqnr_db": "{:.1f}", "cosine": "{:.5f}"}
+
+
+def _expected(item: Any) -> list[str]:
+    metrics = [
+        form.format(item.metrics[key]) if key in item.metrics else "–"
+        for key, form in FORMATS.items()
+    ]
+    latency = [f"{item.latency_ms.p50:.2f}", f"{item.latency_ms.p90:.2f}"]
+    return [item.name, str(item.int8_nodes), *metrics, *latency, f"{item.size_bytes / 1e6:.1f}"]
+
+
+def test_every_figure_of_the_variants_table_is_that_of_the_file(
+    page: Page, evaluation: Evaluation
+) -> None:
+    assert page.tables[0][1:] == [_expected(item) for item in evaluation.variants]
+
+
+def test_the_markdown_table_holds_the_same_figures(evaluation: Evaluation) -> None:
+    lines = [line for line in to_markdown(evaluation).splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert rows == [_expected(item) for item in evaluation.variants]
+
+
+def test_a_metric_only_some_variants_have_is_a_dash_elsewhere(evaluation: Evaluation) -> None:
+    first = to_markdown(evaluation).splitlines()[2]
+    assert first.startswith("| float |") and "–" in first
+
+
+def test_no_name_becomes_markup(attacked: tuple[str, str], rendered: tuple[str, str]) -> None:
+    assert "<script>alert" not in attacked[0]
+    page, harmless = Page(attacked[0]), Page(rendered[0])
+    assert page.scripts == harmless.scripts
+    assert page.handlers == harmless.handlers == []
+
+
+def test_a_name_is_shown_as_it_is(attacked: tuple[str, str]) -> None:
+    assert Page(attacked[0]).tables[0][1][0] == f"{ATTACK}0"
+
+
+def test_no_name_breaks_the_markdown_tables(
+    attacked: tuple[str, str], rendered: tuple[str, str]
+) -> None:
+    def bars(text: str) -> list[int]:
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        return [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
+
+    assert bars(attacked[1]) == bars(rendered[1])
+
+
+def test_the_page_says_that_the_ranking_comes_from_made_up_samples(
+    rendered: tuple[str, str],
+) -> None:
+    assert "made-up samples" in rendered[0]
+
+
+def test_every_profile_lists_what_it_keeps_with_its_reason(page: Page) -> None:
+    assert page.tables[-1] == [["plain", "plain"]]
+
+
+def test_the_quality_axis_is_the_metric_that_says_most(evaluation: Evaluation) -> None:
+    assert quality_key(evaluation) == "mse"
+
+
+def test_a_missing_file_of_the_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        render(tmp_path)
+    assert "evaluation.json" in caught.value.where
+
+
+@pytest.mark.parametrize("name", ["sensitivity", "profiles"])
+def test_files_of_different_models_are_refused(
+    evaluation: Evaluation, tmp_path: Path, name: str
+) -> None:
+    write_run(tmp_path, evaluation, "plain")
+    path = tmp_path / f"{name}.json"
+    path.write_text(path.read_text().replace(evaluation.model.sha256, "0" * 64))
+    with pytest.raises(UsageError, match="made for the model"):
+        render(tmp_path)
+
+
+def test_the_page_is_the_same_for_the_same_files(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_run(tmp_path, evaluation, "plain")
+    assert render(tmp_path) == render(tmp_path)

@@ -1,0 +1,130 @@
+"""The Python functions return what the commands write."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import qgraph
+from graph.errors import InputError, QGraphError, UsageError
+from graph.io.documents import Document
+from qgraph.cli import cli
+
+FUNCTIONS = [name for name in qgraph.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_public_function_says_what_it_returns(name: str) -> None:
+    documentation = inspect.getdoc(getattr(qgraph, name)) or ""
+    assert "return" in documentation.lower()
+
+
+def test_every_command_has_its_function() -> None:
+    assert set(cli.commands) - {"demo"} <= set(FUNCTIONS)
+
+
+def test_an_unknown_attribute_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = qgraph.nothing_like_it
+
+
+def as_written(document: Document) -> Any:
+    """Return the document as its file holds it, less the block that may differ."""
+    content = json.loads(
+        json.dumps(document.model_dump(mode="json", by_alias=True, exclude_none=True))
+    )
+    content.pop("run", None)
+    return content
+
+
+def in_file(path: Path) -> Any:
+    content = json.loads(path.read_text())
+    content.pop("run", None)
+    return content
+
+
+def test_sensitivity_returns_the_report_and_the_ranges(files: Any) -> None:
+    report, ranges = qgraph.sensitivity(files.model, data=[files.data])
+    assert as_written(report) == in_file(files.sensitivity)
+    assert as_written(ranges) == in_file(files.ranges)
+
+
+def test_calibrate_returns_the_ranges(files: Any) -> None:
+    assert as_written(qgraph.calibrate(files.model, data=[files.data])) == in_file(files.ranges)
+
+
+def test_profile_returns_the_profiles(files: Any) -> None:
+    assert as_written(qgraph.profile(files.sensitivity)) == in_file(files.profiles)
+
+
+def test_quantize_returns_the_models(files: Any) -> None:
+    for item in qgraph.quantize(files.model, files.profiles, files.ranges):
+        assert item.model == onnx.load(files.folder / f"{item.profile.name}.onnx")
+        assert item.proof.quantized == len(item.profile.quantize)
+
+
+def test_evaluate_returns_the_evaluation(files: Any) -> None:
+    models = [files.model, *(files.folder / f"{name}.onnx" for name in "ABCD")]
+    found = as_written(qgraph.evaluate(models, data=[files.data], profiles=files.profiles))
+    expected = in_file(files.evaluation)
+    for variant in (*found["variants"], *expected["variants"]):
+        del variant["latency_ms"]
+    assert found == expected
+
+
+def test_report_returns_page_and_markdown(files: Any) -> None:
+    page, text = qgraph.report(files.folder)
+    assert text == (files.folder / "report.md").read_text()
+    assert page == (files.folder / "report.html").read_text()
+
+
+def test_run_returns_the_run_folder(mlp: Path, data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(f"name = 'r'\nmodel = '{mlp.name}'\nsensitivity.data = ['{data.name}']\n")
+    assert qgraph.run(recipe, tmp_path / "out") == tmp_path / "out"
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_an_object_is_as_good_as_its_file(files: Any) -> None:
+    report, ranges = qgraph.sensitivity(str(files.model), data=[str(files.data)])
+    profiles = qgraph.profile(report)
+    (made,) = qgraph.quantize(files.model, profiles, ranges, names=["D"])
+    assert made.model == onnx.load(files.folder / "D.onnx")
+
+
+def test_progress_is_called_up_to_the_end(files: Any) -> None:
+    seen: dict[str, tuple[int, int]] = {}
+    qgraph.sensitivity(
+        files.model,
+        data=[files.data],
+        progress=lambda what, done, total: seen.update({what: (done, total)}),
+    )
+    assert set(seen) == {"calibrating", "scoring"}
+    assert all(done == total > 0 for done, total in seen.values())
+
+
+def test_errors_carry_their_exit_code(tmp_path: Path, files: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        qgraph.sensitivity(tmp_path / "absent.onnx")
+    assert isinstance(caught.value, QGraphError) and caught.value.exit_code == 3
+
+
+def test_an_unknown_part_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be exported"):
+        qgraph.export(tmp_path, tmp_path / "out", part="hearing")
+
+
+def test_ranges_of_another_model_are_refused(files: Any, tmp_path: Path) -> None:
+    model = onnx.load(files.model)
+    model.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(np.ones((8, 16), np.float32), "wq")
+    )
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(UsageError, match="made for the model"):
+        qgraph.sensitivity(tmp_path / "other.onnx", ranges=files.ranges)

@@ -1,0 +1,268 @@
+"""What each command prints and writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from qgraph.cli import cli
+from qgraph.version import VERSION
+
+Command = Callable[..., Any]
+Snapshot = Callable[[Path], dict[str, str]]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_and_option_has_help(name: str) -> None:
+    command = cli.commands[name]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_option_stands_in_help_and_reference(qgraph: Command, name: str) -> None:
+    shown = qgraph(name, "--help").out
+    section = (ROOT / "docs/cli.md").read_text().partition(f"## qgraph {name}\n")[2]
+    section = section.partition("\n## ")[0]
+    for parameter in cli.commands[name].params:
+        for option in parameter.opts if isinstance(parameter, click.Option) else ():
+            assert option in shown and option in section
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_takes_the_common_options(name: str) -> None:
+    options = {option for parameter in cli.commands[name].params for option in parameter.opts}
+    assert {"-o", "--json", "--quiet", "--debug"} <= options
+
+
+def test_help_names_every_exit_code(qgraph: Command) -> None:
+    shown = " ".join(qgraph("--help").out.split())
+    for meaning in ("0 done", "2 usage", "3 bad input", "4 environment", "5 a limit", "6 the"):
+        assert meaning in shown
+    assert "7 a" in shown and "75 interrupted" in shown
+
+
+def test_version_is_the_packages(qgraph: Command) -> None:
+    result = qgraph("--version")
+    assert (result.code, result.out) == (0, f"qgraph, version {VERSION}\n")
+
+
+def test_sensitivity_of_a_model_alone_works_with_a_warning_that_is_recorded(
+    qgraph: Command, mlp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = qgraph("sensitivity", mlp)
+    assert result.code == 0
+    assert "Warning: no data was given" in result.err
+    run = json.loads((tmp_path / "sensitivity.json").read_text())["run"]
+    assert run["synthetic"] is True and run["data"] == "synthetic (seed 0)"
+
+
+def test_synthetic_data_depends_on_the_seed_alone(
+    qgraph: Command, mlp: Path, tmp_path: Path
+) -> None:
+    def nodes(seed: int) -> Any:
+        arguments = ("--seed", seed, "--json", "-o", tmp_path / "s.json")
+        return qgraph("sensitivity", mlp, *map(str, arguments)).json["nodes"]
+
+    assert nodes(1) == nodes(1)
+    assert nodes(1) != nodes(2)
+
+
+def test_with_data_there_is_no_warning(
+    qgraph: Command, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    result = qgraph("sensitivity", mlp, "--data", data, "-o", tmp_path / "s.json")
+    assert "Warning" not in result.err
+    assert json.loads((tmp_path / "s.json").read_text())["run"]["synthetic"] is False
+
+
+def test_sensitivity_writes_report_ranges_and_markdown(
+    qgraph: Command, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    qgraph("sensitivity", mlp, "--data", data, "-o", tmp_path / "new" / "s.json")
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"s.json", "s.md", "ranges.json"}
+
+
+def test_given_ranges_are_used_and_not_written_again(
+    qgraph: Command, files: Any, tmp_path: Path
+) -> None:
+    arguments = ("--data", files.data, "--ranges", files.ranges, "-o", tmp_path / "s.json")
+    assert qgraph("sensitivity", files.model, *arguments).code == 0
+    found = json.loads((tmp_path / "s.json").read_text())["nodes"]
+    assert found == json.loads(files.sensitivity.read_text())["nodes"]
+    assert not (tmp_path / "ranges.json").exists()
+
+
+def test_quiet_shows_no_progress(qgraph: Command, mlp: Path, data: Path, tmp_path: Path) -> None:
+    arguments = ("--data", data, "--quiet", "-o", tmp_path / "s.json")
+    assert qgraph("sensitivity", mlp, *arguments).err == ""
+
+
+def test_progress_goes_to_stderr(qgraph: Command, mlp: Path, data: Path, tmp_path: Path) -> None:
+    result = qgraph("sensitivity", mlp, "--data", data, "-o", tmp_path / "s.json")
+    assert "scoring" in result.err and "scoring" not in result.out
+
+
+def test_samples_are_taken_in_turn_from_several_files(
+    qgraph: Command, mlp: Path, data: Path, make_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = make_data(tmp_path / "more.npz", samples=1, seed=3)
+    arguments = ("--data", data, "--data", other, "--samples", "2", "-o", tmp_path / "s.json")
+    ranges = tmp_path / "ranges.json"
+    assert qgraph("sensitivity", mlp, *arguments).code == 0
+    seen = json.loads(ranges.read_text())["tensors"][0]
+    both = np.concatenate([np.load(data)["x"][:1], np.load(other)["x"]])
+    assert seen["name"] == "x" and seen["rmax"] == float(both.max())
+
+
+def test_exclude_keeps_a_node_with_its_reason(qgraph: Command, mlp: Path, tmp_path: Path) -> None:
+    out = ("--json", "-o", tmp_path / "s.json")
+    found = qgraph("sensitivity", mlp, "--exclude", "^down$", *out).json
+    assert [node["name"] for node in found["nodes"]] == ["q", "k", "out"]
+    assert found["keep"] == [
+        {"name": "down", "op_type": "MatMul", "reason": "excluded by the user"}
+    ]
+
+
+def test_siblings_are_grouped_where_asked(qgraph: Command, mlp: Path, tmp_path: Path) -> None:
+    out = ("--json", "-o", tmp_path / "s.json")
+    assert qgraph("sensitivity", mlp, *out).json["groups"] == []
+    (group,) = qgraph("sensitivity", mlp, "--group", "fused", *out).json["groups"]
+    assert group["members"] == ["q", "k"]
+
+
+def test_a_decoder_is_grouped_scored_at_its_logits_and_keeps_its_head(
+    qgraph: Command, decoder: Path, tmp_path: Path
+) -> None:
+    found = qgraph("sensitivity", decoder, "--json", "-o", tmp_path / "s.json").json
+    assert found["outputs"] == ["logits"]
+    assert [group["members"] for group in found["groups"]] == [["q_proj", "k_proj", "v_proj"]]
+    kept = {item["name"]: item["reason"] for item in found["keep"]}
+    assert set(kept) == {"lm_head", "scores", "context"} and all(kept.values())
+    assert all("kl" in node["solo"] for node in found["nodes"])
+
+
+def test_a_decoders_cache_may_be_left_out_of_the_data(
+    qgraph: Command, decoder: Path, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "d.npz",
+        inputs_embeds=generator.standard_normal((2, 5, 8)).astype(np.float32),
+        attention_mask=np.ones((2, 5), np.int64),
+        position_ids=np.broadcast_to(np.arange(5), (3, 2, 5)).copy(),
+    )
+    arguments = ("--data", tmp_path / "d.npz", "--json", "-o", tmp_path / "s.json")
+    result = qgraph("sensitivity", decoder, *arguments)
+    assert result.code == 0, result.out + result.err
+    assert result.json["run"]["samples"] == 2
+
+
+def test_profile_prints_one_row_per_profile(qgraph: Command, files: Any, tmp_path: Path) -> None:
+    result = qgraph("profile", files.sensitivity, "--top-k", "1", "-o", tmp_path / "p.json")
+    for name in ("A", "B", "C", "D", "keep1"):
+        assert re.search(rf"^\W*{name}\s", result.out, re.MULTILINE)
+    written = json.loads((tmp_path / "p.json").read_text())
+    assert [item["name"] for item in written["profiles"]] == ["A", "B", "C", "D", "keep1"]
+
+
+def test_quantize_writes_only_the_profiles_asked_for(
+    qgraph: Command, files: Any, tmp_path: Path
+) -> None:
+    common = ("--profiles", files.profiles, "--ranges", files.ranges, "-o", tmp_path)
+    result = qgraph("quantize", files.model, "--profile", "B", *common, "--json")
+    assert [path.name for path in tmp_path.iterdir()] == ["B.onnx"]
+    (entry,) = result.json
+    assert entry["profile"] == "B"
+    assert entry["quantized"] == 2
+
+
+def test_quantize_with_data_writes_the_ranges_it_used(
+    qgraph: Command, files: Any, tmp_path: Path
+) -> None:
+    common = ("--profiles", files.profiles, "--data", files.data, "-o", tmp_path, "--quiet")
+    assert qgraph("quantize", files.model, *common).code == 0
+    written = json.loads((tmp_path / "ranges.json").read_text())
+    assert written["tensors"] == json.loads(files.ranges.read_text())["tensors"]
+    assert (tmp_path / "D.onnx").read_bytes() == (files.folder / "D.onnx").read_bytes()
+
+
+def test_ranges_and_data_together_are_a_usage_error(
+    qgraph: Command, files: Any, tmp_path: Path
+) -> None:
+    both = ("--ranges", files.ranges, "--data", files.data)
+    result = qgraph("quantize", files.model, "--profiles", files.profiles, *both, "-o", tmp_path)
+    assert result.code == 2 and "not both" in result.err
+
+
+def test_evaluate_sets_what_was_predicted_beside_what_was_measured(files: Any) -> None:
+    written = json.loads(files.evaluation.read_text())
+    profiles = json.loads(files.profiles.read_text())["profiles"]
+    predicted = {item["name"]: item["predicted"]["mse"] for item in profiles}
+    found = {v["name"]: v["predicted"].get("mse") for v in written["variants"]}
+    assert found == {"float": None, **predicted}
+
+
+def test_the_report_can_go_to_another_folder(qgraph: Command, files: Any, tmp_path: Path) -> None:
+    result = qgraph("report", files.folder, "-o", tmp_path / "there", "--json")
+    paths = {kind: Path(path) for kind, path in result.json.items()}
+    assert set(paths) == {"html", "md"} and all(path.is_file() for path in paths.values())
+    assert {path.parent for path in paths.values()} == {tmp_path / "there"}
+
+
+def every_command(files: Any, out: Path) -> list[list[Any]]:
+    model, data = files.model, files.data
+    return [
+        ["sensitivity", model, "--data", data, "-o", out / "s.json"],
+        ["profile", files.sensitivity, "-o", out / "p.json"],
+        ["quantize", model, "--profiles", files.profiles, "--ranges", files.ranges, "-o", out],
+        ["evaluate", model, files.folder / "D.onnx", "--data", data, "-o", out / "e.json"],
+        ["report", files.folder, "-o", out],
+    ]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_no_command_changes_its_inputs(
+    qgraph: Command, files: Any, snapshot: Snapshot, tmp_path: Path, index: int
+) -> None:
+    before = snapshot(files.folder)
+    assert qgraph(*every_command(files, tmp_path)[index], "--quiet").code == 0
+    assert snapshot(files.folder) == before
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_json_prints_one_value_on_stdout(
+    qgraph: Command, files: Any, tmp_path: Path, index: int
+) -> None:
+    result = qgraph(*every_command(files, tmp_path)[index], "--json")
+    assert result.code == 0
+    assert isinstance(result.json, dict | list)
+
+
+@pytest.mark.parametrize(
+    ("index", "name"), [(0, "s.json"), (1, "p.json"), (3, "e.json")], ids=["s", "p", "e"]
+)
+def test_json_prints_what_the_file_holds(
+    qgraph: Command, files: Any, tmp_path: Path, index: int, name: str
+) -> None:
+    printed = qgraph(*every_command(files, tmp_path)[index], "--json").json
+    assert printed == json.loads((tmp_path / name).read_text())
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_a_command_leaves_no_temporary_file(
+    qgraph: Command, files: Any, tmp_path: Path, index: int
+) -> None:
+    assert qgraph(*every_command(files, tmp_path)[index], "--quiet").code == 0
+    assert not [path for path in tmp_path.iterdir() if "tmp" in path.name]

@@ -1,0 +1,187 @@
+"""The demo, end to end: the shipped checkpoint from PyTorch to evaluated Q/DQ models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "models/qwen2_5_vl_tiny"
+VARIANTS = ("float", "A", "B", "C", "D")
+
+pytestmark = pytest.mark.slow
+
+
+def qgraph(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "qgraph", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    done = qgraph("demo", "-o", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(demo: tuple[Path, str]) -> Path:
+    return demo[0]
+
+
+@pytest.fixture(scope="module")
+def variants(run: Path) -> dict[str, Any]:
+    found = json.loads((run / "evaluation.json").read_text())["variants"]
+    return {item["name"]: item for item in found}
+
+
+def test_the_demo_writes_the_files_of_a_run(demo: tuple[Path, str]) -> None:
+    folder, printed = demo
+    names = ["model.onnx", "ranges.json", "sensitivity.json", "profiles.json", "evaluation.json"]
+    for name in [*names, "A.onnx", "B.onnx", "C.onnx", "D.onnx", "report.html"]:
+        assert (folder / name).is_file()
+        assert name in printed
+
+
+def test_the_demo_prints_every_variant(demo: tuple[Path, str]) -> None:
+    rows = [line.split()[0] for line in demo[1].splitlines() if line.strip()]
+    assert [row for row in rows if row in VARIANTS] == list(VARIANTS)
+
+
+def test_a_second_demo_repeats_nothing(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.iterdir() if path.is_file()}
+    assert qgraph("demo", "-o", str(run), "--quiet").returncode == 0
+    after = {path: path.stat().st_mtime_ns for path in run.iterdir() if path.is_file()}
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert changed <= {".qgraph.lock"}
+
+
+def test_the_quantized_share_grows_from_a_to_d(variants: dict[str, Any]) -> None:
+    counts = [variants[name]["int8_nodes"] for name in VARIANTS]
+    assert counts[0] == 0
+    assert counts == sorted(set(counts))
+
+
+def test_d_is_measurably_worse_than_a(variants: dict[str, Any]) -> None:
+    # With its outliers the model loses about 3 % in D and nothing in A; 1 % is beyond any noise of
+    # threads or versions, as nothing here is drawn at random.
+    loss = {name: item["metrics"]["loss"] for name, item in variants.items()}
+    assert loss["A"] < 1.001 * loss["float"]
+    assert loss["D"] > 1.01 * loss["A"]
+
+
+def test_the_model_answers_at_least_95_percent_of_held_out_questions(
+    variants: dict[str, Any],
+) -> None:
+    assert variants["float"]["metrics"]["vqa_accuracy"] >= 0.95
+
+
+def test_int8_files_shrink_with_the_share(variants: dict[str, Any]) -> None:
+    sizes = [variants[name]["size_bytes"] for name in VARIANTS]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_every_node_is_scored_in_both_directions(run: Path) -> None:
+    report = json.loads((run / "sensitivity.json").read_text())
+    assert len(report["nodes"]) == 42  # 6 layers of q, k, v, o, gate, up, down
+    for node in report["nodes"]:
+        assert node["solo"]["mse"] > 0
+        assert np.isfinite(node["leave_one_out"]["gain"])
+    assert sorted(node["rank"] for node in report["nodes"]) == list(range(1, 43))
+
+
+def test_siblings_enter_profiles_together(run: Path) -> None:
+    report = json.loads((run / "sensitivity.json").read_text())
+    profiles = json.loads((run / "profiles.json").read_text())["profiles"]
+    assert len(report["groups"]) == 12  # q/k/v and gate/up of 6 layers
+    for profile in profiles:
+        for group in report["groups"]:
+            inside = set(group["members"]) & set(profile["quantize"])
+            assert inside in (set(), set(group["members"]))
+
+
+@pytest.mark.parametrize("name", VARIANTS[1:])
+def test_excluded_nodes_read_what_they_read_in_the_float_model(run: Path, name: str) -> None:
+    """With onnx alone: no code of ours decides what counts as untouched."""
+    profiles = json.loads((run / "profiles.json").read_text())["profiles"]
+    quantize = next(set(item["quantize"]) for item in profiles if item["name"] == name)
+    source, emitted = (onnx.load(run / file).graph for file in ("model.onnx", f"{name}.onnx"))
+    nodes = {node.name: node for node in emitted.node}
+    dequantized = {node.output[0] for node in emitted.node if node.op_type == "DequantizeLinear"}
+    untouched = [node for node in source.node if node.name not in quantize]
+    assert len(untouched) == len(source.node) - len(quantize)
+    for node in untouched:
+        assert list(nodes[node.name].input) == list(node.input)
+    for node_name in quantize:
+        assert set(nodes[node_name].input[:2]) <= dequantized
+
+
+@pytest.mark.parametrize("name", VARIANTS[1:])
+def test_emitted_models_pass_the_checker(run: Path, name: str) -> None:
+    onnx.checker.check_model(str(run / f"{name}.onnx"), full_check=True)
+
+
+def test_a_script_without_our_code_gets_the_same_figures(
+    run: Path, variants: dict[str, Any]
+) -> None:
+    script = str(Path(__file__).with_name("independent_evaluation.py"))
+    data = [str(MODELS / "data" / name) for name in ("heldout.txt", "heldout.jsonl")]
+    command = [sys.executable, "-P", script, str(run), str(MODELS / "outliers"), *data]
+    environment = os.environ | {"PYTHONPATH": "", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    for name, figures in json.loads(done.stdout).items():
+        metrics = variants[name]["metrics"]
+        # float32 log-softmax here, float64 there
+        assert metrics["loss"] == pytest.approx(figures["loss"], abs=1e-5)
+        # a near tie may fall the other way: embeddings come from PyTorch there, onnxruntime here
+        assert metrics["top1_agreement"] == pytest.approx(figures["top1_agreement"], abs=1e-3)
+        assert metrics["vqa_accuracy"] == pytest.approx(figures["vqa_accuracy"], abs=0.01)
+
+
+def test_scores_are_what_the_emitted_model_does(run: Path) -> None:
+    """D quantizes every candidate: its error is the baseline of the report."""
+    report = json.loads((run / "sensitivity.json").read_text())
+    profiles = json.loads((run / "profiles.json").read_text())["profiles"]
+    everything = next(item for item in profiles if item["name"] == "D")
+    assert len(everything["quantize"]) == len(report["nodes"])
+    # single errors add up within a factor of two on this model
+    ratio = everything["predicted"]["mse"] / report["baseline"]["all_quantized"]["mse"]
+    assert 0.5 < ratio < 2
+
+
+def test_sensitivity_on_text_loads_no_torch(run: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, qgraph\n"
+        f"qgraph.sensitivity({str(run / 'model.onnx')!r}, samples=1, "
+        f"data=[{str(MODELS / 'data/calibration.txt')!r}], direction='solo')\n"
+        "print(sorted({'torch', 'transformers', 'optimum'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_cuda_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    session = ort.InferenceSession(
+        onnx.helper.make_model(
+            onnx.parser.parse_graph("g (float[1] x) => (float[1] y) { y = Identity(x) }"),
+            ir_version=10,
+        ).SerializeToString(),
+        providers=["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    if "CUDAExecutionProvider" in session.get_providers():
+        pytest.skip("this machine has CUDA")
+    done = qgraph("demo", "--provider", "cuda", "-o", str(tmp_path / "run"))
+    assert done.returncode == 4
+    assert "CUDAExecutionProvider" in done.stderr
+    assert "--provider cpu" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,184 @@
+"""Parent and child: what happens when the work is stopped or dies, and what the parent loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Child = Callable[[int], int | None]
+
+_LINUX = Path("/proc/self/task").exists()
+pytestmark = pytest.mark.skipif(not _LINUX, reason="finds the child through /proc")
+_PATIENCE = 60.0
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """Return what `condition` returns once that is true."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise TimeoutError
+
+
+def has_loaded(pid: int, library: str) -> bool:
+    try:
+        return library in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
+
+
+@contextmanager
+def started(arguments: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "qgraph", *arguments]
+    process = subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def long_run(tmp_path: Path, mlp: Path, make_data: Callable[..., Path]) -> list[str]:
+    """Return arguments of a command that works for tens of seconds."""
+    data = make_data(tmp_path / "many.npz", samples=60_000)
+    common = ["--samples", "60000", "--data", str(data), "-o", str(tmp_path / "s.json")]
+    return ["sensitivity", str(mlp), *common]
+
+
+def stop(
+    arguments: list[str], number: signal.Signals, cwd: Path, child: Child, *, to_child: bool = False
+) -> tuple[int, str, str]:
+    """Send a signal once the child runs onnxruntime; return exit code, stdout, stderr."""
+    with started(arguments, cwd) as process:
+        worker = wait_for(lambda: child(process.pid))
+        wait_for(lambda: has_loaded(worker, "onnxruntime_pybind11_state"))
+        time.sleep(0.5)
+        os.kill(worker if to_child else process.pid, number)
+        out, err = process.communicate(timeout=_PATIENCE)
+        return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_exits_75_and_writes_nothing(
+    long_run: list[str], number: signal.Signals, tmp_path: Path, child: Child
+) -> None:
+    code, _, err = stop(long_run, number, tmp_path, child)
+    assert code == 75
+    assert "interrupted" in err and "Traceback" not in err
+    assert {path.name for path in tmp_path.iterdir()} == {"mlp.onnx", "many.npz"}
+
+
+def test_an_interrupt_of_the_whole_group_as_from_a_terminal_exits_75_once(
+    long_run: list[str], tmp_path: Path, child: Child
+) -> None:
+    command = [sys.executable, "-m", "qgraph", *long_run]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        worker = wait_for(lambda: child(process.pid))
+        wait_for(lambda: has_loaded(worker, "onnxruntime_pybind11_state"))
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=_PATIENCE)
+    assert process.returncode == 75
+    assert err.count("interrupted") == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_the_child_is_still_importing_exits_75(
+    long_run: list[str], number: signal.Signals, tmp_path: Path, child: Child
+) -> None:
+    with started(long_run, tmp_path) as process:
+        worker = wait_for(lambda: child(process.pid))
+        wait_for(lambda: has_loaded(worker, "/numpy/"))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=_PATIENCE)
+    assert process.returncode == 75
+    assert "interrupted" in err and "Traceback" not in err
+
+
+def test_a_child_that_dies_of_a_fault_is_reported_as_the_runtimes_death(
+    long_run: list[str], tmp_path: Path, child: Child
+) -> None:
+    code, out, _ = stop([*long_run, "--json"], signal.SIGSEGV, tmp_path, child, to_child=True)
+    assert code == 6
+    error = json.loads(out)
+    assert error["code"] == 6 and "SIGSEGV" in error["error"] and error["hint"]
+
+
+def test_a_killed_child_is_reported_as_out_of_memory(
+    long_run: list[str], tmp_path: Path, child: Child
+) -> None:
+    code, _, err = stop(long_run, signal.SIGKILL, tmp_path, child, to_child=True)
+    assert code == 5
+    assert "memory" in err and "Traceback" not in err
+
+
+def test_a_killed_parent_takes_its_child_along(
+    long_run: list[str], tmp_path: Path, child: Child
+) -> None:
+    with started(long_run, tmp_path) as process:
+        worker = wait_for(lambda: child(process.pid))
+        wait_for(lambda: has_loaded(worker, "onnxruntime_pybind11_state"))
+        process.kill()
+        wait_for(lambda: not has_loaded(worker, "onnxruntime_pybind11_state"))
+
+
+def test_the_parent_loads_no_runtime(long_run: list[str], tmp_path: Path, child: Child) -> None:
+    with started(long_run, tmp_path) as process:
+        worker = wait_for(lambda: child(process.pid))
+        wait_for(lambda: has_loaded(worker, "onnxruntime_pybind11_state"))
+        for library in ("onnx", "torch", "numpy"):
+            assert not has_loaded(process.pid, f"/{library}/")
+
+
+def loaded_after(code: str, cwd: Path) -> set[str]:
+    """Return the top-level modules a fresh interpreter holds after `code`."""
+    script = f"import sys\n{code}\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=cwd
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_qgraph_loads_no_runtime(tmp_path: Path) -> None:
+    loaded = loaded_after("import qgraph, qgraph.supervise", tmp_path)
+    assert "qgraph" in loaded
+    assert not loaded & {"onnx", "onnxruntime", "torch", "numpy"}
+
+
+def test_sensitivity_on_arrays_loads_no_torch(mlp: Path, data: Path, tmp_path: Path) -> None:
+    code = f"import qgraph; qgraph.sensitivity({str(mlp)!r}, data=[{str(data)!r}])"
+    loaded = loaded_after(code, tmp_path)
+    assert "onnxruntime" in loaded
+    assert not loaded & {"torch", "transformers"}
+
+
+def test_python_m_qgraph_works_as_a_user_starts_it(shell: Callable[..., Any], mlp: Path) -> None:
+    result = shell("sensitivity", mlp, "--json", "--quiet", cwd=mlp.parent)
+    assert result.code == 0
+    assert result.json["run"]["synthetic"] is True
+    assert "made-up samples" in result.err
+
+
+def test_an_error_passes_through_the_parent_unchanged(
+    shell: Callable[..., Any], tmp_path: Path
+) -> None:
+    result = shell("sensitivity", "absent.onnx", cwd=tmp_path)
+    assert result.code == 3
+    assert result.err.startswith("Error: absent.onnx: no such ONNX model")

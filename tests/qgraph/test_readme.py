@@ -1,0 +1,71 @@
+"""The README's commands and its Python run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "models/qwen2_5_vl_tiny"
+README = (ROOT / "README.md").read_text()
+
+pytestmark = pytest.mark.slow
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder that holds the files the README names."""
+    made = tmp_path_factory.mktemp("readme")
+    shutil.copytree(TINY / "outliers", made / "Qwen2.5-VL-3B-Instruct")
+    shutil.copytree(TINY / "data/images", made / "images")
+    for target, source in {
+        "captions.txt": "calibration.txt",
+        "questions.jsonl": "calibration.jsonl",
+        "heldout.txt": "heldout.txt",
+    }.items():
+        shutil.copy(TINY / "data" / source, made / target)
+    shutil.copytree(TINY, made / "models/qwen2_5_vl_tiny")
+    shutil.copy(ROOT / "models/qwen2_5_vl_tiny.toml", made / "models")
+    return made
+
+
+def test_the_commands_run_in_the_order_shown(folder: Path) -> None:
+    text = "\n".join(blocks("bash")).replace("\\\n", " ")
+    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("qgraph ")]
+    assert [words[1] for words in commands] == [
+        *("export", "sensitivity", "profile", "quantize", "evaluate", "run", "sensitivity")
+    ]
+    for words in commands:
+        if words[1:] == ["sensitivity", "model.onnx"]:
+            shutil.copy(folder / "work/model.onnx", folder / "model.onnx")
+        run([sys.executable, "-m", *words], folder)
+    assert (folder / "work/evaluation.json").is_file()
+    assert (folder / "runs/demo/report.html").is_file()
+
+
+def test_the_python_runs(folder: Path) -> None:
+    if not (folder / "model.onnx").exists():
+        run([sys.executable, "-m", "qgraph", "export", "Qwen2.5-VL-3B-Instruct", "-o", "."], folder)
+    (folder / "snippet.py").write_text("\n".join(blocks("python")))
+    run([sys.executable, "snippet.py"], folder)
+
+
+def test_the_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(blocks("bash")), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)

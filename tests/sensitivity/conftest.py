@@ -1,0 +1,131 @@
+"""Small models with known structure, and scores of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from graph.edit.prepare import prepare
+from graph.runtime.session import Provider
+from graph.tensors import Feed
+from quantize.ranges import RangesRun, calibrate
+from quantize.scheme import Scheme
+from quantize.selection import select
+from sensitivity.groups import fused_groups
+from sensitivity.measure import Context, Task, measure
+from sensitivity.report import Direction, Metric, Sensitivity
+from sensitivity.switch import Scored
+
+Build = Callable[[str, Mapping[str, Sequence[int]]], Path]
+Measure = Callable[..., Sensitivity]
+
+SIBLINGS = """
+siblings (float[batch, 8] x) => (float[batch, 4] y)
+{
+  [/attn/q/MatMul] q = MatMul(x, wq)
+  [/attn/k/MatMul] k = MatMul(x, wk)
+  [/attn/v/MatMul] v = MatMul(x, wv)
+  qk = Mul(q, k)
+  h = Tanh(qk)
+  hv = Add(h, v)
+  [/mlp/down/MatMul] y = MatMul(hv, wd)
+}
+"""
+CNN = """
+cnn (float[batch, 3, 6, 6] x) => (float[batch, 4, 6, 6] y)
+{
+  [/stem/Conv] a = Conv<pads = [1, 1, 1, 1]>(x, w1)
+  r = Relu(a)
+  [/block/Conv] b = Conv<pads = [1, 1, 1, 1]>(r, w2)
+  s = Add(b, r)
+  [/head/Conv] y = Conv(s, w3)
+}
+"""
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """Write a model given as text; its weights are drawn, the same each time."""
+
+    def make(text: str, shapes: Mapping[str, Sequence[int]]) -> Path:
+        # onnx.parser takes identifiers only: a slash goes through it as two underscores
+        plain = re.sub(r"\[/[^]]*\]", lambda found: found[0].replace("/", "__"), text)
+        model = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]>' + plain)
+        for node in model.graph.node:
+            node.name = node.name.replace("__", "/")
+        generator = np.random.default_rng(1)
+        for name, shape in shapes.items():
+            weight = generator.standard_normal(shape).astype(np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(weight, name))
+        path = tmp_path / f"{model.graph.name}.onnx"
+        onnx.save(model, path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def siblings(build: Build) -> Path:
+    """Three linears that read `x`, and one behind them."""
+    return build(SIBLINGS, {"wq": (8, 16), "wk": (8, 16), "wv": (8, 16), "wd": (16, 4)})
+
+
+@pytest.fixture
+def cnn(build: Build) -> Path:
+    """Three convolutions, the middle one with a shortcut around it."""
+    return build(CNN, {"w1": (8, 3, 3, 3), "w2": (8, 8, 3, 3), "w3": (4, 8, 1, 1)})
+
+
+@pytest.fixture
+def score() -> Measure:
+    """Score a model on normal samples of the shape its input has."""
+
+    def run(
+        path: Path,
+        *,
+        direction: Direction = Direction.BOTH,
+        metric: Metric = Metric.MSE,
+        grouped: bool = True,
+        logits: bool = False,
+        feeds: Sequence[Feed] | None = None,
+    ) -> Sensitivity:
+        prepared = prepare(path)
+        selection = select(prepared.model)
+        feeds = samples(path) if feeds is None else feeds
+        context = Context("0", {}, "made here", synthetic=False, seed=0)
+        seen = RangesRun(qgraph="0", provider="cpu", samples=2, data="x", synthetic=False)
+        task = Task(
+            prepared=prepared,
+            selection=selection,
+            groups=fused_groups(selection.candidates) if grouped else (),
+            feeds=feeds,
+            scored=Scored(prepared.outputs, logits),
+            scheme=Scheme(),
+            ranges=calibrate(prepared, selection.candidates, feeds, Scheme(), seen),
+            direction=direction,
+            metric=metric,
+            provider=Provider.CPU,
+        )
+        return measure(task, context)
+
+    return run
+
+
+def samples(path: Path) -> list[Feed]:
+    """Return two feeds of normal numbers for the model's first input."""
+    generator = np.random.default_rng(0)
+    value = onnx.load(path).graph.input[0]
+    shape = [dim.dim_value or 2 for dim in value.type.tensor_type.shape.dim]
+    return [{value.name: generator.standard_normal(shape).astype(np.float32)} for _ in range(2)]
+
+
+@pytest.fixture
+def feeds_of() -> Callable[[Path], list[Feed]]:
+    """Give the feeds `score` uses by default."""
+    return samples

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensitivity.ranking import badness, ranks
+from sensitivity.report import Metric, Score
+
+
+@given(st.lists(st.floats(allow_nan=False)))
+def test_ranks_are_a_permutation_of_one_to_n(values: list[float]) -> None:
+    assert sorted(ranks(values)) == list(range(1, len(values) + 1))
+
+
+@given(st.lists(st.floats(allow_nan=False)))
+def test_a_larger_value_has_a_smaller_rank(values: list[float]) -> None:
+    by_rank = [value for _, value in sorted(zip(ranks(values), values, strict=True))]
+    assert by_rank == sorted(values, reverse=True)
+
+
+def test_equal_values_keep_their_order() -> None:
+    assert ranks([1.0, 2.0, 1.0]) == [2, 1, 3]
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_an_untouched_output_is_never_worse_than_a_damaged_one(metric: Metric) -> None:
+    untouched = Score(mse=0.0, cosine=1.0, kl=0.0, top1_agreement=1.0)
+    damaged = Score(mse=1.0, sqnr_db=3.0, cosine=0.9, kl=0.2, top1_agreement=0.5)
+    assert badness(untouched, None, metric) < badness(damaged, None, metric)
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_a_node_whose_absence_leaves_less_error_is_worse(metric: Metric) -> None:
+    clean = Score(mse=0.1, sqnr_db=30.0, cosine=0.99, kl=0.1, top1_agreement=0.9, gain=0.9)
+    still_bad = Score(mse=1.0, sqnr_db=3.0, cosine=0.9, kl=0.2, top1_agreement=0.5, gain=0.0)
+    assert badness(None, clean, metric) > badness(None, still_bad, metric)
+
+
+def test_an_error_where_there_is_no_signal_ranks_worst_by_sqnr() -> None:
+    noise_on_silence = Score(mse=1.0, cosine=0.0)
+    loud = Score(mse=1.0, sqnr_db=-50.0, cosine=0.0)
+    metric = Metric.SQNR_DB
+    assert badness(noise_on_silence, None, metric) > badness(loud, None, metric)
+
+
+def test_solo_error_decides_where_both_were_measured() -> None:
+    solo, without = Score(mse=2.0, cosine=1.0), Score(mse=0.0, cosine=1.0, gain=9.0)
+    assert badness(solo, without, Metric.MSE) == 2.0
