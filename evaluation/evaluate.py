@@ -90,7 +90,7 @@ def _measure(candidate: Candidate, task: Task, settings: Settings, progress: Pro
     return Variant(
         name=candidate.name,
         profile=candidate.profile,
-        backend="float" if candidate.source_sha256 is None else _backend(candidate),
+        backend=candidate.backend,
         dtype=candidate.dtype,
         path=candidate.path.name,
         sha256=candidate.id.sha256,
@@ -101,10 +101,6 @@ def _measure(candidate: Candidate, task: Task, settings: Settings, progress: Pro
         predicted=dict(settings.predicted.get(candidate.name, {})),
         placement=session.placement(),
     )
-
-
-def _backend(candidate: Candidate) -> str:
-    return "qgraph" if candidate.profile else "other"
 
 
 def _open(candidate: Candidate, settings: Settings, semantics: Semantics) -> Session:

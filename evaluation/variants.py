@@ -11,7 +11,7 @@ import onnx
 from graph.edit.nodes import QUANTIZABLE
 from graph.errors import UsageError
 from graph.io.models import ModelId, identify, read_model
-from quantize.emit import METADATA
+from quantize.emit import BACKEND, METADATA
 
 _NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 
@@ -27,6 +27,7 @@ class Candidate:
     source_sha256: str | None
     dtype: str
     int8_nodes: int
+    backend: str
 
 
 def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
@@ -64,8 +65,14 @@ def _inspect(path: Path) -> Candidate:
     if source is None and count:
         # Made by another tool: compared all the same, without knowing what it was made from.
         source, profile = "", None
+    backend = metadata.get(BACKEND) or ("qgraph" if profile else "other")
+    if source is None:
+        backend = "float"
     name = profile or ("float" if source is None else path.stem)
-    return Candidate(name, path, identify(path), profile, source, _dtype(model), count)
+    if profile and backend != "qgraph":
+        name = f"{profile}-{backend}"
+    kind = _dtype(model)
+    return Candidate(name, path, identify(path), profile, source, kind, count, backend)
 
 
 def count_int8_nodes(model: onnx.ModelProto) -> int:

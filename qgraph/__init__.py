@@ -13,10 +13,12 @@ from qgraph.version import VERSION as __version__  # noqa: N811 - the name Pytho
 
 if TYPE_CHECKING:
     from qgraph.api import calibrate, evaluate, export, profile, quantize, report, run, sensitivity
+    from qgraph.rankings import compare
 
 __all__ = [
     "__version__",
     "calibrate",
+    "compare",
     "evaluate",
     "export",
     "profile",
@@ -30,6 +32,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'qgraph' has no attribute {name!r}")
-    from qgraph import api
+    from qgraph import api, rankings
 
-    return getattr(api, name)
+    return getattr(rankings if name == "compare" else api, name)

@@ -7,6 +7,7 @@ Paths may be strings. Functions return the same data the commands write to files
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +29,19 @@ from qgraph.recipe import Recipe, read_recipe
 from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model, scored_outputs
 from qgraph.version import VERSION, packages
 from quantize.emit import Provenance, emit
+from quantize.inc_scheme import as_inc_selects
 from quantize.profiles import Profile, Profiles, resolve
 from quantize.proof import Proof, prove
 from quantize.ranges import Ranges, RangesRun, ranges_for, require_same_model
 from quantize.ranges import calibrate as _calibrate
-from quantize.scheme import Scheme
+from quantize.scheme import Scheme, SchemeName
 from quantize.selection import Selection, select
 from sensitivity.cut import DEFAULT_CUTS, By, cut_profiles
+from sensitivity.engine import Scored
 from sensitivity.groups import Grouping, fused_groups
-from sensitivity.measure import Context, Task, measure
-from sensitivity.report import Direction, Metric, Sensitivity
-from sensitivity.switch import Scored
+from sensitivity.journal import open_journal
+from sensitivity.measure import Context, Task, fingerprint, measure
+from sensitivity.report import Direction, Engine, Metric, Sensitivity
 
 AnyPath = str | Path
 
@@ -106,7 +109,8 @@ def calibrate(
     """Return the ranges of all activations that candidates read, over at most `samples` samples."""
     require_provider(provider)
     opened = open_model(Path(model))
-    selection = _select(opened, include, exclude)
+    scheme = scheme or Scheme()
+    selection = _select(opened, include, exclude, scheme)
     loaded = load_data(opened, _paths(data), samples, seed)
     run = RangesRun(
         qgraph=VERSION,
@@ -116,7 +120,6 @@ def calibrate(
         synthetic=loaded.synthetic,
     )
     nodes = selection.candidates
-    scheme = scheme or Scheme()
     return _calibrate(opened.prepared, nodes, loaded.feeds, scheme, run, progress)
 
 
@@ -133,6 +136,10 @@ def sensitivity(
     group: Grouping | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    engine: Engine | None = None,
+    time_budget: float | None = None,
+    journal: AnyPath | None = None,
+    fresh: bool = False,
     provider: Provider = Provider.CPU,
     seed: int = 0,
     progress: Progress = silent,
@@ -140,13 +147,22 @@ def sensitivity(
     """Return the score of every candidate node, and the ranges they were computed with.
 
     `ranges` are reused if given, else calibrated on the same data. `group` None leaves the choice
-    to the family: fused for decoders.
+    to the family: fused for decoders. `engine` None takes the fastest. `time_budget`, in seconds,
+    ends the work after the sample under way; `journal` is a file that keeps finished samples until
+    all are, and `fresh` forgets an older one.
+
+    Raises:
+        LimitError: the time budget ran out before one sample was scored.
+        UsageError: the journal is another run's.
     """
+    started = time.monotonic()
+    provider = Provider(provider)
     require_provider(provider)
     opened = open_model(Path(model))
-    selection = _select(opened, include, exclude)
-    loaded = load_data(opened, _paths(data), samples, seed)
     scheme = scheme or Scheme()
+    engine = _engine(engine, scheme)
+    selection = _select(opened, include, exclude, scheme)
+    loaded = load_data(opened, _paths(data), samples, seed)
     if ranges is None:
         run = RangesRun(
             qgraph=VERSION,
@@ -160,20 +176,30 @@ def sensitivity(
     ranges = _document(ranges, Ranges)
     if group is None:
         group = Grouping.FUSED if opened.family.fuses_siblings else Grouping.NONE
+    names = scored_outputs(opened, outputs)
+    logits = opened.family.gives_logits and names == opened.family.scored_outputs(opened.view)
     task = Task(
         prepared=opened.prepared,
         selection=selection,
         groups=fused_groups(selection.candidates) if group is Grouping.FUSED else (),
         feeds=loaded.feeds,
-        scored=Scored(scored_outputs(opened, outputs), opened.family.gives_logits and not outputs),
+        scored=Scored(names, logits),
         scheme=scheme,
         ranges=ranges,
-        direction=direction,
-        metric=metric,
+        direction=Direction(direction),
+        metric=Metric(metric),
         provider=provider,
+        engine=engine,
+        deadline=None if time_budget is None else started + time_budget,
     )
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
-    return measure(task, context, progress), ranges
+    if journal is None:
+        return measure(task, context, progress=progress), ranges
+    with open_journal(Path(journal), fingerprint(task, context), fresh=fresh) as kept:
+        report = measure(task, context, kept, progress)
+        if report.run.complete:
+            kept.discard()
+    return report, ranges
 
 
 def profile(
@@ -299,20 +325,46 @@ def _paths(values: Sequence[AnyPath]) -> list[Path]:
     return [Path(value) for value in values]
 
 
-def _select(opened: OpenModel, include: Sequence[str], exclude: Sequence[str]) -> Selection:
-    return select(opened.prepared.model, [opened.family.keep], include, exclude)
+def _select(
+    opened: OpenModel, include: Sequence[str], exclude: Sequence[str], scheme: Scheme
+) -> Selection:
+    model = opened.prepared.model
+    selection = select(model, [opened.family.keep], include, exclude)
+    return as_inc_selects(model, selection) if scheme.name is SchemeName.INC_CPU else selection
+
+
+def _engine(engine: Engine | None, scheme: Scheme) -> Engine:
+    """Return the engine to use: of those that can, the fastest."""
+    if engine is not None and Engine(engine) is Engine.INC:
+        raise UsageError(
+            "the engine inc is asked through its own function",
+            hint="Use qgraph.with_inc.sensitivity, or the command.",
+        )
+    if scheme.name is not SchemeName.INC_CPU:
+        return Engine(engine or Engine.WAVEFRONT)
+    if engine is not None and Engine(engine) is not Engine.SWITCH:
+        raise UsageError(
+            f"the engine {engine} does not compute the scheme {scheme.name}",
+            hint="Use --engine switch, inc or auto with it.",
+        )
+    return Engine.SWITCH
 
 
 def _quantized(opened: OpenModel, item: Profile, ranges: Ranges, scheme: Scheme) -> Quantized:
+    if scheme.name is SchemeName.INC_CPU:
+        raise UsageError(
+            f"the profile {item.name!r} is of the scheme {scheme.name}, which qgraph does not emit",
+            hint="Use --backend inc, or profiles cut from a report of the scheme int8.",
+        )
     prepared = opened.prepared
-    nodes = _nodes_of(opened, item)
+    nodes = nodes_of(opened, item)
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
     provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
     model = emit(prepared, nodes, known, provenance)
     return Quantized(item, model, prove(model, prepared.model, nodes))
 
 
-def _nodes_of(opened: OpenModel, item: Profile) -> list[QuantizableNode]:
+def nodes_of(opened: OpenModel, item: Profile) -> list[QuantizableNode]:
     """Return the nodes a profile quantizes; one that was written by hand may name any."""
     selection = select(opened.prepared.model, include=[".*"])
     nodes = {node.name: node for node in selection.candidates}

@@ -11,6 +11,7 @@ import click
 
 from graph.errors import InterruptedRun, QGraphError, UsageError
 from qgraph.commands import run as chain
+from qgraph.commands.compare import compare
 from qgraph.commands.evaluate import evaluate
 from qgraph.commands.export import export
 from qgraph.commands.profile import profile
@@ -33,7 +34,10 @@ def cli() -> None:
     """
 
 
-for command in (export, sensitivity, profile, quantize, evaluate, report, chain.run, chain.demo):
+for command in (
+    *(export, sensitivity, profile, quantize, evaluate, report),
+    *(compare, chain.run, chain.demo),
+):
     cli.add_command(command)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -84,6 +84,28 @@ node_filters = apply(
     ),
     click.option("--exclude", multiple=True, metavar="RE", help="Keep matching nodes float."),
 )
+
+
+class Duration(click.ParamType):
+    """Seconds, written as `90s`, `20m`, `2h` or a plain number of seconds."""
+
+    name = "duration"
+    _UNITS: ClassVar[dict[str, int]] = {"s": 1, "m": 60, "h": 3600}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number of seconds."""
+        if isinstance(value, float):
+            return value
+        number, unit = (value[:-1], value[-1]) if value[-1:] in self._UNITS else (value, "s")
+        try:
+            seconds = float(number) * self._UNITS[unit]
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"found {value!r}, expected a duration such as 90s, 20m or 2h", param, ctx)
+        return seconds
 
 
 def samples(default: int | None, text: str) -> Callable[[F], F]:

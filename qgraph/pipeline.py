@@ -86,7 +86,7 @@ def run_recipe(
     with locked(folder):
         if fresh:
             (folder / RECORD).unlink(missing_ok=True)
-        chain = _Chain(recipe, folder, progress)
+        chain = _Chain(recipe, folder, progress, fresh=fresh)
         for stage in chain.stages():
             _ensure(stage, folder)
     return folder
@@ -156,9 +156,10 @@ def _data_of(model: Path) -> list[Path]:
 class _Chain:
     """The stages of one recipe in one folder."""
 
-    def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, progress: Progress, *, fresh: bool) -> None:
         self._recipe = recipe
         self._folder = folder
+        self._fresh = fresh
         self._progress = progress
 
     def stages(self) -> list[Stage]:
@@ -247,6 +248,8 @@ class _Chain:
             self._path(FLOAT),
             ranges=self._path("ranges.json"),
             scheme=self._recipe.scheme,
+            journal=self._path("sensitivity.journal"),
+            fresh=self._fresh,
             provider=self._recipe.provider,
             progress=self._progress,
             **options,

@@ -15,7 +15,7 @@ from graph.runtime.session import Provider
 from quantize.scheme import Scheme
 from sensitivity.cut import DEFAULT_CUTS, By
 from sensitivity.groups import Grouping
-from sensitivity.report import Direction, Metric
+from sensitivity.report import Direction, Engine, Metric
 
 _LARGEST = 1 << 20
 _Share = Annotated[float, Field(gt=0, le=1)]
@@ -38,6 +38,7 @@ class SensitivityPart(Part):
     direction: Direction = Direction.BOTH
     metric: Metric = Metric.MSE
     group: Grouping | None = None
+    engine: Engine | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     seed: int = 0

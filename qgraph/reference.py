@@ -10,7 +10,7 @@ from qgraph.cli import cli
 
 _HEAD = """# Command line
 
-Made from the commands' own help by `python -m qgraph.reference > docs/cli.md`; a test keeps it true.
+Made from the commands' own help by `python -m qgraph.reference > docs/cli.md`; tests keep it true.
 
 Every command takes `--json` (the result, or the error, as one JSON value on stdout), `--quiet` (no
 progress on stderr) and `--debug` (the traceback of an error).

@@ -21,6 +21,8 @@ from quantize.scheme import Scheme
 
 METADATA = "qgraph."
 """Prefix of the model metadata that says where a Q/DQ model comes from."""
+BACKEND = f"{METADATA}backend"
+"""Who made a Q/DQ model, where it was not qgraph's own emitter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def emit(
     model = insert_qdq(prepared.model, nodes, parameters)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
-    _write_metadata(model, provenance, len(nodes))
+    write_metadata(model, provenance, len(nodes))
     return model
 
 
@@ -124,8 +126,8 @@ def _quantized(tensor: onnx.TensorProto, axis: int | None) -> QuantizedWeight:
     return QuantizedWeight(arithmetic.quantize(weight, scale, axis), scale, axis)
 
 
-def _write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -> None:
-    """Write metadata last: graph-surgeon's round trip drops it."""
+def write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -> None:
+    """Write metadata, in place; last of all, as graph-surgeon's round trip drops it."""
     entries = {
         "profile": provenance.profile,
         "scheme": provenance.scheme.model_dump_json(),

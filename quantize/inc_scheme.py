@@ -15,8 +15,8 @@ import onnx
 from onnx import numpy_helper
 
 from graph.edit.nodes import QuantizableNode
-from graph.edit.tensor_switches import Affine, TensorQuantization
-from graph.errors import InputError
+from graph.edit.tensor_switches import Affine, Steps, TensorQuantization
+from graph.errors import InputError, UsageError
 from graph.keep import Keep
 from graph.runtime.probe import Range
 from graph.tensors import Array
@@ -77,29 +77,42 @@ def inc_parameters(
 
     Raises:
         InputError: a weight is not float32, or holds NaN or infinity.
+        UsageError: a tensor was not calibrated.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     protos = {node.name: node for node in model.graph.node}
+    wanted = tensors_to_calibrate(nodes)
+    _require_ranges(wanted, ranges)
     activations = {
-        name: activation_parameters(_clipped(model, name, ranges[name], tensors))
-        for name in tensors_to_calibrate(nodes)
+        name: activation_parameters(_clipped(model, name, ranges[name], tensors)) for name in wanted
     }
-    weights: dict[str, Array] = {}
-    biases: dict[str, Array] = {}
+    weights: dict[str, Steps] = {}
+    biases: dict[str, Steps] = {}
     for node in nodes:
         assert node.weight is not None  # noqa: S101 - as_inc_selects left none without
-        axis = node.weight.axis or 0
-        weight = _float32(tensors[node.weight.tensor])
-        scale = weight_scale(weight, axis)
-        steps = np.rint(weight / scale)
-        weights[node.name] = (steps.astype(np.int8).astype(np.float32) * scale).astype(np.float32)
+        weight = weights[node.name] = _weight(tensors[node.weight.tensor], node.weight.axis or 0)
         proto = protos[node.name]
         if len(proto.input) > 2:
-            step = activations[proto.input[0]].scale * scale.reshape(-1) * np.float32(_beta(proto))
-            bias = _float32(tensors[proto.input[2]])
-            steps = np.rint(bias / step).astype(np.int32)
-            biases[node.name] = (steps.astype(np.float32) * step).astype(np.float32)
+            step = activations[proto.input[0]].scale * weight.scale * np.float32(_beta(proto))
+            values = np.rint(_float32(tensors[proto.input[2]]) / step).astype(np.int32)
+            biases[node.name] = Steps(values, step, 0)
     return TensorQuantization(weights, biases, activations)
+
+
+def _weight(tensor: onnx.TensorProto, axis: int) -> Steps:
+    weight = _float32(tensor)
+    scale = weight_scale(weight, axis)
+    return Steps(np.rint(weight / scale).astype(np.int8), scale.reshape(-1), axis)
+
+
+def _require_ranges(wanted: Sequence[str], ranges: Mapping[str, Range]) -> None:
+    for name in wanted:
+        if name not in ranges:
+            raise UsageError(
+                f"no range of tensor {name!r}",
+                where="ranges",
+                hint="Calibrate again with the same --include.",
+            )
 
 
 def activation_parameters(seen: Range) -> Affine:

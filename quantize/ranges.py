@@ -14,7 +14,8 @@ from graph.progress import Progress, silent
 from graph.runtime.probe import Range, observe_ranges
 from graph.runtime.session import Provider
 from graph.tensors import Feed
-from quantize.scheme import Scheme, require_same
+from quantize.inc_scheme import tensors_to_calibrate
+from quantize.scheme import Scheme, SchemeName, require_same
 
 
 class ModelRef(Part):
@@ -71,8 +72,11 @@ def calibrate(
     run: RangesRun,
     progress: Progress = silent,
 ) -> Ranges:
-    """Return the range of every activation that one of `nodes` reads."""
-    tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
+    """Return the range of every activation that `scheme` quantizes for `nodes`."""
+    if scheme.name is SchemeName.INC_CPU:
+        tensors = tensors_to_calibrate(nodes)
+    else:
+        tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
     seen = observe_ranges(prepared, tensors, feeds, Provider(run.provider), progress)
     return Ranges(
         schema=Ranges.SCHEMA,

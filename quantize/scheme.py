@@ -9,9 +9,12 @@ from graph.io.documents import Part
 
 
 class SchemeName(StrEnum):
-    """`int8`: symmetric W8A8, activations per-tensor, weights per output channel."""
+    """`int8`: symmetric W8A8, activations per-tensor, weights per output channel.
+    `inc-cpu`: numbers and placement of Intel Neural Compressor's CPU scheme, to compare with it.
+    """
 
     INT8 = "int8"
+    INC_CPU = "inc-cpu"
 
 
 class Calibration(StrEnum):

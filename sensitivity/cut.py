@@ -152,7 +152,9 @@ def _profile(report: Sensitivity, name: str, title: str, units: Sequence[Unit]) 
         for node in report.nodes
         if node.name not in chosen
     ]
-    kept += [KeepPart(name=node.name, reason=node.reason) for node in report.keep]
+    kept += [
+        KeepPart(name=node.name, reason=node.reason) for node in (*report.unscored, *report.keep)
+    ]
     return Profile(
         name=name,
         title=title,

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from graph.edit.prepare import PreparedModel
-from graph.errors import InputError
+from graph.errors import InputError, LimitError
 from graph.progress import Progress, silent
-from graph.runtime.distance import Distances
 from graph.runtime.forward import forward_seconds
 from graph.runtime.session import Provider, describe_device
 from graph.tensors import Feed
 from quantize.emit import fake_quantization, quantization_parameters
+from quantize.inc_scheme import inc_parameters
 from quantize.ranges import ModelRef, Ranges, ranges_for
-from quantize.scheme import Scheme
+from quantize.scheme import Scheme, SchemeName
 from quantize.selection import Selection
+from sensitivity.answers import Answers, ask
 from sensitivity.cost import ideal_forwards, measure_macs
+from sensitivity.engine import Scored, ScoringEngine
 from sensitivity.groups import Group
-from sensitivity.ranking import badness, ranks, require_measurable
+from sensitivity.journal import Journal
+from sensitivity.ranking import require_measurable
 from sensitivity.report import (
     Baseline,
     Direction,
@@ -30,10 +36,12 @@ from sensitivity.report import (
     Metric,
     NodeScore,
     Run,
-    Score,
     Sensitivity,
 )
-from sensitivity.switch import Question, Scored, SwitchEngine
+from sensitivity.scoring import Limits, Scores, score
+from sensitivity.switch import SwitchEngine
+from sensitivity.tensor_switch import TensorSwitchEngine
+from sensitivity.wavefront.engine import WavefrontEngine
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +58,8 @@ class Task:
     direction: Direction = Direction.BOTH
     metric: Metric = Metric.MSE
     provider: Provider = Provider.CPU
+    engine: Engine = Engine.WAVEFRONT
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,13 @@ class _Timing:
     ideal: float
 
 
-def measure(task: Task, context: Context, progress: Progress = silent) -> Sensitivity:
+def measure(
+    task: Task, context: Context, journal: Journal | None = None, progress: Progress = silent
+) -> Sensitivity:
     """Return the scores of every candidate and group.
 
     Raises:
+        LimitError: the deadline passed before one sample was scored.
         InputError: the model has no candidates, or NaN or infinity at its outputs.
         UsageError: ranges of another model or scheme, or a metric these outputs do not have.
     """
@@ -93,9 +106,14 @@ def measure(task: Task, context: Context, progress: Progress = silent) -> Sensit
     engine = _open(task)
     forward = forward_seconds(task.prepared.model, task.feeds, task.provider)
     setup = time.perf_counter() - clock
-    questions = _questions(task)
-    answers = engine.distances(list(questions.values()), task.feeds, task.scored, progress)
-    scores = dict(zip(questions, answers, strict=True))
+    questions = ask(task.selection.candidates, task.groups, task.direction)
+    limits = Limits(task.deadline, journal)
+    scores = score(engine, list(questions.values()), task.feeds, limits, progress)
+    if not scores.samples:
+        raise LimitError(
+            "the time budget ran out before one sample was scored",
+            hint="Give more time, a shorter sample, or fewer nodes with --exclude.",
+        )
     timing = _Timing(
         started,
         seconds=time.perf_counter() - clock,
@@ -105,39 +123,59 @@ def measure(task: Task, context: Context, progress: Progress = silent) -> Sensit
         ideal=ideal_forwards(task.prepared.model, macs, candidates)
         * (2 if task.direction is Direction.BOTH else 1),
     )
-    return _report(task, context, scores, macs, timing)
+    return _report(task, context, Answers(list(questions), scores), macs, timing)
 
 
-def _open(task: Task) -> SwitchEngine:
+def fingerprint(task: Task, context: Context) -> dict[str, Any]:
+    """Return what two runs must share for one to go on with the other's journal."""
+    return {
+        "model": task.prepared.id.sha256,
+        "candidates": _digest([node.name for node in task.selection.candidates]),
+        "groups": _digest([[group.name, *group.members] for group in task.groups]),
+        "ranges": _digest([[r.name, r.rmin, r.rmax] for r in task.ranges.tensors]),
+        "scheme": task.scheme.model_dump(mode="json"),
+        "outputs": list(task.scored.outputs),
+        "direction": task.direction,
+        "engine": task.engine,
+        "provider": task.provider,
+        "samples": [_digest_of_feed(feed) for feed in task.feeds],
+        "qgraph": context.version,
+        "packages": dict(context.packages),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _digest_of_feed(feed: Feed) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(feed.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _open(task: Task) -> ScoringEngine:
     candidates = task.selection.candidates
     where = "ranges"
     ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, where)
+    if task.scheme.name is SchemeName.INC_CPU:
+        as_inc = inc_parameters(task.prepared.model, candidates, ranges)
+        return TensorSwitchEngine(task.prepared, candidates, as_inc, task.scored, task.provider)
     parameters = quantization_parameters(task.prepared.model, candidates, ranges)
-    return SwitchEngine(task.prepared, candidates, fake_quantization(parameters), task.provider)
-
-
-_Key = tuple[str, str]
-_ALL: _Key = ("all", "")
-
-
-def _questions(task: Task) -> dict[_Key, Question]:
-    """Return (direction, unit) → the set of quantized nodes."""
-    everything = frozenset(node.name for node in task.selection.candidates)
-    units = {node.name: frozenset({node.name}) for node in task.selection.candidates}
-    units |= {group.name: frozenset(group.members) for group in task.groups}
-    questions: dict[_Key, Question] = {_ALL: everything}
-    for name, members in units.items():
-        if task.direction.has_solo:
-            questions["solo", name] = members
-        if task.direction.has_leave_one_out:
-            questions["without", name] = everything - members
-    return questions
+    quantization = fake_quantization(parameters)
+    if task.engine is Engine.SWITCH:
+        return SwitchEngine(task.prepared, candidates, quantization, task.scored, task.provider)
+    return WavefrontEngine(
+        task.prepared, candidates, quantization, task.scored, task.feeds[0], task.provider
+    )
 
 
 def _report(
     task: Task,
     context: Context,
-    scores: Mapping[_Key, Distances],
+    answers: Answers,
     macs: Mapping[str, int],
     timing: _Timing,
 ) -> Sensitivity:
@@ -145,17 +183,17 @@ def _report(
         schema=Sensitivity.SCHEMA,
         model=ModelRef.of(task.prepared.id),
         scheme=task.scheme,
-        run=_run(task, context, timing),
+        run=_run(task, context, timing, answers.scores),
         metric=task.metric,
         outputs=task.scored.outputs,
-        baseline=Baseline(all_quantized=Score.of(scores[_ALL])),
-        nodes=_node_scores(task, scores, macs),
+        baseline=Baseline(all_quantized=answers.all_quantized()),
+        nodes=_node_scores(task, answers, macs),
         groups=tuple(
             GroupScore(
                 name=group.name,
                 members=group.members,
-                solo=_solo(scores, group.name),
-                leave_one_out=_without(scores, group.name),
+                solo=answers.solo(group.name),
+                leave_one_out=answers.without(group.name),
             )
             for group in task.groups
         ),
@@ -167,13 +205,12 @@ def _report(
     )
 
 
-def _node_scores(
-    task: Task, scores: Mapping[_Key, Distances], macs: Mapping[str, int]
-) -> tuple[NodeScore, ...]:
+def _node_scores(task: Task, answers: Answers, macs: Mapping[str, int]) -> tuple[NodeScore, ...]:
     nodes = task.selection.candidates
+    names = [node.name for node in nodes]
     group_of = {member: group.name for group in task.groups for member in group.members}
-    pairs = [(_solo(scores, node.name), _without(scores, node.name)) for node in nodes]
-    order = ranks([badness(solo, without, task.metric) for solo, without in pairs])
+    order = answers.ranks(names, task.metric)
+    spread = answers.stability(names, task.metric)
     return tuple(
         NodeScore(
             name=node.name,
@@ -182,32 +219,23 @@ def _node_scores(
             group=group_of.get(node.name),
             params=node.weight.params if node.weight else 0,
             macs=macs[node.name],
-            rank=rank,
-            solo=solo,
-            leave_one_out=without,
+            rank=order[index],
+            solo=answers.solo(node.name),
+            leave_one_out=answers.without(node.name),
+            stability=spread[index] if spread else None,
         )
-        for node, rank, (solo, without) in zip(nodes, order, pairs, strict=True)
+        for index, node in enumerate(nodes)
     )
 
 
-def _solo(scores: Mapping[_Key, Distances], name: str) -> Score | None:
-    found = scores.get(("solo", name))
-    return None if found is None else Score.of(found)
-
-
-def _without(scores: Mapping[_Key, Distances], name: str) -> Score | None:
-    found = scores.get(("without", name))
-    return None if found is None else Score.of(found, gain=scores[_ALL].mse - found.mse)
-
-
-def _run(task: Task, context: Context, timing: _Timing) -> Run:
+def _run(task: Task, context: Context, timing: _Timing, scores: Scores) -> Run:
     return Run(
         qgraph=context.version,
-        engine=Engine.SWITCH,
+        engine=task.engine,
         direction=task.direction,
         provider=task.provider,
         device=describe_device(task.provider),
-        samples=len(task.feeds),
+        samples=len(scores.samples),
         seed=context.seed,
         data=context.data,
         synthetic=context.synthetic,
@@ -219,5 +247,5 @@ def _run(task: Task, context: Context, timing: _Timing) -> Run:
         forward_seconds=timing.forward,
         forward_equivalents=timing.scoring / timing.forward,
         ideal_forward_equivalents=timing.ideal,
-        complete=True,
+        complete=scores.complete,
     )

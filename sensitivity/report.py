@@ -15,6 +15,8 @@ class Engine(StrEnum):
     """Who computes the scores."""
 
     SWITCH = "switch"
+    WAVEFRONT = "wavefront"
+    INC = "inc"
 
 
 class Direction(StrEnum):
@@ -50,6 +52,15 @@ class Metric(StrEnum):
         return self in (Metric.MSE, Metric.KL)
 
 
+class IncScore(Part):
+    """Intel Neural Compressor's own number: the mean over batches and all outputs, each output
+    counting the same whatever its size. `gain` is that of leaving the node out.
+    """
+
+    mse: float
+    gain: float | None = None
+
+
 class Score(Part):
     """Distances at the scored outputs. `gain`: how much smaller the MSE gets when this node stays
     float and all others are quantized; negative where quantizing it helps.
@@ -61,6 +72,7 @@ class Score(Part):
     kl: float | None = None
     top1_agreement: float | None = None
     gain: float | None = None
+    inc: IncScore | None = None
 
     @classmethod
     def of(cls, distances: Distances, gain: float | None = None) -> Score:
@@ -81,6 +93,13 @@ class Baseline(Part):
     all_quantized: Score
 
 
+class Stability(Part):
+    """The best (1 is the most sensitive) and worst rank that single samples give a node."""
+
+    rank_min: int
+    rank_max: int
+
+
 class NodeScore(Part):
     """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive."""
 
@@ -93,6 +112,7 @@ class NodeScore(Part):
     rank: int
     solo: Score | None = None
     leave_one_out: Score | None = None
+    stability: Stability | None = None
 
 
 class GroupScore(Part):
@@ -110,6 +130,17 @@ class KeptNode(Part):
     name: str
     op_type: str
     reason: str
+
+
+class IncSettings(Part):
+    """What Intel Neural Compressor was told, where it computed the scores."""
+
+    version: str
+    adaptor: dict[str, str]
+    weights: str
+    activations: str
+    calibration_samples: int
+    confidence_batches: int
 
 
 class Run(Part):
@@ -138,7 +169,9 @@ class Run(Part):
 
 
 class Sensitivity(Document):
-    """`nodes` stand in graph order; `outputs` are those the distances are taken at."""
+    """`nodes` stand in graph order; `outputs` are those the distances are taken at. `unscored`:
+    candidates without a score, each with its reason.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.sensitivity/1"
 
@@ -151,4 +184,6 @@ class Sensitivity(Document):
     nodes: tuple[NodeScore, ...]
     groups: tuple[GroupScore, ...] = ()
     keep: tuple[KeptNode, ...]
+    unscored: tuple[KeptNode, ...] = ()
     renamed: dict[str, str] = {}
+    inc: IncSettings | None = None

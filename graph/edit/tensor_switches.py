@@ -8,13 +8,15 @@ So Intel Neural Compressor places them. Rules, numbered as in the code; a node i
    operators of the kinds that INC knows (`followers`), then read the dequantized tensor too.
 3. Except a graph input, which only the nodes that are on read dequantized.
 
-A node without operands to quantize, or a tensor that several outputs of one node stand beside, is
-no different here. (INC leaves siblings untouched where one node has two outputs quantized.)
+A branch that is on holds the whole pattern DequantizeLinear → operator → QuantizeLinear, so that a
+session with all optimizations runs it by the integer kernels that INC's models run by; a tensor
+that is dequantized already passes a second Q/DQ of the same scale unchanged. Not reproduced: INC
+leaves readers untouched where one node has two outputs that are quantized.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +40,20 @@ class Affine:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TensorQuantization:
-    """`weights`, `biases`: node → fake-quantized float32 values of the operand's shape;
-    `activations`: every tensor that a node reads or makes.
-    """
+class Steps:
+    """`values`: integers of the operand's shape; `scale`: float32, along `axis`, or one entry."""
 
-    weights: Mapping[str, Array]
-    biases: Mapping[str, Array]
+    values: Array
+    scale: Array
+    axis: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorQuantization:
+    """`weights`, `biases`: node → operand; `activations`: each tensor that a node reads or makes."""
+
+    weights: Mapping[str, Steps]
+    biases: Mapping[str, Steps]
     activations: Mapping[str, Affine]
 
 
@@ -66,7 +75,7 @@ def insert_tensor_switches(
     switched = onnx.ModelProto()
     switched.CopyFrom(model)
     builder = _Builder(switched.graph, quantization)
-    chosen = {node.name: node for node in nodes}
+    chosen = {node.name for node in nodes}
     produced = {name for proto in model.graph.node for name in proto.output}
     readers: dict[str, frozenset[str]] = {}
     for node in nodes:
@@ -75,12 +84,12 @@ def insert_tensor_switches(
     seen = {tensor: builder.tensor(tensor) for tensor in readers if tensor in produced}
     made: list[onnx.NodeProto] = []
     for index, proto in enumerate(model.graph.node):
-        node = chosen.get(proto.name)
+        is_chosen = proto.name in chosen
         copy = onnx.NodeProto()
         copy.CopyFrom(proto)
-        if node is not None or proto.op_type in followers:
+        if is_chosen or proto.op_type in followers:
             copy.input[:] = [seen.get(name, name) for name in proto.input]
-        made.append(copy if node is None else builder.node(copy, node, index, set(seen.values())))
+        made.append(builder.node(copy, proto, index) if is_chosen else copy)
         made += [
             builder.seen(name, seen[name], readers[name]) for name in proto.output if name in seen
         ]
@@ -93,15 +102,13 @@ def insert_tensor_switches(
 
 
 class _Builder:
-    """Makes the `If` nodes, their switches and the initializers they share."""
+    """Makes the `If` nodes and their switches."""
 
     def __init__(self, graph: onnx.GraphProto, quantization: TensorQuantization) -> None:
-        self._graph = graph
         self._quantization = quantization
         self._taken = {name for node in graph.node for name in (*node.input, *node.output)} | {
             item.name for item in (*graph.input, *graph.initializer)
         }
-        self._made: dict[str, str] = {}
         self.switches: dict[str, frozenset[str]] = {}
 
     def tensor(self, name: str) -> str:
@@ -110,82 +117,39 @@ class _Builder:
 
     def seen(self, name: str, seen: str, readers: frozenset[str]) -> onnx.NodeProto:
         """Return the `If` that makes what readers see; rule 2."""
-        output = f"{seen}/q"
-        quantized = helper.make_graph(self._pair(name, output, seen), "q", [], [_float(output)])
-        plain = f"{seen}/plain"
-        identity = helper.make_node("Identity", [name], [plain], name=plain)
-        untouched = helper.make_graph([identity], "plain", [], [_float(plain)])
-        return helper.make_node(
-            "If",
-            [self._switch(readers)],
-            [seen],
-            name=seen,
-            then_branch=quantized,
-            else_branch=untouched,
-        )
+        on = _Branch(self._fresh)
+        dequantized = on.pair(name, self._quantization.activations[name])
+        off = _Branch(self._fresh)
+        untouched = off.add("Identity", [name])
+        return self._if(seen, [seen], readers, on.graph(dequantized), off.graph(untouched))
 
-    def node(
-        self, proto: onnx.NodeProto, node: QuantizableNode, index: int, seen: Collection[str]
+    def node(self, proto: onnx.NodeProto, original: onnx.NodeProto, index: int) -> onnx.NodeProto:
+        """Return the `If` that stands for a node that reads what readers see; rules 1 and 3."""
+        on, off = _Branch(self._fresh), _Branch(self._fresh)
+        inputs = [on.pair(proto.input[0], self._quantization.activations[original.input[0]])]
+        inputs.append(on.dequantized(self._quantization.weights[proto.name]))
+        if proto.name in self._quantization.biases:
+            inputs.append(on.dequantized(self._quantization.biases[proto.name]))
+        made = on.copy(proto, inputs, f"on.{index}")
+        for attribute in on.nodes[-1].attribute:
+            if attribute.name == "beta":
+                attribute.f = 1.0
+        result = on.pair(made, self._quantization.activations[original.output[0]])
+        untouched = off.copy(proto, list(proto.input), f"off.{index}")
+        outputs, nodes = list(proto.output), frozenset({proto.name})
+        return self._if(proto.name, outputs, nodes, on.graph(result), off.graph(untouched))
+
+    def _if(
+        self,
+        name: str,
+        outputs: list[str],
+        nodes: frozenset[str],
+        on: onnx.GraphProto,
+        off: onnx.GraphProto,
     ) -> onnx.NodeProto:
-        """Return the `If` that stands for a node; rule 1."""
-        off = onnx.NodeProto()
-        off.CopyFrom(proto)
-        off.name, off.output[0] = f"{proto.name}/off.{index}", f"{proto.output[0]}/off.{index}"
-        on = self._on(proto, node, index, seen)
-        result = on[-1].output[0]
-        return helper.make_node(
-            "If",
-            [self._switch(frozenset({node.name}))],
-            list(proto.output),
-            name=proto.name,
-            then_branch=helper.make_graph(on, f"on.{index}", [], [_float(result)]),
-            else_branch=helper.make_graph([off], f"off.{index}", [], [_float(off.output[0])]),
-        )
-
-    def _on(
-        self, proto: onnx.NodeProto, node: QuantizableNode, index: int, seen: Collection[str]
-    ) -> list[onnx.NodeProto]:
-        raw = f"{proto.output[0]}/on.{index}"
-        on = onnx.NodeProto()
-        on.CopyFrom(proto)
-        on.name, on.output[0] = f"{proto.name}/on.{index}", raw
-        on.input[1] = self._initializer(f"{node.name}/weight", self._quantization.weights[node.name])
-        if node.name in self._quantization.biases:
-            bias = self._quantization.biases[node.name]
-            on.input[2] = self._initializer(f"{node.name}/bias", bias)
-            for attribute in on.attribute:
-                if attribute.name == "beta":
-                    attribute.f = 1.0
-        before: list[onnx.NodeProto] = []
-        data = proto.input[0]
-        if data not in seen:  # rule 3
-            on.input[0] = f"{data}/on.{index}"
-            before = self._pair(data, on.input[0], on.name)
-        return [*before, on, *self._pair(proto.output[0], f"{raw}/dq", f"{raw}/out", source=raw)]
-
-    def _pair(
-        self, tensor: str, output: str, stem: str, source: str | None = None
-    ) -> list[onnx.NodeProto]:
-        """Return Q and DQ of `source` with the numbers of `tensor`."""
-        affine = self._quantization.activations[tensor]
-        scale = self._initializer(f"{tensor}/scale", affine.scale)
-        zero = self._initializer(f"{tensor}/zero_point", affine.zero_point)
-        inner = f"{stem}/quantized"
-        return [
-            helper.make_node("QuantizeLinear", [source or tensor, scale, zero], [inner]),
-            helper.make_node("DequantizeLinear", [inner, scale, zero], [output]),
-        ]
-
-    def _switch(self, nodes: frozenset[str]) -> str:
-        name = self._fresh(f"{PREFIX}{len(self.switches)}")
-        self.switches[name] = nodes
-        return name
-
-    def _initializer(self, key: str, array: Array) -> str:
-        if key not in self._made:
-            self._made[key] = self._fresh(f"{key}/qgraph")
-            self._graph.initializer.append(tensor_from(self._made[key], np.asarray(array)))
-        return self._made[key]
+        switch = self._fresh(f"{PREFIX}{len(self.switches)}")
+        self.switches[switch] = nodes
+        return helper.make_node("If", [switch], outputs, name=name, then_branch=on, else_branch=off)
 
     def _fresh(self, wanted: str) -> str:
         name = fresh_name(wanted, self._taken)
@@ -193,5 +157,52 @@ class _Builder:
         return name
 
 
-def _float(name: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+class _Branch:
+    """A branch being made: its nodes and its own constants."""
+
+    def __init__(self, fresh: Callable[[str], str]) -> None:
+        self._fresh = fresh
+        self.nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def add(self, op: str, inputs: list[str], axis: int | None = None) -> str:
+        """Add a node; return its output."""
+        output = self._fresh(f"{inputs[0]}/{op}")
+        node = helper.make_node(op, inputs, [output], name=output)
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
+        self.nodes.append(node)
+        return output
+
+    def pair(self, tensor: str, affine: Affine) -> str:
+        """Add Q and DQ; return the dequantized tensor."""
+        scale, zero = self._constant(affine.scale), self._constant(affine.zero_point)
+        quantized = self.add("QuantizeLinear", [tensor, scale, zero])
+        return self.add("DequantizeLinear", [quantized, scale, zero])
+
+    def dequantized(self, steps: Steps) -> str:
+        """Add a quantized constant and its DQ; return what the DQ makes."""
+        zero = self._constant(np.zeros(steps.scale.shape, steps.values.dtype))
+        inputs = [self._constant(steps.values), self._constant(steps.scale), zero]
+        return self.add("DequantizeLinear", inputs, axis=steps.axis)
+
+    def copy(self, proto: onnx.NodeProto, inputs: list[str], tag: str) -> str:
+        """Add `proto` with other inputs; return its output."""
+        inner = onnx.NodeProto()
+        inner.CopyFrom(proto)
+        inner.name = f"{proto.name}/{tag}"
+        inner.input[:] = inputs
+        output = self._fresh(f"{proto.output[0]}/{tag}")
+        inner.output[:] = [output]
+        self.nodes.append(inner)
+        return output
+
+    def graph(self, output: str) -> onnx.GraphProto:
+        """Return the branch, which yields `output`."""
+        values = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
+        return helper.make_graph(self.nodes, output, [], values, self._constants)
+
+    def _constant(self, array: Array) -> str:
+        name = self._fresh("qgraph.constant")
+        self._constants.append(tensor_from(name, np.asarray(array)))
+        return name

@@ -104,9 +104,7 @@ def drop_stale_data(path: Path) -> None:
 def _data_files_of(path: Path) -> set[Path]:
     """Return the files that `write_model` may have made for `path`, now or before."""
     beside = path.parent.glob(f"{glob.escape(path.stem)}-*.data")
-    return {
-        file for file in beside if _DIGEST.fullmatch(file.stem.removeprefix(f"{path.stem}-"))
-    }
+    return {file for file in beside if _DIGEST.fullmatch(file.stem.removeprefix(f"{path.stem}-"))}
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:

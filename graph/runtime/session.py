@@ -90,8 +90,12 @@ def open_session(
     semantics: Semantics = Semantics.EXACT,
     *,
     allow_cpu_nodes: bool = False,
+    one_of_many: bool = False,
 ) -> Session:
     """Return a session for `model` on `provider`.
+
+    `one_of_many`: other sessions run right after this one, so its threads do not spin in wait for
+    more work and take the cores from them.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
@@ -101,7 +105,9 @@ def open_session(
     source: Any = str(model) if isinstance(model, Path) else to_bytes(model)
     try:
         with _quiet_stderr(provider):
-            raw = ort.InferenceSession(source, _options(semantics), providers=_providers(provider))
+            raw = ort.InferenceSession(
+                source, _options(semantics, one_of_many=one_of_many), providers=_providers(provider)
+            )
     except Exception as error:  # onnxruntime's own exception types share no public base
         where = str(model) if isinstance(model, Path) else ""
         raise InputError(f"onnxruntime refuses it: {_first_line(error)}", where=where) from error
@@ -154,10 +160,12 @@ def _providers(provider: Provider) -> list[str]:
     return [_NAMES[provider], _NAMES[Provider.CPU]]
 
 
-def _options(semantics: Semantics) -> ort.SessionOptions:
+def _options(semantics: Semantics, *, one_of_many: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if one_of_many:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if semantics is Semantics.EXACT:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options

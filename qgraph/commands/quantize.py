@@ -12,6 +12,7 @@ from graph.io.models import identify, write_model
 from graph.progress import Progress
 from graph.runtime.session import Provider
 from qgraph import api, options
+from qgraph.commands.quantize_inc import quantize_by_inc
 from qgraph.console import print_json, print_table, say, warn
 from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
@@ -25,6 +26,13 @@ from quantize.ranges import Ranges, require_same_model
 @click.option("--profiles", type=options.PATH, required=True, help="The profiles.json to apply.")
 @click.option("--profile", "names", multiple=True, help="Only this profile.  [default: all]")
 @click.option("--ranges", type=options.PATH, help="Ranges from an earlier calibration.")
+@click.option(
+    "--backend",
+    type=click.Choice(["qgraph", "inc"]),
+    default="qgraph",
+    show_default=True,
+    help="Who quantizes: qgraph, or Intel Neural Compressor in its own placement.",
+)
 @options.data
 @options.samples(DEFAULT_SAMPLES, "Calibrate on at most this many samples.")
 @options.provider
@@ -35,6 +43,7 @@ def quantize(
     profiles: Path,
     names: tuple[str, ...],
     ranges: Path | None,
+    backend: str,
     data: tuple[Path, ...],
     samples: int,
     provider: Provider,
@@ -46,10 +55,17 @@ def quantize(
 ) -> None:
     """Write one Q/DQ model of MODEL per profile, each proved to be what its profile says.
 
-    Ranges come from --ranges, or are calibrated on --data and written as ranges.json.
+    Ranges come from --ranges, or are calibrated on --data and written as ranges.json. With
+    --backend inc, nothing is proved: what INC's placement does to nodes left out is listed.
     """
     if ranges is not None and data:
         raise UsageError("give --ranges or --data, not both")
+    if backend == "inc":
+        quantize_by_inc(
+            model, profiles, names, ranges, data, samples, provider, seed, output,
+            as_json=as_json, quiet=quiet,
+        )  # fmt: skip
+        return
     wanted = read_document(profiles, Profiles)
     files = {item.name: output / f"{item.name}.onnx" for item in wanted.named(names)}
     beside = [output / "ranges.json"] if ranges is None else []

@@ -9,7 +9,8 @@ import click
 
 from graph.io.documents import write_document
 from graph.io.files import write_text
-from qgraph import api, options
+from qgraph import options
+from qgraph.commands.engines import measure, scheme_of
 from qgraph.console import print_json, print_table, say, warn
 from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
@@ -17,7 +18,7 @@ from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.scheme import Calibration, Scheme, SchemeName, Smoothing
 from sensitivity.groups import Grouping
 from sensitivity.markdown import to_markdown
-from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
+from sensitivity.report import Direction, Engine, Metric, NodeScore, Sensitivity
 
 
 @click.command()
@@ -27,10 +28,10 @@ from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
 @click.option("--ranges", type=options.PATH, help="Use this ranges.json instead of calibrating.")
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "switch"]),
+    type=click.Choice(["auto", "switch", "wavefront", "inc"]),
     default="auto",
     show_default=True,
-    help="Who computes the scores; auto takes the fastest that can.",
+    help="Who computes the scores; auto takes the fastest, inc is Intel Neural Compressor.",
 )
 @click.option(
     "--direction",
@@ -50,9 +51,8 @@ from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
 @click.option(
     "--scheme",
     type=options.EnumChoice(SchemeName),
-    default=SchemeName.INT8.value,
-    show_default=True,
-    help="How numbers are quantized.",
+    default=None,
+    help="How numbers are quantized.  [default: int8; inc-cpu with --engine inc]",
 )
 @click.option(
     "--calibrate",
@@ -74,6 +74,26 @@ from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
     default=None,
     help="fused: q/k/v and gate/up together.  [default: fused for decoders, else none]",
 )
+@click.option(
+    "--max-nodes", type=click.IntRange(min=1), help="inc: score only the first N candidates."
+)
+@click.option(
+    "--confidence-batches",
+    type=click.IntRange(min=1),
+    help="inc: score on the first N samples; all calibrate.  [default: all]",
+)
+@click.option(
+    "--time-budget",
+    type=options.Duration(),
+    help="Stop after this long, as in 90s, 20m or 2h, with the samples scored by then.",
+)
+@click.option(
+    "--resume/--fresh",
+    "resume",
+    default=True,
+    show_default=True,
+    help="Go on where the same run stopped, or forget what it did.",
+)
 @options.node_filters
 @options.provider
 @options.seed
@@ -81,10 +101,11 @@ from sensitivity.report import Direction, Metric, NodeScore, Sensitivity
 def sensitivity(
     model: Path,
     engine: str,
-    scheme: SchemeName,
+    scheme: SchemeName | None,
     calibrate: Calibration,
     smooth: Smoothing,
     output: Path,
+    resume: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -93,28 +114,46 @@ def sensitivity(
     """Score how much quantizing each node of MODEL hurts its outputs.
 
     Without --data, samples come from what qgraph.json beside the model names; without that they
-    are made up, which is said and recorded.
+    are made up, which is said and recorded. Each finished sample is kept in a journal beside the
+    output until all are done.
     """
     files = {"md": output.with_suffix(".md"), "ranges": output.with_name("ranges.json")}
     if chosen["ranges"] is not None:
         del files["ranges"]
     require_outputs([output, *files.values()], [model, *chosen["data"]])
-    asked = Scheme(name=scheme, calibrate=calibrate, smooth=smooth)
+    asked = Scheme(name=scheme_of(engine, scheme), calibrate=calibrate, smooth=smooth)
+
+    def write(report: Sensitivity) -> None:
+        write_document(output, report)
+        write_text(files["md"], to_markdown(report))
+
+    journal = output.with_name(f"{output.name}.journal")
     with Bars(quiet=quiet) as bars:
-        report, ranges = api.sensitivity(model, scheme=asked, progress=bars, **chosen)
-    write_document(output, report)
-    write_text(files["md"], to_markdown(report))
-    if "ranges" in files:
+        report, ranges = measure(
+            engine, model, asked, journal, bars, write, resume=resume, **chosen
+        )
+    write(report)
+    if "ranges" in files and ranges is not None:
         write_document(files["ranges"], ranges)
     if as_json:
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
         _print(report, output)
+    if not report.run.complete:
+        warn(_unfinished(report))
     if report.run.synthetic:
         warn(
             "no data was given: these scores come from made-up samples and are only a rough guide."
             " Give --data."
         )
+
+
+def _unfinished(report: Sensitivity) -> str:
+    if report.run.engine is not Engine.INC:
+        done = f"the time budget ended after {report.run.samples} samples"
+    else:
+        done = f"{len(report.unscored)} candidates have no score"
+    return f"{done}; the same command, given more, goes on from there."
 
 
 def _print(report: Sensitivity, output: Path) -> None:
@@ -126,7 +165,16 @@ def _print(report: Sensitivity, output: Path) -> None:
         f"{len(nodes)} nodes scored, {len(report.keep)} kept float, by {run.engine} on"
         f" {run.provider} in {run.seconds:.1f} s ({run.forward_equivalents:.0f} forwards)."
     )
+    for reason, names in _by_reason(report).items():
+        say(f"No score, {reason}: {', '.join(names)}")
     say(f"Wrote {output}")
+
+
+def _by_reason(report: Sensitivity) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for node in report.unscored:
+        reasons.setdefault(node.reason, []).append(node.name)
+    return reasons
 
 
 def _row(node: NodeScore) -> list[str]:

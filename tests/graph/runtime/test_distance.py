@@ -92,8 +92,8 @@ def test_samples_in_turn_count_like_samples_together() -> None:
     for part in (slice(0, 2), slice(2, 6)):
         total.add(a[part], b[part])
     together = distances(a, b, logits=True)
-    # float64 sums in another order
-    assert total.result().mse == pytest.approx(together.mse, rel=1e-12)
+    # float32 sums within a block, in another order
+    assert total.result().mse == pytest.approx(together.mse, rel=1e-6)
     assert total.result().kl == pytest.approx(together.kl, rel=1e-12)
 
 

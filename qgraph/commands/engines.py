@@ -1,0 +1,61 @@
+"""Which options of `qgraph sensitivity` an engine takes, and how each engine is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from graph.errors import UsageError
+from graph.progress import Progress
+from graph.runtime.session import Provider
+from qgraph import api, with_inc
+from quantize.ranges import Ranges
+from quantize.scheme import Scheme, SchemeName
+from sensitivity.groups import Grouping
+from sensitivity.report import Engine, Sensitivity
+
+_INC_ONLY = ("max_nodes", "confidence_batches")
+_NOT_INC = ("ranges", "group", "provider")
+
+
+def scheme_of(engine: str, name: SchemeName | None) -> SchemeName:
+    """Return the scheme asked for, or the engine's own."""
+    return name or (SchemeName.INC_CPU if engine == Engine.INC else SchemeName.INT8)
+
+
+def measure(
+    engine: str,
+    model: Path,
+    scheme: Scheme,
+    journal: Path,
+    progress: Progress,
+    keep: Callable[[Sensitivity], None],
+    *,
+    resume: bool,
+    **chosen: Any,
+) -> tuple[Sensitivity, Ranges | None]:
+    """Return the report of an engine, and its ranges where it has any.
+
+    Raises:
+        UsageError: an option that the engine does not have.
+    """
+    common: dict[str, Any] = {"scheme": scheme, "journal": journal, "fresh": not resume, "progress": progress}
+    if engine != Engine.INC:
+        for name in _INC_ONLY:
+            if chosen.pop(name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is an option of --engine inc")
+        wanted = None if engine == "auto" else Engine(engine)
+        return api.sensitivity(model, engine=wanted, **common, **chosen)
+    unfit = [
+        f"--ranges {chosen['ranges']}" * (chosen["ranges"] is not None),
+        f"--group {chosen['group']}" * (chosen["group"] is Grouping.FUSED),
+        f"--provider {chosen['provider']}" * (chosen["provider"] is not Provider.CPU),
+    ]
+    for option in filter(None, unfit):
+        raise UsageError(
+            f"{option} does not go with --engine inc",
+            hint="INC calibrates by itself, scores single nodes, and is run on the CPU.",
+        )
+    rest = {name: value for name, value in chosen.items() if name not in _NOT_INC}
+    return with_inc.sensitivity(model, keep=keep, **common, **rest), None

@@ -1,0 +1,153 @@
+"""What qgraph does through Intel Neural Compressor: its scores, its Q/DQ models.
+
+Python functions of the same kind as those of `qgraph.api`; INC itself runs in a child process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from graph.edit.nodes import QuantizableNode
+from graph.io.documents import read_document
+from graph.progress import Progress, silent
+from qgraph.api import AnyPath, nodes_of
+from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model, scored_outputs
+from qgraph.version import VERSION, packages
+from quantize.emit import BACKEND, METADATA, Provenance, write_metadata
+from quantize.inc import IncModel, quantize_with_inc, require_inc
+from quantize.profiles import Profile, Profiles
+from quantize.ranges import require_same_model
+from quantize.scheme import Scheme, SchemeName
+from quantize.selection import select
+from sensitivity.engine import Scored
+from sensitivity.inc import IncTask, Keep, fingerprint, measure_with_inc
+from sensitivity.journal import open_journal
+from sensitivity.measure import Context
+from sensitivity.report import Direction, Metric, Sensitivity
+
+INC_SCHEME = Scheme(name=SchemeName.INC_CPU)
+"""INC's CPU scheme, its default; `int8` stands for its TensorRT scheme."""
+
+
+def sensitivity(
+    model: AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    samples: int = DEFAULT_SAMPLES,
+    direction: Direction = Direction.BOTH,
+    metric: Metric = Metric.MSE,
+    outputs: Sequence[str] = (),
+    scheme: Scheme = INC_SCHEME,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    max_nodes: int | None = None,
+    confidence_batches: int | None = None,
+    time_budget: float | None = None,
+    journal: AnyPath | None = None,
+    fresh: bool = False,
+    as_written: bool = False,
+    seed: int = 0,
+    progress: Progress = silent,
+    keep: Keep | None = None,
+) -> Sensitivity:
+    """Return the score that Intel Neural Compressor's ONNXRT adaptor gives every candidate.
+
+    All samples calibrate, the first `confidence_batches` are scored. `time_budget`, in seconds,
+    ends the work after the node under way. `journal` keeps each finished node; `keep` gets what is
+    there when the run is interrupted or INC's process dies. `as_written` runs INC's models without
+    integer kernels.
+
+    Raises:
+        EnvironmentFault: the `inc` extra is not installed, or another version of INC is.
+        LimitError, RuntimeDiedError: INC's process ended; what was scored is in the journal.
+        UsageError: the journal is another run's.
+    """
+    started = time.monotonic()
+    require_inc()
+    opened = open_model(Path(model))
+    loaded = load_data(opened, [Path(item) for item in data], samples, seed)
+    names = scored_outputs(opened, outputs)
+    logits = opened.family.gives_logits and names == opened.family.scored_outputs(opened.view)
+    task = IncTask(
+        prepared=opened.prepared,
+        selection=select(opened.prepared.model, [opened.family.keep], include, exclude),
+        feeds=loaded.feeds,
+        scored=Scored(names, logits),
+        scheme=scheme,
+        direction=Direction(direction),
+        metric=Metric(metric),
+        batches=confidence_batches,
+        max_nodes=max_nodes,
+        deadline=None if time_budget is None else started + time_budget,
+        as_written=as_written,
+    )
+    context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
+    with ExitStack() as stack:
+        if journal is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="qgraph-journal-"))
+            journal = Path(folder) / "journal"
+        found = fingerprint(task, context)
+        kept = stack.enter_context(open_journal(Path(journal), found, fresh=fresh))
+        report = measure_with_inc(task, context, kept, progress, keep)
+        if report.run.complete:
+            kept.discard()
+    return report
+
+
+def quantize(
+    model: AnyPath,
+    profiles: Profiles | AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    samples: int = DEFAULT_SAMPLES,
+    names: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> list[tuple[Profile, IncModel]]:
+    """Return INC's own Q/DQ model for each profile, or for those in `names`.
+
+    Raises:
+        EnvironmentFault: the `inc` extra is not installed, or another version of INC is.
+        UsageError: profiles of another model, or a name that matches nothing.
+    """
+    require_inc()
+    opened = open_model(Path(model))
+    wanted = (
+        read_document(Path(profiles), Profiles) if isinstance(profiles, str | Path) else profiles
+    )
+    require_same_model(wanted.model, opened.prepared.id, "profiles")
+    loaded = load_data(opened, [Path(item) for item in data], samples, seed)
+    chosen = wanted.named(names)
+    made = []
+    for index, item in enumerate(chosen):
+        progress("quantizing with INC", index, len(chosen))
+        nodes = nodes_of(opened, item)
+        tensorrt = wanted.scheme.name is not SchemeName.INC_CPU
+        result = quantize_with_inc(opened.prepared, nodes, loaded.feeds, tensorrt=tensorrt)
+        _sign(opened, item, wanted.scheme, result, nodes)
+        made.append((item, result))
+    progress("quantizing with INC", len(chosen), len(chosen))
+    return made
+
+
+def _sign(
+    opened: OpenModel,
+    item: Profile,
+    scheme: Scheme,
+    result: IncModel,
+    nodes: Sequence[QuantizableNode],
+) -> None:
+    """Write into the model what it is, last of all."""
+    del result.model.metadata_props[:]
+    result.model.metadata_props.extend(opened.prepared.model.metadata_props)
+    provenance = Provenance(item.name, scheme, opened.prepared.id.sha256, VERSION)
+    write_metadata(result.model, provenance, len(result.quantized))
+    result.model.metadata_props.add(key=BACKEND, value="inc")
+    touched = sorted({item.node for item in result.excluded})
+    result.model.metadata_props.add(
+        key=f"{METADATA}excluded_reading_dequantized", value="\n".join(touched)
+    )

@@ -1,0 +1,91 @@
+"""Which questions are asked, and the scores read from their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graph.edit.nodes import QuantizableNode
+from graph.runtime.distance import Distances
+from sensitivity.engine import Question
+from sensitivity.groups import Group
+from sensitivity.ranking import badness, ranks
+from sensitivity.report import Direction, Metric, Score, Stability
+from sensitivity.scoring import Scores
+
+Key = tuple[str, str]
+"""(`all`, `solo` or `without`; the node or group concerned)."""
+_ALL: Key = ("all", "")
+
+
+def ask(
+    nodes: Sequence[QuantizableNode], groups: Sequence[Group], direction: Direction
+) -> dict[Key, Question]:
+    """Return key → the set of quantized nodes, for every unit in the directions asked for."""
+    everything = frozenset(node.name for node in nodes)
+    units = {node.name: frozenset({node.name}) for node in nodes}
+    units |= {group.name: frozenset(group.members) for group in groups}
+    questions: dict[Key, Question] = {_ALL: everything}
+    for name, members in units.items():
+        if direction.has_solo:
+            questions["solo", name] = members
+        if direction.has_leave_one_out:
+            questions["without", name] = everything - members
+    return questions
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Distances by key, over all samples or over one."""
+
+    found: dict[Key, Distances]
+
+    def solo(self, name: str) -> Score | None:
+        distances = self.found.get(("solo", name))
+        return None if distances is None else Score.of(distances)
+
+    def without(self, name: str) -> Score | None:
+        distances = self.found.get(("without", name))
+        if distances is None:
+            return None
+        return Score.of(distances, gain=self.found[_ALL].mse - distances.mse)
+
+    def ranks(self, names: Sequence[str], metric: Metric) -> list[int]:
+        return ranks([badness(self.solo(name), self.without(name), metric) for name in names])
+
+
+class Answers:
+    """The answers to `ask`'s questions, `keys` in the order they were asked."""
+
+    def __init__(self, keys: Sequence[Key], scores: Scores) -> None:
+        self.scores = scores
+        self._keys = list(keys)
+        self._overall = _View(dict(zip(keys, scores.distances(), strict=True)))
+
+    def all_quantized(self) -> Score:
+        """Return the score with every candidate quantized."""
+        return Score.of(self._overall.found[_ALL])
+
+    def solo(self, name: str) -> Score | None:
+        """Return the score of a unit quantized alone, if it was asked for."""
+        return self._overall.solo(name)
+
+    def without(self, name: str) -> Score | None:
+        """Return the score of a unit left out alone, if it was asked for."""
+        return self._overall.without(name)
+
+    def ranks(self, names: Sequence[str], metric: Metric) -> list[int]:
+        """Return the rank of each node, 1 for the most sensitive."""
+        return self._overall.ranks(names, metric)
+
+    def stability(self, names: Sequence[str], metric: Metric) -> list[Stability]:
+        """Return the range of each node's rank over single samples; empty where there is one."""
+        if len(self.scores.samples) < 2:
+            return []
+        rows = [
+            _View(dict(zip(self._keys, self.scores.of_sample(index), strict=True))).ranks(
+                names, metric
+            )
+            for index in range(len(self.scores.samples))
+        ]
+        return [Stability(rank_min=min(r), rank_max=max(r)) for r in zip(*rows, strict=True)]

@@ -1,0 +1,179 @@
+"""What was scored so far, one row per finished unit of work, safe against kill -9.
+
+A journal belongs to one question: the fingerprint names model, data, options and versions, and a
+journal with another fingerprint is refused, never silently begun anew. Any engine can keep one:
+a key is text, a payload a JSON value.
+
+sqlite holds it (write-ahead log, synchronous FULL): a row is on the disk before the next unit
+begins, and the lock frees itself when the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from graph.errors import EnvironmentFault, UsageError
+from graph.io.files import require_writable_folder
+
+Fingerprint = Mapping[str, Any]
+"""JSON values by name; two runs may share a journal if all are equal."""
+
+_APPLICATION_ID = 0x71677261
+_FRESH = "Go on with the same options, or start anew with --fresh."
+
+
+class Journal:
+    """An open journal: `entries` are the finished units, key → payload."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        rows = connection.execute("SELECT key, payload FROM entries ORDER BY number")
+        self.entries: dict[str, Any] = {key: json.loads(payload) for key, payload in rows}
+
+    def record(self, key: str, payload: Any) -> None:
+        """Write one finished unit; it is on the disk when this returns.
+
+        Raises:
+            EnvironmentFault: the disk is full or fails.
+        """
+        text = json.dumps(payload, allow_nan=False)
+        try:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO entries (key, payload) VALUES (?, ?)", (key, text)
+            )
+        except sqlite3.Error as error:
+            raise EnvironmentFault(
+                f"cannot write the journal: {error}", where=str(self.path), hint="Free some space."
+            ) from error
+        self.entries[key] = json.loads(text)
+
+    def close(self) -> None:
+        """Close the file; what was recorded stays."""
+        self._connection.close()
+
+    def discard(self) -> None:
+        """Remove the file: its work is finished and stands elsewhere."""
+        self.close()
+        _remove(self.path)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -> Journal:
+    """Return the journal in `path`, made if there is none; `fresh` forgets an older one.
+
+    Raises:
+        UsageError: the file is no journal, is damaged, or belongs to another run; the message
+            names the fields that differ.
+        EnvironmentFault: another run works on it, or the folder cannot be written.
+    """
+    require_writable_folder(path.parent)
+    if path.is_symlink():
+        raise UsageError("the journal is a link, expected a file", where=str(path))
+    if fresh and path.exists():
+        # locked first, so that a journal in use is not taken away from its run; damage is no matter
+        with contextlib.suppress(UsageError), closing(_connect(path)):
+            pass
+        _remove(path)
+    connection = _connect(path)
+    try:
+        _prepare(connection, path, fingerprint)
+        return Journal(path, connection)
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        connection.close()
+        raise _damaged(path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Return a connection that holds the file for itself."""
+    if path.exists() and not path.is_file():
+        raise UsageError("not a regular file, expected a journal", where=str(path))
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise EnvironmentFault(
+                f"cannot use the journal: {error}",
+                where=str(path),
+                hint="Is another run working on it? Wait for it, or choose another -o.",
+            ) from error
+        raise _damaged(path, error) from error
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprint) -> None:
+    """Make the tables of a new journal, or check that an old one belongs to this run."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    wanted = json.loads(json.dumps(dict(fingerprint), allow_nan=False))
+    if not tables:
+        connection.execute("BEGIN")
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute("CREATE TABLE run (fingerprint TEXT NOT NULL)")
+        connection.execute(
+            "CREATE TABLE entries"
+            " (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL)"
+        )
+        connection.execute("INSERT INTO run VALUES (?)", (json.dumps(wanted, sort_keys=True),))
+        connection.execute("COMMIT")
+        return
+    if application != _APPLICATION_ID:
+        raise UsageError("a database, but no journal of qgraph's", where=str(path))
+    (found,) = connection.execute("SELECT fingerprint FROM run").fetchone()
+    _require_same(json.loads(found), wanted, path)
+
+
+def _require_same(found: Fingerprint, wanted: Fingerprint, path: Path) -> None:
+    differing = [
+        f"{name} (journal: {_short(found.get(name))}, now: {_short(wanted.get(name))})"
+        for name in sorted({*found, *wanted})
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise UsageError(
+            f"the journal is of another run; these differ: {'; '.join(differing)}",
+            where=str(path),
+            hint=_FRESH,
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"not a journal, or damaged: {error}", where=str(path), hint=_FRESH)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Asking an engine about sample after sample: any time there is an answer, and it gets better.
+
+After the first sample every question has one. A time budget ends the work between samples, a
+journal keeps each finished sample, so that what was killed goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from functools import reduce
+from typing import Any
+
+from graph.progress import Progress, silent
+from graph.runtime.distance import Distances, Sums
+from graph.tensors import Feed
+from sensitivity.engine import Question, ScoringEngine
+from sensitivity.journal import Journal
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """`deadline`: when to stop, on `time.monotonic`'s clock; `journal`: where samples are kept."""
+
+    deadline: float | None = None
+    journal: Journal | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """`samples`: for each sample scored, the sums of every question. `complete`: whether all were.
+    `resumed`: how many came from the journal.
+    """
+
+    samples: Sequence[Sequence[Sums]]
+    complete: bool
+    resumed: int
+
+    def distances(self) -> list[Distances]:
+        """Return the figures of every question over all samples."""
+        return [reduce(Sums.__add__, row).result() for row in zip(*self.samples, strict=True)]
+
+    def of_sample(self, index: int) -> list[Distances]:
+        """Return the figures of every question over one sample."""
+        return [item.result() for item in self.samples[index]]
+
+
+class _OutOfTimeError(Exception):
+    """The deadline passed within a sample."""
+
+
+def score(
+    engine: ScoringEngine,
+    questions: Sequence[Question],
+    feeds: Sequence[Feed],
+    limits: Limits | None = None,
+    progress: Progress = silent,
+) -> Scores:
+    """Return the sums for every question and sample, as many samples as the deadline allows."""
+    limits = limits or Limits()
+    done: list[Sequence[Sums]] = []
+    resumed = 0
+    for index, feed in enumerate(feeds):
+        kept = limits.journal.entries.get(_key(index)) if limits.journal else None
+        if kept is not None:
+            done.append(_from_json(kept))
+            resumed += 1
+            continue
+        if _is_late(limits):
+            break
+        try:
+            done.append(_one(engine, questions, feed, limits, progress, index, len(feeds)))
+        except _OutOfTimeError:
+            break
+        if limits.journal is not None:
+            limits.journal.record(_key(index), [astuple(item) for item in done[-1]])
+    progress("scoring", _UNITS * len(done), _UNITS * len(feeds))
+    return Scores(done, len(done) == len(feeds), resumed)
+
+
+_UNITS = 100
+"""Steps that the progress of one sample is shown in."""
+
+
+def _one(
+    engine: ScoringEngine,
+    questions: Sequence[Question],
+    feed: Feed,
+    limits: Limits,
+    progress: Progress,
+    index: int,
+    count: int,
+) -> list[Sums]:
+    def step(share: float) -> None:
+        if _is_late(limits):
+            raise _OutOfTimeError
+        progress("scoring", int(_UNITS * (index + share)), _UNITS * count)
+
+    return engine.sums(questions, feed, step)
+
+
+def _is_late(limits: Limits) -> bool:
+    return limits.deadline is not None and time.monotonic() >= limits.deadline
+
+
+def _key(index: int) -> str:
+    return f"sample {index}"
+
+
+def _from_json(rows: Any) -> list[Sums]:
+    return [Sums(*row) for row in rows]

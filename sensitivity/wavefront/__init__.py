@@ -1,0 +1,1 @@
+"""The `wavefront` engine: what lies above a node is never computed twice."""

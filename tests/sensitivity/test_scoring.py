@@ -1,0 +1,99 @@
+"""Any time an answer: budgets, journals, and what single samples say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graph.runtime.distance import Sums
+from graph.tensors import Feed
+from sensitivity.engine import Question, Step
+from sensitivity.journal import open_journal
+from sensitivity.scoring import Limits, score
+
+QUESTIONS: list[Question] = [frozenset({"a"}), frozenset({"b"})]
+FEEDS: list[Feed] = [{"x": np.full((1, 2), value, np.float32)} for value in (1, 2, 3)]
+
+
+class Counting:
+    """An engine whose error is the sample's value times the question's number."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seen: list[float] = []
+        self._seconds = seconds
+
+    def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
+        for share in (0.0, 0.5):
+            step(share)
+            time.sleep(self._seconds)
+        value = float(feed["x"][0, 0])
+        self.seen.append(value)
+        return [Sums(count=1, error=value * number) for number, _ in enumerate(questions, 1)]
+
+
+def test_figures_are_over_all_samples() -> None:
+    scores = score(Counting(), QUESTIONS, FEEDS)
+    assert [item.mse for item in scores.distances()] == [2.0, 4.0]
+    assert scores.complete
+
+
+def test_each_sample_has_figures_of_its_own() -> None:
+    scores = score(Counting(), QUESTIONS, FEEDS)
+    assert [item.mse for item in scores.of_sample(2)] == [3.0, 6.0]
+
+
+def test_a_deadline_in_the_past_scores_nothing() -> None:
+    scores = score(Counting(), QUESTIONS, FEEDS, Limits(deadline=time.monotonic() - 1))
+    assert not scores.samples
+    assert not scores.complete
+
+
+def test_a_deadline_within_a_sample_leaves_that_sample_out() -> None:
+    engine = Counting(seconds=0.2)
+    scores = score(engine, QUESTIONS, FEEDS, Limits(deadline=time.monotonic() + 0.5))
+    # one sample takes 0.4 s, so the second is under way when time is up
+    assert len(scores.samples) == 1
+    assert not scores.complete
+
+
+def test_a_journal_spares_what_was_scored(tmp_path: Path) -> None:
+    with open_journal(tmp_path / "j", {"run": 1}) as journal:
+        score(Counting(), QUESTIONS, FEEDS[:2], Limits(journal=journal))
+    engine = Counting()
+    with open_journal(tmp_path / "j", {"run": 1}) as journal:
+        scores = score(engine, QUESTIONS, FEEDS, Limits(journal=journal))
+    assert engine.seen == [3.0]
+    assert scores.resumed == 2
+    assert scores.distances() == score(Counting(), QUESTIONS, FEEDS).distances()
+
+
+def test_sums_come_back_from_the_journal_to_the_last_bit(tmp_path: Path) -> None:
+    exact = Sums(count=7, error=0.1 + 0.2, signal=1e-300, got=np.pi, dot=1 / 3, positions=2, kl=1e9)
+
+    class Once:
+        def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
+            return [exact]
+
+    for _ in range(2):
+        with open_journal(tmp_path / "j", {}) as journal:
+            scores = score(Once(), QUESTIONS[:1], FEEDS[:1], Limits(journal=journal))
+    assert scores.resumed == 1
+    assert scores.samples[0][0] == exact
+
+
+def test_progress_never_runs_backwards() -> None:
+    shown: list[int] = []
+    score(Counting(), QUESTIONS, FEEDS, None, lambda _text, done, _total: shown.append(done))
+    assert shown == sorted(shown)
+    assert shown[-1] == 300
+
+
+@pytest.mark.parametrize("parts", [[Sums()], [Sums(count=2, error=1.0), Sums(count=3, error=2.0)]])
+def test_sums_add_up(parts: list[Sums]) -> None:
+    total = sum(parts, Sums())
+    assert total.count == sum(part.count for part in parts)
+    assert total.error == sum(part.error for part in parts)

@@ -1,0 +1,257 @@
+"""The wavefront engine gives the switch engine's scores, on graphs nobody designed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from graph.edit.prepare import prepare
+from graph.edit.segments import cut
+from graph.tensors import Feed
+from quantize.emit import fake_quantization, quantization_parameters
+from quantize.ranges import RangesRun, calibrate
+from quantize.scheme import Scheme
+from quantize.selection import select
+from sensitivity.engine import Question, Scored
+from sensitivity.scoring import score
+from sensitivity.switch import SwitchEngine
+from sensitivity.wavefront.engine import WavefrontEngine
+
+WIDTH = 8
+RUN = RangesRun(qgraph="0", provider="cpu", samples=2, data="random", synthetic=False)
+OPS = ("linear", "linear", "linear", "relu", "add", "mul", "softmax", "reshape", "branch", "tied")
+
+
+@dataclass
+class Sketch:
+    """A graph of tensors [batch, 4, 8] under construction."""
+
+    rng: np.random.Generator
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+    tensors: list[str] = field(default_factory=lambda: ["x"])
+
+    def add(self, op: str, a: str, b: str) -> None:
+        out = f"t{len(self.tensors)}"
+        name = f"n{len(self.nodes)}_{op}"
+        match op:
+            case "linear" | "tied":
+                if op == "linear" or not self.weights:
+                    w = self.rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 3
+                    self.weights.append(numpy_helper.from_array(w, f"w{len(self.weights)}"))
+                made = [helper.make_node("MatMul", [a, self.weights[-1].name], [out], name)]
+            case "relu":
+                made = [helper.make_node("Relu", [a], [out], name)]
+            case "add" | "mul":
+                made = [helper.make_node(op.capitalize(), [a, b], [out], name)]
+            case "softmax":
+                made = [helper.make_node("Softmax", [a], [out], name, axis=-1)]
+            case "reshape":
+                made = [
+                    helper.make_node("Shape", [b], [f"{out}_shape"], f"{name}_shape"),
+                    helper.make_node("Reshape", [a, f"{out}_shape"], [out], name),
+                ]
+            case _:
+                made = self._branch(a, b, out, name)
+        self.nodes += made
+        self.tensors.append(out)
+
+    def _branch(self, a: str, b: str, out: str, name: str) -> list[onnx.NodeProto]:
+        """An If whose bodies read tensors from outside."""
+
+        def body(op: str, source: str) -> onnx.GraphProto:
+            result = f"{out}_{op}"
+            value = helper.make_tensor_value_info(result, TensorProto.FLOAT, None)
+            return helper.make_graph([helper.make_node(op, [source], [result])], op, [], [value])
+
+        sums = helper.make_node("ReduceSum", [a], [f"{out}_sum"], f"{name}_sum", keepdims=0)
+        zero = helper.make_node("Sub", [f"{out}_sum", f"{out}_sum"], [f"{out}_zero"], f"{name}_sub")
+        greater = helper.make_node(
+            "Greater", [f"{out}_sum", f"{out}_zero"], [f"{out}_cond"], f"{name}_cond"
+        )
+        choice = helper.make_node(
+            "If",
+            [f"{out}_cond"],
+            [out],
+            name,
+            then_branch=body("Tanh", a),
+            else_branch=body("Neg", b),
+        )
+        return [sums, zero, greater, choice]
+
+    def model(self, outputs: Sequence[str]) -> onnx.ModelProto:
+        shape: list[str | int | None] = ["batch", 4, WIDTH]
+        graph = helper.make_graph(
+            self.nodes,
+            "random",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs],
+            self.weights,
+        )
+        opset = [helper.make_opsetid("", 21)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> onnx.ModelProto:
+    sketch = Sketch(np.random.default_rng(draw(st.integers(0, 1000))))
+    sketch.add("linear", "x", "x")
+    for _ in range(draw(st.integers(3, 14))):
+        op = draw(st.sampled_from(OPS))
+        a, b = (draw(st.sampled_from(sketch.tensors[-5:])) for _ in range(2))
+        sketch.add(op, a, b)
+    others = [name for name in sketch.tensors[1:-1] if draw(st.booleans())][:1]
+    return sketch.model([sketch.tensors[-1], *others])
+
+
+def engines(
+    model: onnx.ModelProto, path: Path, feeds: Sequence[Feed], outputs: Sequence[str]
+) -> tuple[SwitchEngine, WavefrontEngine, list[Question]]:
+    onnx.save(model, path)
+    prepared = prepare(path)
+    nodes = select(prepared.model).candidates
+    ranges = calibrate(prepared, nodes, feeds, Scheme(), RUN).by_name()
+    quantization = fake_quantization(quantization_parameters(prepared.model, nodes, ranges))
+    scored = Scored(tuple(outputs), logits=False)
+    everything = frozenset(node.name for node in nodes)
+    singles = [frozenset({name}) for name in sorted(everything)]
+    pairs = [a | b for a, b in zip(singles, singles[2:], strict=False)]
+    questions = [everything, *singles, *(everything - one for one in singles), *pairs]
+    return (
+        SwitchEngine(prepared, nodes, quantization, scored),
+        WavefrontEngine(prepared, nodes, quantization, scored, feeds[0]),
+        questions,
+    )
+
+
+def random_feeds(count: int) -> list[Feed]:
+    rng = np.random.default_rng(7)
+    return [{"x": rng.standard_normal((1, 4, WIDTH)).astype(np.float32)} for _ in range(count)]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(model=graphs())
+def test_scores_on_random_graphs_equal_those_of_the_switch_engine(
+    model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    feeds = random_feeds(2)
+    outputs = [value.name for value in model.graph.output]
+    switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, outputs)
+    # The same operators on the same numbers: equal to the last bit.
+    assert (
+        score(wavefront, questions, feeds).distances()
+        == score(switch, questions, feeds).distances()
+    )
+
+
+def chain(length: int) -> Sketch:
+    sketch = Sketch(np.random.default_rng(0))
+    for index in range(length):
+        sketch.add("linear", sketch.tensors[-1], "x")
+        sketch.add("relu" if index % 2 else "add", sketch.tensors[-1], sketch.tensors[-2])
+    return sketch
+
+
+def test_variants_are_stacked_where_the_batch_is_dynamic(tmp_path: Path) -> None:
+    sketch = chain(4)
+    model = sketch.model(sketch.tensors[-1:])
+    _, wavefront, _ = engines(model, tmp_path / "m.onnx", random_feeds(1), sketch.tensors[-1:])
+    assert wavefront.stacking.width > 1
+
+
+def test_variants_run_alone_where_samples_are_mixed(tmp_path: Path) -> None:
+    """A mean over the batch makes stacked variants see each other."""
+    sketch = chain(3)
+    mean = helper.make_node(
+        "ReduceMean", [sketch.tensors[-1], "axes"], ["mean"], "mean", keepdims=1
+    )
+    mixed = helper.make_node("Sub", [sketch.tensors[-1], "mean"], ["mixed"], "mixed")
+    sketch.weights.insert(0, numpy_helper.from_array(np.array([0], np.int64), "axes"))
+    sketch.nodes += [mean, mixed]
+    sketch.tensors.append("mixed")
+    sketch.weights.append(numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32), "last"))
+    sketch.nodes.append(helper.make_node("MatMul", ["mixed", "last"], ["y"], "y"))
+    model = sketch.model(["y"])
+    feeds = random_feeds(2)
+    feeds[0]["x"] = np.concatenate([feed["x"] for feed in feeds])
+    switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, ["y"])
+    assert wavefront.stacking.width == 1
+    assert (
+        score(wavefront, questions, feeds).distances()
+        == score(switch, questions, feeds).distances()
+    )
+
+
+def test_a_fixed_batch_is_not_stacked(tmp_path: Path) -> None:
+    sketch = chain(3)
+    model = sketch.model(sketch.tensors[-1:])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    feeds = random_feeds(1)
+    switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, sketch.tensors[-1:])
+    assert wavefront.stacking.width == 1
+    assert (
+        score(wavefront, questions, feeds).distances()
+        == score(switch, questions, feeds).distances()
+    )
+
+
+def test_an_output_that_no_candidate_influences_adds_no_error(tmp_path: Path) -> None:
+    sketch = chain(2)
+    sketch.nodes.append(helper.make_node("Neg", ["x"], ["apart"], "apart"))
+    model = sketch.model([sketch.tensors[-1], "apart"])
+    feeds = random_feeds(1)
+    _, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, ["apart"])
+    assert all(item.mse == 0 for item in score(wavefront, questions, feeds).distances())
+
+
+def test_nothing_above_the_first_candidate_is_in_a_later_segment(tmp_path: Path) -> None:
+    sketch = Sketch(np.random.default_rng(0))
+    sketch.add("relu", "x", "x")
+    sketch.add("softmax", "t1", "x")
+    sketch.add("linear", "t2", "x")
+    sketch.add("linear", "t3", "x")
+    onnx.save(sketch.model(["t4"]), tmp_path / "m.onnx")
+    prepared = prepare(tmp_path / "m.onnx")
+    segments = cut(prepared.model, select(prepared.model).candidates, ["t4"])
+    kinds = [[node.op_type for node in segment.nodes] for segment in segments]
+    assert kinds == [["Relu", "Softmax"], ["MatMul"], ["MatMul"]]
+
+
+def test_siblings_share_a_segment(tmp_path: Path) -> None:
+    sketch = Sketch(np.random.default_rng(0))
+    for _ in range(3):
+        sketch.add("linear", "x", "x")
+    sketch.add("add", "t1", "t2")
+    sketch.add("add", "t4", "t3")
+    onnx.save(sketch.model(["t5"]), tmp_path / "m.onnx")
+    prepared = prepare(tmp_path / "m.onnx")
+    segments = cut(prepared.model, select(prepared.model).candidates, ["t5"])
+    assert [len(segment.candidates) for segment in segments] == [0, 3]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 64])
+def test_how_many_run_together_does_not_change_the_scores(tmp_path: Path, width: int) -> None:
+    sketch = chain(5)
+    feeds = random_feeds(2)
+    outputs = sketch.tensors[-1:]
+    model = sketch.model(outputs)
+    switch, _, questions = engines(model, tmp_path / "m.onnx", feeds, outputs)
+    prepared = prepare(tmp_path / "m.onnx")
+    nodes = select(prepared.model).candidates
+    ranges = calibrate(prepared, nodes, feeds, Scheme(), RUN).by_name()
+    quantization = fake_quantization(quantization_parameters(prepared.model, nodes, ranges))
+    scored = Scored(tuple(outputs), logits=False)
+    engine = WavefrontEngine(prepared, nodes, quantization, scored, feeds[0], width=width)
+    assert (
+        score(engine, questions, feeds).distances() == score(switch, questions, feeds).distances()
+    )
