@@ -2,14 +2,19 @@
 # make test: set up .venv/ for development and run every test.
 PYTHON ?= python3
 BIN := .venv/bin
+CORE_TEST_PACKAGES := numpy==2.3.5 pytest hypothesis
 
-.PHONY: demo test lint check clean
+.PHONY: demo test test-core lint check clean
 
 demo: .venv/.demo
 	$(BIN)/qgraph demo
 
 test: .venv/.dev
 	$(BIN)/pytest
+
+# The core alone, on the numpy that the inc extra does not go with.
+test-core: .venv-core/.core
+	.venv-core/bin/pytest -m "not slow" --ignore=tests/quantize/inc tests/graph tests/quantize
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -20,7 +25,7 @@ lint: .venv/.dev
 check: lint test
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-core runs
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -33,5 +38,12 @@ $(BIN)/python:
 	touch $@
 
 .venv/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,report,train,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,report,train,inc,dev]'
 	touch $@ .venv/.demo
+
+.venv-core/.core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-core
+	grep -v '^numpy==' constraints.txt > .venv-core/constraints.txt
+	.venv-core/bin/python -m pip install --quiet -c .venv-core/constraints.txt \
+	  -e . $(CORE_TEST_PACKAGES)
+	touch $@

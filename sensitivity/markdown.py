@@ -8,6 +8,7 @@ from sensitivity.report import NodeScore, Score, Sensitivity
 def to_markdown(report: Sensitivity) -> str:
     """Return the ranking, most sensitive first, then what was kept float."""
     run = report.run
+    inc = " INC solo | INC left out |" * (report.inc is not None)
     lines = [
         f"# Sensitivity of {cell(report.model.path)}",
         "",
@@ -16,19 +17,41 @@ def to_markdown(report: Sensitivity) -> str:
         "",
         *(["**The data was made up: the ranking is only a rough guide.**", ""] * run.synthetic),
         f"All candidates quantized: {_figures(report.baseline.all_quantized)}.",
+        *_about_inc(report),
         "",
-        "| rank | node | solo MSE | SQNR dB | gain if left out | MACs | params | group |",
-        "|---:|---|---:|---:|---:|---:|---:|---|",
-        *(_row(node) for node in sorted(report.nodes, key=lambda node: node.rank)),
+        f"| rank | node | solo MSE | SQNR dB | gain if left out | MACs | params | group |{inc}",
+        f"|---:|---|---:|---:|---:|---:|---:|---|{'---:|---:|' * bool(inc)}",
+        *(_row(node, report) for node in sorted(report.nodes, key=lambda node: node.rank)),
         "",
         "| kept float | reason |",
         "|---|---|",
         *(f"| {code(keep.name)} | {cell(keep.reason)} |" for keep in report.keep),
+        *_unscored(report),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _row(node: NodeScore) -> str:
+def _about_inc(report: Sensitivity) -> list[str]:
+    if report.inc is None:
+        return []
+    inc, total = report.inc, report.baseline.all_quantized.inc
+    own = f" INC's own score with all quantized: {total.mse:.3e}." if total else ""
+    return [
+        "",
+        f"Intel Neural Compressor {inc.version}, weights {inc.weights}, activations"
+        f" {inc.activations}, {inc.confidence_batches} batches scored. INC's own scores are its"
+        f" unweighted mean over all outputs.{own}",
+    ]
+
+
+def _unscored(report: Sensitivity) -> list[str]:
+    if not report.unscored:
+        return []
+    rows = [f"| {code(node.name)} | {cell(node.reason)} |" for node in report.unscored]
+    return ["", "| no score | reason |", "|---|---|", *rows]
+
+
+def _row(node: NodeScore, report: Sensitivity) -> str:
     solo, without = node.solo, node.leave_one_out
     cells = [
         str(node.rank),
@@ -40,6 +63,8 @@ def _row(node: NodeScore) -> str:
         f"{node.params:,}",
         code(node.group) if node.group else "",
     ]
+    if report.inc is not None:
+        cells += [f"{s.inc.mse:.3e}" if s and s.inc else "" for s in (solo, without)]
     return f"| {' | '.join(cells)} |"
 
 

@@ -44,7 +44,11 @@ def cut(
     names = {node.name for node in candidates}
     nodes = _needed(model.graph.node, outputs)
     shared, shapes, dependent = _split(nodes, names, constants)
-    runs = [shared, *(_with_shapes(run, shapes) for run in _runs(dependent, candidates))]
+    runs = _runs(dependent, candidates)
+    # What has the shape of an influenced tensor but none of its values may itself be an output.
+    ends = [set[str]() for _ in runs[1:]] + [set(outputs)]
+    runs = [_with_shapes(run, shapes, end) for run, end in zip(runs, ends, strict=False)]
+    runs = [shared, *runs]
     segments: list[Segment] = []
     wanted = set(outputs)
     for nodes in reversed(runs):
@@ -120,13 +124,13 @@ def _split(
 
 
 def _with_shapes(
-    run: Sequence[onnx.NodeProto], shapes: Sequence[onnx.NodeProto]
+    run: Sequence[onnx.NodeProto], shapes: Sequence[onnx.NodeProto], outputs: set[str]
 ) -> list[onnx.NodeProto]:
-    """Return a run with the nodes that work out the shapes it needs put in, in graph order.
+    """Return a run with the nodes put in that work out the shapes it needs, and `outputs`.
 
     A shape of a tensor that arises inside the run is worked out right after it.
     """
-    wanted = {name for node in run for name in reads(node)}
+    wanted = {name for node in run for name in reads(node)} | outputs
     needed: list[onnx.NodeProto] = []
     for node in reversed(shapes):
         if wanted & set(node.output):

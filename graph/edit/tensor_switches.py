@@ -50,7 +50,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorQuantization:
-    """`weights`, `biases`: node → operand; `activations`: each tensor that a node reads or makes."""
+    """`weights`, `biases`: node → operand; `activations`: every tensor a node reads or makes."""
 
     weights: Mapping[str, Steps]
     biases: Mapping[str, Steps]

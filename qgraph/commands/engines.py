@@ -40,7 +40,8 @@ def measure(
     Raises:
         UsageError: an option that the engine does not have.
     """
-    common: dict[str, Any] = {"scheme": scheme, "journal": journal, "fresh": not resume, "progress": progress}
+    common: dict[str, Any] = {"scheme": scheme, "journal": journal, "fresh": not resume}
+    common["progress"] = progress
     if engine != Engine.INC:
         for name in _INC_ONLY:
             if chosen.pop(name) is not None:

@@ -74,6 +74,7 @@ def _process(workspace: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         **os.environ,
         "QGRAPH_INC_PARENT": str(os.getpid()),
         "PYTHONHASHSEED": "0",
+        "TMPDIR": str(workspace),
     }
     environment.pop("QGRAPH_CHILD", None)
     command = [sys.executable, "-P", "-m", "quantize.inc.worker", str(workspace), str(theirs)]

@@ -171,12 +171,11 @@ def test_sensitivity_on_text_loads_no_torch(run: Path, tmp_path: Path) -> None:
 
 
 def test_cuda_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    graph = onnx.parser.parse_graph("g (float[1] x) => (float[1] y) { y = Identity(x) }")
+    opsets = [onnx.helper.make_opsetid("", 21)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
     session = ort.InferenceSession(
-        onnx.helper.make_model(
-            onnx.parser.parse_graph("g (float[1] x) => (float[1] y) { y = Identity(x) }"),
-            ir_version=10,
-        ).SerializeToString(),
-        providers=["CUDAExecutionProvider", "CPUExecutionProvider"],
+        model.SerializeToString(), providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     if "CUDAExecutionProvider" in session.get_providers():
         pytest.skip("this machine has CUDA")

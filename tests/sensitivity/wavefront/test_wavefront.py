@@ -239,6 +239,20 @@ def test_siblings_share_a_segment(tmp_path: Path) -> None:
     assert [len(segment.candidates) for segment in segments] == [0, 3]
 
 
+def test_an_output_may_have_an_influenced_shape_but_no_influenced_value(tmp_path: Path) -> None:
+    sketch = Sketch(np.random.default_rng(0))
+    sketch.add("linear", "x", "x")
+    sketch.add("reshape", "x", "t1")
+    sketch.add("reshape", "t2", "t2")
+    feeds = random_feeds(1)
+    engine_pair = engines(sketch.model(["t3", "t1"]), tmp_path / "m.onnx", feeds, ["t3", "t1"])
+    switch, wavefront, questions = engine_pair
+    assert (
+        score(wavefront, questions, feeds).distances()
+        == score(switch, questions, feeds).distances()
+    )
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 64])
 def test_how_many_run_together_does_not_change_the_scores(tmp_path: Path, width: int) -> None:
     sketch = chain(5)

@@ -1,0 +1,241 @@
+"""The engine `inc`, and the scheme inc-cpu of our own engine held against it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graph.edit.prepare import prepare
+from graph.errors import EnvironmentFault, InputError, InterruptedRun, LimitError, UsageError
+from quantize.ranges import RangesRun, calibrate
+from quantize.scheme import Scheme, SchemeName
+from quantize.selection import select
+from sensitivity.engine import Scored
+from sensitivity.inc import IncTask, fingerprint, measure_with_inc
+from sensitivity.journal import Journal, open_journal
+from sensitivity.markdown import to_markdown
+from sensitivity.measure import Context, Task, measure
+from sensitivity.report import Direction, Engine, Sensitivity
+
+Build = Callable[[str, Mapping[str, Sequence[int]]], Path]
+CONTEXT = Context("0", {}, "made here", synthetic=False, seed=0)
+ODD = """
+odd (float[batch, 8] x, float[batch, 3, 8] k) => (float[batch, 9] y, float[batch, 3] z)
+<int64[1] one = {1}>
+{
+  [first_quant] h = MatMul(x, w1)
+  t = Tanh(h)
+  t3 = Unsqueeze(t, one)
+  kt = Transpose<perm = [0, 2, 1]>(k)
+  [product] p = MatMul(t3, kt)
+  z = Squeeze(p, one)
+  [up] u = ConvTranspose<kernel_shape = [2]>(t3, wt)
+  y = Squeeze(u, one)
+}
+"""
+
+
+def task_of(
+    path: Path, samples: int = 3, include: Sequence[str] = (), **options: object
+) -> IncTask:
+    prepared = prepare(path)
+    generator = np.random.default_rng(0)
+    shapes = {
+        spec.name: [d if isinstance(d, int) else 2 for d in spec.shape] for spec in prepared.inputs
+    }
+    feeds = [
+        {
+            name: generator.standard_normal(shape).astype(np.float32)
+            for name, shape in shapes.items()
+        }
+        for _ in range(samples)
+    ]
+    return IncTask(
+        prepared=prepared,
+        selection=select(prepared.model, include=include),
+        feeds=feeds,
+        scored=Scored(prepared.outputs[:1], logits=False),
+        scheme=Scheme(name=SchemeName.INC_CPU),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def ask(task: IncTask, path: Path, **options: object) -> Sensitivity:
+    with open_journal(path, fingerprint(task, CONTEXT)) as journal:
+        return measure_with_inc(task, CONTEXT, journal, **options)  # type: ignore[arg-type]
+
+
+def ours(task: IncTask) -> Sensitivity:
+    candidates = task.selection.candidates
+    run = RangesRun(qgraph="0", provider="cpu", samples=3, data="x", synthetic=False)
+    ranges = calibrate(task.prepared, candidates, task.feeds, task.scheme, run)
+    same = Task(
+        prepared=task.prepared,
+        selection=task.selection,
+        groups=(),
+        feeds=task.feeds,
+        scored=task.scored,
+        scheme=task.scheme,
+        ranges=ranges,
+        engine=Engine.SWITCH,
+    )
+    return measure(same, CONTEXT)
+
+
+def content(report: Sensitivity) -> dict[str, object]:
+    return report.model_dump(mode="json", exclude={"run"})
+
+
+@pytest.fixture
+def siblings_task(siblings: Path) -> IncTask:
+    return task_of(siblings)
+
+
+def test_every_candidate_is_scored_in_both_directions_twice_the_same(
+    siblings_task: IncTask, tmp_path: Path
+) -> None:
+    first = ask(siblings_task, tmp_path / "1")
+    second = ask(siblings_task, tmp_path / "2")
+    assert content(first) == content(second)
+    assert [n.name for n in first.nodes] == [n.name for n in siblings_task.selection.candidates]
+    for node in first.nodes:
+        assert node.solo and node.solo.inc and node.solo.mse > 0
+        assert node.leave_one_out and node.leave_one_out.inc
+        total = first.baseline.all_quantized
+        assert node.leave_one_out.gain == total.mse - node.leave_one_out.mse
+        # one output: INC's mean over outputs is ours, but for the order of summation
+        assert node.solo.inc.mse == pytest.approx(node.solo.mse, rel=1e-5)
+    assert sorted(node.rank for node in first.nodes) == list(range(1, len(first.nodes) + 1))
+    assert first.run.complete
+    assert first.run.engine is Engine.INC
+    assert first.inc and first.inc.version and "uint8 asym" in first.inc.activations
+    text = to_markdown(first)
+    assert "INC solo" in text
+    assert f"Intel Neural Compressor {first.inc.version}" in text
+
+
+def test_incs_tensorrt_scheme_is_int8_symmetric_and_scores_otherwise(
+    siblings_task: IncTask, tmp_path: Path
+) -> None:
+    report = ask(replace(siblings_task, scheme=Scheme()), tmp_path / "1")
+    assert report.inc and "int8 sym" in report.inc.activations
+    assert report.scheme.name is SchemeName.INT8
+    assert all(node.solo and node.solo.mse > 0 for node in report.nodes)
+
+
+@pytest.mark.parametrize("kind", ["siblings", "cnn"])
+def test_our_engine_in_incs_scheme_gives_incs_scores(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    task = task_of(request.getfixturevalue(kind))
+    theirs, mine = ask(task, tmp_path / "1"), ours(task)
+    for a, b in zip(theirs.nodes, mine.nodes, strict=True):
+        assert a.solo and b.solo and a.leave_one_out and b.leave_one_out
+        # the same kernels on the same integers; float parts may differ in the last place, which
+        # moves a value across a rounding boundary now and then
+        assert b.solo.mse == pytest.approx(a.solo.mse, rel=1e-2)
+        assert b.leave_one_out.mse == pytest.approx(a.leave_one_out.mse, rel=1e-2)
+
+
+def test_what_inc_leaves_float_is_listed_with_the_reason_and_not_scored_as_0(
+    build: Build, tmp_path: Path
+) -> None:
+    path = build(ODD, {"w1": (8, 8), "wt": (1, 1, 2)})
+    report = ask(task_of(path, include=["."]), tmp_path / "1")
+    assert [node.name for node in report.nodes] == ["first_quant"]
+    reasons = {node.name: node.reason for node in report.unscored}
+    assert "does not quantize a ConvTranspose" in reasons["up"]
+    assert "float" in reasons["product"]
+    assert "| `product` |" in to_markdown(report)
+
+
+def test_max_nodes_scores_the_first_and_lists_the_others(
+    siblings_task: IncTask, tmp_path: Path
+) -> None:
+    report = ask(replace(siblings_task, max_nodes=1), tmp_path / "1")
+    names = [node.name for node in siblings_task.selection.candidates]
+    assert [node.name for node in report.nodes] == names[:1]
+    assert [node.name for node in report.unscored] == names[1:]
+    assert not report.run.complete
+
+
+def test_fewer_confidence_batches_score_fewer_samples_and_calibrate_on_all(
+    siblings_task: IncTask, tmp_path: Path
+) -> None:
+    solo = replace(siblings_task, direction=Direction.SOLO)
+    report = ask(replace(solo, batches=1), tmp_path / "1")
+    assert report.inc
+    assert (report.inc.confidence_batches, report.inc.calibration_samples) == (1, 3)
+    assert report.nodes[0].leave_one_out is None
+    alone = ask(replace(solo, feeds=solo.feeds[:1]), tmp_path / "2")
+    assert report.nodes[0].solo != alone.nodes[0].solo
+
+
+def test_an_interrupted_run_hands_over_what_it_has_and_the_next_repeats_nothing(
+    siblings_task: IncTask, tmp_path: Path
+) -> None:
+    kept: list[Sensitivity] = []
+
+    def interrupt(_: str, done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRun):
+        ask(siblings_task, tmp_path / "1", progress=interrupt, keep=kept.append)
+    assert [report.run.complete for report in kept] == [False]
+    assert {node.reason for node in kept[0].unscored} == {"the run was cut short before it"}
+    seen: list[int] = []
+    resumed = ask(siblings_task, tmp_path / "1", progress=lambda _, done, __: seen.append(done))
+    assert seen == list(range(4, seen[-1] + 1))
+    assert content(resumed) == content(ask(siblings_task, tmp_path / "2"))
+    again: list[int] = []
+    ask(siblings_task, tmp_path / "1", progress=lambda _, done, __: again.append(done))
+    assert again == [seen[-1]]
+
+
+def test_a_time_budget_ends_the_run_after_the_node_under_way(
+    siblings_task: IncTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("sensitivity.inc.time.monotonic", lambda: float(next(clock)))
+    # one reading an answer: the settings, all quantized, the first node
+    report = ask(replace(siblings_task, deadline=2.0), tmp_path / "1")
+    assert not report.run.complete
+    assert len(report.unscored) == 4
+    clock = itertools.count()
+    with pytest.raises(LimitError, match="before the first score"):
+        ask(replace(siblings_task, deadline=0.0), tmp_path / "2")
+
+
+def test_the_journal_of_other_data_is_refused(siblings_task: IncTask, tmp_path: Path) -> None:
+    open_journal(tmp_path / "1", fingerprint(siblings_task, CONTEXT)).close()
+    other = replace(siblings_task, feeds=siblings_task.feeds[:2])
+    with pytest.raises(UsageError, match="data"):
+        ask(other, tmp_path / "1")
+
+
+def test_directions_and_max_nodes_share_a_journal(siblings_task: IncTask) -> None:
+    same = fingerprint(siblings_task, CONTEXT)
+    assert fingerprint(replace(siblings_task, max_nodes=1), CONTEXT) == same
+    assert fingerprint(replace(siblings_task, direction=Direction.SOLO), CONTEXT) == same
+
+
+def test_a_model_with_nothing_to_quantize_is_bad_input(build: Build, tmp_path: Path) -> None:
+    path = build("none (float[n, 2] x) => (float[n, 2] y) { y = Relu(x) }", {})
+    with pytest.raises(InputError, match="no node"):
+        ask(task_of(path), tmp_path / "1")
+
+
+def test_without_inc_nothing_is_begun(
+    siblings_task: IncTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal: Journal = open_journal(tmp_path / "1", {})
+    monkeypatch.setattr("quantize.inc.version.version", lambda _: "3.8")
+    with pytest.raises(EnvironmentFault, match="3.8"):
+        measure_with_inc(siblings_task, CONTEXT, journal)
+    journal.close()

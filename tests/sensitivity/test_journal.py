@@ -1,0 +1,171 @@
+"""The journal keeps what is finished, for the run it belongs to and for no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graph.errors import EnvironmentFault, UsageError
+from sensitivity.journal import open_journal
+
+RUN = {"model": "abc", "samples": 4, "scheme": {"name": "int8"}}
+WRITER = """
+import sys
+from pathlib import Path
+from sensitivity.journal import open_journal
+journal = open_journal(Path(sys.argv[1]), {"model": "abc"})
+for number in range(1000000):
+    journal.record(f"unit {number}", {"mse": number / 3})
+    print(number, flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "report.json.journal"
+
+
+def test_entries_come_back_in_the_order_they_were_recorded(path: Path) -> None:
+    with open_journal(path, RUN) as journal:
+        journal.record("b", {"mse": 0.1})
+        journal.record("a", [1, None, "x"])
+    with open_journal(path, RUN) as journal:
+        assert list(journal.entries.items()) == [("b", {"mse": 0.1}), ("a", [1, None, "x"])]
+
+
+def test_numbers_come_back_bit_for_bit(path: Path) -> None:
+    values = [1e-300, 0.1 + 0.2, -0.0, 3.0000000000000004]
+    with open_journal(path, RUN) as journal:
+        journal.record("k", values)
+    with open_journal(path, RUN) as journal:
+        assert [value.hex() for value in journal.entries["k"]] == [v.hex() for v in values]
+
+
+def test_a_unit_recorded_again_replaces_its_entry(path: Path) -> None:
+    with open_journal(path, RUN) as journal:
+        journal.record("k", 1)
+        journal.record("k", 2)
+    with open_journal(path, RUN) as journal:
+        assert journal.entries == {"k": 2}
+
+
+def test_nan_is_not_recorded(path: Path) -> None:
+    with open_journal(path, RUN) as journal, pytest.raises(ValueError, match="JSON"):
+        journal.record("k", float("nan"))
+
+
+def test_a_journal_of_another_run_is_refused_with_the_fields_that_differ(path: Path) -> None:
+    open_journal(path, RUN).close()
+    with pytest.raises(UsageError) as caught:
+        open_journal(path, {**RUN, "model": "xyz", "seed": 1})
+    assert 'model (journal: "abc", now: "xyz")' in str(caught.value)
+    assert "seed (journal: null, now: 1)" in str(caught.value)
+    assert "samples" not in caught.value.message
+    assert "--fresh" in caught.value.hint
+
+
+def test_a_refused_journal_is_left_as_it_was(path: Path) -> None:
+    with open_journal(path, RUN) as journal:
+        journal.record("k", 1)
+    with pytest.raises(UsageError):
+        open_journal(path, {})
+    with open_journal(path, RUN) as journal:
+        assert journal.entries == {"k": 1}
+
+
+def test_fresh_forgets_an_older_journal_whatever_it_is(path: Path) -> None:
+    with open_journal(path, RUN) as journal:
+        journal.record("k", 1)
+    with open_journal(path, {"other": 1}, fresh=True) as journal:
+        assert journal.entries == {}
+    path.write_bytes(b"no journal at all")
+    open_journal(path, RUN, fresh=True).close()
+
+
+def test_two_runs_cannot_use_one_journal(path: Path) -> None:
+    with open_journal(path, RUN), pytest.raises(EnvironmentFault, match="locked"):
+        open_journal(path, RUN)
+    open_journal(path, RUN).close()
+
+
+def test_fresh_does_not_take_a_journal_from_the_run_that_works_on_it(path: Path) -> None:
+    with open_journal(path, RUN) as journal:
+        journal.record("k", 1)
+        with pytest.raises(EnvironmentFault):
+            open_journal(path, RUN, fresh=True)
+    with open_journal(path, RUN) as journal:
+        assert journal.entries == {"k": 1}
+
+
+@pytest.mark.parametrize("content", [b"hello", b"SQLite format 3\0" + b"\xff" * 200])
+def test_a_damaged_journal_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="damaged"):
+        open_journal(path, RUN)
+
+
+def test_a_truncated_journal_is_refused(path: Path) -> None:
+    with open_journal(path, RUN) as journal:
+        for number in range(200):
+            journal.record(str(number), "x" * 100)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UsageError):
+        open_journal(path, RUN)
+
+
+def test_a_database_of_something_else_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    with pytest.raises(UsageError, match="no journal"):
+        open_journal(path, RUN)
+
+
+def test_an_entry_that_is_no_json_is_damage(path: Path) -> None:
+    open_journal(path, RUN).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO entries (key, payload) VALUES ('k', '{')")
+    connection.close()
+    with pytest.raises(UsageError, match="damaged"):
+        open_journal(path, RUN)
+
+
+def test_a_link_and_a_folder_are_refused(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    open_journal(target, RUN).close()
+    path.symlink_to(target)
+    with pytest.raises(UsageError, match="link"):
+        open_journal(path, RUN)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError):
+        open_journal(tmp_path / "folder", RUN)
+
+
+def test_a_discarded_journal_leaves_nothing(path: Path) -> None:
+    journal = open_journal(path, RUN)
+    journal.record("k", 1)
+    journal.discard()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_everything_that_was_recorded_before_a_kill_is_there(path: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    seen = [int(writer.stdout.readline()) for _ in range(20)]
+    writer.send_signal(signal.SIGKILL)
+    seen += [int(line) for line in writer.stdout.read().split()]
+    writer.wait()
+    writer.stdout.close()
+    with open_journal(path, {"model": "abc"}) as journal:
+        numbers = [int(key.removeprefix("unit ")) for key in journal.entries]
+    assert numbers == list(range(len(numbers)))
+    # the kill may fall between a commit and the line that tells of it
+    assert len(seen) <= len(numbers) <= len(seen) + 1
