@@ -138,8 +138,8 @@ def main(model: Path, output: Path | None, samples: int, tokens: int, rounds: in
     text = [
         *rows,
         "",
-        f"{len(nodes)} nodes, {samples} × {tokens} tokens, solo direction, median of {rounds} rounds;"
-        f" one forward {statistics.median(forward):.4f} s; E* = {ideal:.1f} forwards.",
+        f"{len(nodes)} nodes, {samples} × {tokens} tokens, solo direction, median of {rounds}"
+        f" rounds; one forward {statistics.median(forward):.4f} s; E* = {ideal:.1f} forwards.",
         f"Stacked wavefront against switch: {statistics.median(ratios):.2f} of its scoring time"
         f" ({min(ratios):.2f} to {max(ratios):.2f}).",
         f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines.",

@@ -40,8 +40,9 @@ from sensitivity.cut import DEFAULT_CUTS, By, cut_profiles
 from sensitivity.engine import Scored
 from sensitivity.groups import Grouping, fused_groups
 from sensitivity.journal import open_journal
-from sensitivity.measure import Context, Task, fingerprint, measure
+from sensitivity.measure import measure
 from sensitivity.report import Direction, Engine, Metric, Sensitivity
+from sensitivity.task import Context, Task, fingerprint
 
 AnyPath = str | Path
 

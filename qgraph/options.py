@@ -86,7 +86,7 @@ node_filters = apply(
 )
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """Seconds, written as `90s`, `20m`, `2h` or a plain number of seconds."""
 
     name = "duration"

@@ -26,8 +26,8 @@ from quantize.selection import select
 from sensitivity.engine import Scored
 from sensitivity.inc import IncTask, Keep, fingerprint, measure_with_inc
 from sensitivity.journal import open_journal
-from sensitivity.measure import Context
 from sensitivity.report import Direction, Metric, Sensitivity
+from sensitivity.task import Context
 
 INC_SCHEME = Scheme(name=SchemeName.INC_CPU)
 """INC's CPU scheme, its default; `int8` stands for its TensorRT scheme."""

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
-from graph.edit.switches import FakeQuantization
 from graph.errors import InputError
 from graph.runtime.probe import Range
 from graph.tensors import Array

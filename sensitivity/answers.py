@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graph.edit.nodes import QuantizableNode
@@ -10,7 +10,7 @@ from graph.runtime.distance import Distances
 from sensitivity.engine import Question
 from sensitivity.groups import Group
 from sensitivity.ranking import badness, ranks
-from sensitivity.report import Direction, Metric, Score, Stability
+from sensitivity.report import Direction, Metric, Score, Screen, Stability
 from sensitivity.scoring import Scores
 
 Key = tuple[str, str]
@@ -55,16 +55,29 @@ class _View:
 
 
 class Answers:
-    """The answers to `ask`'s questions, `keys` in the order they were asked."""
+    """The answers to `ask`'s questions, `keys` in the order they were asked.
 
-    def __init__(self, keys: Sequence[Key], scores: Scores) -> None:
+    `screened`: node → noise-to-signal ratio of its own output, where no sample was scored.
+    """
+
+    def __init__(
+        self, keys: Sequence[Key], scores: Scores, screened: Mapping[str, float] | None = None
+    ) -> None:
         self.scores = scores
         self._keys = list(keys)
-        self._overall = _View(dict(zip(keys, scores.distances(), strict=True)))
+        # without samples there is nothing to zip with
+        self._overall = _View(dict(zip(keys, scores.distances(), strict=bool(scores.samples))))
+        self._screened = screened or {}
 
-    def all_quantized(self) -> Score:
-        """Return the score with every candidate quantized."""
-        return Score.of(self._overall.found[_ALL])
+    def all_quantized(self) -> Score | None:
+        """Return the score with every candidate quantized, if a sample was scored."""
+        found = self._overall.found.get(_ALL)
+        return None if found is None else Score.of(found)
+
+    def screen(self, name: str) -> Screen | None:
+        """Return what quantizing a node does to its own output, if that was asked."""
+        found = self._screened.get(name)
+        return None if found is None else Screen(noise_to_signal=found)
 
     def solo(self, name: str) -> Score | None:
         """Return the score of a unit quantized alone, if it was asked for."""
@@ -76,6 +89,8 @@ class Answers:
 
     def ranks(self, names: Sequence[str], metric: Metric) -> list[int]:
         """Return the rank of each node, 1 for the most sensitive."""
+        if self._screened:
+            return ranks([self._screened[name] for name in names])
         return self._overall.ranks(names, metric)
 
     def stability(self, names: Sequence[str], metric: Metric) -> list[Stability]:

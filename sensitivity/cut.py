@@ -97,15 +97,15 @@ def _units(report: Sensitivity, by: By) -> list[Unit]:
     nodes = {node.name: node for node in report.nodes}
     grouped = {member for group in report.groups for member in group.members}
     units = [
-        Unit((node.name,), _error(node.solo, node.leave_one_out), _weight([node], by))
+        Unit((node.name,), _error([node], node.solo, node.leave_one_out), _weight([node], by))
         for node in report.nodes
         if node.name not in grouped
     ]
     units += [
         Unit(
             group.members,
-            _error(group.solo, group.leave_one_out),
-            _weight([nodes[name] for name in group.members], by),
+            _error(_named(group.members, nodes), group.solo, group.leave_one_out),
+            _weight(_named(group.members, nodes), by),
         )
         for group in report.groups
     ]
@@ -113,11 +113,19 @@ def _units(report: Sensitivity, by: By) -> list[Unit]:
     return sorted(units, key=lambda u: (u.error / max(u.weight, 1e-300), order[u.members[0]]))
 
 
-def _error(solo: Score | None, leave_one_out: Score | None) -> float:
-    """Return the error a unit adds: alone where measured, else what leaving it out removes."""
+def _named(names: Sequence[str], nodes: Mapping[str, NodeScore]) -> list[NodeScore]:
+    return [nodes[name] for name in names]
+
+
+def _error(nodes: Sequence[NodeScore], solo: Score | None, leave_one_out: Score | None) -> float:
+    """Return the error a unit adds: alone where measured, else what leaving it out removes, else
+    what the screen says of its members.
+    """
     if solo is not None:
         return solo.mse
-    return leave_one_out.gain or 0.0 if leave_one_out is not None else 0.0
+    if leave_one_out is not None:
+        return leave_one_out.gain or 0.0
+    return sum(node.screen.noise_to_signal for node in nodes if node.screen is not None)
 
 
 def _weight(nodes: Sequence[NodeScore], by: By) -> float:
@@ -161,8 +169,15 @@ def _profile(report: Sensitivity, name: str, title: str, units: Sequence[Unit]) 
         quantize=tuple(node.name for node in report.nodes if node.name in chosen),
         keep=tuple(kept),
         fraction=_fraction(report, chosen),
-        predicted=Predicted(mse=sum(unit.error for unit in units)),
+        predicted=_predicted(report, units),
     )
+
+
+def _predicted(report: Sensitivity, units: Sequence[Unit]) -> Predicted | None:
+    """Return the sum of single errors, where single errors were measured."""
+    if any(node.solo is None for node in report.nodes):
+        return None
+    return Predicted(mse=sum(unit.error for unit in units))
 
 
 def _reason(report: Sensitivity, node: NodeScore) -> str:

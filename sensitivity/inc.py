@@ -39,9 +39,9 @@ from sensitivity.cost import ideal_forwards, measure_macs
 from sensitivity.engine import Scored
 from sensitivity.inc_report import SETTINGS, Asked, Seconds, build_report
 from sensitivity.journal import Journal
-from sensitivity.measure import Context
 from sensitivity.ranking import require_measurable
 from sensitivity.report import Direction, Metric, Sensitivity
+from sensitivity.task import Context
 
 Keep = Callable[[Sensitivity], None]
 """Takes what was measured when a run is cut short."""
@@ -209,7 +209,7 @@ class _Work:
         )
 
     def _write_down(self, answer: Answer) -> None:
-        if answer.settings is not None:
+        if answer.settings is not None and SETTINGS not in self._journal.entries:
             missing = tuple(self._own.get(name, name) for name in answer.settings.not_offered)
             settings = answer.settings.model_copy(update={"not_offered": missing})
             self._journal.record(SETTINGS, settings.model_dump(mode="json"))

@@ -16,7 +16,6 @@ from quantize.ranges import ModelRef
 from quantize.scheme import Scheme
 from quantize.selection import Selection
 from sensitivity.engine import Scored
-from sensitivity.measure import Context
 from sensitivity.ranking import badness, ranks
 from sensitivity.report import (
     Baseline,
@@ -31,6 +30,7 @@ from sensitivity.report import (
     Score,
     Sensitivity,
 )
+from sensitivity.task import Context
 
 SETTINGS = "settings"
 """Key under which the journal holds what INC was told."""

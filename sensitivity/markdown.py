@@ -16,7 +16,7 @@ def to_markdown(report: Sensitivity) -> str:
         f"provider {run.provider}, {run.samples} samples of {cell(run.data)}.",
         "",
         *(["**The data was made up: the ranking is only a rough guide.**", ""] * run.synthetic),
-        f"All candidates quantized: {_figures(report.baseline.all_quantized)}.",
+        _baseline(report),
         *_about_inc(report),
         "",
         f"| rank | node | solo MSE | SQNR dB | gain if left out | MACs | params | group |{inc}",
@@ -34,7 +34,7 @@ def to_markdown(report: Sensitivity) -> str:
 def _about_inc(report: Sensitivity) -> list[str]:
     if report.inc is None:
         return []
-    inc, total = report.inc, report.baseline.all_quantized.inc
+    inc, total = report.inc, report.baseline.all_quantized.inc if report.baseline else None
     own = f" INC's own score with all quantized: {total.mse:.3e}." if total else ""
     return [
         "",
@@ -49,6 +49,12 @@ def _unscored(report: Sensitivity) -> list[str]:
         return []
     rows = [f"| {code(node.name)} | {cell(node.reason)} |" for node in report.unscored]
     return ["", "| no score | reason |", "|---|---|", *rows]
+
+
+def _baseline(report: Sensitivity) -> str:
+    if report.baseline is None:
+        return "**No sample was scored in time: nodes are ranked by what quantizing does to them.**"
+    return f"All candidates quantized: {_figures(report.baseline.all_quantized)}."
 
 
 def _row(node: NodeScore, report: Sensitivity) -> str:

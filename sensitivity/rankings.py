@@ -145,6 +145,8 @@ def _of_report(source: Source, report: Sensitivity) -> Ranking:
 
 
 def _total(report: Sensitivity, which: Which) -> float | None:
+    if report.baseline is None:
+        return None
     everything = report.baseline.all_quantized
     if which in (Which.INC_SOLO, Which.INC_GAIN):
         return everything.inc.mse if everything.inc else None

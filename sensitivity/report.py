@@ -16,6 +16,7 @@ class Engine(StrEnum):
 
     SWITCH = "switch"
     WAVEFRONT = "wavefront"
+    SCREEN = "screen"
     INC = "inc"
 
 
@@ -100,6 +101,14 @@ class Stability(Part):
     rank_max: int
 
 
+class Screen(Part):
+    """What quantizing a node does to its own output, as noise-to-signal power ratio: a stand-in
+    where time ran out before the model's outputs were looked at.
+    """
+
+    noise_to_signal: float
+
+
 class NodeScore(Part):
     """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive."""
 
@@ -113,6 +122,7 @@ class NodeScore(Part):
     solo: Score | None = None
     leave_one_out: Score | None = None
     stability: Stability | None = None
+    screen: Screen | None = None
 
 
 class GroupScore(Part):
@@ -169,7 +179,8 @@ class Run(Part):
 
 
 class Sensitivity(Document):
-    """`nodes` stand in graph order; `outputs` are those the distances are taken at. `unscored`:
+    """`nodes` stand in graph order; `outputs` are those the distances are taken at; `baseline` is
+    absent where no sample was scored. `unscored`:
     candidates without a score, each with its reason.
     """
 
@@ -180,7 +191,7 @@ class Sensitivity(Document):
     run: Run
     metric: Metric
     outputs: tuple[str, ...]
-    baseline: Baseline
+    baseline: Baseline | None = None
     nodes: tuple[NodeScore, ...]
     groups: tuple[GroupScore, ...] = ()
     keep: tuple[KeptNode, ...]

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
-from graph.edit.switches import FakeQuantization, insert_switches
+from graph.edit.switches import insert_switches
 from graph.runtime.distance import Sums
 from graph.runtime.session import Provider, open_session
 from graph.tensors import Array, Feed

@@ -11,26 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from onnx import helper
 
-from graph.edit.names import fresh_name
+from graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from graph.edit.nodes import QuantizableNode
-from graph.io.models import tensor_from
-from graph.tensors import Array
 
 PREFIX = "qgraph.switch."
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FakeQuantization:
-    """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor.
-    `scales`: activation name → scale, 0-D, in the dtype of the tensor.
-    """
-
-    weights: Mapping[tuple[str, int | None], Array]
-    scales: Mapping[str, Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,87 +34,38 @@ def insert_switches(
     """Return a copy of `model` in which each of `nodes` has a switch."""
     switched = onnx.ModelProto()
     switched.CopyFrom(model)
-    taken = _tensor_names(switched)
-    builder = _Builder(switched.graph, taken, quantization)
+    quantizer = FakeQuantizer(switched.graph, quantization)
     chosen = {node.name: node for node in nodes}
     inputs: dict[str, str] = {}
     for index, proto in enumerate(switched.graph.node):
         if proto.name in chosen:
-            switch = fresh_name(f"{PREFIX}{len(inputs)}", taken)
+            switch = quantizer.fresh(f"{PREFIX}{len(inputs)}")
             inputs[proto.name] = switch
-            proto.CopyFrom(builder.switched(proto, chosen[proto.name], switch, index))
+            proto.CopyFrom(_switched(proto, chosen[proto.name], quantizer, switch, index))
     switched.graph.input.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in inputs.values()
     )
     return SwitchGraph(switched, inputs)
 
 
-def _tensor_names(model: onnx.ModelProto) -> set[str]:
-    graph = model.graph
-    return {name for node in graph.node for name in (*node.input, *node.output)} | {
-        item.name for item in (*graph.input, *graph.initializer)
-    }
-
-
-class _Builder:
-    """Makes the `If` nodes and the initializers they share."""
-
-    def __init__(
-        self, graph: onnx.GraphProto, taken: set[str], quantization: FakeQuantization
-    ) -> None:
-        self._graph = graph
-        self._taken = taken
-        self._quantization = quantization
-        self._made: dict[str, str] = {}
-
-    def switched(
-        self, proto: onnx.NodeProto, node: QuantizableNode, switch: str, index: int
-    ) -> onnx.NodeProto:
-        """Return the `If` that stands for `proto`."""
-        before, rename = self._quantized(proto, node)
-        scale = self._quantization.scales[node.activations[0][1]]
-        dtype = int(helper.np_dtype_to_tensor_dtype(scale.dtype))
-        return helper.make_node(
-            "If",
-            [switch],
-            list(proto.output),
-            name=proto.name,
-            then_branch=_branch(proto, before, rename, f"then.{index}", dtype),
-            else_branch=_branch(proto, [], {}, f"else.{index}", dtype),
-        )
-
-    def _quantized(
-        self, proto: onnx.NodeProto, node: QuantizableNode
-    ) -> tuple[list[onnx.NodeProto], dict[int, str]]:
-        """Return the Q and DQ of every activation, and input position → what replaces it."""
-        rename: dict[int, str] = {}
-        if node.weight is not None:
-            key = (node.weight.tensor, node.weight.axis)
-            label = f"{node.weight.tensor}/axis.{node.weight.axis}"
-            rename[node.weight.index] = self._initializer(label, self._quantization.weights[key])
-        pairs: list[onnx.NodeProto] = []
-        for name in dict.fromkeys(name for _, name in node.activations):
-            scale = self._initializer(f"{name}/scale", self._quantization.scales[name])
-            zero = self._initializer("qgraph.zero_point", np.zeros((), np.int8))
-            q, dq = (self._fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
-            pairs += [
-                helper.make_node("QuantizeLinear", [name, scale, zero], [q]),
-                helper.make_node("DequantizeLinear", [q, scale, zero], [dq]),
-            ]
-            rename |= {index: dq for index, read in node.activations if read == name}
-        return pairs, rename
-
-    def _fresh(self, wanted: str) -> str:
-        name = fresh_name(wanted, self._taken)
-        self._taken.add(name)
-        return name
-
-    def _initializer(self, key: str, array: Array) -> str:
-        if key not in self._made:
-            name = self._fresh(f"{key}/qgraph")
-            self._graph.initializer.append(tensor_from(name, array))
-            self._made[key] = name
-        return self._made[key]
+def _switched(
+    proto: onnx.NodeProto,
+    node: QuantizableNode,
+    quantizer: FakeQuantizer,
+    switch: str,
+    index: int,
+) -> onnx.NodeProto:
+    """Return the `If` that stands for `proto`."""
+    before, rename = quantizer.inputs_of(proto, node)
+    dtype = quantizer.data_type(node)
+    return helper.make_node(
+        "If",
+        [switch],
+        list(proto.output),
+        name=proto.name,
+        then_branch=_branch(proto, before, rename, f"then.{index}", dtype),
+        else_branch=_branch(proto, [], {}, f"else.{index}", dtype),
+    )
 
 
 def _branch(

@@ -76,6 +76,7 @@ def write_named(folder: Path, fill: Callable[[Path], str]) -> Path:
         EnvironmentFault: no space, no permission, or the folder cannot be made.
     """
     require_writable_folder(folder)
+    clear_leftovers(folder)
     temporary = folder / f"{_TEMPORARY}-{os.getpid()}"
     try:
         path = folder / fill(temporary)
@@ -87,6 +88,31 @@ def write_named(folder: Path, fill: Callable[[Path], str]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what writers of `folder` left that were killed: temporaries of processes now gone."""
+    for path in folder.glob(f".*{_TEMPORARY.lstrip('.')}-*"):
+        number = path.name.rpartition("-")[2]
+        if number.isdigit() and int(number) != os.getpid() and not _is_alive(int(number)):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is someone else's
+        return True
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -116,6 +142,7 @@ def publishing(folder: Path, last: str) -> Iterator[Path]:
         EnvironmentFault: no space, or `folder` cannot be written.
     """
     require_writable_folder(folder.parent)
+    clear_leftovers(folder.parent)
     temporary = folder.with_name(f".{folder.name}{_TEMPORARY}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

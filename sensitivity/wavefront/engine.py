@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.edit.segments import cut
-from graph.edit.switches import FakeQuantization
 from graph.runtime.distance import Sums
 from graph.runtime.forward import stack
 from graph.runtime.session import Provider

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.segments import Segment, extract
-from graph.edit.switches import FakeQuantization, insert_switches
+from graph.edit.switches import insert_switches
 from graph.runtime.session import Provider, Session, open_session
 from graph.tensors import Array
 

@@ -17,10 +17,11 @@ from graph.tensors import Feed
 from quantize.ranges import RangesRun, calibrate
 from quantize.scheme import Scheme
 from quantize.selection import select
+from sensitivity.engine import Scored
 from sensitivity.groups import fused_groups
-from sensitivity.measure import Context, Task, measure
+from sensitivity.measure import measure
 from sensitivity.report import Direction, Metric, Sensitivity
-from sensitivity.switch import Scored
+from sensitivity.task import Context, Task
 
 Build = Callable[[str, Mapping[str, Sequence[int]]], Path]
 Measure = Callable[..., Sensitivity]

@@ -234,7 +234,7 @@ def test_a_reason_says_rank_error_and_group() -> None:
     assert reasons["head"] == "the LM head"
 
 
-def test_without_solo_errors_the_gain_orders_and_predicts() -> None:
+def test_without_solo_errors_the_gain_orders_but_predicts_nothing() -> None:
     report = alone(1, 2)
     gains = [Score(mse=1.0, cosine=1.0, gain=gain) for gain in (5.0, 3.0)]
     nodes = tuple(
@@ -245,7 +245,7 @@ def test_without_solo_errors_the_gain_orders_and_predicts() -> None:
         report.model_copy(update={"nodes": nodes}), "s.json", {"X": 0.5}
     ).profiles
     assert profile.quantize == ("n1",)
-    assert profile.predicted is not None and profile.predicted.mse == 3.0
+    assert profile.predicted is None
 
 
 def test_profiles_carry_model_scheme_and_source() -> None:

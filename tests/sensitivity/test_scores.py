@@ -139,17 +139,22 @@ def test_gain_is_the_baseline_error_less_what_remains_without_the_node(
     siblings: Path, score: Measure
 ) -> None:
     report = score(siblings)
-    whole = report.baseline.all_quantized.mse
+    whole = all_quantized(report).mse
     items: list[NodeScore | GroupScore] = [*report.nodes, *report.groups]
     for item in items:
         assert item.leave_one_out is not None
         assert item.leave_one_out.gain == whole - item.leave_one_out.mse
 
 
+def all_quantized(report: Sensitivity) -> Score:
+    assert report.baseline is not None
+    return report.baseline.all_quantized
+
+
 def _scores(report: Sensitivity) -> list[Score]:
     items: list[NodeScore | GroupScore] = [*report.nodes, *report.groups]
     found = [s for item in items for s in (item.solo, item.leave_one_out) if s is not None]
-    return [report.baseline.all_quantized, *found]
+    return [all_quantized(report), *found]
 
 
 def test_every_figure_is_finite(path: Path, score: Measure) -> None:

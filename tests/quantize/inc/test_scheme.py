@@ -114,9 +114,7 @@ def test_outputs_equal_those_of_incs_own_model(
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
-def test_scales_zero_points_and_integers_are_incs(
-    mixed: PreparedModel, by_inc: Quantize
-) -> None:
+def test_scales_zero_points_and_integers_are_incs(mixed: PreparedModel, by_inc: Quantize) -> None:
     made = by_inc({"stem", "branch", "linear", "head"}).model
     theirs = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
     nodes = quantizable_nodes(mixed.model)[0]
@@ -131,9 +129,9 @@ def test_scales_zero_points_and_integers_are_incs(
         weight = found.weights[node.name]
         assert np.array_equal(weight.values, theirs[f"{node.weight.tensor}_quantized"])
         assert np.array_equal(weight.scale, theirs[f"{node.weight.tensor}_scale"].reshape(-1))
-    for node, bias in (("stem", "bc"), ("head", "bg")):
+    for name, bias in (("stem", "bc"), ("head", "bg")):
         # one step of an int32 bias is 1e-5 of its value: a last-place scale may move it by one
-        assert np.abs(found.biases[node].values - theirs[f"{bias}_quantized"]).max() <= 1
+        assert np.abs(found.biases[name].values - theirs[f"{bias}_quantized"]).max() <= 1
 
 
 def test_every_node_that_reads_a_dequantizer_without_being_quantized_is_listed(

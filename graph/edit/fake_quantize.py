@@ -1,0 +1,83 @@
+"""Fake quantization inside a graph: Q and DQ on activations, quantized copies of weights.
+
+What a node reads is replaced input by input, so that another node, or another input of the same
+node, that reads the same tensor keeps the untouched one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from graph.edit.names import fresh_name
+from graph.edit.nodes import QuantizableNode
+from graph.io.models import tensor_from
+from graph.tensors import Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FakeQuantization:
+    """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor.
+    `scales`: activation name → scale, 0-D, in the dtype of the tensor.
+    """
+
+    weights: Mapping[tuple[str, int | None], Array]
+    scales: Mapping[str, Array]
+
+
+class FakeQuantizer:
+    """Adds to `graph` what quantized nodes read; initializers are made once and shared."""
+
+    def __init__(self, graph: onnx.GraphProto, quantization: FakeQuantization) -> None:
+        self._graph = graph
+        self._taken = _tensor_names(graph)
+        self._quantization = quantization
+        self._made: dict[str, str] = {}
+
+    def data_type(self, node: QuantizableNode) -> int:
+        """Return the ONNX data type that `node` computes in: that of its scales."""
+        scale = self._quantization.scales[node.activations[0][1]]
+        return int(helper.np_dtype_to_tensor_dtype(scale.dtype))
+
+    def inputs_of(
+        self, proto: onnx.NodeProto, node: QuantizableNode
+    ) -> tuple[list[onnx.NodeProto], dict[int, str]]:
+        """Return the Q and DQ of every activation, and input position → what replaces it."""
+        rename: dict[int, str] = {}
+        if node.weight is not None:
+            key = (node.weight.tensor, node.weight.axis)
+            label = f"{node.weight.tensor}/axis.{node.weight.axis}"
+            rename[node.weight.index] = self._initializer(label, self._quantization.weights[key])
+        pairs: list[onnx.NodeProto] = []
+        for name in dict.fromkeys(name for _, name in node.activations):
+            scale = self._initializer(f"{name}/scale", self._quantization.scales[name])
+            zero = self._initializer("qgraph.zero_point", np.zeros((), np.int8))
+            q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
+            pairs += [
+                helper.make_node("QuantizeLinear", [name, scale, zero], [q]),
+                helper.make_node("DequantizeLinear", [q, scale, zero], [dq]),
+            ]
+            rename |= {index: dq for index, read in node.activations if read == name}
+        return pairs, rename
+
+    def fresh(self, wanted: str) -> str:
+        name = fresh_name(wanted, self._taken)
+        self._taken.add(name)
+        return name
+
+    def _initializer(self, key: str, array: Array) -> str:
+        if key not in self._made:
+            name = self.fresh(f"{key}/qgraph")
+            self._graph.initializer.append(tensor_from(name, array))
+            self._made[key] = name
+        return self._made[key]
+
+
+def _tensor_names(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in (*node.input, *node.output)} | {
+        item.name for item in (*graph.input, *graph.initializer)
+    }

@@ -1,0 +1,78 @@
+"""What is asked of an engine, and what a journal must agree with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graph.edit.prepare import PreparedModel
+from graph.runtime.session import Provider
+from graph.tensors import Feed
+from quantize.ranges import Ranges
+from quantize.scheme import Scheme
+from quantize.selection import Selection
+from sensitivity.engine import Scored
+from sensitivity.groups import Group
+from sensitivity.report import Direction, Engine, Metric
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is asked: which nodes, on which data, scored where and how."""
+
+    prepared: PreparedModel
+    selection: Selection
+    groups: tuple[Group, ...]
+    feeds: Sequence[Feed]
+    scored: Scored
+    scheme: Scheme
+    ranges: Ranges
+    direction: Direction = Direction.BOTH
+    metric: Metric = Metric.MSE
+    provider: Provider = Provider.CPU
+    engine: Engine = Engine.WAVEFRONT
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the report says about the run beside its figures."""
+
+    version: str
+    packages: Mapping[str, str]
+    data: str
+    synthetic: bool
+    seed: int
+
+
+def fingerprint(task: Task, context: Context) -> dict[str, Any]:
+    """Return what two runs must share for one to go on with the other's journal."""
+    return {
+        "model": task.prepared.id.sha256,
+        "candidates": _digest([node.name for node in task.selection.candidates]),
+        "groups": _digest([[group.name, *group.members] for group in task.groups]),
+        "ranges": _digest([[r.name, r.rmin, r.rmax] for r in task.ranges.tensors]),
+        "scheme": task.scheme.model_dump(mode="json"),
+        "outputs": list(task.scored.outputs),
+        "direction": task.direction,
+        "engine": task.engine,
+        "provider": task.provider,
+        "samples": [_digest_of_feed(feed) for feed in task.feeds],
+        "qgraph": context.version,
+        "packages": dict(context.packages),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _digest_of_feed(feed: Feed) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(feed.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

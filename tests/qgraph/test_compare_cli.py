@@ -1,0 +1,94 @@
+"""`qgraph compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def reports(qgraph: Command, mlp: Path, data: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Two rankings of one model: our scheme and INC's, both by our engine."""
+    paths = (tmp_path / "clean.json", tmp_path / "as-inc.json")
+    for path, scheme in zip(paths, ("int8", "inc-cpu"), strict=True):
+        options = ("--engine", "switch", "--scheme", scheme, "--quiet", "-o", path)
+        assert qgraph("sensitivity", mlp, "--data", data, *options).code == 0
+    return paths
+
+
+def test_two_reports_are_compared_as_a_table_and_as_a_file(
+    qgraph: Command, reports: tuple[Path, Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "comparison.json"
+    result = qgraph("compare", *reports, "-o", output)
+    assert result.code == 0, result.err
+    assert "clean / as-inc" in result.out
+    assert "scheme inc-cpu" in result.out
+    found = json.loads(output.read_text())
+    assert found["schema"] == "qgraph.comparison/1"
+    assert found["pairs"][0]["common"] == 4
+    assert qgraph("compare", *reports, "--json").json == found
+
+
+def test_a_ranking_of_another_tool_takes_part_under_a_label(
+    qgraph: Command, reports: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "autoquant.csv"
+    other.write_text("node,sqnr\nq,10\nk,20\ndown,30\nout,40\n")
+    arguments = ("compare", reports[0], f"tool={other}", "--lower-is-worse", "tool", "--json")
+    pair = qgraph(*arguments).json["pairs"][0]
+    assert (pair["a"], pair["b"], pair["common"]) == ("clean", "tool", 4)
+    assert next(n for n in pair["nodes"] if n["name"] == "q")["rank_b"] == 1
+
+
+def test_small_gains_can_count_as_one_tie(qgraph: Command, reports: tuple[Path, Path]) -> None:
+    options = ("--score", "gain", "--tie-below", "10", "--json")
+    found = qgraph("compare", *reports, *options).json
+    assert len(found["tied"]) == 4
+    assert "spearman" not in found["pairs"][0]
+
+
+def test_the_plot_is_a_page_without_network_in_which_names_are_text(
+    qgraph: Command, tmp_path: Path
+) -> None:
+    evil = {"</script><b>x": 1.0, "y": 2.0}
+    paths = [tmp_path / "one.json", tmp_path / "two.json"]
+    for path in paths:
+        path.write_text(json.dumps(evil))
+    page = tmp_path / "plot.html"
+    assert qgraph("compare", *paths, "--plot", page).code == 0
+    text = page.read_text()
+    assert "<b>x" not in text
+    assert 'src="http' not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["one.json"], 2),
+        (["one.json", "one.json"], 2),
+        (["one.json", "none.json"], 3),
+        (["one.json", "two.json", "--score", "nonsense"], 2),
+        (["one.json", "two.json", "--lower-is-worse", "three"], 2),
+        (["one.json", "two.json", "--tie-below", "0.1"], 2),
+        (["one.json", "two.json", "-o", "one.json"], 2),
+        (["one.json", "two.json"], 0),
+    ],
+)
+def test_exit_codes(
+    qgraph: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        Path(f"{name}.json").write_text('{"a": 1, "b": 2}')
+    assert qgraph("compare", *arguments, "--json").code == code
