@@ -6,7 +6,7 @@
 `vit`: patch convolution, four pre-norm transformer blocks with biased linears, a Gemm as head.
 `conv`: stem, six residual blocks of biased convolutions with Relu, a Gemm as head. Each layer's
 weights are drawn at another scale, so that layers differ in sensitivity. FOLDER gets `model.onnx`
-and `data.npz` (8 samples).
+and `data.npz` (64 samples).
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def conv(width: int = 16, blocks: int = 6) -> onnx.ModelProto:
     return b.model(32, b.head(x, "head", width, 16), 16)
 
 
-def write(folder: Path, model: onnx.ModelProto, samples: int = 8) -> None:
+def write(folder: Path, model: onnx.ModelProto, samples: int = 64) -> None:
     """Write `model.onnx` and `data.npz`: normal noise over blurred blobs."""
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(model, folder / "model.onnx")

@@ -86,6 +86,19 @@ def sensitivity(
         as_written=as_written,
     )
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
+    return _measure(task, context, journal, progress, keep, fresh=fresh)
+
+
+def _measure(
+    task: IncTask,
+    context: Context,
+    journal: AnyPath | None,
+    progress: Progress,
+    keep: Keep | None,
+    *,
+    fresh: bool,
+) -> Sensitivity:
+    """Return the scores, kept in `journal`, or in a temporary one where none is named."""
     with ExitStack() as stack:
         if journal is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="qgraph-journal-"))

@@ -7,7 +7,6 @@ Its two orders are no clean exclusions: docs/inc.md says what they are.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from sensitivity.inc_report import SETTINGS, Asked, Seconds, build_report
 from sensitivity.journal import Journal
 from sensitivity.ranking import require_measurable
 from sensitivity.report import Direction, Metric, Sensitivity
-from sensitivity.task import Context
+from sensitivity.task import Context, digest_of_feed
 
 Keep = Callable[[Sensitivity], None]
 """Takes what was measured when a run is cut short."""
@@ -234,15 +233,10 @@ def fingerprint(task: IncTask, context: Context) -> dict[str, Any]:
 
     Directions, the metric and `max_nodes` are no part of it: they only choose among units.
     """
-    digest = hashlib.sha256()
-    for feed in task.feeds:
-        for name, array in sorted(feed.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(array.tobytes())
     return {
         "engine": "inc",
         "model": task.prepared.id.sha256,
-        "data": digest.hexdigest(),
+        "data": [digest_of_feed(feed) for feed in task.feeds],
         "candidates": [node.name for node in task.selection.candidates],
         "scheme": task.scheme.model_dump(mode="json"),
         "outputs": list(task.scored.outputs),

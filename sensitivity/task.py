@@ -60,7 +60,7 @@ def fingerprint(task: Task, context: Context) -> dict[str, Any]:
         "direction": task.direction,
         "engine": task.engine,
         "provider": task.provider,
-        "samples": [_digest_of_feed(feed) for feed in task.feeds],
+        "samples": [digest_of_feed(feed) for feed in task.feeds],
         "qgraph": context.version,
         "packages": dict(context.packages),
     }
@@ -70,7 +70,8 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _digest_of_feed(feed: Feed) -> str:
+def digest_of_feed(feed: Feed) -> str:
+    """Return the SHA-256 of a sample: names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, array in sorted(feed.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -120,7 +120,7 @@ def test_the_baseline_is_the_error_with_every_candidate_quantized(
 ) -> None:
     oracle = Oracle(path, feeds_of(path))
     expected = oracle.mse(oracle.names)
-    assert score(path).baseline.all_quantized.mse == pytest.approx(expected, rel=ORDER_OF_SUMS)
+    assert all_quantized(score(path)).mse == pytest.approx(expected, rel=ORDER_OF_SUMS)
 
 
 def test_a_groups_score_is_measured_with_all_its_members_quantized(
