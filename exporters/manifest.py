@@ -70,3 +70,42 @@ def inside(model: Path, relative: str) -> Path:
             f"{MANIFEST} names {relative!r}, which is outside its folder", where=str(model.parent)
         )
     return path
+
+
+_SIBLINGS = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+"""Files of a checkpoint that lie beside an exported model for its tokenizer and image processor."""
+
+
+def companions(model: Path) -> list[Path]:
+    """Return the files that belong to an exported model beside its own, the manifest first.
+
+    A model without a manifest has none.
+    """
+    manifest = find_manifest(model)
+    if manifest is None:
+        return []
+    named = [name for name in (manifest.embed, manifest.tokenizer, manifest.data) if name]
+    paths = [inside(model, name) for name in (*named, *_SIBLINGS)]
+    if manifest.embed:
+        stem = Path(manifest.embed).stem
+        paths += sorted(model.parent.glob(f"{stem}-*.data"))
+    if manifest.vision:
+        paths += sorted(inside(model, manifest.vision).rglob("*"))
+    found = (path for path in paths if path.is_file())
+    return [model.parent / MANIFEST, *(model.parent / _below(path, model) for path in found)]
+
+
+def _below(path: Path, model: Path) -> Path:
+    return path.resolve().relative_to(model.parent.resolve())

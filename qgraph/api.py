@@ -149,8 +149,8 @@ def sensitivity(
 
     `ranges` are reused if given, else calibrated on the same data. `group` None leaves the choice
     to the family: fused for decoders. `engine` None takes the fastest. `time_budget`, in seconds,
-    ends the work after the sample under way; `journal` is a file that keeps finished samples until
-    all are, and `fresh` forgets an older one.
+    ends the work after the sample under way; `journal` is a file that keeps finished samples, to go
+    on from and for the caller to remove, and `fresh` forgets an older one.
 
     Raises:
         LimitError: the time budget ran out before one sample was scored.
@@ -197,10 +197,7 @@ def sensitivity(
     if journal is None:
         return measure(task, context, progress=progress), ranges
     with open_journal(Path(journal), fingerprint(task, context), fresh=fresh) as kept:
-        report = measure(task, context, kept, progress)
-        if report.run.complete:
-            kept.discard()
-    return report, ranges
+        return measure(task, context, kept, progress), ranges
 
 
 def profile(

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from exporters.manifest import companions
+from exporters.qwen.lines import read_lines
 from graph.errors import InputError, UsageError
 from graph.io.documents import Document, Part, read_document, write_document
 from graph.io.external import external_files
-from graph.io.files import sha256_of, write_text
+from graph.io.files import sha256_of, write_bytes, write_text
 from graph.io.models import read_model, write_model
 from graph.progress import Progress
 from graph.runtime.session import Provider, require_provider
@@ -26,6 +28,7 @@ from qgraph.locking import locked
 from qgraph.recipe import Recipe
 from qgraph.version import VERSION, packages
 from quantize.profiles import Profiles
+from sensitivity.journal import remove_journal
 from sensitivity.markdown import to_markdown
 
 RECORD = "run.json"
@@ -153,6 +156,15 @@ def _data_of(model: Path) -> list[Path]:
     return external_files(read_model(model, weights=False), model.parent)
 
 
+def _with_images(data: Iterable[Path]) -> list[Path]:
+    """Return data files with the images that lines of them name."""
+    paths: list[Path] = []
+    for path in data:
+        lines = read_lines(path) if path.suffix == ".jsonl" and path.is_file() else []
+        paths += [path, *dict.fromkeys(line.image for line in lines if line.image is not None)]
+    return paths
+
+
 class _Chain:
     """The stages of one recipe in one folder."""
 
@@ -171,12 +183,12 @@ class _Chain:
             Stage("export", self._origin, self._export),
             Stage(
                 "ranges",
-                lambda: [common, asked, self._made(FLOAT), _hashes(part.data)],
+                lambda: [common, asked, self._made(FLOAT), _hashes(_with_images(part.data))],
                 self._ranges,
             ),
             Stage(
                 "sensitivity",
-                lambda: [common, asked, self._made("ranges.json"), _hashes(part.data)],
+                self._sensitivity_inputs,
                 self._sensitivity,
             ),
             Stage(
@@ -200,6 +212,13 @@ class _Chain:
             ),
         ]
 
+    def _sensitivity_inputs(self) -> Any:
+        recipe, part = self._recipe, self._recipe.sensitivity
+        asked = part.model_dump(mode="json", exclude={"data"})
+        scheme = recipe.scheme.model_dump(mode="json")
+        made = self._made("ranges.json")
+        return [scheme, str(recipe.provider), asked, made, _hashes(_with_images(part.data))]
+
     def _path(self, name: str) -> Path:
         return self._folder / name
 
@@ -211,18 +230,22 @@ class _Chain:
         options = recipe.export.model_dump(mode="json")
         if recipe.model is None:
             return [options, _hashes([recipe.source] if recipe.source else [])]
-        return [options, _hashes([recipe.model, *_data_of(recipe.model)])]
+        model = recipe.model
+        return [options, _hashes([model, *_data_of(model), *companions(model)])]
 
     def _export(self) -> list[Path]:
         recipe = self._recipe
         if recipe.source is not None:
             options = recipe.export.model_dump()
             api.export(recipe.source, self._folder, progress=self._progress, **options)
-            made = [self._path(FLOAT), self._path("qgraph.json")]
-            return [*made, *_data_of(self._path(FLOAT))]
+            made = self._path(FLOAT)
+            return [made, *_data_of(made), *companions(made)]
         assert recipe.model is not None  # noqa: S101 - the recipe has one of the two
         write_model(read_model(recipe.model), self._path(FLOAT))
-        return [self._path(FLOAT), *_data_of(self._path(FLOAT))]
+        for path in companions(recipe.model):
+            write_bytes(self._folder / path.relative_to(recipe.model.parent), path.read_bytes())
+        made = self._path(FLOAT)
+        return [made, *_data_of(made), *companions(made)]
 
     def _ranges(self) -> list[Path]:
         part = self._recipe.sensitivity
@@ -244,18 +267,23 @@ class _Chain:
             name: getattr(self._recipe.sensitivity, name)
             for name in type(self._recipe.sensitivity).model_fields
         }
+        journal = self._path(f"sensitivity-{_digest(self._sensitivity_inputs())[:12]}.journal")
         report, _ = api.sensitivity(
             self._path(FLOAT),
             ranges=self._path("ranges.json"),
             scheme=self._recipe.scheme,
-            journal=self._path("sensitivity.journal"),
+            journal=journal,
             fresh=self._fresh,
             provider=self._recipe.provider,
             progress=self._progress,
             **options,
         )
         write_text(self._path("sensitivity.md"), to_markdown(report))
-        return [self._write("sensitivity.json", report), self._path("sensitivity.md")]
+        written = [self._write("sensitivity.json", report), self._path("sensitivity.md")]
+        # those of other options, too: a run that was interrupted before the recipe was changed
+        for left in self._folder.glob("sensitivity-*.journal"):
+            remove_journal(left)
+        return written
 
     def _profile(self) -> list[Path]:
         part = self._recipe.profile
@@ -288,7 +316,7 @@ class _Chain:
         return [
             options,
             str(self._recipe.provider),
-            _hashes(self._data()),
+            _hashes(_with_images(self._data())),
             self._made("profiles.json", *models),
         ]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 VERSION = "0.1.0"
-_RELEVANT = ("onnx", "onnxruntime-gpu", "onnxruntime", "onnx-graphsurgeon", "numpy")
+_FEEDING = ("tokenizers", "transformers", "torch")
+_RELEVANT = ("onnx", "onnxruntime-gpu", "onnxruntime", "onnx-graphsurgeon", "numpy", *_FEEDING)
 
 
 def packages() -> dict[str, str]:

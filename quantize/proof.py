@@ -4,13 +4,13 @@ The proof looks at the graph alone and shares nothing with the surgery that made
 in the code:
 
 1. Every quantized node reads a DequantizeLinear on each activation and on its weight: that of the
-   tensor it read in the float model, or of int8 values of the weight's shape.
+   tensor it read in the float model, or of int8 values, each within half a step of the weight's.
 2. No other input of any node differs from the float model: excluded nodes read the untouched
-   tensors, a bias stays float.
+   tensors, a bias stays float, constants keep their values.
 3. A Q is read by DQs only, and no tensor has two Qs.
 4. Every scale is positive and finite; every zero point is present, INT8 and 0.
 5. A weight's scale has one entry per output channel; an activation's is a scalar.
-6. Every node of the float model is still there and computes what it did.
+6. Every node of the float model is still there, with its operator, outputs and attributes.
 """
 
 from __future__ import annotations
@@ -57,13 +57,20 @@ def prove(
     _check_all_there(facts, originals.values())
     for name, original in originals.items():
         _check_reads(facts, original, quantized.get(name))
+    weights = {tensor.name: tensor for tensor in source.graph.initializer}
     for node in nodes:
         _check_weight(facts, node)
+    for name in facts.initializers.keys() & weights.keys():
+        found, wanted = (numpy_helper.to_array(of[name]) for of in (facts.initializers, weights))
+        same = np.array_equal(found, wanted)
+        _require(same, 2, name, "is a constant with other values")
     for node in facts.of("QuantizeLinear"):
         _check_quantizer(facts, node)
     _check_one_quantizer_a_tensor(facts)
     for node in (*facts.of("QuantizeLinear"), *facts.of("DequantizeLinear")):
         _check_numbers(facts, node)
+    for node in nodes:
+        _check_values(facts, node, weights)
     activations = len(list(facts.of("QuantizeLinear")))
     return Proof(len(quantized), len(originals) - len(quantized), activations)
 
@@ -97,7 +104,18 @@ def _check_all_there(facts: _Facts, originals: Iterable[onnx.NodeProto]) -> None
         _require(original.name in facts.by_name, 6, original.name, "is gone")
         found = facts.by_name[original.name]
         same = found.op_type == original.op_type and found.output == original.output
+        same = same and _settings(found) == _settings(original)
         _require(same, 6, original.name, "computes something else")
+
+
+def _settings(node: onnx.NodeProto) -> dict[str, bytes]:
+    """Return attributes; bodies are left out, which graph-surgeon writes in its own way."""
+    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    return {
+        item.name: item.SerializeToString(deterministic=True)
+        for item in node.attribute
+        if item.type not in kinds
+    }
 
 
 def _check_reads(facts: _Facts, original: onnx.NodeProto, node: QuantizableNode | None) -> None:
@@ -132,6 +150,29 @@ def _check_weight(facts: _Facts, node: QuantizableNode) -> None:
     same_axis = next((a.i for a in dequantizer.attribute if a.name == "axis"), None) == axis
     good = scale is not None and tuple(scale.dims) == wanted and same_axis
     _require(good, 5, node.name, f"has a weight scale that is not {list(wanted)} on axis {axis}")
+
+
+def _check_values(
+    facts: _Facts, node: QuantizableNode, weights: Mapping[str, onnx.TensorProto]
+) -> None:
+    """Check that the weight's int8 values are its own: each within half a step."""
+    if node.weight is None:
+        return
+    dequantizer = facts.producer[facts.by_name[node.name].input[node.weight.index]]
+    values, scale = facts.constant(dequantizer.input[0]), facts.constant(dequantizer.input[1])
+    if values is None or scale is None:
+        return
+    wanted = numpy_helper.to_array(weights[node.weight.tensor]).astype(np.float64)
+    shape = [1] * wanted.ndim
+    if node.weight.axis is not None:
+        shape[node.weight.axis] = -1
+    step = scale.astype(np.float64).reshape(shape)
+    off = np.abs(values * step - wanted) / step
+    # the division that rounded was float32's
+    _require(bool((off <= _HALF).all()), 1, node.name, "has int8 values that are not its weight's")
+
+
+_HALF = 0.5 + 1e-3
 
 
 def _check_quantizer(facts: _Facts, node: onnx.NodeProto) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from graph.edit.nodes import QuantizableNode
-from graph.edit.prepare import PreparedModel
+from graph.edit.prepare import OPSET, PreparedModel
 from graph.errors import UsageError
 from graph.io.documents import Document, Part
 from graph.io.models import ModelId
 from graph.progress import Progress, silent
+from graph.runtime.fidelity import require_same_outputs
 from graph.runtime.probe import Range, observe_ranges
 from graph.runtime.session import Provider
 from graph.tensors import Feed
@@ -73,6 +74,8 @@ def calibrate(
     progress: Progress = silent,
 ) -> Ranges:
     """Return the range of every activation that `scheme` quantizes for `nodes`."""
+    if prepared.source_opset < OPSET and feeds:
+        require_same_outputs(prepared, feeds[0], Provider(run.provider))
     if scheme.name is SchemeName.INC_CPU:
         tensors = tensors_to_calibrate(nodes)
     else:

@@ -34,6 +34,11 @@ def ask(
     return questions
 
 
+def _view(keys: Sequence[Key], distances: Sequence[Distances | None]) -> _View:
+    pairs = zip(keys, distances, strict=True)
+    return _View({key: found for key, found in pairs if found is not None})
+
+
 @dataclass(frozen=True, slots=True)
 class _View:
     """Distances by key, over all samples or over one."""
@@ -45,10 +50,10 @@ class _View:
         return None if distances is None else Score.of(distances)
 
     def without(self, name: str) -> Score | None:
-        distances = self.found.get(("without", name))
+        distances, whole = self.found.get(("without", name)), self.found.get(_ALL)
         if distances is None:
             return None
-        return Score.of(distances, gain=self.found[_ALL].mse - distances.mse)
+        return Score.of(distances, gain=None if whole is None else whole.mse - distances.mse)
 
     def ranks(self, names: Sequence[str], metric: Metric) -> list[int]:
         return ranks([badness(self.solo(name), self.without(name), metric) for name in names])
@@ -65,8 +70,7 @@ class Answers:
     ) -> None:
         self.scores = scores
         self._keys = list(keys)
-        # without samples there is nothing to zip with
-        self._overall = _View(dict(zip(keys, scores.distances(), strict=bool(scores.samples))))
+        self._overall = _view(keys if scores.samples else [], scores.distances())
         self._screened = screened or {}
 
     def all_quantized(self) -> Score | None:
@@ -87,6 +91,13 @@ class Answers:
         """Return the score of a unit left out alone, if it was asked for."""
         return self._overall.without(name)
 
+    def failed(self, name: str) -> bool:
+        """Return whether quantizing this unit leaves outputs that cannot be compared."""
+        if self._screened:
+            return False
+        asked = ("solo", name) if ("solo", name) in self._keys else ("without", name)
+        return asked not in self._overall.found
+
     def ranks(self, names: Sequence[str], metric: Metric) -> list[int]:
         """Return the rank of each node, 1 for the most sensitive."""
         if self._screened:
@@ -98,9 +109,7 @@ class Answers:
         if len(self.scores.samples) < 2:
             return []
         rows = [
-            _View(dict(zip(self._keys, self.scores.of_sample(index), strict=True))).ranks(
-                names, metric
-            )
+            _view(self._keys, self.scores.of_sample(index)).ranks(names, metric)
             for index in range(len(self.scores.samples))
         ]
         return [Stability(rank_min=min(r), rank_max=max(r)) for r in zip(*rows, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from graph.errors import InputError
 from graph.runtime.session import describe_device
 from quantize.ranges import ModelRef
 from sensitivity.answers import Answers
@@ -19,6 +20,8 @@ from sensitivity.report import (
 )
 from sensitivity.scoring import Scores
 from sensitivity.task import Context, Task
+
+_FAILED = "quantizing it, or its group, makes the outputs NaN, infinite or of another shape"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,12 @@ def assemble(
     macs: Mapping[str, int],
     timing: Timing,
 ) -> Sensitivity:
-    """Return the report of what `answers` say."""
+    """Return the report of what `answers` say.
+
+    Raises:
+        InputError: no node is left that has a score.
+    """
+    failed = _failed(task, answers)
     return Sensitivity(
         schema=Sensitivity.SCHEMA,
         model=ModelRef.of(task.prepared.id),
@@ -49,7 +57,7 @@ def assemble(
         metric=task.metric,
         outputs=task.scored.outputs,
         baseline=_baseline(answers),
-        nodes=_node_scores(task, answers, macs),
+        nodes=_node_scores(task, answers, macs, failed),
         groups=tuple(
             GroupScore(
                 name=group.name,
@@ -58,10 +66,16 @@ def assemble(
                 leave_one_out=answers.without(group.name),
             )
             for group in task.groups
+            if not set(group.members) & failed
         ),
         keep=tuple(
             KeptNode(name=k.name, op_type=task.selection.op_types[k.name], reason=k.reason)
             for k in task.selection.kept
+        ),
+        unscored=tuple(
+            KeptNode(name=name, op_type=task.selection.op_types[name], reason=_FAILED)
+            for name in task.selection.op_types
+            if name in failed
         ),
         renamed=task.prepared.renamed,
     )
@@ -72,8 +86,26 @@ def _baseline(answers: Answers) -> Baseline | None:
     return None if found is None else Baseline(all_quantized=found)
 
 
-def _node_scores(task: Task, answers: Answers, macs: Mapping[str, int]) -> tuple[NodeScore, ...]:
-    nodes = task.selection.candidates
+def _failed(task: Task, answers: Answers) -> set[str]:
+    """Return the nodes that have no score, alone or because their group has none."""
+    names = [node.name for node in task.selection.candidates]
+    failed = {name for name in names if answers.failed(name)}
+    for group in task.groups:
+        if answers.failed(group.name) or failed & set(group.members):
+            failed |= set(group.members)
+    if len(failed) == len(names):
+        raise InputError(
+            "quantizing any of the candidates makes the outputs NaN, infinite or of another shape",
+            where=", ".join(task.scored.outputs),
+            hint="Measure elsewhere with --outputs, or check the data.",
+        )
+    return failed
+
+
+def _node_scores(
+    task: Task, answers: Answers, macs: Mapping[str, int], failed: set[str]
+) -> tuple[NodeScore, ...]:
+    nodes = [node for node in task.selection.candidates if node.name not in failed]
     names = [node.name for node in nodes]
     group_of = {member: group.name for group in task.groups for member in group.members}
     order = answers.ranks(names, task.metric)

@@ -67,6 +67,8 @@ def cut_profiles(
         for name, share in cuts.items()
     ]
     if top_k is not None:
+        if f"keep{top_k}" in cuts:
+            raise UsageError(f"--cut keep{top_k} has the name that --top-k {top_k} gives")
         chosen = [unit for unit in units if not _top(report, top_k) & set(unit.members)]
         title = f"the {top_k} most sensitive stay float"
         profiles.append(_profile(report, f"keep{top_k}", title, chosen))

@@ -34,40 +34,38 @@ class ScoringEngine(Protocol):
         """Return, for each question, the distance sums over the scored outputs.
 
         Raises:
-            InputError: an output holds NaN or infinity, from which there is no distance.
+            InputError: an output of the float model holds NaN or infinity.
         """
         ...
 
 
 class References:
-    """The float model's outputs for one sample, ready to be compared with."""
+    """The float model's outputs for one sample, ready to be compared with.
+
+    Raises:
+        InputError: one of them holds NaN or infinity, from which there is no distance.
+    """
 
     def __init__(self, outputs: Mapping[str, Array], scored: Scored) -> None:
         self._comparators = {
             name: Comparator(outputs[name], logits=scored.logits) for name in scored.outputs
         }
-
-    def compare(self, outputs: Mapping[str, Array], question: Question) -> Sums:
-        """Return the distance of `outputs`, which quantizing the nodes of `question` gave."""
-        total = Sums()
         for name, comparator in self._comparators.items():
             try:
-                total = total + comparator.compare(outputs[name])
+                comparator.compare(outputs[name])
             except InputError as error:
                 raise InputError(
-                    f"NaN or infinity with {_named(question)} quantized",
+                    "the float model's output holds NaN or infinity",
                     where=f"output {name!r}",
-                    hint="Measure elsewhere with --outputs, leave nodes out with --exclude, or"
-                    " check the data.",
+                    hint="Measure elsewhere with --outputs, or check the model and the data.",
                 ) from error
-        return total
 
+    def compare(self, outputs: Mapping[str, Array]) -> Sums:
+        """Return the distance of `outputs`; those that cannot be compared are counted as failed."""
+        return sum((self._one(name, outputs[name]) for name in self._comparators), Sums())
 
-def _named(question: Question) -> str:
-    match len(question):
-        case 0:
-            return "nothing"
-        case 1:
-            return repr(min(question))
-        case count:
-            return f"{count} nodes"
+    def _one(self, name: str, output: Array) -> Sums:
+        try:
+            return self._comparators[name].compare(output)
+        except InputError:
+            return Sums(failed=1)

@@ -62,7 +62,7 @@ class Journal:
     def discard(self) -> None:
         """Remove the file: its work is finished and stands elsewhere."""
         self.close()
-        _remove(self.path)
+        remove_journal(self.path)
 
     def __enter__(self) -> Journal:
         return self
@@ -91,7 +91,7 @@ def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -
         # locked first, so that a journal in use is not taken away from its run; damage is no matter
         with contextlib.suppress(UsageError), closing(_connect(path)):
             pass
-        _remove(path)
+        remove_journal(path)
     connection = _connect(path)
     try:
         _prepare(connection, path, fingerprint)
@@ -174,6 +174,7 @@ def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(f"not a journal, or damaged: {error}", where=str(path), hint=_FRESH)
 
 
-def _remove(path: Path) -> None:
+def remove_journal(path: Path) -> None:
+    """Remove a journal that no run has open, if it is there."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)

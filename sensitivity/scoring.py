@@ -37,13 +37,17 @@ class Scores:
     complete: bool
     resumed: int
 
-    def distances(self) -> list[Distances]:
-        """Return the figures of every question over all samples."""
-        return [reduce(Sums.__add__, row).result() for row in zip(*self.samples, strict=True)]
+    def distances(self) -> list[Distances | None]:
+        """Return the figures of every question over all samples, None where one has none."""
+        return [_figures(reduce(Sums.__add__, row)) for row in zip(*self.samples, strict=True)]
 
-    def of_sample(self, index: int) -> list[Distances]:
+    def of_sample(self, index: int) -> list[Distances | None]:
         """Return the figures of every question over one sample."""
-        return [item.result() for item in self.samples[index]]
+        return [_figures(item) for item in self.samples[index]]
+
+
+def _figures(sums: Sums) -> Distances | None:
+    return None if sums.failed else sums.result()
 
 
 class _OutOfTimeError(Exception):

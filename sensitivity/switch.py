@@ -37,14 +37,11 @@ class SwitchEngine:
 
     def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
         """Return, for each question, the distance sums over the scored outputs."""
-        none: Question = frozenset()
-        reference = self._run(feed, none)
-        references = References(reference, self._scored)
-        references.compare(reference, none)
+        references = References(self._run(feed, frozenset()), self._scored)
         results = []
         for index, question in enumerate(questions):
             step(index / len(questions))
-            results.append(references.compare(self._run(feed, question), question))
+            results.append(references.compare(self._run(feed, question)))
         return results
 
     def _run(self, feed: Feed, quantized: Question) -> dict[str, Array]:

@@ -57,6 +57,7 @@ def fingerprint(task: Task, context: Context) -> dict[str, Any]:
         "ranges": _digest([[r.name, r.rmin, r.rmax] for r in task.ranges.tensors]),
         "scheme": task.scheme.model_dump(mode="json"),
         "outputs": list(task.scored.outputs),
+        "logits": task.scored.logits,
         "direction": task.direction,
         "engine": task.engine,
         "provider": task.provider,

@@ -27,6 +27,8 @@ from graph.runtime.session import Session
 from graph.tensors import Array
 
 _NEW_TOKENS = 16
+_LARGEST_LOSS = 700.0
+"""Beyond this a perplexity is beyond a double."""
 
 
 class LmTask:
@@ -66,7 +68,7 @@ class LmTask:
         loss, kl, agree, count = sums
         return {
             "loss": loss / count,
-            "perplexity": math.exp(loss / count),
+            "perplexity": math.exp(min(loss / count, _LARGEST_LOSS)),
             "kl": max(0.0, kl / count),
             "top1_agreement": agree / count,
             **as_metrics(distances.result()),

@@ -30,13 +30,14 @@ _QUANTIZED_OPS = {
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedModel:
     """`model`: prepared; `renamed`: new → old name of nodes that had none or not one of their own;
-    `path` and `id`: the file it came from.
+    `path`, `id` and `source_opset`: the file it came from.
     """
 
     path: Path
     id: ModelId
     model: onnx.ModelProto
     renamed: dict[str, str]
+    source_opset: int = OPSET
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -58,7 +59,11 @@ def prepare(path: Path) -> PreparedModel:
     model = read_model(path)
     _refuse_quantized(model, path)
     renamed = ensure_names(model)
-    return PreparedModel(path, identify(path), _at_opset(fold(model), path), renamed)
+    folded = fold(model)
+    # folding may put the body of an If in its place, with names of its own
+    renamed |= ensure_names(folded)
+    prepared = _at_opset(folded, path)
+    return PreparedModel(path, identify(path), prepared, renamed, opset_of(model))
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -82,7 +87,9 @@ def _at_opset(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     converted.metadata_props.extend(model.metadata_props)
     # what were attributes are now inputs, fed by Constant nodes without a name
     ensure_names(converted)
-    return fold(converted)
+    folded = fold(converted)
+    ensure_names(folded)
+    return folded
 
 
 def _refuse_quantized(model: onnx.ModelProto, path: Path) -> None:

@@ -114,7 +114,7 @@ def _split(
         read = set(reads(node)) - constants
         if node.name not in candidates and not read & (influenced | sizes):
             shared.append(node)
-        elif node.op_type in _SHAPE_OPS or (read & sizes and not read & influenced):
+        elif node.name not in candidates and (node.op_type in _SHAPE_OPS or not read & influenced):
             shapes.append(node)
             sizes |= set(node.output)
         else:

@@ -16,7 +16,9 @@ from graph.errors import InputError
 from graph.tensors import Array
 
 _BLOCK = 1 << 16
-_TINY, _SMALL = 0.03, 0.3
+_NOTHING = 1e-300
+"""Added where a sum of probabilities may have underflowed to 0."""
+_TINY, _SMALL, _LARGE = 0.03, 0.3, 20.0
 """Below these |x|, eˣ − 1 − x is taken from its series, of 3 and of 5 terms, good to 1e-6: the
 difference itself would lose its digits."""
 
@@ -39,7 +41,8 @@ class Distances:
 @dataclass(frozen=True, slots=True)
 class Sums:
     """What was summed over `count` elements: Σ(a−b)², Σa², Σb², Σab; and over `positions` rows of
-    logits: Σ KL and how many have the same argmax.
+    logits: Σ KL and how many have the same argmax. `failed` outputs could not be compared at all:
+    they hold NaN or infinity, or have another shape.
     """
 
     count: int = 0
@@ -50,6 +53,7 @@ class Sums:
     positions: int = 0
     kl: float = 0.0
     agree: int = 0
+    failed: int = 0
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -81,7 +85,10 @@ class _Logits:
         """
         probability = self._probability[part]
         mean = np.einsum("ij,ij->i", probability, difference)[:, None]
-        excess = np.einsum("ij,ij->i", probability, _excess(difference - mean))
+        centred = difference - mean
+        if max(float(centred.max()), -float(centred.min())) > _LARGE:
+            return _far_divergence(probability, centred)
+        excess = np.einsum("ij,ij->i", probability, _excess(centred))
         return float(np.log1p(excess.astype(np.float64)).sum())
 
     def agreement(self, part: slice, got: Array) -> int:
@@ -93,6 +100,7 @@ class Comparator:
     """Compares many outputs with one reference; `logits` adds KL and top-1 along the last axis."""
 
     def __init__(self, reference: Array, *, logits: bool = False) -> None:
+        self._shape = reference.shape
         self._rows = _as_rows(reference)
         with np.errstate(over="ignore", invalid="ignore"):
             self._signal = sum(_square_sum(self._rows[part]) for part in _blocks(self._rows))
@@ -102,8 +110,15 @@ class Comparator:
         """Return the sums for one output of the reference's shape.
 
         Raises:
-            InputError: one of the two holds NaN, infinity, or values whose squares are.
+            InputError: one of the two holds NaN, infinity, or values whose squares are, or the
+                shapes differ.
         """
+        if got.shape != self._shape:
+            raise InputError(
+                f"an output has shape {list(got.shape)} where the float model's has"
+                f" {list(self._shape)}: its shape depends on values that quantization changes",
+                hint="Measure before such an operator, with --outputs.",
+            )
         rows = _as_rows(got)
         error = squares = divergence = 0.0
         agree = 0
@@ -150,6 +165,14 @@ def log_softmax(logits: Array) -> Array:
     """Return the log-probabilities along the last axis, float32."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))  # type: ignore[no-any-return]
+
+
+def _far_divergence(probability: Array, difference: Array) -> float:
+    """Return Σ log(Σ P·eᵈ) − Σ P·d over rows, where eᵈ is beyond float32."""
+    p, d = probability.astype(np.float64), difference.astype(np.float64)
+    peak = d.max(axis=-1, keepdims=True)
+    total = np.log(np.sum(p * np.exp(d - peak), axis=-1) + _NOTHING) + peak[:, 0]
+    return float(np.sum(total - np.sum(p * d, axis=-1)))
 
 
 def _excess(x: Array) -> Array:

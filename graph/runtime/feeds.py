@@ -46,7 +46,11 @@ def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> list[Feed]:
     given = [spec for spec in inputs if spec.name in arrays]
     for spec in given:
         _check_array(path, spec, arrays[spec.name])
-    counts = {spec.name: arrays[spec.name].shape[sample_axis(spec)] for spec in given if spec.shape}
+    counts = {
+        spec.name: arrays[spec.name].shape[sample_axis(spec)] // _rows(spec)
+        for spec in given
+        if spec.shape
+    }
     if len(set(counts.values())) > 1:
         raise InputError(f"the arrays differ in their number of samples: {counts}", where=str(path))
     return [_sample(arrays, given, index) for index in range(min(counts.values(), default=0))]
@@ -130,9 +134,21 @@ def sample_axis(spec: TensorSpec) -> int:
     return next((axis for axis in named if "batch" in str(spec.shape[axis])), 0)
 
 
+def _rows(spec: TensorSpec) -> int:
+    """Return how many rows one run takes: those of a fixed batch, else one."""
+    size = spec.shape[sample_axis(spec)]
+    return size if isinstance(size, int) and size > 0 else 1
+
+
+def _places(spec: TensorSpec, index: int) -> range:
+    return range(index * _rows(spec), (index + 1) * _rows(spec))
+
+
 def _sample(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], index: int) -> Feed:
     return {
-        spec.name: np.ascontiguousarray(np.take(arrays[spec.name], [index], axis=sample_axis(spec)))
+        spec.name: np.ascontiguousarray(
+            np.take(arrays[spec.name], _places(spec, index), axis=sample_axis(spec))
+        )
         if spec.shape
         else arrays[spec.name]
         for spec in specs

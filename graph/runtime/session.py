@@ -38,6 +38,9 @@ class Semantics(StrEnum):
 
 
 _NAMES = {Provider.CPU: "CPUExecutionProvider", Provider.CUDA: "CUDAExecutionProvider"}
+_THREADS_OF_MANY = 8
+"""Hundreds of sessions with a thread per core each would run into a container's limit. A pool that
+all share is no way out: it would bind every session of the process, the caller's own included."""
 _COMPUTE = {"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv", "FusedGemm"}
 
 
@@ -94,8 +97,8 @@ def open_session(
 ) -> Session:
     """Return a session for `model` on `provider`.
 
-    `one_of_many`: other sessions run right after this one, so its threads do not spin in wait for
-    more work and take the cores from them.
+    `one_of_many`: others run right after it, so its threads, of which it gets few, do not spin in
+    wait for more work and take the cores from the session at work.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
@@ -106,7 +109,9 @@ def open_session(
     try:
         with _quiet_stderr(provider):
             raw = ort.InferenceSession(
-                source, _options(semantics, one_of_many=one_of_many), providers=_providers(provider)
+                source,
+                _options(semantics, one_of_many=one_of_many),
+                providers=_providers(provider, semantics),
             )
     except Exception as error:  # onnxruntime's own exception types share no public base
         where = str(model) if isinstance(model, Path) else ""
@@ -152,12 +157,14 @@ def describe_device(provider: Provider) -> str:
     return f"cpu x{os.cpu_count()}" if provider is Provider.CPU else str(provider)
 
 
-def _providers(provider: Provider) -> list[str]:
+def _providers(provider: Provider, semantics: Semantics) -> list[Any]:
     if provider is Provider.CPU:
         return [_NAMES[Provider.CPU]]
     # Shape arithmetic and `If` conditions belong on the CPU even so; what must not be there is
     # checked after opening.
-    return [_NAMES[provider], _NAMES[Provider.CPU]]
+    # TensorFloat-32, CUDA's default for float32 products, would drown small errors in its own.
+    options = {"use_tf32": "0"} if semantics is Semantics.EXACT else {}
+    return [(_NAMES[provider], options), _NAMES[Provider.CPU]]
 
 
 def _options(semantics: Semantics, *, one_of_many: bool) -> ort.SessionOptions:
@@ -166,6 +173,7 @@ def _options(semantics: Semantics, *, one_of_many: bool) -> ort.SessionOptions:
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if one_of_many:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = min(os.cpu_count() or 1, _THREADS_OF_MANY)
     if semantics is Semantics.EXACT:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options

@@ -16,6 +16,7 @@ from qgraph.console import print_json, say
 from qgraph.pipeline import RECORD, RunRecord
 from qgraph.progress import Bars
 
+_SHOWN = 6
 _DEMO = Path("models/qwen2_5_vl_tiny.toml")
 
 _chain_options = options.apply(
@@ -85,4 +86,6 @@ def _run(
     print_evaluation(evaluation)
     say(f"Wrote, in {folder}:")
     for stage in read_document(folder / RECORD, RunRecord).stages:
-        say(f"  {stage.name:<12} {', '.join(stage.outputs)}")
+        names = sorted(stage.outputs, key=lambda name: ("/" in name, not name.endswith(".onnx")))
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        say(f"  {stage.name:<12} {', '.join(names[:_SHOWN])}{more}")

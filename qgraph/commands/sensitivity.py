@@ -17,6 +17,7 @@ from qgraph.progress import Bars
 from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.scheme import Calibration, Scheme, SchemeName, Smoothing
 from sensitivity.groups import Grouping
+from sensitivity.journal import remove_journal
 from sensitivity.markdown import to_markdown
 from sensitivity.report import Direction, Engine, Metric, NodeScore, Sensitivity
 
@@ -135,6 +136,8 @@ def sensitivity(
     write(report)
     if "ranges" in files and ranges is not None:
         write_document(files["ranges"], ranges)
+    if report.run.complete:
+        remove_journal(journal)
     if as_json:
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from graph.errors import InputError
 from graph.runtime.forward import stack
 from graph.runtime.session import Provider, open_session
 from graph.tensors import Array, Feed, inputs_of
@@ -37,7 +38,10 @@ def observe_crossing(
     pair = stack([feed, feed], inputs, 2)
     if pair is None:
         return Crossing(values, None)
-    two = pair[0] | session.run(pair[0], inner)
+    try:
+        two = pair[0] | session.run(pair[0], inner)
+    except InputError:  # what looked like a batch is none
+        return Crossing(values, None)
     return Crossing(values, {name: _batch_axis(one[name], two[name]) for name in tensors})
 
 

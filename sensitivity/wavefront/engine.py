@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 
 from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
@@ -40,6 +41,12 @@ class WavefrontEngine:
         self._scored = scored
         self._inputs = prepared.inputs
         self._candidates = frozenset(node.name for node in nodes)
+        # an output that folds to a constant is made by no node
+        self._constants = {
+            item.name: onnx.numpy_helper.to_array(item)
+            for item in prepared.model.graph.initializer
+            if item.name in scored.outputs
+        }
         self._segments = cut(prepared.model, nodes, scored.outputs)
         tensors = sorted(
             {name for item in self._segments for name in (*item.inputs, *item.outputs)}
@@ -53,16 +60,22 @@ class WavefrontEngine:
     def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
         """Return, for each question, the distance sums over the scored outputs."""
         plan = make_plan(self._segments, self._candidates, questions, self._scored.outputs)
-        walk = Walk(plan, self._sessions, self.stacking, self._inputs, feed, self._scored.outputs)
+        walk = Walk(
+            plan,
+            self._sessions,
+            self.stacking,
+            self._inputs,
+            feed,
+            self._scored.outputs,
+            self._constants,
+        )
         results: dict[int, Sums] = {}
         references: list[References] = []
 
         def arrived(variant: Variant, outputs: Mapping[str, Array]) -> None:
             if not references:
                 references.append(References(walk.reference(), self._scored))
-                references[0].compare(walk.reference(), frozenset())
-            question = questions[variant.question]
-            results[variant.question] = references[0].compare(outputs, question)
+            results[variant.question] = references[0].compare(outputs)
 
         walk.go(arrived, step)
         return [results[index] for index in range(len(questions))]
@@ -81,18 +94,45 @@ class WavefrontEngine:
         return Stacking(width, crossing.batch_axis)
 
     def _agree(self, one: Feed, two: Feed, axes: Mapping[str, int | None]) -> bool:
-        """Return whether both halves of a stacked run equal the single run, segment by segment."""
-        single, double = dict(one), dict(two)
-        for index in range(len(self._segments)):
-            made = self._sessions.run(index, single, frozenset())
-            stacked = self._sessions.run(index, double, frozenset())
-            if index and not all(_halves_equal(made[n], stacked[n], axes[n]) for n in made):
+        """Return whether what is stacked stays apart, segment by segment.
+
+        The halves differ, as variants do: one is the float model's state, the other the
+        all-quantized model's. Equal halves would hide a reduction over the batch.
+        """
+        none: Question = frozenset()
+        plain, rounded, shared = dict(one), dict(one), dict(two)
+        first = self._sessions.run(0, plain, none)
+        plain, rounded = plain | first, rounded | first
+        shared |= self._sessions.run(0, shared, none)
+        for index, segment in enumerate(self._segments[1:], start=1):
+            both = {name: _paired(name, plain, rounded, shared, axes) for name in segment.inputs}
+            singles = [self._sessions.run(index, state, none) for state in (plain, rounded)]
+            stacked = self._sessions.run(index, both, none)
+            if not all(
+                _apart(stacked[name], [s[name] for s in singles], axes[name]) for name in stacked
+            ):
                 return False
-            single, double = single | made, double | stacked
+            plain |= singles[0]
+            rounded |= self._sessions.run(index, rounded, frozenset(segment.candidates))
         return True
 
 
-def _halves_equal(one: Array, two: Array, axis: int | None) -> bool:
-    if axis is None or two.shape[axis] != 2 * one.shape[axis]:
+def _paired(
+    name: str,
+    one: Mapping[str, Array],
+    two: Mapping[str, Array],
+    shared: Mapping[str, Array],
+    axes: Mapping[str, int | None],
+) -> Array:
+    """Return a tensor of two states stacked; what no candidate influences comes from `shared`."""
+    if name in shared:
+        return shared[name]
+    return np.concatenate([one[name], two[name]], axis=axes[name] or 0)
+
+
+def _apart(stacked: Array, singles: Sequence[Array], axis: int | None) -> bool:
+    """Return whether the halves of a stacked tensor are the single ones, to the bit."""
+    if axis is None or stacked.shape[axis] != sum(one.shape[axis] for one in singles):
         return False
-    return all(np.array_equal(half, one) for half in np.split(two, 2, axis=axis))
+    halves = np.split(stacked, [singles[0].shape[axis]], axis=axis)
+    return all(np.array_equal(half, one) for half, one in zip(halves, singles, strict=True))

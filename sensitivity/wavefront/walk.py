@@ -50,6 +50,7 @@ class Walk:
         inputs: Sequence[TensorSpec],
         feed: Feed,
         outputs: Sequence[str],
+        constants: Mapping[str, Array],
     ) -> None:
         self._plan = plan
         self._sessions = sessions
@@ -57,6 +58,7 @@ class Walk:
         self._inputs = inputs
         self._feed = feed
         self._outputs = outputs
+        self._constants = constants
         self._shared: dict[int, Tensors] = {}
         self._base: dict[Base, Tensors] = {Base.FLOAT: {}}
         if plan.needs_quantized:
@@ -85,14 +87,16 @@ class Walk:
         return {name: self._of_base(Base.FLOAT, name) for name in self._outputs}
 
     def _of_base(self, base: Base, name: str) -> Array:
-        return self._base[base].get(name, self._shared_at(1).get(name))  # type: ignore[return-value]
+        held = self._base[base]
+        return held[name] if name in held else self._shared_at(1)[name]
 
     def _shared_at(self, width: int) -> Tensors:
         """Return the model's inputs and what no candidate influences, for `width` variants."""
         if width not in self._shared:
             stacked = stack([self._feed] * width, self._inputs, width)
             feed = stacked[0] if stacked else self._feed
-            self._shared[width] = feed | self._sessions.run(0, feed, frozenset())
+            made = self._sessions.run(0, feed, frozenset())
+            self._shared[width] = {**self._constants, **feed, **made}
         return self._shared[width]
 
     def _advance_base(self, index: int, base: Base) -> None:

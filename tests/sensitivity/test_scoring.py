@@ -37,13 +37,13 @@ class Counting:
 
 def test_figures_are_over_all_samples() -> None:
     scores = score(Counting(), QUESTIONS, FEEDS)
-    assert [item.mse for item in scores.distances()] == [2.0, 4.0]
+    assert [item.mse for item in scores.distances() if item] == [2.0, 4.0]
     assert scores.complete
 
 
 def test_each_sample_has_figures_of_its_own() -> None:
     scores = score(Counting(), QUESTIONS, FEEDS)
-    assert [item.mse for item in scores.of_sample(2)] == [3.0, 6.0]
+    assert [item.mse for item in scores.of_sample(2) if item] == [3.0, 6.0]
 
 
 def test_a_deadline_in_the_past_scores_nothing() -> None:

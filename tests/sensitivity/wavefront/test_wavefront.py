@@ -211,7 +211,7 @@ def test_an_output_that_no_candidate_influences_adds_no_error(tmp_path: Path) ->
     model = sketch.model([sketch.tensors[-1], "apart"])
     feeds = random_feeds(1)
     _, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, ["apart"])
-    assert all(item.mse == 0 for item in score(wavefront, questions, feeds).distances())
+    assert all(item and item.mse == 0 for item in score(wavefront, questions, feeds).distances())
 
 
 def test_nothing_above_the_first_candidate_is_in_a_later_segment(tmp_path: Path) -> None:
