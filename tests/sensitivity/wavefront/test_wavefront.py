@@ -269,3 +269,69 @@ def test_how_many_run_together_does_not_change_the_scores(tmp_path: Path, width:
     assert (
         score(engine, questions, feeds).distances() == score(switch, questions, feeds).distances()
     )
+
+
+def mixed_by(reduction: str) -> onnx.ModelProto:
+    """Return a net whose samples see each other through a reduction over the batch."""
+    sketch = chain(2)
+    last = sketch.tensors[-1]
+    sketch.weights.append(numpy_helper.from_array(np.array([0], np.int64), "axes"))
+    sketch.nodes += [
+        helper.make_node("Abs", [last], ["magnitude"], "abs"),
+        helper.make_node(reduction, ["magnitude", "axes"], ["seen"], "reduce", keepdims=1),
+        helper.make_node("Sub", [last, "seen"], ["mixed"], "mix"),
+    ]
+    sketch.weights.append(numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32) / 2, "end"))
+    sketch.nodes.append(helper.make_node("MatMul", ["mixed", "end"], ["y"], "y"))
+    return sketch.model(["y"])
+
+
+@pytest.mark.parametrize("reduction", ["ReduceMean", "ReduceMax"])
+def test_a_reduction_over_the_batch_is_seen_with_one_sample_too(
+    tmp_path: Path, reduction: str
+) -> None:
+    """Stacking a state with itself would hide it: the mean of two equals is either."""
+    feeds = random_feeds(1)
+    pair = engines(mixed_by(reduction), tmp_path / "m.onnx", feeds, ["y"])
+    switch, wavefront, questions = pair
+    assert wavefront.stacking.width == 1
+    expected = score(switch, questions, feeds).distances()
+    assert score(wavefront, questions, feeds).distances() == expected
+
+
+def test_a_candidate_fed_from_a_shape_is_scored_wherever_it_is_used(tmp_path: Path) -> None:
+    sketch = Sketch(np.random.default_rng(0))
+    sketch.add("linear", "x", "x")
+    sketch.weights.append(numpy_helper.from_array(np.array([[0.7] * WIDTH], np.float32), "wp"))
+    sketch.nodes += [
+        helper.make_node("Shape", ["t1"], ["dims"], "dims"),
+        helper.make_node("Cast", ["dims"], ["sizes"], "sizes", to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["sizes"], ["size"], "size", keepdims=1),
+        helper.make_node("Unsqueeze", ["size", "zero"], ["row"], "row"),
+        helper.make_node("MatMul", ["row", "wp"], ["embedding"], "position"),
+    ]
+    sketch.weights.append(numpy_helper.from_array(np.array([0], np.int64), "zero"))
+    sketch.tensors.append("embedding")
+    sketch.add("add", "t1", "embedding")
+    sketch.weights.append(numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32) / 3, "wz"))
+    sketch.nodes.append(helper.make_node("MatMul", ["t3", "wz"], ["z"], "z"))
+    sketch.nodes.append(helper.make_node("Add", ["z", "embedding"], ["out"], "out"))
+    feeds = random_feeds(1)
+    pair = engines(sketch.model(["out"]), tmp_path / "m.onnx", feeds, ["out"])
+    switch, wavefront, questions = pair
+    expected = score(switch, questions, feeds).distances()
+    assert score(wavefront, questions, feeds).distances() == expected
+
+
+def test_an_output_that_folds_to_a_constant_has_no_error(tmp_path: Path) -> None:
+    sketch = chain(2)
+    sketch.weights.append(numpy_helper.from_array(np.ones(3, np.float32), "fixed"))
+    sketch.nodes.append(helper.make_node("Neg", ["fixed"], ["constant"], "neg"))
+    model = sketch.model(sketch.tensors[-1:])
+    value = helper.make_tensor_value_info("constant", TensorProto.FLOAT, [3])
+    model.graph.output.append(value)
+    feeds = random_feeds(1)
+    outputs = [*sketch.tensors[-1:], "constant"]
+    switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, outputs)
+    expected = score(switch, questions, feeds).distances()
+    assert score(wavefront, questions, feeds).distances() == expected
