@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -78,9 +79,10 @@ def predicted_against_measured(evaluation: Evaluation) -> go.Figure | None:
 
 def sensitivity_bars(report: Sensitivity) -> go.Figure:
     """Return one bar per node in graph order, coloured by kind of layer; log scale."""
+    labels = _labels(report.nodes)
     traces = [
         go.Bar(
-            x=[_short(node.name) for node in nodes],
+            x=[labels[node.name] for node in nodes],
             y=[_error(node) for node in nodes],
             name=kind,
             marker={"color": _PALETTE[index % len(_PALETTE)]},
@@ -90,7 +92,7 @@ def sensitivity_bars(report: Sensitivity) -> go.Figure:
         for index, (kind, nodes) in enumerate(_by_kind(report.nodes).items())
     ]
     figure = _styled(go.Figure(traces), "", "error of this node alone (MSE)")
-    order = [_short(node.name) for node in report.nodes]
+    order = list(labels.values())
     figure.update_xaxes(
         categoryorder="array", categoryarray=order, tickfont={"size": 9}, tickangle=-60
     )
@@ -122,6 +124,13 @@ def _error(node: NodeScore) -> float | None:
         return node.solo.mse or None
     gain = node.leave_one_out.gain if node.leave_one_out else None
     return gain if gain and gain > 0 else None
+
+
+def _labels(nodes: Sequence[NodeScore]) -> dict[str, str]:
+    """Return node name → label, the whole name where a short one would stand for two."""
+    short = {node.name: _short(node.name) for node in nodes}
+    counts = Counter(short.values())
+    return {name: label if counts[label] == 1 else name for name, label in short.items()}
 
 
 def _short(name: str) -> str:

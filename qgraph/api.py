@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import onnx
 
 from evaluation.evaluate import Settings
@@ -23,6 +24,7 @@ from exporters.manifest import Manifest
 from graph.edit.nodes import QuantizableNode
 from graph.errors import EnvironmentFault, UsageError
 from graph.io.documents import Document, read_document
+from graph.io.models import write_model
 from graph.progress import Progress, silent
 from graph.runtime.session import Provider, require_provider
 from qgraph.recipe import Recipe, read_recipe
@@ -55,6 +57,12 @@ class Quantized:
     model: onnx.ModelProto
     proof: Proof
 
+    def save(self, folder: AnyPath) -> Path:
+        """Write the model to `folder`, named after its profile, and return its path."""
+        path = Path(folder) / f"{self.profile.name}.onnx"
+        write_model(self.model, path)
+        return path
+
 
 def export(
     source: AnyPath,
@@ -83,7 +91,7 @@ def export(
     except ImportError as error:
         raise EnvironmentFault(
             f"exporting needs a package that is not installed: {error.name}",
-            hint="pip install 'qgraph[export]'",
+            hint="pip install '.[export]'",
         ) from error
     return export_language(
         Path(source),
@@ -161,7 +169,6 @@ def sensitivity(
     require_provider(provider)
     opened = open_model(Path(model))
     scheme = scheme or Scheme()
-    engine = _engine(engine, scheme)
     selection = _select(opened, include, exclude, scheme)
     loaded = load_data(opened, _paths(data), samples, seed)
     if ranges is None:
@@ -190,7 +197,7 @@ def sensitivity(
         direction=Direction(direction),
         metric=Metric(metric),
         provider=provider,
-        engine=engine,
+        engine=_engine(engine, scheme, opened, provider),
         deadline=None if time_budget is None else started + time_budget,
     )
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
@@ -253,6 +260,7 @@ def evaluate(
 
     `profiles` adds what each profile predicted beside what is measured.
     """
+    provider = Provider(provider)
     require_provider(provider)
     candidates = inspect_variants(_paths(models))
     opened = open_model(candidates[0].path)
@@ -290,7 +298,7 @@ def report(run_folder: AnyPath) -> tuple[str, str]:
     except ImportError as error:
         raise EnvironmentFault(
             f"the report needs a package that is not installed: {error.name}",
-            hint="pip install 'qgraph[report]'",
+            hint="pip install '.[report]'",
         ) from error
     return render(Path(run_folder))
 
@@ -312,6 +320,14 @@ def run(
     return run_recipe(loaded, target, provider=provider, fresh=fresh, progress=progress)
 
 
+def _fastest(opened: OpenModel, provider: Provider) -> Engine:
+    """Return the fastest engine whose scores are those of the emitted model."""
+    half = any(spec.dtype == np.float16 for spec in opened.view.inputs)
+    # On the CPU onnxruntime computes fp16 graphs in fp32 and rounds only where a session ends, so
+    # every cut between segments would change the model.
+    return Engine.SWITCH if half and provider is Provider.CPU else Engine.WAVEFRONT
+
+
 D = TypeVar("D", bound=Document)
 
 
@@ -331,7 +347,7 @@ def _select(
     return as_inc_selects(model, selection) if scheme.name is SchemeName.INC_CPU else selection
 
 
-def _engine(engine: Engine | None, scheme: Scheme) -> Engine:
+def _engine(engine: Engine | None, scheme: Scheme, opened: OpenModel, provider: Provider) -> Engine:
     """Return the engine to use: of those that can, the fastest."""
     if engine is not None and Engine(engine) is Engine.INC:
         raise UsageError(
@@ -339,7 +355,7 @@ def _engine(engine: Engine | None, scheme: Scheme) -> Engine:
             hint="Use qgraph.with_inc.sensitivity, or the command.",
         )
     if scheme.name is not SchemeName.INC_CPU:
-        return Engine(engine or Engine.WAVEFRONT)
+        return Engine(engine or _fastest(opened, provider))
     if engine is not None and Engine(engine) is not Engine.SWITCH:
         raise UsageError(
             f"the engine {engine} does not compute the scheme {scheme.name}",

@@ -80,9 +80,11 @@ node_filters = apply(
         "--include",
         multiple=True,
         metavar="RE",
-        help="Make matching nodes candidates although they are kept float by default.",
+        help="Make nodes candidates whose names RE is found in, although they are kept.",
     ),
-    click.option("--exclude", multiple=True, metavar="RE", help="Keep matching nodes float."),
+    click.option(
+        "--exclude", multiple=True, metavar="RE", help="Keep nodes float that it is found in."
+    ),
 )
 
 

@@ -29,6 +29,6 @@ def scatter_plot(comparison: Comparison) -> str:
     except ImportError as error:
         raise EnvironmentFault(
             f"the plot needs a package that is not installed: {error.name}",
-            hint="pip install 'qgraph[report]'",
+            hint="pip install '.[report]'",
         ) from error
     return scatter_page(comparison)

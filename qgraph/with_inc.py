@@ -105,10 +105,7 @@ def _measure(
             journal = Path(folder) / "journal"
         found = fingerprint(task, context)
         kept = stack.enter_context(open_journal(Path(journal), found, fresh=fresh))
-        report = measure_with_inc(task, context, kept, progress, keep)
-        if report.run.complete:
-            kept.discard()
-    return report
+        return measure_with_inc(task, context, kept, progress, keep)
 
 
 def quantize(

@@ -47,7 +47,7 @@ class Profile(Part):
 
     # files are named after it
     name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=100)]
-    title: str
+    title: str = ""
     quantize: tuple[str, ...]
     keep: tuple[KeepPart, ...] = ()
     companions: tuple[str, ...] = ()

@@ -120,11 +120,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         if connection is not None:
             connection.close()
         if isinstance(error, sqlite3.OperationalError):
-            raise EnvironmentFault(
-                f"cannot use the journal: {error}",
-                where=str(path),
-                hint="Is another run working on it? Wait for it, or choose another -o.",
-            ) from error
+            raise _unusable(path, error) from error
         raise _damaged(path, error) from error
     return connection
 
@@ -172,6 +168,20 @@ def _short(value: Any) -> str:
 
 def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(f"not a journal, or damaged: {error}", where=str(path), hint=_FRESH)
+
+
+def _unusable(path: Path, error: sqlite3.OperationalError) -> EnvironmentFault:
+    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return EnvironmentFault(
+            "another run is working with this journal",
+            where=str(path),
+            hint="Wait for it, or choose another -o.",
+        )
+    return EnvironmentFault(
+        f"cannot write the journal: {error}",
+        where=str(path),
+        hint="Free some space or choose another -o.",
+    )
 
 
 def remove_journal(path: Path) -> None:

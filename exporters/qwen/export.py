@@ -108,7 +108,7 @@ def _require_extra() -> None:
     except (ImportError, OSError, RuntimeError) as error:  # a broken binary raises the last two
         raise EnvironmentFault(
             f"exporting needs packages that are missing or broken: {error}",
-            hint="pip install 'qgraph[export]'",
+            hint="pip install '.[export]'",
         ) from error
 
 

@@ -119,7 +119,7 @@ class _SampleMaker:
         except (ImportError, OSError, RuntimeError) as error:  # a broken binary: the last two
             raise EnvironmentFault(
                 f"images need packages that are missing or broken: {error}",
-                hint="pip install 'qgraph[export]'",
+                hint="pip install '.[export]'",
             ) from error
         return VisionTower(self._folder)
 

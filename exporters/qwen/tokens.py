@@ -61,7 +61,7 @@ class Chat:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise EnvironmentFault(
-                "chat data needs the package transformers", hint="pip install 'qgraph[export]'"
+                "chat data needs the package transformers", hint="pip install '.[export]'"
             ) from error
         self._folder = folder
         try:

@@ -15,6 +15,8 @@ import onnxruntime as ort
 
 from graph.errors import InputError
 
+_IR_OF_OPSET_21, _NEWEST_IR = 10, 12
+"""A newer format version says nothing about the operators used, but runtimes refuse it."""
 _WARNING, _FATAL = 2, 4
 """Log levels of onnxruntime; the first is its default."""
 
@@ -59,7 +61,7 @@ def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
         model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     except Exception as error:  # names or sizes that no message can hold
         raise InputError(f"onnx-graphsurgeon cannot write the graph: {error}") from error
-    model.ir_version = max(source.ir_version, 10)
+    model.ir_version = min(max(source.ir_version, _IR_OF_OPSET_21), _NEWEST_IR)
     del model.metadata_props[:]
     model.metadata_props.extend(source.metadata_props)
     return model

@@ -46,7 +46,7 @@ def require_file(path: Path, what: str) -> Path:
     if not is_there(path):
         raise InputError(f"no such {what}", where=str(path), hint="Check the path.")
     if not path.is_file():
-        raise InputError(f"not a regular file, expected a {what}", where=str(path))
+        raise InputError(f"not a regular file, expected: {what}", where=str(path))
     return path
 
 

@@ -115,7 +115,9 @@ def open_session(
             )
     except Exception as error:  # onnxruntime's own exception types share no public base
         where = str(model) if isinstance(model, Path) else ""
-        raise InputError(f"onnxruntime refuses it: {_first_line(error)}", where=where) from error
+        raise InputError(
+            f"onnxruntime refuses it: {_first_line(error)}", where=where, hint=_hint(error)
+        ) from error
     if _NAMES[provider] not in raw.get_providers():
         raise _missing(provider)
     session = Session(raw, provider)
@@ -185,8 +187,14 @@ def _missing(provider: Provider, detail: str = "") -> EnvironmentFault:
     return EnvironmentFault(
         f"{_NAMES[provider]} was asked for but cannot be used{reason} (onnxruntime "
         f"{ort.__version__} was built with {found})",
-        hint="Install onnxruntime-gpu with a matching CUDA and cuDNN, or use --provider cpu.",
+        hint="Install CUDA and cuDNN (pip install '.[cuda]' brings both), or use --provider cpu.",
     )
+
+
+def _hint(error: Exception) -> str:
+    if "IR version" in str(error):
+        return "Load it with onnx, set model.ir_version = 10 and save it: nothing else changes."
+    return ""
 
 
 def _first_line(error: Exception) -> str:

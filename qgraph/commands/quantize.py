@@ -85,7 +85,7 @@ def quantize(
         write_model(item.model, files[item.profile.name])
     _print(made, output, as_json=as_json)
     if seen.run.synthetic:
-        warn("no data was given: ranges come from made-up samples. Give --data or --ranges.")
+        warn("these ranges were calibrated on made-up samples. Calibrate on real ones with --data.")
 
 
 def _calibrate(

@@ -13,7 +13,7 @@ from graph.runtime.session import Provider
 from qgraph import api, options
 from qgraph.commands.evaluate import print_evaluation
 from qgraph.console import print_json, say
-from qgraph.pipeline import RECORD, RunRecord
+from qgraph.pipeline import FLOAT, RECORD, RunRecord
 from qgraph.progress import Bars
 
 _SHOWN = 6
@@ -86,6 +86,8 @@ def _run(
     print_evaluation(evaluation)
     say(f"Wrote, in {folder}:")
     for stage in read_document(folder / RECORD, RunRecord).stages:
-        names = sorted(stage.outputs, key=lambda name: ("/" in name, not name.endswith(".onnx")))
+        names = sorted(
+            stage.outputs, key=lambda name: ("/" in name, name != FLOAT, not name.endswith(".onnx"))
+        )
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         say(f"  {stage.name:<12} {', '.join(names[:_SHOWN])}{more}")

@@ -59,7 +59,7 @@ def inc_at_work(*, as_written: bool = False) -> Iterator[None]:
         except ImportError as error:
             raise EnvironmentFault(
                 f"Intel Neural Compressor cannot be imported: {error}",
-                hint="pip install 'qgraph[inc]'",
+                hint="pip install '.[inc]'",
             ) from error
         onnxrt.ort.get_available_providers()  # resolves INC's lazy import before it is replaced
         modules = [(onnxrt, "ort"), (calibration, "onnxruntime")]

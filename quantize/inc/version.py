@@ -20,12 +20,12 @@ def require_inc() -> str:
         found = version("neural-compressor")
     except PackageNotFoundError as error:
         raise EnvironmentFault(
-            "Intel Neural Compressor is not installed", hint="pip install 'qgraph[inc]'"
+            "Intel Neural Compressor is not installed", hint="pip install '.[inc]'"
         ) from error
     if found not in TRIED:
         raise EnvironmentFault(
             f"found Intel Neural Compressor {found}, expected {' or '.join(TRIED)}",
             hint="qgraph reads scores from inside INC and does so only in the versions it was"
-            " written for: pip install 'qgraph[inc]'",
+            " written for: pip install '.[inc]'",
         )
     return found

@@ -89,7 +89,7 @@ def test_fresh_forgets_an_older_journal_whatever_it_is(path: Path) -> None:
 
 
 def test_two_runs_cannot_use_one_journal(path: Path) -> None:
-    with open_journal(path, RUN), pytest.raises(EnvironmentFault, match="locked"):
+    with open_journal(path, RUN), pytest.raises(EnvironmentFault, match="another run"):
         open_journal(path, RUN)
     open_journal(path, RUN).close()
 
