@@ -1,64 +1,34 @@
 """A recipe's whole chain: what is done, what is left.
 
-Each stage records a fingerprint of what went into it and the hashes of what it wrote in
-`run.json`. A stage whose record still holds is not repeated, so an interrupted run goes on where
-it stopped, and a changed option repeats just what depends on it.
+A stage whose record still holds is not repeated, so an interrupted run goes on where it stopped,
+and a changed option repeats just what depends on it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from exporters.manifest import companions
 from exporters.qwen.lines import read_lines
-from graph.errors import InputError, UsageError
-from graph.io.documents import Document, Part, read_document, write_document
+from graph.errors import UsageError
+from graph.io.documents import Document, read_document, write_document
 from graph.io.external import external_files
-from graph.io.files import sha256_of, write_bytes, write_text
+from graph.io.files import write_bytes, write_text
 from graph.io.models import read_model, write_model
 from graph.progress import Progress
 from graph.runtime.session import Provider, require_provider
 from qgraph import api
 from qgraph.locking import locked
 from qgraph.recipe import Recipe
-from qgraph.version import VERSION, packages
+from qgraph.stages import RECORD, Stage, digest_of, ensure, hashes_of
 from quantize.profiles import Profiles
 from sensitivity.journal import remove_journal
 from sensitivity.markdown import to_markdown
 
-RECORD = "run.json"
 FLOAT = "model.onnx"
 _RESERVED = {"model", "float", "embed_tokens"}
-
-
-class StageRecord(Part):
-    """`outputs`: file → SHA-256, paths relative to the run folder."""
-
-    name: str
-    fingerprint: str
-    outputs: dict[str, str]
-
-
-class RunRecord(Document):
-    """What has been done in a run folder."""
-
-    SCHEMA: ClassVar[str] = "qgraph.run/1"
-
-    stages: tuple[StageRecord, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """`inputs`: everything the result depends on; `work` writes and returns the files."""
-
-    name: str
-    inputs: Callable[[], Any]
-    work: Callable[[], Iterable[Path]]
 
 
 def run_recipe(
@@ -91,64 +61,8 @@ def run_recipe(
             (folder / RECORD).unlink(missing_ok=True)
         chain = _Chain(recipe, folder, progress, fresh=fresh)
         for stage in chain.stages():
-            _ensure(stage, folder)
+            ensure(stage, folder)
     return folder
-
-
-def _ensure(stage: Stage, folder: Path) -> None:
-    """Do `stage` unless its record holds."""
-    record = _read_record(folder)
-    fingerprint = _digest([stage.name, VERSION, packages(), stage.inputs()])
-    done = {item.name: item for item in record.stages}
-    if stage.name in done and _holds(done[stage.name], fingerprint, folder):
-        return
-    outputs = {
-        path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(stage.work())
-    }
-    if stage.name in done:
-        _remove(folder, done[stage.name].outputs.keys() - outputs.keys())
-    done[stage.name] = StageRecord(name=stage.name, fingerprint=fingerprint, outputs=outputs)
-    write_document(folder / RECORD, RunRecord(schema=RunRecord.SCHEMA, stages=tuple(done.values())))
-
-
-def _remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove what a stage wrote under other options; a name that leads elsewhere is left alone."""
-    for name in names:
-        if Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
-
-
-def _holds(record: StageRecord, fingerprint: str, folder: Path) -> bool:
-    return record.fingerprint == fingerprint and all(
-        (folder / name).is_file() and sha256_of(folder / name) == digest
-        for name, digest in record.outputs.items()
-    )
-
-
-def _read_record(folder: Path) -> RunRecord:
-    path = folder / RECORD
-    if not path.exists():
-        return RunRecord(schema=RunRecord.SCHEMA)
-    try:
-        return read_document(path, RunRecord)
-    except UsageError as error:
-        error.hint = "Start over with --fresh."
-        raise
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _hashes(paths: Iterable[Path]) -> list[list[str]]:
-    """Return [name, SHA-256] of every file in `paths`, folders included with all they hold."""
-    found: list[list[str]] = []
-    for path in paths:
-        if not path.exists():
-            raise InputError("no such file or folder", where=str(path), hint="Check the recipe.")
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        found += [[str(file.relative_to(path.parent)), sha256_of(file)] for file in files]
-    return found
 
 
 def _data_of(model: Path) -> list[Path]:
@@ -183,7 +97,7 @@ class _Chain:
             Stage("export", self._origin, self._export),
             Stage(
                 "ranges",
-                lambda: [common, asked, self._made(FLOAT), _hashes(_with_images(part.data))],
+                lambda: [common, asked, self._made(FLOAT), hashes_of(_with_images(part.data))],
                 self._ranges,
             ),
             Stage(
@@ -217,21 +131,21 @@ class _Chain:
         asked = part.model_dump(mode="json", exclude={"data"})
         scheme = recipe.scheme.model_dump(mode="json")
         made = self._made("ranges.json")
-        return [scheme, str(recipe.provider), asked, made, _hashes(_with_images(part.data))]
+        return [scheme, str(recipe.provider), asked, made, hashes_of(_with_images(part.data))]
 
     def _path(self, name: str) -> Path:
         return self._folder / name
 
     def _made(self, *names: str) -> list[list[str]]:
-        return _hashes(self._path(name) for name in names)
+        return hashes_of(self._path(name) for name in names)
 
     def _origin(self) -> Any:
         recipe = self._recipe
         options = recipe.export.model_dump(mode="json")
         if recipe.model is None:
-            return [options, _hashes([recipe.source] if recipe.source else [])]
+            return [options, hashes_of([recipe.source] if recipe.source else [])]
         model = recipe.model
-        return [options, _hashes([model, *_data_of(model), *companions(model)])]
+        return [options, hashes_of([model, *_data_of(model), *companions(model)])]
 
     def _export(self) -> list[Path]:
         recipe = self._recipe
@@ -267,7 +181,7 @@ class _Chain:
             name: getattr(self._recipe.sensitivity, name)
             for name in type(self._recipe.sensitivity).model_fields
         }
-        journal = self._path(f"sensitivity-{_digest(self._sensitivity_inputs())[:12]}.journal")
+        journal = self._path(f"sensitivity-{digest_of(self._sensitivity_inputs())[:12]}.journal")
         report, _ = api.sensitivity(
             self._path(FLOAT),
             ranges=self._path("ranges.json"),
@@ -316,7 +230,7 @@ class _Chain:
         return [
             options,
             str(self._recipe.provider),
-            _hashes(_with_images(self._data())),
+            hashes_of(_with_images(self._data())),
             self._made("profiles.json", *models),
         ]
 

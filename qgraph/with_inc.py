@@ -14,8 +14,10 @@ from pathlib import Path
 from graph.edit.nodes import QuantizableNode
 from graph.io.documents import read_document
 from graph.progress import Progress, silent
-from qgraph.api import AnyPath, nodes_of
-from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model, scored_outputs
+from qgraph.inputs import AnyPath
+from qgraph.measuring import scored_at
+from qgraph.quantizing import nodes_of
+from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model
 from qgraph.version import VERSION, packages
 from quantize.emit import BACKEND, METADATA, Provenance, write_metadata
 from quantize.inc import IncModel, quantize_with_inc, require_inc
@@ -23,7 +25,6 @@ from quantize.profiles import Profile, Profiles
 from quantize.ranges import require_same_model
 from quantize.scheme import Scheme, SchemeName
 from quantize.selection import select
-from sensitivity.engine import Scored
 from sensitivity.inc import IncTask, Keep, fingerprint, measure_with_inc
 from sensitivity.journal import open_journal
 from sensitivity.report import Direction, Metric, Sensitivity
@@ -70,13 +71,11 @@ def sensitivity(
     require_inc()
     opened = open_model(Path(model))
     loaded = load_data(opened, [Path(item) for item in data], samples, seed)
-    names = scored_outputs(opened, outputs)
-    logits = opened.family.gives_logits and names == opened.family.scored_outputs(opened.view)
     task = IncTask(
         prepared=opened.prepared,
         selection=select(opened.prepared.model, [opened.family.keep], include, exclude),
         feeds=loaded.feeds,
-        scored=Scored(names, logits),
+        scored=scored_at(opened, outputs),
         scheme=scheme,
         direction=Direction(direction),
         metric=Metric(metric),

@@ -13,8 +13,9 @@ from graph.runtime.session import Provider
 from qgraph import api, options
 from qgraph.commands.evaluate import print_evaluation
 from qgraph.console import print_json, say
-from qgraph.pipeline import FLOAT, RECORD, RunRecord
+from qgraph.pipeline import FLOAT
 from qgraph.progress import Bars
+from qgraph.stages import RECORD, RunRecord
 
 _SHOWN = 6
 _DEMO = Path("models/qwen2_5_vl_tiny.toml")

@@ -1,0 +1,183 @@
+"""`qgraph.calibrate` and `qgraph.sensitivity`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from graph.errors import UsageError
+from graph.progress import Progress, silent
+from graph.runtime.session import Provider, require_provider
+from qgraph.inputs import AnyPath, document, paths
+from qgraph.resolve import (
+    DEFAULT_SAMPLES,
+    Data,
+    OpenModel,
+    load_data,
+    open_model,
+    scored_outputs,
+)
+from qgraph.version import VERSION, packages
+from quantize.inc_scheme import as_inc_selects
+from quantize.ranges import Ranges, RangesRun
+from quantize.ranges import calibrate as _calibrate
+from quantize.scheme import Scheme, SchemeName
+from quantize.selection import Selection, select
+from sensitivity.engine import Scored
+from sensitivity.groups import Group, Grouping, fused_groups
+from sensitivity.journal import open_journal
+from sensitivity.measure import measure
+from sensitivity.report import Direction, Engine, Metric, Sensitivity
+from sensitivity.task import Context, Task, fingerprint
+
+
+def calibrate(
+    model: AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    samples: int = DEFAULT_SAMPLES,
+    scheme: Scheme | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    provider: Provider = Provider.CPU,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Ranges:
+    """Return the ranges of all activations that candidates read, over at most `samples` samples."""
+    provider = Provider(provider)
+    require_provider(provider)
+    opened = open_model(Path(model))
+    scheme = scheme or Scheme()
+    selection = _select(opened, include, exclude, scheme)
+    loaded = load_data(opened, paths(data), samples, seed)
+    return _ranges(opened, selection, loaded, scheme, provider, progress)
+
+
+def sensitivity(
+    model: AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    samples: int = DEFAULT_SAMPLES,
+    ranges: Ranges | AnyPath | None = None,
+    direction: Direction = Direction.BOTH,
+    metric: Metric = Metric.MSE,
+    outputs: Sequence[str] = (),
+    scheme: Scheme | None = None,
+    group: Grouping | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    engine: Engine | None = None,
+    time_budget: float | None = None,
+    journal: AnyPath | None = None,
+    fresh: bool = False,
+    provider: Provider = Provider.CPU,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Sensitivity, Ranges]:
+    """Return the score of every candidate node, and the ranges they were computed with.
+
+    `ranges` are reused if given, else calibrated on the same data. `group` None leaves the choice
+    to the family: fused for decoders. `engine` None takes the fastest. `time_budget`, in seconds,
+    ends the work after the sample under way; `journal` is a file that keeps finished samples, to go
+    on from and for the caller to remove, and `fresh` forgets an older one.
+
+    Raises:
+        LimitError: the time budget ran out before one sample was scored, under INC's scheme.
+        UsageError: the journal is another run's.
+    """
+    started = time.monotonic()
+    provider = Provider(provider)
+    require_provider(provider)
+    opened = open_model(Path(model))
+    scheme = scheme or Scheme()
+    selection = _select(opened, include, exclude, scheme)
+    loaded = load_data(opened, paths(data), samples, seed)
+    if ranges is None:
+        ranges = _ranges(opened, selection, loaded, scheme, provider, progress)
+    seen = document(ranges, Ranges)
+    task = Task(
+        prepared=opened.prepared,
+        selection=selection,
+        groups=_groups(opened, selection, group),
+        feeds=loaded.feeds,
+        scored=scored_at(opened, outputs),
+        scheme=scheme,
+        ranges=seen,
+        direction=Direction(direction),
+        metric=Metric(metric),
+        provider=provider,
+        engine=_engine(engine, scheme, opened, provider),
+        deadline=None if time_budget is None else started + time_budget,
+    )
+    context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
+    if journal is None:
+        return measure(task, context, progress=progress), seen
+    with open_journal(Path(journal), fingerprint(task, context), fresh=fresh) as kept:
+        return measure(task, context, kept, progress), seen
+
+
+def _ranges(
+    opened: OpenModel,
+    selection: Selection,
+    loaded: Data,
+    scheme: Scheme,
+    provider: Provider,
+    progress: Progress,
+) -> Ranges:
+    run = RangesRun(
+        qgraph=VERSION,
+        provider=provider,
+        samples=len(loaded.feeds),
+        data=loaded.description,
+        synthetic=loaded.synthetic,
+    )
+    nodes = selection.candidates
+    return _calibrate(opened.prepared, nodes, loaded.feeds, scheme, run, progress)
+
+
+def _groups(opened: OpenModel, selection: Selection, group: Grouping | None) -> tuple[Group, ...]:
+    fuses = Grouping.FUSED if opened.family.fuses_siblings else Grouping.NONE
+    return fused_groups(selection.candidates) if (group or fuses) is Grouping.FUSED else ()
+
+
+def scored_at(opened: OpenModel, outputs: Sequence[str]) -> Scored:
+    """Return where distances are taken: at `outputs`, or where the family says."""
+    names = scored_outputs(opened, outputs)
+    logits = opened.family.gives_logits and names == opened.family.scored_outputs(opened.view)
+    return Scored(names, logits)
+
+
+def _select(
+    opened: OpenModel, include: Sequence[str], exclude: Sequence[str], scheme: Scheme
+) -> Selection:
+    model = opened.prepared.model
+    selection = select(model, [opened.family.keep], include, exclude)
+    return as_inc_selects(model, selection) if scheme.name is SchemeName.INC_CPU else selection
+
+
+def _engine(engine: Engine | None, scheme: Scheme, opened: OpenModel, provider: Provider) -> Engine:
+    """Return the engine to use: of those that can, the fastest."""
+    if engine is not None and Engine(engine) is Engine.INC:
+        raise UsageError(
+            "the engine inc is asked through its own function",
+            hint="Use qgraph.with_inc.sensitivity, or the command.",
+        )
+    if scheme.name is not SchemeName.INC_CPU:
+        return Engine(engine or _fastest(opened, provider))
+    if engine is not None and Engine(engine) is not Engine.SWITCH:
+        raise UsageError(
+            f"the engine {engine} does not compute the scheme {scheme.name}",
+            hint="Use --engine switch, inc or auto with it.",
+        )
+    return Engine.SWITCH
+
+
+def _fastest(opened: OpenModel, provider: Provider) -> Engine:
+    """Return the fastest engine whose scores are those of the emitted model."""
+    half = any(spec.dtype == np.float16 for spec in opened.view.inputs)
+    # On the CPU onnxruntime computes fp16 graphs in fp32 and rounds only where a session ends, so
+    # every cut between segments would change the model.
+    return Engine.SWITCH if half and provider is Provider.CPU else Engine.WAVEFRONT

@@ -1,0 +1,86 @@
+"""`qgraph.quantize`: from profiles to proved Q/DQ models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from graph.edit.nodes import QuantizableNode
+from graph.errors import UsageError
+from graph.io.models import write_model
+from graph.progress import Progress, silent
+from qgraph.inputs import AnyPath, document
+from qgraph.resolve import OpenModel, open_model
+from qgraph.version import VERSION
+from quantize.emit import Provenance, emit
+from quantize.profiles import Profile, Profiles, resolve
+from quantize.proof import Proof, prove
+from quantize.ranges import Ranges, ranges_for, require_same_model
+from quantize.scheme import Scheme, SchemeName
+from quantize.selection import select
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """A Q/DQ model not yet written, with the proof that it is what its profile says."""
+
+    profile: Profile
+    model: onnx.ModelProto
+    proof: Proof
+
+    def save(self, folder: AnyPath) -> Path:
+        """Write the model to `folder`, named after its profile, and return its path."""
+        path = Path(folder) / f"{self.profile.name}.onnx"
+        write_model(self.model, path)
+        return path
+
+
+def quantize(
+    model: AnyPath,
+    profiles: Profiles | AnyPath,
+    ranges: Ranges | AnyPath,
+    *,
+    names: Sequence[str] = (),
+    progress: Progress = silent,
+) -> list[Quantized]:
+    """Return a proved Q/DQ model for each profile, or for those in `names`.
+
+    Raises:
+        UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
+    """
+    opened = open_model(Path(model))
+    wanted = document(profiles, Profiles)
+    require_same_model(wanted.model, opened.prepared.id, "profiles")
+    seen = document(ranges, Ranges)
+    chosen = wanted.named(names)
+    made = []
+    for index, item in enumerate(chosen):
+        progress("quantizing", index, len(chosen))
+        made.append(_quantized(opened, item, seen, wanted.scheme))
+    progress("quantizing", len(chosen), len(chosen))
+    return made
+
+
+def _quantized(opened: OpenModel, item: Profile, ranges: Ranges, scheme: Scheme) -> Quantized:
+    if scheme.name is SchemeName.INC_CPU:
+        raise UsageError(
+            f"the profile {item.name!r} is of the scheme {scheme.name}, which qgraph does not emit",
+            hint="Use --backend inc, or profiles cut from a report of the scheme int8.",
+        )
+    prepared = opened.prepared
+    nodes = nodes_of(opened, item)
+    known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
+    provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
+    model = emit(prepared, nodes, known, provenance)
+    return Quantized(item, model, prove(model, prepared.model, nodes))
+
+
+def nodes_of(opened: OpenModel, item: Profile) -> list[QuantizableNode]:
+    """Return the nodes a profile quantizes; one that was written by hand may name any."""
+    selection = select(opened.prepared.model, include=[".*"])
+    nodes = {node.name: node for node in selection.candidates}
+    names = [node.name for node in opened.prepared.model.graph.node]
+    return [nodes[name] for name in resolve(item, list(nodes), names)]
