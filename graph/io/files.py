@@ -141,6 +141,7 @@ def publishing(folder: Path, last: str) -> Iterator[Path]:
     Raises:
         EnvironmentFault: no space, or `folder` cannot be written.
     """
+    folder = folder.resolve()  # `.` has no name to call the temporary after
     require_writable_folder(folder.parent)
     clear_leftovers(folder.parent)
     temporary = folder.with_name(f".{folder.name}{_TEMPORARY}-{os.getpid()}")

@@ -159,6 +159,9 @@ def _unfinished(report: Sensitivity) -> str:
     return f"{done}; the same command, given more, goes on from there."
 
 
+_SHOWN = 3
+
+
 def _print(report: Sensitivity, output: Path) -> None:
     nodes = sorted(report.nodes, key=lambda node: node.rank)
     headings = ["node", "rank", "solo MSE", "SQNR dB", "gain if left out", "M MACs"]
@@ -169,7 +172,8 @@ def _print(report: Sensitivity, output: Path) -> None:
         f" {run.provider} in {run.seconds:.1f} s ({run.forward_equivalents:.0f} forwards)."
     )
     for reason, names in _by_reason(report).items():
-        say(f"No score, {reason}: {', '.join(names)}")
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        say(f"No score, {reason}: {', '.join(names[:_SHOWN])}{more}")
     say(f"Wrote {output}")
 
 

@@ -48,13 +48,15 @@ def test_the_commands_run_in_the_order_shown(folder: Path) -> None:
     text = "\n".join(blocks("bash")).replace("\\\n", " ")
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("qgraph ")]
     assert [words[1] for words in commands] == [
-        *("export", "sensitivity", "profile", "quantize", "evaluate", "run", "sensitivity")
+        *("export", "sensitivity", "profile", "quantize", "evaluate", "report"),
+        *("run", "sensitivity"),
     ]
     for words in commands:
         if words[1:] == ["sensitivity", "model.onnx"]:
             shutil.copy(folder / "work/model.onnx", folder / "model.onnx")
         run([sys.executable, "-m", *words], folder)
     assert (folder / "work/evaluation.json").is_file()
+    assert (folder / "work/report.html").is_file()
     assert (folder / "runs/demo/report.html").is_file()
 
 

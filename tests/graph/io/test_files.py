@@ -220,3 +220,12 @@ def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="not a regular file"):
         require_file(tmp_path / "pipe", "thing")
+
+
+def test_a_folder_may_be_the_one_we_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with publishing(Path(), last="b") as folder:
+        for name in "ab":
+            (folder / name).write_text(name)
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["a", "b"]
