@@ -136,6 +136,10 @@ def main(model: Path, output: Path | None, samples: int, tokens: int, rounds: in
         for a, b in zip(times["wavefront, stacked"].scoring, times["switch"].scoring, strict=True)
     ]
     text = [
+        "# Engines against each other",
+        "",
+        "Written by `benchmarks/engines.py`, on the decoder that `benchmarks/decoder.py` makes.",
+        "",
         *rows,
         "",
         f"{len(nodes)} nodes, {samples} × {tokens} tokens, solo direction, median of {rounds}"

@@ -31,7 +31,7 @@ def run(command: list[str], folder: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder that holds the files the README names."""
     made = tmp_path_factory.mktemp("readme")
-    shutil.copytree(TINY / "outliers", made / "Qwen2.5-VL-3B-Instruct")
+    shutil.copytree(TINY / "outliers", made / "my-checkpoint")
     shutil.copytree(TINY / "data/images", made / "images")
     for target, source in {
         "captions.txt": "calibration.txt",
@@ -62,7 +62,7 @@ def test_the_commands_run_in_the_order_shown(folder: Path) -> None:
 
 def test_the_python_runs(folder: Path) -> None:
     if not (folder / "model.onnx").exists():
-        run([sys.executable, "-m", "qgraph", "export", "Qwen2.5-VL-3B-Instruct", "-o", "."], folder)
+        run([sys.executable, "-m", "qgraph", "export", "my-checkpoint", "-o", "."], folder)
     (folder / "snippet.py").write_text("\n".join(blocks("python")))
     run([sys.executable, "snippet.py"], folder)
 
