@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
 import numpy as np
 
 from evaluation.results import Evaluation, EvaluationRun, Latency, Variant
 from evaluation.variants import Candidate
+from exporters.family import Task
 from graph.errors import InputError
 from graph.io.models import size_on_disk
 from graph.progress import Progress, silent
@@ -20,24 +20,6 @@ from graph.tensors import Feed
 from quantize.ranges import ModelRef
 
 _WARM_UP = 3
-
-
-class Task(Protocol):
-    """What a family measures; the first variant given to it is the reference."""
-
-    @property
-    def name(self) -> str:
-        """Return what the task is called."""
-        ...
-
-    @property
-    def feeds(self) -> Sequence[Feed]:
-        """Return the forward passes that all variants make."""
-        ...
-
-    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
-        """Return metric key → value."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

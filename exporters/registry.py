@@ -5,7 +5,6 @@ from __future__ import annotations
 from exporters.family import Family, ModelView
 from exporters.generic.family import GenericFamily
 from exporters.qwen.family import QwenFamily
-from graph.errors import UsageError
 
 FAMILIES: tuple[Family, ...] = (QwenFamily(), GenericFamily())
 
@@ -13,15 +12,3 @@ FAMILIES: tuple[Family, ...] = (QwenFamily(), GenericFamily())
 def family_of(view: ModelView) -> Family:
     """Return the first family that recognizes the model."""
     return next(family for family in FAMILIES if family.recognizes(view))
-
-
-def family_named(name: str) -> Family:
-    """Return the family called `name`.
-
-    Raises:
-        UsageError: there is none.
-    """
-    for family in FAMILIES:
-        if family.name == name:
-            return family
-    raise UsageError(f"no family {name!r}; there are {', '.join(f.name for f in FAMILIES)}")

@@ -14,6 +14,7 @@ from evaluation.evaluate import evaluate as _evaluate
 from evaluation.results import Evaluation
 from evaluation.variants import inspect_variants
 from exporters.manifest import Manifest
+from exporters.qwen.export import export_language
 from graph.errors import EnvironmentFault, UsageError
 from graph.progress import Progress, silent
 from graph.runtime.session import Provider, require_provider
@@ -62,14 +63,6 @@ def export(
         raise UsageError(f"--family {family} is unknown; there are auto, qwen")
     if part != "language":
         raise UsageError(f"--part {part} cannot be exported yet; expected language")
-    try:
-        # torch and transformers come with an extra and take seconds to import
-        from exporters.qwen.export import export_language
-    except ImportError as error:
-        raise EnvironmentFault(
-            f"exporting needs a package that is not installed: {error.name}",
-            hint="pip install '.[export]'",
-        ) from error
     return export_language(
         Path(source),
         Path(folder),

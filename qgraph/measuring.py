@@ -115,8 +115,14 @@ def sensitivity(
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
     if journal is None:
         return measure(task, context, progress=progress), seen
-    with open_journal(Path(journal), fingerprint(task, context), fresh=fresh) as kept:
-        return measure(task, context, kept, progress), seen
+    return _journaled(task, context, Path(journal), progress, fresh=fresh), seen
+
+
+def _journaled(
+    task: Task, context: Context, journal: Path, progress: Progress, *, fresh: bool
+) -> Sensitivity:
+    with open_journal(journal, fingerprint(task, context), fresh=fresh) as kept:
+        return measure(task, context, kept, progress)
 
 
 def _ranges(

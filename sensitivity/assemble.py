@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graph.errors import InputError
-from graph.runtime.session import describe_device
+from graph.runtime.session import Provider, describe_device
 from quantize.ranges import ModelRef
 from sensitivity.answers import Answers
 from sensitivity.report import (
     Baseline,
+    Direction,
     Engine,
     GroupScore,
     KeptNode,
@@ -128,14 +129,30 @@ def _node_scores(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who was asked, which way, where."""
+
+    engine: Engine
+    direction: Direction
+    provider: Provider
+
+
 def _run(task: Task, context: Context, timing: Timing, scores: Scores) -> Run:
+    engine = task.engine if scores.samples else Engine.SCREEN
+    who = Who(engine, task.direction, task.provider)
+    return run_block(context, who, timing, samples=len(scores.samples), complete=scores.complete)
+
+
+def run_block(context: Context, who: Who, timing: Timing, *, samples: int, complete: bool) -> Run:
+    """Return the `run` block of any engine's report."""
     return Run(
         qgraph=context.version,
-        engine=task.engine if scores.samples else Engine.SCREEN,
-        direction=task.direction,
-        provider=task.provider,
-        device=describe_device(task.provider),
-        samples=len(scores.samples),
+        engine=who.engine,
+        direction=who.direction,
+        provider=who.provider,
+        device=describe_device(who.provider),
+        samples=samples,
         seed=context.seed,
         data=context.data,
         synthetic=context.synthetic,
@@ -147,5 +164,5 @@ def _run(task: Task, context: Context, timing: Timing, scores: Scores) -> Run:
         forward_seconds=timing.forward,
         forward_equivalents=timing.scoring / timing.forward,
         ideal_forward_equivalents=timing.ideal,
-        complete=scores.complete,
+        complete=complete,
     )

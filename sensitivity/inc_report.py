@@ -9,12 +9,13 @@ from typing import Any
 
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
-from graph.runtime.session import Provider, describe_device
+from graph.runtime.session import Provider
 from quantize.inc import Score as IncUnitScore
 from quantize.inc import Settings, Unit, UnitKind
 from quantize.ranges import ModelRef
 from quantize.scheme import Scheme
 from quantize.selection import Selection
+from sensitivity.assemble import Timing, Who, run_block
 from sensitivity.engine import Scored
 from sensitivity.ranking import badness, ranks
 from sensitivity.report import (
@@ -179,23 +180,8 @@ def _score(score: IncUnitScore, everything: IncUnitScore | None = None) -> Score
 def _run(asked: Asked, context: Context, found: _Found, seconds: Seconds, *, complete: bool) -> Run:
     # units of earlier runs count too: what was resumed cost their time
     scoring = sum(score.seconds for score in found.values())
-    return Run(
-        qgraph=context.version,
-        engine=Engine.INC,
-        direction=asked.direction,
-        provider=Provider.CPU,
-        device=describe_device(Provider.CPU),
-        samples=asked.samples,
-        seed=context.seed,
-        data=context.data,
-        synthetic=context.synthetic,
-        packages=dict(context.packages),
-        started=seconds.started,
-        seconds=seconds.total,
-        setup_seconds=seconds.setup,
-        scoring_seconds=scoring,
-        forward_seconds=seconds.forward,
-        forward_equivalents=scoring / seconds.forward,
-        ideal_forward_equivalents=asked.ideal,
-        complete=complete,
+    timing = Timing(
+        seconds.started, seconds.total, seconds.setup, scoring, seconds.forward, asked.ideal
     )
+    who = Who(Engine.INC, asked.direction, Provider.CPU)
+    return run_block(context, who, timing, samples=asked.samples, complete=complete)

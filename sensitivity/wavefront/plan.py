@@ -23,15 +23,14 @@ class Base(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """`toggles`: the nodes switched against the baseline; `first` and `last`: the segments that
-    hold them, 0 and −1 where there are none (the variant is its baseline).
+    """`toggles`: the nodes switched against the baseline, none where the variant is its baseline;
+    `first`: the first segment that holds one.
     """
 
     question: int
     base: Base
     toggles: frozenset[str]
     first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,5 +79,4 @@ def _variant(
     rest = (candidates & place.keys()) - inside
     base = Base.FLOAT if len(inside) <= len(rest) else Base.QUANTIZED
     toggles = inside if base is Base.FLOAT else rest
-    places = [place[name] for name in toggles]
-    return Variant(index, base, toggles, min(places, default=0), max(places, default=-1))
+    return Variant(index, base, toggles, min((place[name] for name in toggles), default=0))

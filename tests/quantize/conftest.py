@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,39 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from graph.edit.nodes import QuantizableNode, quantizable_nodes
-from graph.edit.prepare import PreparedModel, prepare
-from graph.io.models import write_model
+from graph.edit.prepare import PreparedModel
 from graph.runtime.feeds import synthetic_feeds
 from graph.runtime.probe import observe_ranges
 from graph.runtime.session import Provider
 from quantize.emit import Provenance, emit
 from quantize.scheme import Scheme
-
-
-@pytest.fixture
-def build() -> Callable[..., onnx.ModelProto]:
-    """Return `build("(inputs) => (outputs) { nodes }", opset=21, weight=array, …)`."""
-
-    def make(text: str, opset: int = 21, **weights: NDArray[Any]) -> onnx.ModelProto:
-        header = f'<ir_version: 10, opset_import: ["" : {opset}]>'
-        model = onnx.parser.parse_model(f"{header} g {text}")
-        for name, array in weights.items():
-            model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-        return model
-
-    return make
-
-
-@pytest.fixture
-def prepared(tmp_path: Path) -> Callable[[onnx.ModelProto], PreparedModel]:
-    """Return a function that writes a model and prepares it."""
-
-    def make(model: onnx.ModelProto) -> PreparedModel:
-        path = tmp_path / "source.onnx"
-        write_model(model, path)
-        return prepare(path)
-
-    return make
 
 
 @pytest.fixture
