@@ -13,6 +13,7 @@ from qgraph.version import VERSION as __version__  # noqa: N811 - the name Pytho
 
 if TYPE_CHECKING:
     from qgraph.api import calibrate, evaluate, export, profile, quantize, report, run, sensitivity
+    from qgraph.linting import lint
     from qgraph.rankings import compare
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "lint",
     "profile",
     "quantize",
     "report",
@@ -36,6 +38,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'qgraph' has no attribute {name!r}")
-    from qgraph import api, rankings
+    from qgraph import api, linting, rankings
 
-    return getattr(rankings if name == "compare" else api, name)
+    elsewhere = {"compare": rankings, "lint": linting}
+    return getattr(elsewhere.get(name, api), name)

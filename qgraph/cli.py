@@ -14,6 +14,7 @@ from qgraph.commands import run as chain
 from qgraph.commands.compare import compare
 from qgraph.commands.evaluate import evaluate
 from qgraph.commands.export import export
+from qgraph.commands.lint import lint
 from qgraph.commands.profile import profile
 from qgraph.commands.quantize import quantize
 from qgraph.commands.report import report
@@ -36,7 +37,7 @@ def cli() -> None:
 
 for command in (
     *(export, sensitivity, profile, quantize, evaluate, report),
-    *(compare, chain.run, chain.demo),
+    *(compare, lint, chain.run, chain.demo),
 ):
     cli.add_command(command)
 
@@ -44,7 +45,7 @@ for command in (
 def run(arguments: list[str]) -> int:
     """Run the command line; return the exit code that belongs to what happened."""
     try:
-        cli.main(arguments, prog_name="qgraph", standalone_mode=False)
+        code = cli.main(arguments, prog_name="qgraph", standalone_mode=False)
     except QGraphError as error:
         return _report(error, arguments)
     except (click.Abort, KeyboardInterrupt):
@@ -56,7 +57,8 @@ def run(arguments: list[str]) -> int:
         return 2
     except Exception as error:  # whatever is left is a defect; the user still gets one message
         return _report(_defect(error), arguments)
-    return 0
+    # a command that printed its result and still means another code exits with it
+    return code if isinstance(code, int) else 0
 
 
 _HELP = "qgraph COMMAND --help lists the options."

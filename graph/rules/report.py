@@ -1,0 +1,89 @@
+"""`qgraph.lint/1`: what the rules found in one model, as data."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from graph.errors import QualityGateError
+from graph.io.documents import Document, Part
+from graph.rules.finding import Finding, Severity, Target
+from graph.rules.fixes import Fix
+
+
+class FindingPart(Part):
+    """One finding; `node` and `tensor` are absent where none is meant."""
+
+    rule: str
+    severity: Severity
+    node: str | None = None
+    tensor: str | None = None
+    reason: str
+    remedy: str
+    fixable: bool = False
+
+    @classmethod
+    def of(cls, finding: Finding) -> FindingPart:
+        """Return the part of a finding."""
+        return cls(
+            rule=finding.rule,
+            severity=finding.severity,
+            node=finding.node or None,
+            tensor=finding.tensor or None,
+            reason=finding.reason,
+            remedy=finding.remedy,
+            fixable=finding.fixable,
+        )
+
+
+class FixPart(Part):
+    """What `--fix` changed at a node, and for which rule."""
+
+    rule: str
+    node: str
+    what: str
+
+    @classmethod
+    def of(cls, fix: Fix) -> FixPart:
+        """Return the part of a fix."""
+        return cls(rule=fix.rule, node=fix.node, what=fix.what)
+
+
+class Lint(Document):
+    """`counts`: severity → number of findings. `operators`: whose table was used, of which date."""
+
+    SCHEMA: ClassVar[str] = "qgraph.lint/1"
+
+    model: str
+    sha256: str
+    target: Target
+    operators: str
+    counts: dict[str, int]
+    findings: tuple[FindingPart, ...]
+    fixed: tuple[FixPart, ...] = ()
+
+    @property
+    def builds(self) -> bool:
+        """Return whether no rule says that TensorRT refuses the model."""
+        return self.counts[Severity.ERROR] == 0
+
+
+def count(findings: tuple[FindingPart, ...]) -> dict[str, int]:
+    """Return severity → number of findings, every severity named."""
+    return {str(kind): sum(item.severity is kind for item in findings) for kind in Severity}
+
+
+def require_builds(report: Lint) -> None:
+    """Check that a model has no errors.
+
+    Raises:
+        QualityGateError: it has; the first is named.
+    """
+    if report.builds:
+        return
+    first = next(item for item in report.findings if item.severity is Severity.ERROR)
+    raise QualityGateError(
+        f"{report.counts[Severity.ERROR]} errors for {report.target}, the first {first.rule} at"
+        f" {first.node or 'the model'}: {first.reason}",
+        where=report.model,
+        hint=first.remedy,
+    )

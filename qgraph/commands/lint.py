@@ -1,0 +1,75 @@
+"""`qgraph lint`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from graph.errors import UsageError
+from graph.rules.finding import Target
+from graph.rules.report import Lint, require_builds
+from qgraph import linting, options
+from qgraph.console import print_json, print_table, say
+from qgraph.outputs import require_outputs
+
+
+@click.command()
+@click.argument("model", type=options.PATH)
+@click.option(
+    "--target",
+    type=options.EnumChoice(Target),
+    default=Target.TENSORRT_10.value,
+    show_default=True,
+    help="TensorRT 10.13 to 10.16 (Jetson stays there), or 11.x.",
+)
+@click.option(
+    "--plugin", "plugins", multiple=True, metavar="OP", help="An operator the target brings."
+)
+@click.option("--fix", is_flag=True, help="Write a mended model to -o; what it computes is kept.")
+@options.common(None, "File for the mended model.")
+def lint(
+    model: Path,
+    target: Target,
+    plugins: tuple[str, ...],
+    fix: bool,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Say why TensorRT would not build MODEL, build it slower, or compute something else.
+
+    Takes any Q/DQ model: qgraph's, onnxruntime's, INC's, ModelOpt's; weights are not loaded. Exit
+    code 7 where it would not build.
+    """
+    if fix != (output is not None):
+        raise UsageError("--fix and -o belong together", hint="Give both: --fix -o mended.onnx")
+    if output is not None:
+        require_outputs([output], [model])
+        report = linting.mend(model, output, target=target, plugins=plugins)
+    else:
+        report = linting.lint(model, target=target, plugins=plugins)
+    if as_json:
+        print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
+    else:
+        print_lint(report)
+    if not report.builds:
+        if as_json:
+            raise click.exceptions.Exit(7)
+        require_builds(report)
+
+
+def print_lint(report: Lint) -> None:
+    """Print the findings, and what each asks for, once."""
+    for item in report.fixed:
+        say(f"mended {item.rule} at {item.node}: {item.what}")
+    rows = [
+        [item.rule, str(item.severity), item.node or "-", item.reason] for item in report.findings
+    ]
+    if rows:
+        print_table(["rule", "severity", "node", "what"], rows, left=4)
+    for rule, remedy in dict.fromkeys((item.rule, item.remedy) for item in report.findings):
+        say(f"{rule}: {remedy}")
+    counts = ", ".join(f"{number} {kind}" for kind, number in report.counts.items())
+    say(f"{report.model} for {report.target}: {counts}. Operators: {report.operators}")

@@ -1,0 +1,95 @@
+"""`qgraph.lint`: TensorRT's rules on a model, and mending what keeps its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from graph.io.external import external_files
+from graph.io.files import publishing, write_bytes
+from graph.io.models import identify, read_model
+from graph.rules.finding import Target
+from graph.rules.fixes import Fix, fix
+from graph.rules.linting import lint as run_rules
+from graph.rules.qdq_graph import QdqGraph
+from graph.rules.report import FindingPart, FixPart, Lint, count
+from graph.rules.support import operator_table
+from qgraph.inputs import AnyPath
+
+
+def lint(
+    model: AnyPath, *, target: Target = Target.TENSORRT_10, plugins: Sequence[str] = ()
+) -> Lint:
+    """Return what TensorRT's rules find in a Q/DQ model, whoever made it.
+
+    Weights are not read, only scales and zero points. `plugins`: operators the target brings.
+
+    Raises:
+        InputError: not an ONNX model, or its external data cannot be used.
+    """
+    path = Path(model)
+    return _report(path, QdqGraph.read(path), Target(target), plugins, [])
+
+
+def mend(
+    model: AnyPath,
+    output: AnyPath,
+    *,
+    target: Target = Target.TENSORRT_10,
+    plugins: Sequence[str] = (),
+) -> Lint:
+    """Write `model` to `output` with what can be mended mended; return what is left to find.
+
+    Weights that lie in data files are copied, not read.
+
+    Raises:
+        InputError: not an ONNX model, or its external data cannot be used.
+    """
+    path, written = Path(model), Path(output)
+    graph = QdqGraph.read(path)
+    found = run_rules(graph, Target(target), plugins)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(graph.model)
+    done = fix(changed, found, graph)
+    _write(changed, path, written)
+    return _report(written, QdqGraph.read(written), Target(target), plugins, done)
+
+
+def _write(model: onnx.ModelProto, source: Path, target: Path) -> None:
+    """Write a graph whose weights stay in the data files of `source`, copied beside it."""
+    files = external_files(read_model(source, weights=False), source.parent)
+    same_folder = source.parent.resolve() == target.parent.resolve()
+    if not files or same_folder:
+        write_bytes(target, model.SerializeToString(deterministic=True))
+        return
+    with publishing(target.parent, last=target.name) as folder:
+        for file in files:
+            copy_file(file, folder / file.relative_to(source.parent))
+        (folder / target.name).write_bytes(model.SerializeToString(deterministic=True))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's bytes, a piece at a time; never a link."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as read, target.open("wb") as written:
+        while piece := read.read(1 << 22):
+            written.write(piece)
+
+
+def _report(
+    path: Path, graph: QdqGraph, target: Target, plugins: Sequence[str], done: Sequence[Fix]
+) -> Lint:
+    findings = tuple(FindingPart.of(item) for item in run_rules(graph, target, plugins))
+    table = operator_table()
+    return Lint(
+        schema=Lint.SCHEMA,
+        model=path.name,
+        sha256=identify(path).sha256,
+        target=target,
+        operators=f"TensorRT {table.tensorrt}, read {table.read}: {table.source}",
+        counts=count(findings),
+        findings=findings,
+        fixed=tuple(FixPart.of(item) for item in done),
+    )

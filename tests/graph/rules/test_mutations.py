@@ -1,0 +1,319 @@
+"""Each rule, broken in turn on a good model: the linter names exactly that rule and node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from graph.rules.finding import Severity, Target
+from graph.rules.linting import RULES, lint
+from graph.rules.qdq_graph import QdqGraph
+
+if TYPE_CHECKING:
+    from tests.graph.rules.conftest import Draft
+else:
+    Draft = object
+
+WIDTH = 128
+Mutation = Callable[[Draft], None]
+E, W, A = Severity.ERROR, Severity.WARNING, Severity.ADVICE
+
+
+def zero_scale(draft: Draft) -> None:
+    draft.tensors["w1_scale"][7] = 0
+
+
+def infinite_scale(draft: Draft) -> None:
+    draft.tensors["w1_scale"][7] = np.inf
+
+
+def computed_scale(draft: Draft) -> None:
+    draft.add("ReduceMax", "x", "seen", keepdims=0)
+    draft.nodes.insert(0, draft.nodes.pop())
+    draft.node("w1_DQ").input[1] = "seen"
+    draft.tensors["w1_zero"] = np.array(0, np.int8)
+
+
+def asymmetric(draft: Draft) -> None:
+    draft.tensors["w2_zero"][3] = 5
+
+
+def zero_point_of_another_shape(draft: Draft) -> None:
+    draft.tensors["w2_zero"] = np.zeros(3, np.int8)
+
+
+def no_zero_point(draft: Draft) -> None:
+    del draft.node("w1_DQ").input[2:]
+
+
+def unsigned_by_default(draft: Draft) -> None:
+    del draft.node("h_Q").input[2:]
+    del draft.node("h_DQ").input[2:]
+
+
+def activation_per_axis(draft: Draft) -> None:
+    draft.tensors["h_scale"] = np.full(WIDTH, 0.02, np.float32)
+    draft.tensors["h_zero"] = np.zeros(WIDTH, np.int8)
+
+
+def wrong_axis(draft: Draft) -> None:
+    draft.node("w1_DQ").attribute[0].i = 0
+
+
+def too_few_scales(draft: Draft) -> None:
+    draft.tensors["w1_scale"] = np.full(3, 0.01, np.float32)
+    draft.tensors["w1_zero"] = np.zeros(3, np.int8)
+
+
+def scale_of_another_type(draft: Draft) -> None:
+    draft.tensors["w2_scale"] = draft.tensors["w2_scale"].astype(np.float16)
+
+
+def cast_to_quantize(draft: Draft) -> None:
+    draft.add("Cast", "x", "narrow", to=TensorProto.FLOAT16)
+    draft.add("Cast", "narrow", "wide", to=TensorProto.FLOAT)
+    draft.nodes[:] = [*draft.nodes[-2:], *draft.nodes[:-2]]
+    draft.node("x_Q").input[0] = "wide"
+
+
+def integer_bias(draft: Draft) -> None:
+    draft.constant("b_q", np.ones(WIDTH, np.int32))
+    draft.constant("b_scale", np.full(WIDTH, 0.01, np.float32))
+    draft.add("DequantizeLinear", "b_q b_scale", "b_DQ", axis=0)
+    draft.add("Add", "last b_DQ", "biased")
+    draft.nodes.append(draft.nodes.pop(-1))
+    draft.outputs.append("biased")
+
+
+def quantized_scalar(draft: Draft) -> None:
+    draft.add("ReduceMax", "sum", "peak", keepdims=0)
+    draft.quantized("peak")
+    draft.outputs.append("peak_DQ")
+
+
+def integer_operator(draft: Draft) -> None:
+    draft.constant("wi", np.ones((WIDTH, WIDTH), np.int8))
+    draft.add("QuantizeLinear", "gate x_scale x_zero", "gate_Q")
+    draft.add("MatMulInteger", "gate_Q wi", "whole")
+    draft.outputs.append("whole")
+
+
+def one_side_quantized(draft: Draft) -> None:
+    draft.remove("h_Q", "h_DQ")
+    draft.node("second").input[0] = "h"
+
+
+def second_quantizer(draft: Draft) -> None:
+    draft.quantized("x", "again")
+    draft.add("Neg", "again_DQ", "negative")
+    draft.outputs.append("negative")
+
+
+def both_branches(draft: Draft) -> None:
+    at = draft.nodes.index(draft.node("sum"))
+    rest = draft.nodes[at:]
+    draft.nodes = draft.nodes[:at]
+    draft.quantized("second")
+    draft.nodes += rest
+    draft.node("sum").input[:] = ["second_DQ", "x_DQ"]
+
+
+def wrong_branch(draft: Draft) -> None:
+    at = draft.nodes.index(draft.node("sum"))
+    rest = draft.nodes[at:]
+    draft.nodes = draft.nodes[:at]
+    draft.quantized("second")
+    draft.nodes += rest
+    draft.node("sum").input[0] = "second_DQ"
+
+
+def attention(draft: Draft) -> None:
+    at = draft.nodes.index(draft.node("product"))
+    rest = draft.nodes[at:]
+    draft.nodes = draft.nodes[:at]
+    draft.quantized("turned")
+    draft.nodes += rest
+    draft.node("product").input[1] = "turned_DQ"
+
+
+def constant_weight(draft: Draft) -> None:
+    value = numpy_helper.from_array(draft.tensors.pop("w1_q"))
+    draft.add("Constant", "", "w1_q", value=value)
+    draft.nodes.insert(0, draft.nodes.pop())
+
+
+def constant_scale(draft: Draft) -> None:
+    value = numpy_helper.from_array(draft.tensors.pop("w1_scale"))
+    draft.add("Constant", "", "w1_scale", value=value)
+    draft.nodes.insert(0, draft.nodes.pop())
+
+
+def newest_opset(draft: Draft) -> None:
+    draft.opset = 26
+
+
+def custom_domain(draft: Draft) -> None:
+    draft.nodes.append(helper.make_node("Special", ["sum"], ["odd"], "odd", domain="mine"))
+    draft.outputs.append("odd")
+
+
+def unlisted_operator(draft: Draft) -> None:
+    draft.add("Det", "product", "det")
+    draft.outputs.append("det")
+
+
+def unlisted_type(draft: Draft) -> None:
+    draft.add("Shape", "sum", "shape")
+    draft.add("CumSum", "shape shape", "running")
+    draft.outputs.append("running")
+
+
+def narrow(draft: Draft) -> None:
+    draft.add("MatMul", f"{draft.quantized('gate')} {draft.weight('w4', WIDTH, 8)}", "tiny")
+    draft.add("Tanh", "tiny", "bent")
+    draft.outputs.append("bent")
+
+
+def unequal_concat(draft: Draft) -> None:
+    at = draft.nodes.index(draft.node("joined"))
+    rest = draft.nodes[at:]
+    draft.nodes = draft.nodes[:at]
+    left, right = draft.quantized("sum", scale=0.1), draft.quantized("gate", scale=0.2)
+    draft.nodes += rest
+    draft.node("joined").input[:] = [left, right]
+
+
+def quantized_softmax(draft: Draft) -> None:
+    draft.node("scores").input[0] = draft.quantized("product")
+    draft.nodes.append(draft.nodes.pop(draft.nodes.index(draft.node("scores"))))
+
+
+def exposed_head(draft: Draft) -> None:
+    draft.outputs.append("second")
+
+
+def island(draft: Draft) -> None:
+    square = np.ones((WIDTH, WIDTH), np.float32)
+    draft.constant("f1", square)
+    draft.constant("f2", square)
+    draft.add("MatMul", "y f1", "before")
+    draft.add("MatMul", f"{draft.quantized('before')} {draft.weight('w5')}", "alone")
+    draft.add("MatMul", "alone f2", "after")
+    draft.outputs.append("after")
+
+
+def unread(draft: Draft) -> None:
+    draft.add("QuantizeLinear", "gate x_scale x_zero", "idle")
+
+
+MUTATIONS: list[tuple[Mutation, str, Severity, str]] = [
+    (zero_scale, "R1", E, "w1_DQ"),
+    (infinite_scale, "R1", E, "w1_DQ"),
+    (computed_scale, "R1", E, "w1_DQ"),
+    (asymmetric, "R2", E, "w2_DQ"),
+    (zero_point_of_another_shape, "R2", E, "w2_DQ"),
+    (no_zero_point, "R3", W, "w1_DQ"),
+    (unsigned_by_default, "R3", W, "h_Q"),
+    (activation_per_axis, "R4", E, "h_Q"),
+    (wrong_axis, "R5", E, "w1_DQ"),
+    (too_few_scales, "R5", E, "w1_DQ"),
+    (scale_of_another_type, "R6", E, "w2_DQ"),
+    (cast_to_quantize, "R6", W, "x_Q"),
+    (integer_bias, "R7", E, "b_DQ"),
+    (quantized_scalar, "R8", W, "peak_Q"),
+    (integer_operator, "R9", E, "whole"),
+    (one_side_quantized, "R10", W, "second"),
+    (second_quantizer, "R11", W, "again_Q"),
+    (both_branches, "R12", W, "sum"),
+    (wrong_branch, "R12", W, "sum"),
+    (attention, "R13", W, "product"),
+    (constant_weight, "R14", E, "w1_DQ"),
+    (constant_scale, "R14", W, "w1_DQ"),
+    (newest_opset, "R15", E, ""),
+    (custom_domain, "R15", E, "odd"),
+    (unlisted_operator, "R16", E, "det"),
+    (unlisted_type, "R16", E, "running"),
+    (narrow, "R17", A, "tiny"),
+    (unequal_concat, "R18", A, "joined"),
+    (quantized_softmax, "R19", A, "scores"),
+    (exposed_head, "R20", A, "second"),
+    (island, "R21", A, "alone"),
+    (unread, "R22", W, "idle"),
+]
+
+
+def found(draft: Draft, target: Target = Target.TENSORRT_11) -> list[tuple[str, Severity, str]]:
+    graph = QdqGraph(draft.model(), Path())
+    return [(item.rule, item.severity, item.node) for item in lint(graph, target)]
+
+
+@pytest.mark.parametrize("target", list(Target))
+def test_the_good_model_is_clean_and_valid(good: Draft, target: Target) -> None:
+    onnx.checker.check_model(good.model(), full_check=True)
+    assert found(good, target) == []
+
+
+@pytest.mark.parametrize(
+    ("mutate", "rule", "severity", "node"), MUTATIONS, ids=lambda v: getattr(v, "__name__", str(v))
+)
+def test_a_broken_rule_is_named_with_its_node_and_nothing_else(
+    good: Draft, mutate: Mutation, rule: str, severity: Severity, node: str
+) -> None:
+    mutate(good)
+    assert found(good) == [(rule, severity, node)]
+
+
+def test_every_rule_has_a_mutation() -> None:
+    assert {rule for _, rule, _, _ in MUTATIONS} == {rule.number for rule in RULES}
+
+
+def test_a_rule_never_reports_more_gravely_than_it_says() -> None:
+    order = [E, W, A]
+    for _, number, severity, _ in MUTATIONS:
+        worst = next(rule.worst for rule in RULES if rule.number == number)
+        assert order.index(severity) >= order.index(worst)
+
+
+def test_unsigned_zero_points_are_errors(good: Draft) -> None:
+    good.tensors["h_zero"] = np.array(0, np.uint8)
+    assert found(good) == [("R3", E, "h_Q"), ("R3", E, "h_DQ")]
+
+
+def test_opset_25_is_for_tensorrt_11_alone(good: Draft) -> None:
+    good.opset = 25
+    assert found(good, Target.TENSORRT_11) == []
+    assert found(good, Target.TENSORRT_10) == [("R15", E, "")]
+
+
+def test_a_declared_plugin_is_taken(good: Draft) -> None:
+    custom_domain(good)
+    assert lint(QdqGraph(good.model(), Path()), Target.TENSORRT_11, ["Special"]) == []
+
+
+def test_fp16_scales_that_underflow_are_zero_scales(good: Draft) -> None:
+    good.tensors["w1_scale"] = np.full(WIDTH, 2e-8, np.float16)
+    assert ("R1", E, "w1_DQ") in found(good)
+
+
+def test_int8_attention_of_a_small_head_is_allowed(good: Draft) -> None:
+    attention(good)
+    model = good.model()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 64
+    graph = QdqGraph(model, Path())
+    # [64, 128]·[128, 64]: 64 columns of a length of 64 to 128, as P·V has them
+    assert list(lint(graph, Target.TENSORRT_11)) == []
+
+
+def test_scales_behind_a_transpose_are_looked_at_along_the_axis_they_end_on(good: Draft) -> None:
+    good.add("Transpose", "w2_DQ", "w2_T", perm=[1, 0])
+    good.nodes.insert(good.nodes.index(good.node("second")), good.nodes.pop())
+    good.node("second").input[1] = "w2_T"
+    assert found(good) == [("R5", E, "w2_DQ")]
+    good.node("w2_DQ").attribute[0].i = 0
+    assert found(good) == []

@@ -1,0 +1,289 @@
+"""`qgraph lint`: whoever made the model, what it reads, what it mends, how it exits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from graph.runtime.session import Semantics, open_session
+
+if TYPE_CHECKING:
+    from tests.qgraph.conftest import Command, Files
+else:
+    Command = Files = object
+
+
+class Reader(CalibrationDataReader):
+    def __init__(self, feeds: Sequence[dict[str, Any]]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._feeds, None)
+
+
+@pytest.fixture
+def cnn(tmp_path: Path) -> Path:
+    """Two convolutions with a bias and a residual Add: what onnxruntime's defaults trip over."""
+    text = """
+    cnn (float[1, 16, 8, 8] x) => (float[1, 16, 8, 8] y)
+    {
+      [c1] a = Conv <pads = [1, 1, 1, 1]> (x, k1, b1)
+      r = Relu(a)
+      [c2] b = Conv <pads = [1, 1, 1, 1]> (r, k2, b2)
+      [add] s = Add(b, x)
+      y = Relu(s)
+    }
+    """
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]>{text}')
+    rng = np.random.default_rng(0)
+    shapes = {"k1": (16, 16, 3, 3), "k2": (16, 16, 3, 3), "b1": (16,), "b2": (16,)}
+    for name, shape in shapes.items():
+        array = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.save(model, tmp_path / "cnn.onnx")
+    return tmp_path / "cnn.onnx"
+
+
+def by_onnxruntime(model: Path, **options: Any) -> Path:
+    target = model.with_name("quantized.onnx")
+    rng = np.random.default_rng(1)
+    feeds = [{"x": rng.standard_normal((1, 16, 8, 8)).astype(np.float32)} for _ in range(2)]
+    quantize_static(model, target, Reader(feeds), **options)
+    return target
+
+
+def findings(result: Any, rule: str) -> set[str]:
+    return {item["node"] for item in result.json["findings"] if item["rule"] == rule}
+
+
+def test_every_model_of_quantize_is_clean(qgraph: Command, files: Files) -> None:
+    for name in "ABCD":
+        for target in ("tensorrt-10", "tensorrt-11"):
+            result = qgraph("lint", files.folder / f"{name}.onnx", "--target", target, "--json")
+            assert result.code == 0
+            assert result.json["counts"]["error"] == result.json["counts"]["warning"] == 0
+
+
+def test_a_model_of_onnxruntimes_defaults_is_seen_for_what_it_is(
+    qgraph: Command, cnn: Path
+) -> None:
+    model = by_onnxruntime(cnn)
+    result = qgraph("lint", model, "--json")
+    assert result.code == 7
+    # read with onnx alone
+    graph = onnx.load(model).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    qdq = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    zeros = {node.name: values[node.input[2]] for node in qdq}
+    biases = {n.name for n in qdq if n.input[0] in values and values[n.input[0]].dtype == np.int32}
+    assert findings(result, "R7") == biases != set()
+    nonzero = {name for name, zero in zeros.items() if zero.any()}
+    assert findings(result, "R2") == nonzero != set()
+    unsigned = {name for name, zero in zeros.items() if zero.dtype == np.uint8}
+    assert findings(result, "R3") == unsigned
+    assert findings(result, "R12") == {"add"}
+
+
+def test_a_symmetric_model_of_onnxruntime_without_biases_builds(qgraph: Command, cnn: Path) -> None:
+    model = by_onnxruntime(
+        cnn,
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["Conv"],
+        extra_options={"ActivationSymmetric": True, "QuantizeBias": False},
+    )
+    result = qgraph("lint", model, "--json")
+    assert result.code == 0
+    assert result.json["counts"]["error"] == 0
+
+
+def test_the_operator_form_of_onnxruntime_does_not_build(qgraph: Command, cnn: Path) -> None:
+    model = by_onnxruntime(cnn, quant_format=QuantFormat.QOperator)
+    result = qgraph("lint", model, "--json")
+    integer = {
+        node.name for node in onnx.load(model).graph.node if node.op_type.startswith("QLinear")
+    }
+    assert result.code == 7
+    # QLinearAdd is of onnxruntime's own domain, and no less an operator on integers
+    assert findings(result, "R9") == integer != set()
+
+
+def test_a_model_of_inc_is_seen_for_what_it_is(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    pytest.importorskip("neural_compressor")
+    made = qgraph(
+        *("quantize", files.model, "--profiles", files.profiles, "--profile", "C"),
+        *("--backend", "inc", "--data", files.data, "-o", tmp_path),
+    )
+    assert made.code == 0, made.err
+    model = tmp_path / "C-inc.onnx"
+    result = qgraph("lint", model, "--json")
+    graph = onnx.load(model).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    producer = {name: node for node in graph.node for name in node.output}
+    one_sided = {
+        node.name
+        for node in graph.node
+        if node.op_type == "MatMul"
+        and [name in producer and producer[name].op_type == "DequantizeLinear"
+             for name in node.input].count(True) == 1
+    }  # fmt: skip
+    qdq = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert findings(result, "R10") == one_sided
+    assert findings(result, "R2") == {n.name for n in qdq if values[n.input[2]].any()}
+
+
+def test_a_warning_does_not_fail_and_an_error_does(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    model = onnx.load(files.folder / "D.onnx")
+    weight = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and "w" in n.name)
+    del weight.input[2:]
+    onnx.save(model, tmp_path / "warned.onnx")
+    assert qgraph("lint", tmp_path / "warned.onnx").code == 0
+    scale = next(t for t in model.graph.initializer if t.name == weight.input[1])
+    scale.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(scale), scale.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    result = qgraph("lint", tmp_path / "broken.onnx")
+    assert result.code == 7
+    assert "R1" in result.out and weight.name in result.err
+
+
+def damage(model: onnx.ModelProto) -> None:
+    """Take away what `--fix` can give back: a zero point, an initializer, a reader."""
+    graph = model.graph
+    dequantizers = [n for n in graph.node if n.op_type == "DequantizeLinear"]
+    weights = [n for n in dequantizers if n.input[0].startswith("w")]
+    del weights[0].input[2:]
+    values = next(t for t in graph.initializer if t.name == weights[1].input[0])
+    constant = helper.make_node("Constant", [], [values.name], "c", value=values)
+    graph.initializer.remove(values)
+    graph.node.insert(0, constant)
+    spare = next(n for n in graph.node if n.op_type == "QuantizeLinear")
+    graph.node.append(
+        helper.make_node("QuantizeLinear", [graph.output[0].name, *spare.input[1:]], ["sp"], "sp")
+    )
+
+
+def test_fix_mends_without_changing_what_is_computed(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    model = onnx.load(files.folder / "D.onnx")
+    damage(model)
+    onnx.save(model, tmp_path / "damaged.onnx")
+    before = (tmp_path / "damaged.onnx").read_bytes()
+    target = tmp_path / "mended.onnx"
+    result = qgraph("lint", tmp_path / "damaged.onnx", "--fix", "-o", target, "--json")
+    assert result.code == 0
+    assert {item["rule"] for item in result.json["fixed"]} == {"R3", "R14", "R22"}
+    assert result.json["counts"]["warning"] == 0
+    assert (tmp_path / "damaged.onnx").read_bytes() == before
+    x = np.load(files.data)["x"]
+    outputs = [
+        open_session(path, semantics=Semantics.EXACT).run({"x": x})["y"]
+        for path in (tmp_path / "damaged.onnx", target)
+    ]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+
+
+def test_fix_gives_scales_the_type_of_their_tensor(qgraph: Command, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "q"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], "dq"),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT16, [4]) for n in "xy")
+    constants = [
+        numpy_helper.from_array(np.array(0.05, np.float32), "s"),
+        numpy_helper.from_array(np.array(0, np.int8), "z"),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "mixed.onnx")
+    assert qgraph("lint", tmp_path / "mixed.onnx").code == 7
+    target = tmp_path / "typed.onnx"
+    assert qgraph("lint", tmp_path / "mixed.onnx", "--fix", "-o", target).code == 0
+    mended = onnx.load(target)
+    onnx.checker.check_model(mended, full_check=True)
+
+
+def test_fix_without_an_output_is_refused(qgraph: Command, files: Files) -> None:
+    assert qgraph("lint", files.folder / "D.onnx", "--fix").code == 2
+    assert qgraph("lint", files.folder / "D.onnx", "-o", "x.onnx").code == 2
+
+
+def write_large(folder: Path, mebibytes: int) -> Path:
+    """Write a Q/DQ MatMul whose int8 weight is a hole in a file: large, and quickly made."""
+    rows, columns = 16384, mebibytes * 64
+    weight = TensorProto(name="w", data_type=TensorProto.INT8, dims=[rows, columns])
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": "big.data", "offset": 0, "length": rows * columns}.items():
+        weight.external_data.add(key=key, value=str(value))
+    with (folder / "big.data").open("wb") as file:
+        file.truncate(rows * columns)
+    constants = [
+        weight,
+        numpy_helper.from_array(np.ones(columns, np.float32), "s"),
+        numpy_helper.from_array(np.zeros(columns, np.int8), "z"),
+        numpy_helper.from_array(np.array(0.1, np.float32), "xs"),
+        numpy_helper.from_array(np.array(0, np.int8), "xz"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"], "xq"),
+        helper.make_node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"], "xd"),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"], "wd", axis=0),
+        helper.make_node("MatMul", ["xd", "wd"], ["h"], "mm"),
+        helper.make_node("Relu", ["h"], ["y"], "relu"),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", rows])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", columns])
+    graph = helper.make_graph(nodes, "big", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, folder / "big.onnx")
+    return folder / "big.onnx"
+
+
+def test_a_model_above_2_gb_is_read_without_its_weights(tmp_path: Path) -> None:
+    model = write_large(tmp_path, 2100)
+    code = (
+        "import resource, sys\n"
+        "from qgraph.cli import run\n"
+        "code = run(['lint', sys.argv[1]])\n"
+        "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True
+    )
+    exit_code, mebibytes = map(int, done.stdout.split()[-2:])
+    assert exit_code == 7 and "R5" in done.stdout
+    # interpreter, onnx and onnxruntime alone take about 150 MiB; the weight would add 2100
+    assert mebibytes < 600
+
+
+def test_fix_copies_data_files_and_never_links(
+    qgraph: Command, tmp_path: Path, snapshot: Callable[[Path], dict[str, str]]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_large(source, 16)
+    model = onnx.load(source / "big.onnx", load_external_data=False)
+    next(n for n in model.graph.node if n.name == "wd").attribute[0].i = 1
+    del next(n for n in model.graph.node if n.name == "wd").input[2:]
+    onnx.save(model, source / "big.onnx")
+    before = snapshot(source)
+    result = qgraph("lint", source / "big.onnx", "--fix", "-o", tmp_path / "out/big.onnx")
+    assert result.code == 0, result.err
+    assert snapshot(source) == before
+    copy = tmp_path / "out/big.data"
+    assert not copy.is_symlink() and copy.stat().st_nlink == 1
+    assert snapshot(tmp_path / "out")["big.data"] == before["big.data"]
