@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
 from graph.errors import InputError
+from graph.io.weights import array_of
 from graph.runtime.probe import Range
-from graph.tensors import Array
+from graph.tensors import Array, OnDemand
 from quantize import arithmetic
 from quantize.scheme import Scheme
 
@@ -57,13 +58,12 @@ def emit(
 def quantization_parameters(
     model: onnx.ModelProto, nodes: Sequence[QuantizableNode], ranges: Mapping[str, Range]
 ) -> QdqParameters:
-    """Return the scales and int8 weights of `nodes`.
+    """Return the scales and int8 weights of `nodes`; a weight is quantized when it is asked for.
 
-    Raises:
-        InputError: a weight holds NaN or infinity.
+    Asking raises InputError where the weight holds NaN or infinity.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    weights: dict[tuple[str, int | None], QuantizedWeight] = {}
+    weights: dict[tuple[str, int | None], Callable[[], QuantizedWeight]] = {}
     scales: dict[str, Array] = {}
     for node in nodes:
         dtype = numpy_dtype(tensors, node)
@@ -71,18 +71,22 @@ def quantization_parameters(
             own = dtype if node.weight is not None else _declared_dtype(model, name, dtype)
             scales[name] = arithmetic.activation_scale(ranges[name], own)
         if node.weight is not None:
-            key = (node.weight.tensor, node.weight.axis)
-            if key not in weights:
-                weights[key] = _quantized(tensors[node.weight.tensor], node.weight.axis)
-    return QdqParameters(weights, scales)
+            weight = node.weight
+            weights[weight.tensor, weight.axis] = partial(
+                _quantized, tensors[weight.tensor], weight.axis
+            )
+    return QdqParameters(OnDemand(weights), scales)
 
 
 def fake_quantization(parameters: QdqParameters) -> FakeQuantization:
     """Return what a switch graph needs to compute the same numbers as the emitted model."""
-    weights = {
-        key: arithmetic.dequantize(weight.values, weight.scale, weight.axis)
-        for key, weight in parameters.weights.items()
-    }
+    quantized = parameters.weights
+
+    def made(key: tuple[str, int | None]) -> Array:
+        weight = quantized[key]
+        return arithmetic.dequantize(weight.values, weight.scale, weight.axis)
+
+    weights = OnDemand({key: partial(made, key) for key in quantized})
     return FakeQuantization(weights, parameters.scales)
 
 
@@ -113,7 +117,7 @@ def _declared_dtype(
 
 
 def _quantized(tensor: onnx.TensorProto, axis: int | None) -> QuantizedWeight:
-    weight = numpy_helper.to_array(tensor)
+    weight = array_of(tensor)
     finite = np.isfinite(weight)
     if not finite.all():
         index = tuple(map(int, np.argwhere(~finite)[0]))

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from graph.edit.nodes import QuantizableNode
 from graph.edit.tensor_switches import Affine, Steps, TensorQuantization
 from graph.errors import InputError, UsageError
+from graph.io.weights import array_of
 from graph.keep import Keep
 from graph.runtime.probe import Range
 from graph.tensors import Array
@@ -144,14 +144,14 @@ def _clipped(
         return Range(max(low, 0.0), high)
     if reader.op_type == "Clip" and len(reader.input) == 3:
         least, most = (tensors.get(bound) for bound in reader.input[1:])
-        low = max(low, float(numpy_helper.to_array(least))) if least is not None else low
-        high = min(high, float(numpy_helper.to_array(most))) if most is not None else high
+        low = max(low, float(array_of(least))) if least is not None else low
+        high = min(high, float(array_of(most))) if most is not None else high
         return Range(low, high)
     return seen
 
 
 def _float32(tensor: onnx.TensorProto) -> Array:
-    array: Array = numpy_helper.to_array(tensor)
+    array: Array = array_of(tensor)
     if array.dtype != np.float32 or not np.isfinite(array).all():
         raise InputError(
             f"found {array.dtype}, or NaN or infinity in it; expected finite float32",

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from graph.edit.nodes import QuantizableNode
 from graph.errors import QGraphError
+from graph.io.weights import array_of
 from graph.tensors import Array
 
 
@@ -61,7 +61,7 @@ def prove(
     for node in nodes:
         _check_weight(facts, node)
     for name in facts.initializers.keys() & weights.keys():
-        found, wanted = (numpy_helper.to_array(of[name]) for of in (facts.initializers, weights))
+        found, wanted = (array_of(of[name]) for of in (facts.initializers, weights))
         same = np.array_equal(found, wanted)
         _require(same, 2, name, "is a constant with other values")
     for node in facts.of("QuantizeLinear"):
@@ -96,7 +96,7 @@ class _Facts:
 
     def constant(self, tensor: str) -> Array | None:
         found = self.initializers.get(tensor)
-        return None if found is None else numpy_helper.to_array(found)
+        return None if found is None else array_of(found)
 
 
 def _check_all_there(facts: _Facts, originals: Iterable[onnx.NodeProto]) -> None:
@@ -162,7 +162,7 @@ def _check_values(
     values, scale = facts.constant(dequantizer.input[0]), facts.constant(dequantizer.input[1])
     if values is None or scale is None:
         return
-    wanted = numpy_helper.to_array(weights[node.weight.tensor]).astype(np.float64)
+    wanted = array_of(weights[node.weight.tensor]).astype(np.float64)
     shape = [1] * wanted.ndim
     if node.weight.axis is not None:
         shape[node.weight.axis] = -1

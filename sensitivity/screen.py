@@ -25,7 +25,7 @@ def screen(
 ) -> dict[str, float]:
     """Return node → noise-to-signal power ratio of its own output, over `feeds`."""
     shadows = insert_shadows(prepared.model, nodes, quantization)
-    session = open_session(shadows.model, provider)
+    session = open_session(shadows.model, provider, weights=shadows.weights)
     error = dict.fromkeys(shadows.outputs, 0.0)
     signal = dict.fromkeys(shadows.outputs, 0.0)
     for feed in feeds:

@@ -33,7 +33,7 @@ class SwitchEngine:
         switched = insert_switches(prepared.model, nodes, quantization)
         self._scored = scored
         self._inputs = switched.inputs
-        self._session = open_session(switched.model, provider)
+        self._session = open_session(switched.model, provider, weights=switched.weights)
 
     def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
         """Return, for each question, the distance sums over the scored outputs."""

@@ -6,7 +6,7 @@ node, that reads the same tensor keeps the untouched one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,16 @@ import onnx
 from onnx import helper
 
 from graph.edit.names import fresh_name
-from graph.edit.nodes import QuantizableNode
+from graph.edit.nodes import QuantizableNode, Weight
 from graph.io.models import tensor_from
-from graph.tensors import Array
+from graph.io.weights import stub
+from graph.tensors import Array, OnDemand
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FakeQuantization:
-    """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor.
-    `scales`: activation name → scale, 0-D, in the dtype of the tensor.
+    """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor,
+    made when asked for. `scales`: activation name → scale, 0-D, in the dtype of the tensor.
     """
 
     weights: Mapping[tuple[str, int | None], Array]
@@ -30,13 +31,18 @@ class FakeQuantization:
 
 
 class FakeQuantizer:
-    """Adds to `graph` what quantized nodes read; initializers are made once and shared."""
+    """Adds to `graph` what quantized nodes read; initializers are made once and shared.
+
+    `weights`: the values of the weights added, which the graph only declares.
+    """
 
     def __init__(self, graph: onnx.GraphProto, quantization: FakeQuantization) -> None:
         self._graph = graph
         self._taken = _tensor_names(graph)
         self._quantization = quantization
         self._made: dict[str, str] = {}
+        self._weights: dict[str, Callable[[], Array]] = {}
+        self.weights: Mapping[str, Array] = OnDemand(self._weights)
 
     def data_type(self, node: QuantizableNode) -> int:
         """Return the ONNX data type that `node` computes in: that of its scales."""
@@ -49,9 +55,7 @@ class FakeQuantizer:
         """Return the Q and DQ of every activation, and input position → what replaces it."""
         rename: dict[int, str] = {}
         if node.weight is not None:
-            key = (node.weight.tensor, node.weight.axis)
-            label = f"{node.weight.tensor}/axis.{node.weight.axis}"
-            rename[node.weight.index] = self._initializer(label, self._quantization.weights[key])
+            rename[node.weight.index] = self._weight(node.weight, self.data_type(node))
         pairs: list[onnx.NodeProto] = []
         for name in dict.fromkeys(name for _, name in node.activations):
             scale = self._initializer(f"{name}/scale", self._quantization.scales[name])
@@ -68,6 +72,15 @@ class FakeQuantizer:
         name = fresh_name(wanted, self._taken)
         self._taken.add(name)
         return name
+
+    def _weight(self, weight: Weight, data_type: int) -> str:
+        label = f"{weight.tensor}/axis.{weight.axis}"
+        if label not in self._made:
+            name = self._made[label] = self.fresh(f"{label}/qgraph")
+            self._graph.initializer.append(stub(name, data_type, weight.shape))
+            key = (weight.tensor, weight.axis)
+            self._weights[name] = lambda: self._quantization.weights[key]
+        return self._made[label]
 
     def _initializer(self, key: str, array: Array) -> str:
         if key not in self._made:

@@ -15,7 +15,7 @@ from onnx import version_converter
 from graph.edit.fold import fold
 from graph.edit.names import ensure_names
 from graph.errors import InputError
-from graph.io.models import ModelId, identify, read_model
+from graph.io.models import ModelId, identify, read_lazily
 from graph.tensors import TensorSpec, inputs_of, specs_of
 
 OPSET = 21
@@ -51,12 +51,12 @@ class PreparedModel:
 
 
 def prepare(path: Path) -> PreparedModel:
-    """Return the model in `path`, ready to be analysed and rewritten.
+    """Return the model in `path`, ready to be analysed and rewritten; large weights stay there.
 
     Raises:
         InputError: it cannot be read, is quantized already, or cannot be brought to opset 21.
     """
-    model = read_model(path)
+    model = read_lazily(path)
     _refuse_quantized(model, path)
     renamed = ensure_names(model)
     folded = fold(model)

@@ -14,14 +14,18 @@ from onnx import TensorProto, helper
 
 from graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from graph.edit.nodes import QuantizableNode
+from graph.tensors import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShadowGraph:
-    """`outputs`: node → the outputs that hold Σ(y − ŷ)² and Σy², float32 scalars."""
+    """`outputs`: node → the outputs that hold Σ(y − ŷ)² and Σy², float32 scalars. `weights`:
+    quantized ones, which `model` only declares.
+    """
 
     model: onnx.ModelProto
     outputs: Mapping[str, tuple[str, str]]
+    weights: Mapping[str, Array]
 
 
 def insert_shadows(
@@ -44,7 +48,7 @@ def insert_shadows(
         for pair in outputs.values()
         for name in pair
     )
-    return ShadowGraph(shadowed, outputs)
+    return ShadowGraph(shadowed, outputs, quantizer.weights)
 
 
 def _shadow(

@@ -16,16 +16,20 @@ from onnx import helper
 
 from graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from graph.edit.nodes import QuantizableNode
+from graph.tensors import Array
 
 PREFIX = "qgraph.switch."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SwitchGraph:
-    """`inputs`: node name → the bool graph input that switches it."""
+    """`inputs`: node name → the bool graph input that switches it. `weights`: quantized ones, which
+    `model` only declares.
+    """
 
     model: onnx.ModelProto
     inputs: Mapping[str, str]
+    weights: Mapping[str, Array]
 
 
 def insert_switches(
@@ -45,7 +49,7 @@ def insert_switches(
     switched.graph.input.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in inputs.values()
     )
-    return SwitchGraph(switched, inputs)
+    return SwitchGraph(switched, inputs, quantizer.weights)
 
 
 def _switched(

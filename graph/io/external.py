@@ -7,7 +7,7 @@ read, because onnx and onnxruntime report the same faults late and without the t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
@@ -45,17 +45,29 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor of `model` whose values lie outside the file, wherever it stands."""
-    yield from _in_graph(model.graph)
+    yield from _external(model.graph.initializer)
+    yield from inner_external_tensors(model)
+
+
+def inner_external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield those of `external_tensors` that are no initializers of the main graph."""
+    yield from _external(_sparse(model.graph))
+    yield from _in_nodes(model.graph.node)
     for function in model.functions:
         yield from _in_nodes(function.node)
 
 
 def _in_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    sparse = (part for item in graph.sparse_initializer for part in (item.values, item.indices))
-    for tensor in (*graph.initializer, *sparse):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            yield tensor
+    yield from _external((*graph.initializer, *_sparse(graph)))
     yield from _in_nodes(graph.node)
+
+
+def _sparse(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    return [part for item in graph.sparse_initializer for part in (item.values, item.indices)]
+
+
+def _external(tensors: Iterable[onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
+    return (item for item in tensors if item.data_location == onnx.TensorProto.EXTERNAL)
 
 
 def _in_nodes(nodes: object) -> Iterator[onnx.TensorProto]:

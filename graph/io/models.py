@@ -21,8 +21,24 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model
 
 from graph.errors import InputError, LimitError
-from graph.io.external import external_files, require_whole
+from graph.io.external import (
+    external_files,
+    external_tensors,
+    inner_external_tensors,
+    require_whole,
+)
 from graph.io.files import require_file, sha256_of, write_bytes, write_named
+from graph.io.weights import (
+    LAZY,
+    SMALL,
+    is_on_disk,
+    load,
+    mapped_bytes,
+    place,
+    point_into,
+    size_of,
+    with_weights,
+)
 
 EXTERNAL_ABOVE = 64 << 20
 """A model whose weights exceed this many bytes gets a data file."""
@@ -66,6 +82,41 @@ def read_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     return model
 
 
+def read_lazily(path: Path) -> onnx.ModelProto:
+    """Return the model in `path` with its large weights left on the disk (`graph.io.weights`).
+
+    What is small, or read by nodes that only read constants, is loaded: folding computes with it.
+
+    Raises:
+        InputError: not an ONNX model, cut short, or its external data cannot be used.
+    """
+    model = read_model(path, weights=False)
+    point_into(external_tensors(model), path.parent)
+    folded = _read_by_constant_nodes(model.graph)
+    for tensor in inner_external_tensors(model):
+        load(tensor)
+    for tensor in model.graph.initializer:
+        if not (tensor.data_type in LAZY and size_of(tensor) >= SMALL) or tensor.name in folded:
+            load(tensor)
+    return model
+
+
+def _read_by_constant_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Return the initializers that a node reads which reads nothing else."""
+    weights = {tensor.name for tensor in graph.initializer}
+    constant = set(weights)
+    found: set[str] = set()
+    for node in graph.node:
+        read = [name for name in node.input if name]
+        if constant.issuperset(read):
+            found |= weights.intersection(read)
+            constant |= set(node.output)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                found |= weights & {name for inner in body.node for name in inner.input}
+    return found
+
+
 def identify(path: Path) -> ModelId:
     """Return the identity of the model in `path`: hash of its file and of each data file."""
     files = [path, *external_files(_parse(require_file(path, "ONNX model")), path.parent)]
@@ -88,8 +139,8 @@ def write_model(
 
     `model` itself is left as it was. A data file that an older model of this name used is removed.
     """
-    if sum(_bytes_of(tensor) for tensor in model.graph.initializer) <= external_above:
-        write_bytes(path, model.SerializeToString(deterministic=True))
+    if sum(size_of(tensor) for tensor in model.graph.initializer) <= external_above:
+        write_bytes(path, with_weights(model).SerializeToString(deterministic=True))
     else:
         _write_with_data(model, path)
     drop_stale_data(path)
@@ -107,19 +158,21 @@ def _data_files_of(path: Path) -> set[Path]:
     return {file for file in beside if _DIGEST.fullmatch(file.stem.removeprefix(f"{path.stem}-"))}
 
 
-def to_bytes(model: onnx.ModelProto) -> bytes:
-    """Return `model` serialized, for a runtime session.
+def to_bytes(model: onnx.ModelProto, *, weights: bool = True) -> bytes:
+    """Return `model` serialized; with `weights`, those on the disk loaded into it.
 
     Raises:
-        LimitError: the weights do not fit into one protobuf message (2 GB).
+        LimitError: it does not fit into one protobuf message (2 GB).
     """
-    total = sum(_bytes_of(tensor) for tensor in model.graph.initializer)
+    held = [item for item in model.graph.initializer if weights or not is_on_disk(item)]
+    total = sum(map(size_of, held))
     if total >= _PROTOBUF_LIMIT:
         raise LimitError(
-            f"the graph holds {total >> 20} MiB of weights; one session in memory takes 2048 MiB",
-            hint="Models of this size are not supported yet.",
+            f"the graph holds {total >> 20} MiB of weights; one message takes 2048 MiB",
+            hint="Models of this size are not supported here yet.",
         )
-    return bytes(model.SerializeToString(deterministic=True))
+    full = with_weights(model) if weights else model
+    return bytes(full.SerializeToString(deterministic=True))
 
 
 def tensor_from(name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
@@ -200,10 +253,6 @@ def _check_names(graph: onnx.GraphProto, path: Path) -> None:
             )
 
 
-def _bytes_of(tensor: onnx.TensorProto) -> int:
-    return len(tensor.raw_data) or tensor.ByteSize()
-
-
 def _write_with_data(model: onnx.ModelProto, path: Path) -> None:
     older = _data_files_of(path)
     slim = onnx.ModelProto()
@@ -227,20 +276,21 @@ def _move_weights(model: onnx.ModelProto, target: Path) -> str:
     digest = hashlib.sha256()
     with target.open("wb") as file:
         for tensor in model.graph.initializer:
-            if len(tensor.raw_data) < _EXTERNAL_TENSOR:
+            data = _data_of(tensor)
+            if len(data) < _EXTERNAL_TENSOR:
+                load(tensor)
                 continue
             padding = b"\0" * (-file.tell() % _ALIGNMENT)
-            file.write(padding)
-            entries = {"location": "", "offset": str(file.tell()), "length": len(tensor.raw_data)}
-            file.write(tensor.raw_data)
-            digest.update(padding + tensor.raw_data)
-            tensor.ClearField("raw_data")
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            tensor.external_data.extend(
-                onnx.StringStringEntryProto(key=key, value=str(value))
-                for key, value in entries.items()
-            )
+            for part in (padding, data):
+                file.write(part)
+                digest.update(part)
+            place(tensor, "", file.tell() - len(data), len(data))
     return digest.hexdigest()
+
+
+def _data_of(tensor: onnx.TensorProto) -> memoryview:
+    """Return the bytes of a tensor, those on the disk mapped."""
+    return mapped_bytes(tensor).data if is_on_disk(tensor) else memoryview(tensor.raw_data)
 
 
 def _set_location(model: onnx.ModelProto, name: str) -> None:

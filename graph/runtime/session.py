@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import onnx
 import onnxruntime as ort
 
 from graph.errors import EnvironmentFault, InputError
-from graph.io.models import to_bytes
+from graph.runtime.initializers import split
 from graph.tensors import Array, Feed
 
 
@@ -94,25 +94,27 @@ def open_session(
     *,
     allow_cpu_nodes: bool = False,
     one_of_many: bool = False,
+    weights: Mapping[str, Array] | None = None,
 ) -> Session:
     """Return a session for `model` on `provider`.
 
-    `one_of_many`: others run right after it, so its threads, of which it gets few, do not spin in
-    wait for more work and take the cores from the session at work.
+    `weights`: values of the initializers made by `graph.io.weights.stub`. `one_of_many`: others run
+    right after it, so its threads, of which it gets few, do not spin in wait for more work and take
+    the cores from the session at work.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
         InputError: onnxruntime refuses the model.
     """
     require_provider(provider)
-    source: Any = str(model) if isinstance(model, Path) else to_bytes(model)
+    options = _options(semantics, one_of_many=one_of_many)
+    source: Any = str(model)
+    if isinstance(model, onnx.ModelProto):
+        source, held = split(model, weights or {})
+        options.add_external_initializers(list(held), list(held.values()))
     try:
         with _quiet_stderr(provider):
-            raw = ort.InferenceSession(
-                source,
-                _options(semantics, one_of_many=one_of_many),
-                providers=_providers(provider, semantics),
-            )
+            raw = ort.InferenceSession(source, options, providers=_providers(provider, semantics))
     except Exception as error:  # onnxruntime's own exception types share no public base
         where = str(model) if isinstance(model, Path) else ""
         raise InputError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx
 
 from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.edit.segments import cut
+from graph.io.weights import array_of
 from graph.runtime.distance import Sums
 from graph.runtime.forward import stack
 from graph.runtime.session import Provider
@@ -43,7 +43,7 @@ class WavefrontEngine:
         self._candidates = frozenset(node.name for node in nodes)
         # an output that folds to a constant is made by no node
         self._constants = {
-            item.name: onnx.numpy_helper.to_array(item)
+            item.name: array_of(item)
             for item in prepared.model.graph.initializer
             if item.name in scored.outputs
         }

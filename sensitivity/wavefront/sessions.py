@@ -38,7 +38,9 @@ class SegmentSessions:
             part = extract(model, segment, values)
             inside = [nodes[name] for name in segment.candidates]
             switched = insert_switches(part, inside, quantization)
-            session = open_session(switched.model, provider, one_of_many=True)
+            session = open_session(
+                switched.model, provider, one_of_many=True, weights=switched.weights
+            )
             self._opened.append((session, switched.inputs))
         self._segments = segments
 

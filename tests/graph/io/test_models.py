@@ -18,18 +18,33 @@ from hypothesis.extra import numpy as hnp
 from graph.errors import EnvironmentFault, InputError, LimitError
 from graph.io import models
 from graph.io.files import sha256_of
-from graph.io.models import identify, read_model, size_on_disk, tensor_from, to_bytes, write_model
+from graph.io.models import (
+    identify,
+    read_lazily,
+    read_model,
+    size_on_disk,
+    tensor_from,
+    to_bytes,
+    write_model,
+)
+from graph.io.weights import array_of, is_on_disk
 from graph.tensors import Array
 
 Build = Callable[..., onnx.ModelProto]
 PROJECT = Path(__file__).parents[3]
 LINEAR = "(float[N,32] x) => (float[N,16] y) { [fc] y = MatMul(x, w) }"
+LARGE = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
 WEIGHT = np.arange(512, dtype=np.float32).reshape(32, 16)
 
 
 @pytest.fixture
 def linear(build: Build) -> onnx.ModelProto:
     return build(LINEAR, w=WEIGHT)
+
+
+@pytest.fixture
+def large(build: Build) -> onnx.ModelProto:
+    return build("(float[N,256] x) => (float[N,256] y) { y = MatMul(x, w) }", w=LARGE)
 
 
 @pytest.fixture
@@ -137,12 +152,46 @@ def test_the_data_file_of_another_model_is_left_alone(linear: onnx.ModelProto, p
     assert same(read_model(other), linear)
 
 
-def test_a_model_read_without_weights_does_not_lose_them_when_written_back(
-    linear: onnx.ModelProto, path: Path
+@pytest.mark.parametrize("external_above", [0, models.EXTERNAL_ABOVE])
+def test_a_model_read_lazily_does_not_lose_its_weights_when_written_back(
+    large: onnx.ModelProto, path: Path, external_above: int
 ) -> None:
+    write_model(large, path, external_above=0)
+    write_model(read_lazily(path), path, external_above=external_above)
+    assert same(read_model(path), large)
+
+
+def test_a_model_read_lazily_leaves_large_weights_on_the_disk(
+    large: onnx.ModelProto, path: Path
+) -> None:
+    write_model(large, path, external_above=0)
+    (weight,) = read_lazily(path).graph.initializer
+    assert is_on_disk(weight) and not weight.raw_data
+    np.testing.assert_array_equal(array_of(weight), weight_of(large))
+
+
+def test_a_small_weight_is_loaded_all_the_same(linear: onnx.ModelProto, path: Path) -> None:
     write_model(linear, path, external_above=0)
-    write_model(read_model(path, weights=False), path)
-    assert same(read_model(path), linear)
+    assert not is_on_disk(read_lazily(path).graph.initializer[0])
+
+
+def test_a_weight_that_folding_computes_with_is_loaded(build: Build, path: Path) -> None:
+    graph = """(float[N,256] x) => (float[N,256] y) {
+        w1 = Transpose(w)
+        y = MatMul(x, w1)
+    }"""
+    write_model(build(graph, w=LARGE), path, external_above=0)
+    assert not is_on_disk(read_lazily(path).graph.initializer[0])
+
+
+def test_data_that_vanished_since_the_model_was_read_is_named(
+    large: onnx.ModelProto, path: Path
+) -> None:
+    write_model(large, path, external_above=0)
+    (weight,) = read_lazily(path).graph.initializer
+    path.with_name(data_files(path.parent)[0]).unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        array_of(weight)
 
 
 def test_a_full_disk_leaves_the_old_model_and_no_new_file(build: Build, path: Path) -> None:

@@ -1,0 +1,142 @@
+"""Weights that stay on the disk until someone reads them.
+
+A lazily read model (`graph.io.models.read_lazily`) names, for each large tensor, the absolute path
+of its data file and the place in it. `array_of` maps those bytes. Nothing here copies a weight
+unless it says so.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from graph.errors import InputError
+from graph.tensors import Array
+
+SMALL = 1 << 16
+"""Tensors of fewer bytes are loaded with the graph: shape arithmetic and fusions look at them."""
+LAZY = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+"""Types of which large tensors stay on the disk."""
+_ELSEWHERE = "held by the caller"
+_PACKED = {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}
+_PACKED |= {TensorProto.UINT2, TensorProto.INT2}
+
+
+def is_on_disk(tensor: TensorProto) -> bool:
+    """Return whether the values of `tensor` lie in a data file."""
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def size_of(tensor: TensorProto) -> int:
+    """Return the bytes of a tensor's values, in the file or in memory."""
+    if is_on_disk(tensor):
+        return _place(tensor)[2]
+    return len(tensor.raw_data) or tensor.ByteSize()
+
+
+def array_of(tensor: TensorProto) -> Array:
+    """Return the values of `tensor`; those on the disk are mapped, read-only.
+
+    Raises:
+        InputError: the data file is gone or was cut short since the model was read.
+    """
+    if not is_on_disk(tensor):
+        return numpy_helper.to_array(tensor)
+    data = mapped_bytes(tensor)
+    if tensor.data_type in _PACKED:
+        inline = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        inline.raw_data = data.tobytes()
+        return numpy_helper.to_array(inline)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    return data.view(dtype).reshape(tuple(tensor.dims))
+
+
+def mapped_bytes(tensor: TensorProto) -> Array:
+    """Return the bytes of a tensor on the disk, uint8 and read-only.
+
+    Raises:
+        InputError: the data file is gone or was cut short since the model was read.
+    """
+    path, offset, length = _place(tensor)
+    if not length:
+        return np.empty(0, np.uint8)
+    start = offset % mmap.ALLOCATIONGRANULARITY
+    try:
+        with path.open("rb") as file:
+            mapping = mmap.mmap(
+                file.fileno(), length + start, access=mmap.ACCESS_READ, offset=offset - start
+            )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the data of tensor {tensor.name!r} cannot be read: {error}",
+            where=str(path),
+            hint="The file changed since the model was opened; leave it alone during a run.",
+        ) from error
+    return np.frombuffer(mapping, np.uint8, length, start)
+
+
+def load(tensor: TensorProto) -> None:
+    """Read the values of `tensor` into it."""
+    if is_on_disk(tensor):
+        data = mapped_bytes(tensor).tobytes()
+        tensor.ClearField("external_data")
+        tensor.data_location = TensorProto.DEFAULT
+        tensor.raw_data = data
+
+
+def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with every weight in it: itself if none is on the disk, else a copy."""
+    if not any(map(is_on_disk, model.graph.initializer)):
+        return model
+    full = onnx.ModelProto()
+    full.CopyFrom(model)
+    for tensor in full.graph.initializer:
+        load(tensor)
+    return full
+
+
+def point_into(tensors: Iterable[TensorProto], folder: Path) -> None:
+    """Make the locations of `tensors` absolute, and their offsets and lengths explicit."""
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = folder.resolve() / entries["location"]
+        length = entries.get("length") or str(_bytes_of_shape(tensor))
+        place(tensor, str(location), int(entries.get("offset", 0)), int(length))
+
+
+def place(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Say where the values of `tensor` lie, and drop those it holds."""
+    tensor.ClearField("raw_data")
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def stub(name: str, data_type: int, dims: Sequence[int]) -> TensorProto:
+    """Return an initializer whose values its caller hands to the runtime when a session opens."""
+    made = TensorProto(name=name, data_type=data_type, dims=dims)
+    place(made, _ELSEWHERE, 0, _bytes_of_shape(made))
+    return made
+
+
+def _place(tensor: TensorProto) -> tuple[Path, int, int]:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    length = entries.get("length")
+    size = int(length) if length else _bytes_of_shape(tensor)
+    return Path(entries["location"]), int(entries.get("offset", 0)), size
+
+
+def _bytes_of_shape(tensor: TensorProto) -> int:
+    count = int(math.prod(tensor.dims))
+    if tensor.data_type in _PACKED:
+        bits = 2 if tensor.data_type in (TensorProto.UINT2, TensorProto.INT2) else 4
+        return -(-count * bits // 8)
+    dtype: np.dtype[np.generic] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return count * dtype.itemsize
