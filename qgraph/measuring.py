@@ -6,10 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from graph.errors import UsageError
 from graph.progress import Progress, silent
+from graph.runtime.memory import Memory
 from graph.runtime.session import Provider, require_provider
 from qgraph.inputs import AnyPath, document, paths
 from qgraph.resolve import (
@@ -71,6 +70,7 @@ def sensitivity(
     exclude: Sequence[str] = (),
     engine: Engine | None = None,
     time_budget: float | None = None,
+    memory_budget: int | None = None,
     journal: AnyPath | None = None,
     fresh: bool = False,
     provider: Provider = Provider.CPU,
@@ -81,8 +81,9 @@ def sensitivity(
 
     `ranges` are reused if given, else calibrated on the same data. `group` None leaves the choice
     to the family: fused for decoders. `engine` None takes the fastest. `time_budget`, in seconds,
-    ends the work after the sample under way; `journal` is a file that keeps finished samples, to go
-    on from and for the caller to remove, and `fresh` forgets an older one.
+    ends the work after the sample under way; `memory_budget`, in bytes, is what the process may
+    hold resident, None what the machine has to spare. `journal` is a file that keeps finished
+    samples, to go on from and for the caller to remove, and `fresh` forgets an older one.
 
     Raises:
         LimitError: the time budget ran out before one sample was scored, under INC's scheme.
@@ -109,8 +110,9 @@ def sensitivity(
         direction=Direction(direction),
         metric=Metric(metric),
         provider=provider,
-        engine=_engine(engine, scheme, opened, provider),
+        engine=_engine(engine, scheme),
         deadline=None if time_budget is None else started + time_budget,
+        memory=Memory.of(memory_budget),
     )
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
     if journal is None:
@@ -164,7 +166,7 @@ def _select(
     return as_inc_selects(model, selection) if scheme.name is SchemeName.INC_CPU else selection
 
 
-def _engine(engine: Engine | None, scheme: Scheme, opened: OpenModel, provider: Provider) -> Engine:
+def _engine(engine: Engine | None, scheme: Scheme) -> Engine:
     """Return the engine to use: of those that can, the fastest."""
     if engine is not None and Engine(engine) is Engine.INC:
         raise UsageError(
@@ -172,18 +174,10 @@ def _engine(engine: Engine | None, scheme: Scheme, opened: OpenModel, provider: 
             hint="Use qgraph.with_inc.sensitivity, or the command.",
         )
     if scheme.name is not SchemeName.INC_CPU:
-        return Engine(engine or _fastest(opened, provider))
+        return Engine(engine or Engine.WAVEFRONT)
     if engine is not None and Engine(engine) is not Engine.SWITCH:
         raise UsageError(
             f"the engine {engine} does not compute the scheme {scheme.name}",
             hint="Use --engine switch, inc or auto with it.",
         )
     return Engine.SWITCH
-
-
-def _fastest(opened: OpenModel, provider: Provider) -> Engine:
-    """Return the fastest engine whose scores are those of the emitted model."""
-    half = any(spec.dtype == np.float16 for spec in opened.view.inputs)
-    # On the CPU onnxruntime computes fp16 graphs in fp32 and rounds only where a session ends, so
-    # every cut between segments would change the model.
-    return Engine.SWITCH if half and provider is Provider.CPU else Engine.WAVEFRONT

@@ -110,6 +110,31 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+class Size(click.ParamType[int]):
+    """Bytes, written as `900MiB`, `8GiB`, `8GB` or a plain number of bytes."""
+
+    name = "size"
+    _UNITS: ClassVar[dict[str, int]] = {
+        **{f"{prefix}iB": 1 << 10 * power for power, prefix in enumerate("KMGT", start=1)},
+        **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)},
+        "": 1,
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        if isinstance(value, int):
+            return value
+        number = value.rstrip("KMGTiB")
+        unit = value[len(number) :]
+        try:
+            size = int(float(number) * self._UNITS[unit])
+        except (ValueError, KeyError, OverflowError):
+            size = 0
+        if size <= 0:
+            self.fail(f"found {value!r}, expected a size such as 900MiB or 8GiB", param, ctx)
+        return size
+
+
 def samples(default: int | None, text: str) -> Callable[[F], F]:
     """Return the `--samples` option."""
     return click.option(

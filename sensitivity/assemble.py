@@ -15,6 +15,7 @@ from sensitivity.report import (
     Engine,
     GroupScore,
     KeptNode,
+    MemoryUse,
     NodeScore,
     Run,
     Sensitivity,
@@ -43,6 +44,7 @@ def assemble(
     answers: Answers,
     macs: Mapping[str, int],
     timing: Timing,
+    means: Means,
 ) -> Sensitivity:
     """Return the report of what `answers` say.
 
@@ -54,7 +56,7 @@ def assemble(
         schema=Sensitivity.SCHEMA,
         model=ModelRef.of(task.prepared.id),
         scheme=task.scheme,
-        run=_run(task, context, timing, answers.scores),
+        run=_run(task, context, timing, answers.scores, means),
         metric=task.metric,
         outputs=task.scored.outputs,
         baseline=_baseline(answers),
@@ -138,14 +140,32 @@ class Who:
     provider: Provider
 
 
-def _run(task: Task, context: Context, timing: Timing, scores: Scores) -> Run:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the work took beside time; see `report.Run`."""
+
+    memory: MemoryUse | None = None
+    computed_in: str | None = None
+
+
+def _run(task: Task, context: Context, timing: Timing, scores: Scores, means: Means) -> Run:
     engine = task.engine if scores.samples else Engine.SCREEN
     who = Who(engine, task.direction, task.provider)
-    return run_block(context, who, timing, samples=len(scores.samples), complete=scores.complete)
+    count = len(scores.samples)
+    return run_block(context, who, timing, means, samples=count, complete=scores.complete)
 
 
-def run_block(context: Context, who: Who, timing: Timing, *, samples: int, complete: bool) -> Run:
+def run_block(
+    context: Context,
+    who: Who,
+    timing: Timing,
+    means: Means | None = None,
+    *,
+    samples: int,
+    complete: bool,
+) -> Run:
     """Return the `run` block of any engine's report."""
+    means = means or Means()
     return Run(
         qgraph=context.version,
         engine=who.engine,
@@ -164,5 +184,7 @@ def run_block(context: Context, who: Who, timing: Timing, *, samples: int, compl
         forward_seconds=timing.forward,
         forward_equivalents=timing.scoring / timing.forward,
         ideal_forward_equivalents=timing.ideal,
+        memory=means.memory,
+        computed_in=means.computed_in,
         complete=complete,
     )

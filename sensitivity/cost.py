@@ -13,16 +13,19 @@ import onnx
 
 from graph.edit.nodes import QuantizableNode, macs_of, quantizable_nodes
 from graph.edit.prepare import PreparedModel
+from graph.runtime.memory import Memory
 from graph.runtime.probe import observe_shapes
 from graph.runtime.session import Provider
 from graph.tensors import Feed
 
 
-def measure_macs(prepared: PreparedModel, feed: Feed, provider: Provider) -> dict[str, int]:
+def measure_macs(
+    prepared: PreparedModel, feed: Feed, provider: Provider, memory: Memory | None = None
+) -> dict[str, int]:
     """Return node name → MACs of every node that multiplies matrices, for this feed."""
     nodes, _ = quantizable_nodes(prepared.model)
     tensors = {name for node in nodes for name in (node.output, node.activations[0][1])}
-    shapes = observe_shapes(prepared, tensors, feed, provider)
+    shapes = observe_shapes(prepared, tensors, feed, provider, memory)
     return {node.name: macs_of(node, shapes) for node in nodes}
 
 

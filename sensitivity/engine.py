@@ -1,4 +1,4 @@
-"""What every engine of ours is: something that answers questions about one sample.
+"""What every engine of ours is: something that answers questions about samples.
 
 A question is the set of nodes that are quantized. The answer is how far the outputs are then from
 the float model's. Samples, budgets and journals are the caller's business.
@@ -16,7 +16,7 @@ from graph.tensors import Array, Feed
 
 Question = frozenset[str]
 Step = Callable[[float], None]
-"""Called now and then with the share of a sample's work that is done; may raise to stop it."""
+"""Called now and then with the share of the work that is done; may raise to stop it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,16 @@ class Scored:
 
 
 class ScoringEngine(Protocol):
-    """Answers questions about one sample."""
+    """Answers questions about samples."""
 
-    def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
-        """Return, for each question, the distance sums over the scored outputs.
+    def samples_at_once(self, questions: Sequence[Question]) -> int:
+        """Return how many samples the engine would best be asked about together."""
+        ...
+
+    def sums(
+        self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+    ) -> list[list[Sums]]:
+        """Return, for each feed and question, the distance sums over the scored outputs.
 
         Raises:
             InputError: an output of the float model holds NaN or infinity.

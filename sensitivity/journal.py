@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -54,6 +55,11 @@ class Journal:
                 f"cannot write the journal: {error}", where=str(self.path), hint="Free some space."
             ) from error
         self.entries[key] = json.loads(text)
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder beside the journal for what is too large for it; made when asked."""
+        return require_writable_folder(_folder_of(self.path))
 
     def close(self) -> None:
         """Close the file; what was recorded stays."""
@@ -131,6 +137,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprin
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     wanted = json.loads(json.dumps(dict(fingerprint), allow_nan=False))
     if not tables:
+        shutil.rmtree(_folder_of(path), ignore_errors=True)  # of a journal that was deleted by hand
         connection.execute("BEGIN")
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute("CREATE TABLE run (fingerprint TEXT NOT NULL)")
@@ -188,3 +195,8 @@ def remove_journal(path: Path) -> None:
     """Remove a journal that no run has open, if it is there."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+    shutil.rmtree(_folder_of(path), ignore_errors=True)
+
+
+def _folder_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.states")

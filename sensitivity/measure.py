@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from graph.edit.fake_quantize import FakeQuantization
+from graph.edit.prepare import PreparedModel
+from graph.edit.widen import feeds_in_single, in_single, is_half
 from graph.errors import InputError, LimitError
 from graph.progress import Progress, silent
 from graph.runtime.forward import forward_seconds
+from graph.runtime.memory import Memory, peak
+from graph.runtime.session import Provider
+from graph.tensors import Feed
 from quantize.emit import fake_quantization, quantization_parameters
 from quantize.inc_scheme import inc_parameters
 from quantize.ranges import ranges_for
 from quantize.scheme import SchemeName
 from sensitivity.answers import Answers, ask
-from sensitivity.assemble import Timing, assemble
+from sensitivity.assemble import Means, Timing, assemble
 from sensitivity.cost import ideal_forwards, measure_macs
 from sensitivity.engine import ScoringEngine
 from sensitivity.journal import Journal
 from sensitivity.ranking import require_measurable
-from sensitivity.report import Direction, Engine, Sensitivity
+from sensitivity.report import Direction, Engine, MemoryUse, Sensitivity
 from sensitivity.scoring import Limits, score
 from sensitivity.screen import screen
 from sensitivity.switch import SwitchEngine
@@ -48,48 +58,107 @@ def measure(
             where=str(task.prepared.path),
         )
     require_measurable(task.metric, logits=task.scored.logits)
-    macs = measure_macs(task.prepared, task.feeds[0], task.provider)
-    engine = _open(task)
-    forward = forward_seconds(task.prepared.model, task.feeds, task.provider)
-    setup = time.perf_counter() - clock
+    memory = task.memory or Memory.of(None)
+    form = _form(task)
+    macs = measure_macs(form.prepared, form.feeds[0], task.provider, memory)
+    forward = forward_seconds(form.prepared.model, form.feeds, task.provider, memory)
     questions = ask(task.selection.candidates, task.groups, task.direction)
-    limits = Limits(task.deadline, journal)
-    scores = score(engine, list(questions.values()), task.feeds, limits, progress)
-    screened = {} if scores.samples else _screened(task)
-    ideal = ideal_forwards(task.prepared.model, macs, candidates)
+    with _folder(journal) as folder:
+        engine = _open(task, form, memory, folder)
+        setup = time.perf_counter() - clock
+        limits = Limits(task.deadline, journal)
+        scores = score(engine, list(questions.values()), form.feeds, limits, progress)
+        at_once = engine.samples_at_once(list(questions.values()))
+    screened = {} if scores.samples else _screened(task, form, memory)
+    ideal = ideal_forwards(form.prepared.model, macs, candidates)
     seconds = time.perf_counter() - clock
     both = 2 if task.direction is Direction.BOTH else 1
     timing = Timing(started, seconds, setup, seconds - setup, forward, ideal * both)
-    return assemble(task, context, Answers(list(questions), scores, screened), macs, timing)
+    means = Means(_memory_use(engine, memory, at_once), form.computed_in)
+    return assemble(task, context, Answers(list(questions), scores, screened), macs, timing, means)
 
 
-def _screened(task: Task) -> dict[str, float]:
-    """Return what is left to say when no sample was scored in time."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Form:
+    """The model and data in the precision that is computed with, and what is quantized how."""
+
+    prepared: PreparedModel
+    feeds: Sequence[Feed]
+    quantization: FakeQuantization | None
+    computed_in: str | None
+
+
+def _form(task: Task) -> _Form:
+    ranges = ranges_for(
+        task.ranges, task.prepared.id, task.scheme, task.selection.candidates, "ranges"
+    )
     if task.scheme.name is SchemeName.INC_CPU:
+        return _Form(task.prepared, task.feeds, None, None)
+    quantization = fake_quantization(
+        quantization_parameters(task.prepared.model, task.selection.candidates, ranges)
+    )
+    if task.provider is not Provider.CPU or not is_half(task.prepared.model):
+        return _Form(task.prepared, task.feeds, quantization, None)
+    single = in_single(task.prepared)
+    return _Form(single, feeds_in_single(task.feeds), quantization.in_single(), "fp32")
+
+
+@contextlib.contextmanager
+def _folder(journal: Journal | None) -> Iterator[Path]:
+    """Yield the folder for states: the journal's, so that a later run finds them, or one that goes.
+
+    An empty one of the journal's goes too.
+    """
+    if journal is None:
+        with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
+            yield Path(folder)
+        return
+    yield journal.folder
+    with contextlib.suppress(OSError):
+        journal.folder.rmdir()
+
+
+def _memory_use(engine: ScoringEngine, memory: Memory, at_once: int) -> MemoryUse | None:
+    if not isinstance(engine, WavefrontEngine):
+        return None
+    return MemoryUse(
+        budget=memory.budget,
+        peak=peak(),
+        streamed=engine.sessions.streamed,
+        samples_at_once=at_once,
+        spilled=engine.spilled,
+    )
+
+
+def _screened(task: Task, form: _Form, memory: Memory) -> dict[str, float]:
+    """Return what is left to say when no sample was scored in time."""
+    if form.quantization is None:
         raise LimitError(
             "the time budget ran out before one sample was scored",
             hint="Give more time, a shorter sample, or fewer nodes with --exclude.",
         )
     nodes = task.selection.candidates
-    return screen(task.prepared, nodes, _quantization(task), task.feeds[:1], task.provider)
+    sample = form.feeds[:1]
+    return screen(form.prepared, nodes, form.quantization, sample, task.provider, memory)
 
 
-def _open(task: Task) -> ScoringEngine:
+def _open(task: Task, form: _Form, memory: Memory, folder: Path) -> ScoringEngine:
     candidates = task.selection.candidates
-    where = "ranges"
-    ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, where)
-    if task.scheme.name is SchemeName.INC_CPU:
+    if form.quantization is None:
+        ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, "ranges")
         as_inc = inc_parameters(task.prepared.model, candidates, ranges)
         return TensorSwitchEngine(task.prepared, candidates, as_inc, task.scored, task.provider)
-    quantization = _quantization(task)
     if task.engine is Engine.SWITCH:
-        return SwitchEngine(task.prepared, candidates, quantization, task.scored, task.provider)
+        return SwitchEngine(
+            form.prepared, candidates, form.quantization, task.scored, task.provider
+        )
     return WavefrontEngine(
-        task.prepared, candidates, quantization, task.scored, task.feeds[0], task.provider
+        form.prepared,
+        candidates,
+        form.quantization,
+        task.scored,
+        form.feeds[0],
+        task.provider,
+        memory=memory,
+        folder=folder,
     )
-
-
-def _quantization(task: Task) -> FakeQuantization:
-    nodes = task.selection.candidates
-    ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, nodes, "ranges")
-    return fake_quantization(quantization_parameters(task.prepared.model, nodes, ranges))

@@ -153,9 +153,21 @@ class IncSettings(Part):
     confidence_batches: int
 
 
+class MemoryUse(Part):
+    """Bytes: `budget` for the whole process, `peak` it had resident, `spilled` to the disk.
+    `streamed`: whether weights were read segment by segment; `samples_at_once` shared a walk.
+    """
+
+    budget: int
+    peak: int
+    streamed: bool
+    samples_at_once: int
+    spilled: int
+
+
 class Run(Part):
     """How the scores came about. Seconds are wall time; a forward is one pass of the untouched
-    model over the same samples.
+    model over the same samples. `computed_in` stands where that is not the graph's own precision.
     """
 
     qgraph: str
@@ -175,6 +187,8 @@ class Run(Part):
     forward_seconds: float
     forward_equivalents: float
     ideal_forward_equivalents: float
+    memory: MemoryUse | None = None
+    computed_in: str | None = None
     complete: bool
 
 

@@ -61,24 +61,25 @@ def score(
     limits: Limits | None = None,
     progress: Progress = silent,
 ) -> Scores:
-    """Return the sums for every question and sample, as many samples as the deadline allows."""
+    """Return the sums for every question and sample, as many samples as the deadline allows.
+
+    Samples go to the engine as many at once as it takes; with a deadline one by one, since what is
+    under way when it passes is lost.
+    """
     limits = limits or Limits()
-    done: list[Sequence[Sums]] = []
-    resumed = 0
-    for index, feed in enumerate(feeds):
-        kept = limits.journal.entries.get(_key(index)) if limits.journal else None
-        if kept is not None:
-            done.append(_from_json(kept))
-            resumed += 1
-            continue
-        if _is_late(limits):
-            break
+    done = _from_journal(limits, len(feeds))
+    resumed = len(done)
+    while len(done) < len(feeds) and not _is_late(limits):
+        at_once = 1 if limits.deadline is not None else engine.samples_at_once(questions)
+        chunk = feeds[len(done) : len(done) + at_once]
         try:
-            done.append(_one(engine, questions, feed, limits, progress, index, len(feeds)))
+            found = _ask(engine, questions, chunk, limits, progress, len(done), len(feeds))
         except _OutOfTimeError:
             break
-        if limits.journal is not None:
-            limits.journal.record(_key(index), [astuple(item) for item in done[-1]])
+        for sums in found:
+            if limits.journal is not None:
+                limits.journal.record(_key(len(done)), [astuple(item) for item in sums])
+            done.append(sums)
     progress("scoring", _UNITS * len(done), _UNITS * len(feeds))
     return Scores(done, len(done) == len(feeds), resumed)
 
@@ -87,21 +88,29 @@ _UNITS = 100
 """Steps that the progress of one sample is shown in."""
 
 
-def _one(
+def _from_journal(limits: Limits, count: int) -> list[Sequence[Sums]]:
+    """Return what was scored before, up to the first sample that was not."""
+    entries = limits.journal.entries if limits.journal else {}
+    rows = [entries.get(_key(index)) for index in range(count)]
+    missing = rows.index(None) if None in rows else count
+    return [_from_json(row) for row in rows[:missing]]
+
+
+def _ask(
     engine: ScoringEngine,
     questions: Sequence[Question],
-    feed: Feed,
+    chunk: Sequence[Feed],
     limits: Limits,
     progress: Progress,
     index: int,
     count: int,
-) -> list[Sums]:
+) -> list[list[Sums]]:
     def step(share: float) -> None:
         if _is_late(limits):
             raise _OutOfTimeError
-        progress("scoring", int(_UNITS * (index + share)), _UNITS * count)
+        progress("scoring", int(_UNITS * (index + share * len(chunk))), _UNITS * count)
 
-    return engine.sums(questions, feed, step)
+    return engine.sums(questions, chunk, step)
 
 
 def _is_late(limits: Limits) -> bool:

@@ -12,7 +12,9 @@ from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.edit.shadows import insert_shadows
-from graph.runtime.session import Provider, open_session
+from graph.runtime.memory import Memory
+from graph.runtime.session import Provider
+from graph.runtime.streamed import Runner
 from graph.tensors import Feed
 
 
@@ -22,14 +24,15 @@ def screen(
     quantization: FakeQuantization,
     feeds: Sequence[Feed],
     provider: Provider = Provider.CPU,
+    memory: Memory | None = None,
 ) -> dict[str, float]:
     """Return node → noise-to-signal power ratio of its own output, over `feeds`."""
     shadows = insert_shadows(prepared.model, nodes, quantization)
-    session = open_session(shadows.model, provider, weights=shadows.weights)
+    runner = Runner(shadows.model, memory or Memory.of(None), provider, weights=shadows.weights)
+    outputs = [name for pair in shadows.outputs.values() for name in pair]
     error = dict.fromkeys(shadows.outputs, 0.0)
     signal = dict.fromkeys(shadows.outputs, 0.0)
-    for feed in feeds:
-        values = session.run(feed)
+    for values in runner.run(feeds, outputs, title="screening"):
         for name, (of_error, of_signal) in shadows.outputs.items():
             error[name] += float(values[of_error])
             signal[name] += float(values[of_signal])

@@ -35,13 +35,21 @@ class SwitchEngine:
         self._inputs = switched.inputs
         self._session = open_session(switched.model, provider, weights=switched.weights)
 
-    def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
-        """Return, for each question, the distance sums over the scored outputs."""
-        references = References(self._run(feed, frozenset()), self._scored)
-        results = []
-        for index, question in enumerate(questions):
-            step(index / len(questions))
-            results.append(references.compare(self._run(feed, question)))
+    def samples_at_once(self, questions: Sequence[Question]) -> int:
+        """Return 1: nothing is saved by more."""
+        return 1
+
+    def sums(
+        self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+    ) -> list[list[Sums]]:
+        """Return, for each feed and question, the distance sums over the scored outputs."""
+        results: list[list[Sums]] = []
+        for number, feed in enumerate(feeds):
+            references = References(self._run(feed, frozenset()), self._scored)
+            results.append([])
+            for index, question in enumerate(questions):
+                step((number + index / len(questions)) / len(feeds))
+                results[-1].append(references.compare(self._run(feed, question)))
         return results
 
     def _run(self, feed: Feed, quantized: Question) -> dict[str, Array]:

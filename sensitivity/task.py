@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graph.edit.prepare import PreparedModel
+from graph.runtime.memory import Memory
 from graph.runtime.session import Provider
 from graph.tensors import Feed
 from quantize.ranges import Ranges
@@ -21,7 +22,9 @@ from sensitivity.report import Direction, Engine, Metric
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What is asked: which nodes, on which data, scored where and how."""
+    """What is asked: which nodes, on which data, scored where and how; `memory` None leaves what is
+    free on the machine.
+    """
 
     prepared: PreparedModel
     selection: Selection
@@ -35,6 +38,7 @@ class Task:
     provider: Provider = Provider.CPU
     engine: Engine = Engine.WAVEFRONT
     deadline: float | None = None
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -28,6 +29,16 @@ class FakeQuantization:
 
     weights: Mapping[tuple[str, int | None], Array]
     scales: Mapping[str, Array]
+
+    def in_single(self) -> FakeQuantization:
+        """Return the same values as float32, for a graph that is computed so."""
+
+        def single(key: tuple[str, int | None]) -> Array:
+            return self.weights[key].astype(np.float32)
+
+        weights = OnDemand({key: partial(single, key) for key in self.weights})
+        scales = {name: scale.astype(np.float32) for name, scale in self.scales.items()}
+        return FakeQuantization(weights, scales)
 
 
 class FakeQuantizer:

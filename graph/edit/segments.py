@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import onnx
 
 from graph.edit.nodes import QuantizableNode
+from graph.io.weights import size_of
 
 _SHAPE_OPS = ("Shape", "Size")
 
@@ -39,8 +40,7 @@ def cut(
     model: onnx.ModelProto, candidates: Sequence[QuantizableNode], outputs: Sequence[str]
 ) -> list[Segment]:
     """Return the segments of what `outputs` need; the first has no candidates."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    constants = _constants(model)
     names = {node.name for node in candidates}
     nodes = _needed(model.graph.node, outputs)
     shared, shapes, dependent = _split(nodes, names, constants)
@@ -48,11 +48,43 @@ def cut(
     # What has the shape of an influenced tensor but none of its values may itself be an output.
     ends = [set[str]() for _ in runs[1:]] + [set(outputs)]
     runs = [_with_shapes(run, shapes, end) for run, end in zip(runs, ends, strict=False)]
-    runs = [shared, *runs]
+    return _linked([shared, *runs], names, outputs, constants)
+
+
+def cut_by_weight(model: onnx.ModelProto, outputs: Sequence[str], most: int) -> list[Segment]:
+    """Return what `outputs` need in segments that each read at most `most` bytes of weights.
+
+    A node that reads more by itself is a segment of its own.
+    """
+    sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
+    runs: list[list[onnx.NodeProto]] = [[]]
+    held: set[str] = set()
+    for node in _needed(model.graph.node, outputs):
+        weights = {name for name in reads(node) if name in sizes}
+        if runs[-1] and weights and sum(sizes[name] for name in held | weights) > most:
+            runs.append([])
+            held = set()
+        held |= weights
+        runs[-1].append(node)
+    return _linked(runs, set(), outputs, _constants(model))
+
+
+def _constants(model: onnx.ModelProto) -> set[str]:
+    sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return sparse | {tensor.name for tensor in model.graph.initializer}
+
+
+def _linked(
+    runs: Sequence[Sequence[onnx.NodeProto]],
+    candidates: set[str],
+    outputs: Sequence[str],
+    constants: set[str],
+) -> list[Segment]:
+    """Return runs as segments that know what crosses between them."""
     segments: list[Segment] = []
     wanted = set(outputs)
     for nodes in reversed(runs):
-        segments.append(_segment(nodes, names, wanted, constants))
+        segments.append(_segment(nodes, candidates, wanted, constants))
         made = {name for node in nodes for name in node.output}
         wanted = (wanted - made) | set(segments[-1].inputs)
     return segments[::-1]
@@ -72,7 +104,10 @@ def extract(
     segment: Segment,
     values: Mapping[str, onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
-    """Return a segment as a model of its own; `values` describe what crosses its cuts."""
+    """Return a segment as a model of its own; `values` describe what crosses its cuts.
+
+    An output that `values` does not describe declares no type; onnxruntime infers it.
+    """
     used = {name for node in segment.nodes for name in reads(node)} | set(segment.outputs)
     graph = onnx.GraphProto(name="segment")
     graph.node.extend(segment.nodes)
@@ -81,7 +116,9 @@ def extract(
         item for item in model.graph.sparse_initializer if item.values.name in used
     )
     graph.input.extend(values[name] for name in segment.inputs)
-    graph.output.extend(values[name] for name in segment.outputs)
+    graph.output.extend(
+        values.get(name, onnx.ValueInfoProto(name=name)) for name in segment.outputs
+    )
     made = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
     made.opset_import.extend(model.opset_import)
     made.functions.extend(model.functions)

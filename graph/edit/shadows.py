@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from graph.edit.nodes import QuantizableNode
+from graph.edit.weave import weave_in
 from graph.tensors import Array
 
 
@@ -38,10 +39,12 @@ def insert_shadows(
     quantizer = FakeQuantizer(graph, quantization)
     chosen = {node.name: node for node in nodes}
     outputs: dict[str, tuple[str, str]] = {}
-    for proto in list(graph.node):
+    shadows: list[onnx.NodeProto] = []
+    for proto in graph.node:
         if proto.name in chosen:
             made, outputs[proto.name] = _shadow(proto, chosen[proto.name], quantizer)
-            graph.node.extend(made)
+            shadows += made
+    weave_in(graph, shadows)
     del graph.output[:]
     graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [])

@@ -24,6 +24,8 @@ SMALL = 1 << 16
 LAZY = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 """Types of which large tensors stay on the disk."""
 _ELSEWHERE = "held by the caller"
+_STORED = "qgraph.stored"
+"""Key that says which type the file holds, where the model declares another."""
 _PACKED = {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}
 _PACKED |= {TensorProto.UINT2, TensorProto.INT2}
 
@@ -34,9 +36,9 @@ def is_on_disk(tensor: TensorProto) -> bool:
 
 
 def size_of(tensor: TensorProto) -> int:
-    """Return the bytes of a tensor's values, in the file or in memory."""
+    """Return the bytes of a tensor's values in the type it declares."""
     if is_on_disk(tensor):
-        return _place(tensor)[2]
+        return _bytes_of_shape(tensor)
     return len(tensor.raw_data) or tensor.ByteSize()
 
 
@@ -53,8 +55,12 @@ def array_of(tensor: TensorProto) -> Array:
         inline = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         inline.raw_data = data.tobytes()
         return numpy_helper.to_array(inline)
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    return data.view(dtype).reshape(tuple(tensor.dims))
+    stored, declared = (
+        np.dtype(onnx.helper.tensor_dtype_to_np_dtype(item))
+        for item in (_stored_type(tensor), tensor.data_type)
+    )
+    values = data.view(stored).reshape(tuple(tensor.dims))
+    return values if stored == declared else values.astype(declared)
 
 
 def mapped_bytes(tensor: TensorProto) -> Array:
@@ -84,7 +90,7 @@ def mapped_bytes(tensor: TensorProto) -> Array:
 def load(tensor: TensorProto) -> None:
     """Read the values of `tensor` into it."""
     if is_on_disk(tensor):
-        data = mapped_bytes(tensor).tobytes()
+        data = array_of(tensor).tobytes()
         tensor.ClearField("external_data")
         tensor.data_location = TensorProto.DEFAULT
         tensor.raw_data = data
@@ -110,13 +116,20 @@ def point_into(tensors: Iterable[TensorProto], folder: Path) -> None:
         place(tensor, str(location), int(entries.get("offset", 0)), int(length))
 
 
-def place(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+def place(tensor: TensorProto, location: str | Path, offset: int, length: int) -> None:
     """Say where the values of `tensor` lie, and drop those it holds."""
     tensor.ClearField("raw_data")
     tensor.ClearField("external_data")
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
+
+
+def widen_on_reading(tensor: TensorProto) -> None:
+    """Declare a tensor on the disk as float32; its values stay as they are until they are read."""
+    place(tensor, *_place(tensor))
+    tensor.external_data.add(key=_STORED, value=str(tensor.data_type))
+    tensor.data_type = TensorProto.FLOAT
 
 
 def stub(name: str, data_type: int, dims: Sequence[int]) -> TensorProto:
@@ -131,6 +144,11 @@ def _place(tensor: TensorProto) -> tuple[Path, int, int]:
     length = entries.get("length")
     size = int(length) if length else _bytes_of_shape(tensor)
     return Path(entries["location"]), int(entries.get("offset", 0)), size
+
+
+def _stored_type(tensor: TensorProto) -> int:
+    stored = [entry.value for entry in tensor.external_data if entry.key == _STORED]
+    return int(stored[0]) if stored else int(tensor.data_type)
 
 
 def _bytes_of_shape(tensor: TensorProto) -> int:

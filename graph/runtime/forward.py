@@ -11,17 +11,31 @@ import onnx
 
 from graph.errors import InputError
 from graph.runtime.feeds import sample_axis
+from graph.runtime.memory import Memory
 from graph.runtime.session import Provider, Semantics, Session, open_session
+from graph.runtime.streamed import Runner
 from graph.tensors import Feed, TensorSpec, inputs_of
 
 _BATCHES = (1, 2, 4)
 
 
-def forward_seconds(model: onnx.ModelProto, feeds: Sequence[Feed], provider: Provider) -> float:
+def forward_seconds(
+    model: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    provider: Provider,
+    memory: Memory | None = None,
+) -> float:
     """Return the wall seconds of one pass over `feeds`, the fastest of batch 1, 2 and 4.
 
-    All optimizations are on. Batches larger than 1 are tried where the samples can be stacked.
+    All optimizations are on. Batches larger than 1 are tried where the samples can be stacked. A
+    model that does not fit into memory is run part by part, samples one by one; what is counted is
+    the computing, without the reading of weights.
     """
+    memory = memory or Memory.of(None)
+    runner = Runner(model, memory, provider, Semantics.FAST, allow_cpu_nodes=True)
+    if runner.in_parts:
+        runner.run(feeds, [value.name for value in model.graph.output], title="timing")
+        return runner.seconds
     session = open_session(model, provider, Semantics.FAST, allow_cpu_nodes=True)
     specs = inputs_of(model)
     single = _timed(session, feeds)

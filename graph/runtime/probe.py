@@ -14,9 +14,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from graph.edit.prepare import PreparedModel
+from graph.edit.weave import weave_in
 from graph.errors import InputError
 from graph.progress import Progress, silent
+from graph.runtime.memory import Memory
 from graph.runtime.session import Provider, Session, open_session
+from graph.runtime.streamed import Runner
 from graph.tensors import Feed
 
 _TAGS = ("min", "max", "finite")
@@ -58,17 +61,19 @@ def observe_ranges(
 
 
 def observe_shapes(
-    prepared: PreparedModel, tensors: Iterable[str], feed: Feed, provider: Provider
+    prepared: PreparedModel,
+    tensors: Iterable[str],
+    feed: Feed,
+    provider: Provider,
+    memory: Memory | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Return the shape each tensor has when `feed` is run."""
-    names = sorted(set(tensors))
+    names = {name: f"{name}/qgraph.shape" for name in sorted(set(tensors))}
     model = _copy(prepared.model)
-    for name in names:
-        model.graph.node.append(helper.make_node("Shape", [name], [f"{name}/qgraph.shape"]))
-        model.graph.output.append(_output(f"{name}/qgraph.shape", TensorProto.INT64))
-    wanted = [f"{name}/qgraph.shape" for name in names]
-    shapes = open_session(model, provider).run(feed, wanted).values()
-    return {name: tuple(map(int, shape)) for name, shape in zip(names, shapes, strict=True)}
+    weave_in(model.graph, [helper.make_node("Shape", [a], [b]) for a, b in names.items()])
+    runner = Runner(model, memory or Memory.of(None), provider)
+    (seen,) = runner.run([feed], list(names.values()), title="looking")
+    return {name: tuple(map(int, seen[shape])) for name, shape in names.items()}
 
 
 def _run(session: Session, feed: Feed, tensors: Sequence[str]) -> dict[str, Range]:

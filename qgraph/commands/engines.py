@@ -16,7 +16,7 @@ from sensitivity.groups import Grouping
 from sensitivity.report import Engine, Sensitivity
 
 _INC_ONLY = ("max_nodes", "confidence_batches")
-_NOT_INC = ("ranges", "group", "provider")
+_NOT_INC = ("ranges", "group", "provider", "memory_budget")
 
 
 def scheme_of(engine: str, name: SchemeName | None) -> SchemeName:
@@ -52,6 +52,7 @@ def measure(
         f"--ranges {chosen['ranges']}" * (chosen["ranges"] is not None),
         f"--group {chosen['group']}" * (chosen["group"] is Grouping.FUSED),
         f"--provider {chosen['provider']}" * (chosen["provider"] is not Provider.CPU),
+        "--memory-budget" * (chosen["memory_budget"] is not None),
     ]
     for option in filter(None, unfit):
         raise UsageError(

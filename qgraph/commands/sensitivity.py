@@ -89,6 +89,12 @@ from sensitivity.report import Direction, Engine, Metric, NodeScore, Sensitivity
     help="Stop after this long, as in 90s, 20m or 2h, with the samples scored by then.",
 )
 @click.option(
+    "--memory-budget",
+    type=options.Size(),
+    help="Hold at most this much memory, as in 900MiB or 8GiB; weights and states that do not fit"
+    " are read from the disk piece by piece.  [default: what is free]",
+)
+@click.option(
     "--resume/--fresh",
     "resume",
     default=True,

@@ -7,66 +7,51 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from graph.errors import InputError
 from graph.runtime.forward import stack
-from graph.runtime.session import Provider, open_session
+from graph.runtime.memory import Memory
+from graph.runtime.session import Provider
+from graph.runtime.streamed import Runner, declared
 from graph.tensors import Array, Feed, inputs_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crossing:
-    """`values`: how a segment declares each tensor. `batch_axis`: tensor → the axis along which
-    samples lie, None where it has none; the whole is None where samples cannot be stacked.
+    """`values`: how a segment declares each tensor. `size`: its bytes, for one sample.
+    `batch_axis`: tensor → the axis along which samples lie, None where it has none; the whole is
+    None where samples cannot be stacked.
     """
 
     values: Mapping[str, onnx.ValueInfoProto]
+    size: Mapping[str, int]
     batch_axis: Mapping[str, int | None] | None
 
 
 def observe_crossing(
-    model: onnx.ModelProto, tensors: Sequence[str], feed: Feed, provider: Provider
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    feed: Feed,
+    memory: Memory,
+    provider: Provider,
 ) -> Crossing:
     """Return what one sample, and the same sample stacked twice, shows of `tensors`."""
     inputs = inputs_of(model)
-    given = {spec.name for spec in inputs}
-    inner = [name for name in tensors if name not in given]
-    session = open_session(_with_outputs(model, inner), provider, allow_cpu_nodes=True)
-    one = feed | session.run(feed, inner)
-    values = {name: _declared(model, name, one[name]) for name in tensors}
+    runner = Runner(model, memory, provider, allow_cpu_nodes=True)
     pair = stack([feed, feed], inputs, 2)
-    if pair is None:
-        return Crossing(values, None)
+    feeds = [feed] if pair is None else [feed, pair[0]]
     try:
-        two = pair[0] | session.run(pair[0], inner)
+        seen = runner.run(feeds, tensors, title="looking")
     except InputError:  # what looked like a batch is none
-        return Crossing(values, None)
-    return Crossing(values, {name: _batch_axis(one[name], two[name]) for name in tensors})
-
-
-def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy of `model` that has `tensors` among its outputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    known = {value.name for value in copy.graph.output}
-    # onnxruntime infers the type of an output that declares none
-    copy.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in tensors if name not in known
+        seen = runner.run([feed], tensors, title="looking")
+    one = seen[0]
+    values = {name: declared(model, name, one[name]) for name in tensors}
+    sizes = {name: int(one[name].nbytes) for name in tensors}
+    if len(seen) == 1:
+        return Crossing(values, sizes, None)
+    return Crossing(
+        values, sizes, {name: _batch_axis(one[name], seen[1][name]) for name in tensors}
     )
-    return copy
-
-
-def _declared(model: onnx.ModelProto, name: str, seen: Array) -> onnx.ValueInfoProto:
-    """Return the declaration of a tensor: as a graph input has it, else of the rank it showed."""
-    for value in model.graph.input:
-        if value.name == name:
-            found: onnx.ValueInfoProto = value
-            return found
-    dtype = helper.np_dtype_to_tensor_dtype(seen.dtype)
-    dims = [f"{name}.{axis}" for axis in range(seen.ndim)]
-    declared: onnx.ValueInfoProto = helper.make_tensor_value_info(name, dtype, dims)
-    return declared
 
 
 def _batch_axis(one: Array, two: Array) -> int | None:

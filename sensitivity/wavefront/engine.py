@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,21 +14,31 @@ from graph.edit.prepare import PreparedModel
 from graph.edit.segments import cut
 from graph.io.weights import array_of
 from graph.runtime.distance import Sums
-from graph.runtime.forward import stack
+from graph.runtime.memory import Memory
 from graph.runtime.session import Provider
 from graph.tensors import Array, Feed
 from sensitivity.engine import Question, References, Scored, Step
+from sensitivity.task import digest_of_feed
+from sensitivity.wavefront.checkpoint import Checkpoint
 from sensitivity.wavefront.crossing import Crossing, observe_crossing
-from sensitivity.wavefront.plan import Variant, make_plan
+from sensitivity.wavefront.plan import Plan, Variant, make_plan
 from sensitivity.wavefront.sessions import SegmentSessions
-from sensitivity.wavefront.walk import Stacking, Walk
+from sensitivity.wavefront.shelf import Shelf
+from sensitivity.wavefront.stacking import Stacking
+from sensitivity.wavefront.walk import Walk
 
 _WIDTH = 8
 """Variants that run together at most. Wider stacks gain little once a GEMM fills the cores."""
+_FOR_SESSIONS = 0.7
+"""Share of the memory left that weights may take; the rest is for states."""
 
 
 class WavefrontEngine:
-    """Holds a session per segment; a variant costs what lies downstream of its nodes."""
+    """Holds a session per segment, or one at a time; a variant costs what lies below its nodes.
+
+    `folder`: where states go that memory has no room for, and checkpoints of long walks; without
+    one, neither is written.
+    """
 
     def __init__(
         self,
@@ -37,13 +49,17 @@ class WavefrontEngine:
         feed: Feed,
         provider: Provider = Provider.CPU,
         width: int = _WIDTH,
+        memory: Memory | None = None,
+        folder: Path | None = None,
     ) -> None:
+        self._memory = memory or Memory.of(None)
         self._scored = scored
         self._inputs = prepared.inputs
         self._candidates = frozenset(node.name for node in nodes)
+        self._folder = folder
         # an output that folds to a constant is made by no node
         self._constants = {
-            item.name: array_of(item)
+            item.name: np.array(array_of(item))
             for item in prepared.model.graph.initializer
             if item.name in scored.outputs
         }
@@ -51,88 +67,108 @@ class WavefrontEngine:
         tensors = sorted(
             {name for item in self._segments for name in (*item.inputs, *item.outputs)}
         )
-        crossing = observe_crossing(prepared.model, tensors, feed, provider)
-        self._sessions = SegmentSessions(
-            prepared.model, self._segments, nodes, quantization, crossing.values, provider
+        self._crossing = observe_crossing(prepared.model, tensors, feed, self._memory, provider)
+        self.sessions = SegmentSessions(
+            prepared.model,
+            self._segments,
+            nodes,
+            quantization,
+            self._crossing.values,
+            provider,
+            int(_FOR_SESSIONS * self._memory.left),
         )
-        self.stacking = self._provable(crossing, feed, width)
+        self.stacking = Stacking(self._segments, self._crossing.batch_axis, width)
+        self.spilled = 0
 
-    def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
-        """Return, for each question, the distance sums over the scored outputs."""
-        plan = make_plan(self._segments, self._candidates, questions, self._scored.outputs)
-        walk = Walk(
-            plan,
-            self._sessions,
-            self.stacking,
-            self._inputs,
-            feed,
-            self._scored.outputs,
-            self._constants,
-        )
-        results: dict[int, Sums] = {}
-        references: list[References] = []
+    def segment_of(self, node: str) -> int:
+        """Return the segment that holds a candidate."""
+        return next(i for i, item in enumerate(self._segments) if node in item.candidates)
 
-        def arrived(variant: Variant, outputs: Mapping[str, Array]) -> None:
-            if not references:
-                references.append(References(walk.reference(), self._scored))
-            results[variant.question] = references[0].compare(outputs)
-
-        walk.go(arrived, step)
-        return [results[index] for index in range(len(questions))]
-
-    def _provable(self, crossing: Crossing, feed: Feed, width: int) -> Stacking:
-        """Return how variants may be stacked: not at all unless two at once give what one gives."""
-        alone = Stacking(1, {})
-        if crossing.batch_axis is None or width == 1:
-            return alone
-        dependent = {name for item in self._segments[1:] for name in item.outputs}
-        if any(crossing.batch_axis[name] is None for name in dependent):
-            return alone
-        pair = stack([feed, feed], self._inputs, 2)
-        if pair is None or not self._agree(feed, pair[0], crossing.batch_axis):
-            return alone
-        return Stacking(width, crossing.batch_axis)
-
-    def _agree(self, one: Feed, two: Feed, axes: Mapping[str, int | None]) -> bool:
-        """Return whether what is stacked stays apart, segment by segment.
-
-        The halves differ, as variants do: one is the float model's state, the other the
-        all-quantized model's. Equal halves would hide a reduction over the batch.
+    def samples_at_once(self, questions: Sequence[Question]) -> int:
+        """Return how many samples one walk carries: several only where that saves reading weights
+        again, and their states fit into memory.
         """
-        none: Question = frozenset()
-        plain, rounded, shared = dict(one), dict(one), dict(two)
-        first = self._sessions.run(0, plain, none)
-        plain, rounded = plain | first, rounded | first
-        shared |= self._sessions.run(0, shared, none)
-        for index, segment in enumerate(self._segments[1:], start=1):
-            both = {name: _paired(name, plain, rounded, shared, axes) for name in segment.inputs}
-            singles = [self._sessions.run(index, state, none) for state in (plain, rounded)]
-            stacked = self._sessions.run(index, both, none)
-            if not all(
-                _apart(stacked[name], [s[name] for s in singles], axes[name]) for name in stacked
-            ):
-                return False
-            plain |= singles[0]
-            rounded |= self._sessions.run(index, rounded, frozenset(segment.candidates))
-        return True
+        if not self.sessions.streamed:
+            return 1
+        plan = self._plan(questions)
+        return max(1, self._room_for_states() // max(1, peak_state(plan, self._crossing)))
+
+    def sums(
+        self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+    ) -> list[list[Sums]]:
+        """Return, for each feed and question, the distance sums over the scored outputs."""
+        plan = self._plan(questions)
+        shelf = Shelf(self._room_for_states(), self._folder)
+        answers = [_Answers(self._scored) for _ in feeds]
+        walks = [
+            Walk(
+                plan,
+                self.sessions,
+                self.stacking,
+                shelf,
+                self._inputs,
+                feed,
+                self._scored.outputs,
+                self._constants,
+                answer.take,
+                number,
+            )
+            for number, (feed, answer) in enumerate(zip(feeds, answers, strict=True))
+        ]
+        for walk, answer in zip(walks, answers, strict=True):
+            answer.reference = walk.reference
+        label = hashlib.sha256("".join(map(digest_of_feed, feeds)).encode()).hexdigest()
+        self._through(Checkpoint(self._folder, label, walks, shelf), walks, step)
+        self.spilled = max(self.spilled, shelf.spilled)
+        return [[answer.sums[index] for index in range(len(questions))] for answer in answers]
+
+    def _through(self, checkpoint: Checkpoint, walks: Sequence[Walk], step: Step) -> None:
+        last = len(self._segments) - 1
+        for index in range(checkpoint.restore() + 1, last + 1):
+            step((index - 1) / last)
+            self.sessions.enter(index)
+            for walk in walks:
+                walk.advance(index)
+            if index < last:
+                checkpoint.save(index)
+        for walk in walks:
+            walk.finish()
+        checkpoint.remove()
+
+    def _plan(self, questions: Sequence[Question]) -> Plan:
+        return make_plan(self._segments, self._candidates, questions, self._scored.outputs)
+
+    def _room_for_states(self) -> int:
+        used = self.sessions.peak if self.sessions.streamed else 0
+        return max(0, self._memory.left - used)
 
 
-def _paired(
-    name: str,
-    one: Mapping[str, Array],
-    two: Mapping[str, Array],
-    shared: Mapping[str, Array],
-    axes: Mapping[str, int | None],
-) -> Array:
-    """Return a tensor of two states stacked; what no candidate influences comes from `shared`."""
-    if name in shared:
-        return shared[name]
-    return np.concatenate([one[name], two[name]], axis=axes[name] or 0)
+class _Answers:
+    """Collects one sample's distances as its variants arrive."""
+
+    def __init__(self, scored: Scored) -> None:
+        self._scored = scored
+        self._references: References | None = None
+        self.reference: Callable[[], dict[str, Array]] = dict
+        self.sums: dict[int, Sums] = {}
+
+    def take(self, variant: Variant, outputs: Mapping[str, Array]) -> None:
+        if self._references is None:
+            self._references = References(self.reference(), self._scored)
+        self.sums[variant.question] = self._references.compare(outputs)
 
 
-def _apart(stacked: Array, singles: Sequence[Array], axis: int | None) -> bool:
-    """Return whether the halves of a stacked tensor are the single ones, to the bit."""
-    if axis is None or stacked.shape[axis] != sum(one.shape[axis] for one in singles):
-        return False
-    halves = np.split(stacked, [singles[0].shape[axis]], axis=axis)
-    return all(np.array_equal(half, one) for half, one in zip(halves, singles, strict=True))
+def peak_state(plan: Plan, crossing: Crossing) -> int:
+    """Return the bytes of states one sample holds at most, over all cuts."""
+    made = {name: index for index, item in enumerate(plan.segments) for name in item.outputs}
+    under_way = 0
+    most = 0
+    for index in range(1, len(plan.segments)):
+        under_way += len(plan.starting.get(index, ()))
+        live = sum(
+            crossing.size[name]
+            for name, at in made.items()
+            if 1 <= at <= index < plan.last_read.get(name, 0)
+        )
+        most = max(most, under_way * live)
+    return most

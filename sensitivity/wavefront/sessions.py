@@ -1,24 +1,36 @@
-"""One session per segment, its candidates behind switches."""
+"""One session per segment, its candidates behind switches.
+
+Where memory allows, all are open throughout. Otherwise a segment is opened when the walk comes to
+it, while the one before is still at work, and closed behind it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import onnx
 
 from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
-from graph.edit.segments import Segment, extract
+from graph.edit.segments import Segment, extract, reads
 from graph.edit.switches import insert_switches
+from graph.io.weights import size_of
 from graph.runtime.session import Provider, Session, open_session
+from graph.runtime.streamed import OPENING
 from graph.tensors import Array
 
 Tensors = dict[str, Array]
+Opened = tuple[Session, Mapping[str, str]]
 
 
 class SegmentSessions:
-    """All segments of a model, open. Weights are held by the sessions alone."""
+    """The segments of a model; `run` one after `enter`ing it. Only sessions hold weights.
+
+    `room`: bytes of memory for sessions. `streamed`: whether they are opened one by one; `peak`:
+    bytes they take at most, by estimate.
+    """
 
     def __init__(
         self,
@@ -28,28 +40,79 @@ class SegmentSessions:
         quantization: FakeQuantization,
         values: Mapping[str, onnx.ValueInfoProto],
         provider: Provider,
+        room: int,
     ) -> None:
-        nodes = {node.name: node for node in candidates}
-        self._opened: list[tuple[Session, Mapping[str, str]] | None] = []
-        for segment in segments:
-            if not segment.nodes:
-                self._opened.append(None)
-                continue
-            part = extract(model, segment, values)
-            inside = [nodes[name] for name in segment.candidates]
-            switched = insert_switches(part, inside, quantization)
-            session = open_session(
-                switched.model, provider, one_of_many=True, weights=switched.weights
-            )
-            self._opened.append((session, switched.inputs))
+        self._model = model
         self._segments = segments
+        self._nodes = {node.name: node for node in candidates}
+        self._quantization = quantization
+        self._values = values
+        self._provider = provider
+        self._weights = _weights_of(model, segments, self._nodes)
+        opening = OPENING * max(self._weights)
+        self.streamed = sum(self._weights) + opening > room
+        self._prefetch = self.streamed and 2 * opening <= room
+        self.peak = opening * (1 + self._prefetch) if self.streamed else sum(self._weights)
+        self._opened: dict[int, Opened] = {}
+        self._coming: tuple[int, Future[Opened]] | None = None
+        self._worker = ThreadPoolExecutor(1, "qgraph-prefetch") if self._prefetch else None
+        first = range(1) if self.streamed else range(len(segments))
+        for index in first:
+            self._open(index)
+
+    def enter(self, index: int) -> None:
+        """Make ready to run segment `index`; where sessions are streamed, close the others."""
+        if not self.streamed or index == 0:
+            return
+        for other in [i for i in self._opened if i not in (0, index)]:
+            del self._opened[other]
+        self._open(index)
+        following = index + 1
+        if self._worker is not None and following < len(self._segments):
+            self._coming = following, self._worker.submit(self._build, following)
 
     def run(self, index: int, tensors: Mapping[str, Array], quantized: frozenset[str]) -> Tensors:
         """Return what segment `index` makes of `tensors` with these nodes quantized."""
-        opened = self._opened[index]
-        if opened is None:
+        if not self._segments[index].nodes:
             return {}
-        session, switches = opened
+        session, switches = self._opened[index]
         feed = {name: tensors[name] for name in self._segments[index].inputs}
         feed |= {name: np.asarray(node in quantized) for node, name in switches.items()}
         return session.run(feed)
+
+    def _open(self, index: int) -> None:
+        if index in self._opened or not self._segments[index].nodes:
+            return
+        coming, self._coming = self._coming, None
+        if coming is not None and coming[0] == index:
+            self._opened[index] = coming[1].result()
+            return
+        if coming is not None:  # of a walk that ended early
+            coming[1].cancel()
+        self._opened[index] = self._build(index)
+
+    def _build(self, index: int) -> Opened:
+        segment = self._segments[index]
+        part = extract(self._model, segment, self._values)
+        inside = [self._nodes[name] for name in segment.candidates]
+        switched = insert_switches(part, inside, self._quantization)
+        session = open_session(
+            switched.model, self._provider, one_of_many=True, weights=switched.weights
+        )
+        return session, switched.inputs
+
+
+def _weights_of(
+    model: onnx.ModelProto, segments: Sequence[Segment], nodes: Mapping[str, QuantizableNode]
+) -> list[int]:
+    """Return the bytes of weights each segment holds, quantized copies included."""
+    sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
+    found = []
+    for segment in segments:
+        plain = {name for node in segment.nodes for name in reads(node) if name in sizes}
+        copied = {nodes[name].weight for name in segment.candidates}
+        found.append(
+            sum(sizes[name] for name in plain)
+            + sum(sizes[weight.tensor] for weight in copied if weight is not None)
+        )
+    return found

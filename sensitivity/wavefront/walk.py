@@ -8,86 +8,90 @@ a segment run through it together, stacked along the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from graph.edit.segments import Segment
 from graph.runtime.forward import stack
 from graph.tensors import Array, Feed, TensorSpec
-from sensitivity.engine import Step
 from sensitivity.wavefront.plan import Base, Plan, Variant
 from sensitivity.wavefront.sessions import SegmentSessions, Tensors
+from sensitivity.wavefront.shelf import Shelf
+from sensitivity.wavefront.stacking import Stacking, part_of
 
 Arrived = Callable[[Variant, Mapping[str, Array]], None]
 """Called with a variant and all outputs wanted, as it has them."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stacking:
-    """`width`: how many variants may run together; `axes`: tensor → batch axis."""
+class Flight:
+    """A variant under way; its state, the tensors in which it differs from its baseline, waits on
+    the shelf between segments. `differs`: their names.
+    """
 
-    width: int
-    axes: Mapping[str, int | None]
+    __slots__ = ("differs", "variant")
 
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A variant under way and the tensors in which it differs from its baseline."""
-
-    variant: Variant
-    state: Tensors = field(default_factory=dict)
+    def __init__(self, variant: Variant, differs: Iterable[str] = ()) -> None:
+        self.variant = variant
+        self.differs = set(differs)
 
 
 class Walk:
-    """Carries one sample through all segments of a plan."""
+    """Carries one sample through all segments of a plan, a segment at a time.
+
+    `number` tells it from other walks that share the shelf.
+    """
 
     def __init__(
         self,
         plan: Plan,
         sessions: SegmentSessions,
         stacking: Stacking,
+        shelf: Shelf,
         inputs: Sequence[TensorSpec],
         feed: Feed,
         outputs: Sequence[str],
         constants: Mapping[str, Array],
+        arrived: Arrived,
+        number: int = 0,
     ) -> None:
         self._plan = plan
         self._sessions = sessions
         self._stacking = stacking
+        self._shelf = shelf
         self._inputs = inputs
         self._feed = feed
         self._outputs = outputs
         self._constants = constants
+        self._arrived = arrived
+        self._number = number
         self._shared: dict[int, Tensors] = {}
-        self._base: dict[Base, Tensors] = {Base.FLOAT: {}}
-        if plan.needs_quantized:
-            self._base[Base.QUANTIZED] = {}
-        self._flights: dict[Base, list[_Flight]] = {base: [] for base in self._base}
+        bases = [Base.FLOAT, Base.QUANTIZED] if plan.needs_quantized else [Base.FLOAT]
+        self.base: dict[Base, Tensors] = {base: {} for base in bases}
+        self.flights: dict[Base, list[Flight]] = {base: [] for base in bases}
 
-    def go(self, arrived: Arrived, step: Step) -> None:
-        """Walk to the end; call `arrived` for each variant and `step` before each segment."""
-        last = len(self._plan.segments) - 1
-        for index in range(1, last + 1):
-            step((index - 1) / last)
-            for base in self._base:
-                self._advance_base(index, base)
-            for base in self._base:
-                for flight in self._advance_flights(index, base):
-                    if index == last:
-                        self._deliver(flight, arrived)
-            self._forget(index)
-        for flight in [item for group in self._flights.values() for item in group]:
-            self._deliver(flight, arrived)
+    def advance(self, index: int) -> None:
+        """Go through segment `index`, the next one."""
+        for base in self.base:
+            self._advance_base(index, base)
+        for base in self.base:
+            self._start(index, base)
+            self._advance_flights(index, base)
+        self._forget(index)
+
+    def finish(self) -> None:
+        """Deliver what no segment delivered: variants that are their baseline."""
+        for base in self.base:
+            for flight in list(self.flights[base]):
+                self._deliver(flight, self._take(flight))
         for variant in self._plan.resting:
-            self._deliver(_Flight(variant), arrived)
+            self._deliver(Flight(variant), {})
 
     def reference(self) -> Tensors:
         """Return the float model's outputs, once the walk has come to the last segment."""
         return {name: self._of_base(Base.FLOAT, name) for name in self._outputs}
 
     def _of_base(self, base: Base, name: str) -> Array:
-        held = self._base[base]
+        held = self.base[base]
         return held[name] if name in held else self._shared_at(1)[name]
 
     def _shared_at(self, width: int) -> Tensors:
@@ -102,79 +106,118 @@ class Walk:
     def _advance_base(self, index: int, base: Base) -> None:
         segment = self._plan.segments[index]
         feed = {name: self._of_base(base, name) for name in segment.inputs}
-        self._base[base] |= self._sessions.run(index, feed, _switched_on(segment, base))
+        self.base[base] |= self._sessions.run(index, feed, _switched_on(segment, base))
 
-    def _advance_flights(self, index: int, base: Base) -> Iterable[_Flight]:
-        """Run every flight that this segment changes; yield each when it is through."""
-        segment = self._plan.segments[index]
-        flights = self._flights[base]
+    def _start(self, index: int, base: Base) -> None:
+        """Start the variants that switch something in this segment for the first time."""
         starting = self._plan.starting.get(index, ())
-        flights += [_Flight(item) for item in starting if item.base is base]
+        self.flights[base] += [Flight(item) for item in starting if item.base is base]
+
+    def _advance_flights(self, index: int, base: Base) -> None:
+        """Run every flight that this segment changes, together those that switch nothing in it."""
+        segment = self._plan.segments[index]
         inside = frozenset(segment.candidates)
-        together: list[_Flight] = []
-        for flight in list(flights):
+        together: list[Flight] = []
+        for flight in list(self.flights[base]):
             if flight.variant.toggles & inside:
                 self._run(index, [flight])
-                yield flight
-            elif flight.state.keys() & set(segment.inputs):
+            elif flight.differs.intersection(segment.inputs):
                 together.append(flight)
-        for group in _chunks(together, self._stacking.width):
+        width = self._stacking.width_at(index)
+        while together:
+            group, together = together[:width], together[width:]
+            if len(group) > 1 and not self._stacking.proven(index):
+                group, back = group[:2], group[2:]
+                together = [*back, *together]
             self._run(index, group)
-            yield from group
+            width = self._stacking.width_at(index)
 
-    def _run(self, index: int, group: Sequence[_Flight]) -> None:
-        """Run flights together and keep what differs from the baseline."""
+    def _run(self, index: int, group: Sequence[Flight]) -> None:
+        """Run flights together, and keep or deliver what differs from the baseline."""
+        states = [self._take(flight) for flight in group]
+        results = self._results(index, group, states)
+        segment = self._plan.segments[index]
+        at_the_end = index == len(self._plan.segments) - 1
+        for flight, state, result in zip(group, states, results, strict=True):
+            toggled = flight.variant.toggles & frozenset(segment.candidates)
+            starts = (*(state.keys() & set(segment.inputs)), *toggled)
+            changed = {name for start in starts for name in segment.reaches[start]}
+            state |= {name: result[name] for name in changed}
+            if at_the_end:
+                self._deliver(flight, state)
+            else:
+                last_read = self._plan.last_read
+                self._put(flight, {n: a for n, a in state.items() if last_read[n] > index})
+
+    def _results(
+        self, index: int, group: Sequence[Flight], states: Sequence[Tensors]
+    ) -> list[Tensors]:
+        """Return what segment `index` makes of each state of `group`."""
         segment = self._plan.segments[index]
         variant = group[0].variant
-        toggled = variant.toggles & frozenset(segment.candidates)
-        on = _switched_on(segment, variant.base) ^ toggled
-        feed = {name: self._stacked(name, group) for name in segment.inputs}
-        results = self._sessions.run(index, feed, on)
-        for place, flight in enumerate(group):
-            starts = (*(flight.state.keys() & set(segment.inputs)), *toggled)
-            changed = {name for start in starts for name in segment.reaches[start]}
-            flight.state |= {
-                name: self._part(name, results[name], place, len(group)) for name in changed
-            }
+        on = _switched_on(segment, variant.base)
+        on ^= variant.toggles & frozenset(segment.candidates)
 
-    def _stacked(self, name: str, group: Sequence[_Flight]) -> Array:
-        base = group[0].variant.base
-        if name not in self._base[base]:
-            return self._shared_at(len(group))[name]
-        own = [flight.state.get(name, self._base[base][name]) for flight in group]
-        axis = self._stacking.axes.get(name)
-        return own[0] if len(own) == 1 else np.concatenate(own, axis=axis or 0)
+        def run(some: Sequence[Tensors]) -> list[Tensors]:
+            feed = {name: self._stacked(name, variant.base, some) for name in segment.inputs}
+            made = self._sessions.run(index, feed, on)
+            return [
+                {
+                    name: part_of(a, self._stacking.axis(name), i, len(some))
+                    for name, a in made.items()
+                }
+                for i in range(len(some))
+            ]
 
-    def _part(self, name: str, stacked: Array, place: int, count: int) -> Array:
-        if count == 1:
-            return stacked
-        axis = self._stacking.axes[name] or 0
-        size = stacked.shape[axis] // count
-        window = [slice(None)] * stacked.ndim
-        window[axis] = slice(place * size, (place + 1) * size)
-        return stacked[tuple(window)]
+        if len(group) == 1 or self._stacking.proven(index):
+            return run(states)
+        alone = [run([state])[0] for state in states]
+        if not _same(alone):  # equal halves would hide a reduction over the batch
+            self._stacking.prove(index, alone, lambda: run(states))
+        return alone
 
-    def _deliver(self, flight: _Flight, arrived: Arrived) -> None:
+    def _stacked(self, name: str, base: Base, states: Sequence[Tensors]) -> Array:
+        if name not in self.base[base]:
+            return self._shared_at(len(states))[name]
+        own = [state.get(name, self.base[base][name]) for state in states]
+        return own[0] if len(own) == 1 else self._stacking.join(name, own)
+
+    def key(self, flight: Flight) -> tuple[int, int]:
+        """Return where a flight's state lies on the shelf."""
+        return self._number, flight.variant.question
+
+    def variants(self) -> dict[int, Variant]:
+        """Return every variant that starts somewhere, by its question."""
+        starting = (item for group in self._plan.starting.values() for item in group)
+        return {item.question: item for item in starting}
+
+    def _take(self, flight: Flight) -> Tensors:
+        return self._shelf.take(self.key(flight))
+
+    def _put(self, flight: Flight, state: Tensors) -> None:
+        flight.differs = set(state)
+        self._shelf.put(self.key(flight), state)
+
+    def _deliver(self, flight: Flight, state: Tensors) -> None:
         base = flight.variant.base
-        arrived(
+        self._arrived(
             flight.variant,
-            {name: flight.state.get(name, self._of_base(base, name)) for name in self._outputs},
+            {name: state.get(name, self._of_base(base, name)) for name in self._outputs},
         )
-        flight.state.clear()
-        if flight in self._flights.get(base, ()):
-            self._flights[base].remove(flight)
+        if flight in self.flights.get(base, ()):
+            self.flights[base].remove(flight)
 
     def _forget(self, index: int) -> None:
-        """Drop tensors that no later segment reads."""
-        held = [*self._base.values(), *(f.state for g in self._flights.values() for f in g)]
-        for tensors in held:
+        """Drop the baselines' tensors that no later segment reads."""
+        for tensors in self.base.values():
             for name in [name for name in tensors if self._plan.last_read[name] <= index]:
                 del tensors[name]
 
 
+def _same(results: Sequence[Tensors]) -> bool:
+    first, *others = results
+    return all(np.array_equal(first[name], other[name]) for other in others for name in first)
+
+
 def _switched_on(segment: Segment, base: Base) -> frozenset[str]:
     return frozenset(segment.candidates) if base is Base.QUANTIZED else frozenset()
-
-
-def _chunks(flights: Sequence[_Flight], width: int) -> Iterable[Sequence[_Flight]]:
-    return (flights[start : start + width] for start in range(0, len(flights), width))

@@ -22,17 +22,24 @@ FEEDS: list[Feed] = [{"x": np.full((1, 2), value, np.float32)} for value in (1, 
 class Counting:
     """An engine whose error is the sample's value times the question's number."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seen: list[float] = []
+    def __init__(self, seconds: float = 0.0, at_once: int = 1) -> None:
+        self.seen: list[list[float]] = []
         self._seconds = seconds
+        self._at_once = at_once
 
-    def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
+    def samples_at_once(self, questions: Sequence[Question]) -> int:
+        return self._at_once
+
+    def sums(
+        self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+    ) -> list[list[Sums]]:
         for share in (0.0, 0.5):
             step(share)
             time.sleep(self._seconds)
-        value = float(feed["x"][0, 0])
-        self.seen.append(value)
-        return [Sums(count=1, error=value * number) for number, _ in enumerate(questions, 1)]
+        values = [float(feed["x"][0, 0]) for feed in feeds]
+        self.seen.append(values)
+        numbers = range(1, len(questions) + 1)
+        return [[Sums(count=1, error=value * number) for number in numbers] for value in values]
 
 
 def test_figures_are_over_all_samples() -> None:
@@ -66,17 +73,35 @@ def test_a_journal_spares_what_was_scored(tmp_path: Path) -> None:
     engine = Counting()
     with open_journal(tmp_path / "j", {"run": 1}) as journal:
         scores = score(engine, QUESTIONS, FEEDS, Limits(journal=journal))
-    assert engine.seen == [3.0]
+    assert engine.seen == [[3.0]]
     assert scores.resumed == 2
     assert scores.distances() == score(Counting(), QUESTIONS, FEEDS).distances()
+
+
+def test_an_engine_gets_as_many_samples_at_once_as_it_takes(tmp_path: Path) -> None:
+    engine = Counting(at_once=2)
+    with open_journal(tmp_path / "j", {}) as journal:
+        scores = score(engine, QUESTIONS, FEEDS, Limits(journal=journal))
+        assert len(journal.entries) == 3
+    assert engine.seen == [[1.0, 2.0], [3.0]]
+    assert scores.distances() == score(Counting(), QUESTIONS, FEEDS).distances()
+
+
+def test_with_a_deadline_samples_go_one_by_one() -> None:
+    """What is under way when time is up is lost: better one sample than several."""
+    engine = Counting(at_once=3)
+    score(engine, QUESTIONS, FEEDS, Limits(deadline=time.monotonic() + 60))
+    assert engine.seen == [[1.0], [2.0], [3.0]]
 
 
 def test_sums_come_back_from_the_journal_to_the_last_bit(tmp_path: Path) -> None:
     exact = Sums(count=7, error=0.1 + 0.2, signal=1e-300, got=np.pi, dot=1 / 3, positions=2, kl=1e9)
 
-    class Once:
-        def sums(self, questions: Sequence[Question], feed: Feed, step: Step) -> list[Sums]:
-            return [exact]
+    class Once(Counting):
+        def sums(
+            self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+        ) -> list[list[Sums]]:
+            return [[exact]]
 
     for _ in range(2):
         with open_journal(tmp_path / "j", {}) as journal:

@@ -165,8 +165,10 @@ def chain(length: int) -> Sketch:
 def test_variants_are_stacked_where_the_batch_is_dynamic(tmp_path: Path) -> None:
     sketch = chain(4)
     model = sketch.model(sketch.tensors[-1:])
-    _, wavefront, _ = engines(model, tmp_path / "m.onnx", random_feeds(1), sketch.tensors[-1:])
-    assert wavefront.stacking.width > 1
+    feeds = random_feeds(1)
+    _, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, sketch.tensors[-1:])
+    score(wavefront, questions, feeds)
+    assert wavefront.stacking.stacked
 
 
 def test_variants_run_alone_where_samples_are_mixed(tmp_path: Path) -> None:
@@ -185,11 +187,11 @@ def test_variants_run_alone_where_samples_are_mixed(tmp_path: Path) -> None:
     feeds = random_feeds(2)
     feeds[0]["x"] = np.concatenate([feed["x"] for feed in feeds])
     switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, ["y"])
-    assert wavefront.stacking.width == 1
     assert (
         score(wavefront, questions, feeds).distances()
         == score(switch, questions, feeds).distances()
     )
+    assert wavefront.segment_of("y") - 1 not in wavefront.stacking.stacked
 
 
 def test_a_fixed_batch_is_not_stacked(tmp_path: Path) -> None:
@@ -198,11 +200,11 @@ def test_a_fixed_batch_is_not_stacked(tmp_path: Path) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     feeds = random_feeds(1)
     switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, sketch.tensors[-1:])
-    assert wavefront.stacking.width == 1
     assert (
         score(wavefront, questions, feeds).distances()
         == score(switch, questions, feeds).distances()
     )
+    assert not wavefront.stacking.stacked
 
 
 def test_an_output_that_no_candidate_influences_adds_no_error(tmp_path: Path) -> None:
@@ -294,9 +296,10 @@ def test_a_reduction_over_the_batch_is_seen_with_one_sample_too(
     feeds = random_feeds(1)
     pair = engines(mixed_by(reduction), tmp_path / "m.onnx", feeds, ["y"])
     switch, wavefront, questions = pair
-    assert wavefront.stacking.width == 1
     expected = score(switch, questions, feeds).distances()
     assert score(wavefront, questions, feeds).distances() == expected
+    mixing = wavefront.segment_of("y") - 1
+    assert mixing not in wavefront.stacking.stacked
 
 
 def test_a_candidate_fed_from_a_shape_is_scored_wherever_it_is_used(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""How much memory this process may hold, and holds now."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_SHARE = 0.8
+"""Of what is free when nobody names a budget: the rest is for other processes, and for estimates
+that are too low."""
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """`budget`: bytes the whole process may have resident."""
+
+    budget: int
+
+    @classmethod
+    def of(cls, budget: int | None) -> Memory:
+        """Return this budget, or what the machine has to spare."""
+        return cls(budget if budget is not None else resident() + int(_SHARE * available()))
+
+    @property
+    def left(self) -> int:
+        """Return the bytes that may still be taken."""
+        return max(0, self.budget - resident())
+
+
+def resident() -> int:
+    """Return the resident bytes of this process; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak() -> int:
+    """Return the most bytes this process had resident so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used << 10
+
+
+def available() -> int:
+    """Return the bytes that can be taken without swapping, by the machine and by the container."""
+    return min(_of_machine(), _of_container())
+
+
+def _of_machine() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _of_container() -> int:
+    """Return what the control group leaves; without one, no limit."""
+    try:
+        most = (_CGROUP / "memory.max").read_text(encoding="ascii").strip()
+        used = (_CGROUP / "memory.current").read_text(encoding="ascii").strip()
+        return 1 << 62 if most == "max" else max(0, int(most) - int(used))
+    except (OSError, ValueError):
+        return 1 << 62

@@ -1,0 +1,118 @@
+"""Running a model whose weights need not fit into memory, part by part.
+
+All samples go through a part before the next one is opened, so each weight is read once, and no
+more than one part's weights are held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import onnx
+from onnx import helper
+
+from graph.edit.segments import Segment, cut_by_weight, extract
+from graph.io.weights import array_of, size_of
+from graph.progress import Progress, silent
+from graph.runtime.memory import Memory
+from graph.runtime.session import Provider, Semantics, Session, open_session
+from graph.tensors import Array, Feed
+
+OPENING = 3
+"""Bytes of memory that a byte of fp32 weights takes while a session opens: the file's pages, the
+array, and the layout onnxruntime packs it into."""
+_LARGEST_PART, _SMALLEST_PART = 512 << 20, 16 << 20
+"""Bytes of weights. Larger parts save nothing, smaller ones cost more than they hold."""
+
+Tensors = dict[str, Array]
+
+
+class Runner:
+    """Runs `model` over many samples, in one session if it fits `memory`, else part by part.
+
+    `weights`: values of stubs, as for `open_session`. `in_parts`: whether it is run so. `seconds`:
+    spent computing so far; the reading of weights does not count.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        memory: Memory,
+        provider: Provider = Provider.CPU,
+        semantics: Semantics = Semantics.EXACT,
+        *,
+        weights: Mapping[str, Array] | None = None,
+        allow_cpu_nodes: bool = False,
+    ) -> None:
+        self._model = model
+        self._provider = provider
+        self._semantics = semantics
+        self._weights = weights
+        self._allow_cpu_nodes = allow_cpu_nodes
+        left = memory.left
+        self.in_parts = OPENING * weight_bytes(model) > left
+        self._most = max(_SMALLEST_PART, min(_LARGEST_PART, left // (2 * OPENING)))
+        self.seconds = 0.0
+
+    def run(
+        self,
+        feeds: Sequence[Feed],
+        outputs: Sequence[str],
+        progress: Progress = silent,
+        title: str = "running",
+    ) -> list[Tensors]:
+        """Return the named tensors, any of the graph's, for each feed."""
+        wanted = set(outputs)
+        weights = {item.name: item for item in self._model.graph.initializer}
+        constants = {name: array_of(weights[name]) for name in wanted & weights.keys()}
+        parts = cut_by_weight(self._model, outputs, self._most if self.in_parts else 1 << 62)
+        last_read = {name: number for number, part in enumerate(parts) for name in part.inputs}
+        states: list[Tensors] = [{**constants, **feed} for feed in feeds]
+        total = len(parts) * len(feeds)
+        for number, part in enumerate(parts):
+            session = self._open(part, states[0]) if part.nodes else None
+            done = {name for name, at in last_read.items() if at <= number} - wanted
+            for index, state in enumerate(states):
+                progress(title, number * len(feeds) + index, total)
+                if session is not None:
+                    feed = {name: state[name] for name in part.inputs}
+                    state.update(self._timed(session, feed))
+                for name in done & state.keys():
+                    del state[name]
+        progress(title, total, total)
+        return [{name: state[name] for name in outputs} for state in states]
+
+    def _open(self, part: Segment, state: Tensors) -> Session:
+        values = {name: declared(self._model, name, state[name]) for name in part.inputs}
+        values |= {value.name: value for value in self._model.graph.output}
+        return open_session(
+            extract(self._model, part, values),
+            self._provider,
+            self._semantics,
+            allow_cpu_nodes=self._allow_cpu_nodes,
+            weights=self._weights,
+        )
+
+    def _timed(self, session: Session, feed: Feed) -> Tensors:
+        start = time.perf_counter()
+        result = session.run(feed)
+        self.seconds += time.perf_counter() - start
+        return result
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the bytes of all weights of `model` in the types it declares."""
+    return sum(map(size_of, model.graph.initializer))
+
+
+def declared(model: onnx.ModelProto, name: str, seen: Array) -> onnx.ValueInfoProto:
+    """Return the declaration of a tensor: as a graph input has it, else of the rank it showed."""
+    for value in model.graph.input:
+        if value.name == name:
+            found: onnx.ValueInfoProto = value
+            return found
+    dtype = helper.np_dtype_to_tensor_dtype(seen.dtype)
+    dims = [f"{name}.{axis}" for axis in range(seen.ndim)]
+    made: onnx.ValueInfoProto = helper.make_tensor_value_info(name, dtype, dims)
+    return made

@@ -1,0 +1,83 @@
+"""Where variants under way wait for their next segment: in memory, and on the disk beyond a limit.
+
+A walk visits its variants in the same order at every segment. What came first stays in memory and
+the rest goes to the disk: with such an order, keeping the latest instead would write everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from graph.errors import EnvironmentFault
+from graph.tensors import Array
+
+Tensors = dict[str, Array]
+
+
+class Shelf:
+    """Holds the tensors of each key; `limit` is in bytes, None for no limit."""
+
+    def __init__(self, limit: int | None, folder: Path | None) -> None:
+        self._limit = limit
+        self._folder = folder
+        self._held: dict[Hashable, Tensors] = {}
+        self._files: dict[Hashable, Path] = {}
+        self._bytes = 0
+        self._numbers = 0
+        self.spilled = 0
+
+    def look(self, key: Hashable) -> Tensors:
+        """Return the tensors of `key`, which stay; none if it has none."""
+        return load_file(self._files[key]) if key in self._files else self._held.get(key, {})
+
+    def take(self, key: Hashable) -> Tensors:
+        """Return the tensors of `key` and forget them; none if it has none."""
+        if key in self._files:
+            file = self._files.pop(key)
+            tensors = load_file(file)
+            file.unlink()
+            return dict(tensors)
+        tensors = self._held.pop(key, {})
+        self._bytes -= _bytes(tensors)
+        return tensors
+
+    def put(self, key: Hashable, tensors: Tensors) -> None:
+        """Keep the tensors of `key`.
+
+        Raises:
+            EnvironmentFault: they do not fit into memory and the disk is full.
+        """
+        size = _bytes(tensors)
+        if self._folder is None or self._limit is None or self._bytes + size <= self._limit:
+            self._held[key] = tensors
+            self._bytes += size
+            return
+        self._numbers += 1
+        file = self._folder / f"{self._numbers}.safetensors"
+        save_tensors(tensors, file)
+        self._files[key] = file
+        self.spilled += size
+
+
+def save_tensors(tensors: Tensors, file: Path) -> None:
+    """Write tensors to `file`.
+
+    Raises:
+        EnvironmentFault: the disk is full or fails.
+    """
+    try:
+        save_file({name: np.asarray(a, order="C") for name, a in tensors.items()}, file)
+    except Exception as error:  # safetensors raises its own type, without the system's error number
+        raise EnvironmentFault(
+            f"cannot write states of the computation: {error}",
+            where=str(file.parent),
+            hint="Free some space, or give --memory-budget more.",
+        ) from error
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(array.nbytes for array in tensors.values())

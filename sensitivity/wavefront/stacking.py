@@ -1,0 +1,93 @@
+"""Which segments may run several variants as one batch: those shown to keep them apart.
+
+The first two differing variants that could share a run of a segment go through it both ways, alone
+and stacked. Equal to the bit, and the segment stacks from then on; else it never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from graph.edit.segments import Segment
+from graph.errors import InputError
+from graph.tensors import Array
+
+Tensors = dict[str, Array]
+
+
+class Stacking:
+    """`width`: variants that run together at most; `axes`: tensor → its batch axis, None in all
+    where samples cannot be stacked.
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        axes: Mapping[str, int | None] | None,
+        width: int,
+    ) -> None:
+        self._axes = axes or {}
+        self._width = width
+        dependent = {name for item in segments[1:] for name in item.outputs}
+        self._verdict: dict[int, bool | None] = {
+            index: None if axes is not None and width > 1 and self._may(item, dependent) else False
+            for index, item in enumerate(segments)
+        }
+
+    def _may(self, segment: Segment, dependent: set[str]) -> bool:
+        crossing = {*segment.outputs, *dependent.intersection(segment.inputs)}
+        return all(self._axes.get(name) is not None for name in crossing)
+
+    def width_at(self, index: int) -> int:
+        """Return how many variants may run through segment `index` together."""
+        return 1 if self._verdict[index] is False else self._width
+
+    def proven(self, index: int) -> bool:
+        """Return whether segment `index` was shown to keep what is stacked apart."""
+        return self._verdict[index] is True
+
+    @property
+    def stacked(self) -> frozenset[int]:
+        """Return the segments that were shown to."""
+        return frozenset(index for index, verdict in self._verdict.items() if verdict)
+
+    def prove(
+        self, index: int, alone: Sequence[Tensors], together: Callable[[], Sequence[Tensors]]
+    ) -> None:
+        """Decide on segment `index` by what two variants give alone and together."""
+        try:
+            stacked = together()
+        except (InputError, ValueError):  # a shape that the graph does not take, or does not give
+            self._verdict[index] = False
+            return
+        self._verdict[index] = all(
+            one[name].shape == both[name].shape and one[name].tobytes() == both[name].tobytes()
+            for one, both in zip(alone, stacked, strict=True)
+            for name in one
+        )
+
+    def axis(self, name: str) -> int:
+        """Return the batch axis of a tensor."""
+        return self._axes.get(name) or 0
+
+    def join(self, name: str, arrays: Sequence[Array]) -> Array:
+        """Return arrays stacked along the batch axis of tensor `name`."""
+        return np.concatenate(arrays, axis=self.axis(name))
+
+
+def part_of(stacked: Array, axis: int, place: int, count: int) -> Array:
+    """Return one of `count` equal parts of `stacked` along `axis`.
+
+    Raises:
+        ValueError: there are no such parts.
+    """
+    if count == 1:
+        return stacked
+    size, rest = divmod(stacked.shape[axis], count)
+    if rest:
+        raise ValueError(f"axis {axis} of {stacked.shape} does not hold {count} variants")
+    window = [slice(None)] * stacked.ndim
+    window[axis] = slice(place * size, (place + 1) * size)
+    return stacked[tuple(window)]
