@@ -11,6 +11,7 @@ from quantize.ranges import ModelRef
 from sensitivity.answers import Answers
 from sensitivity.report import (
     Baseline,
+    Cause,
     Direction,
     Engine,
     GroupScore,
@@ -24,6 +25,14 @@ from sensitivity.scoring import Scores
 from sensitivity.task import Context, Task
 
 _FAILED = "quantizing it, or its group, makes the outputs NaN, infinite or of another shape"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """What is known of nodes beside their scores: node name → MACs, and → why it is sensitive."""
+
+    macs: Mapping[str, int]
+    causes: Mapping[str, Cause]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ def assemble(
     task: Task,
     context: Context,
     answers: Answers,
-    macs: Mapping[str, int],
+    facts: Facts,
     timing: Timing,
     means: Means,
 ) -> Sensitivity:
@@ -60,7 +69,7 @@ def assemble(
         metric=task.metric,
         outputs=task.scored.outputs,
         baseline=_baseline(answers),
-        nodes=_node_scores(task, answers, macs, failed),
+        nodes=_node_scores(task, answers, facts, failed),
         groups=tuple(
             GroupScore(
                 name=group.name,
@@ -106,7 +115,7 @@ def _failed(task: Task, answers: Answers) -> set[str]:
 
 
 def _node_scores(
-    task: Task, answers: Answers, macs: Mapping[str, int], failed: set[str]
+    task: Task, answers: Answers, facts: Facts, failed: set[str]
 ) -> tuple[NodeScore, ...]:
     nodes = [node for node in task.selection.candidates if node.name not in failed]
     names = [node.name for node in nodes]
@@ -120,12 +129,13 @@ def _node_scores(
             scope=node.scope,
             group=group_of.get(node.name),
             params=node.weight.params if node.weight else 0,
-            macs=macs[node.name],
+            macs=facts.macs[node.name],
             rank=order[index],
             solo=answers.solo(node.name),
             leave_one_out=answers.without(node.name),
             stability=spread[index] if spread else None,
             screen=answers.screen(node.name),
+            cause=facts.causes.get(node.name),
         )
         for index, node in enumerate(nodes)
     )

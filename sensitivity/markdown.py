@@ -22,6 +22,7 @@ def to_markdown(report: Sensitivity) -> str:
         f"| rank | node | solo MSE | SQNR dB | gain if left out | MACs | params | group |{inc}",
         f"|---:|---|---:|---:|---:|---:|---:|---|{'---:|---:|' * bool(inc)}",
         *(_row(node, report) for node in sorted(report.nodes, key=lambda node: node.rank)),
+        *_causes(report),
         "",
         "| kept float | reason |",
         "|---|---|",
@@ -41,6 +42,26 @@ def _about_inc(report: Sensitivity) -> list[str]:
         f"Intel Neural Compressor {inc.version}, weights {inc.weights}, activations"
         f" {inc.activations}, {inc.confidence_batches} batches scored. INC's own scores are its"
         f" unweighted mean over all outputs.{own}",
+    ]
+
+
+_EXPLAINED = 10
+
+
+def _causes(report: Sensitivity) -> list[str]:
+    nodes = [node for node in sorted(report.nodes, key=lambda node: node.rank) if node.cause]
+    if not nodes:
+        return []
+    rows = [
+        f"| {node.rank} | {code(node.name)} | {cell(node.cause.why)} | {cell(node.cause.remedy)} |"
+        for node in nodes[:_EXPLAINED]
+        if node.cause
+    ]
+    return [
+        "",
+        "| rank | node | why it is sensitive | what may help |",
+        "|---:|---|---|---|",
+        *rows,
     ]
 
 

@@ -24,12 +24,13 @@ from quantize.inc_scheme import inc_parameters
 from quantize.ranges import ranges_for
 from quantize.scheme import SchemeName
 from sensitivity.answers import Answers, ask
-from sensitivity.assemble import Means, Timing, assemble
+from sensitivity.assemble import Facts, Means, Timing, assemble
+from sensitivity.causes import causes
 from sensitivity.cost import ideal_forwards, measure_macs
 from sensitivity.engine import ScoringEngine
 from sensitivity.journal import Journal
 from sensitivity.ranking import require_measurable
-from sensitivity.report import Direction, Engine, MemoryUse, Sensitivity
+from sensitivity.report import Cause, Direction, Engine, MemoryUse, Sensitivity
 from sensitivity.scoring import Limits, score
 from sensitivity.screen import screen
 from sensitivity.switch import SwitchEngine
@@ -69,13 +70,17 @@ def measure(
         limits = Limits(task.deadline, journal)
         scores = score(engine, list(questions.values()), form.feeds, limits, progress)
         at_once = engine.samples_at_once(list(questions.values()))
+    scoring = time.perf_counter() - clock - setup
     screened = {} if scores.samples else _screened(task, form, memory)
+    means = Means(_memory_use(engine, memory, at_once), form.computed_in)
+    del engine  # and the weights it holds
+    facts = Facts(macs, _causes(task, form, memory))
     ideal = ideal_forwards(form.prepared.model, macs, candidates)
     seconds = time.perf_counter() - clock
     both = 2 if task.direction is Direction.BOTH else 1
-    timing = Timing(started, seconds, setup, seconds - setup, forward, ideal * both)
-    means = Means(_memory_use(engine, memory, at_once), form.computed_in)
-    return assemble(task, context, Answers(list(questions), scores, screened), macs, timing, means)
+    timing = Timing(started, seconds, setup, scoring, forward, ideal * both)
+    answers = Answers(list(questions), scores, screened)
+    return assemble(task, context, answers, facts, timing, means)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +121,14 @@ def _folder(journal: Journal | None) -> Iterator[Path]:
     yield journal.folder
     with contextlib.suppress(OSError):
         journal.folder.rmdir()
+
+
+def _causes(task: Task, form: _Form, memory: Memory) -> dict[str, Cause]:
+    """Return why nodes are sensitive, if there is time left to look."""
+    if form.quantization is None or (task.deadline and time.monotonic() >= task.deadline):
+        return {}
+    nodes = task.selection.candidates
+    return causes(form.prepared, nodes, form.quantization, form.feeds[0], memory, task.provider)
 
 
 def _memory_use(engine: ScoringEngine, memory: Memory, at_once: int) -> MemoryUse | None:

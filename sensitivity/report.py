@@ -109,6 +109,25 @@ class Screen(Part):
     noise_to_signal: float
 
 
+class Cause(Part):
+    """What makes a node sensitive, seen on one sample. `activation_share`: of the error at its own
+    output, the share that quantizing only its activation makes, the rest being its weight's, None
+    where there is no error; `outlier_ratio`: the largest magnitude of the largest channel it reads
+    ÷ that of the median one; `dead_channels` of what it reads were 0 throughout; `narrow`: fewer
+    than 16 rows or columns; `residual`: its output is added to the residual stream.
+    `why` and `remedy` say what weighs most, and what may help, in words.
+    """
+
+    activation_share: float | None = None
+    outlier_ratio: float | None = None
+    dead_channels: int | None = None
+    narrow: bool = False
+    residual: bool = False
+    after_softmax: bool = False
+    why: str
+    remedy: str
+
+
 class NodeScore(Part):
     """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive."""
 
@@ -123,6 +142,7 @@ class NodeScore(Part):
     leave_one_out: Score | None = None
     stability: Stability | None = None
     screen: Screen | None = None
+    cause: Cause | None = None
 
 
 class GroupScore(Part):

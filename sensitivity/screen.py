@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
-from graph.edit.shadows import insert_shadows
+from graph.edit.shadows import Side, insert_shadows
 from graph.runtime.memory import Memory
 from graph.runtime.session import Provider
 from graph.runtime.streamed import Runner
@@ -29,11 +29,10 @@ def screen(
     """Return node → noise-to-signal power ratio of its own output, over `feeds`."""
     shadows = insert_shadows(prepared.model, nodes, quantization)
     runner = Runner(shadows.model, memory or Memory.of(None), provider, weights=shadows.weights)
-    outputs = [name for pair in shadows.outputs.values() for name in pair]
-    error = dict.fromkeys(shadows.outputs, 0.0)
-    signal = dict.fromkeys(shadows.outputs, 0.0)
-    for values in runner.run(feeds, outputs, title="screening"):
-        for name, (of_error, of_signal) in shadows.outputs.items():
-            error[name] += float(values[of_error])
-            signal[name] += float(values[of_signal])
+    error = dict.fromkeys(shadows.signals, 0.0)
+    signal = dict.fromkeys(shadows.signals, 0.0)
+    for values in runner.run(feeds, shadows.outputs, title="screening"):
+        for name in error:
+            error[name] += float(values[shadows.errors[name, Side.BOTH]])
+            signal[name] += float(values[shadows.signals[name]])
     return {name: error[name] / signal[name] if signal[name] else 0.0 for name in error}

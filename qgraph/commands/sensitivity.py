@@ -166,6 +166,7 @@ def _unfinished(report: Sensitivity) -> str:
 
 
 _SHOWN = 3
+_EXPLAINED = 5
 
 
 def _print(report: Sensitivity, output: Path) -> None:
@@ -180,6 +181,12 @@ def _print(report: Sensitivity, output: Path) -> None:
     for reason, names in _by_reason(report).items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         say(f"No score, {reason}: {', '.join(names[:_SHOWN])}{more}")
+    explained = [node for node in nodes if node.cause is not None][:_EXPLAINED]
+    if explained:
+        say("Why the first are sensitive, and what may help:")
+    for node in explained:
+        if node.cause is not None:
+            say(f"  {node.rank}. {node.name}: {node.cause.why}. Try: {node.cause.remedy}.")
     say(f"Wrote {output}")
 
 

@@ -1,0 +1,121 @@
+"""Each node comes with the reason for its score, in figures and in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from graph.edit.prepare import prepare
+from graph.runtime.memory import Memory
+from graph.tensors import Array
+from quantize.arithmetic import fake_quantize, weight_scale
+from quantize.emit import fake_quantization, quantization_parameters
+from quantize.ranges import RangesRun, calibrate
+from quantize.scheme import Scheme
+from quantize.selection import select
+from sensitivity.causes import causes
+from sensitivity.report import Cause
+
+RUN = RangesRun(qgraph="0", provider="cpu", samples=1, data="", synthetic=False)
+MEMORY = [Memory(1 << 40), Memory(0)]
+LINEAR = "(float[batch,64] x) => (float[batch,32] y) { [fc] y = MatMul(x, w) }"
+RNG = np.random.default_rng(0)
+
+
+def found(
+    folder: Path, text: str, x: Array, memory: Memory = MEMORY[0], **weights: Array
+) -> dict[str, Cause]:
+    """Return the causes of a small net on one sample."""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> net {text}')
+    for name, array in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, folder / "m.onnx")
+    prepared = prepare(folder / "m.onnx")
+    nodes = select(prepared.model, [], [".*"]).candidates
+    ranges = calibrate(prepared, nodes, [{"x": x}], Scheme(), RUN).by_name()
+    quantization = fake_quantization(quantization_parameters(prepared.model, nodes, ranges))
+    return causes(prepared, nodes, quantization, {"x": x}, memory)
+
+
+def normal(*shape: int) -> Array:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def weight() -> Array:
+    return normal(64, 32)
+
+
+def test_a_loud_channel_is_named_with_smoothing_as_the_remedy(
+    tmp_path: Path, weight: Array
+) -> None:
+    x = normal(50, 64)
+    x[:, 3] *= 40
+    cause = found(tmp_path, LINEAR, x, w=weight)["fc"]
+    peaks = np.abs(x).max(axis=0)
+    assert cause.outlier_ratio == pytest.approx(peaks.max() / np.median(peaks), rel=1e-5)
+    assert cause.activation_share is not None and cause.activation_share > 0.9
+    assert f"{cause.outlier_ratio:.0f} times" in cause.why
+    assert "--smooth" in cause.remedy
+
+
+@pytest.mark.parametrize("memory", MEMORY, ids=["whole", "in parts"])
+def test_the_share_of_the_activation_is_what_numpy_says(
+    tmp_path: Path, weight: Array, memory: Memory
+) -> None:
+    x = normal(20, 64)
+    cause = found(tmp_path, LINEAR, x, memory, w=weight)["fc"]
+    of_x: Array = x @ weight - fake_quantize(x, np.asarray(np.abs(x).max() / 127, np.float32)) @ weight
+    of_w: Array = x @ weight - x @ fake_quantize(weight, weight_scale(weight, 1), 1)
+    expected = (of_x**2).sum() / ((of_x**2).sum() + (of_w**2).sum())
+    assert cause.activation_share == pytest.approx(float(expected), rel=1e-2)
+
+
+def test_a_weight_with_a_large_entry_is_the_cause_itself(tmp_path: Path, weight: Array) -> None:
+    weight[5] *= 50
+    cause = found(tmp_path, LINEAR, normal(50, 64).clip(-1, 1), w=weight)["fc"]
+    assert cause.activation_share is not None and cause.activation_share < 0.5
+    assert "weights" in cause.why and "--weights mse" in cause.remedy
+
+
+def test_channels_that_are_always_zero_are_counted(tmp_path: Path, weight: Array) -> None:
+    x = normal(20, 64)
+    x[:, :7] = 0
+    assert found(tmp_path, LINEAR, x, w=weight)["fc"].dead_channels == 7
+
+
+def test_a_narrow_product_is_better_kept_float(tmp_path: Path) -> None:
+    text = "(float[batch,64] x) => (float[batch,4] y) { [fc] y = MatMul(x, w) }"
+    cause = found(tmp_path, text, normal(20, 64), w=normal(64, 4))["fc"]
+    assert cause.narrow and cause.remedy == "keep it float"
+    assert "64 × 4" in cause.why
+
+
+def test_the_peaks_of_a_convolution_are_those_of_its_channels(tmp_path: Path) -> None:
+    text = "(float[batch,8,6,6] x) => (float[batch,16,4,4] y) { [conv] y = Conv(x, w) }"
+    x = normal(2, 8, 6, 6)
+    x[:, 2] *= 30
+    cause = found(tmp_path, text, x, w=normal(16, 8, 3, 3))["conv"]
+    peaks = np.abs(x).max(axis=(0, 2, 3))
+    assert cause.outlier_ratio == pytest.approx(peaks.max() / np.median(peaks), rel=1e-5)
+
+
+def test_what_writes_into_the_residual_stream_and_reads_a_softmax_is_said(tmp_path: Path) -> None:
+    text = """(float[batch,64] x) => (float[batch,64] y) {
+        [up] a = MatMul(x, w)
+        p = Softmax(a)
+        [read] b = MatMul(p, v)
+        y = Add(b, a)
+    }"""
+    both = found(tmp_path, text, normal(20, 64), w=normal(64, 64), v=normal(64, 64))
+    assert both["read"].after_softmax and "softmax" in both["read"].why
+    assert both["read"].residual and both["up"].residual
+    assert not both["up"].after_softmax
+
+
+def test_a_node_whose_output_does_not_change_says_so(tmp_path: Path) -> None:
+    cause = found(tmp_path, LINEAR, np.zeros((4, 64), np.float32), w=normal(64, 32))["fc"]
+    assert cause.activation_share is None and "changes nothing" in cause.why
