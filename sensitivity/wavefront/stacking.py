@@ -73,8 +73,12 @@ class Stacking:
         return self._axes.get(name) or 0
 
     def join(self, name: str, arrays: Sequence[Array]) -> Array:
-        """Return arrays stacked along the batch axis of tensor `name`."""
-        return np.concatenate(arrays, axis=self.axis(name))
+        """Return arrays stacked along the batch axis of tensor `name`; read-only.
+
+        Variants that came through the last segment together lie stacked already.
+        """
+        whole = _whole(arrays, self.axis(name))
+        return np.concatenate(arrays, axis=self.axis(name)) if whole is None else whole
 
 
 def part_of(stacked: Array, axis: int, place: int, count: int) -> Array:
@@ -91,3 +95,18 @@ def part_of(stacked: Array, axis: int, place: int, count: int) -> Array:
     window = [slice(None)] * stacked.ndim
     window[axis] = slice(place * size, (place + 1) * size)
     return stacked[tuple(window)]
+
+
+def _whole(arrays: Sequence[Array], axis: int) -> Array | None:
+    """Return the array that `arrays` are all the parts of, in order along `axis`, if any."""
+    whole = arrays[0].base
+    if not isinstance(whole, np.ndarray) or whole.ndim <= axis:
+        return None
+    start = 0
+    for array in arrays:
+        window = whole[(slice(None),) * axis + (slice(start, start + array.shape[axis]),)]
+        same = array.__array_interface__["data"] == window.__array_interface__["data"]
+        if not same or array.shape != window.shape or array.strides != window.strides:
+            return None
+        start += array.shape[axis]
+    return whole if start == whole.shape[axis] else None

@@ -68,7 +68,9 @@ def test_the_share_of_the_activation_is_what_numpy_says(
 ) -> None:
     x = normal(20, 64)
     cause = found(tmp_path, LINEAR, x, memory, w=weight)["fc"]
-    of_x: Array = x @ weight - fake_quantize(x, np.asarray(np.abs(x).max() / 127, np.float32)) @ weight
+    of_x: Array = (
+        x @ weight - fake_quantize(x, np.asarray(np.abs(x).max() / 127, np.float32)) @ weight
+    )
     of_w: Array = x @ weight - x @ fake_quantize(weight, weight_scale(weight, 1), 1)
     expected = (of_x**2).sum() / ((of_x**2).sum() + (of_w**2).sum())
     assert cause.activation_share == pytest.approx(float(expected), rel=1e-2)
