@@ -6,25 +6,53 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
-import numpy as np
-
-from evaluation.results import Evaluation, EvaluationRun, Latency, Variant
+from evaluation.footprint import Footprint, measure_footprint
+from evaluation.intervals import FEWEST, RESAMPLES, Intervals, bootstrap
+from evaluation.latency import WARM_UP, fit_together, time_variants
+from evaluation.results import (
+    Difference,
+    Evaluation,
+    EvaluationRun,
+    Latency,
+    Samples,
+    Share,
+    Variant,
+)
 from evaluation.variants import Candidate
-from exporters.family import Task
+from exporters.family import Stepwise, Task
+from exporters.resampling import PerSample, Resampled
 from graph.errors import InputError
 from graph.io.models import size_on_disk
 from graph.progress import Progress, silent
-from graph.runtime.session import Provider, Semantics, Session, describe_device, open_session
+from graph.runtime.session import (
+    Provider,
+    Semantics,
+    Session,
+    describe_device,
+    open_session,
+    session_settings,
+)
 from graph.tensors import Feed
 from quantize.ranges import ModelRef
 
-_WARM_UP = 3
+_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a node that multiplies matrices takes: MACs of the first sample, parameters."""
+
+    macs: int
+    params: int
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`predicted`: variant name → what the profile lets expect."""
+    """`predicted`: variant name → what the profile lets expect. `costs`: node name → cost, of the
+    float model; without it no shares are given.
+    """
 
     version: str
     packages: Mapping[str, str]
@@ -33,6 +61,26 @@ class Settings:
     allow_cpu_nodes: bool = False
     latency_runs: int = 30
     predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Quality:
+    metrics: dict[str, float]
+    samples: PerSample | None
+    placement: dict[str, int]
+    elsewhere: dict[str, int]
+    feeds: dict[str, Feed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Everything found out about one variant."""
+
+    quality: _Quality
+    intervals: Intervals
+    latency: Mapping[str, Latency]
+    footprint: Footprint | None
 
 
 def evaluate(
@@ -42,11 +90,29 @@ def evaluate(
 
     Raises:
         InputError: the task has no sample.
+        EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
     """
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(settings.data))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    variants = tuple(_measure(item, task, settings, progress) for item in candidates)
+    quality = {item.name: _quality(item, task, settings, progress) for item in candidates}
+    interleaved = fit_together([item.path for item in candidates])
+    feeds = quality[candidates[0].name].feeds
+    latency = time_variants(
+        {item.name: partial(_open, item, settings, Semantics.FAST) for item in candidates},
+        feeds,
+        settings.latency_runs,
+        progress,
+        interleaved=interleaved,
+    )
+    intervals = _intervals(quality)
+    first = next(iter(feeds.values()))
+    footprints = _footprints(candidates, settings, first, progress)
+    variants = []
+    for item in candidates:
+        name = item.name
+        found = _Measured(quality[name], intervals[name], latency[name], footprints[name])
+        variants.append(_variant(item, found, quality[candidates[0].name].metrics, settings))
     return Evaluation(
         schema=Evaluation.SCHEMA,
         model=ModelRef.of(candidates[0].id),
@@ -58,31 +124,27 @@ def evaluate(
             samples=len(task.feeds),
             data=settings.data,
             latency_runs=settings.latency_runs,
+            warm_up_runs=WARM_UP,
+            interleaved=interleaved,
+            sessions={
+                "accuracy": session_settings(settings.provider, Semantics.EXACT),
+                "latency": session_settings(settings.provider, Semantics.FAST),
+            },
+            resamples=RESAMPLES if any(item.alone for item in intervals.values()) else None,
             packages=dict(settings.packages),
             started=started,
             seconds=time.perf_counter() - clock,
         ),
-        variants=variants,
+        variants=tuple(variants),
     )
 
 
-def _measure(candidate: Candidate, task: Task, settings: Settings, progress: Progress) -> Variant:
+def _quality(candidate: Candidate, task: Task, settings: Settings, progress: Progress) -> _Quality:
     session = _open(candidate, settings, Semantics.EXACT)
     metrics = task.measure(candidate.name, session, progress)
-    return Variant(
-        name=candidate.name,
-        profile=candidate.profile,
-        backend=candidate.backend,
-        dtype=candidate.dtype,
-        path=candidate.path.name,
-        sha256=candidate.id.sha256,
-        metrics=metrics,
-        latency_ms=_latency(candidate, task.feeds[0], settings),
-        size_bytes=size_on_disk(candidate.path),
-        int8_nodes=candidate.int8_nodes,
-        predicted=dict(settings.predicted.get(candidate.name, {})),
-        placement=session.placement(),
-    )
+    samples = task.per_sample(candidate.name) if isinstance(task, Resampled) else None
+    feeds = task.steps(session) if isinstance(task, Stepwise) else {"forward": task.feeds[0]}
+    return _Quality(metrics, samples, session.placement(), session.elsewhere(), feeds)
 
 
 def _open(candidate: Candidate, settings: Settings, semantics: Semantics) -> Session:
@@ -94,14 +156,85 @@ def _open(candidate: Candidate, settings: Settings, semantics: Semantics) -> Ses
     )
 
 
-def _latency(candidate: Candidate, feed: Feed, settings: Settings) -> Latency:
-    session = _open(candidate, settings, Semantics.FAST)
-    for _ in range(_WARM_UP):
-        session.run(feed)
-    times = []
-    for _ in range(settings.latency_runs):
-        start = time.perf_counter()
-        session.run(feed)
-        times.append((time.perf_counter() - start) * 1e3)
-    p50, p90 = np.percentile(times, [50, 90])
-    return Latency(p50=float(p50), p90=float(p90))
+def _intervals(quality: Mapping[str, _Quality]) -> dict[str, Intervals]:
+    samples = {name: item.samples for name, item in quality.items() if item.samples is not None}
+    found = bootstrap(samples) if len(samples) == len(quality) else {}
+    return {name: found.get(name, Intervals()) for name in quality}
+
+
+def _footprints(
+    candidates: Sequence[Candidate], settings: Settings, feed: Feed, progress: Progress
+) -> dict[str, Footprint | None]:
+    found = {}
+    for index, item in enumerate(candidates):
+        progress("weighing", index, len(candidates))
+        found[item.name] = measure_footprint(item.path, settings.provider, feed)
+    progress("weighing", len(candidates), len(candidates))
+    return found
+
+
+def _variant(
+    item: Candidate, found: _Measured, reference: Mapping[str, float], settings: Settings
+) -> Variant:
+    quality, memory = found.quality, found.footprint
+    forward, *more = found.latency.values()
+    return Variant(
+        name=item.name,
+        profile=item.profile,
+        backend=item.backend,
+        dtype=item.dtype,
+        path=item.path.name,
+        sha256=item.id.sha256,
+        metrics=quality.metrics,
+        intervals=found.intervals.alone,
+        differences={} if item.is_float else _differences(found, reference),
+        latency_ms=forward,
+        decode_ms=more[0] if more else None,
+        size_bytes=size_on_disk(item.path),
+        weight_bytes=item.weight_bytes,
+        memory_bytes=memory.host if memory else None,
+        device_memory_bytes=memory.device if memory else None,
+        int8_nodes=len(item.int8_nodes),
+        int8_share=_share(item, settings.costs),
+        predicted=dict(settings.predicted.get(item.name, {})),
+        placement=quality.placement,
+        elsewhere=quality.elsewhere,
+        samples=_kept(quality.samples),
+    )
+
+
+def _differences(found: _Measured, reference: Mapping[str, float]) -> dict[str, Difference]:
+    return {
+        key: Difference(value=value - reference[key], interval=found.intervals.difference.get(key))
+        for key, value in found.quality.metrics.items()
+        if key in reference
+    }
+
+
+def _kept(samples: PerSample | None) -> dict[str, Samples]:
+    """Return what another evaluation can be compared with sample by sample."""
+    if samples is None or samples.count < FEWEST:
+        return {}
+    return {
+        key: Samples(
+            numerator=tuple(float(f"{x:.{_DIGITS}g}") for x in ratio.numerator),
+            denominator=tuple(float(f"{x:.{_DIGITS}g}") for x in ratio.denominator),
+        )
+        for key, ratio in samples.ratios().items()
+    }
+
+
+def _share(item: Candidate, costs: Mapping[str, Cost]) -> Share | None:
+    """Return the share in INT8; None where the model's names are not the float model's."""
+    names = {name if name in costs else name.removesuffix("_quant") for name in item.int8_nodes}
+    if not costs or not names <= costs.keys():
+        return None
+
+    def share(part: int, whole: int) -> float:
+        return part / whole if whole else 0.0
+
+    return Share(
+        nodes=share(len(names), len(costs)),
+        macs=share(sum(costs[n].macs for n in names), sum(c.macs for c in costs.values())),
+        params=share(sum(costs[n].params for n in names), sum(c.params for c in costs.values())),
+    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from evaluation.metrics import quality_key
 from evaluation.results import Evaluation
 from quantize.profiles import Profiles
 from sensitivity.report import NodeScore, Sensitivity
@@ -15,19 +16,17 @@ _ACCENT = "#2563eb"
 _SECOND = "#d97706"
 _PALETTE = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#64748b")
 _DECADES = {"type": "log", "dtick": 1, "exponentformat": "power"}
-_FAVOURITES = ("loss", "map50", "top1", "mse")
 
 
-def quality_key(evaluation: Evaluation) -> str:
+def quality_of(evaluation: Evaluation) -> str:
     """Return the metric that says most about the task."""
-    present = set(evaluation.variants[0].metrics)
-    return next(key for key in (*_FAVOURITES, *sorted(present)) if key in present)
+    return quality_key(evaluation.variants[0].metrics)
 
 
 def frontier(evaluation: Evaluation, profiles: Profiles) -> go.Figure:
     """Return quality against the share of candidates' MACs in INT8, one point per variant."""
     shares = {item.name: item.fraction.macs for item in profiles.profiles if item.fraction}
-    key = quality_key(evaluation)
+    key = quality_of(evaluation)
     points = [
         (100 * shares.get(item.name, 0.0), item.metrics[key], item.name)
         for item in evaluation.variants

@@ -2,77 +2,123 @@
 
 from __future__ import annotations
 
-from evaluation.results import Evaluation, Variant
+from evaluation.metrics import in_order, metric, quality_key
+from evaluation.results import Difference, Evaluation, Latency, Variant
 from sensitivity.markdown import cell
 
-_METRICS = {
-    "loss": ("loss", "{:.4f}"),
-    "perplexity": ("perplexity", "{:.3f}"),
-    "kl": ("KL", "{:.2e}"),
-    "top1_agreement": ("top-1 as float", "{:.1%}"),
-    "vqa_accuracy": ("questions", "{:.1%}"),
-    "mse": ("MSE", "{:.2e}"),
-    "sqnr_db": ("SQNR dB", "{:.1f}"),
-    "cosine": ("cosine", "{:.5f}"),
-}
-
-
-_LAST = ["p50 ms", "p90 ms", "MB"]
-_WIDE_ONLY = {"perplexity", "mse", "sqnr_db", "cosine"}
+DASH = "–"
 
 
 def columns(evaluation: Evaluation, *, narrow: bool = False) -> list[str]:
     """Return the table's headings; `narrow` leaves out what a better metric says already."""
-    names = (_METRICS[key][0] for key in _keys(evaluation, narrow=narrow))
-    return ["variant", "INT8", *names, *_LAST]
+    keys = _keys(evaluation, narrow=narrow)
+    best = quality_key(keys)
+    names = [metric(key).label for key in keys]
+    names.insert(keys.index(best) + 1, f"Δ {metric(best).label} (95 %)")
+    times = ["prefill ms", "decode ms"] if _decodes(evaluation) else ["p50 ms"]
+    if not narrow:
+        times = [heading for name in times for heading in (name, "p90", "spread")]
+    sizes = ["MB"] if narrow else ["MB", "weights MB", "peak MB"]
+    return ["variant", "INT8", "of MACs", *names, *times, *sizes]
 
 
 def rows(evaluation: Evaluation, *, narrow: bool = False) -> list[list[str]]:
     """Return one row of cells per variant, for the same columns."""
     keys = _keys(evaluation, narrow=narrow)
-    return [_row(variant, keys) for variant in evaluation.variants]
+    decodes = _decodes(evaluation)
+    return [_row(item, keys, decodes=decodes, narrow=narrow) for item in evaluation.variants]
 
 
 def to_markdown(evaluation: Evaluation) -> str:
-    """Return the table, and what the latency does and does not say."""
+    """Return the table, and what the figures do and do not say."""
     head = columns(evaluation)
     lines = [
         f"| {' | '.join(head)} |",
         f"|---|{'---:|' * (len(head) - 1)}",
         *(f"| {' | '.join(map(cell, row))} |" for row in rows(evaluation)),
         "",
-        latency_note(evaluation),
+        *notes(evaluation),
     ]
     return "\n".join(lines) + "\n"
 
 
+def notes(evaluation: Evaluation) -> list[str]:
+    """Return the caveats that stand wherever the figures are printed, a line each."""
+    run = evaluation.run
+    found = []
+    if run.resamples:
+        found.append(
+            f"Δ is the difference from float; in brackets, 95 % of {run.resamples} resamples of the"
+            f" {run.samples} samples. Where they hold 0, this data shows no difference."
+        )
+    else:
+        found.append(f"{run.samples} samples are too few to say how far these figures would move.")
+    found.append(latency_note(evaluation))
+    for variant in evaluation.variants:
+        if variant.elsewhere:
+            ops = ", ".join(f"{count} {op}" for op, count in variant.elsewhere.items())
+            found.append(f"{variant.name}: not on {run.provider} but on the CPU ran {ops}.")
+    return found
+
+
 def latency_note(evaluation: Evaluation) -> str:
     """Return the caveat that stands wherever latency is printed."""
-    return (
-        f"Latency is onnxruntime's on {evaluation.run.device}, one pass over the first sample; it"
-        " does not predict TensorRT's."
+    run = evaluation.run
+    what = "the first sample's prefill and one more token" if _decodes(evaluation) else "one pass"
+    why = (
+        "there Q/DQ run as kernels of their own around a float product"
+        if run.provider == "cuda"
+        else "another device, other kernels"
     )
+    turns = "in turn" if run.interleaved else "one after the other"
+    return (
+        f"Latency is onnxruntime's on {run.device}, {what}, {run.latency_runs} runs, variants"
+        f" {turns}; it does not predict TensorRT's: {why}."
+    )
+
+
+def difference(key: str, found: Difference | None) -> str:
+    """Return a difference from float with its interval, as a cell."""
+    if found is None:
+        return DASH
+    form = metric(key).signed
+    if found.interval is None:
+        return form.format(found.value)
+    low, high = (form.format(end) for end in found.interval)
+    return f"{form.format(found.value)} [{low}, {high}]"
 
 
 def _keys(evaluation: Evaluation, *, narrow: bool = False) -> list[str]:
     present = {key for variant in evaluation.variants for key in variant.metrics}
-    if narrow and "loss" in present:
-        present -= _WIDE_ONLY
-    return [key for key in _METRICS if key in present]
+    return in_order(present, narrow=narrow)
 
 
-def _row(variant: Variant, keys: list[str]) -> list[str]:
-    metrics = [
-        _METRICS[key][1].format(variant.metrics[key]) if key in variant.metrics else "–"
+def _decodes(evaluation: Evaluation) -> bool:
+    return any(variant.decode_ms for variant in evaluation.variants)
+
+
+def _row(variant: Variant, keys: list[str], *, decodes: bool, narrow: bool) -> list[str]:
+    best = quality_key(keys)
+    cells = [
+        metric(key).form.format(variant.metrics[key]) if key in variant.metrics else DASH
         for key in keys
     ]
-    latency = variant.latency_ms
-    size = f"{variant.size_bytes / 1e6:.1f}"
-    return [
-        variant.name,
-        str(variant.int8_nodes),
-        *metrics,
-        f"{latency.p50:.2f}",
-        f"{latency.p90:.2f}",
-        size,
-    ]
+    cells.insert(keys.index(best) + 1, difference(best, variant.differences.get(best)))
+    share = DASH if variant.int8_share is None else f"{variant.int8_share.macs:.0%}"
+    timed = [variant.latency_ms, *([variant.decode_ms] if decodes else [])]
+    times = [text for latency in timed for text in _times(latency, narrow=narrow)]
+    sizes = [_megabytes(variant.size_bytes)]
+    if not narrow:
+        sizes += [_megabytes(variant.weight_bytes), _megabytes(variant.memory_bytes)]
+    return [variant.name, str(variant.int8_nodes), share, *cells, *times, *sizes]
+
+
+def _times(latency: Latency | None, *, narrow: bool) -> list[str]:
+    if latency is None:
+        return [DASH] if narrow else [DASH] * 3
+    figures = [latency.p50] if narrow else [latency.p50, latency.p90, latency.spread]
+    return [DASH if figure is None else f"{figure:.2f}" for figure in figures]
+
+
+def _megabytes(count: int | None) -> str:
+    return DASH if count is None else f"{count / 1e6:.1f}"

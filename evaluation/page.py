@@ -10,7 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from evaluation import figures
-from evaluation.markdown import columns, latency_note, rows, to_markdown
+from evaluation.markdown import columns, notes, rows, to_markdown
 from evaluation.results import Evaluation
 from graph.io.documents import read_document
 from graph.io.models import ModelId
@@ -57,9 +57,9 @@ def _page(evaluation: Evaluation, report: Sensitivity, profiles: Profiles) -> st
         profiles=profiles.profiles,
         columns=columns(evaluation, narrow=True),
         rows=rows(evaluation, narrow=True),
-        note=latency_note(evaluation),
+        notes=notes(evaluation),
         nodes=sorted(report.nodes, key=lambda node: node.rank),
-        quality=figures.quality_key(evaluation),
+        quality=figures.quality_of(evaluation),
         # plotly's own script and figures are the only markup that is not escaped
         script=Markup(get_plotlyjs()),  # noqa: S704
         charts={name: _json(figure) for name, figure in charts.items() if figure},

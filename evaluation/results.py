@@ -9,16 +9,50 @@ from quantize.ranges import ModelRef
 
 
 class Latency(Part):
-    """Milliseconds of one forward pass over the first sample: median and 90th percentile."""
+    """Milliseconds of one run: median, 90th percentile, and the spread between the quartiles."""
 
     p50: float
     p90: float
+    spread: float | None = None
+
+
+class Difference(Part):
+    """How much a metric differs from the float model's, and the interval of that over samples
+    drawn anew (absent where the task gives no figures per sample, or too few samples).
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+class Share(Part):
+    """Share in INT8, 0 to 1, of all nodes that multiply matrices, products of activations and the
+    LM head included.
+    """
+
+    nodes: float
+    macs: float
+    params: float
+
+
+class Samples(Part):
+    """A metric sample by sample: the sum of `numerator` over that of `denominator`."""
+
+    numerator: tuple[float, ...]
+    denominator: tuple[float, ...]
 
 
 class Variant(Part):
-    """`size_bytes`: model file and data. `int8_nodes`: nodes that read Q/DQ on data and weight.
-    `placement`: provider → number of nodes it ran. Latency comes from a session with all
-    optimizations, metrics from one that executes Q/DQ as written.
+    """`size_bytes`: model file and data; `weight_bytes`: the tensors in it. `int8_nodes`: nodes
+    that read Q/DQ on data and weight. `placement`: provider → number of nodes it ran; `elsewhere`:
+    operator → how many of them did not run on the provider asked for. `memory_bytes`: the most
+    host memory that opening the model and one run take, in a process of their own;
+    `device_memory_bytes`: what the device holds more than before.
+
+    `latency_ms`: one forward pass over the first sample, for a decoder the prefill; `decode_ms`:
+    one more token after it. Latency comes from a session with all optimizations, metrics from one
+    that executes Q/DQ as written. `intervals` hold 95 % of what metrics would be over samples drawn
+    anew; `differences` are from the float model, over the same draws.
     """
 
     name: str
@@ -29,15 +63,26 @@ class Variant(Part):
     sha256: str
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
+    differences: dict[str, Difference] = {}
     latency_ms: Latency
+    decode_ms: Latency | None = None
     size_bytes: int
+    weight_bytes: int | None = None
+    memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
     int8_nodes: int
+    int8_share: Share | None = None
     predicted: dict[str, float] = {}
     placement: dict[str, int]
+    elsewhere: dict[str, int] = {}
+    samples: dict[str, Samples] = {}
 
 
 class EvaluationRun(Part):
-    """How the figures came about."""
+    """How the figures came about. `sessions`: what onnxruntime was told where accuracy and where
+    latency was measured. `interleaved`: whether the variants' runs took turns, so that all of them
+    met the same state of the machine; models too large to be open together are timed one by one.
+    """
 
     qgraph: str
     provider: str
@@ -45,6 +90,10 @@ class EvaluationRun(Part):
     samples: int
     data: tuple[str, ...]
     latency_runs: int
+    warm_up_runs: int | None = None
+    interleaved: bool | None = None
+    sessions: dict[str, dict[str, str]] = {}
+    resamples: int | None = None
     packages: dict[str, str]
     started: str
     seconds: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ _NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model file, with what its metadata says. `source_sha256` is None for a float model."""
+    """A model file, with what its metadata says. `source_sha256` is None for a float model.
+    `int8_nodes`: the nodes that read Q/DQ on both operands.
+    """
 
     name: str
     path: Path
@@ -26,8 +29,14 @@ class Candidate:
     profile: str | None
     source_sha256: str | None
     dtype: str
-    int8_nodes: int
+    int8_nodes: tuple[str, ...]
     backend: str
+    weight_bytes: int
+
+    @property
+    def is_float(self) -> bool:
+        """Return whether this is the model that the others were made from."""
+        return self.source_sha256 is None
 
 
 def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
@@ -61,8 +70,8 @@ def _inspect(path: Path) -> Candidate:
     metadata = {item.key: item.value for item in model.metadata_props}
     profile = metadata.get(f"{METADATA}profile")
     source = metadata.get(f"{METADATA}source_sha256")
-    count = count_int8_nodes(model)
-    if source is None and count:
+    inside = int8_nodes(model)
+    if source is None and inside:
         # Made by another tool: compared all the same, without knowing what it was made from.
         source, profile = "", None
     backend = metadata.get(BACKEND) or ("qgraph" if profile else "other")
@@ -72,20 +81,30 @@ def _inspect(path: Path) -> Candidate:
     if profile and backend != "qgraph":
         name = f"{profile}-{backend}"
     kind = _dtype(model)
-    return Candidate(name, path, identify(path), profile, source, kind, count, backend)
+    size = weight_bytes(model)
+    return Candidate(name, path, identify(path), profile, source, kind, inside, backend, size)
 
 
-def count_int8_nodes(model: onnx.ModelProto) -> int:
-    """Return how many nodes that multiply matrices read Q/DQ on both operands."""
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the bytes of all initializers, whether they lie in the file or beside it."""
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
+
+
+def int8_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the nodes that multiply matrices and read Q/DQ on both operands."""
     dequantized = {
         name
         for node in model.graph.node
         if node.op_type == "DequantizeLinear"
         for name in node.output
     }
-    return sum(
-        node.op_type in QUANTIZABLE and set(node.input[:2]) <= dequantized
+    return tuple(
+        node.name
         for node in model.graph.node
+        if node.op_type in QUANTIZABLE and set(node.input[:2]) <= dequantized
     )
 
 

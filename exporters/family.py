@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import onnx
 
@@ -46,6 +46,15 @@ class Task(Protocol):
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant, by the keys of evaluation.json."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A task whose runs are of more than one kind, each with a latency of its own."""
+
+    def steps(self, session: Session) -> dict[str, Feed]:
+        """Return `prefill` and, where the graph has a cache, `decode`: one more token after it."""
         ...
 
 

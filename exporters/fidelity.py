@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from exporters.resampling import SampleSums
 from graph.progress import Progress
-from graph.runtime.distance import Distances, DistanceSum
+from graph.runtime.distance import Comparator, Distances, Sums
 from graph.runtime.session import Session
 from graph.tensors import Array, Feed
+
+FIDELITY_RATIOS = {"mse": ("error", "elements")}
+"""For `SampleSums` with the columns of `columns_of`."""
 
 
 class FidelityTask:
@@ -19,20 +25,41 @@ class FidelityTask:
         self.feeds = feeds
         self._outputs = tuple(outputs)
         self._reference: list[list[Array]] = []
+        self._sums: dict[str, list[Sums]] = {}
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the distances of one variant from the first."""
-        first = not self._reference
-        total = DistanceSum()
+        first, sums = not self._reference, []
         for index, feed in enumerate(self.feeds):
             progress(f"evaluating {name}", index, len(self.feeds))
             got = list(session.run(feed, self._outputs).values())
             if first:
                 self._reference.append(got)
-            for a, b in zip(self._reference[index], got, strict=True):
-                total.add(a, b)
+            pairs = zip(self._reference[index], got, strict=True)
+            sums.append(sum((Comparator(a).compare(b) for a, b in pairs), Sums()))
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
-        return as_metrics(total.result())
+        self._sums[name] = sums
+        return as_metrics(sum(sums, Sums()).result())
+
+    def per_sample(self, name: str) -> SampleSums:
+        """Return the distances of each sample."""
+        return SampleSums(columns_of(self._sums[name]), FIDELITY_RATIOS, fidelity_figures)
+
+
+def columns_of(sums: Sequence[Sums]) -> dict[str, Array]:
+    """Return what was summed for each sample, by column."""
+    table = np.array([[s.count, s.error, s.signal, s.got, s.dot] for s in sums], np.float64)
+    return dict(zip(("elements", "error", "signal", "got", "dot"), table.T, strict=True))
+
+
+def fidelity_figures(sums: Mapping[str, Array]) -> dict[str, Array]:
+    """Return `sqnr_db` and `cosine` of summed columns; NaN where outputs are equal."""
+    error, signal = sums["error"], sums["signal"]
+    sqnr = np.where(error > 0, 10 * np.log10(signal / error), np.nan)
+    return {
+        "cosine": np.minimum(1.0, sums["dot"] / np.sqrt(signal * sums["got"])),
+        "sqnr_db": np.where(np.isfinite(sqnr), sqnr, np.nan),
+    }
 
 
 def as_metrics(distances: Distances) -> dict[str, float]:

@@ -14,12 +14,13 @@ from qgraph.version import VERSION as __version__  # noqa: N811 - the name Pytho
 if TYPE_CHECKING:
     from qgraph.api import calibrate, evaluate, export, profile, quantize, report, run, sensitivity
     from qgraph.linting import lint
-    from qgraph.rankings import compare
+    from qgraph.rankings import compare, compare_evaluations
 
 __all__ = [
     "__version__",
     "calibrate",
     "compare",
+    "compare_evaluations",
     "evaluate",
     "export",
     "lint",
@@ -40,5 +41,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'qgraph' has no attribute {name!r}")
     from qgraph import api, linting, rankings
 
-    elsewhere = {"compare": rankings, "lint": linting}
+    elsewhere = {"compare": rankings, "compare_evaluations": rankings, "lint": linting}
     return getattr(elsewhere.get(name, api), name)

@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.evaluate import Settings
+from evaluation.evaluate import Cost, Settings
 from evaluation.evaluate import evaluate as _evaluate
 from evaluation.results import Evaluation
 from evaluation.variants import inspect_variants
 from exporters.manifest import Manifest
 from exporters.qwen.export import export_language
-from graph.errors import EnvironmentFault, UsageError
+from graph.edit.nodes import quantizable_nodes
+from graph.errors import EnvironmentFault, InputError, UsageError
 from graph.progress import Progress, silent
 from graph.runtime.session import Provider, require_provider
+from graph.tensors import Feed
 from qgraph.inputs import AnyPath, document, paths
 from qgraph.measuring import calibrate, sensitivity
 from qgraph.quantizing import Quantized, quantize
 from qgraph.recipe import Recipe, read_recipe
-from qgraph.resolve import open_model
+from qgraph.resolve import OpenModel, open_model
 from qgraph.version import VERSION, packages
 from quantize.profiles import Profiles
 from quantize.ranges import require_same_model
+from sensitivity.cost import measure_macs
 from sensitivity.cut import DEFAULT_CUTS, By, cut_profiles
 from sensitivity.report import Sensitivity
 
@@ -115,6 +118,8 @@ def evaluate(
             for item in expected.profiles
             if item.predicted is not None
         }
+    if not chosen.feeds:
+        raise InputError("the data holds no sample", where=", ".join(map(str, paths(data))))
     settings = Settings(
         version=VERSION,
         packages=packages(),
@@ -122,8 +127,18 @@ def evaluate(
         provider=provider,
         allow_cpu_nodes=allow_cpu_nodes,
         predicted=predicted,
+        costs=_costs(opened, chosen.feeds[0], provider),
     )
     return _evaluate(candidates, chosen, settings, progress)
+
+
+def _costs(opened: OpenModel, feed: Feed, provider: Provider) -> dict[str, Cost]:
+    """Return what each node that multiplies matrices takes."""
+    macs = measure_macs(opened.prepared, feed, provider)
+    nodes, _ = quantizable_nodes(opened.prepared.model)
+    return {
+        node.name: Cost(macs[node.name], node.weight.params if node.weight else 0) for node in nodes
+    }
 
 
 def report(run_folder: AnyPath) -> tuple[str, str]:

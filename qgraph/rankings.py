@@ -1,10 +1,15 @@
-"""Rankings held against each other: what `qgraph compare` does."""
+"""Rankings, and evaluations, held against each other: what `qgraph compare` does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from evaluation.changes import Changes
+from evaluation.changes import compare_evaluations as _compare_evaluations
+from evaluation.results import Evaluation
 from graph.errors import EnvironmentFault
+from qgraph.inputs import AnyPath, document
 from sensitivity.compare import Comparison
 from sensitivity.compare import compare as _compare
 from sensitivity.rankings import Source, read_rankings
@@ -15,6 +20,25 @@ def compare(
 ) -> Comparison:
     """Return how rankings of one model's nodes agree, pair by pair."""
     return _compare(read_rankings(sources), top, tie_below)
+
+
+def compare_evaluations(before: Evaluation | AnyPath, after: Evaluation | AnyPath) -> Changes:
+    """Return what changed between two evaluations, or run folders, and whether beyond noise.
+
+    Raises:
+        UsageError: they are of different tasks, or have no variant in common.
+    """
+    sides = [
+        item if isinstance(item, Evaluation) else document(evaluation_file(item), Evaluation)
+        for item in (before, after)
+    ]
+    return _compare_evaluations(*sides)
+
+
+def evaluation_file(path: AnyPath) -> Path:
+    """Return the evaluation.json that is meant by its path or by its run folder's."""
+    found = Path(path)
+    return found / "evaluation.json" if found.is_dir() else found
 
 
 def scatter_plot(comparison: Comparison) -> str:

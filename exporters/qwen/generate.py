@@ -81,6 +81,12 @@ def generate(
     return tokens
 
 
+def next_step(feed: Feed, embedder: Embedder, results: Feed) -> Feed:
+    """Return the feed of one more token, the likeliest, after a run that gave `results`."""
+    token = results["logits"][0, -1].argmax()
+    return _with_cache(feed, embedder(np.array([[token]], np.int64)), results)
+
+
 def _prompt(sample: LmSample) -> Feed:
     """Return the prompt's part of a sample's feed; its cache is empty and stays so."""
     stop = sample.prompt_length

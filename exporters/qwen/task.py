@@ -8,24 +8,31 @@ answered word for word by greedy generation.
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from exporters.fidelity import as_metrics
+from exporters.fidelity import FIDELITY_RATIOS, columns_of, fidelity_figures
 from exporters.lm import LmSample
 from exporters.manifest import Decoder, Manifest
-from exporters.qwen.generate import Embedder, generate
+from exporters.qwen.generate import Embedder, generate, next_step
 from exporters.qwen.samples import decode
+from exporters.resampling import SampleSums
 from graph.errors import UsageError
 from graph.progress import Progress
-from graph.runtime.distance import DistanceSum, log_softmax
+from graph.runtime.distance import Comparator, Sums, log_softmax
+from graph.runtime.feeds import is_cache
 from graph.runtime.session import Session
-from graph.tensors import Array
+from graph.tensors import Array, Feed
 
+_RATIOS = {
+    "loss": ("loss", "tokens"),
+    "kl": ("kl", "tokens"),
+    "top1_agreement": ("agree", "tokens"),
+    **FIDELITY_RATIOS,
+}
 _NEW_TOKENS = 16
 _LARGEST_LOSS = 700.0
 """Beyond this a perplexity is beyond a double."""
@@ -46,33 +53,45 @@ class LmTask:
         self._decoder = _decoder(manifest)
         self._folder = tempfile.TemporaryDirectory(prefix="qgraph-")
         self._has_reference = False
+        self._seen: dict[str, SampleSums] = {}
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant; the first one measured is the reference."""
-        metrics = self._predict(name, session, progress)
+        columns = self._predict(name, session, progress)
         self._has_reference = True
-        questions = [sample for sample in self._samples if sample.answer is not None]
-        if questions:
-            metrics["vqa_accuracy"] = self._answer(name, session, questions, progress)
-        return metrics
+        asked = np.array([sample.answer is not None for sample in self._samples], np.float64)
+        ratios = dict(_RATIOS)
+        if asked.any():
+            columns |= {"asked": asked, "right": self._answer(name, session, progress)}
+            ratios["vqa_accuracy"] = ("right", "asked")
+        self._seen[name] = SampleSums(columns, ratios, _figures)
+        return self._seen[name].overall()
 
-    def _predict(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
-        sums, distances = np.zeros(4), DistanceSum()
+    def steps(self, session: Session) -> dict[str, Feed]:
+        """Return the first sample's prefill and, where the graph has a cache, one token after."""
+        prefill = self.feeds[0]
+        if not any(is_cache(name) for name in session.inputs):
+            return {"prefill": prefill}
+        embedder = Embedder.beside(self._model, self._manifest)
+        return {"prefill": prefill, "decode": next_step(prefill, embedder, session.run(prefill))}
+
+    def per_sample(self, name: str) -> SampleSums:
+        """Return what each sample adds to the metrics of a variant already measured."""
+        return self._seen[name]
+
+    def _predict(self, name: str, session: Session, progress: Progress) -> dict[str, Array]:
+        """Return the columns of `_RATIOS` and of fidelity, an entry per sample."""
+        rows: list[Array] = []
+        distances: list[Sums] = []
         for index, sample in enumerate(self._samples):
             progress(f"evaluating {name}", index, len(self._samples))
             logits = session.run(sample.feed, ["logits"])["logits"][0]
             reference = self._reference(index, logits)
-            sums += _sums(sample, logits, reference)
-            distances.add(reference, logits)
+            rows.append(_sums(sample, logits, reference))
+            distances.append(Comparator(reference).compare(logits))
         progress(f"evaluating {name}", len(self._samples), len(self._samples))
-        loss, kl, agree, count = sums
-        return {
-            "loss": loss / count,
-            "perplexity": math.exp(min(loss / count, _LARGEST_LOSS)),
-            "kl": max(0.0, kl / count),
-            "top1_agreement": agree / count,
-            **as_metrics(distances.result()),
-        }
+        columns = dict(zip(("loss", "kl", "agree", "tokens"), np.array(rows).T, strict=True))
+        return columns | columns_of(distances)
 
     def _reference(self, index: int, logits: Array) -> Array:
         path = Path(self._folder.name) / f"{index}.npy"
@@ -81,19 +100,26 @@ class LmTask:
             return logits
         return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
 
-    def _answer(
-        self, name: str, session: Session, questions: Sequence[LmSample], progress: Progress
-    ) -> float:
+    def _answer(self, name: str, session: Session, progress: Progress) -> Array:
+        """Return 1 where a sample's question is answered right, else 0."""
         embedder = Embedder.beside(self._model, self._manifest)
         eos = frozenset(self._decoder.eos_token_ids)
-        right = 0
-        for index, sample in enumerate(questions):
-            progress(f"answering with {name}", index, len(questions))
+        right = np.zeros(len(self._samples))
+        questions = [i for i, sample in enumerate(self._samples) if sample.answer is not None]
+        for done, index in enumerate(questions):
+            progress(f"answering with {name}", done, len(questions))
+            sample = self._samples[index]
             ids = generate(session, embedder, sample, eos, _NEW_TOKENS)
             said = decode(self._model, self._manifest, ids)
-            right += said.strip() == (sample.answer or "").strip()
+            right[index] = said.strip() == (sample.answer or "").strip()
         progress(f"answering with {name}", len(questions), len(questions))
-        return right / len(questions)
+        return right
+
+
+def _figures(sums: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the metrics that are more than a quotient of sums."""
+    loss = sums["loss"] / sums["tokens"]
+    return {"perplexity": np.exp(np.minimum(loss, _LARGEST_LOSS)), **fidelity_figures(sums)}
 
 
 def _sums(sample: LmSample, logits: Array, reference: Array) -> Array:
@@ -104,7 +130,7 @@ def _sums(sample: LmSample, logits: Array, reference: Array) -> Array:
     targets = sample.token_ids[1:][positions]
     got, wanted = (log_softmax(a[positions].astype(np.float32)) for a in (logits, reference))
     loss = -np.sum(got[np.arange(len(targets)), targets], dtype=np.float64)
-    kl = np.sum(np.exp(wanted) * (wanted - got), dtype=np.float64)
+    kl = max(0.0, float(np.sum(np.exp(wanted) * (wanted - got), dtype=np.float64)))
     agree = np.sum(got.argmax(-1) == wanted.argmax(-1))
     return np.array([loss, kl, agree, len(targets)], np.float64)
 

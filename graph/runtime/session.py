@@ -10,11 +10,12 @@ import contextlib
 import ctypes
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -38,6 +39,7 @@ class Semantics(StrEnum):
 
 
 _NAMES = {Provider.CPU: "CPUExecutionProvider", Provider.CUDA: "CUDAExecutionProvider"}
+_DEVICES = {Provider.CPU: "cpu", Provider.CUDA: "cuda"}
 _THREADS_OF_MANY = 8
 """Hundreds of sessions with a thread per core each would run into a container's limit. A pool that
 all share is no way out: it would bind every session of the process, the caller's own included."""
@@ -75,6 +77,42 @@ class Session:
         for part in self._session.get_provider_graph_assignment_info():
             counts[part.ep_name] += len(part.get_nodes())
         return dict(sorted(counts.items()))
+
+    def elsewhere(self) -> dict[str, int]:
+        """Return operator → how many of its nodes run on another provider than was asked for."""
+        counts: Counter[str] = Counter()
+        for part in self._session.get_provider_graph_assignment_info():
+            if part.ep_name != _NAMES[self.provider]:
+                counts.update(node.op_type for node in part.get_nodes())
+        return dict(sorted(counts.items()))
+
+    def bind(self, feed: Feed) -> Callable[[], None]:
+        """Return a run of `feed` that copies nothing to or from the device: what is timed.
+
+        Inputs lie on the device beforehand, outputs stay there; the call returns when they are
+        complete.
+
+        Raises:
+            InputError: the runtime refuses the feed or fails on the model, when it is called.
+        """
+        device = _DEVICES[self.provider]
+        binding = self._session.io_binding()
+        for name, array in feed.items():
+            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+            binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            binding.bind_output(name, device, 0)
+
+        def run() -> None:
+            try:
+                self._session.run_with_iobinding(binding)
+                binding.synchronize_outputs()
+            except Exception as error:  # onnxruntime's own exception types share no public base
+                raise InputError(
+                    f"onnxruntime failed to run the model: {_first_line(error)}"
+                ) from error
+
+        return run
 
     def compute_nodes_off(self, provider: Provider) -> list[str]:
         """Return the MatMuls, Gemms and convolutions that `provider` does not run."""
@@ -161,25 +199,50 @@ def describe_device(provider: Provider) -> str:
     return f"cpu x{os.cpu_count()}" if provider is Provider.CPU else str(provider)
 
 
+def session_settings(provider: Provider, semantics: Semantics) -> dict[str, str]:
+    """Return what onnxruntime is told beyond its defaults, for a report to record."""
+    return {
+        "provider": _NAMES[provider],
+        **_entries(semantics),
+        **_device_options(provider, semantics),
+    }
+
+
 def _providers(provider: Provider, semantics: Semantics) -> list[Any]:
     if provider is Provider.CPU:
         return [_NAMES[Provider.CPU]]
     # Shape arithmetic and `If` conditions belong on the CPU even so; what must not be there is
     # checked after opening.
+    return [(_NAMES[provider], _device_options(provider, semantics)), _NAMES[Provider.CPU]]
+
+
+def _device_options(provider: Provider, semantics: Semantics) -> dict[str, str]:
     # TensorFloat-32, CUDA's default for float32 products, would drown small errors in its own.
-    options = {"use_tf32": "0"} if semantics is Semantics.EXACT else {}
-    return [(_NAMES[provider], options), _NAMES[Provider.CPU]]
+    exact_on_cuda = provider is Provider.CUDA and semantics is Semantics.EXACT
+    return {"use_tf32": "0"} if exact_on_cuda else {}
+
+
+def _entries(semantics: Semantics) -> dict[str, str]:
+    """Return the session's configuration entries.
+
+    For EXACT, Q/DQ is run as written. For FAST, threads spin while a run lasts and not after it:
+    where variants are timed in turn, those of one would take the cores from the next.
+    """
+    own = {
+        Semantics.EXACT: {"session.disable_quant_qdq": "1"},
+        Semantics.FAST: {"session.force_spinning_stop": "1"},
+    }
+    return {"session.record_ep_graph_assignment_info": "1", **own[semantics]}
 
 
 def _options(semantics: Semantics, *, one_of_many: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    for key, value in _entries(semantics).items():
+        options.add_session_config_entry(key, value)
     if one_of_many:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = min(os.cpu_count() or 1, _THREADS_OF_MANY)
-    if semantics is Semantics.EXACT:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 

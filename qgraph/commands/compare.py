@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from graph.errors import UsageError
 from graph.io.documents import write_document
 from graph.io.files import write_text
 from qgraph import options
+from qgraph.commands.compare_runs import are_evaluations, compare_runs
 from qgraph.console import print_json, print_table, say
 from qgraph.outputs import require_outputs
 from qgraph.rankings import compare as compare_rankings
@@ -46,6 +48,14 @@ from sensitivity.rankings import Source, Which
     help="Size of the top whose overlap is given, and of the table of disagreements.",
 )
 @click.option("--plot", type=options.PATH, help="Write a scatter plot (HTML) here.")
+@click.option(
+    "--fail-if",
+    "gates",
+    multiple=True,
+    metavar="CONDITION",
+    help="Of two evaluations: exit with 7 if this holds, as in loss>+1%, D:kl>+0.01, top1<0.7. A"
+    " sign means a difference from the first, % a share of it.",
+)
 @options.common(None, "File to write the comparison to.  [default: none]")
 def compare(
     rankings: tuple[str, ...],
@@ -54,16 +64,24 @@ def compare(
     tie_below: float | None,
     top: int,
     plot: Path | None,
+    gates: tuple[str, ...],
     output: Path | None,
     as_json: bool,
     quiet: bool,
     debug: bool,
 ) -> None:
-    """Hold two or more rankings of one model's nodes against each other.
+    """Hold two or more rankings of one model's nodes, or two evaluations, against each other.
 
     A ranking is a sensitivity.json, or {node or module path: score} of any tool as JSON or CSV;
     the larger the score, the more sensitive the node.
+
+    Of two evaluation.json or two run folders: what changed, and whether that is beyond noise.
     """
+    if are_evaluations([Path(text) for text in rankings]):
+        compare_runs(rankings, gates, output, as_json=as_json)
+        return
+    if gates:
+        raise UsageError("--fail-if is for two evaluations or run folders")
     sources = _sources(rankings, score, lower_is_worse)
     files = [path for path in (output, plot) if path is not None]
     require_outputs(files, [source.path for source in sources])

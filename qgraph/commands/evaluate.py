@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from evaluation.markdown import columns, latency_note, rows
+from evaluation.markdown import columns, notes, rows
 from evaluation.results import Evaluation
 from graph.errors import UsageError
 from graph.io.documents import write_document
@@ -49,6 +49,7 @@ def evaluate(
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the table of variants and what its latency means."""
+    """Print the table of variants and what its figures mean."""
     print_table(columns(evaluation, narrow=True), rows(evaluation, narrow=True))
-    say(latency_note(evaluation))
+    for note in notes(evaluation):
+        say(note)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.figures import quality_key
+from evaluation.figures import quality_of
 from evaluation.markdown import to_markdown
 from evaluation.page import render
 from evaluation.results import Evaluation
@@ -124,28 +124,30 @@ def test_the_page_loads_nothing(rendered: tuple[str, str], page: Page) -> None:
     assert style and not any("url(" in text or "@import" in text for text in style[:1])
 
 
-FORMATS = {"mse": "{:.2e}", "sqnr_db": "{:.1f}", "cosine": "{:.5f}"}
-
-
-def _expected(item: Any) -> list[str]:
-    metrics = [
-        form.format(item.metrics[key]) if key in item.metrics else "–"
-        for key, form in FORMATS.items()
-    ]
-    latency = [f"{item.latency_ms.p50:.2f}", f"{item.latency_ms.p90:.2f}"]
-    return [item.name, str(item.int8_nodes), *metrics, *latency, f"{item.size_bytes / 1e6:.1f}"]
+def _expected(item: Any, *, wide: bool) -> list[str]:
+    """Return a variant's row, spelled out here a second time."""
+    change = item.differences.get("mse")
+    latency, share = item.latency_ms, item.int8_share
+    sqnr = item.metrics.get("sqnr_db")
+    row = [item.name, str(item.int8_nodes), "–" if share is None else f"{share.macs:.0%}"]
+    row += [f"{item.metrics['mse']:.2e}", "–" if change is None else f"{change.value:+.2e}"]
+    row += ["–" if sqnr is None else f"{sqnr:.1f}", f"{item.metrics['cosine']:.5f}"]
+    row += [f"{latency.p50:.2f}"]
+    row += [f"{latency.p90:.2f}", f"{latency.spread:.2f}"] if wide else []
+    sizes = [item.size_bytes, *([item.weight_bytes, item.memory_bytes] if wide else [])]
+    return [*row, *(f"{size / 1e6:.1f}" for size in sizes)]
 
 
 def test_every_figure_of_the_variants_table_is_that_of_the_file(
     page: Page, evaluation: Evaluation
 ) -> None:
-    assert page.tables[0][1:] == [_expected(item) for item in evaluation.variants]
+    assert page.tables[0][1:] == [_expected(item, wide=False) for item in evaluation.variants]
 
 
 def test_the_markdown_table_holds_the_same_figures(evaluation: Evaluation) -> None:
     lines = [line for line in to_markdown(evaluation).splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
-    assert rows == [_expected(item) for item in evaluation.variants]
+    assert rows == [_expected(item, wide=True) for item in evaluation.variants]
 
 
 def test_a_metric_only_some_variants_have_is_a_dash_elsewhere(evaluation: Evaluation) -> None:
@@ -185,7 +187,7 @@ def test_every_profile_lists_what_it_keeps_with_its_reason(page: Page) -> None:
 
 
 def test_the_quality_axis_is_the_metric_that_says_most(evaluation: Evaluation) -> None:
-    assert quality_key(evaluation) == "mse"
+    assert quality_of(evaluation) == "mse"
 
 
 def test_a_missing_file_of_the_run_is_named(tmp_path: Path) -> None:

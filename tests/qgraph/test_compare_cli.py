@@ -92,3 +92,24 @@ def test_exit_codes(
     for name in ("one", "two"):
         Path(f"{name}.json").write_text('{"a": 1, "b": 2}')
     assert qgraph("compare", *arguments, "--json").code == code
+
+
+def test_two_evaluations_are_compared_and_a_gate_fails_with_7(files: Any, qgraph: Any) -> None:
+    done = qgraph("compare", files.evaluation, files.folder, "--fail-if", "D:mse>1e-9")
+    assert done.code == 7
+    assert "D: mse" in done.err and "same" in done.out
+
+
+def test_a_gate_that_holds_passes_and_json_is_one_value(files: Any, qgraph: Any) -> None:
+    done = qgraph("compare", files.folder, files.folder, "--fail-if", "mse>+1%", "--json")
+    assert done.code == 0
+    assert {item["difference"] for item in done.json["changes"]} == {0}
+
+
+def test_a_gate_needs_evaluations(files: Any, qgraph: Any) -> None:
+    done = qgraph("compare", files.sensitivity, files.sensitivity, "--fail-if", "mse>+1%")
+    assert done.code == 2
+
+
+def test_three_evaluations_are_one_too_many(files: Any, qgraph: Any) -> None:
+    assert qgraph("compare", *3 * [files.evaluation]).code == 2

@@ -1,0 +1,112 @@
+"""How much memory a model takes: opened and run once in a process of its own.
+
+    python -m evaluation.footprint MODEL PROVIDER FEED.npz
+
+prints what the process held before and at its peak. In a process that has run other models, freed
+memory would be used again and not show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graph.runtime.session import Provider, Semantics, open_session
+from graph.tensors import Feed
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes beyond what the process held before: `host` at the peak, `device` after a run (None
+    without a device, or where NVML cannot be asked).
+    """
+
+    host: int
+    device: int | None = None
+
+
+def measure_footprint(model: Path, provider: Provider, feed: Feed) -> Footprint | None:
+    """Return what opening `model` and running `feed` takes; None where the child did not finish, or
+    the system (other than Linux) does not say what a process holds.
+
+    The figures come from the session with all optimizations, as it would be deployed.
+    """
+    with tempfile.TemporaryDirectory(prefix="qgraph-") as folder:
+        path = Path(folder) / "feed.npz"
+        np.savez(path, **_as_archive(feed))
+        command = [sys.executable, "-P", "-m", __name__, str(model.resolve()), provider, str(path)]
+        done = subprocess.run(  # noqa: S603 - our own interpreter
+            command, capture_output=True, check=False, cwd=_here(), stdin=subprocess.DEVNULL
+        )
+    if done.returncode:
+        return None
+    return Footprint(**json.loads(done.stdout))
+
+
+def _here() -> Path:
+    """Return the folder the packages lie in, for an interpreter that would not find them."""
+    return Path(__file__).parents[1]
+
+
+def _as_archive(feed: Feed) -> Mapping[str, Any]:
+    return {f"i{index}": array for index, array in enumerate(feed.values())} | {
+        "names": np.array(list(feed), np.str_)
+    }
+
+
+def _read(path: str) -> Feed:
+    with np.load(path, allow_pickle=False) as archive:
+        return {str(name): archive[f"i{index}"] for index, name in enumerate(archive["names"])}
+
+
+def _resident() -> int:
+    """Return the bytes this process holds now."""
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    """Return the most bytes this process has held, as the kernel counts for its present program:
+    getrusage's figure starts with what the parent held.
+    """
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:"))
+
+
+def _on_device() -> int | None:
+    """Return the bytes in use on the first device; NVML is an optional package."""
+    with contextlib.suppress(Exception):
+        import pynvml  # nvidia-ml-py comes with the cuda extra; without it there is no figure
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    return None
+
+
+def _main(model: str, provider: str, feed_path: str) -> None:
+    feed = _read(feed_path)
+    asked = Provider(provider)
+    device = _on_device() if asked is Provider.CUDA else None
+    before = _resident()
+    session = open_session(Path(model), asked, Semantics.FAST, allow_cpu_nodes=True)
+    session.run(feed)
+    after = _on_device() if device is not None else None
+    found = None if device is None or after is None else max(0, after - device)
+    print(json.dumps({"host": max(0, _peak() - before), "device": found}))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:4])

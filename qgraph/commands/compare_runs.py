@@ -1,0 +1,85 @@
+"""`qgraph compare` of two evaluations or run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.changes import Change, Changes, parse_gate, require
+from evaluation.metrics import in_order, metric
+from evaluation.results import Evaluation
+from graph.errors import UsageError
+from graph.io.documents import read_json, write_document
+from qgraph import rankings
+from qgraph.console import print_json, print_table, say
+from qgraph.outputs import require_outputs
+
+
+def are_evaluations(paths: Sequence[Path]) -> bool:
+    """Return whether these are run folders or evaluations, and no rankings."""
+    return all(path.is_dir() or _is_evaluation(path) for path in paths)
+
+
+def compare_runs(
+    texts: Sequence[str], gates: Sequence[str], output: Path | None, *, as_json: bool
+) -> None:
+    """Print what changed from the first to the second; fail if a gate says so."""
+    if len(texts) != 2:
+        raise UsageError(f"found {len(texts)} evaluations, expected two: before and after")
+    conditions = [parse_gate(text) for text in gates]
+    found = rankings.compare_evaluations(*texts)
+    if output is not None:
+        require_outputs([output], [rankings.evaluation_file(text) for text in texts])
+        write_document(output, found)
+    if as_json:
+        print_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
+    else:
+        _print(found)
+        if output is not None:
+            say(f"Wrote {output}")
+    require(found, conditions)
+
+
+def _is_evaluation(path: Path) -> bool:
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    content = read_json(path)
+    return isinstance(content, dict) and content.get("schema") == Evaluation.SCHEMA
+
+
+def _print(found: Changes) -> None:
+    if found.settings:
+        print_table(
+            ["made with", "before", "after"],
+            [[item.name, item.before, item.after] for item in found.settings],
+            left=3,
+        )
+    shown = in_order({item.metric for item in found.changes}, narrow=True)
+    print_table(
+        ["variant", "metric", "before", "after", "difference (95 %)", ""],
+        [_row(item) for item in found.changes if item.metric in shown],
+        left=2,
+    )
+    for when, names in (("before", found.only_before), ("after", found.only_after)):
+        if names:
+            say(f"Only {when}: {', '.join(names)}")
+
+
+def _row(change: Change) -> list[str]:
+    known = metric(change.metric)
+    difference = known.signed.format(change.difference)
+    if change.interval is not None:
+        low, high = (known.signed.format(end) for end in change.interval)
+        difference += f" [{low}, {high}]"
+    values = [known.form.format(value) for value in (change.before, change.after)]
+    return [change.variant, known.label, *values, difference, verdict(change)]
+
+
+def verdict(change: Change) -> str:
+    """Return what a change amounts to, in words."""
+    if change.difference == 0:
+        return "same"
+    if change.beyond_noise is None:
+        return "no samples to tell from noise"
+    kind = "" if change.paired else " (other samples)"
+    return ("beyond noise" if change.beyond_noise else "within noise") + kind

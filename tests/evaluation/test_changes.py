@@ -1,0 +1,111 @@
+"""What changed between two evaluations, and the gates for continuous integration."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evaluation.changes import Change, Changes, compare_evaluations, parse_gate, require
+from evaluation.results import Evaluation, Samples
+from graph.errors import QualityGateError, UsageError
+
+
+def with_samples(evaluation: Evaluation, shift: float, count: int = 50) -> Evaluation:
+    """Return the evaluation with drawn samples whose MSE is higher by `shift`."""
+    draw = np.random.default_rng(0)
+    values = draw.lognormal(0, 1, count) + shift + 0.01 * draw.standard_normal(count) * shift
+    samples = Samples(numerator=tuple(map(float, values)), denominator=(1.0,) * count)
+    changed = [
+        item.model_copy(
+            update={"metrics": {"mse": float(values.mean())}, "samples": {"mse": samples}}
+        )
+        for item in evaluation.variants
+    ]
+    return evaluation.model_copy(update={"variants": tuple(changed)})
+
+
+def test_an_evaluation_against_itself_has_not_changed(evaluation: Evaluation) -> None:
+    found = compare_evaluations(evaluation, evaluation)
+    assert found.settings == () and found.changes
+    assert all(item.difference == 0 for item in found.changes)
+
+
+def test_a_small_shift_of_every_sample_is_beyond_noise(evaluation: Evaluation) -> None:
+    a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.05)
+    for item in compare_evaluations(a, b).changes:
+        assert item.paired and item.beyond_noise
+        assert item.interval and item.interval[0] <= item.difference <= item.interval[1]
+
+
+def test_the_same_shift_on_other_data_is_within_noise(evaluation: Evaluation) -> None:
+    a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.05)
+    other = b.model_copy(update={"run": b.run.model_copy(update={"data": ("other",)})})
+    found = compare_evaluations(a, other)
+    assert [item.name for item in found.settings] == ["data"]
+    for item in found.changes:
+        assert not item.paired and item.beyond_noise is False
+
+
+def test_without_samples_nothing_is_said_about_noise(evaluation: Evaluation) -> None:
+    b = with_samples(evaluation, 0.05)
+    bare = [item.model_copy(update={"samples": {}}) for item in b.variants]
+    found = compare_evaluations(b, b.model_copy(update={"variants": tuple(bare)}))
+    assert {item.beyond_noise for item in found.changes} == {None}
+
+
+def test_settings_that_differ_are_listed(evaluation: Evaluation) -> None:
+    run = evaluation.run.model_copy(update={"provider": "cuda", "packages": {"onnx": "2"}})
+    found = compare_evaluations(evaluation, evaluation.model_copy(update={"run": run}))
+    assert {(item.name, item.after) for item in found.settings} == {
+        ("provider", "cuda"),
+        ("onnx", "2"),
+    }
+
+
+def test_variants_of_one_side_only_are_listed(evaluation: Evaluation) -> None:
+    fewer = evaluation.model_copy(update={"variants": evaluation.variants[:2]})
+    assert compare_evaluations(evaluation, fewer).only_before == ("D",)
+    assert compare_evaluations(fewer, evaluation).only_after == ("D",)
+
+
+def test_evaluations_of_different_tasks_are_refused(evaluation: Evaluation) -> None:
+    other = evaluation.model_copy(update={"task": "lm"})
+    with pytest.raises(UsageError, match="the task"):
+        compare_evaluations(evaluation, other)
+
+
+def changed(before: float, after: float, variant: str = "D") -> Changes:
+    change = Change(
+        variant=variant, metric="loss", before=before, after=after, difference=after - before
+    )
+    return Changes(schema=Changes.SCHEMA, settings=(), changes=(change,))
+
+
+@pytest.mark.parametrize(
+    ("gate", "fails"),
+    [
+        ("loss>+1%", True), ("loss>+3%", False), ("loss > +0.01", True), ("loss>+.1", False),
+        ("loss>2", True), ("loss>2.1", False), ("loss<3", True), ("loss<-1%", False),
+        ("D:loss>+1%", True), ("loss>+1e-3", True),
+    ],
+)  # fmt: skip
+def test_a_gate_says_what_it_says(gate: str, *, fails: bool) -> None:
+    found = changed(2.0, 2.05)
+    if fails:
+        with pytest.raises(QualityGateError, match=r"D: loss 2 → 2\.05") as caught:
+            require(found, [parse_gate(gate)])
+        assert caught.value.exit_code == 7
+    else:
+        require(found, [parse_gate(gate)])
+
+
+@pytest.mark.parametrize("text", ["loss", "loss>", ">1", "loss=1", "loss>1%", "loss>one", "a b>1"])
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no condition"):
+        parse_gate(text)
+
+
+@pytest.mark.parametrize("text", ["kl>1", "A:loss>1"])
+def test_a_gate_about_nothing_is_refused_not_passed(text: str) -> None:
+    with pytest.raises(UsageError, match="nothing that was compared"):
+        require(changed(1, 1), [parse_gate(text)])

@@ -1,0 +1,148 @@
+"""Latency in turn, memory in a process of its own, shares, and what ran where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from evaluation.evaluate import Cost, Settings, evaluate
+from evaluation.footprint import measure_footprint
+from evaluation.latency import fit_together, summarize, time_variants
+from evaluation.results import Evaluation
+from evaluation.variants import inspect_variants, weight_bytes
+from exporters.fidelity import FidelityTask
+from graph.progress import silent
+from graph.runtime.session import Provider, Semantics, open_session, session_settings
+
+
+def save_linear(path: Path, size: int) -> Path:
+    """Write a model that multiplies by a weight of `size` × `size` float32."""
+    model = parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        linear (float[1, n] x) => (float[1, n] y) { [node] y = MatMul(x, w) }"""
+    )
+    weight = np.ones((size, size), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    onnx.save(model, path)
+    return path
+
+
+def test_the_figures_of_a_latency_are_numpys_percentiles() -> None:
+    found = summarize([1.0, 2.0, 3.0, 4.0, 100.0])
+    assert (found.p50, found.spread) == (3.0, 2.0)
+    assert found.p90 == pytest.approx(np.percentile([1, 2, 3, 4, 100], 90))
+
+
+class Recorder:
+    """A session's place in the order of runs. What is timed is a real session."""
+
+    def __init__(self, path: Path, name: str, order: list[str]) -> None:
+        self._session = open_session(path, semantics=Semantics.FAST)
+        self._name, self._order = name, order
+
+    def bind(self, feed: Any) -> Any:
+        run = self._session.bind(feed)
+
+        def recorded() -> None:
+            self._order.append(self._name)
+            run()
+
+        return recorded
+
+
+def test_variants_run_in_turn_and_none_is_always_first(variants: Any) -> None:
+    order: list[str] = []
+    openers: Any = {
+        name: lambda name=name, path=path: Recorder(path, name, order)
+        for name, path in zip("xyz", variants.paths, strict=True)
+    }
+    found = time_variants(openers, {"forward": variants.feeds[0]}, 3, silent, interleaved=True)
+    assert order[9:] == [*"xyz", *"yzx", *"zxy"]
+    assert all(item["forward"].p50 > 0 for item in found.values())
+
+
+def test_one_by_one_each_variant_is_done_before_the_next_is_opened(variants: Any) -> None:
+    order: list[str] = []
+    openers: Any = {
+        name: lambda name=name, path=path: Recorder(path, name, order)
+        for name, path in zip("xyz", variants.paths, strict=True)
+    }
+    time_variants(openers, {"forward": variants.feeds[0]}, 3, silent, interleaved=False)
+    assert order == [*"xxxxxx", *"yyyyyy", *"zzzzzz"]
+
+
+def test_a_bound_run_computes_what_a_run_computes(variants: Any) -> None:
+    session = open_session(variants.paths[0])
+    session.bind(variants.feeds[0])()
+    again = session.run(variants.feeds[0])
+    assert set(again) == {"y"}
+
+
+def test_small_models_are_timed_together(variants: Any) -> None:
+    assert fit_together(variants.paths)
+
+
+def test_the_footprint_grows_with_the_weights(tmp_path: Path) -> None:
+    """64 MiB more of weights: at least these, at most four copies of them."""
+    found = []
+    for size in (256, 4096):
+        path = save_linear(tmp_path / f"{size}.onnx", size)
+        feed = {"x": np.ones((1, size), np.float32)}
+        footprint = measure_footprint(path, Provider.CPU, feed)
+        assert footprint is not None and footprint.device is None
+        found.append(footprint.host)
+    assert 1 < (found[1] - found[0]) / (64 << 20) < 4
+
+
+def test_a_model_that_does_not_run_has_no_footprint(tmp_path: Path) -> None:
+    path = save_linear(tmp_path / "m.onnx", 8)
+    assert measure_footprint(path, Provider.CPU, {"x": np.ones((1, 9), np.float32)}) is None
+
+
+def test_weight_bytes_shrink_to_a_quarter_in_int8(variants: Any) -> None:
+    sizes = [weight_bytes(onnx.load(path)) for path in variants.paths]
+    assert sizes[0] == 4 * (8 * 16 + 16 * 16 + 16 * 4)
+    # int8 weights, a float scale per channel and one per activation, and its zero points
+    assert sizes[0] / 4 < sizes[2] < sizes[0] / 2
+
+
+def test_shares_are_of_nodes_macs_and_parameters(variants: Any) -> None:
+    costs = {"first": Cost(100, 10), "second": Cost(200, 20), "third": Cost(700, 0)}
+    settings = Settings("0", {}, ("x",), latency_runs=1, costs=costs)
+    task = FidelityTask(variants.feeds, ("y",))
+    shares = [
+        v.int8_share for v in evaluate(inspect_variants(variants.paths), task, settings).variants
+    ]
+    assert [s and (s.nodes, s.macs, s.params) for s in shares] == [
+        (0.0, 0.0, 0.0),
+        (pytest.approx(1 / 3), pytest.approx(0.1), pytest.approx(1 / 3)),
+        (1.0, 1.0, 1.0),
+    ]
+
+
+def test_both_session_configurations_are_recorded(evaluation: Evaluation) -> None:
+    accuracy, latency = evaluation.run.sessions["accuracy"], evaluation.run.sessions["latency"]
+    assert accuracy["session.disable_quant_qdq"] == "1"
+    assert "session.disable_quant_qdq" not in latency
+
+
+def test_on_cuda_accuracy_is_measured_without_tensor_float_32() -> None:
+    assert session_settings(Provider.CUDA, Semantics.EXACT)["use_tf32"] == "0"
+    assert "use_tf32" not in session_settings(Provider.CUDA, Semantics.FAST)
+
+
+def test_nothing_runs_elsewhere_on_the_cpu(evaluation: Evaluation) -> None:
+    assert all(variant.elsewhere == {} for variant in evaluation.variants)
+
+
+def test_nodes_on_the_cpu_are_found_where_cuda_was_asked_for(variants: Any) -> None:
+    """A real session on the CPU, asked what of it is not on CUDA: everything."""
+    session = open_session(variants.paths[0])
+    assert set(session.compute_nodes_off(Provider.CUDA)) == {"first", "second", "third"}
+    session.provider = Provider.CUDA
+    assert session.elsewhere()["MatMul"] == 3
