@@ -20,8 +20,9 @@ from evaluation.results import (
     Share,
     Variant,
 )
+from evaluation.sanity import side_by_side
 from evaluation.variants import Candidate
-from exporters.family import Stepwise, Task
+from exporters.family import Said, Stepwise, Suite, Task
 from exporters.resampling import PerSample, Resampled
 from graph.errors import InputError
 from graph.io.models import size_on_disk
@@ -59,6 +60,7 @@ class Settings:
     data: tuple[str, ...]
     provider: Provider = Provider.CPU
     allow_cpu_nodes: bool = False
+    prompts: str | None = None
     latency_runs: int = 30
     predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
@@ -71,6 +73,7 @@ class _Quality:
     placement: dict[str, int]
     elsewhere: dict[str, int]
     feeds: dict[str, Feed]
+    said: Sequence[Said]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,14 @@ class _Measured:
 
 
 def evaluate(
-    candidates: Sequence[Candidate], task: Task, settings: Settings, progress: Progress = silent
+    candidates: Sequence[Candidate],
+    task: Task,
+    settings: Settings,
+    progress: Progress = silent,
+    suite: Suite | None = None,
 ) -> Evaluation:
-    """Return the figures of every candidate; the first is the float model.
+    """Return the figures of every candidate, and its answers to `suite`; the first is the float
+    model.
 
     Raises:
         InputError: the task has no sample.
@@ -95,7 +103,7 @@ def evaluate(
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(settings.data))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    quality = {item.name: _quality(item, task, settings, progress) for item in candidates}
+    quality = {item.name: _quality(item, task, suite, settings, progress) for item in candidates}
     interleaved = fit_together([item.path for item in candidates])
     feeds = quality[candidates[0].name].feeds
     latency = time_variants(
@@ -123,6 +131,7 @@ def evaluate(
             device=describe_device(settings.provider),
             samples=len(task.feeds),
             data=settings.data,
+            prompts=settings.prompts,
             latency_runs=settings.latency_runs,
             warm_up_runs=WARM_UP,
             interleaved=interleaved,
@@ -136,15 +145,27 @@ def evaluate(
             seconds=time.perf_counter() - clock,
         ),
         variants=tuple(variants),
+        sanity=() if suite is None else side_by_side(suite.prompts, _said(quality)),
     )
 
 
-def _quality(candidate: Candidate, task: Task, settings: Settings, progress: Progress) -> _Quality:
+def _said(quality: Mapping[str, _Quality]) -> dict[str, Sequence[Said]]:
+    return {name: item.said for name, item in quality.items()}
+
+
+def _quality(
+    candidate: Candidate,
+    task: Task,
+    suite: Suite | None,
+    settings: Settings,
+    progress: Progress,
+) -> _Quality:
     session = _open(candidate, settings, Semantics.EXACT)
     metrics = task.measure(candidate.name, session, progress)
     samples = task.per_sample(candidate.name) if isinstance(task, Resampled) else None
     feeds = task.steps(session) if isinstance(task, Stepwise) else {"forward": task.feeds[0]}
-    return _Quality(metrics, samples, session.placement(), session.elsewhere(), feeds)
+    said = [] if suite is None else suite.say(candidate.name, session, progress)
+    return _Quality(metrics, samples, session.placement(), session.elsewhere(), feeds, said)
 
 
 def _open(candidate: Candidate, settings: Settings, semantics: Semantics) -> Session:

@@ -77,6 +77,21 @@ def latency_note(evaluation: Evaluation) -> str:
     )
 
 
+def sanity_line(evaluation: Evaluation) -> str:
+    """Return how many answers of each variant are the float model's, word for word."""
+    total = len(evaluation.sanity)
+    same = {
+        item.name: sum(
+            answer.variant == item.name and answer.diverges_at is None
+            for prompt in evaluation.sanity
+            for answer in prompt.answers
+        )
+        for item in evaluation.variants[1:]
+    }
+    counts = ", ".join(f"{name} {count}" for name, count in same.items())
+    return f"Of {total} sanity answers, as float word for word: {counts}. The report shows them."
+
+
 def difference(key: str, found: Difference | None) -> str:
     """Return a difference from float with its interval, as a cell."""
     if found is None:

@@ -78,6 +78,32 @@ class Variant(Part):
     samples: dict[str, Samples] = {}
 
 
+class Answer(Part):
+    """What a variant said to a prompt. `diverges_at`: the first token that is not the float
+    model's, counted from 0; then `agreed` is the text before it, `token` its own, `rest` what
+    follows. Without it all of the text is `agreed`.
+    """
+
+    variant: str
+    agreed: str
+    token: str = ""
+    rest: str = ""
+    tokens: int
+    diverges_at: int | None = None
+
+
+class Prompted(Part):
+    """A prompt of the sanity suite. `answer`: what would be right, where something is; `picture`:
+    its image as a data URI, where it is small.
+    """
+
+    text: str
+    answer: str | None = None
+    image: str | None = None
+    picture: str | None = None
+    answers: tuple[Answer, ...]
+
+
 class EvaluationRun(Part):
     """How the figures came about. `sessions`: what onnxruntime was told where accuracy and where
     latency was measured. `interleaved`: whether the variants' runs took turns, so that all of them
@@ -89,6 +115,7 @@ class EvaluationRun(Part):
     device: str
     samples: int
     data: tuple[str, ...]
+    prompts: str | None = None
     latency_runs: int
     warm_up_runs: int | None = None
     interleaved: bool | None = None
@@ -100,7 +127,9 @@ class EvaluationRun(Part):
 
 
 class Evaluation(Document):
-    """`model`: the float model that the variants were made from."""
+    """`model`: the float model that the variants were made from. `sanity`: fixed prompts, answered
+    by every variant.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.evaluation/1"
 
@@ -108,3 +137,4 @@ class Evaluation(Document):
     task: str
     run: EvaluationRun
     variants: tuple[Variant, ...]
+    sanity: tuple[Prompted, ...] = ()

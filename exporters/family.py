@@ -58,6 +58,48 @@ class Stepwise(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`answer`: what would be right, if anything is. `image`: its path beside the file; `picture`:
+    the image itself as a data URI, where it is small.
+    """
+
+    text: str
+    answer: str | None = None
+    image: str | None = None
+    picture: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a variant said: token ids, and the text up to and with each of them."""
+
+    tokens: tuple[int, ...]
+    texts: tuple[str, ...]
+
+
+class Suite(Protocol):
+    """Fixed prompts that every variant answers."""
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """Return the prompts."""
+        ...
+
+    def say(self, name: str, session: Session, progress: Progress) -> list[Said]:
+        """Return what a variant says to each prompt."""
+        ...
+
+
+@runtime_checkable
+class Converses(Protocol):
+    """A family whose models can be asked something."""
+
+    def suite(self, view: ModelView, path: Path) -> Suite:
+        """Return the prompts in a file, ready to be fed."""
+        ...
+
+
 class Family(Protocol):
     """A model family. All methods are pure: they look at what is given and change nothing."""
 

@@ -13,6 +13,7 @@ from evaluation.evaluate import Cost, Settings
 from evaluation.evaluate import evaluate as _evaluate
 from evaluation.results import Evaluation
 from evaluation.variants import inspect_variants
+from exporters.family import Converses, Suite
 from exporters.manifest import Manifest
 from exporters.qwen.export import export_language
 from graph.edit.nodes import quantizable_nodes
@@ -43,6 +44,10 @@ __all__ = [
     "run",
     "sensitivity",
 ]
+
+
+SANITY = "sanity.jsonl"
+"""The file of prompts that is looked for beside a model."""
 
 
 def export(
@@ -97,11 +102,19 @@ def evaluate(
     profiles: Profiles | AnyPath | None = None,
     provider: Provider = Provider.CPU,
     allow_cpu_nodes: bool = False,
+    sanity: AnyPath | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Return the figures of the float model and its variants over `data`.
 
-    `profiles` adds what each profile predicted beside what is measured.
+    `profiles` adds what each profile predicted beside what is measured. `sanity` is a file of
+    prompts that every variant answers; without it, `sanity.jsonl` beside a model that can answer.
+
+    Raises:
+        EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
+        InputError: a model or the data cannot be used.
+        UsageError: not exactly one float model, a task the family does not have, or prompts for a
+            model that cannot answer.
     """
     provider = Provider(provider)
     require_provider(provider)
@@ -120,16 +133,38 @@ def evaluate(
         }
     if not chosen.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, paths(data))))
+    prompts = _prompts(opened, sanity)
     settings = Settings(
         version=VERSION,
         packages=packages(),
         data=tuple(path.name for path in paths(data)),
         provider=provider,
         allow_cpu_nodes=allow_cpu_nodes,
+        prompts=None if prompts is None else prompts.name,
         predicted=predicted,
         costs=_costs(opened, chosen.feeds[0], provider),
     )
-    return _evaluate(candidates, chosen, settings, progress)
+    suite = None if prompts is None else _suite(opened, prompts)
+    return _evaluate(candidates, chosen, settings, progress, suite)
+
+
+def _prompts(opened: OpenModel, sanity: AnyPath | None) -> Path | None:
+    """Return the file of prompts: the one given, else the one beside the model."""
+    if sanity is not None:
+        return Path(sanity)
+    beside = opened.view.path.parent / SANITY
+    exported = opened.view.manifest is not None and isinstance(opened.family, Converses)
+    return beside if exported and beside.is_file() else None
+
+
+def _suite(opened: OpenModel, prompts: Path) -> Suite:
+    if not isinstance(opened.family, Converses):
+        raise UsageError(
+            f"the prompts of {prompts.name} need a model that answers; this one's family is"
+            f" {opened.family.name}",
+            hint="Leave --sanity out.",
+        )
+    return opened.family.suite(opened.view, prompts)
 
 
 def _costs(opened: OpenModel, feed: Feed, provider: Provider) -> dict[str, Cost]:

@@ -226,11 +226,12 @@ class _Chain:
 
     def _evaluation_inputs(self) -> Any:
         part, models = self._recipe.evaluate, [FLOAT, *(path.name for path in self._variants())]
-        options = part.model_dump(mode="json", exclude={"data"})
+        options = part.model_dump(mode="json", exclude={"data", "sanity"})
+        prompts = [] if part.sanity is None else [part.sanity]
         return [
             options,
             str(self._recipe.provider),
-            hashes_of(_with_images(self._data())),
+            hashes_of(_with_images([*self._data(), *prompts])),
             self._made("profiles.json", *models),
         ]
 
@@ -245,6 +246,7 @@ class _Chain:
             task=part.task,
             samples=part.samples,
             profiles=self._path("profiles.json"),
+            sanity=part.sanity,
             provider=self._recipe.provider,
             progress=self._progress,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -58,6 +58,7 @@ class EvaluatePart(Part):
     data: tuple[Path, ...] = ()
     task: str | None = None
     samples: _Count | None = None
+    sanity: Path | None = None
 
 
 class Recipe(Part):
@@ -104,14 +105,16 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _rebased(recipe: Recipe, folder: Path) -> Recipe:
-    def data(part: SensitivityPart | EvaluatePart) -> dict[str, tuple[Path, ...]]:
+    def data(part: SensitivityPart | EvaluatePart) -> dict[str, Any]:
         return {"data": tuple(folder / item for item in part.data)}
 
+    prompts = recipe.evaluate.sanity
+    evaluate = data(recipe.evaluate) | {"sanity": None if prompts is None else folder / prompts}
     return recipe.model_copy(
         update={
             "source": folder / recipe.source if recipe.source else None,
             "model": folder / recipe.model if recipe.model else None,
             "sensitivity": recipe.sensitivity.model_copy(update=data(recipe.sensitivity)),
-            "evaluate": recipe.evaluate.model_copy(update=data(recipe.evaluate)),
+            "evaluate": recipe.evaluate.model_copy(update=evaluate),
         }
     )

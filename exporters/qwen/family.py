@@ -11,6 +11,7 @@ from exporters.family import ModelView, Task
 from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
 from exporters.qwen.samples import read_samples
+from exporters.qwen.sanity import SanitySuite
 from exporters.qwen.task import LmTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
@@ -66,6 +67,10 @@ class QwenFamily:
             for sample in read_samples(view.path, _manifest(view, path), path, limit=limit)
         ]
         return LmTask(view.path, _manifest(view, view.path), samples)
+
+    def suite(self, view: ModelView, path: Path) -> SanitySuite:
+        """Return the prompts in a `.jsonl` or `.txt` file."""
+        return SanitySuite(view.path, _manifest(view, path), path)
 
     def _all_feeds(self, view: ModelView, data: Sequence[Path], limit: int) -> list[Feed]:
         feeds: list[Feed] = []

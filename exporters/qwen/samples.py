@@ -7,7 +7,7 @@ transformers for one with an answer (for the chat template).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +49,27 @@ def read_samples(
     """
     maker = _SampleMaker(model, manifest, max_tokens)
     return [maker.make(line) for line in read_lines(data, limit)]
+
+
+def read_prompts(
+    model: Path, manifest: Manifest, lines: Sequence[Line], *, max_tokens: int = 512
+) -> list[LmSample]:
+    """Return what to generate after, a sample for each line.
+
+    A line with an image or an answer becomes a user's turn that waits for the assistant's; any
+    other is text to go on from.
+
+    Raises:
+        InputError: a line is too long, or a file of the exported folder cannot be used.
+        EnvironmentFault: a line needs the `export` extra, which is not installed.
+    """
+    maker = _SampleMaker(model, manifest, max_tokens)
+    return [maker.make(_turn(line)) for line in lines]
+
+
+def _turn(line: Line) -> Line:
+    """Return a line whose image waits for an answer: with an empty one the model's turn begins."""
+    return line if line.image is None else replace(line, answer=line.answer or "")
 
 
 def decode(model: Path, manifest: Manifest, token_ids: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from evaluation.markdown import columns, notes, rows
+from evaluation.markdown import columns, notes, rows, sanity_line
 from evaluation.results import Evaluation
 from graph.errors import UsageError
 from graph.io.documents import write_document
@@ -23,6 +23,11 @@ from qgraph.progress import Bars
 @options.samples(None, "Use at most this many samples of each.  [default: all]")
 @click.option("--task", help="lm or fidelity.  [default: what the data is for]")
 @click.option("--profiles", type=options.PATH, help="Show what these profiles predicted, too.")
+@click.option(
+    "--sanity",
+    type=options.PATH,
+    help="Prompts (.jsonl) that every variant answers.  [default: sanity.jsonl beside the model]",
+)
 @options.provider
 @click.option("--allow-cpu-nodes", is_flag=True, help="Accept compute nodes on the CPU with CUDA.")
 @options.common("evaluation.json", "File to write.")
@@ -37,7 +42,8 @@ def evaluate(
     """Measure the float model and its quantized variants MODELS side by side."""
     if not chosen["data"]:
         raise UsageError("evaluating needs data", hint="Give held-out samples with --data.")
-    require_outputs([output], [*models, *chosen["data"]])
+    read = [path for path in (chosen["sanity"], chosen["profiles"]) if path is not None]
+    require_outputs([output], [*models, *chosen["data"], *read])
     with Bars(quiet=quiet) as bars:
         evaluation = api.evaluate(models, progress=bars, **chosen)
     write_document(output, evaluation)
@@ -53,3 +59,5 @@ def print_evaluation(evaluation: Evaluation) -> None:
     print_table(columns(evaluation, narrow=True), rows(evaluation, narrow=True))
     for note in notes(evaluation):
         say(note)
+    if evaluation.sanity:
+        say(sanity_line(evaluation))

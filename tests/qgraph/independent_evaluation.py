@@ -3,7 +3,8 @@
     python independent_evaluation.py RUN_FOLDER CHECKPOINT DATA...
 
 transformers prepares text and images (its vision tower, its `get_rope_index`), onnxruntime runs the
-decoders, numpy does the sums. Prints JSON: variant → {loss, top1_agreement, vqa_accuracy}.
+decoders, numpy does the sums. Prints JSON: `variants`, each with {loss, perplexity, kl, top1_agreement,
+vqa_accuracy}, and `sanity`, PyTorch's answers to the text prompts.
 """
 
 from __future__ import annotations
@@ -113,6 +114,11 @@ def answers(session: ort.InferenceSession, sample: Sample, checkpoint: Checkpoin
     return bool(text.strip() == sample.answer)
 
 
+def log_softmax(logits: Any) -> Any:
+    peak = logits.max(-1, keepdims=True)
+    return logits - peak - np.log(np.exp(logits - peak).sum(-1, keepdims=True))
+
+
 def main(run: Path, folder: str, data: list[Path]) -> None:
     checkpoint = Checkpoint(folder)
     samples: list[Sample] = []
@@ -123,28 +129,44 @@ def main(run: Path, folder: str, data: list[Path]) -> None:
         else:
             samples += [checkpoint.question(json.loads(line), path.parent) for line in lines]
     reference = open_model(run / "model.onnx")
-    best = [forward(reference, sample, None, [])[:-1].argmax(-1) for sample in samples]
+    wanted_of = [forward(reference, sample, None, [])[:-1] for sample in samples]
     result = {}
     for name in VARIANTS:
         session = open_model(run / f"{name}.onnx")
-        loss, agree, count, right = 0.0, 0, 0, []
-        for sample, wanted in zip(samples, best, strict=True):
+        loss, kl, agree, count, right = 0.0, 0.0, 0, 0, []
+        for sample, wanted in zip(samples, wanted_of, strict=True):
             logits = forward(session, sample, None, [])[:-1].astype(np.float64)
             chosen = slice(sample.first_scored - 1, None)
-            peak = logits.max(-1, keepdims=True)
-            log_p = logits - peak - np.log(np.exp(logits - peak).sum(-1, keepdims=True))
+            log_p, log_q = log_softmax(wanted.astype(np.float64)), log_softmax(logits)
             targets = sample.ids[1:][chosen]
-            loss -= float(log_p[chosen][np.arange(len(targets)), targets].sum())
-            agree += int((logits[chosen].argmax(-1) == wanted[chosen]).sum())
+            loss -= float(log_q[chosen][np.arange(len(targets)), targets].sum())
+            agree += int((log_q[chosen].argmax(-1) == log_p[chosen].argmax(-1)).sum())
+            kl += float((np.exp(log_p[chosen]) * (log_p[chosen] - log_q[chosen])).sum())
             count += len(targets)
             if sample.answer is not None:
                 right.append(answers(session, sample, checkpoint))
         result["float" if name == "model" else name] = {
             "loss": loss / count,
+            "perplexity": float(np.exp(loss / count)),
+            "kl": kl / count,
             "top1_agreement": agree / count,
             "vqa_accuracy": sum(right) / len(right),
         }
-    print(json.dumps(result))
+    print(json.dumps({"variants": result, "sanity": sanity(checkpoint, data[0].parent)}))
+
+
+@torch.no_grad()
+def sanity(checkpoint: Checkpoint, folder: Path) -> list[str]:
+    """Return what PyTorch's own greedy generation makes of the text prompts."""
+    lines = map(json.loads, (folder / "sanity.jsonl").read_text(encoding="utf-8").splitlines())
+    said = []
+    for record in lines:
+        if "image" not in record:
+            ids = checkpoint.tokenizer(record["text"], return_tensors="pt").input_ids
+            made = checkpoint.model.generate(ids, max_new_tokens=48, do_sample=False)
+            new = made[0, ids.shape[1] :]
+            said.append(checkpoint.tokenizer.decode(new, skip_special_tokens=True))
+    return said
 
 
 if __name__ == "__main__":

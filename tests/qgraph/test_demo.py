@@ -139,13 +139,50 @@ def test_a_script_without_our_code_gets_the_same_figures(
     command = [sys.executable, "-P", script, str(run), str(MODELS / "outliers"), *data]
     environment = os.environ | {"PYTHONPATH": "", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    for name, figures in json.loads(done.stdout).items():
+    theirs = json.loads(done.stdout)
+    for name, figures in theirs["variants"].items():
         metrics = variants[name]["metrics"]
+        assert metrics["perplexity"] == pytest.approx(figures["perplexity"], rel=1e-5)
+        # float32 here; its rounding is 1e-7 a token, where A's KL is 6e-6
+        assert metrics["kl"] == pytest.approx(figures["kl"], rel=1e-2, abs=2e-7)
         # float32 log-softmax here, float64 there
         assert metrics["loss"] == pytest.approx(figures["loss"], abs=1e-5)
         # a near tie may fall the other way: embeddings come from PyTorch there, onnxruntime here
         assert metrics["top1_agreement"] == pytest.approx(figures["top1_agreement"], abs=1e-3)
         assert metrics["vqa_accuracy"] == pytest.approx(figures["vqa_accuracy"], abs=0.01)
+    prompts = json.loads((run / "evaluation.json").read_text())["sanity"]
+    ours = [prompt["answers"][0]["agreed"] for prompt in prompts if "image" not in prompt]
+    assert ours == theirs["sanity"]
+
+
+def test_every_variant_answers_the_sanity_prompts_and_d_leaves_float_soonest(run: Path) -> None:
+    prompts = json.loads((run / "evaluation.json").read_text())["sanity"]
+    for prompt in prompts:
+        assert [answer["variant"] for answer in prompt["answers"]] == list(VARIANTS)
+        assert "diverges_at" not in prompt["answers"][0]
+    left = {
+        name: sum("diverges_at" in prompt["answers"][index] for prompt in prompts)
+        for index, name in enumerate(VARIANTS)
+    }
+    assert left["A"] < left["D"]
+
+
+def test_the_loss_of_d_is_beyond_noise_and_of_a_is_not(variants: dict[str, Any]) -> None:
+    low, high = variants["A"]["differences"]["loss"]["interval"]
+    assert low <= 0 <= high
+    assert variants["D"]["differences"]["loss"]["interval"][0] > 0
+
+
+def test_decoding_prefill_memory_and_shares_are_measured(variants: dict[str, Any]) -> None:
+    for item in variants.values():
+        assert item["decode_ms"]["p50"] > 0 and item["latency_ms"]["p50"] > 0
+        # opened, a model takes at least its weights
+        assert item["memory_bytes"] > item["weight_bytes"]
+        assert item["elsewhere"] == {}
+    shares = [variants[name]["int8_share"]["macs"] for name in VARIANTS]
+    assert shares == sorted(shares) and shares[0] == 0
+    # the LM head and the attention products stay float
+    assert 0.5 < shares[-1] < 1
 
 
 def test_scores_are_what_the_emitted_model_does(run: Path) -> None:

@@ -1,0 +1,74 @@
+"""Fixed prompts that every variant answers, so that a person can read what changed.
+
+The file is a `.jsonl` like other raw data, `{"text": …, "image": …, "answer": …}`. A line with an
+image or an answer is a user's turn, and the model answers it; any other line is text that the model
+goes on writing. `answer`, where there is one, is what would be right.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporters.family import Prompt, Said
+from exporters.lm import LmSample
+from exporters.manifest import Manifest
+from exporters.qwen.generate import Embedder, generate
+from exporters.qwen.lines import Line, read_lines
+from exporters.qwen.samples import decode, read_prompts
+from graph.errors import UsageError
+from graph.progress import Progress
+from graph.runtime.session import Session
+
+NEW_TOKENS = 48
+_LARGEST_PICTURE = 64 << 10
+_KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
+
+
+class SanitySuite:
+    """The prompts of one file, ready to be fed.
+
+    Raises:
+        InputError: the file, an image of it, or a file of the exported folder cannot be used.
+    """
+
+    def __init__(self, model: Path, manifest: Manifest, path: Path) -> None:
+        if manifest.decoder is None:
+            raise UsageError("qgraph.json describes no decoder", where="qgraph.json")
+        lines = read_lines(path)
+        self.prompts: Sequence[Prompt] = [_prompt(line, path.parent) for line in lines]
+        self._samples: list[LmSample] = read_prompts(model, manifest, lines)
+        self._eos = frozenset(manifest.decoder.eos_token_ids)
+        self._model, self._manifest = model, manifest
+
+    def say(self, name: str, session: Session, progress: Progress) -> list[Said]:
+        """Return what a variant says to each prompt, token by token, the likeliest each time."""
+        embedder = Embedder.beside(self._model, self._manifest)
+        said = []
+        for index, sample in enumerate(self._samples):
+            progress(f"asking {name}", index, len(self._samples))
+            ids = generate(session, embedder, sample, self._eos, NEW_TOKENS)
+            said.append(Said(tuple(ids), self._texts(ids)))
+        progress(f"asking {name}", len(self._samples), len(self._samples))
+        return said
+
+    def _texts(self, ids: list[int]) -> tuple[str, ...]:
+        """Return the text after each token: a single one may be half a character."""
+        return tuple(decode(self._model, self._manifest, ids[: end + 1]) for end in range(len(ids)))
+
+
+def _prompt(line: Line, folder: Path) -> Prompt:
+    image = line.image
+    if image is None:
+        return Prompt(line.text, line.answer)
+    name = image.relative_to(folder).as_posix()
+    return Prompt(line.text, line.answer, name, _picture(image))
+
+
+def _picture(image: Path) -> str | None:
+    """Return a small image as a data URI, for a report that stands alone."""
+    kind = _KINDS.get(image.suffix.lower())
+    if kind is None or image.stat().st_size > _LARGEST_PICTURE:
+        return None
+    return f"data:image/{kind};base64,{base64.b64encode(image.read_bytes()).decode()}"
