@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
-from evaluation.footprint import Footprint, measure_footprint
+from evaluation.footprint import Footprint, measure_footprints
 from evaluation.intervals import FEWEST, RESAMPLES, Intervals, bootstrap
 from evaluation.latency import WARM_UP, fit_together, time_variants
 from evaluation.results import (
@@ -186,12 +186,10 @@ def _intervals(quality: Mapping[str, _Quality]) -> dict[str, Intervals]:
 def _footprints(
     candidates: Sequence[Candidate], settings: Settings, feed: Feed, progress: Progress
 ) -> dict[str, Footprint | None]:
-    found = {}
-    for index, item in enumerate(candidates):
-        progress("weighing", index, len(candidates))
-        found[item.name] = measure_footprint(item.path, settings.provider, feed)
-    progress("weighing", len(candidates), len(candidates))
-    return found
+    progress("weighing", 0, 1)
+    found = measure_footprints([item.path for item in candidates], settings.provider, feed)
+    progress("weighing", 1, 1)
+    return {item.name: footprint for item, footprint in zip(candidates, found, strict=True)}
 
 
 def _variant(

@@ -1,8 +1,8 @@
 """How much memory a model takes: opened and run once in a process of its own.
 
-    python -m evaluation.footprint MODEL PROVIDER FEED.npz
+    python -m evaluation.footprint PROVIDER FEED.npz MODEL...
 
-prints what the process held before and at its peak. In a process that has run other models, freed
+prints what each takes, a line of JSON a model. In a process that has run other models, freed
 memory would be used again and not show.
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,22 +35,25 @@ class Footprint:
     device: int | None = None
 
 
-def measure_footprint(model: Path, provider: Provider, feed: Feed) -> Footprint | None:
-    """Return what opening `model` and running `feed` takes; None where the child did not finish, or
-    the system (other than Linux) does not say what a process holds.
+def measure_footprints(
+    models: Sequence[Path], provider: Provider, feed: Feed
+) -> list[Footprint | None]:
+    """Return what opening each model and running `feed` takes; None where it did not run, or the
+    system (other than Linux) does not say what a process holds.
 
     The figures come from the session with all optimizations, as it would be deployed.
     """
     with tempfile.TemporaryDirectory(prefix="qgraph-") as folder:
         path = Path(folder) / "feed.npz"
         np.savez(path, **_as_archive(feed))
-        command = [sys.executable, "-P", "-m", __name__, str(model.resolve()), provider, str(path)]
+        paths = [str(model.resolve()) for model in models]
+        command = [sys.executable, "-P", "-m", __name__, provider, str(path), *paths]
         done = subprocess.run(  # noqa: S603 - our own interpreter
             command, capture_output=True, check=False, cwd=_here(), stdin=subprocess.DEVNULL
         )
-    if done.returncode:
-        return None
-    return Footprint(**json.loads(done.stdout))
+    lines = done.stdout.decode("ascii", "replace").splitlines()
+    found = [Footprint(**json.loads(line)) if line != "-" else None for line in lines]
+    return found if len(found) == len(models) else [None] * len(models)
 
 
 def _here() -> Path:
@@ -96,17 +100,42 @@ def _on_device() -> int | None:
     return None
 
 
-def _main(model: str, provider: str, feed_path: str) -> None:
-    feed = _read(feed_path)
-    asked = Provider(provider)
-    device = _on_device() if asked is Provider.CUDA else None
+def _weigh(model: str, provider: Provider, feed: Feed) -> str:
+    """Return a footprint as a line of JSON; this process has run no other model."""
+    device = _on_device() if provider is Provider.CUDA else None
     before = _resident()
-    session = open_session(Path(model), asked, Semantics.FAST, allow_cpu_nodes=True)
+    session = open_session(Path(model), provider, Semantics.FAST, allow_cpu_nodes=True)
     session.run(feed)
     after = _on_device() if device is not None else None
     found = None if device is None or after is None else max(0, after - device)
-    print(json.dumps({"host": max(0, _peak() - before), "device": found}))
+    return json.dumps({"host": max(0, _peak() - before), "device": found})
+
+
+def _in_a_fork(model: str, provider: Provider, feed: Feed) -> str:
+    """Return what a fork of this process finds out: the imports are paid for once.
+
+    Nothing has been opened here, so there are no threads that a fork would lose.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        line = "-"
+        with contextlib.suppress(Exception):
+            line = _weigh(model, provider, feed)
+        os.write(write, line.encode("ascii"))
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, encoding="ascii") as answer:
+        line = answer.read()
+    os.waitpid(child, 0)
+    return line or "-"
+
+
+def _main(provider: str, feed_path: str, *models: str) -> None:
+    feed = _read(feed_path)
+    for model in models:
+        print(_in_a_fork(model, Provider(provider), feed), flush=True)
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:4])
+    _main(*sys.argv[1:])

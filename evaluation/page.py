@@ -1,93 +1,124 @@
-"""The report of a run: one HTML page that needs no network, and Markdown."""
+"""The report of a run as one HTML page that needs no network."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from evaluation import figures
-from evaluation.markdown import columns, notes, rows, to_markdown
-from evaluation.results import Evaluation
-from graph.io.documents import read_document
-from graph.io.models import ModelId
+from evaluation import drawing
+from evaluation.charts import Spec, charts
+from evaluation.layers import Placed, place
+from evaluation.markdown import columns, notes, rows
+from evaluation.metrics import metric, quality_key
+from evaluation.run_folder import RunFolder
+from evaluation.verdicts import verdicts
 from quantize.profiles import Profiles
-from quantize.ranges import require_same_model
-from sensitivity.markdown import cell, code
-from sensitivity.report import Sensitivity
+from sensitivity.report import NodeScore
 
+_HERE = Path(__file__).parent
 _TEMPLATE = "report.html.j2"
+_DISAGREEMENTS = 8
 
 
-def render(folder: Path) -> tuple[str, str]:
-    """Return the page and the Markdown of the run in `folder`.
-
-    Raises:
-        InputError: a file of the run is missing.
-        UsageError: a file of the run is not what it should be, or of another model.
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A row of the table of nodes. `profiles`: those that quantize it; `cause`, `remedy`: texts,
+    empty where the report names none.
     """
-    evaluation = read_document(folder / "evaluation.json", Evaluation)
-    report = read_document(folder / "sensitivity.json", Sensitivity)
-    profiles = read_document(folder / "profiles.json", Profiles)
-    model = ModelId(evaluation.model.path, evaluation.model.sha256)
-    require_same_model(report.model, model, str(folder / "sensitivity.json"))
-    require_same_model(profiles.model, model, str(folder / "profiles.json"))
-    return _page(evaluation, report, profiles), _text(evaluation, report, profiles)
+
+    placed: Placed
+    profiles: str
+    cause: str
+    remedy: str
+
+    @property
+    def node(self) -> NodeScore:
+        """Return the node's scores."""
+        return self.placed.node
 
 
-def _page(evaluation: Evaluation, report: Sensitivity, profiles: Profiles) -> str:
+def render_page(run: RunFolder) -> str:
+    """Return the page; the same files give the same bytes."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    charts = {
-        "frontier": figures.frontier(evaluation, profiles),
-        "bars": figures.sensitivity_bars(report),
-        "prediction": figures.predicted_against_measured(evaluation),
-    }
+    evaluation = run.evaluation
+    nodes = node_rows(run)
+    drawn = charts(evaluation, run.report, run.pairs)
     return environment.get_template(_TEMPLATE).render(
         evaluation=evaluation,
-        report=report,
-        profiles=profiles.profiles,
+        report=run.report,
+        profiles=run.profiles.profiles,
+        pairs=run.pairs,
+        shown=_DISAGREEMENTS,
         columns=columns(evaluation, narrow=True),
         rows=rows(evaluation, narrow=True),
+        all_columns=columns(evaluation),
+        all_rows=rows(evaluation),
         notes=notes(evaluation),
-        nodes=sorted(report.nodes, key=lambda node: node.rank),
-        quality=figures.quality_of(evaluation),
-        # plotly's own script and figures are the only markup that is not escaped
-        script=Markup(get_plotlyjs()),  # noqa: S704
-        charts={name: _json(figure) for name, figure in charts.items() if figure},
+        verdicts=verdicts(evaluation),
+        quality=metric(quality_key(evaluation.variants[0].metrics)).label,
+        nodes=nodes,
+        has_causes=any(row.cause or row.remedy for row in nodes),
+        charts=drawn,
+        # the only markup that is not escaped: our own style and script, the chart library, and
+        # figures as JSON that cannot end the element it stands in
+        style=Markup(_text("report.css")),  # noqa: S704
+        behaviour=Markup(_text("report.js")),  # noqa: S704
+        library=Markup(drawing.script()),  # noqa: S704
+        figures=_json(drawn),
     )
 
 
-def _json(figure: go.Figure) -> Markup:
-    """Return a figure as JSON that cannot end the script element it stands in."""
-    return Markup(figure.to_json().replace("<", "\\u003c"))  # noqa: S704
-
-
-def _text(evaluation: Evaluation, report: Sensitivity, profiles: Profiles) -> str:
-    worst = sorted(report.nodes, key=lambda node: node.rank)[:10]
-    lines = [
-        f"# {cell(evaluation.model.path)}: {report.scheme}",
-        "",
-        to_markdown(evaluation),
-        "| profile | nodes | MACs | params | predicted MSE |",
-        "|---|---:|---:|---:|---:|",
-        *(
-            f"| {cell(item.name)} {cell(item.title)} | {item.fraction.nodes:.0%} "
-            f"| {item.fraction.macs:.0%} | {item.fraction.params:.0%} | {item.predicted.mse:.2e} |"
-            for item in profiles.profiles
-            if item.fraction and item.predicted
-        ),
-        "",
-        "Most sensitive nodes:",
-        "",
-        *(f"{node.rank}. {code(node.name)}" for node in worst),
+def node_rows(run: RunFolder) -> list[NodeRow]:
+    """Return the table of nodes, most sensitive first."""
+    inside = quantized_by(run.profiles)
+    ordered = sorted(run.report.nodes, key=lambda node: node.rank)
+    return [
+        NodeRow(item, inside.get(item.node.name, ""), *cause_of(item.node))
+        for item in place(ordered)
     ]
-    return "\n".join(lines) + "\n"
+
+
+def quantized_by(profiles: Profiles) -> dict[str, str]:
+    """Return node → the profiles that quantize it."""
+    found: dict[str, list[str]] = {}
+    for profile in profiles.profiles:
+        for name in profile.quantize:
+            found.setdefault(name, []).append(profile.name)
+    return {name: " ".join(names) for name, names in found.items()}
+
+
+def cause_of(node: NodeScore) -> tuple[str, str]:
+    """Return why a node is sensitive and what would help, as texts; empty where not known."""
+    cause = getattr(node, "cause", None)
+    if cause is None:
+        return "", ""
+    said = cause.model_dump(mode="json", exclude_none=True)
+    remedy = said.pop("remedy", "")
+    head = said.pop("cause", said.pop("kind", said.pop("name", "")))
+    rest = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in said.items())
+    return f"{head}: {rest}" if head and rest else str(head or rest), str(remedy)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _json(drawn: Mapping[str, Spec]) -> Markup:
+    text = json.dumps(drawn, ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704

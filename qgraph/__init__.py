@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 from qgraph.version import VERSION as __version__  # noqa: N811 - the name Python expects
 
 if TYPE_CHECKING:
-    from qgraph.api import calibrate, evaluate, export, profile, quantize, report, run, sensitivity
+    from qgraph.api import (
+        calibrate,
+        evaluate,
+        export,
+        figures,
+        profile,
+        quantize,
+        report,
+        run,
+        sensitivity,
+    )
     from qgraph.linting import lint
     from qgraph.rankings import compare, compare_evaluations
 
@@ -23,6 +33,7 @@ __all__ = [
     "compare_evaluations",
     "evaluate",
     "export",
+    "figures",
     "lint",
     "profile",
     "quantize",

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from evaluation.charts import charts
 from evaluation.evaluate import Cost, Settings
 from evaluation.evaluate import evaluate as _evaluate
 from evaluation.results import Evaluation
+from evaluation.run_folder import read_run
+from evaluation.summary import render_summary
 from evaluation.variants import inspect_variants
 from exporters.family import Converses, Suite
 from exporters.manifest import Manifest
@@ -38,6 +41,7 @@ __all__ = [
     "calibrate",
     "evaluate",
     "export",
+    "figures",
     "profile",
     "quantize",
     "report",
@@ -181,16 +185,44 @@ def report(run_folder: AnyPath) -> tuple[str, str]:
 
     Raises:
         EnvironmentFault: the `report` extra is not installed.
+        InputError: a file of the run is missing.
+        UsageError: a file of the run is not what it should be, or of another model.
     """
+    found = read_run(Path(run_folder))
     try:
-        # plotly comes with an extra; the core writes JSON and tables without it
-        from evaluation.page import render
+        # the chart library comes with an extra; the core writes JSON and tables without it
+        from evaluation.page import render_page
     except ImportError as error:
-        raise EnvironmentFault(
-            f"the report needs a package that is not installed: {error.name}",
-            hint="pip install '.[report]'",
-        ) from error
-    return render(Path(run_folder))
+        raise _without_charts(error) from error
+    return render_page(found), render_summary(found)
+
+
+def figures(run_folder: AnyPath, kind: str = "svg") -> dict[str, bytes]:
+    """Return the charts of a run folder's report by name, each as an `svg` or `png` file.
+
+    Raises:
+        EnvironmentFault: the `report` extra is not installed.
+        InputError: a file of the run is missing.
+        UsageError: a file of the run is not what it should be, or of another model; or the kind is
+            unknown.
+    """
+    if kind not in ("svg", "png"):
+        raise UsageError(f"figures of the kind {kind!r} cannot be drawn; expected svg or png")
+    found = read_run(Path(run_folder))
+    try:
+        # see above
+        from evaluation.drawing import Picture, draw
+    except ImportError as error:
+        raise _without_charts(error) from error
+    drawn = charts(found.evaluation, found.report, found.pairs)
+    return {name: draw(spec, Picture(kind)) for name, spec in drawn.items()}
+
+
+def _without_charts(error: ImportError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the report needs a package that is not installed: {error.name}",
+        hint="pip install '.[report]'",
+    )
 
 
 def run(

@@ -6,21 +6,50 @@ from pathlib import Path
 
 import click
 
-from graph.io.files import write_text
+from graph.io.files import write_bytes, write_text
 from qgraph import api, options
 from qgraph.console import print_json, say
 
 
 @click.command()
 @click.argument("folder", type=options.PATH)
+@click.option(
+    "--figures",
+    "kinds",
+    type=click.Choice(["svg", "png"]),
+    multiple=True,
+    help="Also write each chart as a file of this kind, in figures/. Give it again for both.",
+)
 @options.common(None, "Folder to write report.html and report.md to.  [default: FOLDER]")
-def report(folder: Path, output: Path | None, as_json: bool, quiet: bool, debug: bool) -> None:
-    """Make one self-contained page, and Markdown, of the run in FOLDER."""
+def report(
+    folder: Path,
+    kinds: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Make one self-contained page, and Markdown, of the run in FOLDER.
+
+    Files called sensitivity-LABEL.json and comparison*.json in FOLDER, of other engines or tools,
+    are shown as rankings against its own.
+    """
+    target = output or folder
     page, text = api.report(folder)
-    paths = {kind: (output or folder) / f"report.{kind}" for kind in ("html", "md")}
+    pictures = {
+        target / "figures" / f"{name}.{kind}": data
+        for kind in kinds
+        for name, data in api.figures(folder, kind).items()
+    }
+    paths = {kind: target / f"report.{kind}" for kind in ("html", "md")}
     write_text(paths["html"], page)
     write_text(paths["md"], text)
+    for path, data in pictures.items():
+        write_bytes(path, data)
     if as_json:
-        print_json({kind: str(path) for kind, path in paths.items()})
+        written: dict[str, object] = {kind: str(path) for kind, path in paths.items()}
+        print_json(written | ({"figures": list(map(str, pictures))} if pictures else {}))
         return
     say(f"Wrote {paths['html']} and {paths['md']}")
+    if pictures:
+        say(f"Wrote {len(pictures)} figures to {target / 'figures'}")

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from evaluation.evaluate import Settings, evaluate
+from evaluation.evaluate import Cost, Settings, evaluate
 from evaluation.results import Evaluation
 from evaluation.variants import inspect_variants
 from exporters.fidelity import FidelityTask
@@ -67,6 +67,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Variants:
 
 @pytest.fixture(scope="session")
 def evaluation(variants: Variants) -> Evaluation:
-    settings = Settings("0", {"onnx": "1"}, ("made here",), latency_runs=5)
+    costs = {"first": Cost(128, 128), "second": Cost(256, 256), "third": Cost(64, 64)}
+    settings = Settings("0", {"onnx": "1"}, ("made here",), latency_runs=5, costs=costs)
     task = FidelityTask(variants.feeds, ("y",))
     return evaluate(inspect_variants(variants.paths), task, settings)

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from evaluation.evaluate import Cost, Settings, evaluate
-from evaluation.footprint import measure_footprint
+from evaluation.footprint import measure_footprints
 from evaluation.latency import fit_together, summarize, time_variants
 from evaluation.results import Evaluation
 from evaluation.variants import inspect_variants, weight_bytes
@@ -93,15 +93,26 @@ def test_the_footprint_grows_with_the_weights(tmp_path: Path) -> None:
     for size in (256, 4096):
         path = save_linear(tmp_path / f"{size}.onnx", size)
         feed = {"x": np.ones((1, size), np.float32)}
-        footprint = measure_footprint(path, Provider.CPU, feed)
+        (footprint,) = measure_footprints([path], Provider.CPU, feed)
         assert footprint is not None and footprint.device is None
         found.append(footprint.host)
     assert 1 < (found[1] - found[0]) / (64 << 20) < 4
 
 
-def test_a_model_that_does_not_run_has_no_footprint(tmp_path: Path) -> None:
-    path = save_linear(tmp_path / "m.onnx", 8)
-    assert measure_footprint(path, Provider.CPU, {"x": np.ones((1, 9), np.float32)}) is None
+def test_a_model_that_does_not_run_has_no_footprint_and_others_have(tmp_path: Path) -> None:
+    paths = [save_linear(tmp_path / f"{size}.onnx", size) for size in (8, 9)]
+    feed = {"x": np.ones((1, 9), np.float32)}
+    first, second = measure_footprints(paths, Provider.CPU, feed)
+    assert first is None and second is not None
+
+
+def test_a_large_model_weighed_first_does_not_weigh_on_the_next(tmp_path: Path) -> None:
+    large, small = (save_linear(tmp_path / f"{size}.onnx", size) for size in (4096, 4095))
+    feed = {"x": np.ones((1, 4096), np.float32)}
+    alone = measure_footprints([large], Provider.CPU, feed)[0]
+    _, again, _ = measure_footprints([large, large, small], Provider.CPU, feed)
+    assert alone and again
+    assert again.host == pytest.approx(alone.host, rel=0.1)
 
 
 def test_weight_bytes_shrink_to_a_quarter_in_int8(variants: Any) -> None:

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
-from evaluation.figures import quality_of
+from evaluation.charts import charts
+from evaluation.drawing import Picture, draw
 from evaluation.markdown import to_markdown
-from evaluation.page import render
-from evaluation.results import Evaluation
+from evaluation.metrics import quality_key
+from evaluation.page import render_page
+from evaluation.results import Answer, Evaluation, Prompted
+from evaluation.run_folder import read_run
+from evaluation.summary import render_summary
 from graph.errors import InputError, UsageError
 from graph.io.documents import write_document
 from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
@@ -58,7 +62,7 @@ class Page(HTMLParser):
             self.tables.append([])
         elif tag == "tr":
             self.tables[-1].append([])
-        elif tag in ("td", "th"):
+        elif tag in ("td", "th") and self.tables:
             self._cell = []
 
     def handle_endtag(self, tag: str) -> None:
@@ -71,13 +75,19 @@ class Page(HTMLParser):
             self._cell.append(data)
 
 
+def render(folder: Path) -> tuple[str, str]:
+    """Return the page and the Markdown of a run folder."""
+    run = read_run(folder)
+    return render_page(run), render_summary(run)
+
+
 def write_run(folder: Path, evaluation: Evaluation, name: str) -> None:
     """Write the three files of a run in which a node, a reason and a title are called `name`."""
     score = Score(mse=0.5, sqnr_db=20.0, cosine=0.9)
     node = NodeScore(name=name, op_type="MatMul", scope="", params=1, macs=1, rank=1, solo=score)
     unscored = NodeScore(
         name="b", op_type="MatMul", scope="", params=1, macs=1, rank=2,
-        leave_one_out=Score(mse=0.5, cosine=0.9),
+        leave_one_out=Score(mse=0.5, cosine=0.9, gain=0.1),
     )  # fmt: skip
     report = Sensitivity(
         schema=Sensitivity.SCHEMA, model=evaluation.model, scheme=Scheme(), run=RUN,
@@ -92,6 +102,10 @@ def write_run(folder: Path, evaluation: Evaluation, name: str) -> None:
         schema=Profiles.SCHEMA, model=evaluation.model, scheme=Scheme(), source="s.json",
         profiles=(profile,),
     )  # fmt: skip
+    said = Answer(variant=name, agreed=name, token=name, rest=name, tokens=3, diverges_at=1)
+    first = Answer(variant="float", agreed=name, tokens=1)
+    prompt = Prompted(text=name, answer=name, image=name, answers=(first, said))
+    evaluation = evaluation.model_copy(update={"sanity": (prompt,)})
     write_document(folder / "evaluation.json", evaluation)
     write_document(folder / "sensitivity.json", report)
     write_document(folder / "profiles.json", profiles)
@@ -119,7 +133,7 @@ def attacked(evaluation: Evaluation, tmp_path: Path) -> tuple[str, str]:
 
 
 def test_the_page_loads_nothing(rendered: tuple[str, str], page: Page) -> None:
-    assert page.loads == []
+    assert all(target.startswith("#") for target in page.loads)
     style = re.findall(r"<style.*?</style>", rendered[0], re.DOTALL)
     assert style and not any("url(" in text or "@import" in text for text in style[:1])
 
@@ -187,7 +201,7 @@ def test_every_profile_lists_what_it_keeps_with_its_reason(page: Page) -> None:
 
 
 def test_the_quality_axis_is_the_metric_that_says_most(evaluation: Evaluation) -> None:
-    assert quality_of(evaluation) == "mse"
+    assert quality_key(evaluation.variants[0].metrics) == "mse"
 
 
 def test_a_missing_file_of_the_run_is_named(tmp_path: Path) -> None:
@@ -205,6 +219,36 @@ def test_files_of_different_models_are_refused(
     path.write_text(path.read_text().replace(evaluation.model.sha256, "0" * 64))
     with pytest.raises(UsageError, match="made for the model"):
         render(tmp_path)
+
+
+def test_the_first_token_that_differs_is_marked(rendered: tuple[str, str]) -> None:
+    assert re.search(r"<mark [^>]*number 2[^>]*>plain</mark>", rendered[0])
+
+
+def test_the_page_is_small_enough_to_mail(rendered: tuple[str, str]) -> None:
+    assert len(rendered[0]) < 1_300_000
+
+
+def test_another_engines_ranking_beside_the_run_is_shown_against_its_own(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    write_run(tmp_path, evaluation, "plain")
+    (tmp_path / "sensitivity-inc.json").write_text((tmp_path / "sensitivity.json").read_text())
+    page, text = render(tmp_path)
+    assert "switch / inc" in page and 'id="chart-ranking-0"' in page
+    assert "switch and inc rank 2 nodes" in text
+
+
+@pytest.mark.parametrize("kind", Picture)
+def test_figures_are_drawn_without_a_browser(
+    evaluation: Evaluation, tmp_path: Path, kind: Picture
+) -> None:
+    write_run(tmp_path, evaluation, "plain")
+    run = read_run(tmp_path)
+    drawn = {name: draw(spec, kind) for name, spec in charts(run.evaluation, run.report).items()}
+    assert {"frontier", "size", "nodes"} <= drawn.keys()
+    start = {Picture.SVG: b"<svg", Picture.PNG: b"\x89PNG"}[kind]
+    assert all(picture.startswith(start) for picture in drawn.values())
 
 
 def test_the_page_is_the_same_for_the_same_files(evaluation: Evaluation, tmp_path: Path) -> None:

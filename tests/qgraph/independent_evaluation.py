@@ -3,8 +3,8 @@
     python independent_evaluation.py RUN_FOLDER CHECKPOINT DATA...
 
 transformers prepares text and images (its vision tower, its `get_rope_index`), onnxruntime runs the
-decoders, numpy does the sums. Prints JSON: `variants`, each with {loss, perplexity, kl, top1_agreement,
-vqa_accuracy}, and `sanity`, PyTorch's answers to the text prompts.
+decoders, numpy does the sums. Prints JSON: `variants`, each with loss, perplexity, kl,
+top1_agreement and vqa_accuracy, and `sanity`, PyTorch's answers to the text prompts.
 """
 
 from __future__ import annotations

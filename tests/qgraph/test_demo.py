@@ -185,6 +185,55 @@ def test_decoding_prefill_memory_and_shares_are_measured(variants: dict[str, Any
     assert 0.5 < shares[-1] < 1
 
 
+def test_the_report_in_a_browser_says_what_the_files_say(
+    browser: Any, run: Path, variants: dict[str, Any]
+) -> None:
+    """Every figure on the page, read from the page as a person sees it."""
+    browser.open(run / "report.html")
+    assert browser.complaints() == []
+    tables = browser.run(
+        "return [...document.querySelectorAll('table')].map((table) =>"
+        " [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent)))"
+    )
+    for name, row in zip(VARIANTS, tables[0][1:], strict=True):
+        item = variants[name]
+        metrics, change = item["metrics"], item["differences"].get("loss")
+        low, high = change["interval"] if change else (0, 0)
+        assert row == [
+            name,
+            str(item["int8_nodes"]),
+            f"{item['int8_share']['macs']:.0%}",
+            f"{metrics['loss']:.4f}",
+            f"{change['value']:+.4f} [{low:+.4f}, {high:+.4f}]" if change else "–",
+            f"{metrics['kl']:.2e}",
+            f"{metrics['top1_agreement']:.1%}",
+            f"{metrics['vqa_accuracy']:.1%}",
+            f"{item['latency_ms']['p50']:.2f}",
+            f"{item['decode_ms']['p50']:.2f}",
+            f"{item['size_bytes'] / 1e6:.1f}",
+        ]
+    nodes = json.loads((run / "sensitivity.json").read_text())["nodes"]
+    table = next(rows for rows in tables if len(rows) == len(nodes) + 1)
+    for node, row in zip(sorted(nodes, key=lambda item: item["rank"]), table[1:], strict=True):
+        assert row[:2] == [str(node["rank"]), node["name"]]
+        assert row[3] == f"{node['solo']['mse']:.3e}"
+        assert row[5] == f"{node['leave_one_out']['gain']:+.2e}"
+    cells = "document.querySelectorAll('#chart-heatmap .mark-rect.role-mark path').length"
+    assert browser.run(f"return {cells}") == len(nodes)
+    said = browser.run(
+        "return [...document.querySelectorAll('.prompt dd')].map((d)=>d.textContent)"
+    )
+    prompts = json.loads((run / "evaluation.json").read_text())["sanity"]
+    expected = [
+        answer["agreed"] + (answer["token"] or "⏹") + answer["rest"]
+        if "diverges_at" in answer
+        else (answer["agreed"] if answer["variant"] == "float" else "the same")
+        for prompt in prompts
+        for answer in prompt["answers"]
+    ]
+    assert said == expected
+
+
 def test_scores_are_what_the_emitted_model_does(run: Path) -> None:
     """D quantizes every candidate: its error is the baseline of the report."""
     report = json.loads((run / "sensitivity.json").read_text())

@@ -151,6 +151,8 @@ def test_the_core_imports_without_the_extras() -> None:
         "transformers",
         "optimum",
         "plotly",
+        "selenium",
+        "vl_convert",
         "sklearn",
         "neural_compressor",
         "scipy",

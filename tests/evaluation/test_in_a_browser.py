@@ -1,0 +1,258 @@
+"""The report in a real headless Chromium: what it says, what it loads, what responds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.page import render_page
+from evaluation.results import Answer, Difference, Evaluation, Prompted
+from evaluation.run_folder import RunFolder
+from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
+from quantize.scheme import Scheme
+from sensitivity.compare import Ranking, compare
+from sensitivity.report import (
+    Baseline,
+    Direction,
+    Engine,
+    KeptNode,
+    Metric,
+    NodeScore,
+    Run,
+    Score,
+    Sensitivity,
+)
+
+KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LAYERS = 143
+"""With seven kinds, 1,001 nodes."""
+
+
+def thousand_nodes(evaluation: Evaluation) -> RunFolder:
+    """Return a run as a large decoder gives it, with drawn scores."""
+    draw = np.random.default_rng(0)
+    names = [
+        f"/model/layers.{layer}/{'self_attn' if kind[0] in 'qkvo' else 'mlp'}/{kind}/MatMul"
+        for layer in range(LAYERS)
+        for kind in KINDS
+    ]
+    errors = draw.lognormal(-8, 2, len(names))
+    ranks = (-errors).argsort().argsort() + 1
+    nodes = tuple(
+        NodeScore(
+            name=name, op_type="MatMul", scope=name.strip("/").replace("/", ".")[: -len(".MatMul")],
+            params=1000 + index, macs=2000 + index, rank=int(rank),
+            solo=Score(mse=float(error), sqnr_db=20.0, cosine=0.9),
+            leave_one_out=Score(mse=float(error), cosine=0.9, gain=float(error) / 2),
+        )
+        for index, (name, error, rank) in enumerate(zip(names, errors, ranks, strict=True))
+    )  # fmt: skip
+    run = Run(
+        qgraph="0", engine=Engine.WAVEFRONT, direction=Direction.BOTH, provider="cpu",
+        device="cpu", samples=3, seed=0, data="made here", synthetic=False, packages={},
+        started="", seconds=1.0, setup_seconds=0.0, scoring_seconds=1.0, forward_seconds=1.0,
+        forward_equivalents=1.0, ideal_forward_equivalents=1.0, complete=True,
+    )  # fmt: skip
+    report = Sensitivity(
+        schema=Sensitivity.SCHEMA, model=evaluation.model, scheme=Scheme(), run=run,
+        metric=Metric.MSE, outputs=("logits",),
+        baseline=Baseline(all_quantized=Score(mse=1.0, cosine=0.9)), nodes=nodes,
+        keep=(KeptNode(name="/lm_head/MatMul", op_type="MatMul", reason="the LM head"),),
+    )  # fmt: skip
+    profile = Profile(
+        name="D", title="all", quantize=tuple(names),
+        keep=(KeepPart(name="/lm_head/MatMul", reason="the LM head"),),
+        fraction=Fraction(nodes=1, macs=1, params=1), predicted=Predicted(mse=1.0),
+    )  # fmt: skip
+    profiles = Profiles(
+        schema=Profiles.SCHEMA, model=evaluation.model, scheme=Scheme(), source="s.json",
+        profiles=(profile,),
+    )  # fmt: skip
+    rankings = [
+        Ranking("ours", dict(zip(names, errors, strict=True))),
+        Ranking("theirs", dict(zip(names, draw.permutation(errors), strict=True))),
+    ]
+    first = Answer(variant="float", agreed="a & b <i>", tokens=3)
+    other = Answer(variant="D", agreed="a", token=" <b>", rest=" c", tokens=3, diverges_at=1)
+    sanity = (Prompted(text="<p>What?", answers=(first, other)),)
+    variants = tuple(
+        item.model_copy(
+            update={"differences": {"mse": Difference(value=0.1 * index, interval=(0.0, 0.2))}}
+        )
+        for index, item in enumerate(evaluation.variants)
+    )
+    changed = evaluation.model_copy(update={"sanity": sanity, "variants": variants})
+    return RunFolder(changed, report, profiles, compare(rankings).pairs)
+
+
+@pytest.fixture(scope="module")
+def run(evaluation: Evaluation) -> RunFolder:
+    return thousand_nodes(evaluation)
+
+
+@pytest.fixture(scope="module")
+def page(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render_page(run), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, page: Path) -> Any:
+    browser.open(page)
+    return browser
+
+
+COLUMN = """
+const [name] = arguments;
+const table = document.getElementById('nodes');
+const index = [...table.tHead.rows[0].cells].findIndex((c) => c.textContent === name);
+return [...table.tBodies[0].rows].filter((r) => !r.hidden).map((r) => r.cells[index].textContent);
+"""
+PRESS = """
+const [name] = arguments;
+const header = [...document.querySelectorAll('#nodes th')].find((c) => c.textContent === name);
+header.querySelector('button').click();
+return header.getAttribute('aria-sort');
+"""
+SEARCH = """
+const field = document.getElementById('search');
+field.value = arguments[0];
+field.dispatchEvent(new Event('input'));
+return document.getElementById('count').textContent;
+"""
+
+
+def test_the_console_is_silent_and_nothing_is_requested(browser: Any, page: Path) -> None:
+    browser.open(page)
+    assert browser.complaints() == []
+    browser.requests()
+    browser.open(page)
+    asked = [address for address in browser.requests() if not address.startswith("data:")]
+    assert asked == [page.resolve().as_uri()]
+
+
+def test_all_charts_are_drawn_and_described(opened: Any) -> None:
+    drawings = "[...document.querySelectorAll('figure .vega-embed svg')]"
+    sizes = opened.run(f"return {drawings}.map((svg) => svg.innerHTML.length)")
+    assert len(sizes) >= 5 and min(sizes) > 500
+    labels = opened.run(
+        "return [...document.querySelectorAll('figure .vega-embed [aria-label]')].length"
+    )
+    assert labels >= len(sizes)
+
+
+def test_the_heat_map_has_a_cell_for_each_of_a_thousand_nodes(opened: Any) -> None:
+    cells = opened.run(
+        "return document.querySelectorAll('#chart-heatmap .mark-rect.role-mark path').length"
+    )
+    assert cells == LAYERS * len(KINDS)
+
+
+def test_the_table_is_sorted_by_rank_and_again_by_what_is_pressed(
+    opened: Any, run: RunFolder
+) -> None:
+    opened.run(SEARCH, "")
+    nodes = sorted(run.report.nodes, key=lambda node: node.rank)
+    assert opened.run(COLUMN, "node") == [node.name for node in nodes]
+    assert opened.run(PRESS, "MACs") == "ascending"
+    by_macs = [f"{node.macs:,}" for node in sorted(nodes, key=lambda node: node.macs)]
+    assert opened.run(COLUMN, "MACs") == by_macs
+    assert opened.run(PRESS, "MACs") == "descending"
+    assert opened.run(COLUMN, "MACs") == by_macs[::-1]
+    assert opened.run(PRESS, "alone: MSE") == "ascending"
+    expected = [f"{n.solo.mse:.3e}" for n in nodes[::-1] if n.solo]
+    assert opened.run(COLUMN, "alone: MSE") == expected
+
+
+def test_searching_shows_the_nodes_that_hold_all_words(opened: Any) -> None:
+    assert opened.run(SEARCH, "layers.7/ DOWN_proj") == "1 of 1001 nodes"
+    assert opened.run(COLUMN, "node") == ["/model/layers.7/mlp/down_proj/MatMul"]
+    assert opened.run(SEARCH, "nothing like it") == "0 of 1001 nodes"
+    assert opened.run(SEARCH, "") == "1001 of 1001 nodes"
+
+
+def test_a_cell_of_the_heat_map_finds_its_node(opened: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    cell = opened.run(
+        "const cell = document.querySelectorAll('#chart-heatmap .mark-rect.role-mark path')[5];"
+        "cell.scrollIntoView({block: 'center'}); return cell"
+    )
+    ActionChains(opened.driver).move_to_element(cell).click().perform()
+    found = opened.run(COLUMN, "node")
+    assert len(found) == 1
+    assert opened.run("return document.getElementById('search').value") == found[0]
+    opened.run(SEARCH, "")
+
+
+def test_pointing_at_a_mark_shows_its_figures(opened: Any, run: RunFolder) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    mark = opened.run(
+        "const mark = document.querySelector('#chart-size .mark-symbol.role-mark path');"
+        "mark.scrollIntoView({block: 'center'}); return mark"
+    )
+    ActionChains(opened.driver).move_to_element(mark).perform()
+    tip = opened.run("return document.getElementById('vg-tooltip-element').textContent")
+    assert run.evaluation.variants[0].name in tip
+
+
+def test_the_keyboard_reaches_headings_and_sorts(opened: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    opened.run("document.querySelector('#nodes th:nth-child(2) button').focus()")
+    opened.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    names = opened.run(COLUMN, "node")
+    assert names[0] == "/model/layers.0/mlp/down_proj/MatMul"
+    assert opened.run("return document.querySelector('#nodes [aria-sort]').cellIndex") == 1
+
+
+def test_what_a_model_says_is_text_and_no_markup(opened: Any) -> None:
+    said = opened.run(
+        "return [...document.querySelectorAll('.prompt dd')].map((d) => d.textContent)"
+    )
+    assert said == ["a & b <i>", "a <b> c"]
+    assert opened.run("return document.querySelector('.prompt mark').textContent") == " <b>"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_and_text_can_be_read(
+    browser: Any, page: Path, width: int, scheme: str
+) -> None:
+    """Nothing but the tables, which scroll by themselves, is wider than the window."""
+    browser.open(page, width=width, scheme=scheme)
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    paper, ink = browser.run(
+        "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
+    )
+    assert contrast(paper, ink) > 7
+    label = browser.run(
+        "return getComputedStyle(document.querySelector('#chart-size .role-axis-label text')).fill"
+    )
+    # WCAG 2.1, 1.4.3: 4.5 for text
+    assert contrast(paper, label) > 4.5
+
+
+def contrast(a: str, b: str) -> float:
+    """Return the contrast of two CSS colours, 1 to 21 (WCAG 2.1)."""
+    low, high = sorted(luminance(colour) for colour in (a, b))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in colour[4:-1].split(",")]
+    linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_in_print_everything_is_open(browser: Any, page: Path) -> None:
+    browser.open(page)
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("return document.querySelectorAll('details:not([open])').length") == 0
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert browser.run("return document.querySelectorAll('details[open]').length") == 0
