@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qgraph.version import VERSION as __version__  # noqa: N811 - the name Python expects
 
 if TYPE_CHECKING:
+    from qgraph.annotating import annotate
     from qgraph.api import (
         calibrate,
         evaluate,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "annotate",
     "calibrate",
     "compare",
     "compare_evaluations",
@@ -50,7 +52,12 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'qgraph' has no attribute {name!r}")
-    from qgraph import api, linting, rankings
+    from qgraph import annotating, api, linting, rankings
 
-    elsewhere = {"compare": rankings, "compare_evaluations": rankings, "lint": linting}
+    elsewhere = {
+        "annotate": annotating,
+        "compare": rankings,
+        "compare_evaluations": rankings,
+        "lint": linting,
+    }
     return getattr(elsewhere.get(name, api), name)

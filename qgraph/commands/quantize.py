@@ -12,6 +12,7 @@ from graph.io.models import identify, write_model
 from graph.progress import Progress
 from graph.runtime.session import Provider
 from qgraph import api, options
+from qgraph.annotating import annotate as annotated
 from qgraph.commands.quantize_inc import quantize_by_inc
 from qgraph.console import print_json, print_table, say, warn
 from qgraph.outputs import require_outputs
@@ -19,6 +20,7 @@ from qgraph.progress import Bars
 from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.profiles import Profiles
 from quantize.ranges import Ranges, require_same_model
+from sensitivity.report import Sensitivity
 
 
 @click.command()
@@ -33,6 +35,13 @@ from quantize.ranges import Ranges, require_same_model
     show_default=True,
     help="Who quantizes: qgraph, or Intel Neural Compressor in its own placement.",
 )
+@click.option(
+    "--annotate",
+    type=options.PATH,
+    metavar="SENSITIVITY",
+    help="Write rank, errors, precision and reason from this sensitivity.json into the nodes'"
+    " metadata, where Netron shows them.",
+)
 @options.data
 @options.samples(DEFAULT_SAMPLES, "Calibrate on at most this many samples.")
 @options.provider
@@ -44,6 +53,7 @@ def quantize(
     names: tuple[str, ...],
     ranges: Path | None,
     backend: str,
+    annotate: Path | None,
     data: tuple[Path, ...],
     samples: int,
     provider: Provider,
@@ -61,6 +71,8 @@ def quantize(
     if ranges is not None and data:
         raise UsageError("give --ranges or --data, not both")
     if backend == "inc":
+        if annotate is not None:
+            raise UsageError("--annotate goes with qgraph's own models, not with --backend inc")
         quantize_by_inc(
             model, profiles, names, ranges, data, samples, provider, seed, output,
             as_json=as_json, quiet=quiet,
@@ -79,6 +91,9 @@ def quantize(
             require_same_model(wanted.model, identify(model), str(profiles))
             seen = _calibrate(model, wanted, data, samples, provider, seed, bars)
         made = api.quantize(model, wanted, seen, names=names, progress=bars)
+    if annotate is not None:
+        report = read_document(annotate, Sensitivity)
+        made = [annotated(item, report) for item in made]
     for path in beside:
         write_document(path, seen)
     for item in made:
