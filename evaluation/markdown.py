@@ -7,6 +7,8 @@ from evaluation.results import Difference, Evaluation, Latency, Variant
 from sensitivity.markdown import cell
 
 DASH = "–"
+_UNSTEADY = 0.25
+"""Of the median, the distance between the quartiles from which on latency says little."""
 
 
 def columns(evaluation: Evaluation, *, narrow: bool = False) -> list[str]:
@@ -54,11 +56,20 @@ def notes(evaluation: Evaluation) -> list[str]:
     else:
         found.append(f"{run.samples} samples are too few to say how far these figures would move.")
     found.append(latency_note(evaluation))
+    if any(_is_unsteady(variant.latency_ms) for variant in evaluation.variants):
+        found.append(
+            "The machine was busy while latency was measured: runs of one variant differ by more"
+            f" than {_UNSTEADY:.0%} of their median. Measure again when it is idle."
+        )
     for variant in evaluation.variants:
         if variant.elsewhere:
             ops = ", ".join(f"{count} {op}" for op, count in variant.elsewhere.items())
             found.append(f"{variant.name}: not on {run.provider} but on the CPU ran {ops}.")
     return found
+
+
+def _is_unsteady(latency: Latency) -> bool:
+    return latency.spread is not None and latency.spread > _UNSTEADY * latency.p50
 
 
 def latency_note(evaluation: Evaluation) -> str:

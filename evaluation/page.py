@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -100,19 +99,9 @@ def quantized_by(profiles: Profiles) -> dict[str, str]:
 
 
 def cause_of(node: NodeScore) -> tuple[str, str]:
-    """Return why a node is sensitive and what would help, as texts; empty where not known."""
+    """Return why a node is sensitive and what would help; empty where the report does not say."""
     cause = getattr(node, "cause", None)
-    if cause is None:
-        return "", ""
-    said = cause.model_dump(mode="json", exclude_none=True)
-    remedy = said.pop("remedy", "")
-    head = said.pop("cause", said.pop("kind", said.pop("name", "")))
-    rest = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in said.items())
-    return f"{head}: {rest}" if head and rest else str(head or rest), str(remedy)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return ("", "") if cause is None else (cause.why, cause.remedy)
 
 
 def _text(name: str) -> str:

@@ -14,7 +14,7 @@ from evaluation.drawing import Picture, draw
 from evaluation.markdown import to_markdown
 from evaluation.metrics import quality_key
 from evaluation.page import render_page
-from evaluation.results import Answer, Evaluation, Prompted
+from evaluation.results import Answer, Evaluation, Latency, Prompted
 from evaluation.run_folder import read_run
 from evaluation.summary import render_summary
 from graph.errors import InputError, UsageError
@@ -167,6 +167,16 @@ def test_the_markdown_table_holds_the_same_figures(evaluation: Evaluation) -> No
 def test_a_metric_only_some_variants_have_is_a_dash_elsewhere(evaluation: Evaluation) -> None:
     first = to_markdown(evaluation).splitlines()[2]
     assert first.startswith("| float |") and "–" in first
+
+
+@pytest.mark.parametrize(("spread", "busy"), [(0.1, False), (9.0, True)])
+def test_latency_from_a_busy_machine_is_called_so(
+    evaluation: Evaluation, spread: float, *, busy: bool
+) -> None:
+    latency = Latency(p50=10.0, p90=12.0, spread=spread)
+    steady = [item.model_copy(update={"latency_ms": latency}) for item in evaluation.variants]
+    text = to_markdown(evaluation.model_copy(update={"variants": tuple(steady)}))
+    assert ("was busy" in text) is busy
 
 
 def test_no_name_becomes_markup(attacked: tuple[str, str], rendered: tuple[str, str]) -> None:
