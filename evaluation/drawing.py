@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from functools import cache
 
 import vl_convert
 
@@ -26,6 +27,7 @@ class Picture(StrEnum):
     PNG = "png"
 
 
+@cache
 def script() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script that can stand inside a page."""
     bundle: str = vl_convert.javascript_bundle(_EXPOSED, vl_version=_VERSION)

@@ -100,8 +100,7 @@ def quantized_by(profiles: Profiles) -> dict[str, str]:
 
 def cause_of(node: NodeScore) -> tuple[str, str]:
     """Return why a node is sensitive and what would help; empty where the report does not say."""
-    cause = getattr(node, "cause", None)
-    return ("", "") if cause is None else (cause.why, cause.remedy)
+    return ("", "") if node.cause is None else (node.cause.why, node.cause.remedy)
 
 
 def _text(name: str) -> str:

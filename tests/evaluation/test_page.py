@@ -23,6 +23,7 @@ from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from quantize.scheme import Scheme
 from sensitivity.report import (
     Baseline,
+    Cause,
     Direction,
     Engine,
     KeptNode,
@@ -84,7 +85,10 @@ def render(folder: Path) -> tuple[str, str]:
 def write_run(folder: Path, evaluation: Evaluation, name: str) -> None:
     """Write the three files of a run in which a node, a reason and a title are called `name`."""
     score = Score(mse=0.5, sqnr_db=20.0, cosine=0.9)
-    node = NodeScore(name=name, op_type="MatMul", scope="", params=1, macs=1, rank=1, solo=score)
+    node = NodeScore(
+        name=name, op_type="MatMul", scope="", params=1, macs=1, rank=1, solo=score,
+        cause=Cause(why=name, remedy=f"{name} remedy"),
+    )  # fmt: skip
     unscored = NodeScore(
         name="b", op_type="MatMul", scope="", params=1, macs=1, rank=2,
         leave_one_out=Score(mse=0.5, cosine=0.9, gain=0.1),
@@ -229,6 +233,12 @@ def test_files_of_different_models_are_refused(
     path.write_text(path.read_text().replace(evaluation.model.sha256, "0" * 64))
     with pytest.raises(UsageError, match="made for the model"):
         render(tmp_path)
+
+
+def test_cause_and_remedy_stand_beside_the_node_they_are_of(page: Page) -> None:
+    nodes = next(table for table in page.tables if "remedy" in table[0])
+    assert nodes[1][-2:] == ["plain", "plain remedy"]
+    assert nodes[2][-2:] == ["", ""]
 
 
 def test_the_first_token_that_differs_is_marked(rendered: tuple[str, str]) -> None:
