@@ -45,8 +45,32 @@ class Setting(Part):
     after: str
 
 
+class Agreement(Part):
+    """How two runs rank the nodes both have: correlations −1 to 1, None where all are one tie;
+    `top_overlap`: share of the `top` most sensitive that both have.
+    """
+
+    common: int
+    spearman: float | None = None
+    kendall: float | None = None
+    top: int
+    top_overlap: float
+    only_before: tuple[str, ...] = ()
+    only_after: tuple[str, ...] = ()
+
+
+class ProfileChange(Part):
+    """The nodes that a profile quantizes in one run only."""
+
+    name: str
+    joined: tuple[str, ...]
+    left: tuple[str, ...]
+
+
 class Changes(Document):
-    """`only_before`, `only_after`: variants that one of the two does not have."""
+    """`only_before`, `only_after`: variants that one of the two does not have. `ranking` and
+    `profiles` are of run folders; profiles that quantize the same nodes are left out.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.changes/1"
 
@@ -54,6 +78,8 @@ class Changes(Document):
     changes: tuple[Change, ...]
     only_before: tuple[str, ...] = ()
     only_after: tuple[str, ...] = ()
+    ranking: Agreement | None = None
+    profiles: tuple[ProfileChange, ...] = ()
 
 
 def compare_evaluations(before: Evaluation, after: Evaluation) -> Changes:

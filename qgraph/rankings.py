@@ -8,6 +8,7 @@ from pathlib import Path
 from evaluation.changes import Changes
 from evaluation.changes import compare_evaluations as _compare_evaluations
 from evaluation.results import Evaluation
+from evaluation.run_changes import add_runs
 from graph.errors import EnvironmentFault
 from qgraph.inputs import AnyPath, document
 from sensitivity.compare import Comparison
@@ -25,6 +26,8 @@ def compare(
 def compare_evaluations(before: Evaluation | AnyPath, after: Evaluation | AnyPath) -> Changes:
     """Return what changed between two evaluations, or run folders, and whether beyond noise.
 
+    Of run folders also how the rankings agree, and which nodes profiles gained or lost.
+
     Raises:
         UsageError: they are of different tasks, or have no variant in common.
     """
@@ -32,7 +35,11 @@ def compare_evaluations(before: Evaluation | AnyPath, after: Evaluation | AnyPat
         item if isinstance(item, Evaluation) else document(evaluation_file(item), Evaluation)
         for item in (before, after)
     ]
-    return _compare_evaluations(*sides)
+    found = _compare_evaluations(*sides)
+    if isinstance(before, Evaluation) or isinstance(after, Evaluation):
+        return found
+    folders = [Path(before), Path(after)]
+    return add_runs(found, *folders) if all(path.is_dir() for path in folders) else found
 
 
 def evaluation_file(path: AnyPath) -> Path:

@@ -14,6 +14,8 @@ from qgraph import rankings
 from qgraph.console import print_json, print_table, say
 from qgraph.outputs import require_outputs
 
+_SHOWN = 3
+
 
 def are_evaluations(paths: Sequence[Path]) -> bool:
     """Return whether these are run folders or evaluations, and no rankings."""
@@ -60,6 +62,19 @@ def _print(found: Changes) -> None:
         [_row(item) for item in found.changes if item.metric in shown],
         left=2,
     )
+    if found.ranking is not None and found.ranking.spearman is not None:
+        ranking = found.ranking
+        say(
+            f"Rankings of {ranking.common} nodes: Spearman {ranking.spearman:.4f},"
+            f" {ranking.top_overlap:.0%} of the top {ranking.top} the same."
+        )
+    for profile in found.profiles:
+        said = [
+            f"{what} {len(names)} ({', '.join(names[:_SHOWN])}{', …' * (len(names) > _SHOWN)})"
+            for what, names in (("now also quantizes", profile.joined), ("not", profile.left))
+            if names
+        ]
+        say(f"{profile.name} {'; '.join(said)}")
     for when, names in (("before", found.only_before), ("after", found.only_after)):
         if names:
             say(f"Only {when}: {', '.join(names)}")

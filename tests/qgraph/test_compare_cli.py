@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,25 @@ def test_a_gate_needs_evaluations(files: Any, qgraph: Any) -> None:
 
 def test_three_evaluations_are_one_too_many(files: Any, qgraph: Any) -> None:
     assert qgraph("compare", *3 * [files.evaluation]).code == 2
+
+
+def test_two_runs_say_how_rankings_and_profiles_moved(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(files.folder, other)
+    content = json.loads((other / "profiles.json").read_text())
+    moved = content["profiles"][-1]["quantize"].pop()
+    (other / "profiles.json").write_text(json.dumps(content))
+    report = json.loads((other / "sensitivity.json").read_text())
+    report["run"]["engine"] = "switch"
+    nodes = sorted(report["nodes"], key=lambda node: node["rank"])
+    nodes[0]["rank"], nodes[1]["rank"] = 2, 1
+    (other / "sensitivity.json").write_text(json.dumps(report))
+    found = qgraph("compare", files.folder, other, "--json").json
+    assert [item["name"] for item in found["profiles"]] == ["D"]
+    assert found["profiles"][0]["left"] == [moved]
+    assert {"name": "engine", "before": "wavefront", "after": "switch"} in found["settings"]
+    # of four nodes, two neighbours swapped: 1 − 6·2/(4·15)
+    assert found["ranking"]["spearman"] == pytest.approx(0.8)
+    assert "D not 1" in qgraph("compare", files.folder, other).out
