@@ -6,7 +6,7 @@ Paths may be strings. Functions return the same data the commands write to files
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.charts import charts
@@ -24,8 +24,10 @@ from graph.errors import EnvironmentFault, InputError, UsageError
 from graph.progress import Progress, silent
 from graph.runtime.session import Provider, require_provider
 from graph.tensors import Feed
+from qgraph.calibrating import calibrate
 from qgraph.inputs import AnyPath, document, paths
-from qgraph.measuring import calibrate, sensitivity
+from qgraph.measuring import sensitivity
+from qgraph.profiling import profile
 from qgraph.quantizing import Quantized, quantize
 from qgraph.recipe import Recipe, read_recipe
 from qgraph.resolve import OpenModel, open_model
@@ -33,8 +35,6 @@ from qgraph.version import VERSION, packages
 from quantize.profiles import Profiles
 from quantize.ranges import require_same_model
 from sensitivity.cost import measure_macs
-from sensitivity.cut import DEFAULT_CUTS, By, cut_profiles
-from sensitivity.report import Sensitivity
 
 __all__ = [
     "Quantized",
@@ -83,18 +83,6 @@ def export(
         opset=opset,
         progress=progress,
     )
-
-
-def profile(
-    report: Sensitivity | AnyPath,
-    *,
-    cuts: Mapping[str, float] = DEFAULT_CUTS,
-    by: By = By.NODES,
-    top_k: int | None = None,
-) -> Profiles:
-    """Return the profiles cut from a sensitivity report."""
-    source = Path(report).name if isinstance(report, str | Path) else "sensitivity.json"
-    return cut_profiles(document(report, Sensitivity), source, cuts, by, top_k)
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""`qgraph.calibrate` and `qgraph.sensitivity`."""
+"""`qgraph.sensitivity`."""
 
 from __future__ import annotations
 
@@ -10,49 +10,18 @@ from graph.errors import UsageError
 from graph.progress import Progress, silent
 from graph.runtime.memory import Memory
 from graph.runtime.session import Provider, require_provider
+from qgraph.calibrating import Nodes, in_form_of, ranges_of
 from qgraph.inputs import AnyPath, document, paths
-from qgraph.resolve import (
-    DEFAULT_SAMPLES,
-    Data,
-    OpenModel,
-    load_data,
-    open_model,
-    scored_outputs,
-)
+from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model, scored_at
 from qgraph.version import VERSION, packages
-from quantize.inc_scheme import as_inc_selects
-from quantize.ranges import Ranges, RangesRun
-from quantize.ranges import calibrate as _calibrate
-from quantize.scheme import Scheme, SchemeName
-from quantize.selection import Selection, select
-from sensitivity.engine import Scored
+from quantize.ranges import Ranges
+from quantize.scheme import Scheme, SchemeName, require_same
+from quantize.selection import Selection
 from sensitivity.groups import Group, Grouping, fused_groups
 from sensitivity.journal import open_journal
 from sensitivity.measure import measure
 from sensitivity.report import Direction, Engine, Metric, Sensitivity
 from sensitivity.task import Context, Task, fingerprint
-
-
-def calibrate(
-    model: AnyPath,
-    *,
-    data: Sequence[AnyPath] = (),
-    samples: int = DEFAULT_SAMPLES,
-    scheme: Scheme | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    provider: Provider = Provider.CPU,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> Ranges:
-    """Return the ranges of all activations that candidates read, over at most `samples` samples."""
-    provider = Provider(provider)
-    require_provider(provider)
-    opened = open_model(Path(model))
-    scheme = scheme or Scheme()
-    selection = _select(opened, include, exclude, scheme)
-    loaded = load_data(opened, paths(data), samples, seed)
-    return _ranges(opened, selection, loaded, scheme, provider, progress)
 
 
 def sensitivity(
@@ -93,24 +62,27 @@ def sensitivity(
     provider = Provider(provider)
     require_provider(provider)
     opened = open_model(Path(model))
-    scheme = scheme or Scheme()
-    selection = _select(opened, include, exclude, scheme)
+    nodes = Nodes(opened, scheme or Scheme(), include, exclude)
+    nodes.select(opened.prepared)  # what is wrong with the patterns shows before the work begins
     loaded = load_data(opened, paths(data), samples, seed)
     if ranges is None:
-        ranges = _ranges(opened, selection, loaded, scheme, provider, progress)
+        ranges = ranges_of(opened, nodes, loaded, outputs, provider, progress)
     seen = document(ranges, Ranges)
+    require_same(seen.scheme, nodes.scheme, "ranges")
+    opened = in_form_of(opened, seen)
+    selection = nodes.select(opened.prepared)
     task = Task(
         prepared=opened.prepared,
         selection=selection,
         groups=_groups(opened, selection, group),
         feeds=loaded.feeds,
         scored=scored_at(opened, outputs),
-        scheme=scheme,
+        scheme=nodes.scheme,
         ranges=seen,
         direction=Direction(direction),
         metric=Metric(metric),
         provider=provider,
-        engine=_engine(engine, scheme),
+        engine=_engine(engine, nodes.scheme),
         deadline=None if time_budget is None else started + time_budget,
         memory=Memory.of(memory_budget),
     )
@@ -127,43 +99,9 @@ def _journaled(
         return measure(task, context, kept, progress)
 
 
-def _ranges(
-    opened: OpenModel,
-    selection: Selection,
-    loaded: Data,
-    scheme: Scheme,
-    provider: Provider,
-    progress: Progress,
-) -> Ranges:
-    run = RangesRun(
-        qgraph=VERSION,
-        provider=provider,
-        samples=len(loaded.feeds),
-        data=loaded.description,
-        synthetic=loaded.synthetic,
-    )
-    nodes = selection.candidates
-    return _calibrate(opened.prepared, nodes, loaded.feeds, scheme, run, progress)
-
-
 def _groups(opened: OpenModel, selection: Selection, group: Grouping | None) -> tuple[Group, ...]:
     fuses = Grouping.FUSED if opened.family.fuses_siblings else Grouping.NONE
     return fused_groups(selection.candidates) if (group or fuses) is Grouping.FUSED else ()
-
-
-def scored_at(opened: OpenModel, outputs: Sequence[str]) -> Scored:
-    """Return where distances are taken: at `outputs`, or where the family says."""
-    names = scored_outputs(opened, outputs)
-    logits = opened.family.gives_logits and names == opened.family.scored_outputs(opened.view)
-    return Scored(names, logits)
-
-
-def _select(
-    opened: OpenModel, include: Sequence[str], exclude: Sequence[str], scheme: Scheme
-) -> Selection:
-    model = opened.prepared.model
-    selection = select(model, [opened.family.keep], include, exclude)
-    return as_inc_selects(model, selection) if scheme.name is SchemeName.INC_CPU else selection
 
 
 def _engine(engine: Engine | None, scheme: Scheme) -> Engine:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import click
+from pydantic import ValidationError
 
+from graph.errors import UsageError
 from graph.runtime.session import Provider
+from quantize.scheme import DEFAULT_PERCENTILE, Calibration, Scheme, WeightScale, smoothing
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
@@ -86,6 +89,75 @@ node_filters = apply(
         "--exclude", multiple=True, metavar="RE", help="Keep nodes float that it is found in."
     ),
 )
+
+
+class SmoothingType(click.ParamType[str]):
+    """`none`, `auto`, or a strength."""
+
+    name = "none|auto|α"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value in the form the scheme holds."""
+        try:
+            return smoothing(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+PLAIN: Mapping[str, Any] = Scheme().model_dump(
+    mode="json", include={"calibrate", "smooth", "weights"}
+)
+
+
+def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
+    """Return `base` with the parts that were given.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    given = {name: value for name, value in parts.items() if value is not None}
+    if "calibrate" in given and given["calibrate"] is not Calibration.PERCENTILE:
+        given.setdefault("percentile", None)
+    try:
+        return Scheme.model_validate(base.model_dump() | given)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"this scheme is none: {message}") from error
+
+
+def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
+    """Return the options of how INT8 is calibrated; `preset` are their defaults, None for none."""
+    given = preset or {}
+    return apply(
+        click.option(
+            "--calibrate",
+            type=EnumChoice(Calibration),
+            default=given.get("calibrate"),
+            show_default=preset is not None,
+            help="How far INT8 reaches in an activation: the extremes, a percentile, least KL"
+            " divergence, least squared error, the average of the samples' extremes.",
+        ),
+        click.option(
+            "--percentile",
+            type=click.FloatRange(50, 100, min_open=True),
+            help=f"Per cent, for --calibrate percentile.  [default: {DEFAULT_PERCENTILE}]",
+        ),
+        click.option(
+            "--smooth",
+            type=SmoothingType(),
+            default=given.get("smooth"),
+            show_default=preset is not None,
+            help="Move activation outliers into weights (SmoothQuant): with a strength such as"
+            " 0.5, or searched for each tensor.",
+        ),
+        click.option(
+            "--weights",
+            type=EnumChoice(WeightScale),
+            default=given.get("weights"),
+            show_default=preset is not None,
+            help="How far INT8 reaches in a weight: the largest, or least squared error.",
+        ),
+    )
 
 
 class Duration(click.ParamType[float]):

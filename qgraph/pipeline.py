@@ -21,6 +21,7 @@ from graph.progress import Progress
 from graph.runtime.session import Provider, require_provider
 from qgraph import api
 from qgraph.locking import locked
+from qgraph.quantizing import write_quantized
 from qgraph.recipe import Recipe
 from qgraph.stages import RECORD, Stage, digest_of, ensure, hashes_of
 from quantize.profiles import Profiles
@@ -28,7 +29,7 @@ from sensitivity.journal import remove_journal
 from sensitivity.markdown import to_markdown
 
 FLOAT = "model.onnx"
-_RESERVED = {"model", "float", "embed_tokens"}
+_RESERVED = {"model", "float", "embed_tokens", "shared", "budget"}
 
 
 def run_recipe(
@@ -109,7 +110,8 @@ class _Chain:
                 "profile",
                 lambda: [
                     recipe.profile.model_dump(mode="json"),
-                    self._made("sensitivity.json"),
+                    self._made("sensitivity.json", "ranges.json", FLOAT),
+                    hashes_of(_with_images(part.data)) if recipe.profile.budget else [],
                 ],
                 self._profile,
             ),
@@ -202,18 +204,27 @@ class _Chain:
     def _profile(self) -> list[Path]:
         part = self._recipe.profile
         source = self._path("sensitivity.json")
-        made = api.profile(source, cuts=part.cuts, by=part.by, top_k=part.top_k)
+        measured: dict[str, Any] = {}
+        if part.budget is not None:
+            measured = {
+                "budget": part.budget,
+                "model": self._path(FLOAT),
+                "data": self._recipe.sensitivity.data,
+                "ranges": self._path("ranges.json"),
+                "provider": self._recipe.provider,
+                "progress": self._progress,
+            }
+        made = api.profile(source, cuts=part.cuts, by=part.by, top_k=part.top_k, **measured)
         return [self._write("profiles.json", made)]
 
     def _quantize(self) -> list[Path]:
-        made = api.quantize(
+        write_quantized(
             self._path(FLOAT),
             self._path("profiles.json"),
             self._path("ranges.json"),
+            self._folder,
             progress=self._progress,
         )
-        for item in made:
-            write_model(item.model, self._path(f"{item.profile.name}.onnx"))
         return self._variant_files()
 
     def _variant_files(self) -> list[Path]:

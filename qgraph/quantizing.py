@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import onnx
 from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
 from graph.io.models import write_model
+from graph.io.sharing import write_models
 from graph.progress import Progress, silent
+from qgraph.calibrating import in_form_of
 from qgraph.inputs import AnyPath, document
 from qgraph.resolve import OpenModel, open_model
 from qgraph.version import VERSION
@@ -19,7 +21,7 @@ from quantize.emit import Provenance, emit
 from quantize.profiles import Profile, Profiles, resolve
 from quantize.proof import Proof, prove
 from quantize.ranges import Ranges, ranges_for, require_same_model
-from quantize.scheme import Scheme, SchemeName
+from quantize.scheme import Scheme, SchemeName, require_same
 from quantize.selection import select
 
 
@@ -44,27 +46,82 @@ def quantize(
     ranges: Ranges | AnyPath,
     *,
     names: Sequence[str] = (),
+    scheme: Scheme | None = None,
     progress: Progress = silent,
 ) -> list[Quantized]:
     """Return a proved Q/DQ model for each profile, or for those in `names`.
 
+    The scheme is that of the profiles, or `scheme`, for which the ranges were then made.
+
     Raises:
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
+    return list(_each(model, profiles, ranges, names, scheme, progress))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A Q/DQ model on the disk, with the proof that it is what its profile says."""
+
+    profile: Profile
+    path: Path
+    proof: Proof
+
+
+def write_quantized(
+    model: AnyPath,
+    profiles: Profiles | AnyPath,
+    ranges: Ranges | AnyPath,
+    folder: AnyPath,
+    *,
+    names: Sequence[str] = (),
+    scheme: Scheme | None = None,
+    finish: Callable[[Quantized], Quantized] | None = None,
+    progress: Progress = silent,
+) -> list[Written]:
+    """Write a proved Q/DQ model for each profile to `folder`, named after it.
+
+    One model at a time is held in memory, and what several hold is stored once. None is written
+    unless all are proved. `finish` has the last word on each.
+
+    Raises:
+        UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
+    """
+    done: list[Written] = []
+
+    def made() -> Iterator[tuple[Path, onnx.ModelProto]]:
+        for item in _each(model, profiles, ranges, names, scheme, progress):
+            path = Path(folder) / f"{item.profile.name}.onnx"
+            done.append(Written(item.profile, path, item.proof))
+            yield path, (item if finish is None else finish(item)).model
+
+    write_models(made(), Path(folder))
+    return done
+
+
+def _each(
+    model: AnyPath,
+    profiles: Profiles | AnyPath,
+    ranges: Ranges | AnyPath,
+    names: Sequence[str],
+    scheme: Scheme | None,
+    progress: Progress,
+) -> Iterator[Quantized]:
     opened = open_model(Path(model))
     wanted = document(profiles, Profiles)
     require_same_model(wanted.model, opened.prepared.id, "profiles")
     seen = document(ranges, Ranges)
+    require_same(seen.scheme, scheme or wanted.scheme, "ranges")
+    opened = in_form_of(opened, seen)
     chosen = wanted.named(names)
-    made = []
     for index, item in enumerate(chosen):
         progress("quantizing", index, len(chosen))
-        made.append(_quantized(opened, item, seen, wanted.scheme))
+        yield _quantized(opened, item, seen)
     progress("quantizing", len(chosen), len(chosen))
-    return made
 
 
-def _quantized(opened: OpenModel, item: Profile, ranges: Ranges, scheme: Scheme) -> Quantized:
+def _quantized(opened: OpenModel, item: Profile, ranges: Ranges) -> Quantized:
+    scheme = ranges.scheme
     if scheme.name is SchemeName.INC_CPU:
         raise UsageError(
             f"the profile {item.name!r} is of the scheme {scheme.name}, which qgraph does not emit",

@@ -45,11 +45,14 @@ class SensitivityPart(Part):
 
 
 class ProfilePart(Part):
-    """`[profile]`: options of `qgraph profile`."""
+    """`[profile]`: options of `qgraph profile`; a budget is measured on the data of
+    `[sensitivity]`.
+    """
 
     cuts: dict[str, _Share] = dict(DEFAULT_CUTS)
     by: By = By.NODES
     top_k: int | None = None
+    budget: str | None = None
 
 
 class EvaluatePart(Part):

@@ -14,6 +14,7 @@ from graph.edit.prepare import PreparedModel, prepare
 from graph.errors import InputError, UsageError
 from graph.runtime.feeds import read_npz, synthetic_feeds
 from graph.tensors import Feed
+from sensitivity.engine import Scored
 
 DEFAULT_SAMPLES = 8
 
@@ -77,6 +78,13 @@ def scored_outputs(model: OpenModel, wanted: Sequence[str]) -> tuple[str, ...]:
                 hint=f"The model has {', '.join(model.view.outputs)}",
             )
     return tuple(wanted) or model.family.scored_outputs(model.view)
+
+
+def scored_at(model: OpenModel, outputs: Sequence[str]) -> Scored:
+    """Return where distances are taken: at `outputs`, or where the family says."""
+    names = scored_outputs(model, outputs)
+    logits = model.family.gives_logits and names == model.family.scored_outputs(model.view)
+    return Scored(names, logits)
 
 
 def _default_data(view: ModelView) -> list[Path]:

@@ -15,9 +15,8 @@ from graph.edit.nodes import QuantizableNode
 from graph.io.documents import read_document
 from graph.progress import Progress, silent
 from qgraph.inputs import AnyPath
-from qgraph.measuring import scored_at
 from qgraph.quantizing import nodes_of
-from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model
+from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model, scored_at
 from qgraph.version import VERSION, packages
 from quantize.emit import BACKEND, METADATA, Provenance, write_metadata
 from quantize.inc import IncModel, quantize_with_inc, require_inc

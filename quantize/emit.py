@@ -19,7 +19,9 @@ from graph.runtime.probe import Range
 from graph.tensors import Array, OnDemand
 from quantize import arithmetic
 from quantize.scheme import Scheme
+from quantize.weights import weight_scale
 
+_PLAIN = Scheme()
 METADATA = "qgraph."
 """Prefix of the model metadata that says where a Q/DQ model comes from."""
 BACKEND = f"{METADATA}backend"
@@ -47,7 +49,7 @@ def emit(
     Raises:
         InputError: a weight holds NaN or infinity.
     """
-    parameters = quantization_parameters(prepared.model, nodes, ranges)
+    parameters = quantization_parameters(prepared.model, nodes, ranges, provenance.scheme)
     model = insert_qdq(prepared.model, nodes, parameters)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
@@ -56,7 +58,10 @@ def emit(
 
 
 def quantization_parameters(
-    model: onnx.ModelProto, nodes: Sequence[QuantizableNode], ranges: Mapping[str, Range]
+    model: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    ranges: Mapping[str, Range],
+    scheme: Scheme = _PLAIN,
 ) -> QdqParameters:
     """Return the scales and int8 weights of `nodes`; a weight is quantized when it is asked for.
 
@@ -73,7 +78,7 @@ def quantization_parameters(
         if node.weight is not None:
             weight = node.weight
             weights[weight.tensor, weight.axis] = partial(
-                _quantized, tensors[weight.tensor], weight.axis
+                _quantized, tensors[weight.tensor], weight.axis, scheme
             )
     return QdqParameters(OnDemand(weights), scales)
 
@@ -116,7 +121,7 @@ def _declared_dtype(
     return otherwise
 
 
-def _quantized(tensor: onnx.TensorProto, axis: int | None) -> QuantizedWeight:
+def _quantized(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> QuantizedWeight:
     weight = array_of(tensor)
     finite = np.isfinite(weight)
     if not finite.all():
@@ -126,7 +131,7 @@ def _quantized(tensor: onnx.TensorProto, axis: int | None) -> QuantizedWeight:
             where=f"tensor {tensor.name!r}",
             hint="Mend the checkpoint, or leave its nodes out with --exclude.",
         )
-    scale = arithmetic.weight_scale(weight, axis)
+    scale = weight_scale(weight, axis, scheme.weights)
     return QuantizedWeight(arithmetic.quantize(weight, scale, axis), scale, axis)
 
 
@@ -134,7 +139,7 @@ def write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -
     """Write metadata, in place; last of all, as graph-surgeon's round trip drops it."""
     entries = {
         "profile": provenance.profile,
-        "scheme": provenance.scheme.model_dump_json(),
+        "scheme": provenance.scheme.model_dump_json(exclude_none=True),
         "source_sha256": provenance.source_sha256,
         "quantized_nodes": str(count),
     }

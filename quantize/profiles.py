@@ -43,7 +43,9 @@ class Predicted(Part):
 
 
 class Profile(Part):
-    """`companions` get Q/DQ because of a quantized neighbour, not for their own sake."""
+    """`companions` get Q/DQ because of a quantized neighbour, not for their own sake. `measured`:
+    metrics with these nodes quantized, on switches; `budget`: what the profile was searched for.
+    """
 
     # files are named after it
     name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=100)]
@@ -53,6 +55,24 @@ class Profile(Part):
     companions: tuple[str, ...] = ()
     fraction: Fraction | None = None
     predicted: Predicted | None = None
+    budget: str | None = None
+    measured: dict[str, float] | None = None
+
+
+_FACTOR = 2.0
+
+
+def apart(profile: Profile) -> str | None:
+    """Return a sentence where what was measured is not what the sum of single errors predicts."""
+    if profile.predicted is None or not (profile.measured or {}).get("mse"):
+        return None
+    predicted, measured = profile.predicted.mse, (profile.measured or {})["mse"]
+    if predicted / _FACTOR <= measured <= predicted * _FACTOR:
+        return None
+    return (
+        f"{profile.name}: measured MSE {measured:.2e}, predicted {predicted:.2e}: errors of single"
+        " nodes do not add up here; trust what was measured"
+    )
 
 
 class Profiles(Document):

@@ -4,7 +4,8 @@ The proof looks at the graph alone and shares nothing with the surgery that made
 in the code:
 
 1. Every quantized node reads a DequantizeLinear on each activation and on its weight: that of the
-   tensor it read in the float model, or of int8 values, each within half a step of the weight's.
+   tensor it read in the float model, or of int8 values, each within half a step of the weight's,
+   which may be clipped to what INT8 reaches.
 2. No other input of any node differs from the float model: excluded nodes read the untouched
    tensors, a bias stays float, constants keep their values.
 3. A Q is read by DQs only, and no tensor has two Qs.
@@ -167,12 +168,14 @@ def _check_values(
     if node.weight.axis is not None:
         shape[node.weight.axis] = -1
     step = scale.astype(np.float64).reshape(shape)
-    off = np.abs(values * step - wanted) / step
+    reached = np.clip(wanted, _QMIN * step, _QMAX * step)
+    off = np.abs(values * step - reached) / step
     # the division that rounded was float32's
     _require(bool((off <= _HALF).all()), 1, node.name, "has int8 values that are not its weight's")
 
 
 _HALF = 0.5 + 1e-3
+_QMIN, _QMAX = -128, 127
 
 
 def _check_quantizer(facts: _Facts, node: onnx.NodeProto) -> None:

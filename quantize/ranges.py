@@ -1,9 +1,11 @@
-"""`ranges.json`: what calibration saw, once, for every later step."""
+"""`ranges.json`: what calibration saw and chose, once, for every later step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import OPSET, PreparedModel
@@ -12,9 +14,11 @@ from graph.io.documents import Document, Part
 from graph.io.models import ModelId
 from graph.progress import Progress, silent
 from graph.runtime.fidelity import require_same_outputs
-from graph.runtime.probe import Range, observe_ranges
+from graph.runtime.probe import Range
 from graph.runtime.session import Provider
 from graph.tensors import Feed
+from quantize.calibrate.observers import Observed, observer_for
+from quantize.calibrate.walk import show
 from quantize.inc_scheme import tensors_to_calibrate
 from quantize.scheme import Scheme, SchemeName, require_same
 
@@ -32,11 +36,32 @@ class ModelRef(Part):
 
 
 class TensorRange(Part):
-    """`rmin`, `rmax`: the extremes of an activation over all samples, in its own units."""
+    """`rmin`, `rmax`: the extremes of an activation over all samples, in its own units. `clip`: the
+    magnitude that maps to 127 where the method chose one; without it, the larger extreme does.
+    """
 
     name: str
     rmin: float
     rmax: float
+    clip: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def covered(self) -> Range:
+        """Return the range that is quantized without clipping."""
+        if self.clip is None:
+            return Range(self.rmin, self.rmax)
+        return Range(max(self.rmin, -self.clip), min(self.rmax, self.clip))
+
+
+class SmoothedTensor(Part):
+    """An activation that is divided by `factors`, one per channel, before it is quantized; the
+    weights that read it are multiplied. `alpha`: the strength; `quantized`: the nodes that read it.
+    """
+
+    tensor: str
+    alpha: float
+    quantized: tuple[str, ...]
+    factors: tuple[Annotated[float, Field(gt=0)], ...]
 
 
 class RangesRun(Part):
@@ -50,19 +75,32 @@ class RangesRun(Part):
 
 
 class Ranges(Document):
-    """`tensors` stand in graph order; `flat` names those that never changed."""
+    """`tensors` stand in graph order; `flat` names those that never changed. With smoothing, ranges
+    are those of the model smoothed by `smoothing`.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.ranges/1"
 
     model: ModelRef
     scheme: Scheme
     run: RangesRun
+    smoothing: tuple[SmoothedTensor, ...] = ()
     tensors: tuple[TensorRange, ...]
     flat: tuple[str, ...] = ()
 
+    def note(self) -> str | None:
+        """Return what a person should know of tensors that never changed."""
+        if not self.flat:
+            return None
+        names = ", ".join(self.flat[:3]) + (" …" if len(self.flat) > 3 else "")
+        return (
+            f"{len(self.flat)} activations never changed while calibrating: {names}. Those that"
+            " were 0 throughout get scale 1. Is the data varied enough?"
+        )
+
     def by_name(self) -> dict[str, Range]:
-        """Return tensor name → range."""
-        return {item.name: Range(item.rmin, item.rmax) for item in self.tensors}
+        """Return tensor name → the range that is quantized."""
+        return {item.name: item.covered for item in self.tensors}
 
 
 def calibrate(
@@ -72,23 +110,35 @@ def calibrate(
     scheme: Scheme,
     run: RangesRun,
     progress: Progress = silent,
+    *,
+    smoothing: Sequence[SmoothedTensor] = (),
 ) -> Ranges:
-    """Return the range of every activation that `scheme` quantizes for `nodes`."""
+    """Return the range of every activation that `scheme` quantizes for `nodes`.
+
+    `prepared` is the smoothed model, where `smoothing` is given, and `nodes` are its nodes.
+    """
     if prepared.source_opset < OPSET and feeds:
         require_same_outputs(prepared, feeds[0], Provider(run.provider))
     if scheme.name is SchemeName.INC_CPU:
         tensors = tensors_to_calibrate(nodes)
     else:
         tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
-    seen = observe_ranges(prepared, tensors, feeds, Provider(run.provider), progress)
+    observers = {name: observer_for(scheme) for name in tensors}
+    show(observers, prepared, feeds, Provider(run.provider), progress)
+    seen = {name: observer.result() for name, observer in observers.items()}
     return Ranges(
         schema=Ranges.SCHEMA,
         model=ModelRef.of(prepared.id),
         scheme=scheme,
         run=run,
-        tensors=tuple(TensorRange(name=n, rmin=r.rmin, rmax=r.rmax) for n, r in seen.items()),
-        flat=tuple(name for name, r in seen.items() if r.rmin == r.rmax),
+        smoothing=tuple(smoothing),
+        tensors=tuple(_range(name, item) for name, item in seen.items()),
+        flat=tuple(name for name, item in seen.items() if item.rmin == item.rmax),
     )
+
+
+def _range(name: str, seen: Observed) -> TensorRange:
+    return TensorRange(name=name, rmin=seen.rmin, rmax=seen.rmax, clip=seen.clip)
 
 
 def require_same_model(found: ModelRef, expected: ModelId, where: str) -> None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from graph.errors import UsageError
 from graph.io.documents import Part
+
+NO_SMOOTHING, SEARCHED = "none", "auto"
+DEFAULT_PERCENTILE = 99.99
 
 
 class SchemeName(StrEnum):
@@ -18,33 +24,93 @@ class SchemeName(StrEnum):
 
 
 class Calibration(StrEnum):
-    """How a range comes from the values seen. `minmax`: the extremes."""
+    """How a range comes from the values seen. `minmax`: the extremes; `percentile`: what a share
+    of all values does not exceed; `entropy`: least KL divergence; `mse`: least squared error;
+    `moving-average`: the average of each sample's extreme.
+    """
 
     MINMAX = "minmax"
-
-
-class Smoothing(StrEnum):
-    """What moves activation outliers into weights. `none`: nothing (the plain scheme)."""
-
-    NONE = "none"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+    MSE = "mse"
+    MOVING_AVERAGE = "moving-average"
 
 
 class WeightScale(StrEnum):
-    """How a weight's scale is chosen. `max`: the largest magnitude maps to 127."""
+    """How a weight's scale is chosen, per output channel. `max`: the largest magnitude maps to 127;
+    `mse`: the largest weights are clipped where that makes the squared error less.
+    """
 
     MAX = "max"
+    MSE = "mse"
+
+
+def smoothing(value: str) -> str:
+    """Return `none`, `auto`, or a strength in (0, 1] in its shortest form.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if value in (NO_SMOOTHING, SEARCHED):
+        return value
+    try:
+        strength = float(value)
+    except ValueError:
+        strength = -1.0
+    if not 0 < strength <= 1:
+        raise ValueError(f"found {value!r}, expected none, auto or a strength such as 0.5")
+    return f"{strength:g}"
+
+
+def _as_text(value: Any) -> Any:
+    """Let a recipe write a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Smoothing = Annotated[str, BeforeValidator(_as_text), AfterValidator(smoothing)]
+"""What moves activation outliers into weights. `none`: nothing (the plain scheme); a number: the
+strength α of SmoothQuant; `auto`: α searched for each tensor."""
 
 
 class Scheme(Part):
-    """Stands in every file and in every model emitted under it."""
+    """Stands in every file and in every model emitted under it. `percentile`: per cent, where
+    ranges are calibrated by it.
+    """
 
     name: SchemeName = SchemeName.INT8
     calibrate: Calibration = Calibration.MINMAX
-    smooth: Smoothing = Smoothing.NONE
+    percentile: Annotated[float, Field(gt=50, le=100)] | None = None
+    smooth: Smoothing = NO_SMOOTHING
     weights: WeightScale = WeightScale.MAX
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_percentile(cls, values: Any) -> Any:
+        lacks = isinstance(values, dict) and values.get("percentile") is None
+        if lacks and values.get("calibrate") == Calibration.PERCENTILE:
+            return {**values, "percentile": DEFAULT_PERCENTILE}
+        return values
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Scheme:
+        if self.percentile is not None and self.calibrate is not Calibration.PERCENTILE:
+            raise ValueError(f"percentile goes with calibrate=percentile, not {self.calibrate}")
+        own = (Calibration.MINMAX, NO_SMOOTHING, WeightScale.MAX)
+        if self.name is SchemeName.INC_CPU and own != (self.calibrate, self.smooth, self.weights):
+            raise ValueError("the scheme inc-cpu has its own calibration: minmax, no smoothing")
+        return self
+
+    @property
+    def is_smoothed(self) -> bool:
+        """Return whether float tensors are rescaled before quantization."""
+        return self.smooth != NO_SMOOTHING
+
     def __str__(self) -> str:
-        return f"{self.name} calibrate={self.calibrate} smooth={self.smooth} weights={self.weights}"
+        share = f":{self.percentile:g}" if self.percentile is not None else ""
+        return (
+            f"{self.name} calibrate={self.calibrate}{share} smooth={self.smooth}"
+            f" weights={self.weights}"
+        )
 
 
 def require_same(found: Scheme, expected: Scheme, where: str) -> None:

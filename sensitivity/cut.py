@@ -59,11 +59,11 @@ def cut_profiles(
             number of candidates, or nothing has a weight in what is counted.
     """
     _check(report, cuts, top_k)
-    units = _units(report, by)
+    units = units_of(report, by)
     if not sum(unit.weight for unit in units):
         raise UsageError(f"--by {by}: the candidates have no {by} at all; cut by nodes")
     profiles = [
-        _profile(report, name, _TITLES.get(name, f"{share:.0%} of {by}"), _prefix(units, share))
+        profile_of(report, name, _TITLES.get(name, f"{share:.0%} of {by}"), _prefix(units, share))
         for name, share in cuts.items()
     ]
     if top_k is not None:
@@ -71,7 +71,7 @@ def cut_profiles(
             raise UsageError(f"--cut keep{top_k} has the name that --top-k {top_k} gives")
         chosen = [unit for unit in units if not _top(report, top_k) & set(unit.members)]
         title = f"the {top_k} most sensitive stay float"
-        profiles.append(_profile(report, f"keep{top_k}", title, chosen))
+        profiles.append(profile_of(report, f"keep{top_k}", title, chosen))
     return Profiles(
         schema=Profiles.SCHEMA,
         model=report.model,
@@ -94,7 +94,7 @@ def _check(report: Sensitivity, cuts: Mapping[str, float], top_k: int | None) ->
         raise UsageError(f"--top-k {top_k} is not between 0 and {len(report.nodes) - 1}")
 
 
-def _units(report: Sensitivity, by: By) -> list[Unit]:
+def units_of(report: Sensitivity, by: By) -> list[Unit]:
     """Return the units, the least harmful for what they bring first."""
     nodes = {node.name: node for node in report.nodes}
     grouped = {member for group in report.groups for member in group.members}
@@ -155,7 +155,8 @@ def _top(report: Sensitivity, count: int) -> set[str]:
     return {node.name for node in report.nodes if node.rank <= count}
 
 
-def _profile(report: Sensitivity, name: str, title: str, units: Sequence[Unit]) -> Profile:
+def profile_of(report: Sensitivity, name: str, title: str, units: Sequence[Unit]) -> Profile:
+    """Return the profile that quantizes exactly `units`."""
     chosen = {member for unit in units for member in unit.members}
     kept = [
         KeepPart(name=node.name, reason=_reason(report, node))

@@ -100,7 +100,7 @@ def _form(task: Task) -> _Form:
     if task.scheme.name is SchemeName.INC_CPU:
         return _Form(task.prepared, task.feeds, None, None)
     quantization = fake_quantization(
-        quantization_parameters(task.prepared.model, task.selection.candidates, ranges)
+        quantization_parameters(task.prepared.model, task.selection.candidates, ranges, task.scheme)
     )
     if task.provider is not Provider.CPU or not is_half(task.prepared.model):
         return _Form(task.prepared, task.feeds, quantization, None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,11 @@ class LmTask:
             ratios["vqa_accuracy"] = ("right", "asked")
         self._seen[name] = SampleSums(columns, ratios, _figures)
         return self._seen[name].overall()
+
+    def without_questions(self) -> LmTask:
+        """Return the same task without answers by generation, which take most of its time."""
+        samples = [replace(sample, answer=None) for sample in self._samples]
+        return LmTask(self._model, self._manifest, samples)
 
     def steps(self, session: Session) -> dict[str, Feed]:
         """Return the first sample's prefill and, where the graph has a cache, one token after."""

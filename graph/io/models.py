@@ -127,9 +127,18 @@ def identify(path: Path) -> ModelId:
 
 
 def size_on_disk(path: Path) -> int:
-    """Return the bytes of the model file and its data files."""
-    files = [path, *external_files(_parse(path), path.parent)]
-    return sum(file.stat().st_size for file in files)
+    """Return the bytes of the model file and of what it reads of its data files, which other
+    models may share.
+    """
+    model = _parse(path)
+    external_files(model, path.parent)
+    read: dict[tuple[str, int], int] = {}
+    for tensor in external_tensors(model):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        start = (entries["location"], int(entries.get("offset", 0)))
+        whole = (path.parent / entries["location"]).stat().st_size - start[1]
+        read[start] = int(entries.get("length", whole))
+    return path.stat().st_size + sum(read.values())
 
 
 def write_model(

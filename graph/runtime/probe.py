@@ -1,17 +1,13 @@
-"""Looking inside a graph while it runs: ranges and shapes of inner tensors.
-
-Reductions are added to the graph as outputs, so that a run returns three numbers per tensor
-instead of the tensor.
-"""
+"""Looking inside a graph while it runs: values and shapes of inner tensors."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from graph.edit.prepare import PreparedModel
 from graph.edit.weave import weave_in
@@ -20,9 +16,12 @@ from graph.progress import Progress, silent
 from graph.runtime.memory import Memory
 from graph.runtime.session import Provider, Session, open_session
 from graph.runtime.streamed import Runner
-from graph.tensors import Feed
+from graph.tensors import Array, Feed
 
-_TAGS = ("min", "max", "finite")
+_AT_ONCE = 256 << 20
+"""Bytes of inner tensors that one run hands out; more are fetched by running again."""
+_FIRST = 32
+"""Tensors fetched at once while their sizes are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +32,112 @@ class Range:
     rmax: float
 
 
-def observe_ranges(
+def watch(
     prepared: PreparedModel,
     tensors: Sequence[str],
     feeds: Sequence[Feed],
     provider: Provider,
     progress: Progress = silent,
-) -> dict[str, Range]:
-    """Return the range of each tensor over all feeds, in the order of `tensors`.
+) -> Iterator[tuple[str, Array]]:
+    """Yield (tensor, values) for every tensor and feed: feed by feed, tensors in graph order.
 
-    Memory does not grow with the number of feeds.
+    Values have the shape and dtype of the tensor and are finite; empty ones are left out. Memory
+    does not grow with the number of feeds.
 
     Raises:
-        InputError: NaN or infinity arises, or no feed was given.
+        InputError: NaN or infinity arises (the first node that makes it is named), or no feed was
+            given.
     """
-    ordered = _in_graph_order(prepared.model, tensors)
-    session = open_session(_with_reductions(prepared.model, ordered), provider)
-    ranges: dict[str, Range] = {}
-    for index, feed in enumerate(feeds):
-        progress("calibrating", index, len(feeds))
-        for name, seen in _run(session, feed, ordered).items():
-            ranges[name] = _union(ranges.get(name, seen), seen)
-    progress("calibrating", len(feeds), len(feeds))
     if not feeds:
         raise InputError("no sample was given to calibrate with")
-    return {name: ranges[name] for name in tensors}
+    look = _looking(prepared, _in_graph_order(prepared.model, tensors), provider)
+    for index, feed in enumerate(feeds):
+        progress("calibrating", index, len(feeds))
+        for name, values in look(feed):
+            if not _is_finite(values):
+                raise _fault(prepared, feed, name, provider)
+            if values.size:
+                yield name, values
+    progress("calibrating", len(feeds), len(feeds))
+
+
+def _looking(
+    prepared: PreparedModel, tensors: Sequence[str], provider: Provider
+) -> Callable[[Feed], Iterator[tuple[str, Array]]]:
+    """Return what yields tensors for a feed, from one session or, beyond memory, part by part."""
+    runner = Runner(prepared.model, Memory.of(None), provider)
+    if runner.in_parts:
+        return lambda feed: iter(runner.run([feed], tensors)[0].items())
+    session = open_session(with_outputs(prepared.model, tensors), provider)
+    sizes: dict[str, int] = {}
+
+    def look(feed: Feed) -> Iterator[tuple[str, Array]]:
+        for part in _parts(tensors, sizes):
+            found = _fetch(session, feed, part)
+            sizes.update({name: values.nbytes for name, values in found.items()})
+            yield from found.items()
+
+    return look
+
+
+def _parts(tensors: Sequence[str], sizes: dict[str, int]) -> Iterator[list[str]]:
+    """Yield `tensors` in runs of what may be fetched at once."""
+    part: list[str] = []
+    held = 0
+    for name in list(tensors):
+        size = sizes.get(name, _AT_ONCE // _FIRST)
+        if part and held + size > _AT_ONCE:
+            yield part
+            part, held = [], 0
+        part.append(name)
+        held += size
+    if part:
+        yield part
+
+
+def _fetch(session: Session, feed: Feed, tensors: Sequence[str]) -> dict[str, Array]:
+    inner = [name for name in tensors if name not in feed]
+    return {name: feed[name] for name in tensors if name in feed} | session.run(feed, inner)
+
+
+def _is_finite(values: Array) -> bool:
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
+
+
+def _fault(prepared: PreparedModel, feed: Feed, tensor: str, provider: Provider) -> InputError:
+    """Return the error that names where NaN or infinity in `tensor` comes from."""
+    makers = {name: node for node in prepared.model.graph.node for name in node.output if name}
+    above = _above(tensor, makers)
+    session = open_session(with_outputs(prepared.model, above), provider, allow_cpu_nodes=True)
+    values = _fetch(session, feed, above)
+    bad = {name for name, found in values.items() if not _is_finite(found)}
+    first = tensor
+    while first in makers and (worse := [name for name in makers[first].input if name in bad]):
+        # a mask may hold infinity on purpose: what is not a number comes first
+        first = max(worse, key=lambda name: bool(np.isnan(values[name]).any()))
+    if first in makers:
+        node = makers[first]
+        what = f"NaN or infinity arises in the node {node.name!r} ({node.op_type})"
+    else:
+        what = f"the input {first!r} holds NaN or infinity"
+    return InputError(
+        f"{what} while calibrating",
+        where=f"tensor {first!r}",
+        hint="This is the first tensor it shows in; check the data and the model in fp32.",
+    )
+
+
+def _above(tensor: str, makers: dict[str, onnx.NodeProto]) -> list[str]:
+    """Return `tensor` and everything it is computed from that is not constant."""
+    found: dict[str, None] = {}
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in makers and name not in found:
+            found[name] = None
+            waiting.extend(makers[name].input)
+    found[tensor] = None
+    return list(found)
 
 
 def observe_shapes(
@@ -76,26 +156,6 @@ def observe_shapes(
     return {name: tuple(map(int, seen[shape])) for name, shape in names.items()}
 
 
-def _run(session: Session, feed: Feed, tensors: Sequence[str]) -> dict[str, Range]:
-    wanted = [f"{name}/qgraph.{tag}" for name in tensors for tag in _TAGS]
-    values = session.run(feed, wanted)
-    result = {}
-    for name in tensors:
-        low, high, zero = (float(values[f"{name}/qgraph.{tag}"]) for tag in _TAGS)
-        if zero != 0 or not math.isfinite(low) or not math.isfinite(high):
-            raise InputError(
-                "NaN or infinity arises while calibrating",
-                where=f"tensor {name!r}",
-                hint="This is the first tensor it shows in; check the data and the model in fp32.",
-            )
-        result[name] = Range(low, high)
-    return result
-
-
-def _union(a: Range, b: Range) -> Range:
-    return Range(min(a.rmin, b.rmin), max(a.rmax, b.rmax))
-
-
 def _in_graph_order(model: onnx.ModelProto, tensors: Sequence[str]) -> list[str]:
     """Return `tensors` sorted by where they arise, so that the first fault named is the first."""
     order = {item.name: 0 for item in model.graph.input}
@@ -104,38 +164,14 @@ def _in_graph_order(model: onnx.ModelProto, tensors: Sequence[str]) -> list[str]
     return sorted(dict.fromkeys(tensors), key=lambda name: (order.get(name, 0), name))
 
 
-def _with_reductions(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+def with_outputs(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of `model` that also hands out `tensors`; onnxruntime infers their types."""
     model = _copy(model)
-    for name in tensors:
-        for tag, nodes in _reductions(name).items():
-            model.graph.node.extend(nodes)
-            model.graph.output.append(_output(f"{name}/qgraph.{tag}", TensorProto.FLOAT))
+    there = {value.name for value in (*model.graph.input, *model.graph.output)}
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in tensors if name not in there
+    )
     return model
-
-
-def _reductions(name: str) -> dict[str, list[onnx.NodeProto]]:
-    """Return the nodes for min, max, and Σ(x − x), which is 0 only if every x is finite."""
-    stem = f"{name}/qgraph."
-    single = stem + "fp32"
-
-    def reduce(op: str, source: str, tag: str) -> onnx.NodeProto:
-        return helper.make_node(op, [source], [stem + tag], keepdims=0)
-
-    return {
-        "min": [
-            helper.make_node("Cast", [name], [single], to=TensorProto.FLOAT),
-            reduce("ReduceMin", single, "min"),
-        ],
-        "max": [reduce("ReduceMax", single, "max")],
-        "finite": [
-            helper.make_node("Sub", [single, single], [stem + "zero"]),
-            reduce("ReduceSum", stem + "zero", "finite"),
-        ],
-    }
-
-
-def _output(name: str, dtype: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, dtype, None)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -49,10 +49,14 @@ _COMPUTE = {"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv
 class Session:
     """An open model. `run` takes a feed and returns outputs by name."""
 
-    def __init__(self, session: ort.InferenceSession, provider: Provider) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, provider: Provider, fixed: Feed | None = None
+    ) -> None:
         self._session = session
+        self._fixed = fixed or {}
         self.provider = provider
-        self.inputs = tuple(item.name for item in session.get_inputs())
+        given = (item.name for item in session.get_inputs())
+        self.inputs = tuple(name for name in given if name not in self._fixed)
         self.outputs = tuple(item.name for item in session.get_outputs())
 
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -65,11 +69,15 @@ class Session:
         if not names:  # for onnxruntime an empty list means all
             return {}
         try:
-            return dict(zip(names, self._session.run(names, feed), strict=True))
+            return dict(zip(names, self._session.run(names, feed | self._fixed), strict=True))
         except Exception as error:  # onnxruntime's own exception types share no public base
             raise InputError(
                 f"onnxruntime failed to run the model: {_first_line(error)}"
             ) from error
+
+    def fixing(self, feed: Feed) -> Session:
+        """Return the same session with some inputs given already."""
+        return Session(self._session, self.provider, self._fixed | feed)
 
     def placement(self) -> dict[str, int]:
         """Return provider name → number of nodes it runs, as the runtime itself reports."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from graph.errors import UsageError
 from graph.io.documents import read_document, write_document
-from graph.io.models import identify, write_model
+from graph.io.models import identify
 from graph.progress import Progress
 from graph.runtime.session import Provider
 from qgraph import api, options
@@ -17,9 +19,11 @@ from qgraph.commands.quantize_inc import quantize_by_inc
 from qgraph.console import print_json, print_table, say, warn
 from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
+from qgraph.quantizing import Written, write_quantized
 from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.profiles import Profiles
 from quantize.ranges import Ranges, require_same_model
+from quantize.scheme import Scheme
 from sensitivity.report import Sensitivity
 
 
@@ -42,6 +46,7 @@ from sensitivity.report import Sensitivity
     help="Write rank, errors, precision and reason from this sensitivity.json into the nodes'"
     " metadata, where Netron shows them.",
 )
+@options.scheme_parts(None)
 @options.data
 @options.samples(DEFAULT_SAMPLES, "Calibrate on at most this many samples.")
 @options.provider
@@ -62,23 +67,30 @@ def quantize(
     as_json: bool,
     quiet: bool,
     debug: bool,
+    **parts: Any,
 ) -> None:
     """Write one Q/DQ model of MODEL per profile, each proved to be what its profile says.
 
-    Ranges come from --ranges, or are calibrated on --data and written as ranges.json. With
-    --backend inc, nothing is proved: what INC's placement does to nodes left out is listed.
+    Large models written together share one data file that holds each tensor once.
+
+    Ranges come from --ranges, or are calibrated on --data and written as ranges.json. The scheme
+    is that of the profiles; --calibrate, --smooth and --weights quantize the same nodes otherwise.
+    With --backend inc, nothing is proved: what INC's placement does to nodes left out is listed.
     """
     if ranges is not None and data:
         raise UsageError("give --ranges or --data, not both")
     if backend == "inc":
         if annotate is not None:
             raise UsageError("--annotate goes with qgraph's own models, not with --backend inc")
+        if any(value is not None for value in parts.values()):
+            raise UsageError("--backend inc has a scheme of its own; leave its parts out")
         quantize_by_inc(
             model, profiles, names, ranges, data, samples, provider, seed, output,
             as_json=as_json, quiet=quiet,
         )  # fmt: skip
         return
     wanted = read_document(profiles, Profiles)
+    scheme = options.scheme(wanted.scheme, parts)
     files = {item.name: output / f"{item.name}.onnx" for item in wanted.named(names)}
     beside = [output / "ranges.json"] if ranges is None else []
     require_outputs([*files.values(), *beside], [model, profiles, *data])
@@ -89,16 +101,17 @@ def quantize(
             seen = read_document(ranges, Ranges)
         else:
             require_same_model(wanted.model, identify(model), str(profiles))
-            seen = _calibrate(model, wanted, data, samples, provider, seed, bars)
-        made = api.quantize(model, wanted, seen, names=names, progress=bars)
-    if annotate is not None:
-        report = read_document(annotate, Sensitivity)
-        made = [annotated(item, report) for item in made]
+            seen = _calibrate(model, wanted, scheme, data, samples, provider, seed, bars)
+        notes = read_document(annotate, Sensitivity) if annotate is not None else None
+        finish = partial(annotated, report=notes) if notes is not None else None
+        made = write_quantized(
+            model, wanted, seen, output, names=names, scheme=scheme, finish=finish, progress=bars
+        )
     for path in beside:
         write_document(path, seen)
-    for item in made:
-        write_model(item.model, files[item.profile.name])
-    _print(made, output, as_json=as_json)
+    _print(made, as_json=as_json)
+    if note := seen.note():
+        warn(note)
     if seen.run.synthetic:
         warn("these ranges were calibrated on made-up samples. Calibrate on real ones with --data.")
 
@@ -106,6 +119,7 @@ def quantize(
 def _calibrate(
     model: Path,
     wanted: Profiles,
+    scheme: Scheme,
     data: tuple[Path, ...],
     samples: int,
     provider: Provider,
@@ -116,7 +130,7 @@ def _calibrate(
         model,
         data=data,
         samples=samples,
-        scheme=wanted.scheme,
+        scheme=scheme,
         include=_exactly(wanted),
         provider=provider,
         seed=seed,
@@ -129,13 +143,13 @@ def _exactly(wanted: Profiles) -> list[str]:
     return [".*"] if any(item.quantize for item in wanted.profiles) else []
 
 
-def _print(made: list[api.Quantized], output: Path, *, as_json: bool) -> None:
+def _print(made: list[Written], *, as_json: bool) -> None:
     if as_json:
         print_json(
             [
                 {
                     "profile": item.profile.name,
-                    "path": str(output / f"{item.profile.name}.onnx"),
+                    "path": str(item.path),
                     "quantized": item.proof.quantized,
                     "untouched": item.proof.untouched,
                 }
@@ -149,7 +163,7 @@ def _print(made: list[api.Quantized], output: Path, *, as_json: bool) -> None:
             str(item.proof.quantized),
             str(item.proof.activations),
             str(item.proof.untouched),
-            str(output / f"{item.profile.name}.onnx"),
+            str(item.path),
         ]
         for item in made
     ]

@@ -15,7 +15,7 @@ from qgraph.console import print_json, print_table, say, warn
 from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
 from qgraph.resolve import DEFAULT_SAMPLES
-from quantize.scheme import Calibration, Scheme, SchemeName, Smoothing
+from quantize.scheme import Calibration, Scheme, SchemeName, WeightScale
 from sensitivity.groups import Grouping
 from sensitivity.journal import remove_journal
 from sensitivity.markdown import to_markdown
@@ -55,20 +55,7 @@ from sensitivity.report import Direction, Engine, Metric, NodeScore, Sensitivity
     default=None,
     help="How numbers are quantized.  [default: int8; inc-cpu with --engine inc]",
 )
-@click.option(
-    "--calibrate",
-    type=options.EnumChoice(Calibration),
-    default=Calibration.MINMAX.value,
-    show_default=True,
-    help="How ranges are taken.",
-)
-@click.option(
-    "--smooth",
-    type=options.EnumChoice(Smoothing),
-    default=Smoothing.NONE.value,
-    show_default=True,
-    help="What moves activation outliers into weights.",
-)
+@options.scheme_parts(options.PLAIN)
 @click.option(
     "--group",
     type=options.EnumChoice(Grouping),
@@ -110,7 +97,9 @@ def sensitivity(
     engine: str,
     scheme: SchemeName | None,
     calibrate: Calibration,
-    smooth: Smoothing,
+    percentile: float | None,
+    smooth: str,
+    weights: WeightScale,
     output: Path,
     resume: bool,
     as_json: bool,
@@ -128,7 +117,8 @@ def sensitivity(
     if chosen["ranges"] is not None:
         del files["ranges"]
     require_outputs([output, *files.values()], [model, *chosen["data"]])
-    asked = Scheme(name=scheme_of(engine, scheme), calibrate=calibrate, smooth=smooth)
+    parts = {"calibrate": calibrate, "percentile": percentile, "smooth": smooth, "weights": weights}
+    asked = options.scheme(Scheme(name=scheme_of(engine, scheme)), parts)
 
     def write(report: Sensitivity) -> None:
         write_document(output, report)
@@ -148,6 +138,8 @@ def sensitivity(
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
         _print(report, output)
+    if ranges is not None and (note := ranges.note()):
+        warn(note)
     if not report.run.complete:
         warn(_unfinished(report))
     if report.run.synthetic:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from graph.edit.nodes import QuantizableNode, quantizable_nodes
 from graph.edit.prepare import PreparedModel
 from graph.runtime.feeds import synthetic_feeds
-from graph.runtime.probe import observe_ranges
 from graph.runtime.session import Provider
+from quantize.calibrate.walk import observe_ranges
 from quantize.emit import Provenance, emit
 from quantize.scheme import Scheme
 

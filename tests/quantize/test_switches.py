@@ -12,9 +12,9 @@ from graph.edit.prepare import PreparedModel
 from graph.edit.switches import SwitchGraph, insert_switches
 from graph.io.models import tensor_from
 from graph.runtime.feeds import synthetic_feeds
-from graph.runtime.probe import observe_ranges
 from graph.runtime.session import Provider, Semantics, open_session
 from graph.tensors import Array, Feed
+from quantize.calibrate.walk import observe_ranges
 from quantize.emit import fake_quantization, quantization_parameters
 
 Build = Callable[..., onnx.ModelProto]

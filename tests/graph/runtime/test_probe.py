@@ -8,9 +8,10 @@ import pytest
 
 from graph.edit.prepare import PreparedModel
 from graph.errors import InputError
-from graph.runtime.probe import Range, observe_ranges, observe_shapes
+from graph.runtime.probe import Range, observe_shapes
 from graph.runtime.session import Provider
 from graph.tensors import Feed
+from quantize.calibrate.walk import observe_ranges
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

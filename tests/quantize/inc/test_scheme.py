@@ -16,9 +16,10 @@ from graph.edit.nodes import quantizable_nodes
 from graph.edit.prepare import PreparedModel, prepare
 from graph.edit.tensor_switches import insert_tensor_switches
 from graph.errors import InputError, UsageError
-from graph.runtime.probe import Range, observe_ranges
+from graph.runtime.probe import Range
 from graph.runtime.session import Provider, open_session
 from graph.tensors import Array
+from quantize.calibrate.walk import observe_ranges
 from quantize.inc import IncModel, quantize_with_inc
 from quantize.inc_scheme import (
     FOLLOWERS,

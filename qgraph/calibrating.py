@@ -1,0 +1,121 @@
+"""`qgraph.calibrate`: ranges, and the smoothing they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from graph.edit.nodes import QuantizableNode
+from graph.edit.prepare import PreparedModel
+from graph.progress import Progress, silent
+from graph.runtime.session import Provider, require_provider
+from qgraph.inputs import AnyPath, paths
+from qgraph.resolve import (
+    DEFAULT_SAMPLES,
+    Data,
+    OpenModel,
+    load_data,
+    open_model,
+    scored_at,
+)
+from qgraph.version import VERSION
+from quantize.inc_scheme import as_inc_selects
+from quantize.ranges import Ranges, RangesRun, SmoothedTensor, require_same_model
+from quantize.ranges import calibrate as _calibrate
+from quantize.scheme import SEARCHED, Scheme, SchemeName
+from quantize.selection import Selection, select
+from quantize.smooth.plan import SmoothingPlan, require_unchanged, smoothed
+from sensitivity.search.smoothing import Search, search_smoothing
+
+
+def calibrate(
+    model: AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    samples: int = DEFAULT_SAMPLES,
+    scheme: Scheme | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    provider: Provider = Provider.CPU,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Ranges:
+    """Return the ranges of all activations that candidates read, over at most `samples` samples.
+
+    With a scheme that smooths, also the factors, which are part of the ranges. `outputs`: where a
+    search for the strength of smoothing measures; the family's choice if none is given.
+    """
+    provider = Provider(provider)
+    require_provider(provider)
+    opened = open_model(Path(model))
+    loaded = load_data(opened, paths(data), samples, seed)
+    nodes = Nodes(opened, scheme or Scheme(), include, exclude)
+    return ranges_of(opened, nodes, loaded, outputs, provider, progress)
+
+
+class Nodes:
+    """Which nodes are candidates, in the model or in a smoothed form of it."""
+
+    def __init__(
+        self, opened: OpenModel, scheme: Scheme, include: Sequence[str], exclude: Sequence[str]
+    ) -> None:
+        self._keep = opened.family.keep
+        self.scheme = scheme
+        self._include, self._exclude = include, exclude
+
+    def select(self, prepared: PreparedModel) -> Selection:
+        """Return the selection."""
+        selection = select(prepared.model, [self._keep], self._include, self._exclude)
+        if self.scheme.name is SchemeName.INC_CPU:
+            return as_inc_selects(prepared.model, selection)
+        return selection
+
+    def __call__(self, prepared: PreparedModel) -> Sequence[QuantizableNode]:
+        """Return the candidates alone."""
+        return self.select(prepared).candidates
+
+
+def ranges_of(
+    opened: OpenModel,
+    nodes: Nodes,
+    loaded: Data,
+    outputs: Sequence[str],
+    provider: Provider,
+    progress: Progress,
+) -> Ranges:
+    """Return ranges, and the smoothing that the scheme asks for.
+
+    Raises:
+        QGraphError: smoothing changed what the float model computes.
+    """
+    prepared, scheme, feeds = opened.prepared, nodes.scheme, loaded.feeds
+    run = RangesRun(
+        qgraph=VERSION,
+        provider=provider,
+        samples=len(feeds),
+        data=loaded.description,
+        synthetic=loaded.synthetic,
+    )
+    smoothing: Sequence[SmoothedTensor] = ()
+    if scheme.smooth == SEARCHED:
+        scored = scored_at(opened, outputs)
+        smoothing = search_smoothing(Search(prepared, nodes, feeds, scored, scheme, run, progress))
+    elif scheme.is_smoothed:
+        plan = SmoothingPlan(prepared, nodes(prepared), feeds, provider, progress)
+        smoothing = plan.everywhere(float(scheme.smooth))
+    model = smoothed(prepared, smoothing)
+    if smoothing:
+        require_unchanged(prepared, model, feeds[0], provider)
+    return _calibrate(model, nodes(model), feeds, scheme, run, progress, smoothing=smoothing)
+
+
+def in_form_of(opened: OpenModel, ranges: Ranges) -> OpenModel:
+    """Return the model in the form its ranges were taken in: smoothed as they say.
+
+    Raises:
+        UsageError: the ranges are another model's.
+    """
+    require_same_model(ranges.model, opened.prepared.id, "ranges")
+    return replace(opened, prepared=smoothed(opened.prepared, ranges.smoothing))

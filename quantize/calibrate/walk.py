@@ -1,0 +1,55 @@
+"""Feeding observers from runs of a whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from graph.edit.prepare import PreparedModel
+from graph.progress import Progress, silent
+from graph.runtime.probe import Range, watch
+from graph.runtime.session import Provider
+from graph.tensors import Array, Feed
+from quantize.calibrate.observers import MinMax
+
+
+class Sees(Protocol):
+    """Whatever takes in arrays."""
+
+    def observe(self, values: Array) -> None:
+        """Take in the values of one run."""
+        ...
+
+
+def show(
+    observers: Mapping[str, Sees],
+    prepared: PreparedModel,
+    feeds: Sequence[Feed],
+    provider: Provider,
+    progress: Progress = silent,
+) -> None:
+    """Show every observer its tensor (its key), feed by feed.
+
+    Raises:
+        InputError: NaN or infinity arises, or no feed was given.
+    """
+    for name, values in watch(prepared, list(observers), feeds, provider, progress):
+        observers[name].observe(values)
+
+
+def observe_ranges(
+    prepared: PreparedModel,
+    tensors: Sequence[str],
+    feeds: Sequence[Feed],
+    provider: Provider = Provider.CPU,
+    progress: Progress = silent,
+) -> dict[str, Range]:
+    """Return the extremes of each tensor over all feeds, in the order of `tensors`.
+
+    Raises:
+        InputError: NaN or infinity arises, or no feed was given.
+    """
+    observers = {name: MinMax() for name in tensors}
+    show(observers, prepared, feeds, provider, progress)
+    results = {name: seen.result() for name, seen in observers.items()}
+    return {name: Range(seen.rmin, seen.rmax) for name, seen in results.items()}

@@ -1,0 +1,1 @@
+"""SmoothQuant on the graph: activation outliers moved into weights, the function unchanged."""

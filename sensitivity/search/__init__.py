@@ -1,0 +1,1 @@
+"""Searches: what asks an engine many questions to settle one choice."""

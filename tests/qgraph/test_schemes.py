@@ -1,0 +1,118 @@
+"""The parts of a scheme, through the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+Command = Callable[..., Any]
+
+
+def scored(qgraph: Command, mlp: Path, data: Path, *options: str) -> Path:
+    output = mlp.parent / "sensitivity.json"
+    assert qgraph("sensitivity", mlp, "--data", data, "-o", output, *options).code == 0
+    return output
+
+
+def emitted(qgraph: Command, mlp: Path, data: Path, *options: str) -> Path:
+    """Return D of the whole chain under a scheme."""
+    report = scored(qgraph, mlp, data, *options)
+    profiles, folder = report.with_name("profiles.json"), report.parent
+    assert qgraph("profile", report, "-o", profiles).code == 0
+    ranges = report.with_name("ranges.json")
+    made = qgraph("quantize", mlp, "--profiles", profiles, "--ranges", ranges, "-o", folder)
+    assert made.code == 0, made.err
+    return folder / "D.onnx"
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy", "mse", "moving-average"])
+def test_a_calibration_goes_through_the_whole_chain(
+    qgraph: Command, mlp: Path, data: Path, method: str
+) -> None:
+    path = emitted(qgraph, mlp, data, "--calibrate", method)
+    scheme = {item.key: item.value for item in onnx.load(path).metadata_props}["qgraph.scheme"]
+    assert json.loads(scheme)["calibrate"] == method
+    ranges = json.loads(path.with_name("ranges.json").read_text())
+    assert all(0 < item["clip"] <= max(-item["rmin"], item["rmax"]) for item in ranges["tensors"])
+
+
+@pytest.mark.parametrize("strength", ["0.5", "auto"])
+def test_smoothing_goes_through_the_whole_chain_and_leaves_float_results(
+    qgraph: Command, mlp: Path, data: Path, strength: str
+) -> None:
+    path = emitted(qgraph, mlp, data, "--smooth", strength)
+    evaluation = path.with_name("evaluation.json")
+    result = qgraph("evaluate", mlp, path, "--data", data, "-o", evaluation, "--json")
+    assert result.code == 0, result.err
+    float_, quantized = result.json["variants"]
+    # W8A8 of four linears on normal numbers
+    assert float_["metrics"]["mse"] == 0 and quantized["metrics"]["sqnr_db"] > 25
+
+
+def test_clipped_weights_pass_the_proof(qgraph: Command, mlp: Path, data: Path) -> None:
+    assert emitted(qgraph, mlp, data, "--weights", "mse").exists()
+
+
+def test_scores_are_those_of_the_emitted_model_under_smoothing(
+    qgraph: Command, mlp: Path, data: Path
+) -> None:
+    path = emitted(qgraph, mlp, data, "--smooth", "0.5")
+    baseline = json.loads(path.with_name("sensitivity.json").read_text())["baseline"]
+    samples = np.load(data)["x"]
+    from graph.runtime.session import open_session
+
+    outputs = [
+        np.concatenate([open_session(model).run({"x": row[None]})["y"] for row in samples])
+        for model in (mlp, path)
+    ]
+    measured = float(np.mean((outputs[0] - outputs[1]) ** 2))
+    assert measured == pytest.approx(baseline["all_quantized"]["mse"], rel=1e-4)
+
+
+def test_files_of_another_scheme_are_refused(qgraph: Command, mlp: Path, data: Path) -> None:
+    report = scored(qgraph, mlp, data, "--smooth", "0.5")
+    ranges = report.with_name("ranges.json")
+    plain = qgraph("sensitivity", mlp, "--data", data, "--ranges", ranges, "-o", report)
+    assert plain.code == 2 and "smooth=0.5" in plain.err and "smooth=none" in plain.err
+
+
+def test_profiles_can_be_quantized_under_another_scheme_when_told_to(
+    qgraph: Command, mlp: Path, data: Path
+) -> None:
+    profiles = scored(qgraph, mlp, data).with_name("profiles.json")
+    qgraph("profile", mlp.parent / "sensitivity.json", "-o", profiles)
+    folder = mlp.parent / "smoothed"
+    arguments = ("--profiles", profiles, "--data", data, "--smooth", "0.6", "-o", folder)
+    assert qgraph("quantize", mlp, *arguments).code == 0
+    assert json.loads((folder / "ranges.json").read_text())["scheme"]["smooth"] == "0.6"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--smooth", "2"),
+        ("--smooth", "much"),
+        ("--percentile", "99"),
+        ("--calibrate", "percentile", "--percentile", "20"),
+        ("--scheme", "inc-cpu", "--smooth", "0.5"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    qgraph: Command, mlp: Path, data: Path, options: tuple[str, ...]
+) -> None:
+    result = qgraph("sensitivity", mlp, "--data", data, *options)
+    assert result.code == 2 and "Traceback" not in result.err
+
+
+def test_activations_that_never_change_are_named(
+    qgraph: Command, mlp: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "flat.npz", x=np.zeros((2, 8), np.float32))
+    result = qgraph("sensitivity", mlp, "--data", tmp_path / "flat.npz", "-o", tmp_path / "s.json")
+    assert "never changed while calibrating: x" in result.err

@@ -1,0 +1,192 @@
+"""What is smoothed, and that nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from graph.edit.nodes import quantizable_nodes
+from graph.edit.prepare import PreparedModel
+from graph.errors import UsageError
+from graph.runtime.session import Provider
+from quantize.calibrate.walk import observe_ranges
+from quantize.ranges import SmoothedTensor
+from quantize.smooth.factors import smoothing_factors
+from quantize.smooth.plan import SmoothingPlan, require_unchanged, smoothed
+from quantize.smooth.points import SmoothPoint, find_points
+
+Build = Callable[..., onnx.ModelProto]
+Prepare = Callable[[onnx.ModelProto], PreparedModel]
+Weight = Callable[..., NDArray[np.float32]]
+
+RMS = """(float[N,8] x) => (float[N,6] y) <float[1] e = {0.001}, int64[1] last = {-1}>
+{ s = Mul(x, x) m = ReduceMean(s, last) n = Add(m, e) r = Sqrt(n) d = Div(x, r)
+  h = Mul(g, d) [a] p = MatMul(h, w) [b] q = MatMul(h, v) y = Mul(p, q) }"""
+LAYER = """(float[N,8] x) => (float[N,6] y)
+{ h = LayerNormalization(x, g, b) [a] y = MatMul(h, w) }"""
+AFFINE = """(float[N,8] x) => (float[N,6] y)
+{ t = Tanh(x) m = Mul(t, g) h = Add(m, b) [a] y = MatMul(h, w) }"""
+GATED = """(float[N,8] x) => (float[N,4] y)
+{ [gate] k = MatMul(x, w) [up] u = MatMul(x, v) s = Sigmoid(k) a = Mul(k, s) h = Mul(a, u)
+  [down] y = MatMul(h, z) }"""
+BARE = "(float[N,8] x) => (float[N,4] y) { h = Tanh(x) [a] y = MatMul(h, w) }"
+RELU = """(float[N,8] x) => (float[N,4] y)
+{ [a] p = Gemm<transB=1>(x, w, c) h = Relu(p) [b] y = Gemm(h, z) }"""
+SEEN = """(float[N,8] x) => (float[N,8] y)
+{ h = LayerNormalization(x, g, b) [a] p = MatMul(h, w) y = Add(p, h) }"""
+FEEDS = [{"x": np.random.default_rng(7).standard_normal((16, 8)).astype(np.float32)}]
+
+
+def point_of(prepared: PreparedModel, node: str) -> SmoothPoint:
+    points = find_points(prepared.model, quantizable_nodes(prepared.model)[0])
+    return next(point for point in points if node in point.quantized)
+
+
+def absorbed(prepared: PreparedModel, node: str) -> set[tuple[str, int]]:
+    return {(operand.node, operand.index) for operand in point_of(prepared, node).absorbers}
+
+
+def smooth_all(prepared: PreparedModel, alpha: float = 0.5) -> PreparedModel:
+    plan = SmoothingPlan(prepared, quantizable_nodes(prepared.model)[0], FEEDS)
+    return smoothed(prepared, plan.everywhere(alpha))
+
+
+def outputs(model: onnx.ModelProto) -> list[NDArray[Any]]:
+    return list(ReferenceEvaluator(model).run(None, FEEDS[0]))
+
+
+@pytest.fixture
+def vectors() -> dict[str, NDArray[np.float32]]:
+    spread = np.array([1, 100, 1, 1, 0.1, 1, 30, 1], np.float32)
+    return {"g": spread, "b": 0.1 * spread}
+
+
+def test_a_norm_takes_the_factors_into_its_weight(
+    build: Build, prepared: Prepare, weight: Weight, vectors: dict[str, NDArray[np.float32]]
+) -> None:
+    rms = prepared(build(RMS, g=vectors["g"], w=weight(8, 6), v=weight(8, 6, seed=1)))
+    assert point_of(rms, "a").quantized == ("a", "b")
+    assert absorbed(rms, "a") == {("Mul:h", 0)}
+    layer = prepared(build(LAYER, **vectors, w=weight(8, 6)))
+    assert absorbed(layer, "a") == {("LayerNormalization:h", 1), ("LayerNormalization:h", 2)}
+
+
+def test_a_gated_product_is_absorbed_by_the_linear_not_by_the_gate(
+    build: Build, prepared: Prepare, weight: Weight
+) -> None:
+    gated = prepared(build(GATED, w=weight(8, 6), v=weight(8, 6, seed=1), z=weight(6, 4)))
+    assert absorbed(gated, "down") == {("up", 1)}
+
+
+def test_a_relu_hands_factors_on_to_weight_and_bias(
+    build: Build, prepared: Prepare, weight: Weight
+) -> None:
+    relu = prepared(build(RELU, w=weight(6, 8), c=weight(6), z=weight(6, 4)))
+    assert absorbed(relu, "b") == {("a", 1), ("a", 2)}
+
+
+def test_where_nothing_absorbs_a_product_is_put_before_the_reader(
+    build: Build, prepared: Prepare, weight: Weight
+) -> None:
+    bare = prepared(build(BARE, w=weight(8, 4)))
+    assert absorbed(bare, "a") == set()
+    made = smooth_all(bare).model
+    assert [node.op_type for node in made.graph.node] == ["Tanh", "Mul", "MatMul"]
+
+
+def test_a_tensor_that_others_read_is_not_rescaled_under_them(
+    build: Build, prepared: Prepare, weight: Weight, vectors: dict[str, NDArray[np.float32]]
+) -> None:
+    seen = prepared(build(SEEN, **vectors, w=weight(8, 8)))
+    assert absorbed(seen, "a") == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        (RMS, {"w": (8, 6), "v": (8, 6)}),
+        (LAYER, {"w": (8, 6)}),
+        (AFFINE, {"w": (8, 6)}),
+        (GATED, {"w": (8, 6), "v": (8, 6), "z": (6, 4)}),
+        (BARE, {"w": (8, 4)}),
+        (RELU, {"w": (6, 8), "c": (6,), "z": (6, 4)}),
+        (SEEN, {"w": (8, 8)}),
+    ],
+)
+def test_the_function_stays_the_same(
+    build: Build, prepared: Prepare, weight: Weight, vectors: dict[str, NDArray[np.float32]],
+    text: str, shapes: dict[str, Sequence[int]],
+) -> None:  # fmt: skip
+    used = {name: vectors[name] for name in vectors if f"{name}," in text or f"{name})" in text}
+    before = prepared(build(text, **used, **{n: weight(*s) for n, s in shapes.items()}))
+    after = smooth_all(before)
+    for one, two in zip(outputs(before.model), outputs(after.model), strict=True):
+        # float32 rounds each rescaled weight once
+        assert np.allclose(one, two, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+    require_unchanged(before, after, FEEDS[0], Provider.CPU)
+
+
+def test_outlier_channels_come_down_and_weights_take_them(
+    build: Build, prepared: Prepare, weight: Weight, vectors: dict[str, NDArray[np.float32]]
+) -> None:
+    before = prepared(build(LAYER, **vectors, w=weight(8, 6)))
+    after = smooth_all(before)
+    peaks = [observe_ranges(item, ["h"], FEEDS)["h"].rmax for item in (before, after)]
+    assert peaks[1] < peaks[0] / 5
+
+
+def test_a_weight_that_others_share_is_copied(
+    build: Build, prepared: Prepare, weight: Weight, vectors: dict[str, NDArray[np.float32]]
+) -> None:
+    text = """(float[N,8] x) => (float[N,6] y)
+    { h = LayerNormalization(x, g, b) [a] p = MatMul(h, w) [tied] q = MatMul(x, w)
+      y = Add(p, q) }"""
+    before = prepared(build(text, **vectors, w=weight(8, 6)))
+    alone = [node for node in quantizable_nodes(before.model)[0] if node.name == "a"]
+    plan = SmoothingPlan(before, alone, FEEDS)
+    after = smoothed(before, plan.everywhere(0.5))
+    tensors = {item.name: numpy_helper.to_array(item) for item in after.model.graph.initializer}
+    assert np.array_equal(tensors["w"], weight(8, 6))
+    reads = {node.name: node.input[1] for node in after.model.graph.node}
+    assert reads["tied"] == "w" and reads["a"] != "w"
+    require_unchanged(before, after, FEEDS[0], Provider.CPU)
+
+
+def test_a_float_linear_beside_gets_the_factors_too(
+    build: Build, prepared: Prepare, weight: Weight, vectors: dict[str, NDArray[np.float32]]
+) -> None:
+    before = prepared(build(RMS, g=vectors["g"], w=weight(8, 6), v=weight(8, 6, seed=1)))
+    plan = SmoothingPlan(before, quantizable_nodes(before.model)[0][:1], FEEDS)
+    assert plan.points[0].quantized == ("a",)
+    assert {operand.node for operand in plan.points[0].readers} == {"a", "b"}
+    require_unchanged(before, smoothed(before, plan.everywhere(0.7)), FEEDS[0], Provider.CPU)
+
+
+def test_factors_follow_the_paper_up_to_a_common_one() -> None:
+    peaks, weights = np.array([1, 4, 16], np.float32), np.array([1, 1, 4], np.float32)
+    found = smoothing_factors(peaks, weights, 0.5)
+    expected = np.sqrt(peaks / weights)
+    # four digits are kept
+    assert found / found[0] == pytest.approx(expected / expected[0], rel=1e-3)
+    assert np.prod(found) == pytest.approx(1, rel=1e-3)
+
+
+def test_a_dead_channel_is_left_alone() -> None:
+    found = smoothing_factors(np.array([0, 5, 5], np.float32), np.array([1, 0, 2], np.float32), 0.5)
+    assert found[:2].tolist() == [1, 1]
+
+
+def test_smoothing_of_another_model_is_refused(
+    build: Build, prepared: Prepare, weight: Weight
+) -> None:
+    bare = prepared(build(BARE, w=weight(8, 4)))
+    wrong = SmoothedTensor(tensor="h", alpha=0.5, quantized=("a",), factors=(1.0, 2.0))
+    with pytest.raises(UsageError, match="'h' cannot be smoothed"):
+        smoothed(bare, [wrong])

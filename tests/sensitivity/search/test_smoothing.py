@@ -1,0 +1,77 @@
+"""The search for the strength of smoothing, on a model whose outliers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from graph.edit.nodes import QuantizableNode
+from graph.edit.prepare import PreparedModel, prepare
+from graph.runtime.distance import Sums
+from graph.tensors import Feed
+from quantize.emit import fake_quantization, quantization_parameters
+from quantize.ranges import RangesRun, SmoothedTensor, calibrate
+from quantize.scheme import Scheme
+from quantize.selection import select
+from quantize.smooth.plan import smoothed
+from sensitivity.engine import Scored
+from sensitivity.search.smoothing import Search, search_smoothing
+from sensitivity.switch import SwitchEngine
+
+RUN = RangesRun(qgraph="0", provider="cpu", samples=4, data="x", synthetic=False)
+SCORED = Scored(("y",), logits=False)
+NET = """(float[N,16] x) => (float[N,8] y)
+{ h = LayerNormalization(x, g, b) [a] p = MatMul(h, w) r = Relu(p) [b] y = MatMul(r, v) }"""
+
+
+def nodes(prepared: PreparedModel) -> Sequence[QuantizableNode]:
+    return select(prepared.model).candidates
+
+
+@pytest.fixture
+def feeds() -> list[Feed]:
+    generator = np.random.default_rng(3)
+    return [{"x": generator.standard_normal((32, 16)).astype(np.float32)} for _ in range(4)]
+
+
+def net(path: Path, outlier: float) -> PreparedModel:
+    generator = np.random.default_rng(0)
+    g = np.ones(16, np.float32)
+    g[3] = outlier
+    w = generator.standard_normal((16, 12)).astype(np.float32)
+    w[3] /= outlier
+    v = generator.standard_normal((12, 8)).astype(np.float32)
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> net {NET}')
+    tensors = {"g": g, "b": np.zeros(16, np.float32), "w": w, "v": v}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in tensors.items())
+    onnx.save(model, path)
+    return prepare(path)
+
+
+def error(prepared: PreparedModel, feeds: list[Feed], choice: tuple[SmoothedTensor, ...]) -> float:
+    model = smoothed(prepared, choice)
+    ranges = calibrate(model, nodes(model), feeds, Scheme(), RUN, smoothing=choice)
+    parameters = quantization_parameters(model.model, nodes(model), ranges.by_name())
+    engine = SwitchEngine(model, nodes(model), fake_quantization(parameters), SCORED)
+    everything = frozenset(node.name for node in nodes(model))
+    rows = engine.sums([everything], feeds, lambda _: None)
+    return reduce(Sums.__add__, (row[0] for row in rows)).result().mse
+
+
+def test_the_search_undoes_an_outlier(tmp_path: Path, feeds: list[Feed]) -> None:
+    model = net(tmp_path / "net.onnx", 60.0)
+    choice = search_smoothing(Search(model, nodes, feeds, SCORED, Scheme(smooth="auto"), RUN))
+    assert error(model, feeds, choice) < 0.2 * error(model, feeds, ())
+
+
+def test_the_search_is_never_worse_than_no_smoothing_on_its_samples(
+    tmp_path: Path, feeds: list[Feed]
+) -> None:
+    model = net(tmp_path / "net.onnx", 1.0)
+    choice = search_smoothing(Search(model, nodes, feeds, SCORED, Scheme(smooth="auto"), RUN))
+    assert error(model, feeds, choice) <= error(model, feeds, ())
