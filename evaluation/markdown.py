@@ -7,6 +7,8 @@ from evaluation.results import Difference, Evaluation, Latency, Variant
 from sensitivity.markdown import cell
 
 DASH = "–"
+_ENOUGH = 40
+"""Samples from which on intervals cover what they should; see decision 040."""
 _UNSTEADY = 0.25
 """Of the median, the distance between the quartiles from which on latency says little."""
 
@@ -53,6 +55,11 @@ def notes(evaluation: Evaluation) -> list[str]:
             f"Δ is the difference from float; in brackets, 95 % of {run.resamples} resamples of the"
             f" {run.samples} samples. Where they hold 0, this data shows no difference."
         )
+        if run.samples < _ENOUGH:
+            found.append(
+                f"With fewer than {_ENOUGH} samples these intervals are somewhat too narrow for"
+                " figures that a few samples dominate."
+            )
     else:
         found.append(f"{run.samples} samples are too few to say how far these figures would move.")
     found.append(latency_note(evaluation))

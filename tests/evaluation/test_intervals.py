@@ -18,7 +18,7 @@ def population(seed: int = 0, count: int = 400) -> tuple[dict[str, Array], dict[
     draw = np.random.default_rng(seed)
     tokens = draw.integers(8, 200, count).astype(np.float64)
     loss = tokens * draw.lognormal(1.0, 0.5, count)
-    worse = loss + tokens * draw.lognormal(-3.0, 1.0, count)
+    worse = loss + tokens * draw.lognormal(-3.0, 0.6, count)
     agree = draw.binomial(tokens.astype(int), 0.9).astype(np.float64)
     base = {"loss": loss, "tokens": tokens, "agree": tokens}
     return base, {"loss": worse, "tokens": tokens, "agree": agree}

@@ -14,6 +14,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from evaluation.intervals import bootstrap
+from exporters.resampling import SampleSums
+
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models/qwen2_5_vl_tiny"
 VARIANTS = ("float", "A", "B", "C", "D")
@@ -171,6 +174,38 @@ def test_the_loss_of_d_is_beyond_noise_and_of_a_is_not(variants: dict[str, Any])
     low, high = variants["A"]["differences"]["loss"]["interval"]
     assert low <= 0 <= high
     assert variants["D"]["differences"]["loss"]["interval"][0] > 0
+
+
+def test_intervals_of_subsamples_cover_the_full_value(variants: dict[str, Any]) -> None:
+    """40 of the demo's own samples, again and again."""
+    parts = {
+        name: {key: np.array(list(item["samples"][key].values())) for key in ("loss", "kl")}
+        for name, item in variants.items()
+        if name in ("float", "D")
+    }
+    draw, covered, trials = np.random.default_rng(0), np.zeros(3), 200
+    for _ in range(trials):
+        chosen = draw.choice(parts["D"]["loss"].shape[1], 40, replace=False)
+        sums = {
+            name: SampleSums(
+                {
+                    f"{key}{side}": part[side][chosen]
+                    for key, part in both.items()
+                    for side in (0, 1)
+                },
+                {key: (f"{key}0", f"{key}1") for key in both},
+            )
+            for name, both in parts.items()
+        }
+        found = bootstrap(sums, resamples=400)["D"]
+        metrics = variants["D"]["metrics"]
+        wanted = [
+            (found.alone["loss"], metrics["loss"]),
+            (found.alone["kl"], metrics["kl"]),
+            (found.difference["loss"], metrics["loss"] - variants["float"]["metrics"]["loss"]),
+        ]
+        covered += [low <= value <= high for (low, high), value in wanted]
+    assert (covered / trials >= 0.90).all(), covered / trials
 
 
 def test_decoding_prefill_memory_and_shares_are_measured(variants: dict[str, Any]) -> None:
