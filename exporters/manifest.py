@@ -31,6 +31,22 @@ class Check(Part):
     max_abs_difference: float
 
 
+class VisionEncoder(Part):
+    """The vision tower as a graph, for images of one size. `image_size`: [height, width] in pixels;
+    `grid_thw`: in patches; `tokens`: image tokens it makes; `float32`: nodes kept in fp32 in an
+    fp16 graph, as they overflow.
+    """
+
+    path: str
+    dtype: str
+    opset: int
+    image_size: tuple[int, int]
+    grid_thw: tuple[int, int, int]
+    tokens: int
+    float32: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+
 class Manifest(Document):
     """Written beside `model.onnx` by `qgraph export`. Paths are relative to its folder."""
 
@@ -45,6 +61,7 @@ class Manifest(Document):
     decoder: Decoder | None = None
     embed: str | None = None
     vision: str | None = None
+    vision_encoder: VisionEncoder | None = None
     tokenizer: str | None = None
     data: str | None = None
     checks: tuple[Check, ...] = ()

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
         run,
         sensitivity,
     )
+    from qgraph.handing_over import engine_layers, handoff
     from qgraph.linting import lint
     from qgraph.rankings import compare, compare_evaluations
+    from qgraph.verifying import verify
 
 __all__ = [
     "__version__",
@@ -33,15 +35,18 @@ __all__ = [
     "calibrate",
     "compare",
     "compare_evaluations",
+    "engine_layers",
     "evaluate",
     "export",
     "figures",
+    "handoff",
     "lint",
     "profile",
     "quantize",
     "report",
     "run",
     "sensitivity",
+    "verify",
 ]
 
 
@@ -52,12 +57,15 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'qgraph' has no attribute {name!r}")
-    from qgraph import annotating, api, linting, rankings
+    from qgraph import annotating, api, handing_over, linting, rankings, verifying
 
     elsewhere = {
         "annotate": annotating,
         "compare": rankings,
         "compare_evaluations": rankings,
+        "engine_layers": handing_over,
+        "handoff": handing_over,
         "lint": linting,
+        "verify": verifying,
     }
     return getattr(elsewhere.get(name, api), name)

@@ -14,11 +14,13 @@ from qgraph.commands import run as chain
 from qgraph.commands.compare import compare
 from qgraph.commands.evaluate import evaluate
 from qgraph.commands.export import export
+from qgraph.commands.handoff import handoff
 from qgraph.commands.lint import lint
 from qgraph.commands.profile import profile
 from qgraph.commands.quantize import quantize
 from qgraph.commands.report import report
 from qgraph.commands.sensitivity import sensitivity
+from qgraph.commands.verify import verify
 from qgraph.console import print_error, print_json
 from qgraph.version import VERSION
 
@@ -37,7 +39,7 @@ def cli() -> None:
 
 for command in (
     *(export, sensitivity, profile, quantize, evaluate, report),
-    *(compare, lint, chain.run, chain.demo),
+    *(compare, lint, handoff, verify, chain.run, chain.demo),
 ):
     cli.add_command(command)
 

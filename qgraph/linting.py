@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from graph.io.external import external_files
-from graph.io.files import publishing, write_bytes
+from graph.io.files import copy_file, publishing, write_bytes
 from graph.io.models import identify, read_model
 from graph.rules.finding import Target
 from graph.rules.fixes import Fix, fix
@@ -68,14 +68,6 @@ def _write(model: onnx.ModelProto, source: Path, target: Path) -> None:
         for file in files:
             copy_file(file, folder / file.relative_to(source.parent))
         (folder / target.name).write_bytes(model.SerializeToString(deterministic=True))
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's bytes, a piece at a time; never a link."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as read, target.open("wb") as written:
-        while piece := read.read(1 << 22):
-            written.write(piece)
 
 
 def _report(

@@ -12,8 +12,9 @@ from exporters.manifest import find_manifest, inside
 from exporters.registry import family_of
 from graph.edit.prepare import PreparedModel, prepare
 from graph.errors import InputError, UsageError
+from graph.io.models import read_model
 from graph.runtime.feeds import read_npz, synthetic_feeds
-from graph.tensors import Feed
+from graph.tensors import Feed, inputs_of
 from sensitivity.engine import Scored
 
 DEFAULT_SAMPLES = 8
@@ -24,6 +25,14 @@ class OpenModel:
     """A prepared model and the family that knows about it."""
 
     prepared: PreparedModel
+    view: ModelView
+    family: Family
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenModel:
+    """A model that is only looked at: its weights stay on the disk, and it may be quantized."""
+
     view: ModelView
     family: Family
 
@@ -44,7 +53,15 @@ def open_model(path: Path) -> OpenModel:
     return OpenModel(prepared, view, family_of(view))
 
 
-def load_data(model: OpenModel, data: Sequence[Path], samples: int, seed: int) -> Data:
+def see_model(path: Path) -> SeenModel:
+    """Return the model in `path` with its family, nothing of it changed or loaded."""
+    graph = read_model(path, weights=False)
+    outputs = tuple(value.name for value in graph.graph.output)
+    view = ModelView(path, inputs_of(graph), outputs, find_manifest(path))
+    return SeenModel(view, family_of(view))
+
+
+def load_data(model: OpenModel | SeenModel, data: Sequence[Path], samples: int, seed: int) -> Data:
     """Return at most `samples` feeds, taken in turn from each of `data`.
 
     Without `data`, from what `qgraph.json` names beside the model; without that, made up.
@@ -93,7 +110,7 @@ def _default_data(view: ModelView) -> list[Path]:
     return [inside(view.path, view.manifest.data)]
 
 
-def _read(model: OpenModel, path: Path, limit: int) -> list[Feed]:
+def _read(model: OpenModel | SeenModel, path: Path, limit: int) -> list[Feed]:
     if not path.exists():
         raise InputError("no such data", where=str(path), hint="Check --data.")
     arrays = path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))

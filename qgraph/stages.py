@@ -76,6 +76,20 @@ def _holds(record: StageRecord, fingerprint: str, folder: Path) -> bool:
     )
 
 
+def changed_outputs(folder: Path) -> list[str]:
+    """Return what differs in a run folder from what its stages wrote.
+
+    Raises:
+        UsageError: the record is damaged.
+    """
+    return [
+        f"{name} is missing" if not (folder / name).is_file() else f"{name} was altered"
+        for stage in _read_record(folder).stages
+        for name, digest in stage.outputs.items()
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest
+    ]
+
+
 def _read_record(folder: Path) -> RunRecord:
     path = folder / RECORD
     if not path.exists():

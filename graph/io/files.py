@@ -125,6 +125,17 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_named(path.parent, fill)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the bytes of `source` to `target`, a piece at a time; never a link.
+
+    For folders that are filled before they are published: `target` itself may be seen half done.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as read, target.open("wb") as written:
+        while piece := read.read(_CHUNK):
+            written.write(piece)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path` atomically."""
     write_bytes(path, text.encode("utf-8"))

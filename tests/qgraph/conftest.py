@@ -145,11 +145,21 @@ def data(tmp_path: Path) -> Path:
     return save_data(tmp_path / "data.npz")
 
 
+def build_decoder(folder: Path) -> Path:
+    """Write a one-layer decoder with a cache, as exporters name its tensors."""
+    shapes = dict.fromkeys(("wq", "wk", "wv", "wo"), (8, 8)) | {"wl": (8, 12)}
+    return build(folder / "decoder.onnx", DECODER, shapes)
+
+
 @pytest.fixture
 def decoder(tmp_path: Path) -> Path:
-    """A one-layer decoder with a cache, as exporters name its tensors."""
-    shapes = dict.fromkeys(("wq", "wk", "wv", "wo"), (8, 8)) | {"wl": (8, 12)}
-    return build(tmp_path / "decoder.onnx", DECODER, shapes)
+    return build_decoder(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_decoder() -> Callable[[Path], Path]:
+    """Write the decoder to a folder."""
+    return build_decoder
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_the_commands_run_in_the_order_shown(folder: Path) -> None:
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("qgraph ")]
     assert [words[1] for words in commands] == [
         *("export", "sensitivity", "profile", "quantize", "evaluate", "report"),
-        *("run", "sensitivity"),
+        *("handoff", "verify", "run", "sensitivity"),
     ]
     for words in commands:
         if words[1:] == ["sensitivity", "model.onnx"]:

@@ -1,0 +1,1 @@
+"""The bundle for TensorRT: what a person needs who builds the engine and never saw qgraph."""

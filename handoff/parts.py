@@ -1,0 +1,75 @@
+"""The other parts of a multimodal model, beside its decoder: what it takes to answer from an image.
+
+Copied from the exported folder that the model lies in; `chain.py` runs them one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from exporters.manifest import Manifest, find_manifest, inside
+from graph.io.external import external_files
+from graph.io.files import write_text
+from graph.io.models import read_model
+
+CHAIN = "chain.py"
+_SETTINGS = {
+    "tokenizer_config.json": "settings of the tokenizer, with the chat template",
+    "chat_template.jinja": "chat template",
+    "chat_template.json": "chat template",
+    "preprocessor_config.json": "settings of the image processor",
+    "config.json": "configuration of the checkpoint",
+    "generation_config.json": "how the checkpoint generates",
+    "qgraph.json": "what was exported, and how far from PyTorch it is",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """`source` becomes `name` in the bundle."""
+
+    source: Path
+    name: str
+    role: str
+
+
+def part_files(model: Path) -> list[PartFile]:
+    """Return the files of the other parts; none where the model was exported without any."""
+    manifest = find_manifest(model)
+    if manifest is None or manifest.embed is None:
+        return []
+    files = _graph(model, manifest.embed, "token ids → embeddings")
+    if manifest.vision_encoder is not None:
+        files += _graph(model, manifest.vision_encoder.path, "image patches → embeddings")
+    if manifest.tokenizer is not None:
+        files.append(PartFile(inside(model, manifest.tokenizer), manifest.tokenizer, "tokenizer"))
+    for name, role in _SETTINGS.items():
+        if (model.parent / name).is_file():
+            files.append(PartFile(model.parent / name, name, role))
+    return files
+
+
+def _graph(model: Path, relative: str, role: str) -> list[PartFile]:
+    path = inside(model, relative)
+    data = external_files(read_model(path, weights=False), path.parent)
+    return [
+        PartFile(path, relative, role),
+        *(PartFile(file, file.name, f"weights of {relative}") for file in data),
+    ]
+
+
+def write_chain(folder: Path, manifest: Manifest | None) -> bool:
+    """Write `chain.py` where the bundle holds all parts; return whether it does."""
+    if manifest is None or manifest.embed is None or manifest.vision_encoder is None:
+        return False
+    text = resources.files("handoff").joinpath(CHAIN).read_text(encoding="utf-8")
+    write_text(folder / CHAIN, text)
+    return True
+
+
+def names_of(files: Sequence[PartFile]) -> list[tuple[str, str]]:
+    """Return (name, role) of each file."""
+    return [(item.name, item.role) for item in files]

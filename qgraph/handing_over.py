@@ -1,0 +1,55 @@
+"""`qgraph.handoff` and `qgraph.engine_layers`: the bundle, and what became of it in an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from graph.io.documents import read_document
+from graph.progress import Progress, silent
+from handoff.bundle import HANDOFF, Options, Samples, make_bundle
+from handoff.document import AxisRange, Handoff
+from handoff.engine_layers import EngineLayers, compare, read_layers
+from qgraph.inputs import AnyPath, paths
+from qgraph.resolve import load_data, see_model
+from qgraph.version import VERSION
+
+
+def handoff(
+    model: AnyPath,
+    folder: AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    source: AnyPath | None = None,
+    axes: Mapping[str, AxisRange] | None = None,
+    plugins: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Handoff:
+    """Write the bundle of a Q/DQ model to `folder` and return its handoff.json.
+
+    `data`: the first sample is the golden input. `source`: the float model; looked for beside
+    `model` otherwise. `axes`: sizes of dynamic axes. What profiles.json, sensitivity.json,
+    ranges.json and evaluation.json beside `model` say of it goes in.
+
+    Raises:
+        UsageError: `folder` holds something else than a bundle.
+        InputError: the model or data cannot be read or run.
+    """
+    path = Path(model)
+    seen = see_model(path)
+    loaded = load_data(seen, paths(data), 1, seed)
+    samples = Samples(loaded.feeds[0], loaded.description, loaded.synthetic)
+    options = Options(VERSION, axes or {}, tuple(plugins))
+    float_model = Path(source) if source is not None else None
+    return make_bundle(path, float_model, samples, Path(folder), options, progress)
+
+
+def engine_layers(layers: AnyPath, bundle: AnyPath) -> EngineLayers:
+    """Return what became of the nodes that a bundle promised INT8, by TensorRT's layer information.
+
+    Raises:
+        InputError: `layers` is not what trtexec --exportLayerInfo writes, or there is no bundle.
+    """
+    promised = read_document(Path(bundle) / HANDOFF, Handoff).precision
+    return compare(promised, read_layers(Path(layers)))

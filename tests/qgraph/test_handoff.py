@@ -1,0 +1,375 @@
+"""`qgraph handoff` and `qgraph verify`: what a bundle holds, and that it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from safetensors.numpy import load_file
+
+import qgraph as api
+from graph.runtime.session import Semantics, open_session
+
+if TYPE_CHECKING:
+    from tests.qgraph.conftest import Command, Files
+else:
+    Command = Files = object
+
+Snapshot = Callable[[Path], dict[str, str]]
+BIN = Path(sys.executable).parent
+BASH, SHA256SUM = (shutil.which(name) or name for name in ("bash", "sha256sum"))
+TRTEXEC = Path(__file__).with_name("trtexec.py")
+
+
+@pytest.fixture(scope="module")
+def bundle(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of profile B of the MLP: two nodes INT8, two float."""
+    folder = tmp_path_factory.mktemp("bundle") / "B"
+    api.handoff(files.folder / "B.onnx", folder, data=[files.data])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def decoder_bundle(
+    tmp_path_factory: pytest.TempPathFactory, make_decoder: Callable[[Path], Path]
+) -> Path:
+    """The bundle of a decoder with a cache, everything quantized, made-up data."""
+    folder = tmp_path_factory.mktemp("decoder")
+    model = make_decoder(folder)
+    report, ranges = api.sensitivity(model, samples=1)
+    for made in api.quantize(model, api.profile(report), ranges, names=["D"]):
+        made.save(folder)
+    api.handoff(folder / "D.onnx", folder / "bundle")
+    return folder / "bundle"
+
+
+def manifest(bundle: Path) -> Any:
+    return json.loads((bundle / "handoff.json").read_text())
+
+
+def array(bundle: Path, part: dict[str, Any]) -> Any:
+    return np.fromfile(bundle / part["file"], part["dtype"]).reshape(part["shape"])
+
+
+def test_a_bundle_is_whole_and_says_what_it_is(qgraph: Command, bundle: Path, files: Files) -> None:
+    assert qgraph("verify", bundle).code == 0
+    content = manifest(bundle)
+    profiles = json.loads(files.profiles.read_text())["profiles"]
+    profile = next(item for item in profiles if item["name"] == "B")
+    assert content["origin"]["profile"] == "B"
+    assert content["origin"]["scheme"]["name"] == "int8"
+    assert {r["node"] for r in content["precision"] if r["precision"] == "int8"} == set(
+        profile["quantize"]
+    )
+    reasons = {row["node"]: row["reason"] for row in content["precision"]}
+    assert all(reasons[item["name"]] == item["reason"] for item in profile["keep"])
+    evaluation = json.loads(files.evaluation.read_text())
+    measured = next(item for item in evaluation["variants"] if item["name"] == "B")
+    assert content["evaluation"]["metrics"] == measured["metrics"]
+    assert content["calibration"]["samples"] == 4
+    assert {part["target"] for part in content["lint"]} == {"tensorrt-10", "tensorrt-11"}
+
+
+def test_every_file_named_is_there(bundle: Path) -> None:
+    for item in manifest(bundle)["files"]:
+        assert (bundle / item["path"]).exists(), item
+
+
+def test_sha256sum_itself_agrees(bundle: Path) -> None:
+    done = subprocess.run([SHA256SUM, "--quiet", "--check", "SHA256SUMS"], check=False, cwd=bundle)
+    assert done.returncode == 0
+
+
+def test_scales_in_json_and_safetensors_are_those_of_the_model(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = {n.input[0]: n.input[1] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    scales = load_file(bundle / "scales.safetensors")
+    rows = [row for row in manifest(bundle)["precision"] if row["precision"] == "int8"]
+    assert len(rows) == len(scales) == 2
+    for row in rows:
+        tensor = row["weight"]["tensor"]
+        np.testing.assert_array_equal(scales[tensor], values[weights[tensor]])
+        assert row["weight"]["largest"] == pytest.approx(float(scales[tensor].max()))
+
+
+def test_macs_are_those_of_the_measured_shapes(bundle: Path) -> None:
+    for row in manifest(bundle)["precision"]:
+        rows, columns = {"q": (8, 16), "k": (8, 16), "down": (16, 16), "out": (16, 4)}[row["node"]]
+        assert row["gain"]["macs"] == rows * columns
+
+
+def test_golden_outputs_are_the_models_own(bundle: Path, files: Files) -> None:
+    case = manifest(bundle)["golden"]["cases"][0]
+    feed = {part["name"]: array(bundle, part) for part in case["inputs"]}
+    for model, parts in (
+        (bundle / "model.onnx", case["outputs"]),
+        (files.model, case["float_outputs"]),
+    ):
+        found = open_session(model, semantics=Semantics.EXACT).run(feed)
+        for part in parts:
+            np.testing.assert_array_equal(array(bundle, part), found[part["name"]])
+
+
+def test_the_tolerance_is_above_rounding_and_catches_another_model(
+    bundle: Path, files: Files
+) -> None:
+    case = manifest(bundle)["golden"]["cases"][0]
+    allowed = {item["output"]: item for item in case["tolerances"]}["y"]
+    feed = {part["name"]: array(bundle, part) for part in case["inputs"]}
+    golden = array(bundle, case["outputs"][0])
+
+    def rms(model: Path, semantics: Semantics) -> float:
+        found = open_session(model, semantics=semantics).run(feed)["y"]
+        return float(np.sqrt(np.mean(np.square(found - golden))))
+
+    assert rms(bundle / "model.onnx", Semantics.FAST) <= allowed["rms"]
+    assert allowed["measured_rms"] < allowed["rms"]
+    wrong = onnx.load(bundle / "model.onnx")
+    scale = next(t for t in wrong.graph.initializer if t.name.endswith("_scale"))
+    scale.CopyFrom(
+        numpy_helper.from_array(
+            np.asarray(numpy_helper.to_array(scale) * 2, np.float32), scale.name
+        )
+    )
+    path = files.folder / "wrong.onnx"
+    onnx.save(wrong, path)
+    assert rms(path, Semantics.EXACT) > allowed["rms"]
+    path.unlink()
+
+
+def test_a_decoder_has_a_prefill_and_a_decode_step(decoder_bundle: Path) -> None:
+    content = manifest(decoder_bundle)
+    assert [item["name"] for item in content["shape_profiles"]] == ["prefill", "decode"]
+    prefill, decode = content["golden"]["cases"]
+    shapes = {part["name"]: part["shape"] for part in decode["inputs"]}
+    before = {part["name"]: part["shape"] for part in prefill["outputs"]}
+    assert shapes["inputs_embeds"][1] == 1
+    assert shapes["past_key_values.0.key"] == before["present.0.key"]
+    assert shapes["attention_mask"][1] == before["present.0.key"][2] + 1
+    assert content["golden"]["synthetic"]
+    for profile in content["shape_profiles"]:
+        for size in ("min", "opt", "max"):
+            past = profile[size]["past_key_values.0.key"][2]
+            assert profile[size]["attention_mask"][1] == past + profile[size]["inputs_embeds"][1]
+
+
+def test_axes_can_be_set_and_must_exist(qgraph: Command, files: Files, tmp_path: Path) -> None:
+    model = files.folder / "B.onnx"
+    made = qgraph("handoff", model, "-o", tmp_path / "b", "--axis", "batch=1:4:8", "--json")
+    assert made.json["shape_profiles"][0]["max"] == {"x": [8, 8]}
+    assert qgraph("handoff", model, "-o", tmp_path / "c", "--axis", "rows=1:4:8").code == 2
+    assert qgraph("handoff", model, "-o", tmp_path / "c", "--axis", "batch=4:1:8").code == 2
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_second_run_gives_the_same_bytes(
+    bundle: Path, files: Files, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    api.handoff(files.folder / "B.onnx", tmp_path / "again", data=[files.data])
+    assert snapshot(tmp_path / "again") == snapshot(bundle)
+
+
+def test_a_bundle_replaces_an_older_one_and_nothing_else(
+    bundle: Path, files: Files, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    target = tmp_path / "bundle"
+    api.handoff(files.folder / "D.onnx", target)
+    api.handoff(files.folder / "B.onnx", target, data=[files.data])
+    assert snapshot(target) == snapshot(bundle)
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(Exception, match=r"notes\.txt"):
+        api.handoff(files.folder / "D.onnx", target)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(Exception, match="no bundle"):
+        api.handoff(files.folder / "D.onnx", other)
+    assert list(other.iterdir()) == [other / "thesis.txt"]
+
+
+def alter(folder: Path) -> None:
+    path = folder / "golden/batch/inputs/000_x.dat"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+
+
+def remove(folder: Path) -> None:
+    (folder / "engine_times.py").unlink()
+
+
+def add(folder: Path) -> None:
+    (folder / "golden/extra.dat").write_bytes(b"")
+
+
+def link(folder: Path) -> None:
+    target = folder.with_name("elsewhere.onnx")
+    (folder / "model.onnx").rename(target)
+    (folder / "model.onnx").symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (alter, "000_x.dat was altered"),
+        (remove, "engine_times.py is missing"),
+        (add, "golden/extra.dat is extra"),
+        (link, "model.onnx is no regular file"),
+    ],
+)
+def test_one_changed_file_is_noticed(
+    qgraph: Command, bundle: Path, tmp_path: Path, change: Callable[[Path], None], named: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    change(copy)
+    result = qgraph("verify", copy)
+    assert result.code == 3
+    assert named in result.err
+    assert named in qgraph("verify", copy, "--json").json["problems"][0]
+
+
+def test_verify_knows_runs_and_files(qgraph: Command, files: Files, tmp_path: Path) -> None:
+    assert qgraph("verify", files.sensitivity).code == 0
+    assert qgraph("verify", files.folder).code == 0
+    broken = json.loads(files.profiles.read_text()) | {"surprise": 1}
+    (tmp_path / "profiles.json").write_text(json.dumps(broken))
+    assert qgraph("verify", tmp_path / "profiles.json").code == 3
+    (tmp_path / "notes.txt").write_text("mine")
+    assert qgraph("verify", tmp_path / "notes.txt").code == 3
+    assert qgraph("verify", tmp_path / "nothing").code == 3
+
+
+def test_a_model_that_does_not_build_is_bundled_with_exit_code_7(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    model = onnx.load(files.folder / "D.onnx")
+    node = next(n for n in model.graph.node if n.op_type == "DequantizeLinear")
+    scale = next(t for t in model.graph.initializer if t.name == node.input[1])
+    values = numpy_helper.to_array(scale).copy()
+    values.flat[0] = 0
+    scale.CopyFrom(numpy_helper.from_array(values, scale.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    result = qgraph("handoff", tmp_path / "broken.onnx", "-o", tmp_path / "bundle")
+    assert result.code == 7
+    assert "will not build" in result.err
+
+
+def run_script(
+    bundle: Path, name: str, output: Path, version: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    wrapper = output.with_name("trtexec")
+    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TRTEXEC}" "$@"\n')
+    wrapper.chmod(0o755)
+    environment = {**os.environ, "TRTEXEC": str(wrapper), "PYTHON": sys.executable}
+    environment |= {"TRT_VERSION": version, **more}
+    return subprocess.run(
+        [BASH, str(bundle / name), str(output)],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["10", "11"])
+@pytest.mark.parametrize("kind", ["bundle", "decoder_bundle"])
+def test_the_build_scripts_run_on_documented_flags_alone(
+    request: pytest.FixtureRequest, qgraph: Command, tmp_path: Path, kind: str, version: str
+) -> None:
+    bundle: Path = request.getfixturevalue(kind)
+    done = run_script(bundle, f"build_trt{version}.sh", tmp_path / "engine", version)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["schema"] == "qgraph.engine_times/1"
+    assert report["model"] == manifest(bundle)["model"]
+    assert [c["name"] for c in report["cases"]] == [
+        c["name"] for c in manifest(bundle)["golden"]["cases"]
+    ]
+    for case in report["cases"]:
+        assert case["gpu_ms"] == {"p50": 1.5, "p90": 1.9}
+        assert case["checks"] and all(check["ok"] for check in case["checks"])
+    assert (tmp_path / "engine/batch_check.log").exists() == (version == "11" and kind == "bundle")
+    assert qgraph("verify", bundle).code == 0
+
+
+@pytest.mark.parametrize("spoiled", ["0.5", "nan"])
+@pytest.mark.parametrize("version", ["10", "11"])
+def test_the_build_scripts_fail_on_wrong_outputs(
+    bundle: Path, tmp_path: Path, version: str, spoiled: str
+) -> None:
+    name = f"build_trt{version}.sh"
+    done = run_script(bundle, name, tmp_path / "engine", version, TRT_SPOIL=spoiled)
+    assert done.returncode == 1
+
+
+def test_the_build_scripts_refuse_an_altered_bundle(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    alter(copy)
+    done = run_script(copy, "build_trt10.sh", tmp_path / "engine", "10")
+    assert done.returncode == 1
+    assert "000_x.dat" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("kind", ["bundle", "decoder_bundle"])
+def test_all_scripts_pass_shellcheck(request: pytest.FixtureRequest, kind: str) -> None:
+    bundle: Path = request.getfixturevalue(kind)
+    scripts = sorted(map(str, bundle.glob("*.sh")))
+    assert len(scripts) == 3
+    done = subprocess.run(
+        [shutil.which("shellcheck") or BIN / "shellcheck", *scripts],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_script_uses_a_removed_flag(bundle: Path) -> None:
+    for script in bundle.glob("build_*.sh"):
+        text = script.read_text()
+        assert "--stronglyTyped" in text
+        for flag in (
+            "--int8",
+            "--fp16",
+            "--best",
+            "--calib",
+            "--precisionConstraints",
+            "--buildOnly",
+        ):
+            assert flag not in text
+
+
+def test_golden_files_load_in_polygraphy(decoder_bundle: Path) -> None:
+    polygraphy = pytest.importorskip("polygraphy")
+    from polygraphy.comparator import RunResults
+    from polygraphy.json import load_json
+
+    assert polygraphy.__version__
+    for case in manifest(decoder_bundle)["golden"]["cases"]:
+        (feed,) = load_json(str(decoder_bundle / case["polygraphy_inputs"]))
+        for part in case["inputs"]:
+            np.testing.assert_array_equal(feed[part["name"]], array(decoder_bundle, part))
+        results = RunResults.load(str(decoder_bundle / case["polygraphy_outputs"]))
+        ((_, (iteration,)),) = results.items()
+        for part in case["outputs"]:
+            np.testing.assert_array_equal(iteration[part["name"]], array(decoder_bundle, part))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bundle", "decoder_bundle"])
+def test_polygraphy_accepts_the_bundle(request: pytest.FixtureRequest, kind: str) -> None:
+    """inspect model, check lint, surgeon sanitize, and run --onnxrt against the golden files."""
+    bundle: Path = request.getfixturevalue(kind)
+    found = shutil.which("polygraphy") or str(BIN / "polygraphy")
+    done = subprocess.run(
+        [BASH, str(bundle / "polygraphy.sh")],
+        capture_output=True, text=True, check=False, env={**os.environ, "POLYGRAPHY": found},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED" in done.stdout
