@@ -118,6 +118,9 @@ def companions(model: Path) -> list[Path]:
     if manifest.embed:
         stem = Path(manifest.embed).stem
         paths += sorted(model.parent.glob(f"{stem}-*.data"))
+    if manifest.vision_encoder is not None:
+        path = inside(model, manifest.vision_encoder.path)
+        paths += [path, *sorted(path.parent.glob(f"{path.stem}-*.data"))]
     if manifest.vision:
         paths += sorted(inside(model, manifest.vision).rglob("*"))
     found = (path for path in paths if path.is_file())

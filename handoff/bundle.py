@@ -32,7 +32,7 @@ from handoff.document import (
 )
 from handoff.exclude import exclude_files
 from handoff.golden import Case, golden_cases, write_golden
-from handoff.parts import part_files, write_chain
+from handoff.parts import graph_parts, part_files, write_chain
 from handoff.precision import (
     Facts,
     advice_only,
@@ -169,6 +169,7 @@ class _Work:
             lint=self._lint(),
             calibration=self._calibration(),
             evaluation=self._evaluation(),
+            parts=graph_parts(self._profiles, parts),
             files=tuple(FilePart(path=name, role=role) for name, role in (roles | _ROLES).items()),
         )
         self._write_text(folder, handoff)

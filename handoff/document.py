@@ -205,6 +205,16 @@ class Evaluated(Part):
         )
 
 
+class GraphPart(Part):
+    """Another graph of a multimodal model, with the sizes of its dynamic inputs."""
+
+    path: str
+    role: str
+    min: dict[str, Sizes] = {}
+    opt: dict[str, Sizes] = {}
+    max: dict[str, Sizes] = {}
+
+
 class FilePart(Part):
     """`role`: what a file is for."""
 
@@ -230,6 +240,7 @@ class Handoff(Document):
     lint: tuple[LintPart, ...]
     calibration: Calibration | None = None
     evaluation: Evaluated | None = None
+    parts: tuple[GraphPart, ...] = ()
     files: tuple[FilePart, ...]
 
     @property

@@ -14,6 +14,8 @@ from exporters.manifest import Manifest, find_manifest, inside
 from graph.io.external import external_files
 from graph.io.files import write_text
 from graph.io.models import read_model
+from graph.tensors import inputs_of
+from handoff.document import GraphPart, ShapeProfile
 
 CHAIN = "chain.py"
 _SETTINGS = {
@@ -61,6 +63,32 @@ def _graph(model: Path, relative: str, role: str) -> list[PartFile]:
     ]
 
 
+def graph_parts(
+    profiles: Sequence[ShapeProfile], files: Sequence[PartFile]
+) -> tuple[GraphPart, ...]:
+    """Return the graphs among `files`, sized as the decoder's prefill is."""
+    graphs = [item for item in files if item.name.endswith(".onnx")]
+    return tuple(_graph_part(item, profiles) for item in graphs)
+
+
+def _graph_part(item: PartFile, profiles: Sequence[ShapeProfile]) -> GraphPart:
+    axes = profiles[0].axes if profiles else {}
+    inputs = inputs_of(read_model(item.source, weights=False))
+    dynamic = [spec for spec in inputs if any(isinstance(size, str) for size in spec.shape)]
+
+    def at(which: str) -> dict[str, tuple[int, ...]]:
+        return {
+            spec.name: tuple(
+                size if isinstance(size, int) else int(getattr(axes[size], which))
+                for size in spec.shape
+            )
+            for spec in dynamic
+            if all(isinstance(size, int) or size in axes for size in spec.shape)
+        }
+
+    return GraphPart(path=item.name, role=item.role, min=at("min"), opt=at("opt"), max=at("max"))
+
+
 def write_chain(folder: Path, manifest: Manifest | None) -> bool:
     """Write `chain.py` where the bundle holds all parts; return whether it does."""
     if manifest is None or manifest.embed is None or manifest.vision_encoder is None:
@@ -68,8 +96,3 @@ def write_chain(folder: Path, manifest: Manifest | None) -> bool:
     text = resources.files("handoff").joinpath(CHAIN).read_text(encoding="utf-8")
     write_text(folder / CHAIN, text)
     return True
-
-
-def names_of(files: Sequence[PartFile]) -> list[tuple[str, str]]:
-    """Return (name, role) of each file."""
-    return [(item.name, item.role) for item in files]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from handoff.document import GoldenCase, GoldenTensor, Handoff, ShapeProfile
+from handoff.document import GoldenCase, GoldenTensor, GraphPart, Handoff, ShapeProfile
 
 SCRIPTS = {
     "build_trt10.sh": ("10.13 to 10.16", "trt10"),
@@ -26,6 +26,7 @@ def build_script(name: str, handoff: Handoff) -> str:
         version=version,
         target=target,
         checks=target == "trt11",
+        parts=[_part(item) for item in handoff.parts],
         profiles=[_profile(item) for item in handoff.shape_profiles],
         cases=[_case(item, handoff.shape_profiles) for item in handoff.golden.cases],
     )
@@ -58,6 +59,15 @@ def engine_times() -> str:
 
 def _profile(profile: ShapeProfile) -> dict[str, str]:
     return {name: _shapes(getattr(profile, name)) for name in ("min", "opt", "max")}
+
+
+def _part(part: GraphPart) -> dict[str, str]:
+    shapes = {name: getattr(part, name) for name in ("min", "opt", "max")}
+    return {
+        "path": shlex.quote(part.path),
+        "name": shlex.quote(part.path.removesuffix(".onnx")),
+        **{name: _shapes(sizes) if sizes else "" for name, sizes in shapes.items()},
+    }
 
 
 def _case(case: GoldenCase, profiles: Sequence[ShapeProfile]) -> dict[str, str | float]:

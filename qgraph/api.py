@@ -18,7 +18,8 @@ from evaluation.summary import render_summary
 from evaluation.variants import inspect_variants
 from exporters.family import Converses, Suite
 from exporters.manifest import Manifest
-from exporters.qwen.export import export_language
+from exporters.qwen.export import DEFAULT_OPSET, export_language
+from exporters.qwen.export_vision import VisionRequest, all_images, export_vision
 from graph.edit.nodes import quantizable_nodes
 from graph.errors import EnvironmentFault, InputError, UsageError
 from graph.progress import Progress, silent
@@ -63,9 +64,14 @@ def export(
     dtype: str = "fp32",
     with_past: bool = True,
     opset: int | None = None,
+    data: Sequence[AnyPath] = (),
+    image_size: tuple[int, int] | None = None,
     progress: Progress = silent,
 ) -> Manifest:
     """Export a checkpoint folder to `folder/model.onnx` and return its manifest.
+
+    With `part="vision"`, to `folder/vision_encoder.onnx`, for images of `image_size` (height,
+    width). `data`: images that show what overflows fp16.
 
     Raises:
         EnvironmentFault: the `export` extra is not installed.
@@ -73,8 +79,14 @@ def export(
     """
     if family not in ("auto", "qwen"):
         raise UsageError(f"--family {family} is unknown; there are auto, qwen")
-    if part != "language":
-        raise UsageError(f"--part {part} cannot be exported yet; expected language")
+    if part == "vision":
+        images = all_images(paths(data))
+        request = VisionRequest(image_size, images, dtype, opset or DEFAULT_OPSET)
+        return export_vision(Path(source), Path(folder), request, progress)
+    if part != "language" or data or image_size is not None:
+        raise UsageError(
+            f"--part {part}: expected language, or vision, which --data and --image-size belong to"
+        )
     return export_language(
         Path(source),
         Path(folder),

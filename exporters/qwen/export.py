@@ -29,7 +29,7 @@ DEFAULT_OPSET = 21
 OPSETS = range(17, 24)
 MODEL = "model.onnx"
 _DTYPES = ("fp32", "fp16")
-_PACKAGES = (
+PACKAGES = (
     "numpy", "onnx", "onnx-graphsurgeon", "optimum", "optimum-onnx", "torch", "transformers",
 )  # fmt: skip
 _STEPS = ("load", "ask PyTorch", "trace", "fold", "compare with PyTorch")
@@ -67,9 +67,9 @@ def export_language(
         EnvironmentFault: the `export` extra is not installed, or `folder` cannot be written.
     """
     opset = DEFAULT_OPSET if opset is None else opset
-    _check_request(source, folder, dtype, opset)
+    check_request(source, folder, dtype, opset)
     request = _Request(describe(source), dtype, with_past, opset, progress)
-    _require_extra()
+    require_extra()
     with quiet(), publishing(folder, last=MANIFEST) as target:
         decoder, cases = _write_graphs(request, target)
         checks = _write_rest(request, target, cases)
@@ -81,7 +81,12 @@ def export_language(
     return manifest
 
 
-def _check_request(source: Path, folder: Path, dtype: str, opset: int) -> None:
+def check_request(source: Path, folder: Path, dtype: str, opset: int) -> None:
+    """Check what is asked for before anything is loaded.
+
+    Raises:
+        UsageError: a dtype or opset that cannot be had, or `folder` is the checkpoint.
+    """
     if dtype == "bf16":
         raise UsageError(
             "found dtype bf16, expected fp32 or fp16: onnxruntime has no bfloat16 kernels for the"
@@ -100,7 +105,12 @@ def _check_request(source: Path, folder: Path, dtype: str, opset: int) -> None:
         )
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
+    """Check that the packages of the extra can be loaded.
+
+    Raises:
+        EnvironmentFault: one is missing or broken.
+    """
     # Imported here and below: these packages are an extra, and torch takes seconds to load.
     try:
         for name in ("torch", "transformers", "safetensors", "optimum.exporters.onnx"):
@@ -169,5 +179,5 @@ def _manifest(
         tokenizer=if_there(assets.TOKENIZER),
         data=if_there(assets.CALIBRATION),
         checks=checks,
-        packages={name: metadata.version(name) for name in _PACKAGES},
+        packages={name: metadata.version(name) for name in PACKAGES},
     )

@@ -68,7 +68,9 @@ class VisionTower:
             InputError: a file is no image, or one too large or too narrow.
         """
         try:
-            pixels = self._processor(images=[_open(path) for path in images], return_tensors="pt")
+            pixels = self._processor(
+                images=[open_image(path) for path in images], return_tensors="pt"
+            )
         except ValueError as error:
             raise InputError(
                 f"the image processor refuses: {error}", where=str(images[0])
@@ -79,6 +81,24 @@ class VisionTower:
         merged = self._config.vision_config.spatial_merge_size**2
         counts = (grid.prod(dim=1) // merged).tolist()
         return ImageFeatures(embeds.numpy(), grid.numpy(), tuple(int(count) for count in counts))
+
+    @property
+    def module(self) -> Any:
+        """Return the tower itself, in float32."""
+        return self._tower
+
+    def pixels(self, image: Image.Image) -> tuple[torch.Tensor, tuple[int, int, int]]:
+        """Return the patches of an image, float32 [patches, …], and its grid, the size kept."""
+        made = self._processor(images=[image], return_tensors="pt", do_resize=False)
+        time, height, width = made["image_grid_thw"][0].tolist()
+        return made["pixel_values"].float(), (time, height, width)
+
+    def embed(self, pixels: torch.Tensor, grid: tuple[int, int, int]) -> Array:
+        """Return the embeddings float32 [N,H] of an image's patches."""
+        with torch.no_grad():
+            embeds = self._tower(pixels, grid_thw=torch.tensor([list(grid)]))
+        array: Array = embeds.numpy()
+        return array
 
     def positions(self, token_ids: Array, grid_thw: Array) -> Array:
         """Return position_ids int64 [3,B,S] of `token_ids` int64 [B,S] with the images in them.
@@ -128,7 +148,12 @@ def _load_tower(config: Any, folder: Path) -> Any:
     return tower.eval().requires_grad_(requires_grad=False)
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """Return an image file as RGB.
+
+    Raises:
+        InputError: it is no image, or one too large.
+    """
     require_file(path, "image")
     try:
         with warnings.catch_warnings():

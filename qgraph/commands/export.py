@@ -6,16 +6,24 @@ from pathlib import Path
 
 import click
 
+from exporters.qwen.export_vision import parse_size
 from qgraph import api, options
 from qgraph.console import print_json, print_table, say
 from qgraph.progress import Bars
+
+
+def image_size(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Parse `HxW`."""
+    return parse_size(value) if value is not None else None
 
 
 @click.command()
 @click.argument("source", type=options.PATH)
 @click.option("--family", default="auto", show_default=True, help="auto or qwen.")
 @click.option(
-    "--part", type=click.Choice(["language"]), default="language", show_default=True,
+    "--part", type=click.Choice(["language", "vision"]), default="language", show_default=True,
     help="Which part of a multimodal model.",
 )  # fmt: skip
 @click.option(
@@ -29,6 +37,18 @@ from qgraph.progress import Bars
     "--with-past/--no-past", default=True, show_default=True, help="With the KV cache or without."
 )
 @click.option("--opset", type=int, default=None, help="Opset of the graph  [default: 21]")
+@click.option(
+    "--image-size",
+    metavar="HxW",
+    callback=image_size,
+    help="Size of images, in pixels (vision).  [default: the largest square up to 448]",
+)
+@click.option(
+    "--data",
+    type=options.PATH,
+    multiple=True,
+    help="Images that show what overflows fp16 (vision).",
+)
 @options.common("exported", "Folder to write.")
 def export(
     source: Path,
@@ -38,16 +58,22 @@ def export(
     debug: bool,
     **chosen: object,
 ) -> None:
-    """Export the language model of the checkpoint folder SOURCE to ONNX.
+    """Export the language model, or the vision tower, of the checkpoint folder SOURCE to ONNX.
 
     Writes model.onnx, embed_tokens.onnx, tokenizer and processor files and qgraph.json, and checks
-    the graph against PyTorch before anything is published.
+    the graph against PyTorch before anything is published. With --part vision,
+    vision_encoder.onnx, for images of one size.
     """
     with Bars(quiet=quiet) as bars:
         manifest = api.export(source, output, progress=bars, **chosen)  # type: ignore[arg-type]
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
-    rows = [[check.case, f"{check.max_abs_difference:.1e}"] for check in manifest.checks]
+    vision = manifest.vision_encoder if chosen["part"] == "vision" else None
+    checks = vision.checks if vision is not None else manifest.checks
+    rows = [[check.case, f"{check.max_abs_difference:.1e}"] for check in checks]
     print_table(["compared with PyTorch", "max difference"], rows)
-    say(f"Wrote {output}/model.onnx and what belongs to it.")
+    for name in vision.float32 if vision is not None else ():
+        say(f"kept in fp32, as it overflows fp16: {name}")
+    written = vision.path if vision is not None else "model.onnx"
+    say(f"Wrote {output}/{written} and what belongs to it.")

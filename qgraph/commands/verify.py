@@ -7,26 +7,28 @@ from pathlib import Path
 import click
 
 from graph.errors import InputError
+from graph.io.documents import write_json
 from qgraph import options, verifying
 from qgraph.console import print_json, say
+from qgraph.outputs import require_outputs
 
 
 @click.command()
 @click.argument("path", type=options.PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def verify(path: Path, as_json: bool, quiet: bool, debug: bool) -> None:
+@options.common(None, "File to write the result to, as JSON.")
+def verify(path: Path, output: Path | None, as_json: bool, quiet: bool, debug: bool) -> None:
     """Check that PATH, an output of qgraph, is whole: schemas, checksums, missing and extra files.
 
     PATH is a bundle, a run folder, an exported folder, a model or a JSON file. Exit code 3 where
     it is not whole.
     """
     verdict = verifying.verify(path)
+    found = {"kind": verdict.kind, "files": verdict.files, "problems": list(verdict.problems)}
+    if output is not None:
+        require_outputs([output], [path])
+        write_json(output, found)
     if as_json:
-        print_json(
-            {"kind": verdict.kind, "files": verdict.files, "problems": list(verdict.problems)}
-        )
+        print_json(found)
         if verdict.problems:
             raise click.exceptions.Exit(InputError.exit_code)
         return

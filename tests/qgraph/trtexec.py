@@ -67,7 +67,8 @@ def build(options: dict[str, list[str]]) -> int:
     Path(options["--saveEngine"][0]).with_suffix(".profiles").write_text(json.dumps(profiles))
     shutil.copy(options["--onnx"][0], options["--saveEngine"][0])
     layers = [{"Name": node.name, "LayerType": node.op_type} for node in model.graph.node]
-    Path(options["--exportLayerInfo"][0]).write_text(json.dumps({"Layers": layers}))
+    for path in options.get("--exportLayerInfo", []):
+        Path(path).write_text(json.dumps({"Layers": layers}))
     return 0
 
 
