@@ -152,7 +152,9 @@ def _sign(
     """Write into the model what it is, last of all."""
     del result.model.metadata_props[:]
     result.model.metadata_props.extend(opened.prepared.model.metadata_props)
-    provenance = Provenance(item.name, scheme, opened.prepared.id.sha256, VERSION)
+    # INC calibrates in its own way: nothing of the profile's calibration or smoothing is in there
+    own = Scheme(name=scheme.name)
+    provenance = Provenance(item.name, own, opened.prepared.id.sha256, VERSION)
     write_metadata(result.model, provenance, len(result.quantized))
     result.model.metadata_props.add(key=BACKEND, value="inc")
     touched = sorted({item.node for item in result.excluded})

@@ -12,6 +12,8 @@ in the code:
 4. Every scale is positive and finite; every zero point is present, INT8 and 0.
 5. A weight's scale has one entry per output channel; an activation's is a scalar.
 6. Every node of the float model is still there, with its operator, outputs and attributes.
+7. Every scale of a node with a weight has the weight's float type, so that no operand comes out of
+   its DequantizeLinear in another precision than the node computes in.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ def prove(
         _check_numbers(facts, node)
     for node in nodes:
         _check_values(facts, node, weights)
+        _check_types(facts, node, weights)
     activations = len(list(facts.of("QuantizeLinear")))
     return Proof(len(quantized), len(originals) - len(quantized), activations)
 
@@ -172,6 +175,19 @@ def _check_values(
     off = np.abs(values * step - reached) / step
     # the division that rounded was float32's
     _require(bool((off <= _HALF).all()), 1, node.name, "has int8 values that are not its weight's")
+
+
+def _check_types(
+    facts: _Facts, node: QuantizableNode, weights: Mapping[str, onnx.TensorProto]
+) -> None:
+    if node.weight is None:
+        return
+    wanted = weights[node.weight.tensor].data_type
+    for index in (*(index for index, _ in node.activations), node.weight.index):
+        dequantizer = facts.producer[facts.by_name[node.name].input[index]]
+        scale = facts.initializers.get(dequantizer.input[1])
+        same = scale is not None and scale.data_type == wanted
+        _require(same, 7, node.name, f"reads {dequantizer.output[0]!r} in another float type")
 
 
 _HALF = 0.5 + 1e-3

@@ -52,6 +52,7 @@ def measure(
         f"--ranges {chosen['ranges']}" * (chosen["ranges"] is not None),
         f"--group {chosen['group']}" * (chosen["group"] is Grouping.FUSED),
         f"--provider {chosen['provider']}" * (chosen["provider"] is not Provider.CPU),
+        f"the scheme [{scheme}]" * (scheme != Scheme(name=scheme.name)),
         "--memory-budget" * (chosen["memory_budget"] is not None),
     ]
     for option in filter(None, unfit):

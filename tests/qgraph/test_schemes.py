@@ -101,6 +101,7 @@ def test_profiles_can_be_quantized_under_another_scheme_when_told_to(
         ("--percentile", "99"),
         ("--calibrate", "percentile", "--percentile", "20"),
         ("--scheme", "inc-cpu", "--smooth", "0.5"),
+        ("--engine", "inc", "--scheme", "int8", "--smooth", "0.5"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(

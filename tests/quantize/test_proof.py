@@ -216,3 +216,9 @@ def test_rule_6_notices_a_node_that_is_gone(case: Case) -> None:
 def test_rule_6_notices_a_node_that_became_another(case: Case) -> None:
     case.node("act").op_type = "Abs"
     case.breaks(6, "act")
+
+
+def test_rule_7_notices_a_scale_of_another_float_type(case: Case) -> None:
+    # 1/16 is a float16 and a float32, so nothing but the type is wrong
+    case.constant(case.data_dq().input[1], np.asarray(1 / 16, np.float16))
+    case.breaks(7, "a")
