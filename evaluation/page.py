@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from evaluation import drawing
 from evaluation.charts import Spec, charts
+from evaluation.engine_times import engine_notes
 from evaluation.layers import Placed, place
 from evaluation.markdown import columns, notes, rows
 from evaluation.metrics import metric, quality_key
@@ -64,7 +65,7 @@ def render_page(run: RunFolder) -> str:
         rows=rows(evaluation, narrow=True),
         all_columns=columns(evaluation),
         all_rows=rows(evaluation),
-        notes=notes(evaluation),
+        notes=[*notes(evaluation), *engine_notes(run.engines)],
         verdicts=verdicts(evaluation),
         quality=metric(quality_key(evaluation.variants[0].metrics)).label,
         nodes=nodes,

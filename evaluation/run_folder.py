@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.engine_times import EngineTimes, read_engine_times
 from evaluation.results import Evaluation
 from graph.io.documents import read_document, read_json
 from graph.io.models import ModelId
@@ -17,12 +18,15 @@ from sensitivity.report import Sensitivity
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """`pairs`: rankings of other engines or tools against each other."""
+    """`pairs`: rankings of other engines or tools against each other. `engines`: what was measured
+    with TensorRT.
+    """
 
     evaluation: Evaluation
     report: Sensitivity
     profiles: Profiles
     pairs: tuple[Pair, ...]
+    engines: tuple[EngineTimes, ...] = ()
 
 
 def read_run(folder: Path) -> RunFolder:
@@ -41,7 +45,8 @@ def read_run(folder: Path) -> RunFolder:
     model = ModelId(evaluation.model.path, evaluation.model.sha256)
     require_same_model(report.model, model, str(folder / "sensitivity.json"))
     require_same_model(profiles.model, model, str(folder / "profiles.json"))
-    return RunFolder(evaluation, report, profiles, _rankings(folder, report, model))
+    engines = read_engine_times(folder, evaluation)
+    return RunFolder(evaluation, report, profiles, _rankings(folder, report, model), engines)
 
 
 def _rankings(folder: Path, report: Sensitivity, model: ModelId) -> tuple[Pair, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from evaluation.engine_times import engine_notes
 from evaluation.markdown import sanity_line, to_markdown
 from evaluation.results import Prompted
 from evaluation.run_folder import RunFolder
@@ -24,6 +25,7 @@ def render_summary(run: RunFolder) -> str:
         *(f"- {cell(line)}" for line in verdicts(evaluation)),
         "",
         to_markdown(evaluation),
+        *(f"{cell(line)}\n" for line in engine_notes(run.engines)),
         *_answers(run),
         "| profile | nodes | MACs | params | predicted MSE |",
         "|---|---:|---:|---:|---:|",

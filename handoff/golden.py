@@ -55,16 +55,24 @@ def golden_cases(
     Raises:
         InputError: onnxruntime cannot run the model, or it makes NaN or infinity.
     """
-    exact, fast = open_session(model), open_session(model, semantics=Semantics.FAST)
-    reference = open_session(float_model) if float_model is not None else None
-    runner = _Runner(exact, fast, reference)
-    if not has_cache(inputs):
-        return [runner.case("batch", 0, feed)]
-    prefill = runner.case("prefill", 0, feed)
-    return [prefill, runner.case("decode", 1, _next_step(prefill))]
+    # one session at a time: a large model is in memory once
+    exact = _Exact(open_session(model))
+    drafts = [exact.run("batch", feed)] if not has_cache(inputs) else exact.with_decode(feed)
+    del exact
+    fast = _outputs(model, Semantics.FAST, drafts)
+    before = _outputs(float_model, Semantics.EXACT, drafts) if float_model is not None else None
+    return [
+        _case(index, draft, fast[index], before[index] if before is not None else {})
+        for index, draft in enumerate(drafts)
+    ]
 
 
-def _next_step(prefill: Case) -> Feed:
+def _outputs(model: Path, semantics: Semantics, drafts: Sequence[_Draft]) -> list[Feed]:
+    session = open_session(model, semantics=semantics)
+    return [session.run(draft.feed) for draft in drafts]
+
+
+def _next_step(prefill: _Draft) -> Feed:
     """Return the feed of one more token, its cache the prefill's: the last token again."""
     feed, outputs = prefill.feed, prefill.outputs
     step: Feed = {}
@@ -81,21 +89,39 @@ def _next_step(prefill: Case) -> Feed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Runner:
-    exact: Session
-    fast: Session
-    reference: Session | None
+class _Draft:
+    """`jittered`: outputs for inputs that are slightly off."""
 
-    def case(self, name: str, profile: int, feed: Feed) -> Case:
-        outputs = self.exact.run(feed)
+    name: str
+    feed: Feed
+    outputs: Feed
+    jittered: tuple[Feed, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Exact:
+    """The quantized model, Q/DQ executed as written."""
+
+    session: Session
+
+    def run(self, name: str, feed: Feed) -> _Draft:
+        outputs = self.session.run(feed)
         _require_finite(outputs, name)
-        before = self.reference.run(feed) if self.reference is not None else {}
-        others = [self.fast.run(feed), *(self.exact.run(_jittered(feed, seed)) for seed in _SEEDS)]
-        tolerances = tuple(
-            _tolerance(output, array, [run[output] for run in others], before.get(output))
-            for output, array in outputs.items()
-        )
-        return Case(name, profile, feed, outputs, before, tolerances)
+        jittered = tuple(self.session.run(_jittered(feed, seed)) for seed in _SEEDS)
+        return _Draft(name, feed, outputs, jittered)
+
+    def with_decode(self, feed: Feed) -> list[_Draft]:
+        prefill = self.run("prefill", feed)
+        return [prefill, self.run("decode", _next_step(prefill))]
+
+
+def _case(profile: int, draft: _Draft, fast: Feed, before: Feed) -> Case:
+    others = [fast, *draft.jittered]
+    tolerances = tuple(
+        _tolerance(name, array, [run[name] for run in others], before.get(name))
+        for name, array in draft.outputs.items()
+    )
+    return Case(draft.name, profile, draft.feed, draft.outputs, before, tolerances)
 
 
 def _require_finite(outputs: Feed, case: str) -> None:

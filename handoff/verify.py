@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.engine_times import EngineTimes
 from evaluation.results import Evaluation
 from exporters.manifest import MANIFEST, Manifest, companions
 from graph.errors import InputError, QGraphError, UsageError
@@ -22,7 +23,10 @@ from sensitivity.report import Sensitivity
 
 DOCUMENTS: dict[str, type[Document]] = {
     kind.SCHEMA: kind
-    for kind in (Handoff, Evaluation, Manifest, Profiles, Ranges, Sensitivity, Lint, EngineLayers)
+    for kind in (
+        *(Handoff, Evaluation, Manifest, Profiles, Ranges, Sensitivity),
+        *(Lint, EngineLayers, EngineTimes),
+    )
 }
 
 

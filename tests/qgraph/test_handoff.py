@@ -299,6 +299,28 @@ def test_the_build_scripts_run_on_documented_flags_alone(
     assert qgraph("verify", bundle).code == 0
 
 
+def test_the_report_shows_what_the_target_measured(
+    qgraph: Command, bundle: Path, files: Files, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("evaluation", "sensitivity", "profiles"):
+        shutil.copy(getattr(files, name), run)
+    done = run_script(bundle, "build_trt11.sh", run / "bundle_trt11", "11")
+    assert done.returncode == 0, done.stderr
+    assert qgraph("verify", run / "bundle_trt11/engine_times.json").code == 0
+    assert qgraph("report", run).code == 0
+    line = "Measured with TensorRT (trt11), B: batch 1.5 ms (median on the GPU)"
+    assert line in (run / "report.md").read_text()
+    assert line in (run / "report.html").read_text()
+    times = run / "bundle_trt11/engine_times.json"
+    content = json.loads(times.read_text())
+    content["model"]["sha256"] = "0" * 64
+    times.write_text(json.dumps(content))
+    assert qgraph("report", run).code == 0
+    assert "TensorRT (trt11)" not in (run / "report.md").read_text()
+
+
 @pytest.mark.parametrize("spoiled", ["0.5", "nan"])
 @pytest.mark.parametrize("version", ["10", "11"])
 def test_the_build_scripts_fail_on_wrong_outputs(
