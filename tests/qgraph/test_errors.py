@@ -212,6 +212,19 @@ def test_cuda_that_is_not_there_is_an_environment_fault_and_no_cpu_run(
     assert not (tmp_path / "s.json").exists()
 
 
+@pytest.mark.skipif(cuda_works(), reason="this machine has CUDA")
+@pytest.mark.parametrize("extra", [[], ["--allow-cpu-nodes"]])
+def test_evaluating_on_cuda_that_is_not_there_never_falls_back(
+    qgraph: Command, files: Any, tmp_path: Path, extra: list[str]
+) -> None:
+    models = [files.model, files.folder / "D.onnx"]
+    asked = ["--data", files.data, "--provider", "cuda", "-o", tmp_path / "e.json", *extra]
+    result = qgraph("evaluate", *models, *asked)
+    assert result.code == 4
+    assert "CUDAExecutionProvider was asked for" in result.err
+    assert not (tmp_path / "e.json").exists()
+
+
 @pytest.mark.parametrize("place", ["/dev/null/x/s.json", "/proc/none/s.json"])
 def test_an_output_that_cannot_be_written_is_an_environment_fault(
     qgraph: Command, files: Any, place: str
