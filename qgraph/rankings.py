@@ -55,8 +55,8 @@ def scatter_plot(comparison: Comparison) -> str:
         EnvironmentFault: the `report` extra is not installed.
     """
     try:
-        # plotly comes with an extra
-        from sensitivity.scatter import scatter_page
+        # the chart library comes with an extra
+        from evaluation.scatter import scatter_page
     except ImportError as error:
         raise EnvironmentFault(
             f"the plot needs a package that is not installed: {error.name}",

@@ -11,9 +11,10 @@ import pytest
 from evaluation.page import render_page
 from evaluation.results import Answer, Difference, Evaluation, Prompted
 from evaluation.run_folder import RunFolder
+from evaluation.scatter import scatter_page
 from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from quantize.scheme import Scheme
-from sensitivity.compare import Ranking, compare
+from sensitivity.compare import Comparison, Ranking, compare
 from sensitivity.report import (
     Baseline,
     Direction,
@@ -248,6 +249,18 @@ def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in colour[4:-1].split(",")]
     linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_the_scatter_plot_of_a_comparison_is_drawn_without_network(
+    browser: Any, run: RunFolder, tmp_path: Path
+) -> None:
+    comparison = Comparison(schema=Comparison.SCHEMA, rankings=("ours", "theirs"), pairs=run.pairs)
+    path = tmp_path / "scatter.html"
+    path.write_text(scatter_page(comparison), encoding="utf-8")
+    browser.open(path)
+    assert browser.complaints() == []
+    points = "document.querySelectorAll('#chart-ranking-0 .mark-symbol.role-mark path').length"
+    assert browser.run(f"return {points}") == LAYERS * len(KINDS)
 
 
 def test_in_print_everything_is_open(browser: Any, page: Path) -> None:

@@ -150,7 +150,6 @@ def test_the_core_imports_without_the_extras() -> None:
         "torch",
         "transformers",
         "optimum",
-        "plotly",
         "selenium",
         "vl_convert",
         "sklearn",
