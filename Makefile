@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORE_TEST_PACKAGES := numpy==2.3.5 pytest hypothesis
 
-.PHONY: demo test test-core lint check clean
+.PHONY: demo test test-core yolo lint check clean
 
 demo: .venv/.demo
 	$(BIN)/qgraph demo
@@ -16,6 +16,9 @@ test: .venv/.dev
 test-core: .venv-core/.core
 	.venv-core/bin/pytest -m "not slow" --ignore=tests/quantize/inc tests/graph tests/quantize
 
+# Ultralytics (AGPL-3.0) in an environment of its own: .venv-yolo/bin/qgraph export yolo11n.yaml
+yolo: .venv-yolo/.yolo
+
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -25,7 +28,7 @@ lint: .venv/.dev
 check: lint test
 
 clean:
-	rm -rf .venv .venv-core runs
+	rm -rf .venv .venv-core .venv-yolo runs
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -38,7 +41,7 @@ $(BIN)/python:
 	touch $@
 
 .venv/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,report,train,inc,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,report,train,vision,inc,dev]'
 	touch $@ .venv/.demo
 
 .venv-core/.core: pyproject.toml constraints.txt
@@ -46,4 +49,9 @@ $(BIN)/python:
 	grep -v '^numpy==' constraints.txt > .venv-core/constraints.txt
 	.venv-core/bin/python -m pip install --quiet -c .venv-core/constraints.txt \
 	  -e . $(CORE_TEST_PACKAGES)
+	touch $@
+
+.venv-yolo/.yolo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-yolo
+	.venv-yolo/bin/python -m pip install --quiet -c constraints.txt -e '.[vision,yolo]' torch
 	touch $@

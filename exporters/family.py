@@ -1,8 +1,11 @@
 """What a model family must know how to do, and what it gets to see.
 
 A family turns raw data into feeds, names the outputs that matter, says which nodes stay float and
-why, and measures its own task. It imports with the core alone; whatever needs torch is imported
-where it is used.
+why, measures its own task, and exports its checkpoints. It imports with the core alone; whatever
+needs torch is imported where it is used.
+
+A package adds a family with an entry point of the group `qgraph.families` (`exporters.registry`);
+`exporters.generic.family.GenericFamily` is a base to start from.
 """
 
 from __future__ import annotations
@@ -21,14 +24,34 @@ from graph.runtime.session import Session
 from graph.tensors import Feed, TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ModelView:
-    """A model as a family sees it."""
+    """A model as a family sees it. `model`: prepared (named, folded), with its weights."""
 
     path: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     manifest: Manifest | None
+    model: onnx.ModelProto
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What `qgraph export` was asked for. None: the family's own choice.
+
+    `data`: what shows how the model behaves, where that matters. `batch`: samples in a forward,
+    None for any number. `image_size`: height and width in pixels. `trust_pickle`: whether a
+    checkpoint may be unpickled, which can run code.
+    """
+
+    part: str = "language"
+    dtype: str = "fp32"
+    with_past: bool = True
+    opset: int | None = None
+    data: tuple[Path, ...] = ()
+    batch: int | None = None
+    image_size: tuple[int, int] | None = None
+    trust_pickle: bool = False
 
 
 class Task(Protocol):
@@ -101,7 +124,7 @@ class Converses(Protocol):
 
 
 class Family(Protocol):
-    """A model family. All methods are pure: they look at what is given and change nothing."""
+    """A model family. Nothing but `export` writes or changes anything."""
 
     @property
     def name(self) -> str:
@@ -140,4 +163,14 @@ class Family(Protocol):
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
         """Return what variants are measured on."""
+        ...
+
+    def exports(self, source: Path) -> bool:
+        """Return whether `source` is a checkpoint that `export` takes."""
+        ...
+
+    def export(
+        self, source: Path, folder: Path, options: ExportOptions, progress: Progress
+    ) -> Manifest:
+        """Write `source` as ONNX to `folder` and return its manifest."""
         ...

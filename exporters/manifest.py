@@ -48,7 +48,10 @@ class VisionEncoder(Part):
 
 
 class Manifest(Document):
-    """Written beside `model.onnx` by `qgraph export`. Paths are relative to its folder."""
+    """Written beside `model.onnx` by `qgraph export`. Paths are relative to its folder.
+
+    `processor`: the image processor's settings. `classes`: their names, in the model's order.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.manifest/1"
 
@@ -57,12 +60,14 @@ class Manifest(Document):
     source: str
     dtype: str
     opset: int
-    with_past: bool
+    with_past: bool = False
     decoder: Decoder | None = None
     embed: str | None = None
     vision: str | None = None
     vision_encoder: VisionEncoder | None = None
     tokenizer: str | None = None
+    processor: str | None = None
+    classes: tuple[str, ...] | None = None
     data: str | None = None
     checks: tuple[Check, ...] = ()
     packages: dict[str, str]
@@ -113,7 +118,11 @@ def companions(model: Path) -> list[Path]:
     manifest = find_manifest(model)
     if manifest is None:
         return []
-    named = [name for name in (manifest.embed, manifest.tokenizer, manifest.data) if name]
+    named = [
+        name
+        for name in (manifest.embed, manifest.tokenizer, manifest.processor, manifest.data)
+        if name
+    ]
     paths = [inside(model, name) for name in (*named, *_SIBLINGS)]
     if manifest.embed:
         stem = Path(manifest.embed).stem

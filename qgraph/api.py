@@ -16,10 +16,9 @@ from evaluation.results import Evaluation
 from evaluation.run_folder import read_run
 from evaluation.summary import render_summary
 from evaluation.variants import inspect_variants
-from exporters.family import Converses, Suite
+from exporters.family import Converses, ExportOptions, Suite
 from exporters.manifest import Manifest
-from exporters.qwen.export import DEFAULT_OPSET, export_language
-from exporters.qwen.export_vision import VisionRequest, all_images, export_vision
+from exporters.registry import exporter_of
 from graph.edit.nodes import quantizable_nodes
 from graph.errors import EnvironmentFault, InputError, UsageError
 from graph.progress import Progress, silent
@@ -65,36 +64,35 @@ def export(
     with_past: bool = True,
     opset: int | None = None,
     data: Sequence[AnyPath] = (),
+    batch: int | None = None,
     image_size: tuple[int, int] | None = None,
+    trust_pickle: bool = False,
     progress: Progress = silent,
 ) -> Manifest:
-    """Export a checkpoint folder to `folder/model.onnx` and return its manifest.
+    """Export a checkpoint to `folder/model.onnx` and return its manifest.
+
+    `batch` (any number where None) is for classifiers and detectors, `image_size` (height, width)
+    for detectors. `trust_pickle` lets Ultralytics unpickle a `.pt`, which can run code.
 
     With `part="vision"`, to `folder/vision_encoder.onnx`, for images of `image_size` (height,
     width). `data`: images that show what overflows fp16.
 
     Raises:
-        EnvironmentFault: the `export` extra is not installed.
+        EnvironmentFault: what the family's export needs is not installed.
         InputError: the checkpoint cannot be read or is of an unknown architecture.
     """
-    if family not in ("auto", "qwen"):
-        raise UsageError(f"--family {family} is unknown; there are auto, qwen")
-    if part == "vision":
-        images = all_images(paths(data))
-        request = VisionRequest(image_size, images, dtype, opset or DEFAULT_OPSET)
-        return export_vision(Path(source), Path(folder), request, progress)
-    if part != "language" or data or image_size is not None:
-        raise UsageError(
-            f"--part {part}: expected language, or vision, which --data and --image-size belong to"
-        )
-    return export_language(
-        Path(source),
-        Path(folder),
+    options = ExportOptions(
+        part=part,
         dtype=dtype,
         with_past=with_past,
         opset=opset,
-        progress=progress,
+        data=paths(data),
+        batch=batch,
+        image_size=image_size,
+        trust_pickle=trust_pickle,
     )
+    exporter = exporter_of(Path(source), family)
+    return exporter.export(Path(source), Path(folder), options, progress)
 
 
 def evaluate(

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from exporters.data_files import files_named_in
 from exporters.manifest import companions
-from exporters.qwen.lines import read_lines
 from graph.errors import UsageError
 from graph.io.documents import Document, read_document, write_document
 from graph.io.external import external_files
@@ -72,12 +72,8 @@ def _data_of(model: Path) -> list[Path]:
 
 
 def _with_images(data: Iterable[Path]) -> list[Path]:
-    """Return data files with the images that lines of them name."""
-    paths: list[Path] = []
-    for path in data:
-        lines = read_lines(path) if path.suffix == ".jsonl" and path.is_file() else []
-        paths += [path, *dict.fromkeys(line.image for line in lines if line.image is not None)]
-    return paths
+    """Return data files with the images that they name."""
+    return [named for path in data for named in (path, *files_named_in(path))]
 
 
 class _Chain:

@@ -25,9 +25,12 @@ _Count = Annotated[int, Field(ge=1)]
 class ExportPart(Part):
     """`[export]`: options of `qgraph export`."""
 
+    family: str = "auto"
     dtype: str = "fp32"
     with_past: bool = True
     opset: int | None = None
+    batch: _Count | None = None
+    image_size: tuple[_Count, _Count] | None = None
 
 
 class SensitivityPart(Part):

@@ -49,7 +49,8 @@ class Data:
 def open_model(path: Path) -> OpenModel:
     """Return the model in `path` with its family."""
     prepared = prepare(path)
-    view = ModelView(path, prepared.inputs, prepared.outputs, find_manifest(path))
+    manifest = find_manifest(path)
+    view = ModelView(path, prepared.inputs, prepared.outputs, manifest, prepared.model)
     return OpenModel(prepared, view, family_of(view))
 
 

@@ -7,16 +7,21 @@ from pathlib import Path
 
 import onnx
 
-from exporters.family import ModelView, Task
+from exporters.family import ExportOptions, ModelView, Task
 from exporters.fidelity import FidelityTask
+from exporters.manifest import Manifest
 from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
+from graph.progress import Progress
 from graph.runtime.feeds import fill_cache, read_npz
 from graph.tensors import Feed
 
 
 class GenericFamily:
-    """Takes `.npz` data only and keeps nothing float of its own accord."""
+    """Takes `.npz` data only and keeps nothing float of its own accord.
+
+    A family of another package may derive from it and replace what it knows better.
+    """
 
     name = "generic"
     fuses_siblings = False
@@ -53,3 +58,17 @@ class GenericFamily:
             raise UsageError(f"--task {name} needs a model family; this model has none")
         feeds = [self.complete(view, feed) for path in data for feed in read_npz(path, view.inputs)]
         return FidelityTask(feeds[:limit], self.scored_outputs(view))
+
+    def exports(self, source: Path) -> bool:
+        """Return False: what is to be exported has a family."""
+        return False
+
+    def export(
+        self, source: Path, folder: Path, options: ExportOptions, progress: Progress
+    ) -> Manifest:
+        """Refuse: there is nothing it could be exported from."""
+        raise UsageError(
+            f"the family {self.name} exports nothing",
+            where=str(source),
+            hint="Give the model to qgraph as an ONNX file.",
+        )

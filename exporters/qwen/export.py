@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.manifest import MANIFEST, Check, Decoder, Manifest
-from exporters.qwen.quiet import quiet
+from exporters.quiet import quiet
 from exporters.qwen.source import Source, describe
 from graph.errors import EnvironmentFault, UsageError
 from graph.io.documents import write_document

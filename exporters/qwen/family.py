@@ -7,14 +7,18 @@ from pathlib import Path
 
 import onnx
 
-from exporters.family import ModelView, Task
+from exporters.family import ExportOptions, ModelView, Task
 from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
+from exporters.qwen.export import DEFAULT_OPSET, export_language
+from exporters.qwen.export_vision import VisionRequest, all_images, export_vision
 from exporters.qwen.samples import read_samples
 from exporters.qwen.sanity import SanitySuite
+from exporters.qwen.source import is_decoder
 from exporters.qwen.task import LmTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
+from graph.progress import Progress
 from graph.runtime.feeds import fill_cache, read_npz
 from graph.tensors import Feed
 
@@ -71,6 +75,34 @@ class QwenFamily:
     def suite(self, view: ModelView, path: Path) -> SanitySuite:
         """Return the prompts in a `.jsonl` or `.txt` file."""
         return SanitySuite(view.path, _manifest(view, path), path)
+
+    def exports(self, source: Path) -> bool:
+        """Return whether it is a checkpoint folder of a decoder that can be exported."""
+        return is_decoder(source)
+
+    def export(
+        self, source: Path, folder: Path, options: ExportOptions, progress: Progress
+    ) -> Manifest:
+        """Export the language model, or the vision tower, of the checkpoint folder `source`."""
+        if options.batch is not None:
+            raise UsageError("--batch is for classifiers and detectors; leave it out")
+        if options.part == "vision":
+            images, opset = all_images(options.data), options.opset or DEFAULT_OPSET
+            request = VisionRequest(options.image_size, images, options.dtype, opset)
+            return export_vision(source, folder, request, progress)
+        if options.part != "language" or options.data or options.image_size is not None:
+            raise UsageError(
+                f"--part {options.part}: expected language, or vision, which --data and"
+                " --image-size belong to"
+            )
+        return export_language(
+            source,
+            folder,
+            dtype=options.dtype,
+            with_past=options.with_past,
+            opset=options.opset,
+            progress=progress,
+        )
 
     def _all_feeds(self, view: ModelView, data: Sequence[Path], limit: int) -> list[Feed]:
         feeds: list[Feed] = []

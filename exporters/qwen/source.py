@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graph.errors import InputError, UsageError
+from graph.errors import InputError, QGraphError, UsageError
 from graph.io.documents import read_json
 
 ARCHITECTURES = {
@@ -33,6 +33,14 @@ class Source:
     def has_vision(self) -> bool:
         """Whether a vision tower comes with the decoder (and positions have three rows)."""
         return self.model_type == "qwen2_5_vl"
+
+
+def is_decoder(folder: Path) -> bool:
+    """Return whether `folder` has a config.json of one of these model types."""
+    try:
+        return read_config(folder / "config.json").get("model_type") in ARCHITECTURES
+    except QGraphError:
+        return False
 
 
 def describe(folder: Path) -> Source:

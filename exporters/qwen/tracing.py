@@ -6,9 +6,7 @@ names: `batch`, `sequence`, `past`, and for a weight the path of its module.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx.external_data_helper import (
@@ -19,6 +17,7 @@ from optimum.exporters.onnx import export
 
 from exporters.manifest import Decoder
 from exporters.qwen.onnx_config import DecoderOnnxConfig, LanguageModel
+from exporters.weight_names import name_weights
 from graph.edit.fold import fold
 from graph.errors import InputError
 from graph.io.external import external_tensors
@@ -61,7 +60,7 @@ def finish(path: Path, decoder: Decoder, *, with_past: bool, opset: int) -> onnx
     load_external_data_for_model(model, str(path.parent))
     model.producer_name, model.producer_version = "qgraph", ""
     _name_axes(model, decoder, with_past=with_past)
-    _name_weights(model)
+    name_weights(model)
     return model
 
 
@@ -94,33 +93,3 @@ def _name_axes(model: onnx.ModelProto, decoder: Decoder, *, with_past: bool) -> 
 def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int | str, ...]) -> None:
     element = value.type.tensor_type.elem_type
     value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shape))
-
-
-def _name_weights(model: onnx.ModelProto) -> None:
-    """Rename `onnx::MatMul_123` after the only node that reads it: `/a/b/MatMul` → `a.b.weight`.
-
-    Such a weight is the transpose of the checkpoint's: [in, out]. The tracer's numbers say nothing
-    and change with unrelated parts of the graph.
-    """
-    readers: dict[str, list[str]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node.name)
-    taken = {tensor.name for tensor in model.graph.initializer}
-    renamed: dict[str, str] = {}
-    for tensor in model.graph.initializer:
-        nodes = readers.get(tensor.name, [])
-        if re.fullmatch(r"onnx::MatMul_\d+", tensor.name) and len(nodes) == 1:
-            name = ".".join([*nodes[0].strip("/").split("/")[:-1], "weight"])
-            if name not in taken:
-                renamed[tensor.name] = name
-                taken.add(name)
-    _rename(model, renamed)
-
-
-def _rename(model: onnx.ModelProto, renamed: dict[str, str]) -> None:
-    tensors: list[Any] = list(model.graph.initializer)
-    for tensor in tensors:
-        tensor.name = renamed.get(tensor.name, tensor.name)
-    for node in model.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]

@@ -24,8 +24,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
+from exporters.quiet import quiet
 from exporters.qwen.checkpoint import restore_token_ids
-from exporters.qwen.quiet import quiet
 from exporters.qwen.source import read_config, vision_token_ids
 from graph.errors import InputError
 from graph.io.files import require_file

@@ -21,7 +21,9 @@ def image_size(
 
 @click.command()
 @click.argument("source", type=options.PATH)
-@click.option("--family", default="auto", show_default=True, help="auto or qwen.")
+@click.option(
+    "--family", default="auto", show_default=True, help="auto, qwen, vit, yolo, or a package's own."
+)
 @click.option(
     "--part", type=click.Choice(["language", "vision"]), default="language", show_default=True,
     help="Which part of a multimodal model.",
@@ -41,13 +43,25 @@ def image_size(
     "--image-size",
     metavar="HxW",
     callback=image_size,
-    help="Size of images, in pixels (vision).  [default: the largest square up to 448]",
+    help="Size of images, in pixels (vision).  [default: the largest square up to 448; detectors: "
+    "640x640]",
 )
 @click.option(
     "--data",
     type=options.PATH,
     multiple=True,
     help="Images that show what overflows fp16 (vision).",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Fixed number of pictures in a forward (classifiers, detectors).  [default: any number; "
+    "detectors: 1]",
+)
+@click.option(
+    "--trust-pickle",
+    is_flag=True,
+    help="Let Ultralytics unpickle a .pt checkpoint, which can run code. For files you trust.",
 )
 @options.common("exported", "Folder to write.")
 def export(
@@ -58,10 +72,12 @@ def export(
     debug: bool,
     **chosen: object,
 ) -> None:
-    """Export the language model, or the vision tower, of the checkpoint folder SOURCE to ONNX.
+    """Export the checkpoint SOURCE to ONNX.
 
-    Writes model.onnx, embed_tokens.onnx, tokenizer and processor files and qgraph.json, and checks
-    the graph against PyTorch before anything is published. With --part vision,
+    SOURCE is a checkpoint folder of transformers (the language model of Qwen2.5-VL, Qwen2 or Qwen3;
+    an image classifier), or an Ultralytics .pt or .yaml. Writes model.onnx, what belongs to it
+    (embed_tokens.onnx, tokenizer and processor files) and qgraph.json, and checks the graph against
+    PyTorch before anything is published. With --part vision, the vision tower of Qwen2.5-VL as
     vision_encoder.onnx, for images of one size.
     """
     with Bars(quiet=quiet) as bars:

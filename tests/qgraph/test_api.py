@@ -117,7 +117,7 @@ def test_errors_carry_their_exit_code(tmp_path: Path, files: Any) -> None:
 
 def test_an_unknown_part_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be exported"):
-        qgraph.export(tmp_path, tmp_path / "out", part="hearing")
+        qgraph.export(tmp_path, tmp_path / "out", family="qwen", part="hearing")
 
 
 def test_ranges_of_another_model_are_refused(files: Any, tmp_path: Path) -> None:

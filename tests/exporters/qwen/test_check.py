@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exporters.quiet import quiet
 from exporters.qwen.check import Case, ExportMismatchError, ask_torch, compare, image_positions
 from exporters.qwen.checkpoint import load_checkpoint
 from exporters.qwen.onnx_config import LanguageModel
-from exporters.qwen.quiet import quiet
 from exporters.qwen.source import describe
 
 

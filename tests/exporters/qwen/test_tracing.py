@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
+from exporters.quiet import quiet
 from exporters.qwen import tracing
 from exporters.qwen.checkpoint import decoder_of, load_checkpoint
 from exporters.qwen.onnx_config import LanguageModel
-from exporters.qwen.quiet import quiet
 from exporters.qwen.source import describe
 
 

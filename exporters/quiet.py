@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    # Imported late: exporters.qwen imports without the `export` extra.
+    # Imported late: a family imports without the `export` extra.
     from transformers.utils import logging as untyped
 
     bars: Any = untyped

@@ -1,0 +1,128 @@
+"""Image classifiers: pictures in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from exporters.family import ExportOptions, ModelView, Task
+from exporters.few_channels import too_narrow
+from exporters.fidelity import FidelityTask
+from exporters.manifest import Manifest
+from exporters.vit.pictures import Picture, PictureFeeds, read_pictures
+from exporters.vit.source import is_classifier
+from exporters.vit.task import ClassifyTask
+from graph.edit.nodes import QuantizableNode
+from graph.errors import InputError, UsageError
+from graph.progress import Progress
+from graph.runtime.feeds import read_npz
+from graph.tensors import Feed
+
+_TASKS = ("classify", "fidelity")
+_CHANNELS = (1, 3)
+
+
+class VitFamily:
+    """Recognized by `qgraph.json`, or by one picture in and one row of logits out."""
+
+    name = "vit"
+    fuses_siblings = True
+    gives_logits = True
+
+    def recognizes(self, view: ModelView) -> bool:
+        """Return whether a manifest says so, or inputs and outputs look like it.
+
+        A model that ends in a softmax gives no logits, and is left to the generic family.
+        """
+        if view.manifest is not None:
+            return view.manifest.family == self.name
+        if len(view.inputs) != 1 or len(view.model.graph.output) != 1:
+            return False
+        shape = view.inputs[0].shape
+        picture = len(shape) == 4 and shape[1] in _CHANNELS and view.inputs[0].dtype.kind == "f"
+        return picture and _classes(view) > 1 and not _ends_in_softmax(view.model)
+
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+        """Return feeds of the pictures in a folder, at most `limit` of either."""
+        return list(PictureFeeds(view, self._pictures(view, data)[:limit]))
+
+    def complete(self, view: ModelView, feed: Feed) -> Feed:
+        """Return `feed`: there is nothing to leave out."""
+        return feed
+
+    def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
+        """Return the logits."""
+        return view.outputs[:1]
+
+    def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        """Keep narrow convolutions, but for the patch embedding, which is measured."""
+        return None if _embeds_patches(model, node) else too_narrow(model, node)
+
+    def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
+        """Return classification, or fidelity where asked or where data has no classes."""
+        if name not in (None, *_TASKS):
+            raise UsageError(f"--task {name} is none of this family's: {', '.join(_TASKS)}")
+        arrays = [path for path in data if path.suffix == ".npz" or any(path.glob("*.npz"))]
+        if arrays:
+            feeds = [feed for path in data for feed in read_npz(path, view.inputs)][:limit]
+            return FidelityTask(_no_labels(name, feeds), self.scored_outputs(view))
+        pictures = [item for path in data for item in self._pictures(view, path)[:limit]]
+        labelled = all(picture.label is not None for picture in pictures)
+        made = PictureFeeds(view, pictures)
+        if name == "fidelity" or (name is None and not labelled):
+            return FidelityTask(made, self.scored_outputs(view))
+        if not labelled:
+            raise InputError(
+                "pictures without a class cannot be classified right or wrong",
+                where=", ".join(map(str, data)),
+                hint="Put them in one folder a class, or use --task fidelity.",
+            )
+        return ClassifyTask(made, self.scored_outputs(view)[0])
+
+    def exports(self, source: Path) -> bool:
+        """Return whether it is a folder with an image classifier of transformers."""
+        return is_classifier(source)
+
+    def export(
+        self, source: Path, folder: Path, options: ExportOptions, progress: Progress
+    ) -> Manifest:
+        """Export the classifier in `source` through optimum."""
+        # torch and transformers are an extra
+        from exporters.vit.export import export_classifier
+
+        return export_classifier(source, folder, options, progress)
+
+    def _pictures(self, view: ModelView, data: Path) -> list[Picture]:
+        classes = view.manifest.classes if view.manifest else None
+        return read_pictures(data, classes, _classes(view))
+
+
+def _no_labels(name: str | None, feeds: list[Feed]) -> list[Feed]:
+    if name == "classify":
+        raise UsageError("arrays carry no classes: --task classify needs folders of images")
+    return feeds
+
+
+def _classes(view: ModelView) -> int:
+    """Return how many logits the model gives, 0 where the output is no fixed row of them."""
+    dims = view.model.graph.output[0].type.tensor_type.shape.dim
+    return int(dims[1].dim_value) if len(dims) == 2 else 0
+
+
+def _ends_in_softmax(model: onnx.ModelProto) -> bool:
+    output = model.graph.output[0].name
+    return any(
+        output in node.output and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
+        for node in model.graph.node
+    )
+
+
+def _embeds_patches(model: onnx.ModelProto, node: QuantizableNode) -> bool:
+    """Return whether it is a convolution of the picture whose kernel is its stride."""
+    if node.op_type != "Conv" or node.activations[0][1] != model.graph.input[0].name:
+        return False
+    proto = next(item for item in model.graph.node if item.name == node.name)
+    found = {item.name: tuple(item.ints) for item in proto.attribute}
+    return node.weight is not None and found.get("strides") == node.weight.shape[2:]

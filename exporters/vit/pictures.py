@@ -1,0 +1,137 @@
+"""Image folders as feeds of a classifier: processed when they are asked for, not held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from exporters.family import ModelView
+from exporters.images import images_in, read_image
+from exporters.vit.processor import CONFIG, ImageProcessor, read_processor
+from graph.errors import InputError, UsageError
+from graph.tensors import Array, Feed
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """`label`: index of its class in the model's order; None where none is known."""
+
+    path: Path
+    label: int | None = None
+
+
+def read_pictures(folder: Path, classes: Sequence[str] | None, count: int) -> list[Picture]:
+    """Return the images of a folder, taken in turn from each class folder where there are any.
+
+    A class folder is named after its class; where none is, the folders in order are the classes in
+    order, as for ImageNet. `count`: of classes the model tells apart.
+
+    Raises:
+        InputError: no folder, no images in it, or folders that are not the model's classes.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"found {folder.suffix or 'no folder'!r}, expected a folder of images (one folder a"
+            " class where classes are known) or .npz",
+            where=str(folder),
+        )
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and images_in(path))
+    if not inner:
+        found = [Picture(path) for path in images_in(folder)]
+    else:
+        labels = _labels([path.name for path in inner], classes, count, folder)
+        rows = ([Picture(p, labels[f.name]) for p in images_in(f)] for f in inner)
+        found = [item for turn in zip_longest(*rows) for item in turn if item is not None]
+    if not found:
+        raise InputError("the folder holds no images", where=str(folder))
+    return found
+
+
+def _labels(
+    names: Sequence[str], classes: Sequence[str] | None, count: int, folder: Path
+) -> dict[str, int]:
+    known = {name: index for index, name in enumerate(classes or ())}
+    if all(name in known for name in names):
+        return {name: known[name] for name in names}
+    if len(names) == count:
+        return {name: index for index, name in enumerate(names)}
+    strange = next(name for name in names if name not in known)
+    raise InputError(
+        f"found {len(names)} class folders, {strange!r} among them, for a model of {count} classes",
+        where=str(folder),
+        hint="Name the folders after the model's classes, or give one for each class, in order.",
+    )
+
+
+def processor_of(view: ModelView) -> ImageProcessor:
+    """Return the image processor that lies beside the model.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = view.path.parent / CONFIG
+    if not path.is_file():
+        raise UsageError(
+            f"images need {CONFIG} beside the model, which says how to resize and scale them",
+            where=str(view.path.parent),
+            hint="Copy it from the checkpoint, or give the images as arrays in an .npz file.",
+        )
+    return read_processor(path)
+
+
+class PictureFeeds(Sequence[Feed]):
+    """One feed per batch of the model's own size; the last is filled up with its last picture."""
+
+    def __init__(self, view: ModelView, pictures: Sequence[Picture]) -> None:
+        spec = view.inputs[0]
+        rows = spec.shape[0]
+        self._spec = spec
+        self._processor = processor_of(view)
+        self._batch = rows if isinstance(rows, int) else 1
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return (len(self._pictures) + self._batch - 1) // self._batch
+
+    @overload
+    def __getitem__(self, index: int) -> Feed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Feed]: ...
+    def __getitem__(self, index: int | slice) -> Feed | list[Feed]:
+        """Return the feed `{input: float [batch,3,H,W]}`."""
+        if isinstance(index, slice):
+            return [self[item] for item in range(*index.indices(len(self)))]
+        pictures = list(self.pictures(index))
+        pictures += pictures[-1:] * (self._batch - len(pictures))
+        stacked = np.stack([self._processed(item) for item in pictures])
+        return {self._spec.name: stacked.astype(self._spec.dtype)}
+
+    def __iter__(self) -> Iterator[Feed]:
+        return (self[index] for index in range(len(self)))
+
+    def pictures(self, index: int) -> Sequence[Picture]:
+        """Return the pictures of one feed, those that fill it up left out."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        start = index % len(self) * self._batch
+        return self._pictures[start : start + self._batch]
+
+    def _processed(self, picture: Picture) -> Array:
+        made = self._processor(read_image(picture.path))
+        fits = all(
+            isinstance(want, str) or want == have
+            for want, have in zip(self._spec.shape[1:], made.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"{CONFIG} makes {list(made.shape)} of the image, where the model's"
+                f" {self._spec.name!r} takes {list(self._spec.shape[1:])}",
+                where=str(picture.path),
+                hint="Model and processor must belong together.",
+            )
+        return made

@@ -1,0 +1,62 @@
+"""The task `classify`: how often the right class comes first, or among the first five.
+
+`top1`, `top5`: shares of the pictures; `top1_agreement`: with the float model, and `kl`: mean
+KL(float ‖ variant) in nats; `mse`, `sqnr_db`, `cosine` of all logits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporters.fidelity import as_metrics
+from exporters.vit.pictures import PictureFeeds
+from graph.progress import Progress
+from graph.runtime.distance import Comparator, Sums
+from graph.runtime.session import Session
+from graph.tensors import Array
+
+_SEVERAL = 5
+
+
+class ClassifyTask:
+    """Keeps the float model's logits; pictures are read anew for each variant."""
+
+    name = "classify"
+
+    def __init__(self, feeds: PictureFeeds, output: str) -> None:
+        self.feeds = feeds
+        self._output = output
+        self._reference: list[Array] = []
+
+    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
+        """Return the metrics of one variant; the first one measured is the reference."""
+        first, sums = not self._reference, Sums()
+        ranks: list[Array] = []
+        for index, feed in enumerate(self.feeds):
+            progress(f"evaluating {name}", index, len(self.feeds))
+            pictures = self.feeds.pictures(index)
+            logits = session.run(feed, [self._output])[self._output][: len(pictures)]
+            if first:
+                self._reference.append(logits)
+            sums += Comparator(self._reference[index], logits=True).compare(logits)
+            labels = np.array([picture.label for picture in pictures], np.int64)
+            ranks.append(rank_of(logits, labels))
+        progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
+        ranked, distances = np.concatenate(ranks), sums.result()
+        metrics = {"top1": float(np.mean(ranked == 0))}
+        if self._reference[0].shape[1] > _SEVERAL:
+            metrics["top5"] = float(np.mean(ranked < _SEVERAL))
+        metrics["kl"] = distances.kl or 0.0
+        metrics["top1_agreement"] = distances.top1_agreement or 0.0
+        return metrics | as_metrics(distances)
+
+
+def rank_of(logits: Array, labels: Array) -> Array:
+    """Return how many classes come before the right one, int [n]; logits [n,C], labels int [n].
+
+    Of equal logits the lower class comes first, as with argmax.
+    """
+    right = np.take_along_axis(logits, labels[:, None], 1)
+    before = np.arange(logits.shape[1])[None] < labels[:, None]
+    counted: Array = ((logits > right) | ((logits == right) & before)).sum(1)
+    return counted

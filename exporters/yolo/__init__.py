@@ -1,0 +1,1 @@
+"""Detectors of the YOLO line, recognized by the structure of their head."""

@@ -1,0 +1,43 @@
+"""Exporting a YOLO needs Ultralytics, and says so; a pickle needs trust."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from exporters.family import ExportOptions
+from exporters.yolo.export import export_detector
+from graph.errors import EnvironmentFault, InputError, UsageError
+from graph.progress import silent
+
+without_ultralytics = pytest.mark.skipif(
+    find_spec("ultralytics") is not None, reason="Ultralytics is installed here"
+)
+
+
+@without_ultralytics
+def test_without_ultralytics_the_message_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFault, match="needs Ultralytics") as caught:
+        export_detector(Path("yolo11n.yaml"), tmp_path / "out", ExportOptions(), silent)
+    assert "make yolo" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pickle_is_not_opened_unless_it_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"cos\nsystem\n")
+    with pytest.raises(UsageError, match="is a pickle") as caught:
+        export_detector(tmp_path / "best.pt", tmp_path / "out", ExportOptions(), silent)
+    assert "--trust-pickle" in caught.value.hint
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such checkpoint"):
+        export_detector(tmp_path / "no.pt", tmp_path / "out", ExportOptions(), silent)
+
+
+@pytest.mark.parametrize("options", [ExportOptions(dtype="fp16"), ExportOptions(image_size=(100, 96))])
+def test_an_option_that_cannot_be_had_is_refused(tmp_path: Path, options: ExportOptions) -> None:
+    with pytest.raises(UsageError):
+        export_detector(Path("yolo11n.yaml"), tmp_path / "out", options, silent)
