@@ -17,6 +17,7 @@ from qgraph.calibrating import in_form_of
 from qgraph.inputs import AnyPath, document
 from qgraph.resolve import OpenModel, open_model
 from qgraph.version import VERSION
+from quantize.companions import companions_named
 from quantize.emit import Provenance, emit
 from quantize.profiles import Profile, Profiles, resolve
 from quantize.proof import Proof, prove
@@ -129,6 +130,7 @@ def _quantized(opened: OpenModel, item: Profile, ranges: Ranges) -> Quantized:
         )
     prepared = opened.prepared
     nodes = nodes_of(opened, item)
+    nodes += companions_named(prepared.model, nodes, item.companions)
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
     provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
     model = emit(prepared, nodes, known, provenance)

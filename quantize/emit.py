@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from graph.edit.fake_quantize import FakeQuantization
-from graph.edit.nodes import QuantizableNode
+from graph.edit.nodes import QUANTIZABLE, QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
 from graph.errors import InputError
@@ -53,7 +53,7 @@ def emit(
     model = insert_qdq(prepared.model, nodes, parameters)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
-    write_metadata(model, provenance, len(nodes))
+    write_metadata(model, provenance, sum(node.op_type in QUANTIZABLE for node in nodes))
     return model
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from graph.edit.nodes import QuantizableNode
+from graph.edit.nodes import QUANTIZABLE, QuantizableNode
 from graph.errors import QGraphError
 from graph.io.weights import array_of
 from graph.tensors import Array
@@ -76,7 +76,8 @@ def prove(
         _check_values(facts, node, weights)
         _check_types(facts, node, weights)
     activations = len(list(facts.of("QuantizeLinear")))
-    return Proof(len(quantized), len(originals) - len(quantized), activations)
+    counted = sum(node.op_type in QUANTIZABLE for node in nodes)
+    return Proof(counted, len(originals) - len(quantized), activations)
 
 
 class _Facts:

@@ -19,6 +19,7 @@ from graph.runtime.session import Provider
 from graph.tensors import Feed
 from quantize.calibrate.observers import Observed, observer_for
 from quantize.calibrate.walk import show
+from quantize.companions import find_companions
 from quantize.inc_scheme import tensors_to_calibrate
 from quantize.scheme import Scheme, SchemeName, require_same
 
@@ -113,7 +114,7 @@ def calibrate(
     *,
     smoothing: Sequence[SmoothedTensor] = (),
 ) -> Ranges:
-    """Return the range of every activation that `scheme` quantizes for `nodes`.
+    """Return the range of every activation that `scheme` quantizes for `nodes` and companions.
 
     `prepared` is the smoothed model, where `smoothing` is given, and `nodes` are its nodes.
     """
@@ -122,7 +123,9 @@ def calibrate(
     if scheme.name is SchemeName.INC_CPU:
         tensors = tensors_to_calibrate(nodes)
     else:
-        tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
+        beside = [companion.node for companion in find_companions(prepared.model, nodes)]
+        read = (name for node in (*nodes, *beside) for _, name in node.activations)
+        tensors = list(dict.fromkeys(read))
     observers = {name: observer_for(scheme) for name in tensors}
     show(observers, prepared, feeds, Provider(run.provider), progress)
     seen = {name: observer.result() for name, observer in observers.items()}

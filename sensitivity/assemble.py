@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from graph.errors import InputError
 from graph.runtime.session import Provider, describe_device
+from quantize.companions import find_companions
 from quantize.ranges import ModelRef
+from quantize.scheme import SchemeName
 from sensitivity.answers import Answers
 from sensitivity.report import (
     Baseline,
     Cause,
+    Companion,
     Direction,
     Engine,
     GroupScore,
@@ -88,6 +91,11 @@ def assemble(
             KeptNode(name=name, op_type=task.selection.op_types[name], reason=_FAILED)
             for name in task.selection.op_types
             if name in failed
+        ),
+        companions=tuple(
+            Companion(name=item.node.name, beside=item.beside)
+            for item in find_companions(task.prepared.model, task.selection.candidates)
+            if task.scheme.name is not SchemeName.INC_CPU
         ),
         renamed=task.prepared.renamed,
     )

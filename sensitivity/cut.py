@@ -171,6 +171,7 @@ def profile_of(report: Sensitivity, name: str, title: str, units: Sequence[Unit]
         title=title,
         quantize=tuple(node.name for node in report.nodes if node.name in chosen),
         keep=tuple(kept),
+        companions=tuple(item.name for item in report.companions if item.beside in chosen),
         fraction=_fraction(report, chosen),
         predicted=_predicted(report, units),
     )

@@ -162,6 +162,13 @@ class KeptNode(Part):
     reason: str
 
 
+class Companion(Part):
+    """A residual Add whose shortcut gets Q/DQ where the convolution `beside` it is quantized."""
+
+    name: str
+    beside: str
+
+
 class IncSettings(Part):
     """What Intel Neural Compressor was told, where it computed the scores."""
 
@@ -230,5 +237,6 @@ class Sensitivity(Document):
     groups: tuple[GroupScore, ...] = ()
     keep: tuple[KeptNode, ...]
     unscored: tuple[KeptNode, ...] = ()
+    companions: tuple[Companion, ...] = ()
     renamed: dict[str, str] = {}
     inc: IncSettings | None = None
