@@ -6,9 +6,12 @@ KL(float ‖ variant) in nats; `mse`, `sqnr_db`, `cosine` of all logits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from exporters.fidelity import as_metrics
+from exporters.fidelity import FIDELITY_RATIOS, columns_of, fidelity_figures
+from exporters.resampling import SampleSums
 from exporters.vit.pictures import PictureFeeds
 from graph.progress import Progress
 from graph.runtime.distance import Comparator, Sums
@@ -27,10 +30,11 @@ class ClassifyTask:
         self.feeds = feeds
         self._output = output
         self._reference: list[Array] = []
+        self._seen: dict[str, SampleSums] = {}
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant; the first one measured is the reference."""
-        first, sums = not self._reference, Sums()
+        first, sums = not self._reference, []
         ranks: list[Array] = []
         for index, feed in enumerate(self.feeds):
             progress(f"evaluating {name}", index, len(self.feeds))
@@ -38,17 +42,31 @@ class ClassifyTask:
             logits = session.run(feed, [self._output])[self._output][: len(pictures)]
             if first:
                 self._reference.append(logits)
-            sums += Comparator(self._reference[index], logits=True).compare(logits)
+            sums.append(Comparator(self._reference[index], logits=True).compare(logits))
             labels = np.array([picture.label for picture in pictures], np.int64)
             ranks.append(rank_of(logits, labels))
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
-        ranked, distances = np.concatenate(ranks), sums.result()
-        metrics = {"top1": float(np.mean(ranked == 0))}
-        if self._reference[0].shape[1] > _SEVERAL:
-            metrics["top5"] = float(np.mean(ranked < _SEVERAL))
-        metrics["kl"] = distances.kl or 0.0
-        metrics["top1_agreement"] = distances.top1_agreement or 0.0
-        return metrics | as_metrics(distances)
+        self._seen[name] = _sums_of(sums, ranks, self._reference[0].shape[1])
+        return self._seen[name].overall()
+
+    def per_sample(self, name: str) -> SampleSums:
+        """Return what each sample adds to the metrics of a variant already measured."""
+        return self._seen[name]
+
+
+def _sums_of(sums: Sequence[Sums], ranks: Sequence[Array], classes: int) -> SampleSums:
+    columns = {
+        "pictures": np.array([len(item) for item in ranks], np.float64),
+        "first": np.array([np.sum(item == 0) for item in ranks], np.float64),
+        "kl": np.array([item.kl for item in sums], np.float64),
+        "agree": np.array([item.agree for item in sums], np.float64),
+    }
+    ratios = {"top1": ("first", "pictures")}
+    if classes > _SEVERAL:
+        columns["among"] = np.array([np.sum(item < _SEVERAL) for item in ranks], np.float64)
+        ratios["top5"] = ("among", "pictures")
+    ratios |= {"kl": ("kl", "pictures"), "top1_agreement": ("agree", "pictures")}
+    return SampleSums(columns | columns_of(sums), ratios | FIDELITY_RATIOS, fidelity_figures)
 
 
 def rank_of(logits: Array, labels: Array) -> Array:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from exporters.fidelity import as_metrics
+from exporters.fidelity import as_metrics, columns_of
 from exporters.yolo.coco import Annotations
 from exporters.yolo.decode import Boxes, Layout, decode, layout_of
+from exporters.yolo.precision import ScenePrecision
 from exporters.yolo.scenes import SceneFeeds
 from graph.errors import EnvironmentFault
 from graph.progress import Progress
@@ -35,10 +36,11 @@ class DetectTask:
         self._output = output
         self._annotations = annotations
         self._reference: list[Array] = []
+        self._seen: dict[str, ScenePrecision] = {}
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant; the first one measured is the reference."""
-        first, sums = not self._reference, Sums()
+        first, sums = not self._reference, []
         found: list[dict[str, Any]] = []
         for index in range(len(self.feeds)):
             progress(f"evaluating {name}", index, len(self.feeds))
@@ -46,7 +48,7 @@ class DetectTask:
             rows = session.run(feed, [self._output])[self._output][: len(places)]
             if first:
                 self._reference.append(rows)
-            sums += Comparator(self._reference[index]).compare(rows)
+            sums.append(Comparator(self._reference[index]).compare(rows))
             layout = layout_of(rows.shape, len(self._annotations.categories))
             for scene, place, row in zip(self.feeds.scenes(index), places, rows, strict=True):
                 boxes = _decoded(row, layout)
@@ -54,12 +56,23 @@ class DetectTask:
                 found += self._detections(scene.id or 0, corners, boxes)
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
         evaluated = evaluate(self._annotations, found, self._ids())
+        self._seen[name] = ScenePrecision(evaluated, self._groups(), columns_of(sums))
         map50, mean = (float(evaluated.stats[item]) for item in (1, 0))
-        return {"map50": map50, "map": mean} | as_metrics(sums.result())
+        return {"map50": map50, "map": mean} | as_metrics(sum(sums, Sums()).result())
+
+    def per_sample(self, name: str) -> ScenePrecision:
+        """Return what a variant already measured found in each sample."""
+        return self._seen[name]
 
     def _ids(self) -> list[int]:
         indices = range(len(self.feeds))
         return [scene.id or 0 for index in indices for scene in self.feeds.scenes(index)]
+
+    def _groups(self) -> Array:
+        """Return the sample each picture belongs to, in the order of their ids."""
+        indices = range(len(self.feeds))
+        places = [(scene.id or 0, i) for i in indices for scene in self.feeds.scenes(i)]
+        return np.array([index for _, index in sorted(places)], np.int64)
 
     def _detections(self, image: int, corners: Array, boxes: Boxes) -> list[dict[str, Any]]:
         sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)

@@ -212,6 +212,21 @@ def test_the_shipped_detector_finds_the_digits_of_held_out_scenes() -> None:
     assert metrics["map"] > 0.8
 
 
+def test_average_precision_of_a_resample_is_pycocotools_own() -> None:
+    opened = open_model(SHIPPED)
+    task = opened.family.task(opened.view, None, [TINY / "data/heldout.json"], 24)
+    assert isinstance(task, DetectTask)
+    metrics = task.measure("float", open_session(SHIPPED), silent)
+    samples = task.per_sample("float")
+    weights = np.stack([np.ones(24), (np.arange(24) < 9).astype(float)])
+    found = samples.metrics(weights)
+    part = opened.family.task(opened.view, None, [TINY / "data/heldout.json"], 9)
+    of_part = part.measure("float", open_session(SHIPPED), silent)
+    assert samples.count == 24
+    for key in ("map50", "map"):
+        assert found[key] == pytest.approx([metrics[key], of_part[key]], abs=1e-9)
+
+
 def test_a_model_of_other_classes_than_the_datas_is_refused(tmp_path: Path) -> None:
     opened = open_model(SHIPPED)
     task = opened.family.task(opened.view, None, [coco(tmp_path)], 60)
