@@ -15,7 +15,7 @@ from graph.errors import UsageError
 from graph.io.models import write_model
 from graph.runtime.session import open_session
 from qgraph import measuring, quantizing
-from qgraph.api import profile
+from qgraph.api import calibrate, profile
 from quantize.companions import companions_named, find_companions
 from quantize.profiles import Profiles
 
@@ -156,7 +156,7 @@ def test_without_companions_the_add_reads_what_it_read(
 ) -> None:
     profiles, made, path = emitted
     bare = [item.model_copy(update={"companions": ()}) for item in profiles.profiles]
-    ranges, _ = measuring.calibrate(path), made
+    ranges, _ = calibrate(path), made
     again = quantizing.quantize(path, profiles.model_copy(update={"profiles": tuple(bare)}), ranges)
     assert reads(again[1].model, "add") == ["input", "Conv"]
 
