@@ -86,7 +86,7 @@ def export(
         dtype=dtype,
         with_past=with_past,
         opset=opset,
-        data=paths(data),
+        data=tuple(paths(data)),
         batch=batch,
         image_size=image_size,
         trust_pickle=trust_pickle,

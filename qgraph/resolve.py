@@ -58,7 +58,7 @@ def see_model(path: Path) -> SeenModel:
     """Return the model in `path` with its family, nothing of it changed or loaded."""
     graph = read_model(path, weights=False)
     outputs = tuple(value.name for value in graph.graph.output)
-    view = ModelView(path, inputs_of(graph), outputs, find_manifest(path))
+    view = ModelView(path, inputs_of(graph), outputs, find_manifest(path), graph)
     return SeenModel(view, family_of(view))
 
 

@@ -19,7 +19,7 @@ from exporters.qwen.export import (
     check_request,
     require_extra,
 )
-from exporters.qwen.quiet import quiet
+from exporters.quiet import quiet
 from exporters.qwen.source import Source, describe, read_config
 from graph.errors import UsageError
 from graph.io.documents import write_document

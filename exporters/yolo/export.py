@@ -118,7 +118,9 @@ def _alone(folder: Path) -> Any:
         yield
 
 
-def _traced(source: Path, scratch: Path, size: tuple[int, int], options: ExportOptions) -> tuple[Path, Any]:
+def _traced(
+    source: Path, scratch: Path, size: tuple[int, int], options: ExportOptions
+) -> tuple[Path, Any]:
     from ultralytics import YOLO
 
     given = str(source)
@@ -159,7 +161,9 @@ def _finished(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return folded
 
 
-def _compare(path: Path, model: Any, size: tuple[int, int], options: ExportOptions) -> tuple[Check, ...]:
+def _compare(
+    path: Path, model: Any, size: tuple[int, int], options: ExportOptions
+) -> tuple[Check, ...]:
     import torch
 
     generator = np.random.default_rng(0)

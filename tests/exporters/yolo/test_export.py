@@ -37,7 +37,9 @@ def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:
         export_detector(tmp_path / "no.pt", tmp_path / "out", ExportOptions(), silent)
 
 
-@pytest.mark.parametrize("options", [ExportOptions(dtype="fp16"), ExportOptions(image_size=(100, 96))])
+@pytest.mark.parametrize(
+    "options", [ExportOptions(dtype="fp16"), ExportOptions(image_size=(100, 96))]
+)
 def test_an_option_that_cannot_be_had_is_refused(tmp_path: Path, options: ExportOptions) -> None:
     with pytest.raises(UsageError):
         export_detector(Path("yolo11n.yaml"), tmp_path / "out", options, silent)
