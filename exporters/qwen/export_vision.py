@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.manifest import MANIFEST, Manifest, VisionEncoder, find_manifest
+from exporters.quiet import quiet
 from exporters.qwen.export import (
     DEFAULT_OPSET,
     PACKAGES,
     check_request,
     require_extra,
 )
-from exporters.quiet import quiet
 from exporters.qwen.source import Source, describe, read_config
 from graph.errors import UsageError
 from graph.io.documents import write_document
