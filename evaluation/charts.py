@@ -184,11 +184,13 @@ def heat_map(report: Sensitivity) -> Spec | None:
     kinds = list(dict.fromkeys(item.kind for item in placed))
     encoding = {
         "x": {"field": "kind", "type": "nominal", "sort": kinds, "title": None,
-              "axis": {"orient": "top", "labelAngle": 0 if len(kinds) < 9 else -40}},
+              "axis": {"orient": "top", "labelAngle": 0 if len(kinds) < 5 else -35,
+                       "labelOverlap": False}},
         "y": {"field": "layer", "type": "ordinal", "title": "layer"},
         "color": {
             "field": "error", "type": "quantitative", "scale": {"type": "log", "scheme": "viridis"},
-            "title": "error alone (MSE)", "legend": {"format": "~e", "tickCount": 5},
+            "title": "error alone (MSE)",
+            "legend": {"format": "~e", "tickCount": 5, "orient": "bottom", "gradientLength": 220},
         },
         "tooltip": _NODE_TOOLTIP,
     }  # fmt: skip
@@ -213,7 +215,7 @@ def node_errors(report: Sensitivity) -> Spec | None:
         "y": {"field": "error", "type": "quantitative", "scale": _LOG, "axis": _FEW_POWERS,
               "title": "error of this node alone (MSE)"},
         "color": {"field": "kind", "type": "nominal", "sort": kinds, "title": None,
-                  "legend": {"orient": "top", "columns": 5, "symbolLimit": 20}},
+                  "legend": {"orient": "top", "columns": 3, "symbolLimit": 20}},
         "tooltip": _NODE_TOOLTIP,
     }  # fmt: skip
     what = "Error of every node alone, most sensitive first, coloured by kind of layer."
