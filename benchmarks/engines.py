@@ -1,10 +1,12 @@
 """Times the engines against each other, in one run, on one model, the same feeds and nodes.
 
-    python benchmarks/engines.py MODEL.onnx -o docs/benchmarks/engines.md
+    python benchmarks/engines.py MODEL.onnx --aimet .venv-aimet -o docs/benchmarks/engines.md
 
 MODEL is an exported decoder; `benchmarks/decoder.py` writes the one of 27 M parameters. Feeds are
 random embeddings: speed does not depend on them. Engines take turns, and what is reported is the
 median over the rounds, in seconds and in forwards of the untouched model timed in the same round.
+Other tools follow once: AIMET-ONNX in an environment of its own (made where it is missing), Intel
+Neural Compressor on a few nodes, since it takes the same time for each.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import matplotlib.pyplot as plt
 import numpy as np
+from inc_vs_qgraph import write_samples
+from peers import Peer, with_aimet, with_neural_compressor
 
 from graph.runtime.distance import Distances
 from graph.runtime.forward import forward_seconds
@@ -66,7 +72,7 @@ def feeds_for(model: OpenModel, samples: int, tokens: int) -> list[Feed]:
 
 def time_engine(
     opened: Callable[[], ScoringEngine], questions: Sequence[Question], feeds: Sequence[Feed]
-) -> tuple[float, float, list[Distances]]:
+) -> tuple[float, float, list[Distances | None]]:
     """Return the seconds of set-up and of scoring, and the scores."""
     start = time.perf_counter()
     engine = opened()
@@ -96,65 +102,161 @@ def table(times: dict[str, Times], nodes: int, ideal: float) -> list[str]:
 @click.option("--samples", default=2, show_default=True)
 @click.option("--tokens", default=128, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
-def main(model: Path, output: Path | None, samples: int, tokens: int, rounds: int) -> None:
-    """Time switch and wavefront on MODEL, solo direction."""
-    opened = open_model(model)
-    nodes = select(opened.prepared.model, [opened.family.keep]).candidates
-    feeds = feeds_for(opened, samples, tokens)
-    run = RangesRun(qgraph=VERSION, provider="cpu", samples=samples, data="random", synthetic=True)
-    ranges = calibrate(opened.prepared, nodes, feeds, Scheme(), run).by_name()
-    quantization = fake_quantization(quantization_parameters(opened.prepared.model, nodes, ranges))
-    scored = Scored(("logits",), logits=True)
-    questions = [question for key, question in ask(nodes, (), Direction.SOLO).items() if key[1]]
-    macs = measure_macs(opened.prepared, feeds[0], Provider.CPU)
-    ideal = ideal_forwards(opened.prepared.model, macs, nodes)
-
-    def wavefront(width: int) -> Callable[[], ScoringEngine]:
-        return lambda: WavefrontEngine(
-            opened.prepared, nodes, quantization, scored, feeds[0], width=width
-        )
-
-    engines: dict[str, Callable[[], ScoringEngine]] = {
-        "switch": lambda: SwitchEngine(opened.prepared, nodes, quantization, scored),
-        "wavefront, one variant at a time": wavefront(1),
-        "wavefront, stacked": wavefront(8),
-    }
+@click.option("--aimet", type=click.Path(path_type=Path), help="AIMET-ONNX's environment.")
+@click.option("--inc-nodes", default=4, show_default=True, help="0 leaves INC out.")
+def main(
+    model: Path,
+    output: Path | None,
+    samples: int,
+    tokens: int,
+    rounds: int,
+    aimet: Path | None,
+    inc_nodes: int,
+) -> None:
+    """Time switch, wavefront and other tools on MODEL, solo direction."""
+    setting = Setting(model, samples, tokens)
+    engines = setting.engines()
     times = {name: Times() for name in engines}
-    seen: dict[str, list[Distances]] = {}
+    seen: dict[str, list[Distances | None]] = {}
     forward: list[float] = []
     for _ in range(rounds):
-        forward.append(forward_seconds(opened.prepared.model, feeds, Provider.CPU))
+        forward.append(forward_seconds(setting.opened.prepared.model, setting.feeds, Provider.CPU))
         for name, build in engines.items():
-            setup, scoring, seen[name] = time_engine(build, questions, feeds)
+            setup, scoring, seen[name] = time_engine(build, setting.questions, setting.feeds)
             times[name].setup.append(setup)
             times[name].scoring.append(scoring)
             times[name].forwards.append(scoring / forward[-1])
     same = all(item == seen["switch"] for item in seen.values())
-    rows = table(times, len(nodes), ideal)
-    ratios = [
-        a / b
-        for a, b in zip(times["wavefront, stacked"].scoring, times["switch"].scoring, strict=True)
-    ]
-    text = [
-        "# Engines against each other",
-        "",
-        "Written by `benchmarks/engines.py`, on the decoder that `benchmarks/decoder.py` makes.",
-        "",
-        *rows,
-        "",
-        f"{len(nodes)} nodes, {samples} × {tokens} tokens, solo direction, median of {rounds}"
-        f" rounds; one forward {statistics.median(forward):.4f} s; E* = {ideal:.1f} forwards.",
-        f"Stacked wavefront against switch: {statistics.median(ratios):.2f} of its scoring time"
-        f" ({min(ratios):.2f} to {max(ratios):.2f}).",
-        f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines.",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
-        + ", ".join(f"{name} {version}" for name, version in packages().items())
-        + ".",
-    ]
+    peers = ask_peers(setting, model, aimet, inc_nodes)
+    text = [*page(setting, times, forward, peers, same=same)]
     click.echo("\n".join(text))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text("\n".join(text) + "\n", encoding="utf-8")
+        plot(per_node(setting, times, peers), output.with_suffix(".svg"))
+
+
+class Setting:
+    """The model, what is asked of it, and on which samples."""
+
+    def __init__(self, model: Path, samples: int, tokens: int) -> None:
+        self.opened = open_model(model)
+        prepared = self.opened.prepared
+        self.nodes = select(prepared.model, [self.opened.family.keep]).candidates
+        self.samples, self.tokens = samples, tokens
+        self.feeds = feeds_for(self.opened, samples, tokens)
+        run = RangesRun(
+            qgraph=VERSION, provider="cpu", samples=samples, data="random", synthetic=True
+        )
+        ranges = calibrate(prepared, self.nodes, self.feeds, Scheme(), run).by_name()
+        self.quantization = fake_quantization(
+            quantization_parameters(prepared.model, self.nodes, ranges)
+        )
+        self.scored = Scored(("logits",), logits=True)
+        asked = ask(self.nodes, (), Direction.SOLO)
+        self.questions: list[Question] = [question for key, question in asked.items() if key[1]]
+        macs = measure_macs(prepared, self.feeds[0], Provider.CPU)
+        self.ideal = ideal_forwards(prepared.model, macs, self.nodes)
+
+    def engines(self) -> dict[str, Callable[[], ScoringEngine]]:
+        """Return name → what opens the engine."""
+        common = (self.opened.prepared, self.nodes, self.quantization, self.scored)
+
+        def wavefront(width: int) -> Callable[[], ScoringEngine]:
+            return lambda: WavefrontEngine(*common, self.feeds[0], width=width)
+
+        return {
+            "switch": lambda: SwitchEngine(*common),
+            "wavefront, one variant at a time": wavefront(1),
+            "wavefront, stacked": wavefront(8),
+        }
+
+
+def ask_peers(setting: Setting, model: Path, aimet: Path | None, inc_nodes: int) -> list[Peer]:
+    """Return what other tools take."""
+    names = [node.name for node in setting.nodes]
+    peers = [] if aimet is None else [with_aimet(aimet, model, setting.feeds, names)]
+    if inc_nodes:
+        with tempfile.TemporaryDirectory() as folder:
+            data = write_samples(model, Path(folder), setting.samples, setting.tokens)
+            peers.append(with_neural_compressor(model, data, setting.samples, inc_nodes))
+    return peers
+
+
+def per_node(setting: Setting, times: dict[str, Times], peers: Sequence[Peer]) -> dict[str, float]:
+    """Return tool → seconds of scoring a node."""
+    ours = {name: statistics.median(t.scoring) / len(setting.nodes) for name, t in times.items()}
+    return ours | {peer.name: peer.scoring / peer.nodes for peer in peers}
+
+
+def page(
+    setting: Setting,
+    times: dict[str, Times],
+    forward: Sequence[float],
+    peers: Sequence[Peer],
+    *,
+    same: bool,
+) -> list[str]:
+    """Return the page of results."""
+    stacked, switch = times["wavefront, stacked"], times["switch"]
+    ratios = [a / b for a, b in zip(stacked.scoring, switch.scoring, strict=True)]
+    each = per_node(setting, times, peers)
+    ours = each["wavefront, stacked"]
+    return [
+        "# Engines against each other",
+        "",
+        "Written by `benchmarks/engines.py`, on the decoder that `benchmarks/decoder.py` makes.",
+        "",
+        *table(times, len(setting.nodes), setting.ideal),
+        "",
+        f"{len(setting.nodes)} nodes, {setting.samples} × {setting.tokens} tokens, solo direction,"
+        f" median of {len(forward)} rounds; one forward {statistics.median(forward):.4f} s;"
+        f" E* = {setting.ideal:.1f} forwards.",
+        f"Stacked wavefront against switch: {statistics.median(ratios):.2f} of its scoring time"
+        f" ({min(ratios):.2f} to {max(ratios):.2f}).",
+        f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines.",
+        "",
+        *_peer_table(peers, ours),
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
+        + ", ".join(f"{name} {version}" for name, version in packages().items())
+        + ".",
+    ]
+
+
+def _peer_table(peers: Sequence[Peer], ours: float) -> list[str]:
+    if not peers:
+        return []
+    rows = [
+        f"| {peer.name} | {peer.nodes} | {peer.setup:.2f} | {peer.scoring:.2f}"
+        f" | {peer.scoring / peer.nodes:.4f} | {peer.scoring / peer.nodes / ours:.1f} |"
+        for peer in peers
+    ]
+    return [
+        "## Other tools",
+        "",
+        "The same model, samples and nodes, once, in the same run. AIMET-ONNX is calibrated once and"
+        " its quantizers toggled in one session; Intel Neural Compressor quantizes the model anew"
+        " for each node.",
+        "",
+        "| tool | nodes | set-up s | scoring s | s per node | times qgraph's |",
+        "|---|---:|---:|---:|---:|---:|",
+        *rows,
+        "",
+        "![Seconds per node](engines.svg)",
+        "",
+    ]
+
+
+def plot(seconds: dict[str, float], path: Path) -> None:
+    """Write a bar chart of seconds per node, on a logarithmic axis."""
+    figure, axes = plt.subplots(figsize=(7, 0.5 + 0.4 * len(seconds)), layout="constrained")
+    names = sorted(seconds, key=seconds.__getitem__)
+    bars = axes.barh(names, [seconds[name] for name in names], color="#3b6ea8")
+    axes.bar_label(bars, [f" {seconds[name]:.3g} s" for name in names])
+    axes.set(xscale="log", xlabel="seconds of scoring per node")
+    axes.set_xlim(right=max(seconds.values()) * 3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
