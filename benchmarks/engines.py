@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-import matplotlib.pyplot as plt
 import numpy as np
+import vl_convert
 from inc_vs_qgraph import write_samples
 from peers import Peer, with_aimet, with_neural_compressor
 
@@ -234,9 +234,9 @@ def _peer_table(peers: Sequence[Peer], ours: float) -> list[str]:
     return [
         "## Other tools",
         "",
-        "The same model, samples and nodes, once, in the same run. AIMET-ONNX is calibrated once and"
-        " its quantizers toggled in one session; Intel Neural Compressor quantizes the model anew"
-        " for each node.",
+        "The same model, samples and nodes, once, in the same run. AIMET-ONNX is calibrated once,"
+        " its quantizers are toggled in one session; Intel Neural Compressor quantizes the model"
+        " anew for each node.",
         "",
         "| tool | nodes | set-up s | scoring s | s per node | times qgraph's |",
         "|---|---:|---:|---:|---:|---:|",
@@ -248,15 +248,31 @@ def _peer_table(peers: Sequence[Peer], ours: float) -> list[str]:
 
 
 def plot(seconds: dict[str, float], path: Path) -> None:
-    """Write a bar chart of seconds per node, on a logarithmic axis."""
-    figure, axes = plt.subplots(figsize=(7, 0.5 + 0.4 * len(seconds)), layout="constrained")
-    names = sorted(seconds, key=seconds.__getitem__)
-    bars = axes.barh(names, [seconds[name] for name in names], color="#3b6ea8")
-    axes.bar_label(bars, [f" {seconds[name]:.3g} s" for name in names])
-    axes.set(xscale="log", xlabel="seconds of scoring per node")
-    axes.set_xlim(right=max(seconds.values()) * 3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    """Write a bar chart of seconds per node, on a logarithmic axis, as SVG."""
+    rows = [
+        {"tool": name, "seconds": value, "label": f"{value:.3g} s"}
+        for name, value in sorted(seconds.items(), key=lambda item: item[1])
+    ]
+    horizontal = {
+        "field": "seconds",
+        "type": "quantitative",
+        "scale": {"type": "log", "domainMax": 3 * rows[-1]["seconds"]},
+        "title": "seconds of scoring per node",
+    }
+    vertical = {"field": "tool", "type": "nominal", "sort": None, "title": None}
+    text = {"type": "text", "align": "left", "dx": 4}
+    chart = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "background": "white",
+        "width": 420,
+        "data": {"values": rows},
+        "encoding": {"x": horizontal, "y": {**vertical, "axis": {"labelLimit": 260}}},
+        "layer": [
+            {"mark": {"type": "bar", "color": "#3b6ea8"}},
+            {"mark": text, "encoding": {"text": {"field": "label"}}},
+        ],
+    }
+    path.write_text(vl_convert.vegalite_to_svg(chart), encoding="utf-8")
 
 
 if __name__ == "__main__":
