@@ -9,6 +9,7 @@ from pathlib import Path
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.progress import Progress, silent
+from graph.runtime.memory import Memory
 from graph.runtime.session import Provider, require_provider
 from qgraph.inputs import AnyPath, paths
 from qgraph.resolve import (
@@ -39,6 +40,7 @@ def calibrate(
     exclude: Sequence[str] = (),
     outputs: Sequence[str] = (),
     provider: Provider = Provider.CPU,
+    memory_budget: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Ranges:
@@ -46,13 +48,15 @@ def calibrate(
 
     With a scheme that smooths, also the factors, which are part of the ranges. `outputs`: where a
     search for the strength of smoothing measures; the family's choice if none is given.
+    `memory_budget`, in bytes, is what the process may hold; None leaves what the machine can spare.
     """
     provider = Provider(provider)
     require_provider(provider)
     opened = open_model(Path(model))
     loaded = load_data(opened, paths(data), samples, seed)
     nodes = Nodes(opened, scheme or Scheme(), include, exclude)
-    return ranges_of(opened, nodes, loaded, outputs, provider, progress)
+    memory = Memory.of(memory_budget)
+    return ranges_of(opened, nodes, loaded, outputs, provider, memory, progress)
 
 
 class Nodes:
@@ -83,6 +87,7 @@ def ranges_of(
     loaded: Data,
     outputs: Sequence[str],
     provider: Provider,
+    memory: Memory,
     progress: Progress,
 ) -> Ranges:
     """Return ranges, and the smoothing that the scheme asks for.
@@ -103,12 +108,15 @@ def ranges_of(
         scored = scored_at(opened, outputs)
         smoothing = search_smoothing(Search(prepared, nodes, feeds, scored, scheme, run, progress))
     elif scheme.is_smoothed:
-        plan = SmoothingPlan(prepared, nodes(prepared), feeds, provider, progress)
+        plan = SmoothingPlan(prepared, nodes(prepared), feeds, provider, progress, memory)
         smoothing = plan.everywhere(float(scheme.smooth))
     model = smoothed(prepared, smoothing)
     if smoothing:
-        require_unchanged(prepared, model, feeds[0], provider)
-    return _calibrate(model, nodes(model), feeds, scheme, run, progress, smoothing=smoothing)
+        require_unchanged(prepared, model, feeds[0], provider, memory)
+    chosen = nodes(model)
+    return _calibrate(
+        model, chosen, feeds, scheme, run, progress, smoothing=smoothing, memory=memory
+    )
 
 
 def in_form_of(opened: OpenModel, ranges: Ranges) -> OpenModel:

@@ -65,8 +65,9 @@ def sensitivity(
     nodes = Nodes(opened, scheme or Scheme(), include, exclude)
     nodes.select(opened.prepared)  # what is wrong with the patterns shows before the work begins
     loaded = load_data(opened, paths(data), samples, seed)
+    memory = Memory.of(memory_budget)
     if ranges is None:
-        ranges = ranges_of(opened, nodes, loaded, outputs, provider, progress)
+        ranges = ranges_of(opened, nodes, loaded, outputs, provider, memory, progress)
     seen = document(ranges, Ranges)
     require_same(seen.scheme, nodes.scheme, "ranges")
     opened = in_form_of(opened, seen)
@@ -84,7 +85,7 @@ def sensitivity(
         provider=provider,
         engine=_engine(engine, nodes.scheme),
         deadline=None if time_budget is None else started + time_budget,
-        memory=Memory.of(memory_budget),
+        memory=memory,
     )
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
     if journal is None:

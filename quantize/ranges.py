@@ -14,6 +14,7 @@ from graph.io.documents import Document, Part
 from graph.io.models import ModelId
 from graph.progress import Progress, silent
 from graph.runtime.fidelity import require_same_outputs
+from graph.runtime.memory import Memory
 from graph.runtime.probe import Range
 from graph.runtime.session import Provider
 from graph.tensors import Feed
@@ -113,13 +114,14 @@ def calibrate(
     progress: Progress = silent,
     *,
     smoothing: Sequence[SmoothedTensor] = (),
+    memory: Memory | None = None,
 ) -> Ranges:
     """Return the range of every activation that `scheme` quantizes for `nodes` and companions.
 
     `prepared` is the smoothed model, where `smoothing` is given, and `nodes` are its nodes.
     """
     if prepared.source_opset < OPSET and feeds:
-        require_same_outputs(prepared, feeds[0], Provider(run.provider))
+        require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
     if scheme.name is SchemeName.INC_CPU:
         tensors = tensors_to_calibrate(nodes)
     else:
@@ -127,7 +129,7 @@ def calibrate(
         read = (name for node in (*nodes, *beside) for _, name in node.activations)
         tensors = list(dict.fromkeys(read))
     observers = {name: observer_for(scheme) for name in tensors}
-    show(observers, prepared, feeds, Provider(run.provider), progress)
+    show(observers, prepared, feeds, Provider(run.provider), progress, memory)
     seen = {name: observer.result() for name, observer in observers.items()}
     return Ranges(
         schema=Ranges.SCHEMA,

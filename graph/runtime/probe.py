@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,11 +38,13 @@ def watch(
     feeds: Sequence[Feed],
     provider: Provider,
     progress: Progress = silent,
+    memory: Memory | None = None,
 ) -> Iterator[tuple[str, Array]]:
-    """Yield (tensor, values) for every tensor and feed: feed by feed, tensors in graph order.
+    """Yield (tensor, values) for every tensor and feed: feed by feed, tensors in graph order; where
+    the model is larger than `memory`, part of it by part, all feeds through each.
 
     Values have the shape and dtype of the tensor and are finite; empty ones are left out. Memory
-    does not grow with the number of feeds.
+    does not grow with the number of feeds, but by what crosses from part to part.
 
     Raises:
         InputError: NaN or infinity arises (the first node that makes it is named), or no feed was
@@ -50,34 +52,37 @@ def watch(
     """
     if not feeds:
         raise InputError("no sample was given to calibrate with")
-    look = _looking(prepared, _in_graph_order(prepared.model, tensors), provider)
-    for index, feed in enumerate(feeds):
-        progress("calibrating", index, len(feeds))
-        for name, values in look(feed):
-            if not _is_finite(values):
-                raise _fault(prepared, feed, name, provider)
-            if values.size:
-                yield name, values
-    progress("calibrating", len(feeds), len(feeds))
-
-
-def _looking(
-    prepared: PreparedModel, tensors: Sequence[str], provider: Provider
-) -> Callable[[Feed], Iterator[tuple[str, Array]]]:
-    """Return what yields tensors for a feed, from one session or, beyond memory, part by part."""
-    runner = Runner(prepared.model, Memory.of(None), provider)
+    ordered = _in_graph_order(prepared.model, tensors)
+    memory = memory or Memory.of(None)
+    runner = Runner(prepared.model, memory, provider)
     if runner.in_parts:
-        return lambda feed: iter(runner.run([feed], tensors)[0].items())
+        seen = runner.visit(feeds, ordered, progress, "calibrating")
+    else:
+        seen = _whole(prepared, ordered, feeds, provider, progress)
+    for index, name, values in seen:
+        if not _is_finite(values):
+            raise _fault(prepared, feeds[index], name, memory, provider)
+        if values.size:
+            yield name, values
+
+
+def _whole(
+    prepared: PreparedModel,
+    tensors: Sequence[str],
+    feeds: Sequence[Feed],
+    provider: Provider,
+    progress: Progress,
+) -> Iterator[tuple[int, str, Array]]:
+    """Yield (number of the feed, tensor, values) from one session, a bearable lot at a time."""
     session = open_session(with_outputs(prepared.model, tensors), provider)
     sizes: dict[str, int] = {}
-
-    def look(feed: Feed) -> Iterator[tuple[str, Array]]:
+    for index, feed in enumerate(feeds):
+        progress("calibrating", index, len(feeds))
         for part in _parts(tensors, sizes):
             found = _fetch(session, feed, part)
             sizes.update({name: values.nbytes for name, values in found.items()})
-            yield from found.items()
-
-    return look
+            yield from ((index, name, values) for name, values in found.items())
+    progress("calibrating", len(feeds), len(feeds))
 
 
 def _parts(tensors: Sequence[str], sizes: dict[str, int]) -> Iterator[list[str]]:
@@ -104,12 +109,13 @@ def _is_finite(values: Array) -> bool:
     return values.dtype.kind != "f" or bool(np.isfinite(values).all())
 
 
-def _fault(prepared: PreparedModel, feed: Feed, tensor: str, provider: Provider) -> InputError:
+def _fault(
+    prepared: PreparedModel, feed: Feed, tensor: str, memory: Memory, provider: Provider
+) -> InputError:
     """Return the error that names where NaN or infinity in `tensor` comes from."""
     makers = {name: node for node in prepared.model.graph.node for name in node.output if name}
     above = _above(tensor, makers)
-    session = open_session(with_outputs(prepared.model, above), provider, allow_cpu_nodes=True)
-    values = _fetch(session, feed, above)
+    (values,) = Runner(prepared.model, memory, provider, allow_cpu_nodes=True).run([feed], above)
     bad = {name for name, found in values.items() if not _is_finite(found)}
     first = tensor
     while first in makers and (worse := [name for name in makers[first].input if name in bad]):

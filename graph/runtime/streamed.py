@@ -7,7 +7,7 @@ more than one part's weights are held.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 from onnx import helper
@@ -63,25 +63,43 @@ class Runner:
         title: str = "running",
     ) -> list[Tensors]:
         """Return the named tensors, any of the graph's, for each feed."""
-        wanted = set(outputs)
+        found: list[Tensors] = [{} for _ in feeds]
+        for index, name, values in self.visit(feeds, outputs, progress, title):
+            found[index][name] = values
+        return found
+
+    def visit(
+        self,
+        feeds: Sequence[Feed],
+        tensors: Sequence[str],
+        progress: Progress = silent,
+        title: str = "running",
+    ) -> Iterator[tuple[int, str, Array]]:
+        """Yield (number of the feed, tensor, its values) as they arise, part by part."""
+        wanted = set(tensors)
         weights = {item.name: item for item in self._model.graph.initializer}
         constants = {name: array_of(weights[name]) for name in wanted & weights.keys()}
-        parts = cut_by_weight(self._model, outputs, self._most if self.in_parts else 1 << 62)
+        parts = cut_by_weight(self._model, tensors, self._most if self.in_parts else 1 << 62)
         last_read = {name: number for number, part in enumerate(parts) for name in part.inputs}
-        states: list[Tensors] = [{**constants, **feed} for feed in feeds]
+        states: list[Tensors] = [dict(feed) for feed in feeds]
+        for index, feed in enumerate(feeds):
+            for name, values in (constants | feed).items():
+                if name in wanted:
+                    yield index, name, values
         total = len(parts) * len(feeds)
         for number, part in enumerate(parts):
             session = self._open(part, states[0]) if part.nodes else None
-            done = {name for name, at in last_read.items() if at <= number} - wanted
+            done = {name for name in part.inputs if last_read[name] <= number}
             for index, state in enumerate(states):
                 progress(title, number * len(feeds) + index, total)
-                if session is not None:
-                    feed = {name: state[name] for name in part.inputs}
-                    state.update(self._timed(session, feed))
-                for name in done & state.keys():
+                if session is None:
+                    continue
+                made = self._timed(session, {name: state[name] for name in part.inputs})
+                state.update({n: a for n, a in made.items() if last_read.get(n, 0) > number})
+                for name in done:
                     del state[name]
+                yield from ((index, name, a) for name, a in made.items() if name in wanted)
         progress(title, total, total)
-        return [{name: state[name] for name in outputs} for state in states]
 
     def _open(self, part: Segment, state: Tensors) -> Session:
         values = {name: declared(self._model, name, state[name]) for name in part.inputs}

@@ -1,4 +1,4 @@
-"""Feeding observers from runs of a whole model."""
+"""Feeding observers from runs of a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from graph.edit.prepare import PreparedModel
+from graph.edit.widen import feeds_in_single, in_single, is_half
 from graph.progress import Progress, silent
+from graph.runtime.memory import Memory
 from graph.runtime.probe import Range, watch
 from graph.runtime.session import Provider
 from graph.tensors import Array, Feed
@@ -27,13 +29,16 @@ def show(
     feeds: Sequence[Feed],
     provider: Provider,
     progress: Progress = silent,
+    memory: Memory | None = None,
 ) -> None:
-    """Show every observer its tensor (its key), feed by feed.
+    """Show every observer its tensor (its key); a half-precision model on the CPU in fp32.
 
     Raises:
         InputError: NaN or infinity arises, or no feed was given.
     """
-    for name, values in watch(prepared, list(observers), feeds, provider, progress):
+    if provider is Provider.CPU and is_half(prepared.model):
+        prepared, feeds = in_single(prepared), feeds_in_single(feeds)
+    for name, values in watch(prepared, list(observers), feeds, provider, progress, memory):
         observers[name].observe(values)
 
 

@@ -11,7 +11,9 @@ from graph.edit.prepare import PreparedModel
 from graph.errors import QGraphError, UsageError
 from graph.progress import Progress, silent
 from graph.runtime.fidelity import differing
-from graph.runtime.session import Provider, open_session
+from graph.runtime.memory import Memory
+from graph.runtime.session import Provider
+from graph.runtime.streamed import Runner
 from graph.tensors import Array, Feed
 from quantize.calibrate.channels import ChannelPeaks
 from quantize.calibrate.walk import show
@@ -42,10 +44,11 @@ class SmoothingPlan:
         feeds: Sequence[Feed],
         provider: Provider = Provider.CPU,
         progress: Progress = silent,
+        memory: Memory | None = None,
     ) -> None:
         self.points = find_points(prepared.model, candidates)
         observers = {point.tensor: ChannelPeaks() for point in self.points}
-        show(observers, prepared, feeds, provider, progress)
+        show(observers, prepared, feeds, provider, progress, memory)
         self._peaks: dict[str, Array] = {
             point.tensor: np.ones(point.channels, np.float32) if seen is None else seen
             for point in self.points
@@ -100,17 +103,20 @@ def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedT
 
 
 def require_unchanged(
-    before: PreparedModel, after: PreparedModel, feed: Feed, provider: Provider
+    before: PreparedModel,
+    after: PreparedModel,
+    feed: Feed,
+    provider: Provider,
+    memory: Memory | None = None,
 ) -> None:
     """Check on one sample that smoothing left every float output as it was, the cache included.
 
     Raises:
         QGraphError: an output is off by more than the tolerance.
     """
-    outputs = [
-        open_session(item.model, provider, allow_cpu_nodes=True).run(feed)
-        for item in (before, after)
-    ]
+    memory = memory or Memory.of(None)
+    runners = [Runner(m.model, memory, provider, allow_cpu_nodes=True) for m in (before, after)]
+    outputs = [runner.run([feed], before.outputs)[0] for runner in runners]
     half = any(spec.dtype == np.float16 for spec in before.inputs)
     for name in differing(outputs[0], outputs[1], _TOLERANCE_HALF if half else TOLERANCE):
         raise QGraphError(
