@@ -149,8 +149,6 @@ def main() -> None:
         folder = qgraph.run(recipe, options.runs / subject.recipe)
         results.append((subject, measure(recipe, folder)))
         print(f"{subject.recipe}\n\n{table(*results[-1])}\n")
-    parts = [f"## {subject.recipe}\n\n{table(subject, found)}\n" for subject, found in results]
-    (options.output / "naive-tables.md").write_text("\n".join(parts), encoding="utf-8")
     (options.output / "naive.svg").write_text(plot(results), encoding="utf-8")
 
 
