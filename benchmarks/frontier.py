@@ -170,7 +170,9 @@ def rankings(bench: Bench, report: Sensitivity, profiles: Profiles, plain: Range
         _along(bench, curve, order, sizes, sessions, ours)
     mean = Curve(f"chance, mean of {SEEDS}")
     for share in sizes:
-        mean.kl[share] = np.mean([curve.kl[share] for curve in chance], axis=0)
+        rows = [curve.kl[share] for curve in chance]
+        # everything is the same set for every seed; a mean would differ in the last bit
+        mean.kl[share] = rows[0] if share == "100" else np.mean(rows, axis=0)
         mean.loss[share] = float(np.mean([curve.loss[share] for curve in chance]))
     return [*curves, mean]
 
