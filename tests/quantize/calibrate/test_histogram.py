@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantize.calibrate.histogram import BINS, Histogram
@@ -12,6 +12,7 @@ from quantize.calibrate.histogram import BINS, Histogram
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(st.lists(FINITE, min_size=1, max_size=20), min_size=1, max_size=8))
 def test_no_value_is_lost_when_bins_merge(rows: list[list[float]]) -> None:
     seen = Histogram()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph.errors import InputError, UsageError
@@ -39,6 +39,7 @@ def names(found: Sequence[Unit]) -> set[str]:
     return {name for unit in found for name in unit.members}
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(st.floats(0, 0.2), min_size=1, max_size=12))
 def test_what_is_found_fits_and_nothing_can_be_added(errors: list[float]) -> None:
     loss = Additive(errors)
