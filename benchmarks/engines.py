@@ -114,7 +114,8 @@ def main(
     inc_nodes: int,
 ) -> None:
     """Time switch, wavefront and other tools on MODEL, solo direction."""
-    setting = Setting(model, samples, tokens)
+    opened = open_model(model)
+    setting = Setting(opened, feeds_for(opened, samples, tokens))
     engines = setting.engines()
     times = {name: Times() for name in engines}
     seen: dict[str, list[Distances | None]] = {}
@@ -127,7 +128,7 @@ def main(
             times[name].scoring.append(scoring)
             times[name].forwards.append(scoring / forward[-1])
     same = all(item == seen["switch"] for item in seen.values())
-    peers = ask_peers(setting, model, aimet, inc_nodes)
+    peers = ask_peers(setting, aimet, inc_nodes)
     text = [*page(setting, times, forward, peers, same=same)]
     click.echo("\n".join(text))
     if output is not None:
@@ -139,12 +140,11 @@ def main(
 class Setting:
     """The model, what is asked of it, and on which samples."""
 
-    def __init__(self, model: Path, samples: int, tokens: int) -> None:
-        self.opened = open_model(model)
-        prepared = self.opened.prepared
-        self.nodes = select(prepared.model, [self.opened.family.keep]).candidates
-        self.samples, self.tokens = samples, tokens
-        self.feeds = feeds_for(self.opened, samples, tokens)
+    def __init__(self, opened: OpenModel, feeds: Sequence[Feed]) -> None:
+        self.opened, self.feeds = opened, feeds
+        prepared = opened.prepared
+        self.nodes = select(prepared.model, [opened.family.keep]).candidates
+        samples = len(feeds)
         run = RangesRun(
             qgraph=VERSION, provider="cpu", samples=samples, data="random", synthetic=True
         )
@@ -157,6 +157,11 @@ class Setting:
         self.questions: list[Question] = [question for key, question in asked.items() if key[1]]
         macs = measure_macs(prepared, self.feeds[0], Provider.CPU)
         self.ideal = ideal_forwards(prepared.model, macs, self.nodes)
+
+    @property
+    def tokens(self) -> int:
+        """Return the length of a sample."""
+        return int(self.feeds[0]["inputs_embeds"].shape[1])
 
     def engines(self) -> dict[str, Callable[[], ScoringEngine]]:
         """Return name → what opens the engine."""
@@ -172,14 +177,16 @@ class Setting:
         }
 
 
-def ask_peers(setting: Setting, model: Path, aimet: Path | None, inc_nodes: int) -> list[Peer]:
+def ask_peers(setting: Setting, aimet: Path | None, inc_nodes: int) -> list[Peer]:
     """Return what other tools take."""
+    model = setting.opened.prepared.path
     names = [node.name for node in setting.nodes]
     peers = [] if aimet is None else [with_aimet(aimet, model, setting.feeds, names)]
     if inc_nodes:
         with tempfile.TemporaryDirectory() as folder:
-            data = write_samples(model, Path(folder), setting.samples, setting.tokens)
-            peers.append(with_neural_compressor(model, data, setting.samples, inc_nodes))
+            count, tokens = len(setting.feeds), setting.tokens
+            data = write_samples(model, Path(folder), count, tokens)
+            peers.append(with_neural_compressor(model, data, count, inc_nodes))
     return peers
 
 
@@ -209,9 +216,9 @@ def page(
         "",
         *table(times, len(setting.nodes), setting.ideal),
         "",
-        f"{len(setting.nodes)} nodes, {setting.samples} × {setting.tokens} tokens, solo direction,"
-        f" median of {len(forward)} rounds; one forward {statistics.median(forward):.4f} s;"
-        f" E* = {setting.ideal:.1f} forwards.",
+        f"{len(setting.nodes)} nodes, {len(setting.feeds)} × {setting.tokens} tokens, solo"
+        f" direction, median of {len(forward)} rounds; one forward"
+        f" {statistics.median(forward):.4f} s; E* = {setting.ideal:.1f} forwards.",
         f"Stacked wavefront against switch: {statistics.median(ratios):.2f} of its scoring time"
         f" ({min(ratios):.2f} to {max(ratios):.2f}).",
         f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines.",

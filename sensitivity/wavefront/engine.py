@@ -120,6 +120,8 @@ class WavefrontEngine:
         label = hashlib.sha256("".join(map(digest_of_feed, feeds)).encode()).hexdigest()
         self._through(Checkpoint(self._folder, label, walks, shelf), walks, step)
         self.spilled = max(self.spilled, shelf.spilled)
+        for answer in answers:
+            answer.close()
         return [[answer.sums[index] for index in range(len(questions))] for answer in answers]
 
     def _through(self, checkpoint: Checkpoint, walks: Sequence[Walk], step: Step) -> None:
@@ -151,6 +153,11 @@ class _Answers:
         self._references: References | None = None
         self.reference: Callable[[], dict[str, Array]] = dict
         self.sums: dict[int, Sums] = {}
+
+    def close(self) -> None:
+        """Let go of the walk, which holds this: tensors would wait for the garbage collector."""
+        self.reference = dict
+        self._references = None
 
     def take(self, variant: Variant, outputs: Mapping[str, Array]) -> None:
         if self._references is None:
