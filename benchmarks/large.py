@@ -44,12 +44,12 @@ def run(arguments: list[str], kill_at: Path | None = None) -> Took:
     start = time.perf_counter()
     command = [sys.executable, "-m", "qgraph", *arguments]
     child = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - our own interpreter
-    while kill_at is not None and child.poll() is None:
+    ended, status, usage = os.wait4(child.pid, os.WNOHANG if kill_at else 0)
+    while not ended and kill_at is not None:
         time.sleep(1)
         if any(kill_at.glob("walk-*/state.json")):
             os.killpg(child.pid, signal.SIGKILL)
-            break
-    _, status, usage = os.wait4(child.pid, 0)
+        ended, status, usage = os.wait4(child.pid, os.WNOHANG)
     code = os.waitstatus_to_exitcode(status)
     return Took(time.perf_counter() - start, usage.ru_maxrss << 10, code)
 
@@ -72,7 +72,10 @@ def export(folder: Path) -> Took | None:
         write_decoder(checkpoint, configuration(**LIKE_3B), torch.float16)
     if (model / "qgraph.json").exists():
         return None
-    return run(["export", str(checkpoint), "-o", str(model), "--dtype", "fp16", "--quiet"])
+    done = run(["export", str(checkpoint), "-o", str(model), "--dtype", "fp16", "--quiet"])
+    if done.code:
+        sys.exit("the export failed")
+    return done
 
 
 def score(folder: Path, budget: str) -> tuple[Took, Took]:
