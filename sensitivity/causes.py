@@ -6,6 +6,7 @@ quantized, and the channels of what it reads. It explains the score; the score i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -60,8 +61,10 @@ def _cause(
     structure: _Structure,
 ) -> Cause:
     total = sum(errors.values())
+    # squares beyond float32 leave no ratio to share
+    known = total > 0 and math.isfinite(total)
     cause = Cause(
-        activation_share=errors[Side.ACTIVATION] / total if total else None,
+        activation_share=errors[Side.ACTIVATION] / total if known else None,
         outlier_ratio=_outlier_ratio(channels),
         dead_channels=None if channels is None else int(np.count_nonzero(channels == 0)),
         narrow=_is_narrow(node),

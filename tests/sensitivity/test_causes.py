@@ -121,3 +121,9 @@ def test_what_writes_into_the_residual_stream_and_reads_a_softmax_is_said(tmp_pa
 def test_a_node_whose_output_does_not_change_says_so(tmp_path: Path) -> None:
     cause = found(tmp_path, LINEAR, np.zeros((4, 64), np.float32), w=normal(64, 32))["fc"]
     assert cause.activation_share is None and "changes nothing" in cause.why
+
+
+def test_errors_beyond_float32_have_no_share(tmp_path: Path) -> None:
+    # squares of outputs near 1e25 are infinite, as in a zoo model with made-up weights
+    seen = found(tmp_path, LINEAR, 1e20 * normal(4, 64), w=1e5 * normal(64, 32))
+    assert seen["fc"].activation_share is None
