@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evaluation.engine_times import EngineTimes, read_engine_times
 from evaluation.results import Evaluation
+from graph.errors import InputError
 from graph.io.documents import read_document, read_json
 from graph.io.models import ModelId
 from quantize.profiles import Profiles
@@ -14,6 +15,13 @@ from quantize.ranges import require_same_model
 from sensitivity.compare import Comparison, Pair, compare
 from sensitivity.rankings import Source, read_rankings
 from sensitivity.report import Sensitivity
+
+_STEPS = {
+    "sensitivity.json": "sensitivity",
+    "profiles.json": "profile",
+    "evaluation.json": "evaluate",
+}
+"""What makes each file that a report needs, in the order of the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,14 @@ def read_run(folder: Path) -> RunFolder:
         InputError: a file of the run is missing.
         UsageError: a file of the run is not what it should be, or of another model.
     """
+    for name, step in _STEPS.items():
+        if not (folder / name).exists():
+            raise InputError(
+                f"no {name} in it",
+                where=str(folder),
+                hint=f"A report needs the files of a whole run; qgraph {step} -o"
+                f" {folder / name} makes this one.",
+            )
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     report = read_document(folder / "sensitivity.json", Sensitivity)
     profiles = read_document(folder / "profiles.json", Profiles)

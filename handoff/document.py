@@ -97,7 +97,9 @@ class NodePrecision(Part):
 
 
 class Counts(Part):
-    """`conversions`: tensors that are quantized at run time; `int8_macs`: share of all MACs."""
+    """`conversions`: tensors that are quantized at run time; `int8_macs`: share of all MACs that
+    shapes tell (a product whose shape no inference finds is left out or counted too low).
+    """
 
     int8_nodes: int
     float_nodes: int

@@ -28,10 +28,10 @@ from qgraph.version import VERSION
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="qgraph")
 def cli() -> None:
-    r"""Find the nodes of an ONNX model that hurt when quantized; write Q/DQ models without them.
+    """Find the nodes of an ONNX model that hurt when quantized; write Q/DQ models without them.
 
-    \b
     export → sensitivity → profile → quantize → evaluate → report; `run` does them all.
+
     Exit codes: 0 done, 2 usage, 3 bad input, 4 environment, 5 a limit, 6 the runtime died,
     7 a quality gate failed, 75 interrupted (the same command goes on).
     """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,18 +20,57 @@ ERR = Console(stderr=True, highlight=False)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Print a table; the first `left` columns are flush left, figures flush right."""
+    """Print a table; the first `left` columns are flush left, figures flush right.
+
+    Where the terminal is too narrow for all figures, the others follow in tables below, each with
+    the first column again: rich would cut figures short and drop columns.
+    """
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    for part in _parts(widths, left, OUT.width):
+        OUT.print(_table(headings, cells, widths, part, left))
+
+
+def _table(
+    headings: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    part: Sequence[int],
+    left: int,
+) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, heading in enumerate(headings):
+    for index in part:
         table.add_column(
-            escape(heading),
+            escape(headings[index]),
             justify="left" if index < left else "right",
             overflow="fold",
-            no_wrap=index >= left,
+            no_wrap=index >= left and _taken([0, index], widths, left) <= OUT.width,
         )
-    for row in rows:
-        table.add_row(*(escape(_printable(cell)) for cell in row))
-    OUT.print(table)
+    for row in cells:
+        table.add_row(*(escape(row[index]) for index in part))
+    return table
+
+
+def _parts(widths: Sequence[int], left: int, room: int) -> list[list[int]]:
+    """Return which columns are printed together in `room` characters."""
+    parts = [list(range(left))]
+    for index in range(left, len(widths)):
+        wider = [*parts[-1], index]
+        if _taken(wider, widths, left) <= room or all(i < left for i in parts[-1]):
+            parts[-1] = wider
+        else:
+            parts.append([0, index])
+    return parts
+
+
+def _taken(part: Sequence[int], widths: Sequence[int], left: int) -> int:
+    """Return the least width of some columns with what stands between and around them."""
+    least = (min(widths[i], _FOLDED) if i < left else widths[i] for i in part)
+    return sum(least) + 3 * (len(part) - 1) + 2
+
+
+_FOLDED = 20
+"""Characters that a column of names keeps where it must be folded."""
 
 
 def print_json(value: Any) -> None:

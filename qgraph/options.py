@@ -73,7 +73,8 @@ data = click.option(
     "data",
     type=PATH,
     multiple=True,
-    help="Samples: .npz, a folder of .npz, .txt or .jsonl. Give it again to mix several.",
+    help="Samples: .npz or a folder of .npz; by family also .txt and .jsonl, a folder of images,"
+    " COCO's .json. Give it again to mix several.",
 )
 
 seed = click.option("--seed", default=0, show_default=True, help="Seed of synthetic samples.")

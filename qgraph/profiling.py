@@ -69,6 +69,8 @@ def profile(
     bench = _Bench(opened, seen, document(ranges, Ranges), Provider(provider), progress)
     questions = asked is not None and asked.metric == _QUESTIONS
     bench.use(_task(opened, task, paths(data), samples, questions=questions))
+    if asked is not None:
+        _require_metric(asked, bench)  # before hours of measuring
     measured = [bench.measured(item) for item in cut.profiles]
     if asked is not None:
         measured.append(_searched(seen, by, asked, bench, progress))
@@ -115,20 +117,28 @@ class _Bench:
         return item.model_copy(update={"measured": found})
 
 
-def _searched(
-    report: Sensitivity, by: By, budget: Budget, bench: _Bench, progress: Progress
-) -> Profile:
-    values = dict.fromkeys(_NONE_IF_EQUAL, math.inf) | bench.float_metrics
+def _float_values(bench: _Bench) -> dict[str, float]:
+    """Return the float model's metrics, also what a task leaves out where outputs are equal."""
+    return dict.fromkeys(_NONE_IF_EQUAL, math.inf) | bench.float_metrics
+
+
+def _require_metric(budget: Budget, bench: _Bench) -> None:
+    values = _float_values(bench)
     if budget.metric not in values:
         known = ", ".join(sorted(values))
         raise UsageError(f"--budget: no metric {budget.metric!r}; the task has {known}")
+
+
+def _searched(
+    report: Sensitivity, by: By, budget: Budget, bench: _Bench, progress: Progress
+) -> Profile:
     found = search_budget(
         units_of(report, by),
         budget,
         lambda nodes: bench.metrics(nodes, "a set").get(budget.metric, math.inf),
         progress,
     )
-    bound = budget.bound(values[budget.metric])
+    bound = budget.bound(_float_values(bench)[budget.metric])
     title = f"the largest found with {budget}: {found.value:.6g} of {bound:.6g}"
     made = profile_of(report, "budget", title, found.units)
     return bench.measured(made.model_copy(update={"budget": str(budget)}))

@@ -81,6 +81,8 @@ def read_json(path: Path) -> Any:
             parse_constant=_refuse_constant,
             parse_float=_finite,
         )
+    except UnicodeDecodeError as error:
+        raise UsageError("not valid JSON: this is no text in UTF-8", where=str(path)) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"not valid JSON: {str(error) or 'nested too deeply'}", where=str(path)

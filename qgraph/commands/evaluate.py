@@ -21,7 +21,7 @@ from qgraph.progress import Bars
 @click.argument("models", nargs=-1, required=True, type=options.PATH)
 @options.data
 @options.samples(None, "Use at most this many samples of each.  [default: all]")
-@click.option("--task", help="lm or fidelity.  [default: what the data is for]")
+@click.option("--task", help="lm, classify, detect or fidelity.  [default: what the data is for]")
 @click.option("--profiles", type=options.PATH, help="Show what these profiles predicted, too.")
 @click.option(
     "--sanity",

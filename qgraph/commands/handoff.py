@@ -91,14 +91,20 @@ def _print_bundle(made: Handoff, output: Path, *, as_json: bool) -> None:
         counts = made.counts
         rows = [
             ["INT8 nodes", f"{counts.int8_nodes} of {counts.int8_nodes + counts.float_nodes}"],
-            ["share of MACs", "-" if counts.int8_macs is None else f"{counts.int8_macs:.0%}"],
+            [
+                "share of the MACs known",
+                "-" if counts.int8_macs is None else f"{counts.int8_macs:.0%}",
+            ],
             ["tensors quantized at run time", str(counts.conversions)],
             ["golden input", made.golden.data],
             [
-                "at most faster than fp16, arithmetic",
+                "speed against fp16, at most (arithmetic)",
                 f"{made.estimate.speedup_bound_by_arithmetic}×",
             ],
-            ["at most faster than fp16, weights", f"{made.estimate.speedup_bound_by_weights}×"],
+            [
+                "speed against fp16, at most (weight bytes)",
+                f"{made.estimate.speedup_bound_by_weights}×",
+            ],
         ]
         print_table(["bundle", str(output)], rows, left=1)
     for part in made.lint:

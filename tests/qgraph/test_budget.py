@@ -87,3 +87,4 @@ def test_what_cannot_be_searched_is_said(
     extra: tuple[Any, ...] = (mlp, "--data", data) if options[-1] == "--model" else ()
     result = qgraph("profile", report, *options, *extra, "-o", tmp_path / "profiles.json")
     assert result.code == 2 and message in result.err
+    assert "evaluating A" not in result.err  # said before the profiles are measured

@@ -29,6 +29,10 @@ def test_every_command_and_option_has_help(name: str) -> None:
             assert parameter.help, f"{name} {parameter.name}"
 
 
+def test_help_shows_no_escape_of_its_own_formatting(qgraph: Command) -> None:
+    assert "\\b" not in qgraph("--help").out
+
+
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_option_stands_in_help_and_reference(qgraph: Command, name: str) -> None:
     shown = qgraph(name, "--help").out

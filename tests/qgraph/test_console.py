@@ -1,0 +1,55 @@
+"""Tables on terminals of any width: no column goes missing and no figure is cut short."""
+
+from __future__ import annotations
+
+import pytest
+
+from qgraph import console
+
+HEADINGS = (
+    "variant",
+    "INT8",
+    "of MACs",
+    "MSE",
+    "Δ MSE (95 %)",
+    "SQNR dB",
+    "cosine",
+    "p50 ms",
+    "MB",
+)
+ROW = (
+    *("float", "0", "0%", "0.00e+00", "+2.35e-07 [+5.77e-08, +4.39e-07]"),
+    *("31.9", "0.99968", "0.34", "0.5"),
+)
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 100, 120, 200])
+def test_every_cell_stands_whole_within_the_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.OUT, "width", width)
+    console.print_table(HEADINGS, [ROW])
+    shown = capsys.readouterr().out
+    assert all(len(line) <= width for line in shown.splitlines())
+    assert all(text in shown for text in (*HEADINGS, *ROW))
+
+
+def test_a_table_goes_on_below_with_the_first_column_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.OUT, "width", 80)
+    console.print_table(HEADINGS, [ROW])
+    assert capsys.readouterr().out.count("variant") == 2
+    monkeypatch.setattr(console.OUT, "width", 120)
+    console.print_table(HEADINGS, [ROW])
+    assert capsys.readouterr().out.count("variant") == 1
+
+
+def test_a_long_path_is_folded_and_not_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.OUT, "width", 60)
+    path = "".join(f"/folder{i:02}" for i in range(20))
+    console.print_table(["bundle", path], [["golden input", "a.npz"]])
+    figures = capsys.readouterr().out.partition("─")[0].replace("bundle", "")
+    assert "".join(figures.split()) == path
