@@ -16,12 +16,7 @@ from sensitivity.compare import Comparison, Pair, compare
 from sensitivity.rankings import Source, read_rankings
 from sensitivity.report import Sensitivity
 
-_STEPS = {
-    "sensitivity.json": "sensitivity",
-    "profiles.json": "profile",
-    "evaluation.json": "evaluate",
-}
-"""What makes each file that a report needs, in the order of the chain."""
+_NEEDED = ("sensitivity.json", "profiles.json", "evaluation.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +42,13 @@ def read_run(folder: Path) -> RunFolder:
         InputError: a file of the run is missing.
         UsageError: a file of the run is not what it should be, or of another model.
     """
-    for name, step in _STEPS.items():
-        if not (folder / name).exists():
-            raise InputError(
-                f"no {name} in it",
-                where=str(folder),
-                hint=f"A report needs the files of a whole run; qgraph {step} -o"
-                f" {folder / name} makes this one.",
-            )
+    if missing := [name for name in _NEEDED if not (folder / name).exists()]:
+        raise InputError(
+            f"no {', '.join(missing)} in it",
+            where=str(folder),
+            hint="A report needs the files of a whole run: qgraph sensitivity, profile and evaluate"
+            f" write them with -o {folder / 'NAME.json'}, qgraph run all at once.",
+        )
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     report = read_document(folder / "sensitivity.json", Sensitivity)
     profiles = read_document(folder / "profiles.json", Profiles)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from graph.edit.nodes import QuantizableNode
-from graph.errors import UsageError
+from graph.errors import QGraphError, UsageError
 from graph.io.models import write_model
 from graph.io.sharing import write_models
 from graph.progress import Progress, silent
@@ -96,7 +97,14 @@ def write_quantized(
             done.append(Written(item.profile, path, item.proof))
             yield path, (item if finish is None else finish(item)).model
 
-    write_models(made(), Path(folder))
+    was_there = Path(folder).exists()
+    try:
+        write_models(made(), Path(folder))
+    except QGraphError:
+        if not was_there:
+            with suppress(OSError):  # never made, or not empty
+                Path(folder).rmdir()
+        raise
     return done
 
 

@@ -104,7 +104,10 @@ def read_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
-        raise UsageError(first["msg"], where=f"{path}: {place or 'recipe'}") from error
+        what = "no such key in a recipe" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UsageError(
+            what, where=f"{path}: {place or 'recipe'}", hint="docs/recipes.md lists the keys."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from error
     return _rebased(recipe, path.parent)

@@ -107,6 +107,8 @@ def _print_bundle(made: Handoff, output: Path, *, as_json: bool) -> None:
             ],
         ]
         print_table(["bundle", str(output)], rows, left=1)
+    if not made.counts.int8_nodes:
+        warn("no node of this model is INT8: it is the float model. Give one of quantize's.")
     for part in made.lint:
         errors = part.counts[Severity.ERROR]
         if errors:

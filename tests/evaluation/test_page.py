@@ -221,7 +221,7 @@ def test_the_quality_axis_is_the_metric_that_says_most(evaluation: Evaluation) -
 def test_a_missing_file_of_the_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         render(tmp_path)
-    assert "evaluation.json" in caught.value.where
+    assert "evaluation.json" in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["sensitivity", "profiles"])

@@ -55,10 +55,10 @@ def test_a_missing_model_is_bad_input(qgraph: Command, tmp_path: Path) -> None:
     assert result.code == 3 and "absent.onnx" in result.err
 
 
-def test_a_report_says_which_step_of_the_run_is_missing(qgraph: Command, tmp_path: Path) -> None:
+def test_a_report_says_which_files_of_the_run_are_missing(qgraph: Command, tmp_path: Path) -> None:
     result = qgraph("report", tmp_path)
-    assert result.code == 3 and "no sensitivity.json" in result.err
-    assert "qgraph sensitivity -o" in result.err
+    assert result.code == 3 and "no sensitivity.json, profiles.json" in result.err
+    assert "qgraph run" in result.err
 
 
 def test_missing_data_is_bad_input(qgraph: Command, mlp: Path, tmp_path: Path) -> None:

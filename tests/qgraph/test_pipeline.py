@@ -84,6 +84,12 @@ def test_a_run_folder_is_called_after_the_recipe_by_default(
     assert visible(tmp_path / "runs" / "small") == CHAIN
 
 
+def test_a_key_that_does_not_exist_is_named(qgraph: Command, recipe: Path, out: Path) -> None:
+    write_recipe(recipe.parent, "[profile]\ncut = { A = 0.5 }\n")
+    result = qgraph("run", recipe, "-o", out)
+    assert result.code == 2 and "profile.cut: no such key in a recipe" in result.err
+
+
 def test_a_second_run_repeats_no_stage(qgraph: Command, recipe: Path, finished: Path) -> None:
     before = times(finished)
     assert qgraph("run", recipe, "-o", finished).code == 0
