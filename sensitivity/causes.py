@@ -73,15 +73,13 @@ def _cause(
         why="",
         remedy="",
     )
-    why, remedy = _explain(node, cause)
+    why, remedy = _explain(node, cause) if known else _without_share(total)
     return cause.model_copy(update={"why": why, "remedy": remedy})
 
 
 def _explain(node: QuantizableNode, cause: Cause) -> tuple[str, str]:
     """Return what weighs most in words, and what may help against it."""
-    share, ratio = cause.activation_share, cause.outlier_ratio
-    if share is None:
-        return "quantizing it changes nothing at its output", "quantize it"
+    share, ratio = cause.activation_share or 0.0, cause.outlier_ratio
     if cause.after_softmax:
         return (
             "it reads probabilities of a softmax, most of them close to 0: one scale for all rounds"
@@ -108,6 +106,13 @@ def _explain(node: QuantizableNode, cause: Cause) -> tuple[str, str]:
         f"{share:.0%} of its error comes from what it reads, over all channels alike",
         "--calibrate percentile or mse, or keep it float",
     )
+
+
+def _without_share(total: float) -> tuple[str, str]:
+    """Return the words for an error that has no shares: none at all, or one without measure."""
+    if total == 0:
+        return "quantizing it changes nothing at its output", "quantize it"
+    return "the error at its output is beyond float32", "keep it float"
 
 
 def _outlier_ratio(channels: Array | None) -> float | None:
