@@ -261,5 +261,5 @@ def test_seconds_add_up_and_forward_equivalents_are_scoring_over_forward(
 ) -> None:
     run = score(siblings).run
     assert run.forward_equivalents == run.scoring_seconds / run.forward_seconds
-    # Both are differences of one clock; what lies between the readings is microseconds.
-    assert run.setup_seconds + run.scoring_seconds == pytest.approx(run.seconds, abs=0.01)
+    # the rest is spent on looking for causes
+    assert 0 < run.setup_seconds + run.scoring_seconds < run.seconds
