@@ -112,6 +112,11 @@ def _engine(engine: Engine | None, scheme: Scheme) -> Engine:
             "the engine inc is asked through its own function",
             hint="Use qgraph.with_inc.sensitivity, or the command.",
         )
+    if engine is not None and Engine(engine) is Engine.SCREEN:
+        raise UsageError(
+            "screen is no engine to ask for: it is what is left where time ends before one sample",
+            hint="Use switch or wavefront, with a time budget.",
+        )
     if scheme.name is not SchemeName.INC_CPU:
         return Engine(engine or Engine.WAVEFRONT)
     if engine is not None and Engine(engine) is not Engine.SWITCH:

@@ -93,3 +93,8 @@ def test_onnxruntime_still_runs_the_float_model_after_all_this(model: Path) -> N
     qgraph.sensitivity(model, data=[model.with_name("d.npz")])
     assert model.read_bytes() == before
     assert ort.InferenceSession(str(model), providers=["CPUExecutionProvider"]).get_inputs()
+
+
+def test_the_screen_is_no_engine_to_ask_for(model: Path) -> None:
+    with pytest.raises(UsageError, match="no engine to ask for"):
+        qgraph.sensitivity(model, engine=Engine.SCREEN)
