@@ -111,7 +111,7 @@ def page(
         "| step | wall time | peak resident memory | exit |",
         "|---|---:|---:|---:|",
         *(
-            f"| {name} | {took.seconds / 60:.1f} min | {took.peak / _GIB:.2f} GiB | {took.code} |"
+            f"| {name} | {took.seconds / 60:.1f} min | {_memory(took)} | {took.code} |"
             for name, took in rows
         ),
         "",
@@ -129,6 +129,11 @@ def page(
         + ", ".join(f"{name} {version}" for name, version in packages().items())
         + ".",
     ]
+
+
+def _memory(took: Took) -> str:
+    """Return the peak; of a process that was killed with its parent, nobody knows it."""
+    return f"{took.peak / _GIB:.2f} GiB" if took.code == 0 else "–"
 
 
 @click.command()
