@@ -130,9 +130,7 @@ class Comparator:
         parts = list(_blocks(rows))
         over = _POOL.map if len(parts) >= _WORTH_SHARING else map
         figures = list(over(lambda part: self._compare_block(part, rows), parts))
-        error, squares, divergence = (
-            sum(column) for column in list(zip(*figures, strict=True))[:3]
-        )
+        error, squares, divergence = (sum(item[which] for item in figures) for which in range(3))
         agree = sum(item[3] for item in figures)
         # 2ab = a² + b² − (a − b)²: one pass over the arrays less
         dot = (self._signal + squares - error) / 2

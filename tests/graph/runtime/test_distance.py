@@ -86,6 +86,12 @@ def test_nothing_added_is_no_distance() -> None:
     assert DistanceSum(logits=True).result().mse == 0
 
 
+@pytest.mark.parametrize("logits", [False, True])
+def test_an_output_without_elements_is_no_distance(*, logits: bool) -> None:
+    empty = np.zeros((0, 4), np.float32)
+    assert distances(empty, empty, logits=logits) == Distances(0.0, None, 1.0)
+
+
 def test_samples_in_turn_count_like_samples_together() -> None:
     a, b = pair(6, 10)
     total = DistanceSum(logits=True)
