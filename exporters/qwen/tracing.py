@@ -9,10 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from onnx.external_data_helper import (
-    load_external_data_for_model,
-    load_external_data_for_tensor,
-)
 from optimum.exporters.onnx import export
 
 from exporters.manifest import Decoder
@@ -20,12 +16,10 @@ from exporters.qwen.onnx_config import DecoderOnnxConfig, LanguageModel
 from exporters.weight_names import name_weights
 from graph.edit.fold import fold
 from graph.errors import InputError
-from graph.io.external import external_tensors
-from graph.io.models import read_model
+from graph.io.models import read_lazily
 
 TRACED_OPSET = 20
 """The highest opset of torch's TorchScript exporter."""
-_SMALL = 1 << 20
 
 
 def trace(
@@ -50,28 +44,18 @@ def trace(
 
 
 def finish(path: Path, decoder: Decoder, *, with_past: bool, opset: int) -> onnx.ModelProto:
-    """Return the traced model at `opset`, folded, with named axes and weights."""
-    model = read_model(path, weights=False)
+    """Return the traced model at `opset`, folded, with named axes and weights.
+
+    Large weights stay in the files beside `path`, which must outlive the model returned.
+    """
+    model = read_lazily(path)
     if opset > TRACED_OPSET:
-        # Before the weights are read: the converter serializes what it is given (2 GB at most).
         model = onnx.version_converter.convert_version(model, opset)
-    _load_small(model, path.parent)
     model = fold(model)
-    load_external_data_for_model(model, str(path.parent))
     model.producer_name, model.producer_version = "qgraph", ""
     _name_axes(model, decoder, with_past=with_past)
     name_weights(model)
     return model
-
-
-def _load_small(model: onnx.ModelProto, folder: Path) -> None:
-    """Load what folding may want to look at; weights stay on the disk, or it would copy them."""
-    for tensor in external_tensors(model):
-        lengths = [int(entry.value) for entry in tensor.external_data if entry.key == "length"]
-        if sum(lengths) < _SMALL:
-            load_external_data_for_tensor(tensor, str(folder))
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            del tensor.external_data[:]
 
 
 def _name_axes(model: onnx.ModelProto, decoder: Decoder, *, with_past: bool) -> None:

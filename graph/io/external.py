@@ -14,18 +14,11 @@ import onnx
 
 from graph.errors import InputError
 from graph.io.files import is_there
+from graph.io.weights import BITS, bytes_of_shape
 
 _LONGEST_NUMBER = 19
-_BITS: dict[int, int] = {
-    onnx.TensorProto.UINT4: 4,
-    onnx.TensorProto.INT4: 4,
-    onnx.TensorProto.FLOAT4E2M1: 4,
-    onnx.TensorProto.UINT2: 2,
-    onnx.TensorProto.INT2: 2,
-}
-"""Types of which a byte holds more than one."""
 _SEVERAL_OR_NO_NUMBERS = {
-    *_BITS,
+    *BITS,
     onnx.TensorProto.STRING,
     onnx.TensorProto.COMPLEX64,
     onnx.TensorProto.COMPLEX128,
@@ -117,10 +110,7 @@ def _bytes_needed(tensor: onnx.TensorProto, where: str) -> int:
             f"tensor {tensor.name!r} has the shape {list(tensor.dims)}, expected sizes from 0 up",
             where=where,
         )
-    if tensor.data_type in _BITS:
-        return -(-int(math.prod(tensor.dims)) * _BITS[tensor.data_type] // 8)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return int(math.prod(tensor.dims)) * dtype.itemsize
+    return bytes_of_shape(tensor)
 
 
 def _checked(tensor: onnx.TensorProto, folder: Path) -> Path:

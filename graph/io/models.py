@@ -1,4 +1,5 @@
-"""Reading and writing ONNX files: the only place that parses or serializes protobuf.
+"""Reading and writing ONNX files: with `graph.io.parsing` the only place that parses or serializes
+protobuf.
 
 Weights above a threshold go to one data file beside the model. Its name carries a piece of its
 own SHA-256, so that a model file always names exactly the bytes it was written with, and replacing
@@ -10,13 +11,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model
 
@@ -28,6 +27,7 @@ from graph.io.external import (
     require_whole,
 )
 from graph.io.files import require_file, sha256_of, write_bytes, write_named
+from graph.io.parsing import check_basics, parse
 from graph.io.weights import (
     LAZY,
     SMALL,
@@ -45,17 +45,7 @@ EXTERNAL_ABOVE = 64 << 20
 _EXTERNAL_TENSOR = 1024
 _ALIGNMENT = 4096
 _PROTOBUF_LIMIT = (2 << 30) - 1
-_LARGEST_OPSET = 26
 _DIGEST = re.compile(r"[0-9a-f]{12}")
-
-_LOOKS_LIKE = {
-    b"version https://git-lfs": "a git-lfs pointer; run `git lfs pull`",
-    b"<!DOCTYPE": "an HTML page; the download went wrong",
-    b"<html": "an HTML page; the download went wrong",
-    b"PK\x03\x04": "a ZIP archive (a PyTorch checkpoint?); export it to ONNX first",
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"\x93NUMPY": "a NumPy array",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +62,8 @@ def read_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     Raises:
         InputError: not an ONNX model, cut short, or its external data cannot be used.
     """
-    model = _parse(require_file(path, "ONNX model"))
-    _check_basics(model, path)
+    model = parse(require_file(path, "ONNX model"))
+    check_basics(model, path)
     external_files(model, path.parent)
     if weights:
         _load_weights(model, path)
@@ -119,7 +109,7 @@ def _read_by_constant_nodes(graph: onnx.GraphProto) -> set[str]:
 
 def identify(path: Path) -> ModelId:
     """Return the identity of the model in `path`: hash of its file and of each data file."""
-    files = [path, *external_files(_parse(require_file(path, "ONNX model")), path.parent)]
+    files = [path, *external_files(parse(require_file(path, "ONNX model")), path.parent)]
     digest = hashlib.sha256()
     for file in files:
         digest.update(bytes.fromhex(sha256_of(file)))
@@ -130,7 +120,7 @@ def size_on_disk(path: Path) -> int:
     """Return the bytes of the model file and of what it reads of its data files, which other
     models may share.
     """
-    model = _parse(path)
+    model = parse(path)
     external_files(model, path.parent)
     read: dict[tuple[str, int], int] = {}
     for tensor in external_tensors(model):
@@ -157,7 +147,7 @@ def write_model(
 
 def drop_stale_data(path: Path) -> None:
     """Remove data files that earlier versions of the model in `path` left beside it."""
-    for file in _data_files_of(path) - set(external_files(_parse(path), path.parent)):
+    for file in _data_files_of(path) - set(external_files(parse(path), path.parent)):
         file.unlink(missing_ok=True)
 
 
@@ -190,26 +180,6 @@ def tensor_from(name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(np.asarray(array, order="C"), name)
 
 
-def _parse(path: Path) -> onnx.ModelProto:
-    data = path.read_bytes()
-    if not data:
-        raise InputError("the file is empty, expected an ONNX model", where=str(path))
-    head = data[:64].lstrip()
-    for start, what in _LOOKS_LIKE.items():
-        if head.lower().startswith(start.lower()):
-            raise InputError(f"this is {what}; expected an ONNX model", where=str(path))
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(data)
-    except DecodeError as error:
-        raise InputError(
-            "not an ONNX model, or one cut short",
-            where=str(path),
-            hint="Download or export it again.",
-        ) from error
-    return model
-
-
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:
     try:
         load_external_data_for_model(model, str(path.parent))
@@ -219,47 +189,6 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> None:
             where=str(path),
             hint="Copy the data file beside the model, as a plain file and no link.",
         ) from error
-
-
-def _check_basics(model: onnx.ModelProto, path: Path) -> None:
-    opsets = {item.domain: item.version for item in model.opset_import}
-    if not model.HasField("graph") or not model.graph.output:
-        raise InputError("the file holds no graph with outputs", where=str(path))
-    opset = opsets.get("", opsets.get("ai.onnx"))
-    if opset is None:
-        raise InputError("the model names no opset of the ONNX domain", where=str(path))
-    if opset > _LARGEST_OPSET:
-        raise InputError(
-            f"the model has opset {opset}, expected at most {_LARGEST_OPSET}",
-            where=str(path),
-            hint="Export it with an older opset.",
-        )
-    _check_names(model.graph, path)
-
-
-def _check_names(graph: onnx.GraphProto, path: Path) -> None:
-    """Check that names are text, and that each tensor read arises exactly once."""
-    for node in graph.node:
-        # protobuf hands out bytes where the file holds no UTF-8
-        for text in (node.name, node.op_type, node.domain, *node.input, *node.output):
-            if isinstance(text, bytes):
-                raise InputError(f"the name {text!r} in the model is not UTF-8", where=str(path))
-    weights = [tensor.name for tensor in graph.initializer]
-    weights += [tensor.values.name for tensor in graph.sparse_initializer]
-    inputs = [value.name for value in graph.input]
-    computed = [name for node in graph.node for name in node.output if name]
-    for names in (weights, inputs, [*set(inputs) | set(weights), *computed]):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise InputError(f"the tensor {twice[0]!r} arises twice", where=str(path))
-    there = {"", *weights, *inputs, *computed}
-    wanted = [(node.name, name) for node in graph.node for name in node.input]
-    wanted += [("the graph's outputs", value.name) for value in graph.output]
-    for reader, name in wanted:
-        if name not in there:
-            raise InputError(
-                f"{reader!r} reads the tensor {name!r}, which nothing makes", where=str(path)
-            )
 
 
 def _write_with_data(model: onnx.ModelProto, path: Path) -> None:

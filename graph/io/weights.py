@@ -26,8 +26,14 @@ LAZY = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProt
 _ELSEWHERE = "held by the caller"
 _STORED = "qgraph.stored"
 """Key that says which type the file holds, where the model declares another."""
-_PACKED = {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}
-_PACKED |= {TensorProto.UINT2, TensorProto.INT2}
+BITS: dict[int, int] = {
+    TensorProto.UINT4: 4,
+    TensorProto.INT4: 4,
+    TensorProto.FLOAT4E2M1: 4,
+    TensorProto.UINT2: 2,
+    TensorProto.INT2: 2,
+}
+"""Types of which a byte holds more than one value."""
 
 
 def is_on_disk(tensor: TensorProto) -> bool:
@@ -35,10 +41,19 @@ def is_on_disk(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
+def bytes_of_shape(tensor: TensorProto) -> int:
+    """Return the bytes that the values of a tensor of this type and shape take."""
+    count = int(math.prod(tensor.dims))
+    if tensor.data_type in BITS:
+        return -(-count * BITS[tensor.data_type] // 8)
+    dtype: np.dtype[np.generic] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return count * dtype.itemsize
+
+
 def size_of(tensor: TensorProto) -> int:
     """Return the bytes of a tensor's values in the type it declares."""
     if is_on_disk(tensor):
-        return _bytes_of_shape(tensor)
+        return bytes_of_shape(tensor)
     return len(tensor.raw_data) or tensor.ByteSize()
 
 
@@ -51,7 +66,7 @@ def array_of(tensor: TensorProto) -> Array:
     if not is_on_disk(tensor):
         return numpy_helper.to_array(tensor)
     data = mapped_bytes(tensor)
-    if tensor.data_type in _PACKED:
+    if tensor.data_type in BITS:
         inline = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         inline.raw_data = data.tobytes()
         return numpy_helper.to_array(inline)
@@ -110,10 +125,8 @@ def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def point_into(tensors: Iterable[TensorProto], folder: Path) -> None:
     """Make the locations of `tensors` absolute, and their offsets and lengths explicit."""
     for tensor in tensors:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = folder.resolve() / entries["location"]
-        length = entries.get("length") or str(_bytes_of_shape(tensor))
-        place(tensor, str(location), int(entries.get("offset", 0)), int(length))
+        location, offset, length = _place(tensor)
+        place(tensor, folder.resolve() / location, offset, length)
 
 
 def place(tensor: TensorProto, location: str | Path, offset: int, length: int) -> None:
@@ -135,26 +148,17 @@ def widen_on_reading(tensor: TensorProto) -> None:
 def stub(name: str, data_type: int, dims: Sequence[int]) -> TensorProto:
     """Return an initializer whose values its caller hands to the runtime when a session opens."""
     made = TensorProto(name=name, data_type=data_type, dims=dims)
-    place(made, _ELSEWHERE, 0, _bytes_of_shape(made))
+    place(made, _ELSEWHERE, 0, bytes_of_shape(made))
     return made
 
 
 def _place(tensor: TensorProto) -> tuple[Path, int, int]:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     length = entries.get("length")
-    size = int(length) if length else _bytes_of_shape(tensor)
+    size = int(length) if length else bytes_of_shape(tensor)
     return Path(entries["location"]), int(entries.get("offset", 0)), size
 
 
 def _stored_type(tensor: TensorProto) -> int:
     stored = [entry.value for entry in tensor.external_data if entry.key == _STORED]
     return int(stored[0]) if stored else int(tensor.data_type)
-
-
-def _bytes_of_shape(tensor: TensorProto) -> int:
-    count = int(math.prod(tensor.dims))
-    if tensor.data_type in _PACKED:
-        bits = 2 if tensor.data_type in (TensorProto.UINT2, TensorProto.INT2) else 4
-        return -(-count * bits // 8)
-    dtype: np.dtype[np.generic] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return count * dtype.itemsize
