@@ -16,6 +16,12 @@ SCRIPTS = {
     "build_trt11.sh": ("11.x", "trt11"),
 }
 
+# 11.x captures CUDA graphs and spins by default, and leaves out copies; 10.x the other way round
+_MEASURED_ALIKE = {
+    "trt10": ("--useCudaGraph", "--useSpinWait"),
+    "trt11": ("--includeDataTransfers",),
+}
+
 
 def build_script(name: str, handoff: Handoff) -> str:
     """Return one of the build scripts."""
@@ -26,6 +32,7 @@ def build_script(name: str, handoff: Handoff) -> str:
         version=version,
         target=target,
         checks=target == "trt11",
+        measured_alike=_MEASURED_ALIKE[target],
         parts=[_part(item) for item in handoff.parts],
         profiles=[_profile(item) for item in handoff.shape_profiles],
         cases=[_case(item, handoff.shape_profiles) for item in handoff.golden.cases],

@@ -74,13 +74,12 @@ def _report(
     path: Path, graph: QdqGraph, target: Target, plugins: Sequence[str], done: Sequence[Fix]
 ) -> Lint:
     findings = tuple(FindingPart.of(item) for item in run_rules(graph, target, plugins))
-    table = operator_table()
     return Lint(
         schema=Lint.SCHEMA,
         model=path.name,
         sha256=identify(path).sha256,
         target=target,
-        operators=f"TensorRT {table.tensorrt}, read {table.read}: {table.source}",
+        operators=operator_table().describe(target),
         counts=count(findings),
         findings=findings,
         fixed=tuple(FixPart.of(item) for item in done),

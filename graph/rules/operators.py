@@ -16,7 +16,13 @@ from graph.rules.qdq_graph import (
     type_name,
     zero_point_of,
 )
-from graph.rules.support import OPSETS, label, operator_table
+from graph.rules.support import (
+    OPSETS,
+    came_too_late,
+    is_missing_from_some,
+    label,
+    operator_table,
+)
 
 QUANTIZED_OPS = (
     *("QLinearMatMul", "QLinearConv", "QLinearAdd", "QLinearMul", "QGemm"),
@@ -114,61 +120,74 @@ def operator_is_in_the_table(
     graph: QdqGraph, target: Target, plugins: Collection[str]
 ) -> Iterator[Finding]:
     """R16: an operator that the parser's table lists, on data of a type listed for it."""
-    table = operator_table()
     for node in graph.nodes:
         if node.domain not in _DEFAULT or node.op_type in plugins:
             continue
         if node.op_type in QUANTIZED_OPS:
             continue  # R9
-        if node.op_type not in table.types:
-            known = "listed as unsupported" if node.op_type in table.unsupported else "not listed"
-            yield _unlisted(
-                node,
-                f"{node.op_type} is {known} in the parser's table of TensorRT {table.tensorrt}",
-                f"Replace it, or declare a plugin with --plugin {node.op_type}.",
-            )
-            continue
-        finding = _type_finding(graph, node, table.types[node.op_type], table.tensorrt)
+        finding = _operator_finding(node, target) or _type_finding(graph, node, target)
         if finding is not None:
             yield finding
-        if target is Target.TENSORRT_10 and node.op_type in table.since:
-            yield Finding(
-                "R16",
-                Severity.WARNING,
-                node.name,
-                "",
-                f"{node.op_type} came with TensorRT {table.since[node.op_type]}; older ones do not"
-                " build",
-                "Build with that version, or export an older opset, which spells it out.",
-            )
 
 
-def _unlisted(node: onnx.NodeProto, reason: str, remedy: str) -> Finding:
+def _operator_finding(node: onnx.NodeProto, target: Target) -> Finding | None:
+    table, name = operator_table(), node.op_type
+    if name not in table.types:
+        known = "listed as unsupported" if name in table.unsupported else "not listed"
+        return _missing(node, f"{name} is {known} in the parser's table")
+    since = table.since.get(name)
+    if since is None or not is_missing_from_some(since, target):
+        return None
+    if came_too_late(since, target):
+        return _missing(node, f"{name} came with TensorRT {since}; no {target} takes it")
+    return Finding(
+        "R16",
+        Severity.WARNING,
+        node.name,
+        "",
+        f"{name} came with TensorRT {since}; older ones do not build",
+        "Build with that version, or export an older opset, which spells it out.",
+    )
+
+
+def _missing(node: onnx.NodeProto, reason: str) -> Finding:
+    remedy = f"Replace it, or declare a plugin with --plugin {node.op_type}."
     return Finding("R16", Severity.ERROR, node.name, "", reason, remedy)
 
 
-def _type_finding(
-    graph: QdqGraph, node: onnx.NodeProto, allowed: Collection[str], version: str
-) -> Finding | None:
+def _type_finding(graph: QdqGraph, node: onnx.NodeProto, target: Target) -> Finding | None:
     """Return what is wrong with the type of a node's data, if anything."""
     if node.op_type in _ANY_DATA or not node.input:
         return None
     index = 1 if node.op_type == "Where" else 0
     tensor = node.input[index] if index < len(node.input) else ""
     found = graph.type_of(tensor)
-    if not found or label(found) in allowed:
+    severity, allowed = _types_allowed(node.op_type, label(found) if found else "", target)
+    if not found or severity is None:
         return None
     if label(found) == "INT8" and _weight_only(graph, node, tensor):
         return None
     return Finding(
         "R16",
-        Severity.ERROR,
+        severity,
         node.name,
         tensor,
-        f"{node.op_type} on {type_name(found)}; the parser's table of TensorRT {version} lists"
-        f" {', '.join(sorted(allowed))}",
+        f"{node.op_type} on {type_name(found)}; the parser's table lists {allowed}",
         "Cast before and after, or put the quantized types between Q and DQ alone.",
     )
+
+
+def _types_allowed(operator: str, found: str, target: Target) -> tuple[Severity | None, str]:
+    """Return how grave data of the type `found` is for an operator, and what may be there."""
+    table = operator_table()
+    since = table.types_since.get(operator, {})
+    late = {name for name, version in since.items() if came_too_late(version, target)}
+    allowed = table.types[operator] - late
+    if found not in allowed:
+        return Severity.ERROR, ", ".join(sorted(allowed))
+    if found in since and is_missing_from_some(since[found], target):
+        return Severity.WARNING, f"that type from {since[found]} on"
+    return None, ""
 
 
 def _weight_only(graph: QdqGraph, node: onnx.NodeProto, tensor: str) -> bool:

@@ -49,7 +49,9 @@ class FixPart(Part):
 
 
 class Lint(Document):
-    """`counts`: severity → number of findings. `operators`: whose table was used, of which date."""
+    """`counts`: severity → number of findings. `operators`: what the table of operators
+    rests on, for each version of the target.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.lint/1"
 

@@ -1,7 +1,8 @@
 """What the parser takes, per TensorRT version: opsets, operators and their types, as data.
 
-The table is the parser's own, as published for one version (`operators.json` says which, and when
-it was read). Parsers after it take what it takes; `since` names operators that came with it.
+`operators.json` holds one table for all versions, with the version that an operator or a type came
+with, and says of each version what that rests on: the parser's own table where one was found, else
+its changelog.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from graph.rules.finding import Target
 
 OPSETS = {Target.TENSORRT_10: (9, 24), Target.TENSORRT_11: (9, 25)}
 """Oldest and newest opset: 10.x by the parser's table, 11.x by NVIDIA's opset guide for 11.x."""
+VERSIONS = {
+    Target.TENSORRT_10: ("10.13", "10.14", "10.15", "10.16"),
+    Target.TENSORRT_11: ("11.0", "11.1", "11.2", "11.3"),
+}
+"""The versions of each target, oldest first."""
 
 _LABELS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "FP32",
@@ -36,17 +42,33 @@ _LABELS: dict[int, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What the table says of one version rests on. `kind`: table, changelog or second hand."""
+
+    kind: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorTable:
-    """`types`: operator → labels of the types its data may have; `source` and `read`: where the
-    table was found and when; `since`: operator → first version with it.
+    """`types`: operator → labels of the types its data may have; `since`: operator → first version
+    with it, where that is not the oldest; `types_since`: the same per type of an operator; `read`:
+    when all this was looked up.
     """
 
-    source: str
-    tensorrt: str
     read: str
+    versions: Mapping[str, Basis]
     types: Mapping[str, frozenset[str]]
     unsupported: frozenset[str]
     since: Mapping[str, str]
+    types_since: Mapping[str, Mapping[str, str]]
+
+    def describe(self, target: Target) -> str:
+        """Return what the table rests on for each version of `target`, in words."""
+        parts = (f"{name}: {self.versions[name].text}" for name in VERSIONS[target])
+        sources = dict.fromkeys(self.versions[name].source for name in VERSIONS[target])
+        return f"{'; '.join(parts)} (read {self.read}, {', '.join(sources)})"
 
 
 @cache
@@ -55,13 +77,30 @@ def operator_table() -> OperatorTable:
     text = resources.files("graph.rules").joinpath("operators.json").read_text(encoding="utf-8")
     content = json.loads(text)
     return OperatorTable(
-        source=content["source"],
-        tensorrt=content["tensorrt"],
         read=content["read"],
+        versions={
+            name: Basis(item["basis"], item["text"], item["source"])
+            for name, item in content["versions"].items()
+        },
         types={name: frozenset(types.split()) for name, types in content["operators"].items()},
         unsupported=frozenset(content["unsupported"]),
         since=content["since"],
+        types_since=content["types_since"],
     )
+
+
+def came_too_late(since: str, target: Target) -> bool:
+    """Return whether no version of `target` has what came with `since`."""
+    return _number(since) > _number(VERSIONS[target][-1])
+
+
+def is_missing_from_some(since: str, target: Target) -> bool:
+    """Return whether an older version of `target` lacks what came with `since`."""
+    return _number(since) > _number(VERSIONS[target][0])
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def label(data_type: int) -> str:

@@ -1,8 +1,8 @@
-"""A stand-in for trtexec that takes the documented flags and no others, and runs onnxruntime.
+"""A stand-in for trtexec that takes the flags its version documents and no others, and runs
+onnxruntime.
 
-For the scripts of a bundle: TensorRT needs a GPU. Flags are those of the help text of TensorRT 11
-(samples/common/sampleOptions.cpp of NVIDIA/TensorRT), and for 10 those of it that the command-line
-reference of TensorRT 10 has, too. What 11 removed is in neither.
+For the scripts of a bundle: TensorRT needs a GPU. `trtexec_flags.json` beside it has the flags of
+each version, from the help text in NVIDIA's own repository. TRT_VERSION says which one to be.
 """
 
 from __future__ import annotations
@@ -19,29 +19,35 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-BOTH = {
-    *("--onnx", "--saveEngine", "--loadEngine", "--stronglyTyped", "--skipInference"),
-    *("--profilingVerbosity", "--exportLayerInfo", "--dumpLayerInfo", "--timingCacheFile"),
-    *("--profile", "--useProfile", "--minShapes", "--optShapes", "--maxShapes", "--shapes"),
-    *("--loadInputs", "--warmUp", "--iterations", "--duration", "--exportOutput"),
-    *("--exportTimes", "--exportProfile", "--memPoolSize", "--builderOptimizationLevel"),
-    *("--device", "--verbose", "--noTF32", "--help"),
-}
-FLAGS = {
-    "10": BOTH,
-    "11": BOTH | {"--loadRefOutputs", "--accuracyAlgorithm", "--accuracyThreshold", "--refPair"},
-}
+DATA = Path(__file__).with_name("trtexec_flags.json")
+
+
+def flags_of(version: str) -> set[str]:
+    """Return the flags of a version; of one between two releases, what both have."""
+    known: set[str] = set()
+    before: set[str] = set()
+    for name, release in json.loads(DATA.read_text())["releases"].items():
+        before, known = known, known - set(release["removed"]) | set(release["added"])
+        if name == version:
+            return known
+        if number(name) > number(version):
+            return before & known
+    raise SystemExit(f"no flags of TensorRT {version} are known")
+
+
+def number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def main(arguments: list[str]) -> int:
-    version = os.environ["TRT_VERSION"]
+    known = flags_of(os.environ["TRT_VERSION"])
     if "--help" in arguments:
-        print("\n".join(sorted(FLAGS[version])))
+        print("\n".join(sorted(known)))
         return 0
     options: dict[str, list[str]] = {}
     for item in arguments:
         name, _, value = item.partition("=")
-        if name not in FLAGS[version]:
+        if name not in known:
             print(f"[E] Unknown option: {item}")
             return 1
         options.setdefault(name, []).append(value)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graph.rules.finding import Severity, Target
 from graph.rules.linting import RULES, lint
 from graph.rules.qdq_graph import QdqGraph
+from graph.rules.support import VERSIONS, operator_table
 
 if TYPE_CHECKING:
     from tests.graph.rules.conftest import Draft
@@ -294,6 +295,53 @@ def test_opset_25_is_for_tensorrt_11_alone(good: Draft) -> None:
 def test_a_declared_plugin_is_taken(good: Draft) -> None:
     custom_domain(good)
     assert lint(QdqGraph(good.model(), Path()), Target.TENSORRT_11, ["Special"]) == []
+
+
+def with_operator(draft: Draft, op: str, opset: int) -> None:
+    draft.opset = opset
+    draft.add(op, "product", "newer")
+    draft.outputs.append("newer")
+
+
+@pytest.mark.parametrize(
+    ("op", "on_10", "on_11"),
+    [
+        ("Swish", [("R16", E, "newer")], []),  # came with 11.0
+        ("DFT", [("R16", E, "newer")], [("R16", W, "newer")]),  # with 11.2
+        ("Mish", [], []),  # always there
+    ],
+)
+def test_an_operator_is_judged_by_the_version_it_came_with(
+    good: Draft, op: str, on_10: list[object], on_11: list[object]
+) -> None:
+    with_operator(good, op, 24)
+    assert found(good, Target.TENSORRT_10) == on_10
+    assert found(good, Target.TENSORRT_11) == on_11
+
+
+def test_operators_that_came_within_10_x_are_warned_of_there_alone(good: Draft) -> None:
+    good.opset = 23
+    good.constant("unit", np.ones(WIDTH, np.float32))
+    good.add("RMSNormalization", "product unit", "normed")
+    good.outputs.append("normed")
+    (warning,) = lint(QdqGraph(good.model(), Path()), Target.TENSORRT_10)
+    assert (warning.rule, warning.severity, warning.node) == ("R16", W, "normed")
+    assert "10.15" in warning.reason
+    assert found(good, Target.TENSORRT_11) == []
+
+
+def test_every_version_of_a_target_says_what_its_table_rests_on() -> None:
+    table = operator_table()
+    for target, versions in VERSIONS.items():
+        assert all(f"{name}: " in table.describe(target) for name in versions)
+    assert {basis.kind for basis in table.versions.values()} == {
+        "table",
+        "changelog",
+        "second hand",
+    }
+    late = {**table.since, **{op: max(t.values()) for op, t in table.types_since.items()}}
+    assert set(late.values()) <= set(table.versions)
+    assert late.keys() <= table.types.keys()
 
 
 def test_fp16_scales_that_underflow_are_zero_scales(good: Draft) -> None:
