@@ -9,7 +9,8 @@ from graph.io.documents import read_document
 from graph.progress import Progress, silent
 from handoff.bundle import HANDOFF, Options, Samples, make_bundle
 from handoff.document import AxisRange, Handoff
-from handoff.engine_layers import EngineLayers, compare, read_layers
+from handoff.engine_layers import EngineLayers, compare
+from handoff.layer_info import read_layers
 from qgraph.inputs import AnyPath, paths
 from qgraph.resolve import load_data, see_model
 from qgraph.version import VERSION

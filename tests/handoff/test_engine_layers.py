@@ -10,7 +10,8 @@ import pytest
 
 from graph.errors import InputError, UsageError
 from handoff.document import NodePrecision
-from handoff.engine_layers import EngineLayers, compare, read_layers
+from handoff.engine_layers import EngineLayers, compare
+from handoff.layer_info import read_layers
 
 HALF = "Row major linear FP16 format"
 WIDE = "Thirty-two wide channel vectorized row major Int8 format."
@@ -67,6 +68,39 @@ def test_tensorrt_11_fuses_into_kernels_with_names_of_their_own(tmp_path: Path) 
     assert report.int8 == 3
     assert report.nodes[0].merged_with == ("/k/MatMul",)
     assert report.nodes[0].layer == "__myl_FcMul_myl0_3"
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome_"),
+    [
+        ({"Weights": {"Type": "Float"}, "TacticName": "f32f32_tf32f32"}, "float"),
+        ({"Weights": {"Type": "Half"}}, "float"),
+        ({"TacticName": "sm80_xmma_fprop_implicit_gemm_f16f16_f16f32"}, "float"),
+        ({"Weights": {"Type": "Int8"}, "TacticName": "i8i8_i8i32_f32"}, "int8"),
+        ({"Constants": [{"Name": "s", "Dimensions": [1], "Format/Datatype": "Float"},
+                        {"Name": "w", "Dimensions": [8, 8], "Format/Datatype": "Half"}]}, "float"),
+        ({"Constants": [{"Name": "w", "Dimensions": [8, 8], "Format/Datatype": "Int8"},
+                        {"Name": "b", "Dimensions": [8], "Format/Datatype": "Half"}]}, "int8"),
+    ],
+)  # fmt: skip
+def test_reading_int8_is_not_multiplying_in_it(
+    tmp_path: Path, more: dict[str, Any], outcome_: str
+) -> None:
+    """A layer may dequantize what it reads; kernel and weights say what it multiplies in."""
+    content = {"Layers": [layer("conv", "Int8", "[ONNX Layer: conv]", **more)], "I/O Tensors": []}
+    assert outcome(tmp_path, rows(conv="int8"), content).nodes[0].outcome == outcome_
+
+
+def test_an_int8_convolution_that_lists_no_inputs_is_known_by_its_weights(tmp_path: Path) -> None:
+    conv = {"Name": "c", "LayerType": "CaskConvolution", "Weights": {"Type": "Int8"},
+            "Outputs": [{"Name": "y", "Format/Datatype": "FP16"}]}  # fmt: skip
+    assert outcome(tmp_path, rows(c="int8"), {"Layers": [conv]}).int8 == 1
+
+
+def test_a_region_that_hides_its_nodes_is_named_as_the_reason(tmp_path: Path) -> None:
+    report = outcome(tmp_path, rows(a="int8"), {"Layers": ["{ForeignNode[x...z]}"]})
+    assert report.nodes[0].outcome == "unseen"
+    assert "1 layers are whole regions" in report.nodes[0].reason
 
 
 def test_reformats_are_listed_with_what_they_convert(tmp_path: Path) -> None:
