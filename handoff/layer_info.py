@@ -1,11 +1,11 @@
 """TensorRT's exported layer information: the layers of an engine, and what each computes in.
 
 `trtexec --exportLayerInfo` writes `{"Layers": [...]}`, 11.x beside it `"I/O Tensors"`. A layer is
-an object where the engine was built with `--profilingVerbosity=detailed`, else just a name. Which ONNX
-nodes are in a layer stands in its `Metadata` (`[ONNX Layer: NAME]`, several separated by a control
-character or by nothing); older forms have them in the layer's name, joined by ` + `. What it reads
-and writes stands in `Inputs` and `Outputs`, what it multiplies by in `Weights` (10.x, of cuDNN-like
-layers) or `Constants` (11.x), the kernel in `TacticName`.
+an object where the engine was built with `--profilingVerbosity=detailed`, else just a name. Which
+ONNX nodes are in a layer stands in its `Metadata` (`[ONNX Layer: NAME]`, several separated by a
+control character or by nothing); older forms have them in the layer's name, joined by ` + `. What
+it reads and writes stands in `Inputs` and `Outputs`, what it multiplies by in `Weights` (10.x, of
+convolutions) or `Constants` (11.x), the kernel in `TacticName`.
 """
 
 from __future__ import annotations

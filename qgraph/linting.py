@@ -17,20 +17,32 @@ from graph.rules.qdq_graph import QdqGraph
 from graph.rules.report import FindingPart, FixPart, Lint, count
 from graph.rules.support import operator_table
 from qgraph.inputs import AnyPath
+from qgraph.placing import placement
 
 
 def lint(
-    model: AnyPath, *, target: Target = Target.TENSORRT_10, plugins: Sequence[str] = ()
+    model: AnyPath,
+    *,
+    target: Target = Target.TENSORRT_10,
+    plugins: Sequence[str] = (),
+    sensitivity: AnyPath | None = None,
 ) -> Lint:
     """Return what TensorRT's rules find in a Q/DQ model, whoever made it.
 
     Weights are not read, only scales and zero points. `plugins`: operators the target brings.
+    `sensitivity`: a report on the model it was quantized from; what INT8 costs and brings at each
+    node stands in `placement` then.
 
     Raises:
         InputError: not an ONNX model, or its external data cannot be used.
+        UsageError: the report is of another model.
     """
-    path = Path(model)
-    return _report(path, QdqGraph.read(path), Target(target), plugins, [])
+    path, graph = Path(model), QdqGraph.read(Path(model))
+    report = _report(path, graph, Target(target), plugins, [])
+    if sensitivity is None:
+        return report
+    parts = placement(path, graph, report.findings, Path(sensitivity))
+    return report.model_copy(update={"placement": parts})
 
 
 def mend(
@@ -80,6 +92,7 @@ def _report(
         sha256=identify(path).sha256,
         target=target,
         operators=operator_table().describe(target),
+        quantized=graph.is_quantized,
         counts=count(findings),
         findings=findings,
         fixed=tuple(FixPart.of(item) for item in done),

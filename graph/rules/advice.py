@@ -1,4 +1,7 @@
-"""R17 to R21: where INT8 builds and is right, but brings little or costs accuracy for nothing."""
+"""R17 to R21: where INT8 builds and is right, but brings little or costs accuracy for nothing.
+
+A model without any Q/DQ gets what can be said before it is quantized: R17 and R20 of every GEMM.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,9 @@ def is_int8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
 
 def gemm_is_large_enough(graph: QdqGraph) -> Iterator[Finding]:
     """R17: an INT8 GEMM has K and N, a convolution channels, of 16 and more."""
-    for node in graph.of(*GEMMS):
-        if not is_int8(graph, node) or is_product(graph, node):
-            continue
+    for node in _to_look_at(graph):
         what = too_small(graph, node)
-        if what:
+        if what and not is_product(graph, node):
             yield Finding(
                 "R17",
                 Severity.ADVICE,
@@ -50,6 +51,13 @@ def gemm_is_large_enough(graph: QdqGraph) -> Iterator[Finding]:
                 f"{what}, below {SMALLEST}: INT8 gains nothing over float",
                 "Leave it float.",
             )
+
+
+def _to_look_at(graph: QdqGraph) -> Iterator[onnx.NodeProto]:
+    """Yield the INT8 GEMMs; all of them where nothing is quantized yet."""
+    for node in graph.of(*GEMMS):
+        if len(node.input) > 1 and (is_int8(graph, node) or not graph.is_quantized):
+            yield node
 
 
 def too_small(graph: QdqGraph, node: onnx.NodeProto) -> str:
@@ -114,8 +122,8 @@ def fragile_op_is_float(graph: QdqGraph) -> Iterator[Finding]:
 
 def head_is_float(graph: QdqGraph) -> Iterator[Finding]:
     """R20: the last GEMM before an output stays float: its error reaches the user undamped."""
-    for node in graph.of(*GEMMS):
-        if is_int8(graph, node) and _reaches_output(graph, node.output[0]):
+    for node in _to_look_at(graph):
+        if not is_product(graph, node) and _reaches_output(graph, node.output[0]):
             yield Finding(
                 "R20",
                 Severity.ADVICE,

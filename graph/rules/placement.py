@@ -8,9 +8,9 @@ import onnx
 
 from graph.rules.finding import Finding, Severity
 from graph.rules.qdq_graph import DEQUANTIZE, GEMMS, QUANTIZE, QdqGraph
+from graph.rules.residual import residual
 
 _HEAD_SIZES, _LONGEST = (16, 32, 64), 512
-_ELEMENTWISE = ("Relu", "Clip", "Identity", "Cast", "BatchNormalization", "LeakyRelu")
 
 
 def is_product(graph: QdqGraph, node: onnx.NodeProto) -> bool:
@@ -61,17 +61,15 @@ def residual_add_has_one_branch(graph: QdqGraph) -> Iterator[Finding]:
         if len(node.input) < 2 or any(graph.is_constant(name) for name in node.input):
             continue
         sides = [graph.comes_from(name, DEQUANTIZE) for name in node.input]
-        if all(sides):
-            yield _residual(node, node.input[1], "both inputs of the Add are quantized")
-        elif any(sides):
-            index = sides.index(True)
-            deep = _gemm_behind(graph, node.input[index])
-            if deep is not None and _gemm_behind(graph, node.input[1 - index]) is None:
-                yield _residual(
-                    node,
-                    node.input[index],
-                    f"the branch of {deep!r} is quantized, not the shortcut",
-                )
+        branches = residual(graph, node) if any(sides) else None
+        if branches is None or not sides[branches.deep]:
+            continue
+        tensor = node.input[branches.deep]
+        if sides[branches.shortcut]:
+            yield _residual(node, tensor, "both inputs of the Add are quantized")
+        elif branches.gemm:
+            what = f"the branch of {branches.gemm!r} is quantized, not the shortcut"
+            yield _residual(node, tensor, what)
 
 
 def _residual(node: onnx.NodeProto, tensor: str, what: str) -> Finding:
@@ -83,14 +81,6 @@ def _residual(node: onnx.NodeProto, tensor: str, what: str) -> Finding:
         f"{what}; the GEMM before it cannot take the Add in, and the sum loses precision",
         "Quantize the shortcut branch only, in a CNN; neither in a transformer.",
     )
-
-
-def _gemm_behind(graph: QdqGraph, tensor: str) -> str | None:
-    """Return the name of the GEMM that makes a tensor, its activation and Q/DQ aside."""
-    node = graph.producer.get(tensor)
-    while node is not None and node.op_type in (*_ELEMENTWISE, QUANTIZE, DEQUANTIZE):
-        node = graph.producer.get(node.input[0])
-    return node.name if node is not None and node.op_type in GEMMS else None
 
 
 def attention_product_is_float(graph: QdqGraph) -> Iterator[Finding]:

@@ -71,6 +71,11 @@ class QdqGraph:
         return frozenset(value.name for value in self.model.graph.output)
 
     @cached_property
+    def is_quantized(self) -> bool:
+        """Return whether there is any QuantizeLinear or DequantizeLinear."""
+        return any(True for _ in self.of(QUANTIZE, DEQUANTIZE))
+
+    @cached_property
     def opset(self) -> int:
         """The version of the ONNX domain's operators."""
         versions = {item.domain: item.version for item in self.model.opset_import}

@@ -48,9 +48,27 @@ class FixPart(Part):
         return cls(rule=fix.rule, node=fix.node, what=fix.what)
 
 
+class PlacementPart(Part):
+    """What INT8 costs and brings at a node. `int8`: whether it is INT8 now. `rank` (1 the most
+    sensitive) and `mse`, at the outputs if it alone is quantized, are a sensitivity report's;
+    `macs_share` is of all nodes of that report. `cost_per_mac`: its share of the errors ÷ its share
+    of the MACs, so 1 is the average and less a good trade. `rules`: whose advice is about it.
+    """
+
+    node: str
+    int8: bool
+    rank: int
+    mse: float | None = None
+    macs_share: float
+    cost_per_mac: float | None = None
+    rules: tuple[str, ...] = ()
+
+
 class Lint(Document):
     """`counts`: severity → number of findings. `operators`: what the table of operators
-    rests on, for each version of the target.
+    rests on, for each version of the target. `quantized`: whether there is any Q/DQ. `placement`:
+    the nodes of a sensitivity report, the worst trade among the INT8 ones first, then the best
+    among the float ones.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.lint/1"
@@ -59,9 +77,11 @@ class Lint(Document):
     sha256: str
     target: Target
     operators: str
+    quantized: bool
     counts: dict[str, int]
     findings: tuple[FindingPart, ...]
     fixed: tuple[FixPart, ...] = ()
+    placement: tuple[PlacementPart, ...] = ()
 
     @property
     def builds(self) -> bool:

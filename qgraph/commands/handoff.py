@@ -92,7 +92,7 @@ def _print_bundle(made: Handoff, output: Path, *, as_json: bool) -> None:
         rows = [
             ["INT8 nodes", f"{counts.int8_nodes} of {counts.int8_nodes + counts.float_nodes}"],
             [
-                "share of the MACs known",
+                "of all MACs",
                 "-" if counts.int8_macs is None else f"{counts.int8_macs:.0%}",
             ],
             ["tensors quantized at run time", str(counts.conversions)],

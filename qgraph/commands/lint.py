@@ -10,7 +10,7 @@ from graph.errors import UsageError
 from graph.rules.finding import Target
 from graph.rules.report import Lint, require_builds
 from qgraph import linting, options
-from qgraph.console import print_json, print_table, say
+from qgraph.console import print_json, print_table, say, warn
 from qgraph.outputs import require_outputs
 
 
@@ -26,12 +26,19 @@ from qgraph.outputs import require_outputs
 @click.option(
     "--plugin", "plugins", multiple=True, metavar="OP", help="An operator the target brings."
 )
+@click.option(
+    "--sensitivity",
+    type=options.PATH,
+    metavar="FILE",
+    help="A sensitivity.json: shows what INT8 costs and brings, node by node.",
+)
 @click.option("--fix", is_flag=True, help="Write a mended model to -o; what it computes is kept.")
 @options.common(None, "File for the mended model.")
 def lint(
     model: Path,
     target: Target,
     plugins: tuple[str, ...],
+    sensitivity: Path | None,
     fix: bool,
     output: Path | None,
     as_json: bool,
@@ -45,11 +52,13 @@ def lint(
     """
     if fix != (output is not None):
         raise UsageError("--fix and -o belong together", hint="Give both: --fix -o mended.onnx")
+    if fix and sensitivity is not None:
+        raise UsageError("--fix and --sensitivity do not go together", hint="Lint what was mended.")
     if output is not None:
         require_outputs([output], [model])
         report = linting.mend(model, output, target=target, plugins=plugins)
     else:
-        report = linting.lint(model, target=target, plugins=plugins)
+        report = linting.lint(model, target=target, plugins=plugins, sensitivity=sensitivity)
     if as_json:
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
@@ -71,5 +80,30 @@ def print_lint(report: Lint) -> None:
         print_table(["rule", "severity", "node", "what"], rows, left=4)
     for rule, remedy in dict.fromkeys((item.rule, item.remedy) for item in report.findings):
         say(f"{rule}: {remedy}")
+    print_placement(report)
+    if not report.quantized:
+        warn("there is no Q/DQ in this model: TensorRT runs all of it in float.")
     counts = ", ".join(f"{number} {kind}" for kind, number in report.counts.items())
     say(f"{report.model} for {report.target}: {counts}. Operators: {report.operators}")
+
+
+def print_placement(report: Lint) -> None:
+    """Print what INT8 costs and brings at each node, where a sensitivity report was given."""
+    if not report.placement:
+        return
+    rows = [
+        [
+            item.node,
+            "INT8" if item.int8 else "float",
+            str(item.rank),
+            "" if item.mse is None else f"{item.mse:.2e}",
+            f"{item.macs_share:.1%}",
+            "" if item.cost_per_mac is None else f"{item.cost_per_mac:.2f}×",
+            " ".join(item.rules),
+        ]
+        for item in report.placement
+    ]
+    headings = ["node", "now", "rank", "costs (MSE)", "brings (MACs)", "cost per MAC", "advice"]
+    print_table(headings, rows, left=2)
+    say("cost per MAC: against the average node. Leave float what stands first, quantize what is")
+    say("first among the float ones.")

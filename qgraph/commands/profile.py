@@ -87,7 +87,8 @@ def profile(
 
 
 def _print(profiles: Profiles) -> None:
-    headings = ["profile", "title", "quantized", "nodes", "MACs", "params", "predicted MSE"]
+    shares = ["of candidates", "of their MACs", "of their params"]
+    headings = ["profile", "title", "quantized", *shares, "predicted MSE"]
     extra = _extra(profiles)
     rows = []
     for item in profiles.profiles:

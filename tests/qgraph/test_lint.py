@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -158,6 +159,47 @@ def test_a_warning_does_not_fail_and_an_error_does(
     result = qgraph("lint", tmp_path / "broken.onnx")
     assert result.code == 7
     assert "R1" in result.out and weight.name in result.err
+
+
+def test_cost_and_gain_stand_beside_each_other(qgraph: Command, files: Files) -> None:
+    args = ("lint", files.folder / "B.onnx", "--sensitivity", files.sensitivity)
+    found = qgraph(*args, "--json").json["placement"]
+    scores = {n["name"]: n for n in json.loads(files.sensitivity.read_text())["nodes"]}
+    assert {item["node"] for item in found} == set(scores)
+    macs = sum(node["macs"] for node in scores.values())
+    costs = sum(node["solo"]["mse"] for node in scores.values())
+    for item in found:
+        node = scores[item["node"]]
+        share = node["macs"] / macs
+        assert (item["rank"], item["mse"]) == (node["rank"], node["solo"]["mse"])
+        assert item["macs_share"] == pytest.approx(share)
+        assert item["cost_per_mac"] == pytest.approx(node["solo"]["mse"] / costs / share)
+    profile = next(
+        p for p in json.loads(files.profiles.read_text())["profiles"] if p["name"] == "B"
+    )
+    assert {item["node"] for item in found if item["int8"]} == set(profile["quantize"])
+    inside = [item["cost_per_mac"] for item in found if item["int8"]]
+    outside = [item["cost_per_mac"] for item in found if not item["int8"]]
+    assert inside == sorted(inside, reverse=True)
+    assert outside == sorted(outside)
+    table = qgraph(*args).out
+    assert "cost per MAC" in table and "brings (MACs)" in table
+
+
+def test_a_report_of_another_model_is_refused(qgraph: Command, files: Files, cnn: Path) -> None:
+    result = qgraph("lint", cnn, "--sensitivity", files.sensitivity)
+    assert result.code == 2
+    assert "sensitivity.json of the same model" in result.err
+
+
+def test_a_float_model_is_said_to_hold_no_qdq(qgraph: Command, files: Files) -> None:
+    result = qgraph("lint", files.model)
+    assert result.code == 0
+    assert "no Q/DQ in this model" in result.err
+    advice = qgraph("lint", files.model, "--json")
+    # q and k are [8, 16], out [16, 4], and out is the head
+    assert findings(advice, "R17") == {"q", "k", "out"}
+    assert findings(advice, "R20") == {"out"}
 
 
 def damage(model: onnx.ModelProto) -> None:

@@ -297,6 +297,43 @@ def test_a_declared_plugin_is_taken(good: Draft) -> None:
     assert lint(QdqGraph(good.model(), Path()), Target.TENSORRT_11, ["Special"]) == []
 
 
+def test_the_halves_of_a_rotary_embedding_are_no_residual_add(good: Draft) -> None:
+    """x·cos + turned(x)·sin: both inputs quantized, as a tool does that quantizes every Add."""
+    good.constant("cos", np.ones(WIDTH, np.float32))
+    good.constant("sin", np.ones(WIDTH, np.float32))
+    good.add("Mul", "second cos", "straight")
+    good.add("Neg", "second", "turned_half")
+    good.add("Mul", "turned_half sin", "across")
+    good.add("Add", f"{good.quantized('straight')} {good.quantized('across')}", "rotated")
+    good.add("Tanh", "rotated", "bent")
+    good.outputs.append("bent")
+    assert found(good) == []
+
+
+def test_a_residual_add_through_attention_is_one(good: Draft) -> None:
+    """The branch divides and joins again before it comes back to where the shortcut starts."""
+    good.constant("wo", np.ones((WIDTH, WIDTH), np.float32))
+    good.add("Softmax", "product", "weights")
+    good.add("MatMul", "weights gate", "mixed")
+    good.add("MatMul", "mixed wo", "projected")
+    good.add("Add", f"{good.quantized('projected')} {good.quantized('sum')}", "next")
+    good.add("Tanh", "next", "bent")
+    good.outputs.append("bent")
+    assert found(good) == [("R12", W, "next")]
+
+
+def test_a_float_model_gets_the_advice_that_can_be_given_before(good: Draft) -> None:
+    good.remove("x_Q", "x_DQ", "h_Q", "h_DQ", "w1_DQ", "w2_DQ")
+    good.node("first").input[:] = ["x", good.constant("f1", np.ones((WIDTH, WIDTH), np.float32))]
+    good.node("second").input[:] = ["h", good.constant("f2", np.ones((WIDTH, WIDTH), np.float32))]
+    good.add("MatMul", f"gate {good.constant('f3', np.ones((WIDTH, 8), np.float32))}", "tiny")
+    good.add("Tanh", "tiny", "bent")
+    good.outputs += ["bent", "second"]
+    graph = QdqGraph(good.model(), Path())
+    assert not graph.is_quantized
+    assert found(good) == [("R17", A, "tiny"), ("R20", A, "second")]
+
+
 def with_operator(draft: Draft, op: str, opset: int) -> None:
     draft.opset = opset
     draft.add(op, "product", "newer")
