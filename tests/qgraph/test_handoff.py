@@ -381,7 +381,7 @@ def test_every_flag_is_in_the_list_of_every_version_the_script_names(
     commands = [
         line for line in (bundle / script).read_text().splitlines() if not line.startswith("#")
     ]
-    used = set(re.findall(r"(?<![\w-])--[A-Za-z]\w+", "\n".join(commands)))
+    used = set(re.findall(r"(?<![\w-])--[A-Za-z][\w-]+", "\n".join(commands)))
     used -= {"--quiet", "--check", "--engine-layers"}  # sha256sum's, and ours
     assert {"--stronglyTyped", "--onnx", "--loadInputs", "--minShapes"} <= used
     for version in VERSIONS[script]:
