@@ -53,5 +53,5 @@ $(BIN)/python:
 
 .venv-yolo/.yolo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-yolo
-	.venv-yolo/bin/python -m pip install --quiet -c constraints.txt -e '.[vision,yolo]' torch
+	.venv-yolo/bin/python -m pip install --quiet -c constraints.txt -e '.[vision,yolo]'
 	touch $@

@@ -87,6 +87,10 @@ class _Facts:
         self._nodes = list(model.graph.node)
         self.by_name: Mapping[str, onnx.NodeProto] = {node.name: node for node in self._nodes}
         self.producer = {name: node for node in self._nodes for name in node.output}
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self._nodes:
+            for name in dict.fromkeys(node.input):
+                self._readers.setdefault(name, []).append(node)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.outputs = {value.name for value in model.graph.output}
 
@@ -97,7 +101,7 @@ class _Facts:
         return tensor in self.producer and self.producer[tensor].op_type == op_type
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
-        return [node for node in self._nodes if tensor in node.input]
+        return self._readers.get(tensor, [])
 
     def constant(self, tensor: str) -> Array | None:
         found = self.initializers.get(tensor)

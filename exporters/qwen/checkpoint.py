@@ -11,8 +11,9 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from exporters.checkpoint_folder import read_config
 from exporters.manifest import Decoder
-from exporters.qwen.source import Source, read_config, vision_token_ids
+from exporters.qwen.source import Source, vision_token_ids
 from graph.errors import InputError
 
 TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16}

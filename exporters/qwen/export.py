@@ -9,14 +9,14 @@ from __future__ import annotations
 import gc
 import tempfile
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporters.checkpoint_folder import check_request, require_extra
 from exporters.manifest import MANIFEST, Check, Decoder, Manifest
 from exporters.quiet import quiet
 from exporters.qwen.source import Source, describe
-from graph.errors import EnvironmentFault, UsageError
 from graph.io.documents import write_document
 from graph.io.files import publishing
 from graph.io.models import drop_stale_data, write_model
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from exporters.qwen.check import Case
 
 DEFAULT_OPSET = 21
-OPSETS = range(17, 24)
 MODEL = "model.onnx"
-_DTYPES = ("fp32", "fp16")
 PACKAGES = (
     "numpy", "onnx", "onnx-graphsurgeon", "optimum", "optimum-onnx", "torch", "transformers",
 )  # fmt: skip
@@ -81,49 +79,9 @@ def export_language(
     return manifest
 
 
-def check_request(source: Path, folder: Path, dtype: str, opset: int) -> None:
-    """Check what is asked for before anything is loaded.
-
-    Raises:
-        UsageError: a dtype or opset that cannot be had, or `folder` is the checkpoint.
-    """
-    if dtype == "bf16":
-        raise UsageError(
-            "found dtype bf16, expected fp32 or fp16: onnxruntime has no bfloat16 kernels for the"
-            " CPU, so the graph could not be checked against PyTorch",
-            hint="Use --dtype fp16, or fp32 where weights are beyond 65504.",
-        )
-    if dtype not in _DTYPES:
-        raise UsageError(f"found dtype {dtype!r}, expected one of {', '.join(_DTYPES)}")
-    if opset not in OPSETS:
-        raise UsageError(f"found opset {opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
-    if source.resolve() == folder.resolve():
-        raise UsageError(
-            "the output folder is the checkpoint itself, which is never changed",
-            where=str(folder),
-            hint="Choose another with -o.",
-        )
-
-
-def require_extra() -> None:
-    """Check that the packages of the extra can be loaded.
-
-    Raises:
-        EnvironmentFault: one is missing or broken.
-    """
-    # Imported here and below: these packages are an extra, and torch takes seconds to load.
-    try:
-        for name in ("torch", "transformers", "safetensors", "optimum.exporters.onnx"):
-            import_module(name)
-    except (ImportError, OSError, RuntimeError) as error:  # a broken binary raises the last two
-        raise EnvironmentFault(
-            f"exporting needs packages that are missing or broken: {error}",
-            hint="pip install '.[export]'",
-        ) from error
-
-
 def _write_graphs(request: _Request, target: Path) -> tuple[Decoder, list[Case]]:
     """Write decoder and embedding; return what PyTorch says, as its weights are gone after this."""
+    # these need the extra
     from exporters.qwen import assets, check, checkpoint, onnx_config, tracing
 
     with_past, opset = request.with_past, request.opset

@@ -12,15 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporters.checkpoint_folder import check_request, read_config, require_extra
 from exporters.manifest import MANIFEST, Manifest, VisionEncoder, find_manifest
 from exporters.quiet import quiet
-from exporters.qwen.export import (
-    DEFAULT_OPSET,
-    PACKAGES,
-    check_request,
-    require_extra,
-)
-from exporters.qwen.source import Source, describe, read_config
+from exporters.qwen.export import DEFAULT_OPSET, PACKAGES
+from exporters.qwen.source import Source, describe
 from graph.errors import UsageError
 from graph.io.documents import write_document
 from graph.io.files import publishing

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graph.errors import InputError, QGraphError, UsageError
-from graph.io.documents import read_json
+from exporters.checkpoint_folder import read_config, require_float_weights, require_folder
+from graph.errors import InputError, QGraphError
 
 ARCHITECTURES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
@@ -47,39 +47,12 @@ def describe(folder: Path) -> Source:
     """Return what the checkpoint in `folder` is.
 
     Raises:
-        InputError: no folder, no config.json, no safetensors weights, or another architecture.
+        InputError: no folder, no config.json, another architecture, no float safetensors.
     """
-    if not folder.is_dir():
-        raise InputError(
-            "not a checkpoint folder, expected one with config.json and *.safetensors",
-            where=str(folder),
-            hint="Give the folder that `save_pretrained` or a download from the hub made.",
-        )
-    config = read_config(folder / "config.json")
+    config = require_folder(folder)
     source = Source(folder, _supported_type(config, folder))
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(
-            "the checkpoint holds no *.safetensors weights",
-            where=str(folder),
-            hint="Pickled weights (.bin, .pt) are never opened, as they can run code; save the"
-            " checkpoint with safe_serialization=True.",
-        )
+    require_float_weights(folder, config)
     return source
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return a JSON object of the checkpoint.
-
-    Raises:
-        InputError: no such file, not JSON, or no object.
-    """
-    try:
-        content = read_json(path)
-    except UsageError as error:
-        raise InputError(error.message, where=error.where, hint="Copy the file again.") from error
-    if not isinstance(content, dict):
-        raise InputError("expected a JSON object", where=str(path))
-    return content
 
 
 def vision_token_ids(config: dict[str, Any]) -> dict[str, int]:
@@ -99,11 +72,5 @@ def _supported_type(config: dict[str, Any], folder: Path) -> str:
             f" expected one of {', '.join(ARCHITECTURES.values())}",
             where=str(folder / "config.json"),
             hint="Any other model can be given to qgraph as an ONNX file.",
-        )
-    if config.get("quantization_config") is not None:
-        raise InputError(
-            "the checkpoint is already quantized",
-            where=str(folder / "config.json"),
-            hint="Export the float checkpoint it was made from.",
         )
     return str(model_type)

@@ -24,9 +24,10 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
+from exporters.checkpoint_folder import read_config
 from exporters.quiet import quiet
 from exporters.qwen.checkpoint import restore_token_ids
-from exporters.qwen.source import read_config, vision_token_ids
+from exporters.qwen.source import vision_token_ids
 from graph.errors import InputError
 from graph.io.files import require_file
 from graph.tensors import Array

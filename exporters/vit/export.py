@@ -7,7 +7,7 @@ before anything is published.
 from __future__ import annotations
 
 import tempfile
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, version_converter
 
+from exporters.checkpoint_folder import check_request, require_extra
 from exporters.family import ExportOptions
 from exporters.manifest import MANIFEST, Check, Manifest
 from exporters.quiet import quiet
@@ -22,7 +23,7 @@ from exporters.vit.processor import CONFIG, read_processor
 from exporters.vit.source import require_classifier
 from exporters.weight_names import name_weights
 from graph.edit.fold import fold
-from graph.errors import EnvironmentFault, InputError, UsageError
+from graph.errors import InputError, UsageError
 from graph.io.documents import write_document
 from graph.io.files import publishing, write_bytes
 from graph.io.models import read_model, write_model
@@ -32,7 +33,6 @@ from graph.tensors import Array
 
 INPUT, OUTPUT = "pixel_values", "logits"
 DEFAULT_OPSET, TRACED_OPSET = 21, 20
-OPSETS = range(17, 24)
 _USUAL_SIDE = 224
 # As a share of the largest logit; see exporters/qwen/check.py for where they come from.
 _TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
@@ -52,7 +52,7 @@ def export_classifier(
     """
     _check(source, folder, options)
     require_classifier(source)
-    _require_extra()
+    require_extra()
     with quiet(), publishing(folder, last=MANIFEST) as target:
         progress("export: load", 0, len(_STEPS))
         model = _load(source, options.dtype)
@@ -73,31 +73,11 @@ def export_classifier(
 
 
 def _check(source: Path, folder: Path, options: ExportOptions) -> None:
-    if options.dtype not in _TOLERANCES:
-        raise UsageError(f"found dtype {options.dtype!r}, expected one of fp32, fp16")
-    if options.opset is not None and options.opset not in OPSETS:
-        raise UsageError(f"found opset {options.opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
+    check_request(source, folder, options.dtype, options.opset or DEFAULT_OPSET)
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"found batch {options.batch}, expected 1 or more, or none for any number")
     if options.image_size is not None:
         raise UsageError("a classifier's image size is its checkpoint's; leave --image-size out")
-    if source.resolve() == folder.resolve():
-        raise UsageError(
-            "the output folder is the checkpoint itself, which is never changed",
-            where=str(folder),
-            hint="Choose another with -o.",
-        )
-
-
-def _require_extra() -> None:
-    try:
-        for name in ("torch", "transformers", "optimum.exporters.onnx"):
-            import_module(name)
-    except (ImportError, OSError, RuntimeError) as error:  # a broken binary raises the last two
-        raise EnvironmentFault(
-            f"exporting needs packages that are missing or broken: {error}",
-            hint="pip install '.[export]'",
-        ) from error
 
 
 def _load(source: Path, dtype: str) -> Any:

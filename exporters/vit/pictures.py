@@ -1,20 +1,18 @@
-"""Image folders as feeds of a classifier: processed when they are asked for, not held in memory."""
+"""Image folders as feeds of a classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import overload
 
-import numpy as np
-
+from exporters.batches import Batches
 from exporters.family import ModelView
 from exporters.images import images_in, read_image
 from exporters.vit.processor import CONFIG, ImageProcessor, read_processor
 from graph.errors import InputError, UsageError
-from graph.tensors import Array, Feed
+from graph.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,45 +82,16 @@ def processor_of(view: ModelView) -> ImageProcessor:
     return read_processor(path)
 
 
-class PictureFeeds(Sequence[Feed]):
-    """One feed per batch of the model's own size; the last is filled up with its last picture."""
+class PictureFeeds(Batches[Picture]):
+    """Pictures as the model's image processor makes them."""
 
     def __init__(self, view: ModelView, pictures: Sequence[Picture]) -> None:
-        spec = view.inputs[0]
-        rows = spec.shape[0]
-        self._spec = spec
+        super().__init__(view.inputs[0], pictures)
         self._processor = processor_of(view)
-        self._batch = rows if isinstance(rows, int) else 1
-        self._pictures = pictures
 
-    def __len__(self) -> int:
-        return (len(self._pictures) + self._batch - 1) // self._batch
-
-    @overload
-    def __getitem__(self, index: int) -> Feed: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Feed]: ...
-    def __getitem__(self, index: int | slice) -> Feed | list[Feed]:
-        """Return the feed `{input: float [batch,3,H,W]}`."""
-        if isinstance(index, slice):
-            return [self[item] for item in range(*index.indices(len(self)))]
-        pictures = list(self.pictures(index))
-        pictures += pictures[-1:] * (self._batch - len(pictures))
-        stacked = np.stack([self._processed(item) for item in pictures])
-        return {self._spec.name: stacked.astype(self._spec.dtype)}
-
-    def __iter__(self) -> Iterator[Feed]:
-        return (self[index] for index in range(len(self)))
-
-    def pictures(self, index: int) -> Sequence[Picture]:
-        """Return the pictures of one feed, those that fill it up left out."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        start = index % len(self) * self._batch
-        return self._pictures[start : start + self._batch]
-
-    def _processed(self, picture: Picture) -> Array:
-        made = self._processor(read_image(picture.path))
+    def row(self, item: Picture) -> Array:
+        """Return the picture processed, float32 [3,H,W]."""
+        made = self._processor(read_image(item.path))
         fits = all(
             isinstance(want, str) or want == have
             for want, have in zip(self._spec.shape[1:], made.shape, strict=True)
@@ -131,7 +100,7 @@ class PictureFeeds(Sequence[Feed]):
             raise InputError(
                 f"{CONFIG} makes {list(made.shape)} of the image, where the model's"
                 f" {self._spec.name!r} takes {list(self._spec.shape[1:])}",
-                where=str(picture.path),
+                where=str(item.path),
                 hint="Model and processor must belong together.",
             )
         return made

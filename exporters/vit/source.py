@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from exporters.checkpoint_folder import read_config, require_float_weights, require_folder
 from graph.errors import InputError, QGraphError
-from graph.io.documents import read_json
 
 _ENDING = "ForImageClassification"
 
@@ -14,7 +14,7 @@ _ENDING = "ForImageClassification"
 def is_classifier(source: Path) -> bool:
     """Return whether `source` is a folder whose config.json names an image classifier."""
     try:
-        return _architecture(_config(source)) is not None
+        return _names_classifier(read_config(source / "config.json"))
     except QGraphError:
         return False
 
@@ -23,40 +23,18 @@ def require_classifier(source: Path) -> dict[str, Any]:
     """Return the config of the image classifier in `source`.
 
     Raises:
-        InputError: no folder, no config.json, another kind of model, no safetensors weights.
+        InputError: no folder, no config.json, another kind of model, no float safetensors.
     """
-    if not source.is_dir():
-        raise InputError(
-            "not a checkpoint folder, expected one with config.json and *.safetensors",
-            where=str(source),
-            hint="Give the folder that `save_pretrained` or a download from the hub made.",
-        )
-    config = _config(source)
-    if _architecture(config) is None:
+    config = require_folder(source)
+    if not _names_classifier(config):
         raise InputError(
             f"found architectures {config.get('architectures')}, expected one that ends in"
             f" {_ENDING}",
             where=str(source / "config.json"),
         )
-    if config.get("quantization_config") is not None:
-        raise InputError("the checkpoint is already quantized", where=str(source))
-    if not any(source.glob("*.safetensors")):
-        raise InputError(
-            "the checkpoint holds no *.safetensors weights",
-            where=str(source),
-            hint="Pickled weights (.bin, .pt) are never opened, as they can run code; save the"
-            " checkpoint with safe_serialization=True.",
-        )
+    require_float_weights(source, config)
     return config
 
 
-def _config(source: Path) -> dict[str, Any]:
-    content = read_json(source / "config.json")
-    if not isinstance(content, dict):
-        raise InputError("expected a JSON object", where=str(source / "config.json"))
-    return content
-
-
-def _architecture(config: dict[str, Any]) -> str | None:
-    names = config.get("architectures") or []
-    return next((name for name in names if str(name).endswith(_ENDING)), None)
+def _names_classifier(config: dict[str, Any]) -> bool:
+    return any(str(name).endswith(_ENDING) for name in config.get("architectures") or [])

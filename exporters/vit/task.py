@@ -38,7 +38,7 @@ class ClassifyTask:
         ranks: list[Array] = []
         for index, feed in enumerate(self.feeds):
             progress(f"evaluating {name}", index, len(self.feeds))
-            pictures = self.feeds.pictures(index)
+            pictures = self.feeds.items(index)
             logits = session.run(feed, [self._output])[self._output][: len(pictures)]
             if first:
                 self._reference.append(logits)

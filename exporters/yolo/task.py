@@ -50,7 +50,7 @@ class DetectTask:
                 self._reference.append(rows)
             sums.append(Comparator(self._reference[index]).compare(rows))
             layout = layout_of(rows.shape, len(self._annotations.categories))
-            for scene, place, row in zip(self.feeds.scenes(index), places, rows, strict=True):
+            for scene, place, row in zip(self.feeds.items(index), places, rows, strict=True):
                 boxes = _decoded(row, layout)
                 corners = place.undone(boxes.corners)
                 found += self._detections(scene.id or 0, corners, boxes)
@@ -66,12 +66,12 @@ class DetectTask:
 
     def _ids(self) -> list[int]:
         indices = range(len(self.feeds))
-        return [scene.id or 0 for index in indices for scene in self.feeds.scenes(index)]
+        return [scene.id or 0 for index in indices for scene in self.feeds.items(index)]
 
     def _groups(self) -> Array:
         """Return the sample each picture belongs to, in the order of their ids."""
         indices = range(len(self.feeds))
-        places = [(scene.id or 0, i) for i in indices for scene in self.feeds.scenes(i)]
+        places = [(scene.id or 0, i) for i in indices for scene in self.feeds.items(i)]
         return np.array([index for _, index in sorted(places)], np.int64)
 
     def _detections(self, image: int, corners: Array, boxes: Boxes) -> list[dict[str, Any]]:

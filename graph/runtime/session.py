@@ -154,10 +154,12 @@ def open_session(
     """
     require_provider(provider)
     options = _options(semantics, one_of_many=one_of_many)
-    source: Any = str(model)
+    source: Any
     if isinstance(model, onnx.ModelProto):
         source, held = split(model, weights or {})
         options.add_external_initializers(list(held), list(held.values()))
+    else:  # str() of a model would spell out all its weights
+        source = str(model)
     try:
         with _quiet_stderr(provider):
             raw = ort.InferenceSession(source, options, providers=_providers(provider, semantics))

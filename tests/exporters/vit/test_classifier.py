@@ -133,7 +133,7 @@ def test_the_narrow_stem_of_a_convolutional_classifier_is_kept(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (ExportOptions(dtype="bf16"), "'bf16', expected"),
+        (ExportOptions(dtype="bf16"), "found dtype bf16, expected"),
         (ExportOptions(opset=9), "opset 9, expected 17"),
         (ExportOptions(batch=0), "batch 0"),
         (ExportOptions(image_size=(64, 64)), "image size is its checkpoint's"),
@@ -167,7 +167,7 @@ def test_pictures_are_taken_in_turn_from_each_class(exported: Path, pictures: Pa
     opened = open_model(exported / "model.onnx")
     task = opened.family.task(opened.view, None, [pictures], 1 << 30)
     assert isinstance(task, ClassifyTask)
-    labels = [task.feeds.pictures(index)[0].label for index in range(len(task.feeds))]
+    labels = [task.feeds.items(index)[0].label for index in range(len(task.feeds))]
     assert labels == [0, 1, 2, 0, 1, 2]
 
 
