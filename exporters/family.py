@@ -136,8 +136,7 @@ class Family(Protocol):
         """Return whether q/k/v and gate/up belong together by default."""
         ...
 
-    @property
-    def gives_logits(self) -> bool:
+    def gives_logits(self, view: ModelView) -> bool:
         """Return whether the scored outputs are logits, so that KL and top-1 mean something."""
         ...
 

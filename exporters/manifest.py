@@ -94,6 +94,7 @@ def inside(model: Path, relative: str) -> Path:
     return path
 
 
+_OF_PICTURES = ("config.json", "preprocessor_config.json")
 _SIBLINGS = (
     "added_tokens.json",
     "chat_template.jinja",
@@ -113,11 +114,12 @@ _SIBLINGS = (
 def companions(model: Path) -> list[Path]:
     """Return the files that belong to an exported model beside its own, the manifest first.
 
-    A model without a manifest has none.
+    Beside a model without a manifest, a checkpoint's files that say how pictures become inputs.
     """
     manifest = find_manifest(model)
     if manifest is None:
-        return []
+        beside = (model.parent / name for name in _OF_PICTURES)
+        return [path for path in beside if path.is_file()]
     named = [
         name
         for name in (manifest.embed, manifest.tokenizer, manifest.processor, manifest.data)

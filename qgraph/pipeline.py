@@ -12,7 +12,7 @@ from typing import Any
 
 from exporters.data_files import files_named_in
 from exporters.manifest import companions
-from graph.errors import UsageError
+from graph.errors import InputError, UsageError
 from graph.io.documents import Document, read_document, write_document
 from graph.io.external import external_files
 from graph.io.files import write_bytes, write_text
@@ -57,6 +57,7 @@ def run_recipe(
     reserved = sorted(_RESERVED & recipe.profile.cuts.keys())
     if reserved:
         raise UsageError(f"a profile cannot be called {reserved[0]!r}, as another file is")
+    _require_data(recipe)
     with locked(folder):
         if fresh:
             (folder / RECORD).unlink(missing_ok=True)
@@ -64,6 +65,20 @@ def run_recipe(
         for stage in chain.stages():
             ensure(stage, folder)
     return folder
+
+
+def _require_data(recipe: Recipe) -> None:
+    """Check before any work what the last stage would only find after all of it."""
+    scored, evaluated = recipe.sensitivity.data, recipe.evaluate.data
+    if not (scored or evaluated):
+        raise UsageError(
+            "the recipe names no data, and variants cannot be evaluated without",
+            where=recipe.name,
+            hint="Give data = [...] under [evaluate], and under [sensitivity] to calibrate with.",
+        )
+    for path in (*scored, *evaluated):
+        if not path.exists():
+            raise InputError("no such data", where=str(path), hint="Check the recipe.")
 
 
 def _data_of(model: Path) -> list[Path]:

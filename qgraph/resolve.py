@@ -101,8 +101,8 @@ def scored_outputs(model: OpenModel, wanted: Sequence[str]) -> tuple[str, ...]:
 def scored_at(model: OpenModel, outputs: Sequence[str]) -> Scored:
     """Return where distances are taken: at `outputs`, or where the family says."""
     names = scored_outputs(model, outputs)
-    logits = model.family.gives_logits and names == model.family.scored_outputs(model.view)
-    return Scored(names, logits)
+    own = names == model.family.scored_outputs(model.view)
+    return Scored(names, own and model.family.gives_logits(model.view))
 
 
 def _default_data(view: ModelView) -> list[Path]:

@@ -25,7 +25,6 @@ class GenericFamily:
 
     name = "generic"
     fuses_siblings = False
-    gives_logits = False
 
     def recognizes(self, view: ModelView) -> bool:
         """Return True: the last resort."""
@@ -42,6 +41,10 @@ class GenericFamily:
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed` with an empty cache, if the model has one."""
         return fill_cache(feed, view.inputs)
+
+    def gives_logits(self, view: ModelView) -> bool:
+        """Return False: what outputs mean is not known."""
+        return False
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return every output that is not a cache tensor."""

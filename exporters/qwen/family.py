@@ -31,7 +31,6 @@ class QwenFamily:
 
     name = "qwen"
     fuses_siblings = True
-    gives_logits = True
 
     def recognizes(self, view: ModelView) -> bool:
         """Return whether a manifest says so or inputs and outputs look like it."""
@@ -47,6 +46,10 @@ class QwenFamily:
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed` with an empty cache (a prefill) where it has none."""
         return fill_cache(feed, view.inputs)
+
+    def gives_logits(self, view: ModelView) -> bool:
+        """Return True."""
+        return True
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the logits: errors in the cache show there if they matter."""

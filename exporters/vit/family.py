@@ -1,4 +1,4 @@
-"""Image classifiers: pictures in, logits out."""
+"""Image classifiers and their like: a picture in, a row of numbers out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from exporters.family import ExportOptions, ModelView, Task
 from exporters.few_channels import too_narrow
 from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
+from exporters.vit.evidence import tells_classes_apart
 from exporters.vit.pictures import Picture, PictureFeeds, read_pictures
 from exporters.vit.source import is_classifier
 from exporters.vit.task import ClassifyTask
@@ -25,11 +26,10 @@ _CHANNELS = (1, 3)
 
 
 class VitFamily:
-    """Recognized by `qgraph.json`, or by one picture in and one row of logits out."""
+    """Recognized by `qgraph.json`, or by one picture in and one row of numbers out."""
 
     name = "vit"
     fuses_siblings = True
-    gives_logits = True
 
     def recognizes(self, view: ModelView) -> bool:
         """Return whether a manifest says so, or inputs and outputs look like it.
@@ -51,6 +51,13 @@ class VitFamily:
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed`: there is nothing to leave out."""
         return feed
+
+    def gives_logits(self, view: ModelView) -> bool:
+        """Return whether something says that the outputs tell classes apart.
+
+        A row of numbers may as well be an embedding, an age, a pose.
+        """
+        return _classes(view) != 1 and tells_classes_apart(view)
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the logits."""

@@ -14,7 +14,7 @@ _ENDING = "ForImageClassification"
 def is_classifier(source: Path) -> bool:
     """Return whether `source` is a folder whose config.json names an image classifier."""
     try:
-        return _names_classifier(read_config(source / "config.json"))
+        return names_classifier(read_config(source / "config.json"))
     except QGraphError:
         return False
 
@@ -26,7 +26,7 @@ def require_classifier(source: Path) -> dict[str, Any]:
         InputError: no folder, no config.json, another kind of model, no float safetensors.
     """
     config = require_folder(source)
-    if not _names_classifier(config):
+    if not names_classifier(config):
         raise InputError(
             f"found architectures {config.get('architectures')}, expected one that ends in"
             f" {_ENDING}",
@@ -36,5 +36,6 @@ def require_classifier(source: Path) -> dict[str, Any]:
     return config
 
 
-def _names_classifier(config: dict[str, Any]) -> bool:
+def names_classifier(config: dict[str, Any]) -> bool:
+    """Return whether a config is that of an image classifier, or regressor, of transformers."""
     return any(str(name).endswith(_ENDING) for name in config.get("architectures") or [])

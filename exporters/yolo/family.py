@@ -31,7 +31,6 @@ class YoloFamily:
 
     name = "yolo"
     fuses_siblings = False
-    gives_logits = False
 
     def recognizes(self, view: ModelView) -> bool:
         """Return whether one picture goes in and the graph ends in a detector's head."""
@@ -49,6 +48,10 @@ class YoloFamily:
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed`: there is nothing to leave out."""
         return feed
+
+    def gives_logits(self, view: ModelView) -> bool:
+        """Return False: outputs are boxes and probabilities."""
+        return False
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return every output."""

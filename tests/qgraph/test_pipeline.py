@@ -193,6 +193,31 @@ def test_a_run_never_writes_over_its_own_model(qgraph: Command, tmp_path: Path, 
     assert model.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("", "names no data"),
+        ("[sensitivity]\ndata = ['data.npz']\n[evaluate]\ndata = ['other.npz']\n", "other.npz"),
+    ],
+)
+def test_what_the_last_stage_lacks_is_said_before_the_first(
+    qgraph: Command, mlp: Path, data: Path, out: Path, part: str, said: str
+) -> None:
+    recipe = mlp.parent / "r.toml"
+    recipe.write_text(f"name = 'r'\nmodel = '{mlp.name}'\n{part}")
+    result = qgraph("run", recipe, "-o", out)
+    assert result.code in (2, 3) and said in result.err
+    assert not out.exists() or not visible(out)
+
+
+def test_what_says_how_pictures_become_inputs_goes_into_the_run(
+    qgraph: Command, recipe: Path, out: Path
+) -> None:
+    (recipe.parent / "preprocessor_config.json").write_text("{}")
+    assert qgraph("run", recipe, "-o", out, "--quiet").code == 0
+    assert (out / "preprocessor_config.json").read_text() == "{}"
+
+
 def test_a_profile_called_like_the_float_model_is_refused(
     qgraph: Command, recipe: Path, out: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from exporters.vit.task import ClassifyTask, rank_of
 from graph.errors import InputError, UsageError
 from graph.progress import silent
 from graph.runtime.session import open_session
-from qgraph.resolve import open_model
+from qgraph.resolve import open_model, scored_at
 from quantize.selection import select
 
 HF: Any = transformers
@@ -243,6 +244,31 @@ def test_a_model_that_ends_in_a_softmax_is_not_taken_for_logits(build: Any, tmp_
     )
     onnx.save(model, tmp_path / "m.onnx")
     assert open_model(tmp_path / "m.onnx").family.name == "generic"
+
+
+@pytest.mark.parametrize(
+    ("beside", "metric"),
+    [
+        (None, None),
+        ({"architectures": ["ViTForImageClassification"]}, "kl"),
+        ({"architectures": ["ViTForImageClassification"], "problem_type": "regression"}, None),
+        ({"architectures": ["CLIPVisionModelWithProjection"]}, None),
+    ],
+)
+def test_a_row_of_numbers_is_one_of_class_scores_where_something_says_so(
+    build: Any, tmp_path: Path, beside: dict[str, Any] | None, metric: str | None
+) -> None:
+    model = build(
+        "(float[1,3,8,8] x) => (float[1,4] y)"
+        " { p = GlobalAveragePool(x) f = Flatten(p) y = MatMul(f, w) }",
+        w=np.ones((3, 4), np.float32),
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    if beside is not None:
+        (tmp_path / "config.json").write_text(json.dumps(beside))
+    opened = open_model(tmp_path / "m.onnx")
+    assert opened.family.name == "vit"
+    assert scored_at(opened, ()).logits is (metric is not None)
 
 
 def test_of_equal_logits_the_lower_class_comes_first() -> None:
