@@ -214,6 +214,7 @@ def _variant(
         memory_bytes=memory.host if memory else None,
         device_memory_bytes=memory.device if memory else None,
         int8_nodes=len(item.int8_nodes),
+        quantized_to=item.quantized_to,
         int8_share=_share(item, settings.costs),
         predicted=dict(settings.predicted.get(item.name, {})),
         placement=quality.placement,

@@ -23,7 +23,15 @@ def columns(evaluation: Evaluation, *, narrow: bool = False) -> list[str]:
     if not narrow:
         times = [heading for name in times for heading in (name, "p90", "spread")]
     sizes = ["MB"] if narrow else ["MB", "weights MB", "peak MB"]
-    return ["variant", "INT8", "of MACs", *names, *times, *sizes]
+    return ["variant", eight_bits(evaluation), "of MACs", *names, *times, *sizes]
+
+
+def eight_bits(evaluation: Evaluation) -> str:
+    """Return what the quantized nodes of an evaluation are called."""
+    kinds = {variant.quantized_to for variant in evaluation.variants}
+    names = {None: "INT8", "int8": "INT8", "fp8": "FP8"}
+    found = sorted({names[kind] for kind in kinds - {None} if kind in names}, reverse=True)
+    return "/".join(found) or "INT8"
 
 
 def rows(evaluation: Evaluation, *, narrow: bool = False) -> list[list[str]]:

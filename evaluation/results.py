@@ -44,8 +44,9 @@ class Samples(Part):
 
 class Variant(Part):
     """`size_bytes`: model file and data; `weight_bytes`: the tensors in it. `int8_nodes`: nodes
-    that read Q/DQ on data and weight. `placement`: provider → number of nodes it ran; `elsewhere`:
-    operator → how many of them did not run on the provider asked for. `memory_bytes`: the most
+    that read Q/DQ on data and weight, `quantized_to` the type of their values. `placement`:
+    provider → number of nodes it ran; `elsewhere`: operator → how many of them did not run on the
+    provider asked for. `memory_bytes`: the most
     host memory that opening the model and one run take, in a process of their own;
     `device_memory_bytes`: what the device holds more than before.
 
@@ -71,6 +72,7 @@ class Variant(Part):
     memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     int8_nodes: int
+    quantized_to: str | None = None
     int8_share: Share | None = None
     predicted: dict[str, float] = {}
     placement: dict[str, int]

@@ -14,13 +14,15 @@ from graph.errors import UsageError
 from graph.io.models import ModelId, identify, read_model
 from quantize.emit import BACKEND, METADATA
 
+_TYPES = {onnx.TensorProto.FLOAT8E4M3FN: "fp8"}
 _NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A model file, with what its metadata says. `source_sha256` is None for a float model.
-    `int8_nodes`: the nodes that read Q/DQ on both operands.
+    `int8_nodes`: the nodes that read Q/DQ on both operands; `quantized_to`: the type of their
+    values, `int8` or `fp8`, None where there are none.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Candidate:
     source_sha256: str | None
     dtype: str
     int8_nodes: tuple[str, ...]
+    quantized_to: str | None
     backend: str
     weight_bytes: int
 
@@ -82,7 +85,9 @@ def _inspect(path: Path) -> Candidate:
         name = f"{profile}-{backend}"
     kind = _dtype(model)
     size = weight_bytes(model)
-    return Candidate(name, path, identify(path), profile, source, kind, inside, backend, size)
+    return Candidate(
+        name, path, identify(path), profile, source, kind, inside, type_of(model), backend, size
+    )
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
@@ -106,6 +111,16 @@ def int8_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
         for node in model.graph.node
         if node.op_type in QUANTIZABLE and set(node.input[:2]) <= dequantized
     )
+
+
+def type_of(model: onnx.ModelProto) -> str | None:
+    """Return what weights are quantized to: `int8`, `fp8` or another type's name; None: nothing."""
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in kinds:
+            kind = kinds[node.input[0]]
+            return _TYPES.get(kind) or onnx.TensorProto.DataType.Name(kind).lower()
+    return None
 
 
 def _dtype(model: onnx.ModelProto) -> str:

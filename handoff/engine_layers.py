@@ -8,7 +8,7 @@ from typing import ClassVar
 from graph.io.documents import Document, Part
 from handoff.document import NodePrecision
 from handoff.layer_info import Layer
-from handoff.precision import INT8
+from handoff.precision import FLOAT, INT8
 
 
 class EngineNode(Part):
@@ -50,7 +50,7 @@ class EngineLayers(Document):
 def compare(table: Sequence[NodePrecision], layers: Sequence[Layer]) -> EngineLayers:
     """Return what became of the nodes that a bundle's precision table promised INT8."""
     gemms = {row.node for row in table}
-    promised = [row.node for row in table if row.precision == INT8]
+    promised = [row.node for row in table if row.precision != FLOAT]
     detailed = any(layer.inputs is not None or layer.weights for layer in layers)
     nodes = tuple(_outcome(node, layers, gemms, detailed=detailed) for node in promised)
     return EngineLayers(
@@ -73,7 +73,7 @@ def _outcome(node: str, layers: Sequence[Layer], gemms: set[str], *, detailed: b
     best = next((layer for layer in own if layer.is_int8), own[0])
     merged = tuple(other for other in best.nodes if other in gemms and other != node)
     if best.is_int8:
-        outcome, reason = INT8, "its layer multiplies in INT8"
+        outcome, reason = INT8, "its layer multiplies in 8 bits"
     elif not detailed:
         outcome, reason = "unknown", "the engine was built without --profilingVerbosity=detailed"
     else:

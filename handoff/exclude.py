@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from graph.rules.qdq_graph import GEMMS
 from handoff.document import NodePrecision
-from handoff.precision import FLOAT, INT8
+from handoff.precision import FLOAT
 
 _INC_FLOAT = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
 
@@ -24,7 +24,7 @@ def exclude_files(rows: Sequence[NodePrecision]) -> Mapping[str, str]:
         "modelopt_onnx.txt": "".join(f"{_whole(row.node)}\n" for row in floats),
         "onnxruntime.json": _json(
             {
-                "op_types_to_quantize": sorted({r.op_type for r in rows if r.precision == INT8}),
+                "op_types_to_quantize": sorted({r.op_type for r in rows if r.precision != FLOAT}),
                 "nodes_to_exclude": [row.node for row in floats],
             }
         ),
@@ -43,7 +43,7 @@ def _module_patterns(rows: Sequence[NodePrecision]) -> Mapping[str, Mapping[str,
 
     A module is where a weight lies; attention products have none, and no quantizer in ModelOpt.
     """
-    quantized = {row.module for row in rows if row.precision == INT8}
+    quantized = {row.module for row in rows if row.precision != FLOAT}
     modules = dict.fromkeys(
         row.module
         for row in rows

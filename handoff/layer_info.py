@@ -21,8 +21,8 @@ from graph.errors import InputError
 from graph.io.documents import read_json
 
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]*)\]")
-_INT8 = re.compile(r"\bint8\b", re.IGNORECASE)
-_INT8_KERNEL = re.compile(r"(?:^|[_\W])(?:i8i8|i8f|s8s8|int8|imma)", re.IGNORECASE)
+_INT8 = re.compile(r"\b(?:int8|fp8\w*|e4m3\w*)\b", re.IGNORECASE)
+_INT8_KERNEL = re.compile(r"(?:^|[_\W])(?:i8i8|i8f|s8s8|int8|imma|e4m3|f8f8)", re.IGNORECASE)
 _FLOAT_KERNEL = re.compile(r"(?:^|[_\W])(?:t?f32f32|tf32|f16f16|bf16bf16)", re.IGNORECASE)
 _REGION = re.compile(r"^\{?ForeignNode\[")
 
@@ -53,8 +53,8 @@ class Layer:
 
     @property
     def is_int8(self) -> bool:
-        """Return whether it multiplies in INT8: what its kernel says, else its weights, else what
-        it reads. A layer that reads INT8 may dequantize it and multiply in float.
+        """Return whether it multiplies in INT8 or FP8: what its kernel says, else its weights, else
+        what it reads. A layer that reads INT8 may dequantize it and multiply in float.
         """
         if _INT8_KERNEL.search(self.tactic):
             return True

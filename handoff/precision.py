@@ -12,6 +12,7 @@ import onnx
 from graph.edit.names import module_path
 from graph.rules.advice import is_int8, too_small
 from graph.rules.finding import Finding, Severity
+from graph.rules.numbers import quantized_type
 from graph.rules.placement import is_product
 from graph.rules.qdq_graph import (
     DEQUANTIZE,
@@ -24,11 +25,11 @@ from graph.rules.qdq_graph import (
 from handoff.document import Cost, Counts, Estimate, Gain, NodePrecision, WeightPart
 from handoff.run_folder import RunFolder
 
-INT8, FLOAT = "int8", "float"
+INT8, FP8, FLOAT = "int8", "fp8", "float"
 _SMALL = 1024
 """Constants of fewer entries are shapes and scales, no weights."""
 _NOTE = (
-    "An estimate from shapes: INT8 arithmetic at twice the rate of fp16, weights read once."
+    "An estimate from shapes: INT8 and FP8 arithmetic at twice the rate of fp16, weights read once."
     " Measured times come from the build scripts."
 )
 
@@ -53,7 +54,7 @@ def precision_table(facts: Facts) -> tuple[NodePrecision, ...]:
 def counts(facts: Facts, table: Iterable[NodePrecision]) -> Counts:
     """Return the totals."""
     rows = list(table)
-    int8 = [row for row in rows if row.precision == INT8]
+    int8 = [row for row in rows if row.precision != FLOAT]
     return Counts(
         int8_nodes=len(int8),
         float_nodes=len(rows) - len(int8),
@@ -66,7 +67,7 @@ def counts(facts: Facts, table: Iterable[NodePrecision]) -> Counts:
 def estimate(facts: Facts, table: Iterable[NodePrecision]) -> Estimate:
     """Return the roofline of a model against itself in fp16."""
     rows = list(table)
-    int8 = sum(_macs(row) for row in rows if row.precision == INT8)
+    int8 = sum(_macs(row) for row in rows if row.precision != FLOAT)
     rest = sum(facts.macs.values()) - int8
     now, half = _weight_bytes(facts.graph)
     return Estimate(
@@ -103,7 +104,7 @@ def _row(
         node=node.name,
         op_type=node.op_type,
         module=module_path(node.name),
-        precision=INT8 if quantized else FLOAT,
+        precision=_type(graph, node) if quantized else FLOAT,
         reason=_reason(graph, node, reasons, quantized=quantized),
         activation_scale=_activation_scale(graph, node) if quantized else None,
         weight=_weight(graph, node) if quantized else None,
@@ -111,6 +112,13 @@ def _row(
         gain=_gain(facts, node),
         advice=advice,
     )
+
+
+def _type(graph: QdqGraph, node: onnx.NodeProto) -> str:
+    """Return what a quantized node multiplies in."""
+    dequantizer = graph.dequantizer_of(node.input[1])
+    found = 0 if dequantizer is None else quantized_type(graph, dequantizer)
+    return FP8 if found == onnx.TensorProto.FLOAT8E4M3FN else INT8
 
 
 def _reason(

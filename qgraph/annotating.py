@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from evaluation.variants import int8_nodes
+from evaluation.variants import int8_nodes, type_of
 from graph.errors import UsageError
 from qgraph.inputs import AnyPath, document
 from qgraph.quantizing import Quantized
@@ -55,14 +55,15 @@ def _notes(model: onnx.ModelProto, report: Sensitivity) -> dict[str, dict[str, s
         (item.value for item in model.metadata_props if item.key == f"{METADATA}profile"), ""
     )
     inside = set(int8_nodes(model))
+    kind = type_of(model) or "int8"
     total = len(report.nodes)
     notes = {
         node.name: _scores(node, total)
-        | {"profile": profile, "precision": "int8" if node.name in inside else "float"}
+        | {"profile": profile, "precision": kind if node.name in inside else "float"}
         for node in report.nodes
     }
     for item in (*report.keep, *report.unscored):
-        precision = "int8" if item.name in inside else "float"
+        precision = kind if item.name in inside else "float"
         notes[item.name] = {"profile": profile, "precision": precision, "reason": item.reason}
     return notes
 

@@ -25,7 +25,7 @@ from quantize.inc_scheme import as_inc_selects
 from quantize.ranges import Ranges, RangesRun, SmoothedTensor, require_same_model
 from quantize.ranges import calibrate as _calibrate
 from quantize.scheme import SEARCHED, Scheme, SchemeName
-from quantize.selection import Selection, select
+from quantize.selection import Selection, rules_of, select
 from quantize.smooth.plan import SmoothingPlan, require_unchanged, smoothed
 from sensitivity.search.smoothing import Search, search_smoothing
 
@@ -71,7 +71,8 @@ class Nodes:
 
     def select(self, prepared: PreparedModel) -> Selection:
         """Return the selection."""
-        selection = select(prepared.model, [self._keep], self._include, self._exclude)
+        rules = [self._keep, *rules_of(self.scheme)]
+        selection = select(prepared.model, rules, self._include, self._exclude)
         if self.scheme.name is SchemeName.INC_CPU:
             return as_inc_selects(prepared.model, selection)
         return selection

@@ -127,7 +127,7 @@ def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
 
 
 def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
-    """Return the options of how INT8 is calibrated; `preset` are their defaults, None for none."""
+    """Return the options of a scheme's parts; `preset` are their defaults, None for none."""
     given = preset or {}
     return apply(
         click.option(
@@ -135,8 +135,8 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
             type=EnumChoice(Calibration),
             default=given.get("calibrate"),
             show_default=preset is not None,
-            help="How far INT8 reaches in an activation: the extremes, a percentile, least KL"
-            " divergence, least squared error, the average of the samples' extremes.",
+            help="How far the quantized type reaches in an activation: the extremes, a percentile,"
+            " least KL divergence, least squared error, the average of the samples' extremes.",
         ),
         click.option(
             "--percentile",
@@ -156,7 +156,8 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
             type=EnumChoice(WeightScale),
             default=given.get("weights"),
             show_default=preset is not None,
-            help="How far INT8 reaches in a weight: the largest, or least squared error.",
+            help="How far the quantized type reaches in a weight: the largest, or least squared"
+            " error.",
         ),
     )
 

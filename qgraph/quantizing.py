@@ -134,7 +134,7 @@ def _quantized(opened: OpenModel, item: Profile, ranges: Ranges) -> Quantized:
     if scheme.name is SchemeName.INC_CPU:
         raise UsageError(
             f"the profile {item.name!r} is of the scheme {scheme.name}, which qgraph does not emit",
-            hint="Use --backend inc, or profiles cut from a report of the scheme int8.",
+            hint="Use --backend inc, or profiles cut from a report of the scheme int8 or fp8.",
         )
     prepared = opened.prepared
     nodes = nodes_of(opened, item)
@@ -142,7 +142,7 @@ def _quantized(opened: OpenModel, item: Profile, ranges: Ranges) -> Quantized:
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
     provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
     model = emit(prepared, nodes, known, provenance)
-    return Quantized(item, model, prove(model, prepared.model, nodes))
+    return Quantized(item, model, prove(model, prepared.model, nodes, scheme.grid.data_type))
 
 
 def nodes_of(opened: OpenModel, item: Profile) -> list[QuantizableNode]:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from graph.edit.nodes import QuantizableNode
+from graph.errors import UsageError
 from graph.io.documents import read_document
 from graph.progress import Progress, silent
 from qgraph.inputs import AnyPath
@@ -68,6 +69,7 @@ def sensitivity(
     """
     started = time.monotonic()
     require_inc()
+    _require_offered(scheme)
     opened = open_model(Path(model))
     loaded = load_data(opened, [Path(item) for item in data], samples, seed)
     task = IncTask(
@@ -85,6 +87,14 @@ def sensitivity(
     )
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
     return _measure(task, context, journal, progress, keep, fresh=fresh)
+
+
+def _require_offered(scheme: Scheme) -> None:
+    if scheme.name is SchemeName.FP8:
+        raise UsageError(
+            "Intel Neural Compressor's ONNX adaptor has no FP8",
+            hint="Take the scheme int8 or inc-cpu, or qgraph's own engine and backend.",
+        )
 
 
 def _measure(
@@ -128,6 +138,7 @@ def quantize(
         read_document(Path(profiles), Profiles) if isinstance(profiles, str | Path) else profiles
     )
     require_same_model(wanted.model, opened.prepared.id, "profiles")
+    _require_offered(wanted.scheme)
     loaded = load_data(opened, [Path(item) for item in data], samples, seed)
     chosen = wanted.named(names)
     made = []

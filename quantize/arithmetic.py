@@ -1,47 +1,79 @@
-"""The arithmetic of symmetric INT8, as QuantizeLinear and DequantizeLinear define it.
+"""The arithmetic of symmetric quantization, as QuantizeLinear and DequantizeLinear define it.
 
-q = clip(round_half_even(x / scale), −128, 127) and x̂ = q · scale (ONNX operators, opset 21). The
-zero point is always 0.
+q = round(x / scale), held within what the type reaches, and x̂ = q · scale (ONNX operators, opset
+21). The zero point is always 0. INT8 rounds to whole numbers, halves to even; FP8 to the nearest
+of its own numbers, whose steps grow with their magnitude.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from onnx import TensorProto, helper
 
 from graph.runtime.probe import Range
 from graph.tensors import Array
 
-QMAX = 127
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The numbers that a quantized type holds, from `qmin` to `qmax`; a scale maps to `qmax`."""
+
+    data_type: int
+    qmin: float
+    qmax: float
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Return numpy's type."""
+        return np.dtype(helper.tensor_dtype_to_np_dtype(self.data_type))
+
+    def nearest(self, steps: Array) -> Array:
+        """Return the number of the grid that is nearest to each of `steps`, in its own type."""
+        whole = np.issubdtype(self.dtype, np.integer)
+        held = np.clip(np.rint(steps) if whole else steps, self.qmin, self.qmax)
+        return held.astype(self.dtype)
+
+
+INT8 = Grid(TensorProto.INT8, -128, 127)
+FP8 = Grid(TensorProto.FLOAT8E4M3FN, -448, 448)
+"""E4M3 without infinities: what TensorRT and ONNX mean by FP8 weights and activations."""
+
 SMALLEST_SCALE = {
     np.dtype(np.float32): float(np.finfo(np.float32).tiny),
     np.dtype(np.float16): float(np.finfo(np.float16).tiny),
+    # bfloat16 has float32's exponents
+    np.dtype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)): float(
+        np.finfo(np.float32).tiny
+    ),
 }
 """Below this a scale would be 0 or subnormal, which TensorRT refuses or flushes."""
 
 
-def activation_scale(seen: Range, dtype: np.dtype[np.generic]) -> Array:
-    """Return the 0-D scale, in `dtype`, that maps the larger magnitude of a range to 127.
+def activation_scale(seen: Range, dtype: np.dtype[np.generic], grid: Grid = INT8) -> Array:
+    """Return the 0-D scale, in `dtype`, that maps the larger magnitude of a range to `qmax`.
 
-    A tensor that was 0 throughout gets scale 1: every value maps to itself rounded.
+    A tensor that was 0 throughout gets scale 1.
     """
-    return _safe_scale(np.asarray(max(abs(seen.rmin), abs(seen.rmax)) / QMAX), dtype)
+    peak = max(abs(seen.rmin), abs(seen.rmax))
+    return _safe_scale(np.asarray(peak / grid.qmax), dtype, grid)
 
 
-def weight_scale(weight: Array, axis: int | None) -> Array:
+def weight_scale(weight: Array, axis: int | None, grid: Grid = INT8) -> Array:
     """Return the scale of a weight, in its dtype: [channels] along `axis`, 0-D for None.
 
     A channel of zeros gets scale 1.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     peak: Array = np.abs(weight.astype(np.float32)).max(axis=others if axis is not None else None)
-    return _safe_scale(np.asarray(peak) / QMAX, weight.dtype)
+    return _safe_scale(np.asarray(peak) / grid.qmax, weight.dtype, grid)
 
 
-def quantize(array: Array, scale: Array, axis: int | None = None) -> Array:
-    """Return int8 values of `array`; `scale` is 0-D or runs along `axis`."""
+def quantize(array: Array, scale: Array, axis: int | None = None, grid: Grid = INT8) -> Array:
+    """Return the grid's values of `array`; `scale` is 0-D or runs along `axis`."""
     steps = array.astype(np.float32) / _along(scale, array.ndim, axis).astype(np.float32)
-    values: Array = np.clip(np.rint(steps), -QMAX - 1, QMAX).astype(np.int8)
-    return values
+    return grid.nearest(steps)
 
 
 def dequantize(values: Array, scale: Array, axis: int | None = None) -> Array:
@@ -50,17 +82,17 @@ def dequantize(values: Array, scale: Array, axis: int | None = None) -> Array:
     return product
 
 
-def fake_quantize(array: Array, scale: Array, axis: int | None = None) -> Array:
+def fake_quantize(array: Array, scale: Array, axis: int | None = None, grid: Grid = INT8) -> Array:
     """Return `array` quantized and dequantized."""
-    return dequantize(quantize(array, scale, axis), scale, axis)
+    return dequantize(quantize(array, scale, axis, grid), scale, axis)
 
 
-def _safe_scale(scale: Array, dtype: np.dtype[np.generic]) -> Array:
+def _safe_scale(scale: Array, dtype: np.dtype[np.generic], grid: Grid) -> Array:
     floor = SMALLEST_SCALE[np.dtype(dtype)]
     safe: Array = np.where(scale == 0, 1.0, np.maximum(scale, floor)).astype(dtype)
-    # rounding up to `dtype` may put 127 steps of the largest values beyond its range
+    # rounding up to `dtype` may put the largest values beyond its range
     with np.errstate(over="ignore"):
-        overflows = ~np.isfinite(safe * safe.dtype.type(QMAX))
+        overflows = ~np.isfinite(safe * safe.dtype.type(grid.qmax))
     return np.where(overflows, np.nextafter(safe, safe.dtype.type(0)), safe)
 
 

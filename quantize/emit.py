@@ -63,7 +63,7 @@ def quantization_parameters(
     ranges: Mapping[str, Range],
     scheme: Scheme = _PLAIN,
 ) -> QdqParameters:
-    """Return the scales and int8 weights of `nodes`; a weight is quantized when it is asked for.
+    """Return the scales and quantized weights of `nodes`; a weight is made when it is asked for.
 
     Asking raises InputError where the weight holds NaN or infinity.
     """
@@ -74,13 +74,13 @@ def quantization_parameters(
         dtype = numpy_dtype(tensors, node)
         for _, name in node.activations:
             own = dtype if node.weight is not None else _declared_dtype(model, name, dtype)
-            scales[name] = arithmetic.activation_scale(ranges[name], own)
+            scales[name] = arithmetic.activation_scale(ranges[name], own, scheme.grid)
         if node.weight is not None:
             weight = node.weight
             weights[weight.tensor, weight.axis] = partial(
                 _quantized, tensors[weight.tensor], weight.axis, scheme
             )
-    return QdqParameters(OnDemand(weights), scales)
+    return QdqParameters(OnDemand(weights), scales, scheme.grid.dtype)
 
 
 def fake_quantization(parameters: QdqParameters) -> FakeQuantization:
@@ -92,7 +92,7 @@ def fake_quantization(parameters: QdqParameters) -> FakeQuantization:
         return arithmetic.dequantize(weight.values, weight.scale, weight.axis)
 
     weights = OnDemand({key: partial(made, key) for key in quantized})
-    return FakeQuantization(weights, parameters.scales)
+    return FakeQuantization(weights, parameters.scales, parameters.dtype)
 
 
 def numpy_dtype(
@@ -131,8 +131,8 @@ def _quantized(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> Qu
             where=f"tensor {tensor.name!r}",
             hint="Mend the checkpoint, or leave its nodes out with --exclude.",
         )
-    scale = weight_scale(weight, axis, scheme.weights)
-    return QuantizedWeight(arithmetic.quantize(weight, scale, axis), scale, axis)
+    scale = weight_scale(weight, axis, scheme.weights, scheme.grid)
+    return QuantizedWeight(arithmetic.quantize(weight, scale, axis, scheme.grid), scale, axis)
 
 
 def write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -> None:

@@ -4,12 +4,13 @@ The proof looks at the graph alone and shares nothing with the surgery that made
 in the code:
 
 1. Every quantized node reads a DequantizeLinear on each activation and on its weight: that of the
-   tensor it read in the float model, or of int8 values, each within half a step of the weight's,
-   which may be clipped to what INT8 reaches.
+   tensor it read in the float model, or of quantized values, each within half a step of the
+   weight's, which may be clipped to what the type reaches.
 2. No other input of any node differs from the float model: excluded nodes read the untouched
    tensors, a bias stays float, constants keep their values.
 3. A Q is read by DQs only, and no tensor has two Qs.
-4. Every scale is positive and finite; every zero point is present, INT8 and 0.
+4. Every scale is positive and finite; every zero point is present, of the type
+   that was asked for (INT8, or FP8 E4M3FN), and 0.
 5. A weight's scale has one entry per output channel; an activation's is a scalar.
 6. Every node of the float model is still there, with its operator, outputs and attributes.
 7. Every scale of a node with a weight has the weight's float type, so that no operand comes out of
@@ -47,14 +48,17 @@ class ProofError(QGraphError):
 
 
 def prove(
-    emitted: onnx.ModelProto, source: onnx.ModelProto, nodes: Sequence[QuantizableNode]
+    emitted: onnx.ModelProto,
+    source: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    data_type: int = onnx.TensorProto.INT8,
 ) -> Proof:
-    """Return the counts of what was proved.
+    """Return the counts of what was proved; `data_type` is what `nodes` shall be quantized to.
 
     Raises:
         ProofError: a rule is broken; the message names rule and node.
     """
-    facts = _Facts(emitted)
+    facts = _Facts(emitted, data_type)
     quantized = {node.name: node for node in nodes}
     originals = {node.name: node for node in source.graph.node}
     _check_all_there(facts, originals.values())
@@ -83,7 +87,8 @@ def prove(
 class _Facts:
     """The emitted graph, looked up."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, data_type: int) -> None:
+        self.data_type = data_type
         self._nodes = list(model.graph.node)
         self.by_name: Mapping[str, onnx.NodeProto] = {node.name: node for node in self._nodes}
         self.producer = {name: node for node in self._nodes for name in node.output}
@@ -151,9 +156,10 @@ def _check_weight(facts: _Facts, node: QuantizableNode) -> None:
         return
     dequantizer = facts.producer[facts.by_name[node.name].input[node.weight.index]]
     values, scale = (facts.initializers.get(name) for name in dequantizer.input[:2])
-    int8 = values is not None and values.data_type == onnx.TensorProto.INT8
-    fits = int8 and values is not None and tuple(values.dims) == node.weight.shape
-    _require(fits, 1, node.name, f"reads no int8 weight of shape {list(node.weight.shape)}")
+    typed = values is not None and values.data_type == facts.data_type
+    fits = typed and values is not None and tuple(values.dims) == node.weight.shape
+    kind = onnx.TensorProto.DataType.Name(facts.data_type)
+    _require(fits, 1, node.name, f"reads no {kind} weight of shape {list(node.weight.shape)}")
     axis = node.weight.axis
     wanted = () if axis is None else (node.weight.shape[axis],)
     same_axis = next((a.i for a in dequantizer.attribute if a.name == "axis"), None) == axis
@@ -164,7 +170,7 @@ def _check_weight(facts: _Facts, node: QuantizableNode) -> None:
 def _check_values(
     facts: _Facts, node: QuantizableNode, weights: Mapping[str, onnx.TensorProto]
 ) -> None:
-    """Check that the weight's int8 values are its own: each within half a step."""
+    """Check that the weight's quantized values are its own: each within half a step."""
     if node.weight is None:
         return
     dequantizer = facts.producer[facts.by_name[node.name].input[node.weight.index]]
@@ -175,11 +181,30 @@ def _check_values(
     shape = [1] * wanted.ndim
     if node.weight.axis is not None:
         shape[node.weight.axis] = -1
-    step = scale.astype(np.float64).reshape(shape)
-    reached = np.clip(wanted, _QMIN * step, _QMAX * step)
-    off = np.abs(values * step - reached) / step
+    steps = wanted / scale.astype(np.float64).reshape(shape)
+    near = np.abs(values.astype(np.float64) - _reached(steps, facts.data_type))
     # the division that rounded was float32's
-    _require(bool((off <= _HALF).all()), 1, node.name, "has int8 values that are not its weight's")
+    own = bool((near <= _HALF * _spacing(steps, facts.data_type)).all())
+    _require(own, 1, node.name, "has quantized values that are not its weight's")
+
+
+def _reached(steps: Array, data_type: int) -> Array:
+    """Return `steps` held within what the type reaches."""
+    low, high = (-448, 448) if data_type == onnx.TensorProto.FLOAT8E4M3FN else (-128, 127)
+    held: Array = np.clip(steps, low, high)
+    return held
+
+
+def _spacing(steps: Array, data_type: int) -> Array:
+    """Return how far apart the type's numbers are around each of `steps`.
+
+    E4M3 has three bits after the leading one, and the smallest leading bit is 2⁻⁶.
+    """
+    if data_type != onnx.TensorProto.FLOAT8E4M3FN:
+        return np.ones(())
+    exponent = np.frexp(_reached(steps, data_type))[1] - 1
+    spacing: Array = np.ldexp(1.0, np.maximum(exponent, -6) - 3)
+    return spacing
 
 
 def _check_types(
@@ -196,7 +221,6 @@ def _check_types(
 
 
 _HALF = 0.5 + 1e-3
-_QMIN, _QMAX = -128, 127
 
 
 def _check_quantizer(facts: _Facts, node: onnx.NodeProto) -> None:
@@ -220,7 +244,8 @@ def _check_numbers(facts: _Facts, node: onnx.NodeProto) -> None:
         return
     good = bool(np.isfinite(scale).all() and (scale > 0).all())
     _require(good, 4, node.name, "has a scale that is not positive and finite")
-    _require(zero.dtype == np.int8 and not zero.any(), 4, node.name, "has another zero point")
+    typed = facts.initializers[node.input[2]].data_type == facts.data_type
+    _require(typed and not zero.any(), 4, node.name, "has another zero point")
     values = facts.initializers.get(node.input[0])
     axis = next((item.i for item in node.attribute if item.name == "axis"), None)
     if values is None or axis is None:

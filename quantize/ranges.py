@@ -39,7 +39,8 @@ class ModelRef(Part):
 
 class TensorRange(Part):
     """`rmin`, `rmax`: the extremes of an activation over all samples, in its own units. `clip`: the
-    magnitude that maps to 127 where the method chose one; without it, the larger extreme does.
+    magnitude that maps to the type's largest number, where the method chose one; without it, the
+    larger extreme does.
     """
 
     name: str

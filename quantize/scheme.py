@@ -9,17 +9,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from graph.errors import UsageError
 from graph.io.documents import Part
+from quantize.arithmetic import FP8, INT8, Grid
 
 NO_SMOOTHING, SEARCHED = "none", "auto"
 DEFAULT_PERCENTILE = 99.99
 
 
 class SchemeName(StrEnum):
-    """`int8`: symmetric W8A8, activations per-tensor, weights per output channel.
-    `inc-cpu`: numbers and placement of Intel Neural Compressor's CPU scheme, to compare with it.
+    """`int8`: symmetric W8A8, activations per-tensor, weights per output channel. `fp8`: the same
+    in E4M3 instead of whole numbers. `inc-cpu`: numbers and placement of Intel Neural Compressor's
+    CPU scheme, to compare with it.
     """
 
     INT8 = "int8"
+    FP8 = "fp8"
     INC_CPU = "inc-cpu"
 
 
@@ -95,10 +98,19 @@ class Scheme(Part):
     def _parts_fit(self) -> Scheme:
         if self.percentile is not None and self.calibrate is not Calibration.PERCENTILE:
             raise ValueError(f"percentile goes with calibrate=percentile, not {self.calibrate}")
+        if self.name is SchemeName.FP8 and self.calibrate is Calibration.ENTROPY:
+            raise ValueError(
+                "entropy weighs evenly spaced levels, which fp8 has not; take minmax or mse"
+            )
         own = (Calibration.MINMAX, NO_SMOOTHING, WeightScale.MAX)
         if self.name is SchemeName.INC_CPU and own != (self.calibrate, self.smooth, self.weights):
             raise ValueError("the scheme inc-cpu has its own calibration: minmax, no smoothing")
         return self
+
+    @property
+    def grid(self) -> Grid:
+        """Return the numbers that values are rounded to."""
+        return FP8 if self.name is SchemeName.FP8 else INT8
 
     @property
     def is_smoothed(self) -> bool:

@@ -11,6 +11,8 @@ import onnx
 from graph.edit.nodes import QuantizableNode, quantizable_nodes
 from graph.errors import UsageError
 from graph.keep import Keep
+from graph.rules.fp8 import without_fp8_kernel
+from quantize.scheme import Scheme, SchemeName
 
 KeepRule = Callable[[onnx.ModelProto, QuantizableNode], str | None]
 """Returns why a family keeps a node float, or None."""
@@ -56,6 +58,17 @@ def select(
             kept[node.name] = Keep(node.name, reason)
     order = {node.name: node.op_type for node in model.graph.node}
     return Selection(tuple(candidates), tuple(kept[name] for name in order if name in kept), order)
+
+
+def rules_of(scheme: Scheme) -> tuple[KeepRule, ...]:
+    """Return the rules that a scheme brings with it."""
+    return (_keep_without_fp8_kernel,) if scheme.name is SchemeName.FP8 else ()
+
+
+def _keep_without_fp8_kernel(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+    """TensorRT would run it in float, Q/DQ for nothing, or not build it."""
+    shape = node.weight.shape if node.weight is not None else None
+    return without_fp8_kernel(node.op_type, shape) or None
 
 
 def _reason(model: onnx.ModelProto, node: QuantizableNode, rules: Sequence[KeepRule]) -> str | None:

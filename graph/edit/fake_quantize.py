@@ -7,7 +7,7 @@ node, that reads the same tensor keeps the untouched one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -25,10 +25,12 @@ from graph.tensors import Array, OnDemand
 class FakeQuantization:
     """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor,
     made when asked for. `scales`: activation name → scale, 0-D, in the dtype of the tensor.
+    `dtype`: what activations are quantized to.
     """
 
     weights: Mapping[tuple[str, int | None], Array]
     scales: Mapping[str, Array]
+    dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.int8))
 
     def in_single(self) -> FakeQuantization:
         """Return the same values as float32, for a graph that is computed so."""
@@ -38,7 +40,7 @@ class FakeQuantization:
 
         weights = OnDemand({key: partial(single, key) for key in self.weights})
         scales = {name: scale.astype(np.float32) for name, scale in self.scales.items()}
-        return FakeQuantization(weights, scales)
+        return FakeQuantization(weights, scales, self.dtype)
 
 
 class FakeQuantizer:
@@ -70,7 +72,7 @@ class FakeQuantizer:
         pairs: list[onnx.NodeProto] = []
         for name in dict.fromkeys(name for _, name in node.activations):
             scale = self._initializer(f"{name}/scale", self._quantization.scales[name])
-            zero = self._initializer("qgraph.zero_point", np.zeros((), np.int8))
+            zero = self._initializer("qgraph.zero_point", np.zeros((), self._quantization.dtype))
             q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
             pairs += [
                 helper.make_node("QuantizeLinear", [name, scale, zero], [q]),

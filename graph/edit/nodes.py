@@ -23,6 +23,7 @@ from graph.errors import InputError
 from graph.keep import Keep
 
 QUANTIZABLE = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,9 @@ def _examine(
     if right not in weights:
         return _without_weight(node)
     tensor = weights[right]
-    if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+    if tensor.data_type not in _FLOATS:
         name = onnx.TensorProto.DataType.Name(tensor.data_type)
-        return Keep(node.name, f"its weight is {name}, expected FLOAT or FLOAT16")
+        return Keep(node.name, f"its weight is {name}, expected FLOAT, FLOAT16 or BFLOAT16")
     shape = tuple(tensor.dims)
     if 0 in shape or (node.op_type in ("MatMul", "Gemm") and len(shape) != 2):
         return Keep(node.name, f"its weight has shape {list(shape)}, not a matrix with elements")

@@ -3,16 +3,18 @@
 Rules, numbered as in the code:
 
 1. An activation gets one Q and one DQ, per-tensor, shared by all quantized consumers.
-2. A weight becomes an int8 initializer behind a DQ; the float one goes unless someone reads it.
+2. A weight becomes an INT8 or FP8 initializer behind a DQ; the float one goes unless someone reads
+   it.
 3. Only the inputs of the nodes named get Q/DQ: their outputs never, other consumers read the
    untouched tensor, a bias stays float.
-4. Zero points are explicit, INT8 and 0; scales have the dtype of the tensor they belong to.
+4. Zero points are explicit, of the quantized type and 0; scales have the dtype of the tensor they
+   belong to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -26,7 +28,7 @@ from graph.tensors import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedWeight:
-    """`values`: int8, the weight's shape. `scale`: [channels] along `axis`, 0-D for None."""
+    """`values`: int8 or fp8, the weight's shape. `scale`: [channels] along `axis`, 0-D for None."""
 
     values: Array
     scale: Array
@@ -35,10 +37,13 @@ class QuantizedWeight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QdqParameters:
-    """`weights`: (tensor, axis) → quantized weight; `scales`: activation → 0-D scale."""
+    """`weights`: (tensor, axis) → quantized weight; `scales`: activation → 0-D scale; `dtype`: what
+    activations are quantized to.
+    """
 
     weights: Mapping[tuple[str, int | None], QuantizedWeight]
     scales: Mapping[str, Array]
+    dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.int8))
 
 
 def insert_qdq(
@@ -76,8 +81,9 @@ class _Surgeon:
         """Return the DQ output of an activation; rule 1."""
         if name not in self._activations:
             scale = self._parameters.scales[name]
-            constants = self._scale_and_zero_point(name, scale)
-            quantized = self._node("QuantizeLinear", [self._tensors[name], *constants], np.int8)
+            kind = self._parameters.dtype
+            constants = self._scale_and_zero_point(name, scale, kind)
+            quantized = self._node("QuantizeLinear", [self._tensors[name], *constants], kind)
             self._activations[name] = self._node(
                 "DequantizeLinear", [quantized, *constants], scale.dtype, stem=name
             )
@@ -89,16 +95,22 @@ class _Surgeon:
         if key not in self._weights:
             weight = self._parameters.weights[key]
             values = gs.Constant(self._fresh(f"{tensor}_quantized"), weight.values)
-            inputs = [values, *self._scale_and_zero_point(tensor, weight.scale)]
+            constants = self._scale_and_zero_point(tensor, weight.scale, weight.values.dtype)
             attributes = {} if axis is None else {"axis": axis}
             self._weights[key] = self._node(
-                "DequantizeLinear", inputs, weight.scale.dtype, stem=tensor, **attributes
+                "DequantizeLinear",
+                [values, *constants],
+                weight.scale.dtype,
+                stem=tensor,
+                **attributes,
             )
         return self._weights[key]
 
-    def _scale_and_zero_point(self, stem: str, scale: Array) -> list[gs.Constant]:
+    def _scale_and_zero_point(
+        self, stem: str, scale: Array, kind: np.dtype[np.generic]
+    ) -> list[gs.Constant]:
         """Return both constants; rule 4."""
-        zero = np.zeros(scale.shape, np.int8)
+        zero = np.zeros(scale.shape, kind)
         return [
             gs.Constant(self._fresh(f"{stem}_scale"), np.asarray(scale)),
             gs.Constant(self._fresh(f"{stem}_zero_point"), zero),

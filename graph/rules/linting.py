@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from graph.rules import advice, granularity, numbers, operators, placement
+from graph.rules import advice, fp8, granularity, numbers, operators, placement
 from graph.rules.finding import Finding, Severity, Target
 from graph.rules.qdq_graph import QdqGraph
 
@@ -35,7 +35,7 @@ RULES: tuple[Rule, ...] = (
          _for_any(numbers.scale_is_positive)),
     Rule("R2", "zero points are zero and fit their scale", _E,
          _for_any(numbers.zero_point_is_zero)),
-    Rule("R3", "zero points are there, and INT8", _E,
+    Rule("R3", "zero points are there, and INT8 or FP8", _E,
          _for_any(numbers.zero_point_is_int8)),
     Rule("R4", "activations have one scale", _E,
          _for_any(granularity.activation_is_per_tensor)),
@@ -66,6 +66,7 @@ RULES: tuple[Rule, ...] = (
     Rule("R20", "the head is float", _A, _for_any(advice.head_is_float)),
     Rule("R21", "INT8 GEMMs have INT8 neighbours", _A, _for_any(advice.int8_is_no_island)),
     Rule("R22", "every Q and DQ is read", _W, _for_any(placement.quantizer_is_used)),
+    Rule("R23", "FP8 nodes have kernels", _W, _for_any(fp8.fp8_has_a_kernel)),
 )  # fmt: skip
 
 

@@ -98,20 +98,24 @@ def zero_point_is_int8(graph: QdqGraph) -> Iterator[Finding]:
                 yield finding
 
 
-_WRONG = (onnx.TensorProto.UINT8, onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
+_WRONG = (
+    *(onnx.TensorProto.UINT8, onnx.TensorProto.INT16, onnx.TensorProto.UINT16),
+    *(onnx.TensorProto.FLOAT8E4M3FNUZ, onnx.TensorProto.FLOAT8E5M2),
+    onnx.TensorProto.FLOAT8E5M2FNUZ,
+)
 _UNSIGNED = (onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.UINT4)
 
 
 def _wrong_type(node: onnx.NodeProto, name: str, found: int) -> Finding:
-    return Finding(
-        "R3",
-        Severity.ERROR,
-        node.name,
-        name,
-        f"the quantized type is {type_name(found)}; the parser's table takes INT8, and"
-        " TensorRT reads other bytes as INT8",
+    reason, remedy = (
+        "the parser's table takes INT8, and TensorRT reads other bytes as INT8",
         "Quantize to signed INT8 (onnxruntime: activation_type=QuantType.QInt8).",
     )
+    if type_name(found).startswith("FLOAT8"):
+        reason = "of the FP8 types TensorRT knows FLOAT8E4M3FN alone"
+        remedy = "Quantize to E4M3 without infinities (FLOAT8E4M3FN)."
+    reason = f"the quantized type is {type_name(found)}; {reason}"
+    return Finding("R3", Severity.ERROR, node.name, name, reason, remedy)
 
 
 def quantized_type(graph: QdqGraph, node: onnx.NodeProto) -> int:

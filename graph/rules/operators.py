@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 import onnx
 
 from graph.rules.finding import Finding, Severity, Target
+from graph.rules.numbers import quantized_type
 from graph.rules.qdq_graph import (
     DEQUANTIZE,
     GEMMS,
@@ -29,6 +30,7 @@ QUANTIZED_OPS = (
     *("MatMulInteger", "ConvInteger", "DynamicQuantizeLinear"),
 )
 _DEFAULT = ("", "ai.onnx")
+_FP8_OPSET = 19
 _ANY_DATA = ("If", "Loop", "Scan", "Shape", "Size", "Constant", QUANTIZE, DEQUANTIZE)
 """Operators whose first input says nothing: bodies, shapes, and Q/DQ, which have own rules."""
 
@@ -102,6 +104,16 @@ def opset_is_in_range(
             f"the model has opset {graph.opset}; {target} takes {oldest} to {newest}",
             "Export it again, or convert it with onnx.version_converter.",
         )
+    first = next((node for node in graph.of(QUANTIZE, DEQUANTIZE) if _is_fp8(graph, node)), None)
+    if first is not None and graph.opset < _FP8_OPSET:
+        yield Finding(
+            "R15",
+            Severity.ERROR,
+            first.name,
+            "",
+            f"FP8 in a model of opset {graph.opset}; ONNX knows it from {_FP8_OPSET} on",
+            "Convert the float model with onnx.version_converter, and quantize it again.",
+        )
     known = {function.name for function in graph.model.functions}
     for node in graph.nodes:
         if node.domain in _DEFAULT or node.op_type in plugins or node.op_type in known:
@@ -114,6 +126,10 @@ def opset_is_in_range(
             f"{node.op_type} of the domain {node.domain!r} is no ONNX operator",
             f"Declare it with --plugin {node.op_type} if the target has one; else replace it.",
         )
+
+
+def _is_fp8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    return quantized_type(graph, node) == onnx.TensorProto.FLOAT8E4M3FN
 
 
 def operator_is_in_the_table(

@@ -96,10 +96,14 @@ class QdqGraph:
 
     def is_dequantized(self, tensor: str) -> bool:
         """Return whether `tensor` comes from a DequantizeLinear, reshaped or not."""
+        return self.dequantizer_of(tensor) is not None
+
+    def dequantizer_of(self, tensor: str) -> onnx.NodeProto | None:
+        """Return the DequantizeLinear that `tensor` comes from, reshaped or not."""
         node = self.producer.get(tensor)
         while node is not None and node.op_type in _SHAPE_OPS:
             node = self.producer.get(node.input[0])
-        return node is not None and node.op_type == DEQUANTIZE
+        return node if node is not None and node.op_type == DEQUANTIZE else None
 
     def is_constant(self, tensor: str) -> bool:
         """Return whether `tensor` is an initializer, or what follows from one without inputs."""

@@ -20,6 +20,7 @@ import onnx
 import onnxruntime as ort
 
 from graph.errors import EnvironmentFault, InputError
+from graph.io.models import read_model
 from graph.runtime.initializers import split
 from graph.tensors import Array, Feed
 
@@ -153,7 +154,8 @@ def open_session(
         InputError: onnxruntime refuses the model.
     """
     require_provider(provider)
-    options = _options(semantics, one_of_many=one_of_many)
+    fp8 = _holds_fp8(model)
+    options = _options(semantics, one_of_many=one_of_many, fp8=fp8)
     source: Any
     if isinstance(model, onnx.ModelProto):
         source, held = split(model, weights or {})
@@ -162,7 +164,12 @@ def open_session(
         source = str(model)
     try:
         with _quiet_stderr(provider):
-            raw = ort.InferenceSession(source, options, providers=_providers(provider, semantics))
+            raw = ort.InferenceSession(
+                source,
+                options,
+                providers=_providers(provider, semantics),
+                disabled_optimizers=_RELU_TO_QUANTIZE if fp8 else [],
+            )
     except Exception as error:  # onnxruntime's own exception types share no public base
         where = str(model) if isinstance(model, Path) else ""
         raise InputError(
@@ -178,6 +185,21 @@ def open_session(
             hint="Use --provider cpu, or accept it with --allow-cpu-nodes where it is offered.",
         )
     return session
+
+
+_RELU_TO_QUANTIZE = ["ReluQuantRewrite"]
+"""Takes a Relu before a QuantizeLinear away where 0 is the lowest number. onnxruntime 1.31 mistakes
+FP8's 0 for that, and negative numbers pass."""
+
+
+def _holds_fp8(model: onnx.ModelProto | Path) -> bool:
+    if isinstance(model, Path):
+        try:
+            model = read_model(model, weights=False)
+        except InputError:  # onnxruntime will say what it finds
+            return False
+    kinds = (tensor.data_type for tensor in model.graph.initializer)
+    return onnx.TensorProto.FLOAT8E4M3FN in kinds
 
 
 def require_provider(provider: Provider) -> None:
@@ -245,10 +267,13 @@ def _entries(semantics: Semantics) -> dict[str, str]:
     return {"session.record_ep_graph_assignment_info": "1", **own[semantics]}
 
 
-def _options(semantics: Semantics, *, one_of_many: bool) -> ort.SessionOptions:
+def _options(semantics: Semantics, *, one_of_many: bool, fp8: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    for key, value in _entries(semantics).items():
+    entries = _entries(semantics)
+    if fp8:  # onnxruntime 1.31 fuses FP8 into integer products, and then refuses the graph
+        entries |= _entries(Semantics.EXACT)
+    for key, value in entries.items():
         options.add_session_config_entry(key, value)
     if one_of_many:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -23,7 +23,7 @@ from qgraph.quantizing import Written, write_quantized
 from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.profiles import Profiles
 from quantize.ranges import Ranges, require_same_model
-from quantize.scheme import Scheme
+from quantize.scheme import Scheme, SchemeName
 from sensitivity.report import Sensitivity
 
 
@@ -45,6 +45,12 @@ from sensitivity.report import Sensitivity
     metavar="SENSITIVITY",
     help="Write rank, errors, precision and reason from this sensitivity.json into the nodes'"
     " metadata, where Netron shows them.",
+)
+@click.option(
+    "--scheme",
+    "name",
+    type=options.EnumChoice(SchemeName),
+    help="How numbers are quantized.  [default: as the profiles' report]",
 )
 @options.scheme_parts(None)
 @options.data
@@ -74,7 +80,8 @@ def quantize(
     Large models written together share one data file that holds each tensor once.
 
     Ranges come from --ranges, or are calibrated on --data and written as ranges.json. The scheme
-    is that of the profiles; --calibrate, --smooth and --weights quantize the same nodes otherwise.
+    is that of the profiles; --scheme, --calibrate, --smooth and --weights quantize the same nodes
+    otherwise.
     With --backend inc, nothing is proved: what INC's placement does to nodes left out is listed.
     """
     if ranges is not None and data:

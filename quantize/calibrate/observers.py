@@ -28,8 +28,8 @@ _INERTIA = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """`rmin`, `rmax`: the extremes seen. `clip`: the magnitude that shall map to 127, where the
-    method chose one; at most the larger extreme.
+    """`rmin`, `rmax`: the extremes seen. `clip`: the magnitude that shall map to the type's largest
+    number (127, or FP8's 448), where the method chose one; at most the larger extreme.
     """
 
     rmin: float
@@ -119,6 +119,6 @@ def observer_for(scheme: Scheme) -> Observer:
         case Calibration.ENTROPY:
             return Thresholded(entropy_threshold)
         case Calibration.MSE:
-            return Thresholded(mse_threshold)
+            return Thresholded(partial(mse_threshold, grid=scheme.grid))
         case _:
             assert_never(scheme.calibrate)

@@ -1,10 +1,13 @@
-"""How far INT8 should reach: the magnitude that maps to 127, from a histogram of magnitudes."""
+"""How far quantization should reach: the magnitude that maps to the largest number of INT8 or FP8,
+from a histogram of magnitudes.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantize.arithmetic import INT8, Grid
 from quantize.calibrate.histogram import BINS, Histogram
 
 _LEVELS = 128
@@ -57,11 +60,11 @@ def _divergence(counts: NDArray[np.float64], end: int) -> float:
     return float(np.sum(p[there] * np.log(p[there] / np.maximum(q[there], _RARE))))
 
 
-def mse_threshold(seen: Histogram) -> float:
+def mse_threshold(seen: Histogram, grid: Grid = INT8) -> float:
     """Return the magnitude with the least squared error of rounding and clipping together."""
     if not seen.peak:
         return 0.0
-    return min(_candidates(seen.peak), key=lambda limit: _error(seen, limit))
+    return min(_candidates(seen.peak), key=lambda limit: _error(seen, limit, grid))
 
 
 def _candidates(peak: float) -> list[float]:
@@ -70,7 +73,7 @@ def _candidates(peak: float) -> list[float]:
     return [peak * share for share in shares]
 
 
-def _error(seen: Histogram, limit: float) -> float:
-    step, centers = limit / (_LEVELS - 1), seen.centers
-    rounded = np.minimum(np.rint(centers / step), _LEVELS - 1) * step
+def _error(seen: Histogram, limit: float, grid: Grid) -> float:
+    step, centers = limit / grid.qmax, seen.centers
+    rounded = grid.nearest(centers / step).astype(np.float64) * step
     return float(np.dot(seen.counts, (centers - rounded) ** 2))

@@ -42,6 +42,23 @@ def test_a_calibration_goes_through_the_whole_chain(
     assert all(0 < item["clip"] <= max(-item["rmin"], item["rmax"]) for item in ranges["tensors"])
 
 
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_fp8_goes_through_the_whole_chain(
+    qgraph: Command, mlp: Path, data: Path, method: str
+) -> None:
+    path = emitted(qgraph, mlp, data, "--scheme", "fp8", "--calibrate", method, "--weights", "mse")
+    kinds = {item.data_type for item in onnx.load(path).graph.initializer}
+    assert onnx.TensorProto.FLOAT8E4M3FN in kinds and onnx.TensorProto.INT8 not in kinds
+    assert qgraph("lint", path).code == 0
+    result = qgraph(
+        "evaluate", mlp, path, "--data", data, "-o", path.with_suffix(".json"), "--json"
+    )
+    assert result.code == 0, result.err
+    quantized = result.json["variants"][1]
+    # E4M3 has three bits after the leading one: some 30 dB for each operand of four linears
+    assert quantized["quantized_to"] == "fp8" and quantized["metrics"]["sqnr_db"] > 20
+
+
 @pytest.mark.parametrize("strength", ["0.5", "auto"])
 def test_smoothing_goes_through_the_whole_chain_and_leaves_float_results(
     qgraph: Command, mlp: Path, data: Path, strength: str
@@ -59,10 +76,11 @@ def test_clipped_weights_pass_the_proof(qgraph: Command, mlp: Path, data: Path) 
     assert emitted(qgraph, mlp, data, "--weights", "mse").exists()
 
 
-def test_scores_are_those_of_the_emitted_model_under_smoothing(
-    qgraph: Command, mlp: Path, data: Path
+@pytest.mark.parametrize("options", [("--smooth", "0.5"), ("--scheme", "fp8")])
+def test_scores_are_those_of_the_emitted_model(
+    qgraph: Command, mlp: Path, data: Path, options: tuple[str, ...]
 ) -> None:
-    path = emitted(qgraph, mlp, data, "--smooth", "0.5")
+    path = emitted(qgraph, mlp, data, *options)
     baseline = json.loads(path.with_name("sensitivity.json").read_text())["baseline"]
     samples = np.load(data)["x"]
     from graph.runtime.session import open_session
@@ -88,9 +106,11 @@ def test_profiles_can_be_quantized_under_another_scheme_when_told_to(
     profiles = scored(qgraph, mlp, data).with_name("profiles.json")
     qgraph("profile", mlp.parent / "sensitivity.json", "-o", profiles)
     folder = mlp.parent / "smoothed"
-    arguments = ("--profiles", profiles, "--data", data, "--smooth", "0.6", "-o", folder)
-    assert qgraph("quantize", mlp, *arguments).code == 0
-    assert json.loads((folder / "ranges.json").read_text())["scheme"]["smooth"] == "0.6"
+    arguments = ("--profiles", profiles, "--data", data, "-o", folder)
+    made = qgraph("quantize", mlp, *arguments, "--smooth", "0.6", "--scheme", "fp8")
+    assert made.code == 0, made.err
+    scheme = json.loads((folder / "ranges.json").read_text())["scheme"]
+    assert scheme["smooth"] == "0.6" and scheme["name"] == "fp8"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +122,8 @@ def test_profiles_can_be_quantized_under_another_scheme_when_told_to(
         ("--calibrate", "percentile", "--percentile", "20"),
         ("--scheme", "inc-cpu", "--smooth", "0.5"),
         ("--engine", "inc", "--scheme", "int8", "--smooth", "0.5"),
+        ("--engine", "inc", "--scheme", "fp8"),
+        ("--scheme", "fp8", "--calibrate", "entropy"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(

@@ -15,19 +15,29 @@ from graph.runtime.feeds import synthetic_feeds
 from graph.runtime.session import Provider
 from quantize.calibrate.walk import observe_ranges
 from quantize.emit import Provenance, emit
-from quantize.scheme import Scheme
+from quantize.scheme import Scheme, SchemeName
+
+PLAIN = Scheme()
+
+
+@pytest.fixture(params=[SchemeName.INT8, SchemeName.FP8], ids=str)
+def scheme(request: pytest.FixtureRequest) -> Scheme:
+    """Return each scheme that qgraph emits."""
+    return Scheme(name=request.param)
 
 
 @pytest.fixture
-def quantized() -> Callable[[PreparedModel, Sequence[str]], onnx.ModelProto]:
-    """Return a function that emits a model in which the nodes named are quantized."""
+def quantized() -> Callable[..., onnx.ModelProto]:
+    """Return `quantized(prepared, names, scheme=PLAIN)`: the model with those nodes quantized."""
 
-    def make(prepared: PreparedModel, names: Sequence[str]) -> onnx.ModelProto:
+    def make(
+        prepared: PreparedModel, names: Sequence[str], scheme: Scheme = PLAIN
+    ) -> onnx.ModelProto:
         nodes = chosen(prepared, names)
         tensors = [name for node in nodes for _, name in node.activations]
         feeds = synthetic_feeds(prepared.inputs, 2)
         ranges = observe_ranges(prepared, tensors, feeds, Provider.CPU)
-        return emit(prepared, nodes, ranges, Provenance("test", Scheme(), prepared.id.sha256, "0"))
+        return emit(prepared, nodes, ranges, Provenance("test", scheme, prepared.id.sha256, "0"))
 
     return make
 

@@ -11,6 +11,9 @@ from onnx.reference import ReferenceEvaluator
 from graph.runtime.probe import Range
 from graph.tensors import Array
 from quantize.arithmetic import (
+    FP8,
+    INT8,
+    Grid,
     activation_scale,
     dequantize,
     fake_quantize,
@@ -22,13 +25,14 @@ F32, F16 = np.dtype(np.float32), np.dtype(np.float16)
 SIZES = st.floats(-(2.0**100), 2.0**100, width=32)
 MATRICES = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=3), elements=SIZES)
 EXTREMES = [0.0, -0.0, 1e-45, -1e-45, 1.2e-38, 1e-30, 1.0, 3.4028235e38, -3.4028235e38]
+GRIDS = st.sampled_from([INT8, FP8])
 quickly = settings(max_examples=80, deadline=None)
 
 
-def reference(op: str, *inputs: Array, axis: int = 1) -> Array:
-    """Return what onnx's own evaluator computes; the zero point is an int8 0."""
+def reference(op: str, *inputs: Array, axis: int = 1, grid: Grid = INT8) -> Array:
+    """Return what onnx's own evaluator computes; the zero point is a 0 of the grid."""
     node = onnx.helper.make_node(op, ["a", "s", "z"], ["y"], axis=axis)
-    dtype = onnx.TensorProto.INT8 if op == "QuantizeLinear" else onnx.TensorProto.FLOAT
+    dtype = grid.data_type if op == "QuantizeLinear" else onnx.TensorProto.FLOAT
     values = [
         onnx.helper.make_tensor_value_info(
             name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
@@ -36,43 +40,56 @@ def reference(op: str, *inputs: Array, axis: int = 1) -> Array:
         for name, array in zip("as", inputs, strict=True)
     ]
     output = onnx.helper.make_tensor_value_info("y", dtype, None)
-    zero = onnx.numpy_helper.from_array(np.zeros(inputs[1].shape, np.int8), "z")
+    zero = onnx.numpy_helper.from_array(np.zeros(inputs[1].shape, grid.dtype), "z")
     graph = onnx.helper.make_graph([node], "g", values, [output], [zero])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
     (result,) = ReferenceEvaluator(model).run(None, dict(zip("as", inputs, strict=True)))
     return np.asarray(result)
 
 
-def scale_of(array: Array) -> Array:
-    return activation_scale(Range(float(array.min()), float(array.max())), array.dtype)
+def scale_of(array: Array, grid: Grid = INT8) -> Array:
+    return activation_scale(Range(float(array.min()), float(array.max())), array.dtype, grid)
 
 
-@given(MATRICES)
+@given(MATRICES, GRIDS)
 @quickly
-def test_quantize_is_quantizelinear_bit_for_bit(array: Array) -> None:
-    scale = scale_of(array)
-    assert np.array_equal(quantize(array, scale), reference("QuantizeLinear", array, scale))
+def test_quantize_is_quantizelinear_bit_for_bit(array: Array, grid: Grid) -> None:
+    scale = scale_of(array, grid)
+    expected = reference("QuantizeLinear", array, scale, grid=grid)
+    assert quantize(array, scale, grid=grid).tobytes() == expected.tobytes()
 
 
-@given(MATRICES, st.integers(0, 1))
+@given(MATRICES, st.integers(0, 1), GRIDS)
 @quickly
-def test_quantize_along_an_axis_is_quantizelinear_bit_for_bit(array: Array, axis: int) -> None:
-    scale = weight_scale(array, axis)
-    expected = reference("QuantizeLinear", array, scale, axis=axis)
-    assert np.array_equal(quantize(array, scale, axis), expected)
+def test_quantize_along_an_axis_is_quantizelinear_bit_for_bit(
+    array: Array, axis: int, grid: Grid
+) -> None:
+    scale = weight_scale(array, axis, grid)
+    expected = reference("QuantizeLinear", array, scale, axis=axis, grid=grid)
+    assert quantize(array, scale, axis, grid).tobytes() == expected.tobytes()
 
 
-@given(hnp.arrays(np.int8, (3, 5)), st.integers(0, 1), st.floats(2**-100, 2**100, width=32))
+@given(hnp.arrays(np.int8, (3, 5)), st.integers(0, 1), st.floats(2**-100, 2**100, width=32), GRIDS)
 @quickly
-def test_dequantize_is_dequantizelinear_bit_for_bit(values: Array, axis: int, first: float) -> None:
+def test_dequantize_is_dequantizelinear_bit_for_bit(
+    codes: Array, axis: int, first: float, grid: Grid
+) -> None:
+    values = codes.view(grid.dtype)
     scale = np.linspace(first, 3 * first, values.shape[axis], dtype=np.float32)
-    expected = reference("DequantizeLinear", values, scale, axis=axis)
+    expected = reference("DequantizeLinear", values, scale, axis=axis, grid=grid)
     assert dequantize(values, scale, axis).tobytes() == expected.tobytes()
 
 
 def test_halves_are_rounded_to_even() -> None:
     array = np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32)
     assert quantize(array, np.ones((), np.float32)).tolist() == [0, 2, 2, 0, -2]
+
+
+def test_fp8_rounds_to_three_bits_after_the_leading_one_and_stops_at_448() -> None:
+    array = np.array([17, 19, 1.0625, 2**-10, 464, -1e30], np.float32)
+    held = quantize(array, np.ones((), np.float32), grid=FP8).astype(np.float32)
+    # halves go to the even one: 17 lies between 16 and 18, 19 between 18 and 20
+    assert held.tolist() == [16, 20, 1, 0, 448, -448]
 
 
 def test_values_beyond_the_range_are_clipped_to_int8() -> None:
@@ -99,12 +116,13 @@ def test_the_error_of_a_weight_is_at_most_half_a_step_of_its_channel(weight: Arr
     assert (error <= scale * (0.5 + 127 * 3 * 2**-24)).all()
 
 
-@given(MATRICES)
+@given(MATRICES, GRIDS)
 @quickly
-def test_quantizing_what_was_quantized_changes_nothing(array: Array) -> None:
-    scale = weight_scale(array, 0)
-    values = quantize(array, scale, 0)
-    assert np.array_equal(quantize(dequantize(values, scale, 0), scale, 0), values)
+def test_quantizing_what_was_quantized_changes_nothing(array: Array, grid: Grid) -> None:
+    scale = weight_scale(array, 0, grid)
+    values = quantize(array, scale, 0, grid)
+    again = quantize(dequantize(values, scale, 0), scale, 0, grid)
+    assert np.array_equal(again, values)
 
 
 @given(st.lists(st.sampled_from(EXTREMES) | SIZES, min_size=1, max_size=8), st.integers(0, 1))
@@ -135,9 +153,11 @@ def test_an_activation_scale_is_a_positive_finite_scalar(low: float, high: float
 
 
 @pytest.mark.parametrize("largest", [np.finfo(np.float32).max, np.finfo(np.float16).max])
-def test_the_largest_values_of_a_type_stay_finite(largest: np.generic) -> None:
+@pytest.mark.parametrize("grid", [INT8, FP8])
+def test_the_largest_values_of_a_type_stay_finite(largest: np.generic, grid: Grid) -> None:
     array = np.array([[largest, -largest]], largest.dtype)  # type: ignore[operator]
-    assert np.isfinite(fake_quantize(array, weight_scale(array, None))).all()
+    held = fake_quantize(array, weight_scale(array, None, grid), None, grid)
+    assert np.isfinite(held).all()
 
 
 def test_the_larger_magnitude_of_a_range_maps_to_127() -> None:

@@ -1,27 +1,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 from graph.edit.nodes import quantizable_nodes
 from graph.edit.prepare import PreparedModel, prepare
+from graph.edit.widen import feeds_in_single, in_single
 from graph.errors import InputError
 from graph.io.models import read_model, write_model
+from graph.rules.finding import Finding, Severity, Target
+from graph.rules.linting import lint
+from graph.rules.qdq_graph import QdqGraph
 from graph.runtime.feeds import synthetic_feeds
 from graph.runtime.session import Semantics, open_session
 from graph.tensors import Array
 from quantize.proof import prove
+from quantize.scheme import Scheme, SchemeName
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]
-Quantized = Callable[[PreparedModel, Sequence[str]], onnx.ModelProto]
+Quantized = Callable[..., onnx.ModelProto]
 Weight = Callable[..., NDArray[np.float32]]
+
+_STEPS = {"float": 2**-20, "float16": 2**-8, "bfloat16": 2**-5}
+"""Of numbers up to 8."""
 
 TWO_LAYERS = (
     "(float[N,8] x) => (float[N,4] y)"
@@ -55,6 +65,11 @@ def count(model: onnx.ModelProto, op: str) -> int:
     return sum(item.op_type == op for item in model.graph.node)
 
 
+def lint_errors(model: onnx.ModelProto) -> list[Finding]:
+    found = lint(QdqGraph(model, Path()), Target.TENSORRT_10)
+    return [item for item in found if item.severity is not Severity.ADVICE]
+
+
 def qdq_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     names = {"QuantizeLinear", "DequantizeLinear"}
     return [item for item in model.graph.node if item.op_type in names]
@@ -78,13 +93,14 @@ def test_an_empty_profile_has_no_qdq(layers: PreparedModel, quantized: Quantized
 
 
 @pytest.mark.parametrize("names", [[], ["a"], ["b"], ["a", "b"]])
-def test_an_emitted_model_passes_the_checker_and_the_proof(
-    layers: PreparedModel, quantized: Quantized, names: list[str]
+def test_an_emitted_model_passes_the_checker_the_proof_and_the_linter(
+    layers: PreparedModel, quantized: Quantized, scheme: Scheme, names: list[str]
 ) -> None:
-    model = quantized(layers, names)
+    model = quantized(layers, names, scheme)
     onnx.checker.check_model(model, full_check=True)
     nodes = [item for item in quantizable_nodes(layers.model)[0] if item.name in names]
-    proof = prove(model, layers.model, nodes)
+    proof = prove(model, layers.model, nodes, scheme.grid.data_type)
+    assert not lint_errors(model)
     assert (proof.quantized, proof.untouched) == (len(names), 3 - len(names))
 
 
@@ -103,17 +119,20 @@ def test_every_kind_of_node_is_emitted_valid_and_close(
     prepared: Prepare,
     quantized: Quantized,
     weight: Weight,
+    scheme: Scheme,
     text: str,
     shape: tuple[int, ...],
 ) -> None:
     source = prepared(build(text, w=weight(*shape)))
-    model = quantized(source, ["c"])
+    model = quantized(source, ["c"], scheme)
     onnx.checker.check_model(model, full_check=True)
     feed = synthetic_feeds(source.inputs, 2)[0]  # one of the two that gave the ranges
     want = open_session(source.model).run(feed)["y"]
     error = open_session(model).run(feed)["y"] - want
-    # W8A8 of normal data is about 40 dB; a scale on the wrong axis loses more than half of that.
-    assert 10 * np.log10(np.mean(want**2) / np.mean(error**2)) > 30
+    # INT8 of normal data is about 40 dB, FP8 with its three bits of mantissa about 29; a scale on
+    # the wrong axis loses more than half of INT8's.
+    floor = {SchemeName.INT8: 30, SchemeName.FP8: 25}[scheme.name]
+    assert 10 * np.log10(np.mean(want**2) / np.mean(error**2)) > floor
 
 
 def test_data_and_weight_of_a_quantized_node_come_from_a_dequantizelinear(
@@ -222,21 +241,36 @@ def test_a_product_of_one_tensor_with_itself_is_quantized_on_both_sides(
     assert count(model, "QuantizeLinear") == 1
 
 
-def test_zero_points_are_explicit_int8_zeros(layers: PreparedModel, quantized: Quantized) -> None:
-    model = quantized(layers, ["a", "b"])
+def test_zero_points_are_explicit_zeros_of_the_quantized_type(
+    layers: PreparedModel, quantized: Quantized, scheme: Scheme
+) -> None:
+    model = quantized(layers, ["a", "b"], scheme)
     zeros = [constants(model)[item.input[2]] for item in qdq_nodes(model)]
     assert len(zeros) == 6
-    assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    assert all(zero.dtype == scheme.grid.dtype and not zero.any() for zero in zeros)
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("float", np.float32), ("float16", np.float16)])
-def test_scales_have_the_dtype_of_the_graph(
-    build: Build, prepared: Prepare, quantized: Quantized, weight: Weight, kind: str, dtype: type
+@pytest.mark.parametrize("kind", ["float", "float16", "bfloat16"])
+def test_a_graph_of_any_float_type_is_emitted_in_it_and_computes_what_onnx_says(
+    build: Build, prepared: Prepare, quantized: Quantized, weight: Weight, scheme: Scheme, kind: str
 ) -> None:
+    code = onnx.TensorProto.DataType.Value(kind.upper())
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
     text = f"({kind}[N,8] x) => ({kind}[N,6] y) {{ [a] y = MatMul(x, w) }}"
-    model = quantized(prepared(build(text, w=weight(8, 6).astype(dtype))), ["a"])
+    source = prepared(build(text, w=weight(8, 6).astype(dtype)))
+    model = quantized(source, ["a"], scheme)
     onnx.checker.check_model(model, full_check=True)
-    assert {constants(model)[item.input[1]].dtype for item in qdq_nodes(model)} == {np.dtype(dtype)}
+    assert {constants(model)[item.input[1]].dtype for item in qdq_nodes(model)} == {dtype}
+    prove(model, source.model, quantizable_nodes(source.model)[0], scheme.grid.data_type)
+    assert not lint_errors(model)
+    # onnxruntime has no bfloat16 kernels on the CPU; what it computes of a half-precision graph is
+    # computed in float32, as the engines do
+    single = in_single(replace(source, model=model)).model
+    feed = {"x": weight(4, 8, seed=5).astype(dtype)}
+    (want,) = ReferenceEvaluator(model).run(None, feed)
+    got = open_session(single).run(feeds_in_single([feed])[0])["y"]
+    # the reference rounds each product and sum of 8 to the type, whose steps are 2^-8 for bfloat16
+    assert got == pytest.approx(np.asarray(want, np.float32), abs=8 * _STEPS[kind])
 
 
 def test_a_product_in_half_precision_has_scales_in_half_precision(
@@ -328,9 +362,10 @@ def test_a_weight_that_is_not_finite_is_named_with_its_place(
 
 @pytest.mark.parametrize("size", [0.0, 1e-45, 1e-38, 1e38])
 def test_weights_of_any_size_give_a_model_that_is_proved(
-    build: Build, prepared: Prepare, quantized: Quantized, size: float
+    build: Build, prepared: Prepare, quantized: Quantized, scheme: Scheme, size: float
 ) -> None:
     text = "(float[N,8] x) => (float[N,6] y) { [a] y = MatMul(x, w) }"
     source = prepared(build(text, w=np.full((8, 6), size, np.float32)))
-    model = quantized(source, ["a"])
-    assert prove(model, source.model, quantizable_nodes(source.model)[0]).activations == 1
+    model = quantized(source, ["a"], scheme)
+    nodes = quantizable_nodes(source.model)[0]
+    assert prove(model, source.model, nodes, scheme.grid.data_type).activations == 1

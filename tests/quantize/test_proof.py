@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from graph.edit.nodes import QuantizableNode, quantizable_nodes
 from graph.edit.prepare import PreparedModel
 from quantize.proof import Proof, ProofError, prove
+from quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]
-Quantized = Callable[[PreparedModel, Sequence[str]], onnx.ModelProto]
+Quantized = Callable[..., onnx.ModelProto]
 Weight = Callable[..., NDArray[np.float32]]
 
 NET = (
@@ -32,6 +33,7 @@ class Case:
     source: onnx.ModelProto
     emitted: onnx.ModelProto
     nodes: list[QuantizableNode]
+    data_type: int
 
     def node(self, name: str) -> onnx.NodeProto:
         found: onnx.NodeProto
@@ -62,7 +64,7 @@ class Case:
         return name
 
     def prove(self) -> Proof:
-        return prove(self.emitted, self.source, self.nodes)
+        return prove(self.emitted, self.source, self.nodes, self.data_type)
 
     def breaks(self, rule: int, subject: str) -> None:
         with pytest.raises(ProofError, match=rf"rule {rule} of the proof") as caught:
@@ -71,11 +73,14 @@ class Case:
 
 
 @pytest.fixture
-def case(build: Build, prepared: Prepare, quantized: Quantized, weight: Weight) -> Case:
+def case(
+    build: Build, prepared: Prepare, quantized: Quantized, weight: Weight, scheme: Scheme
+) -> Case:
     weights = {"w": weight(8, 6), "v": weight(8, 6, seed=1), "bias": weight(6)}
     source = prepared(build(NET, **weights))
     nodes = [item for item in quantizable_nodes(source.model)[0] if item.name == "a"]
-    return Case(source.model, quantized(source, ["a"]), nodes)
+    emitted = quantized(source, ["a"], scheme)
+    return Case(source.model, emitted, nodes, scheme.grid.data_type)
 
 
 def test_a_good_model_is_proved_with_its_counts(case: Case) -> None:
@@ -105,8 +110,17 @@ def test_rule_1_notices_a_weight_of_another_shape(case: Case) -> None:
     case.breaks(1, "a")
 
 
-def test_rule_1_notices_a_weight_that_is_not_int8(case: Case) -> None:
+def test_rule_1_notices_a_weight_of_another_type(case: Case) -> None:
     case.constant(case.weight_dq().input[0], np.ones((8, 6), np.uint8))
+    case.breaks(1, "a")
+
+
+def test_rule_1_notices_a_weight_that_is_one_step_off(case: Case) -> None:
+    name = case.weight_dq().input[0]
+    held = next(item for item in case.emitted.graph.initializer if item.name == name)
+    codes = np.frombuffer(held.raw_data, np.uint8).copy()
+    codes[7] += 1 if codes[7] & 127 < 64 else -1  # the next code is the next number, in both types
+    held.raw_data = codes.tobytes()
     case.breaks(1, "a")
 
 
@@ -204,7 +218,8 @@ def test_rule_5_notices_the_wrong_axis(case: Case) -> None:
 def test_rule_5_notices_an_activation_scale_per_axis(case: Case) -> None:
     scale, zero = case.quantizer().input[1:3]
     case.constant(scale, np.ones(8, np.float32))
-    case.constant(zero, np.zeros(8, np.int8))
+    kind = onnx.helper.tensor_dtype_to_np_dtype(case.data_type)
+    case.constant(zero, np.zeros(8, kind))
     case.breaks(5, case.quantizer().name)
 
 

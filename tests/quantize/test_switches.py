@@ -16,12 +16,14 @@ from graph.runtime.session import Provider, Semantics, open_session
 from graph.tensors import Array, Feed
 from quantize.calibrate.walk import observe_ranges
 from quantize.emit import fake_quantization, quantization_parameters
+from quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]
-Quantized = Callable[[PreparedModel, Sequence[str]], onnx.ModelProto]
+Quantized = Callable[..., onnx.ModelProto]
 Weight = Callable[..., NDArray[np.float32]]
 
+PLAIN = Scheme()
 NET = (
     "(float[N,8] x) => (float[N,8] y, float[N,6] q, float[N,6] g)"
     "{ [a] h = MatMul(x, w) [act] r = Relu(h) [b] y = Gemm<transB = 1>(r, v, bias)"
@@ -37,11 +39,11 @@ def net(build: Build, prepared: Prepare, weight: Weight) -> PreparedModel:
     return prepared(build(NET, bias=weight(8), **weights))
 
 
-def switched(source: PreparedModel) -> SwitchGraph:
+def switched(source: PreparedModel, scheme: Scheme = PLAIN) -> SwitchGraph:
     nodes: list[QuantizableNode] = quantizable_nodes(source.model)[0]
     tensors = [name for node in nodes for _, name in node.activations]
     ranges = observe_ranges(source, tensors, synthetic_feeds(source.inputs, 2), Provider.CPU)
-    parameters = quantization_parameters(source.model, nodes, ranges)
+    parameters = quantization_parameters(source.model, nodes, ranges, scheme)
     return insert_switches(source.model, nodes, fake_quantization(parameters))
 
 
@@ -52,8 +54,10 @@ def run(
     return {name: array.tobytes() for name, array in result.items()}
 
 
-def run_switched(source: PreparedModel, on: Sequence[str]) -> dict[str, bytes]:
-    graph = switched(source)
+def run_switched(
+    source: PreparedModel, on: Sequence[str], scheme: Scheme = PLAIN
+) -> dict[str, bytes]:
+    graph = switched(source, scheme)
     (feed,) = synthetic_feeds(source.inputs, 1, seed=5)
     switches = {name: np.array(node in on) for node, name in graph.inputs.items()}
     return run(graph.model, feed | switches, graph.weights)
@@ -75,15 +79,17 @@ def test_all_off_equals_the_float_model_bit_for_bit(net: PreparedModel) -> None:
 
 @pytest.mark.parametrize("name", NODES)
 def test_one_on_equals_the_emitted_model_of_that_node_bit_for_bit(
-    net: PreparedModel, quantized: Quantized, name: str
+    net: PreparedModel, quantized: Quantized, scheme: Scheme, name: str
 ) -> None:
-    assert run_switched(net, [name]) == run_plain(net, quantized(net, [name]))
+    emitted = quantized(net, [name], scheme)
+    assert run_switched(net, [name], scheme) == run_plain(net, emitted)
 
 
 def test_all_on_equals_the_emitted_model_of_all_nodes_bit_for_bit(
-    net: PreparedModel, quantized: Quantized
+    net: PreparedModel, quantized: Quantized, scheme: Scheme
 ) -> None:
-    assert run_switched(net, NODES) == run_plain(net, quantized(net, NODES))
+    emitted = quantized(net, NODES, scheme)
+    assert run_switched(net, NODES, scheme) == run_plain(net, emitted)
 
 
 def test_neighbours_of_a_switched_node_are_untouched(net: PreparedModel) -> None:
@@ -131,11 +137,12 @@ def test_a_switched_convolution_equals_the_emitted_one_bit_for_bit(
 
 
 def test_a_half_precision_switch_equals_the_emitted_model_bit_for_bit(
-    build: Build, prepared: Prepare, quantized: Quantized, weight: Weight
+    build: Build, prepared: Prepare, quantized: Quantized, weight: Weight, scheme: Scheme
 ) -> None:
     text = "(float16[N,8] x) => (float16[N,6] y) { [a] y = MatMul(x, w) }"
     source = prepared(build(text, w=weight(8, 6).astype(np.float16)))
-    assert run_switched(source, ["a"]) == run_plain(source, quantized(source, ["a"]))
+    emitted = quantized(source, ["a"], scheme)
+    assert run_switched(source, ["a"], scheme) == run_plain(source, emitted)
 
 
 def test_a_switch_graph_passes_the_checker(net: PreparedModel) -> None:

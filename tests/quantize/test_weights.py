@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quantize.arithmetic import fake_quantize
+from quantize.arithmetic import FP8, INT8, Grid, fake_quantize
 from quantize.arithmetic import weight_scale as largest
 from quantize.scheme import WeightScale
 from quantize.weights import weight_scale
@@ -14,13 +14,17 @@ from quantize.weights import weight_scale
 Weight = Callable[..., NDArray[np.float32]]
 
 
+@pytest.mark.parametrize("grid", [INT8, FP8])
 @pytest.mark.parametrize("axis", [0, 1, None])
-def test_clipping_never_makes_a_channel_worse(weight: Weight, axis: int | None) -> None:
+def test_clipping_never_makes_a_channel_worse(weight: Weight, axis: int | None, grid: Grid) -> None:
     # long channels: of 20,000 normal numbers the largest lies beyond the best range of 8 bits
     array = weight(20_000, 3) if axis == 1 else weight(3, 20_000)
-    scales = [weight_scale(array, axis, method) for method in (WeightScale.MAX, WeightScale.MSE)]
+    methods = (WeightScale.MAX, WeightScale.MSE)
+    scales = [weight_scale(array, axis, method, grid) for method in methods]
     others = None if axis is None else 1 - axis
-    errors = [np.square(fake_quantize(array, s, axis) - array).sum(axis=others) for s in scales]
+    errors = [
+        np.square(fake_quantize(array, s, axis, grid) - array).sum(axis=others) for s in scales
+    ]
     assert (errors[1] <= errors[0]).all() and errors[1].sum() < errors[0].sum()
 
 

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graph.rules.finding import Severity, Target
+from graph.rules.fp8 import without_fp8_kernel
 from graph.rules.linting import RULES, lint
 from graph.rules.qdq_graph import QdqGraph
 from graph.rules.support import VERSIONS, operator_table
@@ -22,6 +23,7 @@ else:
     Draft = object
 
 WIDTH = 128
+FP8 = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
 Mutation = Callable[[Draft], None]
 E, W, A = Severity.ERROR, Severity.WARNING, Severity.ADVICE
 
@@ -209,6 +211,10 @@ def island(draft: Draft) -> None:
     draft.outputs.append("after")
 
 
+def two_types(draft: Draft) -> None:
+    draft.tensors["h_zero"] = np.zeros((), FP8)
+
+
 def unread(draft: Draft) -> None:
     draft.add("QuantizeLinear", "gate x_scale x_zero", "idle")
 
@@ -246,6 +252,7 @@ MUTATIONS: list[tuple[Mutation, str, Severity, str]] = [
     (exposed_head, "R20", A, "second"),
     (island, "R21", A, "alone"),
     (unread, "R22", W, "idle"),
+    (two_types, "R23", W, "second"),
 ]
 
 
@@ -284,6 +291,44 @@ def test_a_rule_never_reports_more_gravely_than_it_says() -> None:
 def test_unsigned_zero_points_are_errors(good: Draft) -> None:
     good.tensors["h_zero"] = np.array(0, np.uint8)
     assert found(good) == [("R3", E, "h_Q"), ("R3", E, "h_DQ")]
+
+
+def all_fp8(draft: Draft) -> None:
+    for name, array in draft.tensors.items():
+        if array.dtype == np.int8:
+            draft.tensors[name] = array.astype(FP8)
+
+
+def test_fp8_is_clean_from_opset_19_on(good: Draft) -> None:
+    all_fp8(good)
+    assert found(good) == []
+    good.opset = 18
+    assert found(good) == [("R15", E, "x_Q")]
+
+
+def test_of_the_fp8_types_one_is_taken(good: Draft) -> None:
+    all_fp8(good)
+    other = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E5M2)
+    good.tensors["h_zero"] = good.tensors["h_zero"].astype(other)
+    assert ("R3", E, "h_Q") in found(good)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "shape", "reason"),
+    [
+        ("Conv", (32, 16, 3, 3), ""),
+        ("MatMul", (8, 4), ""),
+        ("Conv", (32, 3, 3, 3), "3 input"),
+        ("Conv", (40, 32, 3, 3), "remainder"),
+        ("Conv", (64, 32, 7, 7), "49 taps"),
+        ("ConvTranspose", (32, 32, 2, 2), "transposed"),
+    ],
+)
+def test_convolutions_without_fp8_kernels_are_known(
+    op_type: str, shape: tuple[int, ...], reason: str
+) -> None:
+    found = without_fp8_kernel(op_type, shape)
+    assert reason in found and bool(reason) == bool(found)
 
 
 def test_opset_25_is_for_tensorrt_11_alone(good: Draft) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from graph.errors import EnvironmentFault, InputError
 from graph.io.models import write_model
@@ -85,6 +86,27 @@ def test_exact_semantics_run_qdq_as_written(build: Build) -> None:
     oracle = ort.InferenceSession(model.SerializeToString(), plain, ["CPUExecutionProvider"])
     got = open_session(model, semantics=Semantics.EXACT).run({"x": x})["y"]
     assert np.array_equal(got, oracle.run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize("semantics", list(Semantics))
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+def test_fp8_is_computed_as_onnx_says(build: Build, semantics: Semantics, op: str) -> None:
+    """onnxruntime 1.31 drops the Relu, and cannot open the graph with its integer fusions on."""
+    generator = np.random.default_rng(0)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.FLOAT8E4M3FN)
+    model = build(
+        "(float[N,64] x) => (float[N,8] y)"
+        "{ r = Relu(x) q = QuantizeLinear(r, s, z) a = DequantizeLinear(q, s, z)"
+        f" w = DequantizeLinear(v, s, z) y = {op}(a, w) }}",
+        s=np.float32(0.05),
+        z=np.zeros((), dtype),
+        v=generator.standard_normal((64, 8)).astype(dtype),
+    )
+    x = generator.standard_normal((4, 64)).astype(np.float32)
+    (want,) = ReferenceEvaluator(model).run(None, {"x": x})
+    got = open_session(model, semantics=semantics).run({"x": x})["y"]
+    # sums of 64 float32 products in another order
+    assert got == pytest.approx(np.asarray(want), abs=1e-5)
 
 
 def test_the_cpu_is_always_there() -> None:
