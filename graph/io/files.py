@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from graph.errors import EnvironmentFault, InputError
+from graph.io.leftovers import clear_leftovers, temporary_file, temporary_folder
 
 _CHUNK = 1 << 20
-_TEMPORARY = ".qgraph-tmp"
 
 
 def sha256_of(path: Path) -> str:
@@ -77,42 +77,15 @@ def write_named(folder: Path, fill: Callable[[Path], str]) -> Path:
     """
     require_writable_folder(folder)
     clear_leftovers(folder)
-    temporary = folder / f"{_TEMPORARY}-{os.getpid()}"
     try:
-        path = folder / fill(temporary)
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(folder)
+        with temporary_file(folder) as temporary:
+            path = folder / fill(temporary)
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(folder)
     except OSError as error:
         raise _write_fault(folder, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove what writers of `folder` left that were killed: temporaries of processes now gone."""
-    for path in folder.glob(f".*{_TEMPORARY.lstrip('.')}-*"):
-        number = path.name.rpartition("-")[2]
-        if number.isdigit() and int(number) != os.getpid() and not _is_alive(int(number)):
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is someone else's
-        return True
-    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -155,18 +128,14 @@ def publishing(folder: Path, last: str) -> Iterator[Path]:
     folder = folder.resolve()  # `.` has no name to call the temporary after
     require_writable_folder(folder.parent)
     clear_leftovers(folder.parent)
-    temporary = folder.with_name(f".{folder.name}{_TEMPORARY}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir()
-        yield temporary
-        for path in sorted(temporary.rglob("*")):
-            _flush(path)
-        _publish(temporary, folder, last)
+        with temporary_folder(folder) as temporary:
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                _flush(path)
+            _publish(temporary, folder, last)
     except OSError as error:
         raise _write_fault(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _publish(temporary: Path, folder: Path, last: str) -> None:

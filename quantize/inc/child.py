@@ -28,8 +28,11 @@ _TAIL = 4000
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """A silent process counts as hung after `least` seconds, or `times` its longest silence."""
+    """A silent process counts as hung after `least` seconds, or `times` its longest silence; before
+    its first answer, while it imports INC, after `first` seconds.
+    """
 
+    first: float = 900.0
     least: float = 900.0
     times: float = 20.0
 
@@ -125,8 +128,8 @@ def _lines(pipe: int, patience: Patience) -> Iterator[bytes]:
         LimitError: nothing came for longer than `patience` allows.
     """
     rest, longest, heard = b"", 0.0, time.monotonic()
+    limit = patience.first
     while True:
-        limit = max(patience.least, patience.times * longest)
         if not select.select([pipe], [], [], limit)[0]:
             raise LimitError(
                 f"Intel Neural Compressor said nothing for {limit:.0f} s and was stopped",
@@ -136,6 +139,7 @@ def _lines(pipe: int, patience: Patience) -> Iterator[bytes]:
         if not data:
             return
         longest, heard = max(longest, time.monotonic() - heard), time.monotonic()
+        limit = max(patience.least, patience.times * longest)
         *lines, rest = (rest + data).split(b"\n")
         yield from lines
 

@@ -353,11 +353,11 @@ def recorded(folder: Path, stage: str) -> bool:
 
 def wait_and_finish(qgraph: Command, recipe: Path, folder: Path) -> int:
     """Run again; the kernel may take a moment to end the killed run's child and free its lock."""
-    for _ in range(100):
+    for _ in range(600):
         code: int = qgraph("run", recipe, "-o", folder, "--quiet").code
         if code != 4:
             return code
-        time.sleep(0.05)
+        time.sleep(0.1)
     return 4
 
 
