@@ -105,6 +105,11 @@ class Suite(Protocol):
     """Fixed prompts that every variant answers."""
 
     @property
+    def title(self) -> str:
+        """Return what a report says they are."""
+        ...
+
+    @property
     def prompts(self) -> Sequence[Prompt]:
         """Return the prompts."""
         ...
@@ -118,8 +123,10 @@ class Suite(Protocol):
 class Converses(Protocol):
     """A family whose models can be asked something."""
 
-    def suite(self, view: ModelView, path: Path) -> Suite:
-        """Return the prompts in a file, ready to be fed."""
+    def suite(self, view: ModelView, path: Path | None) -> Suite | None:
+        """Return the prompts in a file, ready to be fed; without one the family's own, as far as
+        this model can be asked them here, and None where it can be asked none.
+        """
         ...
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from exporters.data_files import files_named_in
 from graph.errors import UsageError
 from graph.io.documents import Document, Part, read_document
 
 MANIFEST = "qgraph.json"
+SANITY = "sanity.jsonl"
+"""Prompts that lie beside a model: every variant answers them."""
 
 
 class Decoder(Part):
@@ -115,6 +118,9 @@ def companions(model: Path) -> list[Path]:
     """Return the files that belong to an exported model beside its own, the manifest first.
 
     Beside a model without a manifest, a checkpoint's files that say how pictures become inputs.
+
+    Raises:
+        InputError: the prompts beside it cannot be read.
     """
     manifest = find_manifest(model)
     if manifest is None:
@@ -132,6 +138,8 @@ def companions(model: Path) -> list[Path]:
     if manifest.vision_encoder is not None:
         path = inside(model, manifest.vision_encoder.path)
         paths += [path, *sorted(path.parent.glob(f"{path.stem}-*.data"))]
+    prompts = model.parent / SANITY
+    paths += [prompts, *files_named_in(prompts)]
     if manifest.vision:
         paths += sorted(inside(model, manifest.vision).rglob("*"))
     found = (path for path in paths if path.is_file())

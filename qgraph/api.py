@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from evaluation.charts import charts
 from evaluation.evaluate import Cost, Settings
@@ -15,9 +16,9 @@ from evaluation.evaluate import evaluate as _evaluate
 from evaluation.results import Evaluation
 from evaluation.run_folder import read_run
 from evaluation.summary import render_summary
-from evaluation.variants import inspect_variants
+from evaluation.variants import Candidate, inspect_variants
 from exporters.family import Converses, ExportOptions, Suite
-from exporters.manifest import Manifest
+from exporters.manifest import SANITY, Manifest
 from exporters.registry import exporter_of
 from graph.edit.nodes import quantizable_nodes
 from graph.errors import EnvironmentFault, InputError, UsageError
@@ -48,10 +49,6 @@ __all__ = [
     "run",
     "sensitivity",
 ]
-
-
-SANITY = "sanity.jsonl"
-"""The file of prompts that is looked for beside a model."""
 
 
 def export(
@@ -104,13 +101,14 @@ def evaluate(
     profiles: Profiles | AnyPath | None = None,
     provider: Provider = Provider.CPU,
     allow_cpu_nodes: bool = False,
-    sanity: AnyPath | None = None,
+    sanity: AnyPath | Literal[False] | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Return the figures of the float model and its variants over `data`.
 
     `profiles` adds what each profile predicted beside what is measured. `sanity` is a file of
-    prompts that every variant answers; without it, `sanity.jsonl` beside a model that can answer.
+    prompts that every variant answers; without it, `sanity.jsonl` beside a model that can answer,
+    else the general prompts of its family. False asks nothing.
 
     Raises:
         EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
@@ -124,49 +122,48 @@ def evaluate(
     opened = open_model(candidates[0].path)
     limit = samples if samples is not None else 1 << 30
     chosen = opened.family.task(opened.view, task, paths(data), limit)
-    predicted = {}
-    if profiles is not None:
-        expected = document(profiles, Profiles)
-        require_same_model(expected.model, candidates[0].id, "profiles")
-        predicted = {
-            item.name: {"mse": item.predicted.mse}
-            for item in expected.profiles
-            if item.predicted is not None
-        }
     if not chosen.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, paths(data))))
-    prompts = _prompts(opened, sanity)
+    suite = None if sanity is False else _suite(opened, sanity)
     settings = Settings(
         version=VERSION,
         packages=packages(),
         data=tuple(path.name for path in paths(data)),
         provider=provider,
         allow_cpu_nodes=allow_cpu_nodes,
-        prompts=None if prompts is None else prompts.name,
-        predicted=predicted,
+        prompts=None if suite is None else suite.title,
+        predicted={} if profiles is None else _predicted(candidates, document(profiles, Profiles)),
         costs=_costs(opened, chosen.feeds[0], provider),
     )
-    suite = None if prompts is None else _suite(opened, prompts)
     return _evaluate(candidates, chosen, settings, progress, suite)
 
 
-def _prompts(opened: OpenModel, sanity: AnyPath | None) -> Path | None:
-    """Return the file of prompts: the one given, else the one beside the model."""
-    if sanity is not None:
-        return Path(sanity)
-    beside = opened.view.path.parent / SANITY
+def _predicted(candidates: Sequence[Candidate], expected: Profiles) -> dict[str, dict[str, float]]:
+    """Return variant → what its profile lets expect, where it was made under the same scheme."""
+    require_same_model(expected.model, candidates[0].id, "profiles")
+    known = {item.name: item.predicted for item in expected.profiles}
+    return {
+        item.name: {"mse": predicted.mse}
+        for item in candidates
+        if item.backend == "qgraph" and item.scheme == str(expected.scheme)
+        if (predicted := known.get(item.profile or "")) is not None
+    }
+
+
+def _suite(opened: OpenModel, sanity: AnyPath | None) -> Suite | None:
+    """Return the prompts given, else those beside an exported model, else its family's."""
     exported = opened.view.manifest is not None and isinstance(opened.family, Converses)
-    return beside if exported and beside.is_file() else None
-
-
-def _suite(opened: OpenModel, prompts: Path) -> Suite:
+    if sanity is None and not exported:
+        return None
     if not isinstance(opened.family, Converses):
         raise UsageError(
-            f"the prompts of {prompts.name} need a model that answers; this one's family is"
+            f"the prompts of {sanity} need a model that answers; this one's family is"
             f" {opened.family.name}",
             hint="Leave --sanity out.",
         )
-    return opened.family.suite(opened.view, prompts)
+    beside = opened.view.path.parent / SANITY
+    path = beside if sanity is None and beside.is_file() else sanity
+    return opened.family.suite(opened.view, None if path is None else Path(path))
 
 
 def _costs(opened: OpenModel, feed: Feed, provider: Provider) -> dict[str, Cost]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.data_files import files_named_in
-from exporters.manifest import companions
+from exporters.manifest import SANITY, companions
 from graph.errors import InputError, UsageError
 from graph.io.documents import Document, read_document, write_document
 from graph.io.external import external_files
@@ -249,7 +249,8 @@ class _Chain:
     def _evaluation_inputs(self) -> Any:
         part, models = self._recipe.evaluate, [FLOAT, *(path.name for path in self._variants())]
         options = part.model_dump(mode="json", exclude={"data", "sanity"})
-        prompts = [] if part.sanity is None else [part.sanity]
+        beside = self._path(SANITY)
+        prompts = [part.sanity] if part.sanity else [beside] if beside.is_file() else []
         return [
             options,
             str(self._recipe.provider),

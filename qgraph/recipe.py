@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -59,12 +59,12 @@ class ProfilePart(Part):
 
 
 class EvaluatePart(Part):
-    """`[evaluate]`: options of `qgraph evaluate`."""
+    """`[evaluate]`: options of `qgraph evaluate`. `sanity`: false asks nothing."""
 
     data: tuple[Path, ...] = ()
     task: str | None = None
     samples: _Count | None = None
-    sanity: Path | None = None
+    sanity: Path | Literal[False] | None = None
 
 
 class Recipe(Part):
@@ -118,7 +118,7 @@ def _rebased(recipe: Recipe, folder: Path) -> Recipe:
         return {"data": tuple(folder / item for item in part.data)}
 
     prompts = recipe.evaluate.sanity
-    evaluate = data(recipe.evaluate) | {"sanity": None if prompts is None else folder / prompts}
+    evaluate = data(recipe.evaluate) | {"sanity": folder / prompts if prompts else prompts}
     return recipe.model_copy(
         update={
             "source": folder / recipe.source if recipe.source else None,

@@ -16,7 +16,8 @@ from onnx import helper
 from safetensors import safe_open
 from safetensors.torch import save
 
-from exporters.manifest import Decoder
+from exporters.data_files import files_named_in
+from exporters.manifest import SANITY, Decoder
 from exporters.qwen.source import Source
 from graph.errors import InputError
 from graph.io.files import write_bytes
@@ -46,15 +47,18 @@ _VISION_PREFIXES = ("visual.", "model.visual.")
 
 
 def copy_files(source: Source, folder: Path) -> None:
-    """Copy the small files a checkpoint may have, and write its `tokenizer.json`.
+    """Copy the small files a checkpoint may have, and write its `tokenizer.json`. Prompts for
+    variants to answer (`sanity.jsonl`) come with the images they name.
 
     That one is written from what transformers makes of all tokenizer files together, so that
     reading it alone, without transformers, gives the same ids.
 
     Raises:
-        InputError: the tokenizer files are broken.
+        InputError: the tokenizer files are broken, or prompts name an image that is not there.
     """
-    for name in _COPIED:
+    named = files_named_in(source.folder / SANITY)
+    images = [path.relative_to(source.folder).as_posix() for path in named]
+    for name in (*_COPIED, SANITY, *images):
         if (source.folder / name).is_file():
             write_bytes(folder / name, (source.folder / name).read_bytes())
     if any((source.folder / name).is_file() for name in (TOKENIZER, "vocab.json")):

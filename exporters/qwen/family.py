@@ -75,9 +75,11 @@ class QwenFamily:
         ]
         return LmTask(view.path, _manifest(view, view.path), samples)
 
-    def suite(self, view: ModelView, path: Path) -> SanitySuite:
-        """Return the prompts in a `.jsonl` or `.txt` file."""
-        return SanitySuite(view.path, _manifest(view, path), path)
+    def suite(self, view: ModelView, path: Path | None) -> SanitySuite | None:
+        """Return the prompts in a `.jsonl` or `.txt` file, else general ones for such models."""
+        if path is not None:
+            return SanitySuite.of_file(view.path, _manifest(view, path), path)
+        return None if view.manifest is None else SanitySuite.general(view.path, view.manifest)
 
     def exports(self, source: Path) -> bool:
         """Return whether it is a checkpoint folder of a decoder that can be exported."""

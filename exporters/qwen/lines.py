@@ -21,12 +21,15 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One sample as written. `where`: file and line number, for messages."""
+    """One sample as written. `where`: file and line number, for messages. `image_name`: the path of
+    the image as the line has it.
+    """
 
     where: str
     text: str
     image: Path | None = None
     answer: str | None = None
+    image_name: str | None = None
 
 
 class _Record(Part):
@@ -105,7 +108,7 @@ def _record(text: str, where: str, folder: Path) -> Line:
     if not record.text.strip() or record.answer == "":
         raise InputError("found an empty text or answer", where=where)
     image = None if record.image is None else _image_inside(folder, record.image, where)
-    return Line(where, record.text, image, record.answer)
+    return Line(where, record.text, image, record.answer, record.image)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

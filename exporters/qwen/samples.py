@@ -7,6 +7,7 @@ transformers for one with an answer (for the chat template).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -65,6 +66,25 @@ def read_prompts(
     """
     maker = _SampleMaker(model, manifest, max_tokens)
     return [maker.make(_turn(line)) for line in lines]
+
+
+def fitting_prompts(
+    model: Path, manifest: Manifest, lines: Sequence[Line], *, max_tokens: int = 512
+) -> list[tuple[Line, LmSample]]:
+    """Return the lines that can be generated after, each with its sample.
+
+    The others need what the model does not have, a vision tower or a chat template, or what is not
+    installed here.
+
+    Raises:
+        InputError: the model has no tokenizer.
+    """
+    maker = _SampleMaker(model, manifest, max_tokens)
+    found = []
+    for line in lines:
+        with suppress(QGraphError):
+            found.append((line, maker.make(_turn(line))))
+    return found
 
 
 def _turn(line: Line) -> Line:

@@ -16,7 +16,7 @@ from exporters.lm import LmSample
 from exporters.manifest import Manifest
 from exporters.qwen.generate import Embedder, generate
 from exporters.qwen.lines import Line, read_lines
-from exporters.qwen.samples import decode, read_prompts
+from exporters.qwen.samples import decode, fitting_prompts, read_prompts
 from graph.errors import UsageError
 from graph.progress import Progress
 from graph.runtime.session import Session
@@ -26,21 +26,45 @@ _LARGEST_PICTURE = 64 << 10
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
 
 
+_GENERAL = Path(__file__).parent / "prompts" / "sanity.jsonl"
+"""For any model that speaks English; what it says to them is there to be read, not to be scored."""
+
+
 class SanitySuite:
-    """The prompts of one file, ready to be fed.
+    """Prompts, ready to be fed. `title`: what a report says they are."""
 
-    Raises:
-        InputError: the file, an image of it, or a file of the exported folder cannot be used.
-    """
-
-    def __init__(self, model: Path, manifest: Manifest, path: Path) -> None:
+    def __init__(
+        self, model: Path, manifest: Manifest, asked: Sequence[tuple[Line, LmSample]], title: str
+    ) -> None:
         if manifest.decoder is None:
             raise UsageError("qgraph.json describes no decoder", where="qgraph.json")
-        lines = read_lines(path)
-        self.prompts: Sequence[Prompt] = [_prompt(line, path.parent) for line in lines]
-        self._samples: list[LmSample] = read_prompts(model, manifest, lines)
+        self.title = title
+        self.prompts: Sequence[Prompt] = [_prompt(line) for line, _ in asked]
+        self._samples: list[LmSample] = [sample for _, sample in asked]
         self._eos = frozenset(manifest.decoder.eos_token_ids)
         self._model, self._manifest = model, manifest
+
+    @classmethod
+    def of_file(cls, model: Path, manifest: Manifest, path: Path) -> SanitySuite:
+        """Return the prompts in a file, all of them.
+
+        Raises:
+            InputError: the file, an image of it, or a file of the exported folder cannot be used.
+            EnvironmentFault: a prompt needs the `export` extra, which is not installed.
+        """
+        lines = read_lines(path)
+        samples = read_prompts(model, manifest, lines)
+        return cls(model, manifest, list(zip(lines, samples, strict=True)), path.name)
+
+    @classmethod
+    def general(cls, model: Path, manifest: Manifest) -> SanitySuite | None:
+        """Return those of the prompts that come with qgraph which this model can be asked here."""
+        if manifest.tokenizer is None or manifest.embed is None:
+            return None
+        lines = read_lines(_GENERAL)
+        asked = fitting_prompts(model, manifest, lines)
+        some = "" if len(asked) == len(lines) else f", {len(asked)} of {len(lines)}"
+        return cls(model, manifest, asked, f"general prompts{some}") if asked else None
 
     def say(self, name: str, session: Session, progress: Progress) -> list[Said]:
         """Return what a variant says to each prompt, token by token, the likeliest each time."""
@@ -58,12 +82,10 @@ class SanitySuite:
         return tuple(decode(self._model, self._manifest, ids[: end + 1]) for end in range(len(ids)))
 
 
-def _prompt(line: Line, folder: Path) -> Prompt:
-    image = line.image
-    if image is None:
+def _prompt(line: Line) -> Prompt:
+    if line.image is None:
         return Prompt(line.text, line.answer)
-    name = image.relative_to(folder).as_posix()
-    return Prompt(line.text, line.answer, name, _picture(image))
+    return Prompt(line.text, line.answer, line.image_name, _picture(line.image))
 
 
 def _picture(image: Path) -> str | None:

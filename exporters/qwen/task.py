@@ -8,7 +8,9 @@ answered word for word by greedy generation.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +54,8 @@ class LmTask:
         self._model = model
         self._manifest = manifest
         self._decoder = _decoder(manifest)
-        self._folder = tempfile.TemporaryDirectory(prefix="qgraph-")
+        self._folder = Path(tempfile.mkdtemp(prefix="qgraph-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._has_reference = False
         self._seen: dict[str, SampleSums] = {}
 
@@ -100,7 +103,7 @@ class LmTask:
         return columns | columns_of(distances)
 
     def _reference(self, index: int, logits: Array) -> Array:
-        path = Path(self._folder.name) / f"{index}.npy"
+        path = self._folder / f"{index}.npy"
         if not self._has_reference:
             np.save(path, logits, allow_pickle=False)
             return logits

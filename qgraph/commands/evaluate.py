@@ -26,8 +26,10 @@ from qgraph.progress import Bars
 @click.option(
     "--sanity",
     type=options.PATH,
-    help="Prompts (.jsonl) that every variant answers.  [default: sanity.jsonl beside the model]",
+    help="Prompts (.jsonl) that every variant answers.  [default: sanity.jsonl beside the model,"
+    " else general ones]",
 )
+@click.option("--no-sanity", is_flag=True, help="Ask the variants nothing.")
 @options.provider
 @click.option("--allow-cpu-nodes", is_flag=True, help="Accept compute nodes on the CPU with CUDA.")
 @options.common("evaluation.json", "File to write.")
@@ -37,13 +39,18 @@ def evaluate(
     as_json: bool,
     quiet: bool,
     debug: bool,
+    no_sanity: bool,
     **chosen: Any,
 ) -> None:
     """Measure the float model and its quantized variants MODELS side by side."""
     if not chosen["data"]:
         raise UsageError("evaluating needs data", hint="Give held-out samples with --data.")
+    if no_sanity and chosen["sanity"] is not None:
+        raise UsageError("--sanity and --no-sanity exclude each other")
     read = [path for path in (chosen["sanity"], chosen["profiles"]) if path is not None]
     require_outputs([output], [*models, *chosen["data"], *read])
+    if no_sanity:
+        chosen["sanity"] = False
     with Bars(quiet=quiet) as bars:
         evaluation = api.evaluate(models, progress=bars, **chosen)
     write_document(output, evaluation)
