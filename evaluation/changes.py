@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from evaluation.intervals import Interval, ratio_interval
+from evaluation.pairing import Pairing, pair_variants
 from evaluation.results import Evaluation, Samples, Variant
 from exporters.resampling import Ratio
-from graph.errors import QualityGateError, UsageError
+from graph.errors import UsageError
 from graph.io.documents import Document, Part
-
-_GATE = re.compile(
-    r"(?:(?P<variant>[^:<>]+):)?(?P<metric>\w+)\s*(?P<side>[<>])\s*"
-    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?P<percent>%?)"
-)
 
 
 class Change(Part):
     """One metric of one variant. `interval`: 95 % of what the difference would be over samples
     drawn anew, sample by sample where `paired`; absent where an evaluation holds no samples.
-    `beyond_noise`: whether the interval leaves out 0; None without one.
+    `beyond_noise`: whether the interval leaves out 0; None without one. `after_interval`: that of
+    the figure `after` itself.
     """
 
     variant: str
@@ -33,6 +28,7 @@ class Change(Part):
     after: float
     difference: float
     interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
     paired: bool = False
     beyond_noise: bool | None = None
 
@@ -68,25 +64,33 @@ class ProfileChange(Part):
 
 
 class Changes(Document):
-    """`only_before`, `only_after`: variants that one of the two does not have. `ranking` and
-    `profiles` are of run folders; profiles that quantize the same nodes are left out.
+    """`pairs`: which variant was compared with which, under its name in the first; `only_before`,
+    `only_after`: variants that went into no pair. `ranking` and `profiles` are of run folders;
+    profiles that quantize the same nodes are left out.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.changes/1"
 
     settings: tuple[Setting, ...]
     changes: tuple[Change, ...]
+    pairs: tuple[Pairing, ...] = ()
     only_before: tuple[str, ...] = ()
     only_after: tuple[str, ...] = ()
     ranking: Agreement | None = None
     profiles: tuple[ProfileChange, ...] = ()
 
 
-def compare_evaluations(before: Evaluation, after: Evaluation) -> Changes:
-    """Return what changed between two evaluations, variant by variant of the same name.
+def compare_evaluations(
+    before: Evaluation, after: Evaluation, given: Mapping[str, str] | None = None
+) -> Changes:
+    """Return what changed between two evaluations, variant by variant.
+
+    `given`: name before → name after, of variants to pair whatever they are; the others are paired
+    by what their metadata says, by name, or by content.
 
     Raises:
-        UsageError: they are of different tasks, or have no variant in common.
+        UsageError: they are of different tasks, have no variant in common, or `given` names one
+            that is not there.
     """
     if before.task != after.task:
         raise UsageError(
@@ -95,93 +99,22 @@ def compare_evaluations(before: Evaluation, after: Evaluation) -> Changes:
         )
     old = {item.name: item for item in before.variants}
     new = {item.name: item for item in after.variants}
-    common = [name for name in old if name in new]
-    if not common:
+    pairs = pair_variants(before.variants, after.variants, given)
+    if not pairs:
         raise UsageError(
-            f"the evaluations have no variant in common: {', '.join(old)} against {', '.join(new)}"
+            f"the evaluations have no variant in common: {', '.join(old)} against {', '.join(new)}",
+            hint="Say which belong together with --pair BEFORE=AFTER.",
         )
+    matched = [(old[pair.before], new[pair.after]) for pair in pairs]
     same = before.run.data == after.run.data
     return Changes(
         schema=Changes.SCHEMA,
-        settings=_settings(before, after),
-        changes=tuple(c for name in common for c in _of(old[name], new[name], same_data=same)),
-        only_before=tuple(name for name in old if name not in new),
-        only_after=tuple(name for name in new if name not in old),
+        settings=(*_settings(before, after), *(s for a, b in matched for s in _made(a, b))),
+        changes=tuple(change for a, b in matched for change in _of(a, b, same_data=same)),
+        pairs=pairs,
+        only_before=tuple(name for name in old if name not in {p.before for p in pairs}),
+        only_after=tuple(name for name in new if name not in {p.after for p in pairs}),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A condition that fails a comparison. `limit` is a share with `relative`; a difference from
-    the first evaluation with `signed`, else a value.
-    """
-
-    text: str
-    variant: str | None
-    metric: str
-    above: bool
-    limit: float
-    signed: bool
-    relative: bool
-
-    def fails(self, change: Change) -> bool:
-        """Return whether a change is what this gate forbids."""
-        if change.metric != self.metric or self.variant not in (None, change.variant):
-            return False
-        value = change.difference if self.signed else change.after
-        limit = self.limit * abs(change.before) if self.relative else self.limit
-        return value > limit if self.above else value < limit
-
-
-def parse_gate(text: str) -> Gate:
-    """Return the gate in `[VARIANT:]METRIC>+1%`, `METRIC>+0.05` or `METRIC>3.2`, or with `<`.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    found = _GATE.fullmatch(text.strip())
-    if found is None or (found["percent"] and found["number"][0] not in "+-"):
-        raise UsageError(
-            f"--fail-if {text!r} is no condition",
-            hint="Write loss>+1%, loss>+0.05, top1<-0.5%, D:loss>3.2 …; a sign means a difference.",
-        )
-    relative = bool(found["percent"])
-    return Gate(
-        text=text.strip(),
-        variant=found["variant"],
-        metric=found["metric"],
-        above=found["side"] == ">",
-        limit=float(found["number"]) / (100 if relative else 1),
-        signed=found["number"][0] in "+-",
-        relative=relative,
-    )
-
-
-def require(changes: Changes, gates: Sequence[Gate]) -> None:
-    """Check that no change is what a gate forbids.
-
-    Raises:
-        UsageError: a gate names a metric or variant that is not there.
-        QualityGateError: a gate fails; the message names every change that does.
-    """
-    for gate in gates:
-        if not any(
-            item.metric == gate.metric and gate.variant in (None, item.variant)
-            for item in changes.changes
-        ):
-            known = ", ".join(dict.fromkeys(item.metric for item in changes.changes))
-            raise UsageError(
-                f"--fail-if {gate.text!r} is about nothing that was compared",
-                hint=f"There are {known}.",
-            )
-    failed = [
-        f"{item.variant}: {item.metric} {item.before:.6g} → {item.after:.6g} ({gate.text})"
-        for gate in gates
-        for item in changes.changes
-        if gate.fails(item)
-    ]
-    if failed:
-        raise QualityGateError("; ".join(failed), hint="The comparison above says what changed.")
 
 
 def _settings(before: Evaluation, after: Evaluation) -> tuple[Setting, ...]:
@@ -203,8 +136,27 @@ def _described(evaluation: Evaluation) -> dict[str, str]:
         "device": run.device,
         "qgraph": run.qgraph,
         **run.packages,
-        **{f"variant {item.name}": item.sha256[:16] for item in evaluation.variants},
     }
+
+
+def _made(before: Variant, after: Variant) -> list[Setting]:
+    """Return what two variants that are a pair were made with that differs."""
+    a, b = (
+        {
+            # the float model's stands among the settings of both evaluations
+            "file": "" if item.backend == "float" else item.sha256[:16],
+            "name": item.name,
+            "scheme": item.scheme or "–",
+            "quantizer": item.backend,
+            "type": item.dtype,
+        }
+        for item in (before, after)
+    )
+    return [
+        Setting(name=f"{before.name}: {key}", before=a[key], after=b[key])
+        for key in a
+        if a[key] != b[key]
+    ]
 
 
 def _of(before: Variant, after: Variant, *, same_data: bool) -> list[Change]:
@@ -228,6 +180,7 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
         after=after.metrics[key],
         difference=after.metrics[key] - before.metrics[key],
         interval=interval,
+        after_interval=after.intervals.get(key),
         paired=paired,
         beyond_noise=None if interval is None else not interval[0] <= 0 <= interval[1],
     )

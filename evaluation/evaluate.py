@@ -202,6 +202,7 @@ def _variant(
         profile=item.profile,
         backend=item.backend,
         dtype=item.dtype,
+        scheme=item.scheme,
         path=item.path.name,
         sha256=item.id.sha256,
         metrics=quality.metrics,

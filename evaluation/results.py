@@ -43,11 +43,11 @@ class Samples(Part):
 
 
 class Variant(Part):
-    """`size_bytes`: model file and data; `weight_bytes`: the tensors in it. `int8_nodes`: nodes
-    that read Q/DQ on data and weight, `quantized_to` the type of their values. `placement`:
-    provider → number of nodes it ran; `elsewhere`: operator → how many of them did not run on the
-    provider asked for. `memory_bytes`: the most
-    host memory that opening the model and one run take, in a process of their own;
+    """`scheme`: what its metadata says it was quantized under. `size_bytes`: model file and data;
+    `weight_bytes`: the tensors in it. `int8_nodes`: nodes that read Q/DQ on data and weight,
+    `quantized_to` the type of their values. `placement`: provider → number of nodes it ran;
+    `elsewhere`: operator → how many of them did not run on the provider asked for. `memory_bytes`:
+    the most host memory that opening the model and one run take, in a process of their own;
     `device_memory_bytes`: what the device holds more than before.
 
     `latency_ms`: one forward pass over the first sample, for a decoder the prefill; `decode_ms`:
@@ -60,6 +60,7 @@ class Variant(Part):
     profile: str | None = None
     backend: str
     dtype: str
+    scheme: str | None = None
     path: str
     sha256: str
     metrics: dict[str, float]

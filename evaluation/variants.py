@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -13,6 +13,7 @@ from graph.edit.nodes import QUANTIZABLE
 from graph.errors import UsageError
 from graph.io.models import ModelId, identify, read_model
 from quantize.emit import BACKEND, METADATA
+from quantize.scheme import Scheme
 
 _TYPES = {onnx.TensorProto.FLOAT8E4M3FN: "fp8"}
 _NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
@@ -22,7 +23,7 @@ _NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 class Candidate:
     """A model file, with what its metadata says. `source_sha256` is None for a float model.
     `int8_nodes`: the nodes that read Q/DQ on both operands; `quantized_to`: the type of their
-    values, `int8` or `fp8`, None where there are none.
+    values, `int8` or `fp8`, None where there are none. `scheme`: None where metadata does not say.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Candidate:
     quantized_to: str | None
     backend: str
     weight_bytes: int
+    scheme: str | None = None
 
     @property
     def is_float(self) -> bool:
@@ -45,10 +47,17 @@ class Candidate:
 def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
     """Return the models, the float one first.
 
+    Models of one profile are called after what tells them apart: scheme, float type or folder.
+
     Raises:
-        UsageError: not exactly one float model, two of one name, or a model made from another.
+        UsageError: not exactly one float model, two that nothing tells apart, or a model made from
+            another.
     """
-    found = [_inspect(path) for path in paths]
+    read = [_inspect(path) for path in paths]
+    found = [
+        replace(item, name=_full_name(item, [other for other in read if other.name == item.name]))
+        for item in read
+    ]
     floats = [item for item in found if item.source_sha256 is None]
     if len(floats) != 1:
         raise UsageError(
@@ -68,6 +77,30 @@ def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
     return [*floats, *(item for item in found if item.source_sha256 is not None)]
 
 
+def _full_name(item: Candidate, alike: Sequence[Candidate]) -> str:
+    """Return the name, with what tells a model from the others of it where something does."""
+    for told in (_own_scheme, _type, _folder):
+        said = [told(other, alike) for other in alike]
+        if len(alike) > 1 and all(said) and len(set(said)) == len(said):
+            return f"{item.name} {told(item, alike)}"
+    return item.name
+
+
+def _own_scheme(item: Candidate, alike: Sequence[Candidate]) -> str:
+    """Return the words of its scheme that not all of the others have."""
+    words = [(other.scheme or "").split() for other in alike]
+    shared = set.intersection(*map(set, words))
+    return " ".join(word for word in (item.scheme or "").split() if word not in shared)
+
+
+def _type(item: Candidate, _: Sequence[Candidate]) -> str:
+    return item.dtype
+
+
+def _folder(item: Candidate, _: Sequence[Candidate]) -> str:
+    return item.path.parent.name
+
+
 def _inspect(path: Path) -> Candidate:
     model = read_model(path, weights=False)
     metadata = {item.key: item.value for item in model.metadata_props}
@@ -83,11 +116,27 @@ def _inspect(path: Path) -> Candidate:
     name = profile or ("float" if source is None else path.stem)
     if profile and backend != "qgraph":
         name = f"{profile}-{backend}"
-    kind = _dtype(model)
-    size = weight_bytes(model)
     return Candidate(
-        name, path, identify(path), profile, source, kind, inside, type_of(model), backend, size
+        name=name,
+        path=path,
+        id=identify(path),
+        profile=profile,
+        source_sha256=source,
+        dtype=_dtype(model),
+        int8_nodes=inside,
+        quantized_to=type_of(model),
+        backend=backend,
+        weight_bytes=weight_bytes(model),
+        scheme=_scheme(metadata.get(f"{METADATA}scheme")),
     )
+
+
+def _scheme(text: str | None) -> str | None:
+    """Return a scheme in words; one that this version does not know as it stands."""
+    try:
+        return None if text is None else str(Scheme.model_validate_json(text))
+    except ValueError:
+        return text
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.changes import Changes
@@ -23,19 +23,25 @@ def compare(
     return _compare(read_rankings(sources), top, tie_below)
 
 
-def compare_evaluations(before: Evaluation | AnyPath, after: Evaluation | AnyPath) -> Changes:
+def compare_evaluations(
+    before: Evaluation | AnyPath,
+    after: Evaluation | AnyPath,
+    pairs: Mapping[str, str] | None = None,
+) -> Changes:
     """Return what changed between two evaluations, or run folders, and whether beyond noise.
 
-    Of run folders also how the rankings agree, and which nodes profiles gained or lost.
+    `pairs`: variant before → variant after, where metadata and names would not find them. Of run
+    folders also how the rankings agree, and which nodes profiles gained or lost.
 
     Raises:
-        UsageError: they are of different tasks, or have no variant in common.
+        UsageError: they are of different tasks, have no variant in common, or `pairs` names one
+            that is not there.
     """
-    sides = [
+    old, new = (
         item if isinstance(item, Evaluation) else document(evaluation_file(item), Evaluation)
         for item in (before, after)
-    ]
-    found = _compare_evaluations(*sides)
+    )
+    found = _compare_evaluations(old, new, pairs)
     if isinstance(before, Evaluation) or isinstance(after, Evaluation):
         return found
     folders = [Path(before), Path(after)]

@@ -138,7 +138,7 @@ def _of_report(source: Source, report: Sensitivity) -> Ranking:
     scores = {node.name: _chosen(node, source) for node in report.nodes}
     if source.lower_is_worse:
         raise UsageError("a report's scores say themselves what is worse", where=str(source.path))
-    notes = [f"scheme {report.scheme.name}, engine {report.run.engine}, {source.which}"]
+    notes = [f"scheme {report.scheme}, engine {report.run.engine}, {source.which}"]
     notes += ["made-up data"] * report.run.synthetic
     notes += ["cut short: not every candidate has a score"] * (not report.run.complete)
     return Ranking(source.label, scores, _total(report, source.which), tuple(notes))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from evaluation.gates import FailWhen
 from graph.errors import UsageError
 from graph.io.documents import write_document
 from graph.io.files import write_text
@@ -56,6 +57,22 @@ from sensitivity.rankings import Source, Which
     help="Of two evaluations: exit with 7 if this holds, as in loss>+1%, D:kl>+0.01, top1<0.7. A"
     " sign means a difference from the first, % a share of it.",
 )
+@click.option(
+    "--fail-when",
+    type=options.EnumChoice(FailWhen),
+    default=FailWhen.MEASURED.value,
+    show_default=True,
+    help="What has to be past a limit of --fail-if: the figure measured; all of its 95 % interval"
+    " (sure: noise fails nothing); or any of it (possible: what samples cannot rule out fails).",
+)
+@click.option(
+    "--pair",
+    "pairs",
+    multiple=True,
+    metavar="BEFORE=AFTER",
+    help="Of two evaluations: compare these variants. Others are paired by profile, name or"
+    " content.",
+)
 @options.common(None, "File to write the comparison to.  [default: none]")
 def compare(
     rankings: tuple[str, ...],
@@ -65,6 +82,8 @@ def compare(
     top: int,
     plot: Path | None,
     gates: tuple[str, ...],
+    fail_when: FailWhen,
+    pairs: tuple[str, ...],
     output: Path | None,
     as_json: bool,
     quiet: bool,
@@ -78,10 +97,12 @@ def compare(
     Of two evaluation.json or two run folders: what changed, and whether that is beyond noise.
     """
     if are_evaluations([Path(text) for text in rankings]):
-        compare_runs(rankings, gates, output, as_json=as_json)
+        compare_runs(rankings, gates, output, when=fail_when, pairs=pairs, as_json=as_json)
         return
-    if gates:
-        raise UsageError("--fail-if is for two evaluations or run folders")
+    if gates or pairs:
+        raise UsageError(
+            f"{'--fail-if' if gates else '--pair'} is for two evaluations or run folders"
+        )
     sources = _sources(rankings, score, lower_is_worse)
     files = [path for path in (output, plot) if path is not None]
     require_outputs(files, [source.path for source in sources])

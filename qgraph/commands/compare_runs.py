@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.changes import Change, Changes, parse_gate, require
+from evaluation.changes import Change, Changes
+from evaluation.gates import FailWhen, parse_gate, require
 from evaluation.metrics import in_order, metric
+from evaluation.pairing import PairedBy
 from evaluation.results import Evaluation
 from graph.errors import UsageError
 from graph.io.documents import read_json, write_document
@@ -15,6 +17,13 @@ from qgraph.console import print_json, print_table, say
 from qgraph.outputs import require_outputs
 
 _SHOWN = 3
+_PAIRED = {
+    PairedBy.GIVEN: "so --pair says",
+    PairedBy.SCHEME: "the same profile and scheme",
+    PairedBy.PROFILE: "the same profile",
+    PairedBy.NAME: "the same name",
+    PairedBy.CONTENT: "the same file",
+}
 
 
 def are_evaluations(paths: Sequence[Path]) -> bool:
@@ -23,13 +32,20 @@ def are_evaluations(paths: Sequence[Path]) -> bool:
 
 
 def compare_runs(
-    texts: Sequence[str], gates: Sequence[str], output: Path | None, *, as_json: bool
+    texts: Sequence[str],
+    gates: Sequence[str],
+    output: Path | None,
+    *,
+    when: FailWhen,
+    pairs: Sequence[str],
+    as_json: bool,
 ) -> None:
     """Print what changed from the first to the second; fail if a gate says so."""
     if len(texts) != 2:
         raise UsageError(f"found {len(texts)} evaluations, expected two: before and after")
     conditions = [parse_gate(text) for text in gates]
-    found = rankings.compare_evaluations(*texts)
+    before, after = texts
+    found = rankings.compare_evaluations(before, after, _pairs(pairs))
     if output is not None:
         require_outputs([output], [rankings.evaluation_file(text) for text in texts])
         write_document(output, found)
@@ -39,7 +55,19 @@ def compare_runs(
         _print(found)
         if output is not None:
             say(f"Wrote {output}")
-    require(found, conditions)
+    require(found, conditions, when)
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        before, _, after = text.partition("=")
+        if not before or not after or before in found:
+            raise UsageError(
+                f"--pair {text!r}: expected BEFORE=AFTER, two names of variants, each once"
+            )
+        found[before] = after
+    return found
 
 
 def _is_evaluation(path: Path) -> bool:
@@ -75,9 +103,12 @@ def _print(found: Changes) -> None:
             if names
         ]
         say(f"{profile.name} {'; '.join(said)}")
+    for pair in found.pairs:
+        if pair.before != pair.after:
+            say(f"{pair.before} was compared with {pair.after}: {_PAIRED[pair.by]}.")
     for when, names in (("before", found.only_before), ("after", found.only_after)):
         if names:
-            say(f"Only {when}: {', '.join(names)}")
+            say(f"Only {when}, and not compared: {', '.join(names)}")
 
 
 def _row(change: Change) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.changes import Change, Changes, compare_evaluations, parse_gate, require
+from evaluation.changes import Change, Changes, compare_evaluations
+from evaluation.gates import FailWhen, parse_gate, require
+from evaluation.pairing import PairedBy
 from evaluation.results import Evaluation, Samples
 from graph.errors import QualityGateError, UsageError
 
@@ -68,6 +70,76 @@ def test_variants_of_one_side_only_are_listed(evaluation: Evaluation) -> None:
     assert compare_evaluations(fewer, evaluation).only_after == ("D",)
 
 
+def renamed(evaluation: Evaluation, name: str, **changed: object) -> Evaluation:
+    """Return the evaluation with its last variant called `name`, and changed."""
+    *others, last = evaluation.variants
+    last = last.model_copy(update={"name": name, **changed})
+    return evaluation.model_copy(update={"variants": (*others, last)})
+
+
+@pytest.mark.parametrize(
+    ("changed", "by"),
+    [
+        ({}, PairedBy.SCHEME),
+        ({"scheme": "int8 smooth=auto"}, PairedBy.PROFILE),
+        ({"profile": None, "backend": "other"}, PairedBy.CONTENT),
+    ],
+)
+def test_a_variant_under_another_name_is_found_by_what_it_is(
+    evaluation: Evaluation, changed: dict[str, object], by: PairedBy
+) -> None:
+    found = compare_evaluations(evaluation, renamed(evaluation, "mine", **changed))
+    assert [(p.before, p.after) for p in found.pairs][-1] == ("D", "mine")
+    assert found.pairs[-1].by is by
+    assert {item.variant for item in found.changes} == {"float", "A", "D"}
+    assert {item.name for item in found.settings} >= {"D: name"}
+
+
+def test_a_profile_is_paired_by_its_role_although_another_has_its_bytes(
+    evaluation: Evaluation,
+) -> None:
+    """A cut that moved can make tomorrow's A what D was today."""
+    was_d = evaluation.variants[2].sha256
+    moved = [evaluation.variants[1].model_copy(update={"sha256": was_d})]
+    after = evaluation.model_copy(update={"variants": (evaluation.variants[0], *moved)})
+    found = compare_evaluations(evaluation, after)
+    assert [(pair.before, pair.after) for pair in found.pairs] == [("float", "float"), ("A", "A")]
+    assert found.only_before == ("D",)
+
+
+def test_two_schemes_of_one_profile_are_each_paired_with_their_own(evaluation: Evaluation) -> None:
+    *others, d = evaluation.variants
+    smooth = d.model_copy(update={"name": "smooth", "scheme": "int8 smooth=auto", "sha256": "1"})
+    both = evaluation.model_copy(update={"variants": (*others, d, smooth)})
+    swapped = evaluation.model_copy(
+        update={
+            "variants": (
+                *others,
+                d.model_copy(update={"name": "D plain"}),
+                smooth.model_copy(update={"name": "D"}),
+            )
+        }
+    )
+    found = {pair.before: pair.after for pair in compare_evaluations(both, swapped).pairs}
+    assert (found["D"], found["smooth"]) == ("D plain", "D")
+
+
+def test_what_nothing_pairs_is_listed_and_can_be_paired_by_hand(evaluation: Evaluation) -> None:
+    other = renamed(evaluation, "theirs", profile=None, backend="other", sha256="0")
+    found = compare_evaluations(evaluation, other)
+    assert (found.only_before, found.only_after) == (("D",), ("theirs",))
+    found = compare_evaluations(evaluation, other, {"D": "theirs"})
+    assert found.pairs[-1].by is PairedBy.GIVEN and found.only_after == ()
+
+
+@pytest.mark.parametrize("given", [{"D": "E"}, {"E": "D"}, {"A": "D", "D": "D"}])
+def test_a_pair_of_what_is_not_there_is_refused(
+    evaluation: Evaluation, given: dict[str, str]
+) -> None:
+    with pytest.raises(UsageError, match="--pair names"):
+        compare_evaluations(evaluation, evaluation, given)
+
+
 def test_evaluations_of_different_tasks_are_refused(evaluation: Evaluation) -> None:
     other = evaluation.model_copy(update={"task": "lm"})
     with pytest.raises(UsageError, match="the task"):
@@ -109,3 +181,44 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 def test_a_gate_about_nothing_is_refused_not_passed(text: str) -> None:
     with pytest.raises(UsageError, match="nothing that was compared"):
         require(changed(1, 1), [parse_gate(text)])
+
+
+WIDE = (-0.01, 0.11)
+"""Around a difference of 0.05: noise could explain it."""
+SURE, POSSIBLE = FailWhen.SURE, FailWhen.POSSIBLE
+
+
+@pytest.mark.parametrize(
+    ("gate", "when", "fails"),
+    [
+        ("loss>+0", SURE, False), ("loss>+0", POSSIBLE, True), ("loss>+5%", POSSIBLE, True),
+        ("loss>+6%", POSSIBLE, False), ("loss>-1%", SURE, True), ("loss<+0", SURE, False),
+        ("loss<+0", POSSIBLE, True), ("loss>2.02", SURE, False), ("loss>1.9", SURE, True),
+        ("loss>2.15", POSSIBLE, False), ("loss>2.05", POSSIBLE, True),
+    ],
+)  # fmt: skip
+def test_a_gate_can_ask_for_all_or_any_of_the_interval(
+    gate: str, when: FailWhen, *, fails: bool
+) -> None:
+    (change,) = changed(2.0, 2.05).changes
+    noisy = change.model_copy(update={"interval": WIDE, "after_interval": (1.95, 2.1)})
+    found = changed(2.0, 2.05).model_copy(update={"changes": (noisy,)})
+    if fails:
+        with pytest.raises(QualityGateError):
+            require(found, [parse_gate(gate)], when)
+    else:
+        require(found, [parse_gate(gate)], when)
+
+
+def test_a_failure_that_noise_could_explain_says_so() -> None:
+    (change,) = changed(2.0, 2.05).changes
+    noisy = change.model_copy(update={"interval": WIDE})
+    found = changed(2.0, 2.05).model_copy(update={"changes": (noisy,)})
+    with pytest.raises(QualityGateError, match=r"95 % -0\.01 to \+0\.11, may be noise"):
+        require(found, [parse_gate("loss>+1%")])
+
+
+@pytest.mark.parametrize("when", [SURE, POSSIBLE])
+def test_a_gate_without_an_interval_to_ask_is_refused_not_passed(when: FailWhen) -> None:
+    with pytest.raises(UsageError, match="has no interval"):
+        require(changed(2.0, 2.05), [parse_gate("loss>+1%")], when)

@@ -58,6 +58,15 @@ def test_two_models_of_one_name_are_refused(variants: Any) -> None:
         inspect_variants([*variants.paths, variants.paths[1]])
 
 
+def test_one_profile_under_two_schemes_is_two_variants(variants: Any, tmp_path: Path) -> None:
+    model = onnx.load(variants.paths[1])
+    for item in model.metadata_props:
+        item.value = item.value.replace('"max"', '"mse"')
+    onnx.save(model, tmp_path / "A.onnx")
+    found = inspect_variants([*variants.paths, tmp_path / "A.onnx"])
+    assert [item.name for item in found] == ["float", "A weights=max", "D", "A weights=mse"]
+
+
 def test_a_model_quantized_from_another_is_refused_with_both_hashes(
     variants: Any, tmp_path: Path
 ) -> None:

@@ -107,6 +107,23 @@ def test_a_gate_that_holds_passes_and_json_is_one_value(files: Any, qgraph: Any)
     assert {item["difference"] for item in done.json["changes"]} == {0}
 
 
+def test_noise_fails_nothing_where_told_so(files: Any, qgraph: Any) -> None:
+    gate = ("compare", files.folder, files.folder, "--fail-if", "mse>+1%", "--fail-when")
+    # four samples are too few for an interval
+    assert qgraph(*gate, "measured").code == 0
+    result = qgraph(*gate, "sure")
+    assert result.code == 2 and "has no interval" in result.err
+
+
+@pytest.mark.parametrize("pair", ["A", "A=", "A=E", "A=B"])
+def test_a_pair_by_hand(files: Any, qgraph: Any, pair: str) -> None:
+    result = qgraph("compare", files.folder, files.folder, "--pair", pair)
+    if pair == "A=B":
+        assert result.code == 0 and "A was compared with B: so --pair says." in result.out
+    else:
+        assert result.code == 2 and "--pair" in result.err
+
+
 def test_a_gate_needs_evaluations(files: Any, qgraph: Any) -> None:
     done = qgraph("compare", files.sensitivity, files.sensitivity, "--fail-if", "mse>+1%")
     assert done.code == 2
