@@ -11,7 +11,7 @@ from functools import cache
 
 import vl_convert
 
-from evaluation.charts import Spec
+from evaluation.spec import Spec
 
 _WIDTH = 640
 _SCALE = 2.0

@@ -1,10 +1,13 @@
 "use strict";
 // Sorting and searching the table of nodes, drawing the charts. Without it the page still reads.
 
+// A node is a body of the table: its figures, and a row with cause and remedy where there is one.
 const table = document.getElementById("nodes");
-const body = table.tBodies[0];
+const nodes = [...table.tBodies];
 const search = document.getElementById("search");
 const count = document.getElementById("count");
+const order = document.getElementById("order");
+const texts = nodes.map((node) => node.textContent.toLowerCase());
 
 function sortBy(header) {
   const index = [...header.parentElement.children].indexOf(header);
@@ -12,29 +15,29 @@ function sortBy(header) {
   const ascending = header.getAttribute("aria-sort") !== "ascending";
   for (const other of header.parentElement.children) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-  const key = (row) => {
-    const cell = row.cells[index];
+  const key = (node) => {
+    const cell = node.rows[0].cells[index];
     if (!numeric) return cell.textContent.trim();
     return cell.dataset.value === undefined || cell.dataset.value === "" ? null : Number(cell.dataset.value);
   };
-  const rows = [...body.rows].map((row) => [key(row), row]);
+  const rows = nodes.map((node) => [key(node), node]);
   const sign = ascending ? 1 : -1;
   rows.sort(([a], [b]) => {
     if (a === null || b === null) return (a === null) - (b === null); // what has no figure comes last
     return sign * (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }));
   });
-  body.append(...rows.map(([, row]) => row));
+  table.append(...rows.map(([, node]) => node));
+  order.textContent = `sorted by ${header.textContent}, ${ascending ? "ascending" : "descending"}`;
 }
 
 function filter() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   let shown = 0;
-  for (const row of body.rows) {
-    const text = row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word));
-    shown += !row.hidden;
-  }
-  count.textContent = `${shown} of ${body.rows.length} nodes`;
+  nodes.forEach((node, index) => {
+    node.hidden = !words.every((word) => texts[index].includes(word));
+    shown += !node.hidden;
+  });
+  count.textContent = `${shown} of ${nodes.length} nodes`;
 }
 
 for (const header of table.tHead.rows[0].cells) {

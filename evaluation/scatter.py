@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evaluation import drawing
-from evaluation.charts import rankings
+from evaluation.node_charts import rankings
 from sensitivity.compare import Comparison, Pair
 
 _HERE = Path(__file__).parent

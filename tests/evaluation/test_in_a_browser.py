@@ -111,7 +111,8 @@ COLUMN = """
 const [name] = arguments;
 const table = document.getElementById('nodes');
 const index = [...table.tHead.rows[0].cells].findIndex((c) => c.textContent === name);
-return [...table.tBodies[0].rows].filter((r) => !r.hidden).map((r) => r.cells[index].textContent);
+const shown = [...table.tBodies].filter((body) => !body.hidden);
+return shown.map((body) => body.rows[0].cells[index].textContent);
 """
 PRESS = """
 const [name] = arguments;

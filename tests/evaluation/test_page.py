@@ -17,6 +17,7 @@ from evaluation.page import render_page
 from evaluation.results import Answer, Evaluation, Latency, Prompted
 from evaluation.run_folder import read_run
 from evaluation.summary import render_summary
+from evaluation.tables import kept_lists
 from graph.errors import InputError, UsageError
 from graph.io.documents import write_document
 from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
@@ -211,7 +212,7 @@ def test_the_page_says_that_the_ranking_comes_from_made_up_samples(
 
 
 def test_every_profile_lists_what_it_keeps_with_its_reason(page: Page) -> None:
-    assert page.tables[-1] == [["plain", "plain"]]
+    assert page.tables[-1] == [["node", "reason"], ["plain", "plain"]]
 
 
 def test_the_quality_axis_is_the_metric_that_says_most(evaluation: Evaluation) -> None:
@@ -235,14 +236,37 @@ def test_files_of_different_models_are_refused(
         render(tmp_path)
 
 
-def test_cause_and_remedy_stand_beside_the_node_they_are_of(page: Page) -> None:
-    nodes = next(table for table in page.tables if "remedy" in table[0])
-    assert nodes[1][-2:] == ["plain", "plain remedy"]
-    assert nodes[2][-2:] == ["", ""]
+def test_cause_and_remedy_stand_below_the_node_they_are_of(page: Page) -> None:
+    nodes = next(table for table in page.tables if table[0][0] == "rank")
+    found = [row[1] if len(row) > 1 else row[0] for row in nodes[1:]]
+    assert found == ["plain", "plain May help: plain remedy", "b"]
+
+
+def test_all_figures_have_a_column_per_variant(page: Page, evaluation: Evaluation) -> None:
+    table = next(table for table in page.tables if table[0] == ["variant", "float", "A", "D"])
+    found = {row[0]: row[1:] for row in table[1:]}
+    assert found["file"] == [item.path for item in evaluation.variants]
+    assert found["MSE"] == [f"{item.metrics['mse']:.2e}" for item in evaluation.variants]
+    assert found["scheme"][0] == "–" and found["scheme"][1].startswith("int8 calibrate=")
+
+
+def test_what_all_profiles_keep_is_listed_once() -> None:
+    shared, own = (KeepPart(name=name, reason="why") for name in ("head", "wide"))
+    made = [
+        Profile(name=name, title="", quantize=("x",), keep=keep)
+        for name, keep in (("A", (own, shared)), ("D", (shared,)))
+    ]
+    ref = {"path": "m.onnx", "sha256": "0" * 64}
+    document = {"schema": Profiles.SCHEMA, "model": ref, "scheme": Scheme(), "source": "s"}
+    profiles = Profiles.model_validate(document | {"profiles": tuple(made)})
+    assert kept_lists(profiles) == [
+        ("What every profile keeps float", [shared]),
+        ("What A also keeps float", [own]),
+    ]
 
 
 def test_the_first_token_that_differs_is_marked(rendered: tuple[str, str]) -> None:
-    assert re.search(r"<mark [^>]*number 2[^>]*>plain</mark>", rendered[0])
+    assert re.search(r"<mark [^>]*token 2,[^>]*>plain</mark>", rendered[0])
 
 
 def test_the_page_is_small_enough_to_mail(rendered: tuple[str, str]) -> None:

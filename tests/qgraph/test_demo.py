@@ -248,11 +248,14 @@ def test_the_report_in_a_browser_says_what_the_files_say(
             f"{item['size_bytes'] / 1e6:.1f}",
         ]
     nodes = json.loads((run / "sensitivity.json").read_text())["nodes"]
-    table = next(rows for rows in tables if len(rows) == len(nodes) + 1)
-    for node, row in zip(sorted(nodes, key=lambda item: item["rank"]), table[1:], strict=True):
+    table = next(rows for rows in tables if rows[0][0].startswith("rank"))
+    rows = [row for row in table[1:] if len(row) > 1]
+    for node, row in zip(sorted(nodes, key=lambda item: item["rank"]), rows, strict=True):
         assert row[:2] == [str(node["rank"]), node["name"]]
         assert row[3] == f"{node['solo']['mse']:.3e}"
         assert row[5] == f"{node['leave_one_out']['gain']:+.2e}"
+    reasons = [row for row in table[1:] if len(row) == 1]
+    assert len(reasons) == sum("cause" in node for node in nodes) > 0
     cells = "document.querySelectorAll('#chart-heatmap .mark-rect.role-mark path').length"
     assert browser.run(f"return {cells}") == len(nodes)
     said = browser.run(
