@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from graph.runtime.memory import peak, resident
 from graph.runtime.session import Provider, Semantics, open_session
 from graph.tensors import Feed
 
@@ -72,23 +73,6 @@ def _read(path: str) -> Feed:
         return {str(name): archive[f"i{index}"] for index, name in enumerate(archive["names"])}
 
 
-def _resident() -> int:
-    """Return the bytes this process holds now."""
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    """Return the most bytes this process has held, as the kernel counts for its present program:
-    getrusage's figure starts with what the parent held.
-    """
-    return _status("VmHWM")
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:"))
-
-
 def _on_device() -> int | None:
     """Return the bytes in use on the first device; NVML is an optional package."""
     with contextlib.suppress(Exception):
@@ -101,14 +85,18 @@ def _on_device() -> int | None:
 
 
 def _weigh(model: str, provider: Provider, feed: Feed) -> str:
-    """Return a footprint as a line of JSON; this process has run no other model."""
+    """Return a footprint as a line of JSON, `-` where the system does not say what is held; this
+    process has run no other model.
+    """
     device = _on_device() if provider is Provider.CUDA else None
-    before = _resident()
+    before = resident()
+    if not before:
+        return "-"
     session = open_session(Path(model), provider, Semantics.FAST, allow_cpu_nodes=True)
     session.run(feed)
     after = _on_device() if device is not None else None
     found = None if device is None or after is None else max(0, after - device)
-    return json.dumps({"host": max(0, _peak() - before), "device": found})
+    return json.dumps({"host": max(0, peak() - before), "device": found})
 
 
 def _in_a_fork(model: str, provider: Provider, feed: Feed) -> str:

@@ -151,8 +151,11 @@ class Family(Protocol):
         """Return whether this is one of the family's models."""
         ...
 
-    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
-        """Return at most `limit` feeds made from raw data (`.txt`, images …)."""
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
+        """Return at most `limit` feeds made from raw data (`.txt`, images …).
+
+        Better made when asked for than held: each is asked for once.
+        """
         ...
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:

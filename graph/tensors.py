@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import onnx
@@ -33,6 +34,37 @@ class OnDemand(Mapping[K, V]):
 
     def __len__(self) -> int:
         return len(self._makers)
+
+
+class LazyFeeds(Sequence[Feed], ABC):
+    """Samples that are made, or read, each time they are asked for, and held by nobody else."""
+
+    @abstractmethod
+    def make(self, index: int) -> Feed:
+        """Return sample `index`, which is between 0 and the number of samples."""
+
+    @overload
+    def __getitem__(self, index: int) -> Feed: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Feed]: ...
+    def __getitem__(self, index: int | slice) -> Feed | Sequence[Feed]:
+        """Return one sample, or some that are made when asked for."""
+        places = range(len(self))
+        return _Some(self, places[index]) if isinstance(index, slice) else self.make(places[index])
+
+
+class _Some(LazyFeeds):
+    """Some of the samples of `whole`."""
+
+    def __init__(self, whole: LazyFeeds, places: range) -> None:
+        self._whole = whole
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def make(self, index: int) -> Feed:
+        return self._whole.make(self._places[index])
 
 
 @dataclass(frozen=True, slots=True)

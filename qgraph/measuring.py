@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from graph.errors import UsageError
 from graph.progress import Progress, silent
@@ -12,7 +13,8 @@ from graph.runtime.memory import Memory
 from graph.runtime.session import Provider, require_provider
 from qgraph.calibrating import Nodes, in_form_of, ranges_of
 from qgraph.inputs import AnyPath, document, paths
-from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model, scored_at
+from qgraph.kept_ranges import find_ranges, keep_ranges
+from qgraph.resolve import DEFAULT_SAMPLES, Data, OpenModel, load_data, open_model, scored_at
 from qgraph.version import VERSION, packages
 from quantize.ranges import Ranges
 from quantize.scheme import Scheme, SchemeName, require_same
@@ -21,7 +23,7 @@ from sensitivity.groups import Group, Grouping, fused_groups
 from sensitivity.journal import open_journal
 from sensitivity.measure import measure
 from sensitivity.report import Direction, Engine, Metric, Sensitivity
-from sensitivity.task import Context, Task, fingerprint
+from sensitivity.task import Context, Task, digest_of_feed, fingerprint
 
 
 def sensitivity(
@@ -66,6 +68,9 @@ def sensitivity(
     nodes.select(opened.prepared)  # what is wrong with the patterns shows before the work begins
     loaded = load_data(opened, paths(data), samples, seed)
     memory = Memory.of(memory_budget)
+    asked = _asked_of_calibration(opened, nodes, loaded, outputs, provider)
+    if ranges is None and journal is not None and not fresh:
+        ranges = find_ranges(Path(journal), asked)
     if ranges is None:
         ranges = ranges_of(opened, nodes, loaded, outputs, provider, memory, progress)
     seen = document(ranges, Ranges)
@@ -90,14 +95,25 @@ def sensitivity(
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
     if journal is None:
         return measure(task, context, progress=progress), seen
-    return _journaled(task, context, Path(journal), progress, fresh=fresh), seen
+    with open_journal(Path(journal), fingerprint(task, context), fresh=fresh) as kept:
+        keep_ranges(kept.path, asked, seen)
+        return measure(task, context, kept, progress), seen
 
 
-def _journaled(
-    task: Task, context: Context, journal: Path, progress: Progress, *, fresh: bool
-) -> Sensitivity:
-    with open_journal(journal, fingerprint(task, context), fresh=fresh) as kept:
-        return measure(task, context, kept, progress)
+def _asked_of_calibration(
+    opened: OpenModel, nodes: Nodes, loaded: Data, outputs: Sequence[str], provider: Provider
+) -> dict[str, Any]:
+    """Return what two calibrations must share for one to stand for the other."""
+    return {
+        "model": opened.prepared.id.sha256,
+        "candidates": [node.name for node in nodes(opened.prepared)],
+        "scheme": nodes.scheme.model_dump(mode="json"),
+        "outputs": list(outputs),
+        "provider": provider,
+        "samples": [digest_of_feed(feed) for feed in loaded.feeds],
+        "qgraph": VERSION,
+        "packages": packages(),
+    }
 
 
 def _groups(opened: OpenModel, selection: Selection, group: Grouping | None) -> tuple[Group, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from exporters.family import Family, ModelView
@@ -13,7 +13,9 @@ from exporters.registry import family_of
 from graph.edit.prepare import PreparedModel, prepare
 from graph.errors import InputError, UsageError
 from graph.io.models import read_model
-from graph.runtime.feeds import read_npz, synthetic_feeds
+from graph.runtime.feeds import synthetic_feeds
+from graph.runtime.npz import iterate_npz
+from graph.runtime.spool import SpooledFeeds
 from graph.tensors import Feed, inputs_of
 from sensitivity.engine import Scored
 
@@ -41,7 +43,7 @@ class SeenModel:
 class Data:
     """`description`: what reports say the data was; `synthetic`: whether it was made up."""
 
-    feeds: list[Feed]
+    feeds: Sequence[Feed]
     description: str
     synthetic: bool
 
@@ -72,13 +74,14 @@ def load_data(model: OpenModel | SeenModel, data: Sequence[Path], samples: int, 
     """
     paths = list(data) or _default_data(model.view)
     if not paths:
-        feeds = synthetic_feeds(model.view.inputs, samples, seed)
-        return Data(feeds, f"synthetic (seed {seed})", synthetic=True)
+        made = synthetic_feeds(model.view.inputs, samples, seed)
+        return Data(made, f"synthetic (seed {seed})", synthetic=True)
     sources = [_read(model, path, samples) for path in paths]
-    mixed = [feed for feed in chain(*zip_longest(*sources)) if feed is not None][:samples]
-    if not mixed:
+    mixed = (feed for turn in zip_longest(*sources) for feed in turn if feed is not None)
+    chosen = islice(mixed, samples)
+    feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)
+    if not feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, paths)))
-    feeds = [model.family.complete(model.view, feed) for feed in mixed]
     return Data(feeds, ", ".join(path.name for path in paths), synthetic=False)
 
 
@@ -111,10 +114,10 @@ def _default_data(view: ModelView) -> list[Path]:
     return [inside(view.path, view.manifest.data)]
 
 
-def _read(model: OpenModel | SeenModel, path: Path, limit: int) -> list[Feed]:
+def _read(model: OpenModel | SeenModel, path: Path, limit: int) -> Iterable[Feed]:
     if not path.exists():
         raise InputError("no such data", where=str(path), hint="Check --data.")
     arrays = path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
     if arrays:
-        return read_npz(path, model.view.inputs)[:limit]
+        return iterate_npz(path, model.view.inputs)
     return model.family.feeds(model.view, path, limit)

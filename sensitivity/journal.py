@@ -14,7 +14,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -31,13 +31,14 @@ _FRESH = "Go on with the same options, or start anew with --fresh."
 
 
 class Journal:
-    """An open journal: `entries` are the finished units, key → payload."""
+    """An open journal: `entries` are the finished units, key → payload, read when asked for."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
-        rows = connection.execute("SELECT key, payload FROM entries ORDER BY number")
-        self.entries: dict[str, Any] = {key: json.loads(payload) for key, payload in rows}
+        self.entries: Mapping[str, Any] = _Entries(connection)
+        for _ in self.entries.values():  # damage shows now, not when the entry is asked for
+            pass
 
     def record(self, key: str, payload: Any) -> None:
         """Write one finished unit; it is on the disk when this returns.
@@ -54,12 +55,11 @@ class Journal:
             raise EnvironmentFault(
                 f"cannot write the journal: {error}", where=str(self.path), hint="Free some space."
             ) from error
-        self.entries[key] = json.loads(text)
 
     @property
     def folder(self) -> Path:
         """Return the folder beside the journal for what is too large for it; made when asked."""
-        return require_writable_folder(_folder_of(self.path))
+        return require_writable_folder(folder_of(self.path))
 
     def close(self) -> None:
         """Close the file; what was recorded stays."""
@@ -80,6 +80,29 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Entries(Mapping[str, Any]):
+    """The rows of a journal, in the order they were recorded. None is held in memory."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getitem__(self, key: str) -> Any:
+        row = self._connection.execute(
+            "SELECT payload FROM entries WHERE key = ?", (key,)
+        ).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return json.loads(row[0])
+
+    def __iter__(self) -> Iterator[str]:
+        rows = self._connection.execute("SELECT key FROM entries ORDER BY number")
+        return iter([key for (key,) in rows])
+
+    def __len__(self) -> int:
+        (count,) = self._connection.execute("SELECT count(*) FROM entries").fetchone()
+        return int(count)
 
 
 def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -> Journal:
@@ -137,7 +160,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprin
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     wanted = json.loads(json.dumps(dict(fingerprint), allow_nan=False))
     if not tables:
-        shutil.rmtree(_folder_of(path), ignore_errors=True)  # of a journal that was deleted by hand
+        shutil.rmtree(folder_of(path), ignore_errors=True)  # of a journal that was deleted by hand
         connection.execute("BEGIN")
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute("CREATE TABLE run (fingerprint TEXT NOT NULL)")
@@ -195,8 +218,9 @@ def remove_journal(path: Path) -> None:
     """Remove a journal that no run has open, if it is there."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    shutil.rmtree(_folder_of(path), ignore_errors=True)
+    shutil.rmtree(folder_of(path), ignore_errors=True)
 
 
-def _folder_of(path: Path) -> Path:
+def folder_of(path: Path) -> Path:
+    """Return where lies what is too large for the journal in `path`; it may not be there."""
     return path.with_name(f"{path.name}.states")

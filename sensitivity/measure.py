@@ -12,7 +12,8 @@ from pathlib import Path
 
 from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.prepare import PreparedModel
-from graph.edit.widen import feeds_in_single, in_single, is_half
+from graph.edit.tensor_switches import TensorQuantization
+from graph.edit.widen import FeedsInSingle, in_single, is_half
 from graph.errors import InputError, LimitError
 from graph.progress import Progress, silent
 from graph.runtime.forward import forward_seconds
@@ -62,17 +63,16 @@ def measure(
     memory = task.memory or Memory.of(None)
     form = _form(task)
     macs = measure_macs(form.prepared, form.feeds[0], task.provider, memory)
-    forward = forward_seconds(form.prepared.model, form.feeds, task.provider, memory)
+    forward = _forward(task, form, memory, journal)
     questions = ask(task.selection.candidates, task.groups, task.direction)
     with _folder(journal) as folder:
         engine = _open(task, form, memory, folder)
         setup = time.perf_counter() - clock
         limits = Limits(task.deadline, journal)
         scores = score(engine, list(questions.values()), form.feeds, limits, progress)
-        at_once = engine.samples_at_once(list(questions.values()))
     scoring = time.perf_counter() - clock - setup
     screened = {} if scores.samples else _screened(task, form, memory)
-    means = Means(_memory_use(engine, memory, at_once), form.computed_in)
+    means = Means(_memory_use(engine, memory), form.computed_in)
     del engine  # and the weights it holds
     facts = Facts(macs, _causes(task, form, memory))
     ideal = ideal_forwards(form.prepared.model, macs, candidates)
@@ -85,27 +85,41 @@ def measure(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Form:
-    """The model and data in the precision that is computed with, and what is quantized how."""
+    """The model and data in the precision that is computed with, and what is quantized how:
+    tensors where INC's scheme is asked for, else what nodes read.
+    """
 
     prepared: PreparedModel
     feeds: Sequence[Feed]
-    quantization: FakeQuantization | None
+    quantization: FakeQuantization | TensorQuantization
     computed_in: str | None
 
 
 def _form(task: Task) -> _Form:
-    ranges = ranges_for(
-        task.ranges, task.prepared.id, task.scheme, task.selection.candidates, "ranges"
-    )
+    model, candidates = task.prepared.model, task.selection.candidates
+    ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, "ranges")
     if task.scheme.name is SchemeName.INC_CPU:
-        return _Form(task.prepared, task.feeds, None, None)
+        return _Form(task.prepared, task.feeds, inc_parameters(model, candidates, ranges), None)
     quantization = fake_quantization(
-        quantization_parameters(task.prepared.model, task.selection.candidates, ranges, task.scheme)
+        quantization_parameters(model, candidates, ranges, task.scheme)
     )
     if task.provider is not Provider.CPU or not is_half(task.prepared.model):
         return _Form(task.prepared, task.feeds, quantization, None)
     single = in_single(task.prepared)
-    return _Form(single, feeds_in_single(task.feeds), quantization.in_single(), "fp32")
+    return _Form(single, FeedsInSingle(task.feeds), quantization.in_single(), "fp32")
+
+
+_FORWARD = "forward seconds"
+
+
+def _forward(task: Task, form: _Form, memory: Memory, journal: Journal | None) -> float:
+    """Return the seconds of a forward; a run that goes on has them in its journal."""
+    if journal is not None and _FORWARD in journal.entries:
+        return float(journal.entries[_FORWARD])
+    seconds = forward_seconds(form.prepared.model, form.feeds, task.provider, memory)
+    if journal is not None:
+        journal.record(_FORWARD, seconds)
+    return seconds
 
 
 @contextlib.contextmanager
@@ -115,37 +129,39 @@ def _folder(journal: Journal | None) -> Iterator[Path]:
     An empty one of the journal's goes too.
     """
     if journal is None:
-        with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="qgraph-states-") as name:
+            yield Path(name)
         return
-    yield journal.folder
+    folder = journal.folder
+    yield folder
     with contextlib.suppress(OSError):
-        journal.folder.rmdir()
+        folder.rmdir()
 
 
 def _causes(task: Task, form: _Form, memory: Memory) -> dict[str, Cause]:
     """Return why nodes are sensitive, if there is time left to look."""
-    if form.quantization is None or (task.deadline and time.monotonic() >= task.deadline):
+    late = task.deadline is not None and time.monotonic() >= task.deadline
+    if late or isinstance(form.quantization, TensorQuantization):
         return {}
     nodes = task.selection.candidates
     return causes(form.prepared, nodes, form.quantization, form.feeds[0], memory, task.provider)
 
 
-def _memory_use(engine: ScoringEngine, memory: Memory, at_once: int) -> MemoryUse | None:
+def _memory_use(engine: ScoringEngine, memory: Memory) -> MemoryUse | None:
     if not isinstance(engine, WavefrontEngine):
         return None
     return MemoryUse(
         budget=memory.budget,
         peak=peak(),
         streamed=engine.sessions.streamed,
-        samples_at_once=at_once,
+        samples_at_once=engine.at_once,
         spilled=engine.spilled,
     )
 
 
 def _screened(task: Task, form: _Form, memory: Memory) -> dict[str, float]:
     """Return what is left to say when no sample was scored in time."""
-    if form.quantization is None:
+    if isinstance(form.quantization, TensorQuantization):
         raise LimitError(
             "the time budget ran out before one sample was scored",
             hint="Give more time, a shorter sample, or fewer nodes with --exclude.",
@@ -157,10 +173,10 @@ def _screened(task: Task, form: _Form, memory: Memory) -> dict[str, float]:
 
 def _open(task: Task, form: _Form, memory: Memory, folder: Path) -> ScoringEngine:
     candidates = task.selection.candidates
-    if form.quantization is None:
-        ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, "ranges")
-        as_inc = inc_parameters(task.prepared.model, candidates, ranges)
-        return TensorSwitchEngine(task.prepared, candidates, as_inc, task.scored, task.provider)
+    if isinstance(form.quantization, TensorQuantization):
+        return TensorSwitchEngine(
+            form.prepared, candidates, form.quantization, task.scored, task.provider
+        )
     if task.engine is Engine.SWITCH:
         return SwitchEngine(
             form.prepared, candidates, form.quantization, task.scored, task.provider

@@ -6,15 +6,17 @@ journal keeps each finished sample, so that what was killed goes on from there.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from functools import reduce
-from typing import Any
+from typing import overload
+
+import numpy as np
 
 from graph.progress import Progress, silent
 from graph.runtime.distance import Distances, Sums
-from graph.tensors import Feed
+from graph.tensors import Array, Feed
 from sensitivity.engine import Question, ScoringEngine
 from sensitivity.journal import Journal
 
@@ -39,7 +41,10 @@ class Scores:
 
     def distances(self) -> list[Distances | None]:
         """Return the figures of every question over all samples, None where one has none."""
-        return [_figures(reduce(Sums.__add__, row)) for row in zip(*self.samples, strict=True)]
+        totals: list[Sums] = []
+        for row in self.samples:
+            totals = [a + b for a, b in zip(totals, row, strict=True)] if totals else list(row)
+        return [_figures(item) for item in totals]
 
     def of_sample(self, index: int) -> list[Distances | None]:
         """Return the figures of every question over one sample."""
@@ -48,6 +53,39 @@ class Scores:
 
 def _figures(sums: Sums) -> Distances | None:
     return None if sums.failed else sums.result()
+
+
+class _Rows(Sequence[Sequence[Sums]]):
+    """The sums of each sample, as numbers: with many samples, objects would fill memory."""
+
+    def __init__(self, rows: Iterable[Sequence[Sums]]) -> None:
+        self._packed: list[Array] = []
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: Sequence[Sums]) -> None:
+        """Take in another sample."""
+        self._packed.append(np.array([astuple(item) for item in row], np.float64))
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @overload
+    def __getitem__(self, index: int) -> Sequence[Sums]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sequence[Sums]]: ...
+    def __getitem__(self, index: int | slice) -> Sequence[Sums] | Sequence[Sequence[Sums]]:
+        """Return the sums of one sample, or of some."""
+        if isinstance(index, slice):
+            return [self[item] for item in range(len(self))[index]]
+        return [
+            Sums(*(kind(value) for kind, value in zip(_KINDS, row, strict=True)))
+            for row in self._packed[index]
+        ]
+
+
+_KINDS = tuple(type(value) for value in astuple(Sums()))
+"""Counts are integers: below 2⁵³ they come back as they were."""
 
 
 class _OutOfTimeError(Exception):
@@ -67,7 +105,7 @@ def score(
     under way when it passes is lost.
     """
     limits = limits or Limits()
-    done = _from_journal(limits, len(feeds))
+    done = _Rows(_from_journal(limits, len(feeds)))
     resumed = len(done)
     while len(done) < len(feeds) and not _is_late(limits):
         at_once = 1 if limits.deadline is not None else engine.samples_at_once(questions)
@@ -88,12 +126,11 @@ _UNITS = 100
 """Steps that the progress of one sample is shown in."""
 
 
-def _from_journal(limits: Limits, count: int) -> list[Sequence[Sums]]:
-    """Return what was scored before, up to the first sample that was not."""
+def _from_journal(limits: Limits, count: int) -> Iterator[Sequence[Sums]]:
+    """Yield what was scored before, up to the first sample that was not."""
     entries = limits.journal.entries if limits.journal else {}
-    rows = [entries.get(_key(index)) for index in range(count)]
-    missing = rows.index(None) if None in rows else count
-    return [_from_json(row) for row in rows[:missing]]
+    for key in itertools.takewhile(entries.__contains__, map(_key, range(count))):
+        yield [Sums(*row) for row in entries[key]]
 
 
 def _ask(
@@ -119,7 +156,3 @@ def _is_late(limits: Limits) -> bool:
 
 def _key(index: int) -> str:
     return f"sample {index}"
-
-
-def _from_json(rows: Any) -> list[Sums]:
-    return [Sums(*row) for row in rows]

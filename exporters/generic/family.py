@@ -13,7 +13,8 @@ from exporters.manifest import Manifest
 from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
 from graph.progress import Progress
-from graph.runtime.feeds import fill_cache, read_npz
+from graph.runtime.feeds import fill_cache
+from graph.runtime.npz import read_npz
 from graph.tensors import Feed
 
 

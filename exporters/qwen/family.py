@@ -12,14 +12,15 @@ from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
 from exporters.qwen.export import DEFAULT_OPSET, export_language
 from exporters.qwen.export_vision import VisionRequest, all_images, export_vision
-from exporters.qwen.samples import read_samples
+from exporters.qwen.samples import LineFeeds, read_samples
 from exporters.qwen.sanity import SanitySuite
 from exporters.qwen.source import is_decoder
 from exporters.qwen.task import LmTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
 from graph.progress import Progress
-from graph.runtime.feeds import fill_cache, read_npz
+from graph.runtime.feeds import fill_cache
+from graph.runtime.npz import read_npz
 from graph.tensors import Feed
 
 _LOGITS = "logits"
@@ -38,10 +39,9 @@ class QwenFamily:
             return view.manifest.family == self.name
         return _LOGITS in view.outputs and any(i.name == "inputs_embeds" for i in view.inputs)
 
-    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return one feed per line of text, or per question with its image."""
-        samples = read_samples(view.path, _manifest(view, data), data, limit=limit)
-        return [sample.feed for sample in samples]
+        return LineFeeds(view.path, _manifest(view, data), data, limit=limit)
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed` with an empty cache (a prefill) where it has none."""

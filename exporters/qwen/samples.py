@@ -24,7 +24,7 @@ from graph.errors import EnvironmentFault, InputError, QGraphError
 from graph.io.files import require_file
 from graph.io.models import read_model
 from graph.runtime.feeds import fill_cache
-from graph.tensors import Array, inputs_of
+from graph.tensors import Array, Feed, LazyFeeds, inputs_of
 
 if TYPE_CHECKING:
     from exporters.qwen.vision import ImageFeatures, VisionTower
@@ -50,6 +50,29 @@ def read_samples(
     """
     maker = _SampleMaker(model, manifest, max_tokens)
     return [maker.make(line) for line in read_lines(data, limit)]
+
+
+class LineFeeds(LazyFeeds):
+    """The feeds of `read_samples`, each made when it is asked for."""
+
+    def __init__(
+        self,
+        model: Path,
+        manifest: Manifest,
+        data: Path,
+        *,
+        max_tokens: int = 512,
+        limit: int | None = None,
+    ) -> None:
+        self._maker = _SampleMaker(model, manifest, max_tokens)
+        self._lines = list(read_lines(data, limit))
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def make(self, index: int) -> Feed:
+        """Return the feed of line `index`."""
+        return self._maker.make(self._lines[index]).feed
 
 
 def read_prompts(

@@ -18,7 +18,7 @@ from exporters.vit.task import ClassifyTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import InputError, UsageError
 from graph.progress import Progress
-from graph.runtime.feeds import read_npz
+from graph.runtime.npz import read_npz
 from graph.tensors import Feed
 
 _TASKS = ("classify", "fidelity")
@@ -44,9 +44,9 @@ class VitFamily:
         picture = len(shape) == 4 and shape[1] in _CHANNELS and view.inputs[0].dtype.kind == "f"
         return picture and _classes(view) > 1 and not _ends_in_softmax(view.model)
 
-    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return feeds of the pictures in a folder, at most `limit` of either."""
-        return list(PictureFeeds(view, self._pictures(view, data)[:limit]))
+        return PictureFeeds(view, self._pictures(view, data)[:limit])
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed`: there is nothing to leave out."""

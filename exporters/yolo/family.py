@@ -19,7 +19,7 @@ from exporters.yolo.task import DetectTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import InputError, UsageError
 from graph.progress import Progress
-from graph.runtime.feeds import read_npz
+from graph.runtime.npz import read_npz
 from graph.tensors import Feed
 
 _TASKS = ("detect", "fidelity")
@@ -41,9 +41,9 @@ class YoloFamily:
         ranks = [len(value.type.tensor_type.shape.dim) for value in view.model.graph.output]
         return min(ranks) >= 3 and find_head(view.model) is not None
 
-    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return feeds of the pictures of a COCO file or a folder, at most `limit` of either."""
-        return list(SceneFeeds(view, read_scenes(data)[:limit]))
+        return SceneFeeds(view, read_scenes(data)[:limit])
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed`: there is nothing to leave out."""

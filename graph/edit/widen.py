@@ -7,7 +7,7 @@ Saying fp32 throughout makes every engine compute the same numbers, wherever it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 
 from graph.edit.prepare import PreparedModel
 from graph.io.weights import is_on_disk, widen_on_reading
-from graph.tensors import Feed
+from graph.tensors import Feed, LazyFeeds
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -39,15 +39,21 @@ def in_single(prepared: PreparedModel) -> PreparedModel:
     return replace(prepared, model=model)
 
 
-def feeds_in_single(feeds: Iterable[Feed]) -> list[Feed]:
-    """Return feeds with their half-precision arrays as float32."""
-    return [
-        {
+class FeedsInSingle(LazyFeeds):
+    """`feeds` with their half-precision arrays as float32."""
+
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds = feeds
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def make(self, index: int) -> Feed:
+        """Return sample `index`."""
+        return {
             name: a.astype(np.float32) if a.dtype.name in ("float16", "bfloat16") else a
-            for name, a in feed.items()
+            for name, a in self._feeds[index].items()
         }
-        for feed in feeds
-    ]
 
 
 def _widen_graph(graph: onnx.GraphProto) -> None:

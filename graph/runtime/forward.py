@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -38,9 +38,7 @@ def forward_seconds(
         return runner.seconds
     session = open_session(model, provider, Semantics.FAST, allow_cpu_nodes=True)
     specs = inputs_of(model)
-    single = _timed(session, feeds)
-    plans = (stack(feeds, specs, size) for size in _BATCHES[1:])
-    return min(single, *(_tried(session, plan) for plan in plans if plan is not None), math.inf)
+    return min(_timed(session, feeds, specs, size) for size in _BATCHES)
 
 
 def stack(feeds: Sequence[Feed], specs: Sequence[TensorSpec], size: int) -> list[Feed] | None:
@@ -51,23 +49,38 @@ def stack(feeds: Sequence[Feed], specs: Sequence[TensorSpec], size: int) -> list
     """
     if size == 1:
         return list(feeds)
-    shapes = {tuple((name, a.shape) for name, a in sorted(feed.items())) for feed in feeds}
+    if len(feeds) < size:
+        return None
+    first = feeds[0]
+    stacked = [_joined(part, specs, first) for part in _parts(feeds, size)]
+    whole = [feed for feed in stacked if feed is not None]
+    return whole if len(whole) == len(stacked) else None
+
+
+def _parts(feeds: Sequence[Feed], size: int) -> Iterator[list[Feed]]:
+    return ([*feeds[start : start + size]] for start in range(0, len(feeds), size))
+
+
+def _joined(feeds: Sequence[Feed], specs: Sequence[TensorSpec], like: Feed) -> Feed | None:
+    """Return `feeds` as one batch, None where they or the model forbid it.
+
+    They must have the shapes of the sample `like`, and its values where no samples are stacked.
+    """
     batched = _batched(specs)
     alone = [spec.name for spec in specs if spec not in batched]
+    shapes = {name: array.shape for name, array in like.items()}
     dynamic = all(isinstance(spec.shape[sample_axis(spec)], str) for spec in batched)
-    same = all(np.array_equal(feed[name], feeds[0][name]) for feed in feeds for name in alone)
-    if not batched or len(shapes) > 1 or not dynamic or not same or len(feeds) < size:
+    same = all(
+        {name: array.shape for name, array in feed.items()} == shapes
+        and all(np.array_equal(feed[name], like[name]) for name in alone)
+        for feed in feeds
+    )
+    if not batched or not dynamic or not same:
         return None
-    return [
-        {name: feeds[0][name] for name in alone}
-        | {
-            spec.name: np.concatenate(
-                [feed[spec.name] for feed in feeds[start : start + size]], sample_axis(spec)
-            )
-            for spec in batched
-        }
-        for start in range(0, len(feeds), size)
-    ]
+    return {name: feeds[0][name] for name in alone} | {
+        spec.name: np.concatenate([feed[spec.name] for feed in feeds], sample_axis(spec))
+        for spec in batched
+    }
 
 
 def _batched(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
@@ -76,17 +89,28 @@ def _batched(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
     return named or [spec for spec in specs if spec.shape]
 
 
-def _tried(session: Session, feeds: Sequence[Feed]) -> float:
-    """Return the seconds, infinity where the model does not take stacked samples."""
-    try:
-        return _timed(session, feeds)
-    except InputError:
+def _timed(
+    session: Session, feeds: Sequence[Feed], specs: Sequence[TensorSpec], size: int
+) -> float:
+    """Return the seconds of one pass in batches of `size`, infinity where there can be none.
+
+    One batch is held at a time, and what it takes to make it does not count.
+    """
+    if size > 1 and len(feeds) < size:
         return math.inf
-
-
-def _timed(session: Session, feeds: Sequence[Feed]) -> float:
-    session.run(feeds[0])
-    start = time.perf_counter()
-    for feed in feeds:
-        session.run(feed)
-    return time.perf_counter() - start
+    first, seconds = feeds[0], 0.0
+    for number, part in enumerate(_parts(feeds, size)):
+        batch = part[0] if size == 1 else _joined(part, specs, first)
+        if batch is None:
+            return math.inf
+        try:
+            if not number:
+                session.run(batch)
+            start = time.perf_counter()
+            session.run(batch)
+        except InputError:
+            if size == 1:
+                raise
+            return math.inf  # the model does not take stacked samples
+        seconds += time.perf_counter() - start
+    return seconds

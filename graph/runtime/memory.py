@@ -33,17 +33,29 @@ class Memory:
 
 def resident() -> int:
     """Return the resident bytes of this process; 0 where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return _status("VmRSS") or 0
 
 
 def peak() -> int:
-    """Return the most bytes this process had resident so far."""
+    """Return the most bytes this process had resident so far.
+
+    On Linux as the kernel counts for the present program: getrusage's figure, which is what other
+    systems have, starts with what the parent held.
+    """
+    found = _status("VmHWM")
+    if found is not None:
+        return found
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used << 10
+
+
+def _status(key: str) -> int | None:
+    """Return the bytes that Linux names `key` of this process."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:")), None)
 
 
 def available() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from graph.edit.prepare import PreparedModel
-from graph.edit.widen import feeds_in_single, in_single, is_half
+from graph.edit.widen import FeedsInSingle, in_single, is_half
 from graph.progress import Progress, silent
 from graph.runtime.memory import Memory
 from graph.runtime.probe import Range, watch
@@ -37,7 +37,7 @@ def show(
         InputError: NaN or infinity arises, or no feed was given.
     """
     if provider is Provider.CPU and is_half(prepared.model):
-        prepared, feeds = in_single(prepared), feeds_in_single(feeds)
+        prepared, feeds = in_single(prepared), FeedsInSingle(feeds)
     for name, values in watch(prepared, list(observers), feeds, provider, progress, memory):
         observers[name].observe(values)
 

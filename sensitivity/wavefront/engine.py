@@ -37,7 +37,8 @@ class WavefrontEngine:
     """Holds a session per segment, or one at a time; a variant costs what lies below its nodes.
 
     `folder`: where states go that memory has no room for, and checkpoints of long walks; without
-    one, neither is written.
+    one, neither is written. `at_once`: how many samples shared a walk; `spilled`: the bytes of
+    states that a walk wrote to the disk; both of the walk that did most.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class WavefrontEngine:
         )
         self.stacking = Stacking(self._segments, self._crossing.batch_axis, width)
         self.spilled = 0
+        self.at_once = 0
 
     def segment_of(self, node: str) -> int:
         """Return the segment that holds a candidate."""
@@ -97,6 +99,7 @@ class WavefrontEngine:
         self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
     ) -> list[list[Sums]]:
         """Return, for each feed and question, the distance sums over the scored outputs."""
+        self.at_once = max(self.at_once, len(feeds))
         plan = self._plan(questions)
         shelf = Shelf(self._room_for_states(), self._folder)
         answers = [_Answers(self._scored) for _ in feeds]

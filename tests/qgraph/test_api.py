@@ -15,6 +15,7 @@ import qgraph
 from graph.errors import InputError, QGraphError, UsageError
 from graph.io.documents import Document
 from qgraph.cli import cli
+from quantize.ranges import Ranges
 
 FUNCTIONS = [name for name in qgraph.__all__ if name != "__version__"]
 
@@ -107,6 +108,34 @@ def test_progress_is_called_up_to_the_end(files: Any) -> None:
     )
     assert set(seen) == {"calibrating", "scoring"}
     assert all(done == total > 0 for done, total in seen.values())
+
+
+def test_a_run_that_goes_on_calibrates_no_second_time(
+    mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal"
+    begun: list[str] = []
+
+    def ranges(samples: int = 2, *, fresh: bool = False) -> Ranges:
+        begun.clear()
+        return qgraph.sensitivity(
+            mlp,
+            data=[data],
+            samples=samples,
+            journal=journal,
+            fresh=fresh,
+            progress=lambda title, _done, _total: begun.append(title),
+        )[1]
+
+    first = ranges()
+    assert "calibrating" in begun
+    assert ranges() == first
+    assert "calibrating" not in begun
+    assert ranges(fresh=True) == first
+    assert "calibrating" in begun
+    with pytest.raises(UsageError, match="samples"):
+        ranges(samples=1)
+    assert "calibrating" in begun
 
 
 def test_errors_carry_their_exit_code(tmp_path: Path, files: Any) -> None:

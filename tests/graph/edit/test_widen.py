@@ -10,7 +10,7 @@ import pytest
 
 import qgraph
 from graph.edit.prepare import prepare
-from graph.edit.widen import feeds_in_single, in_single, is_half
+from graph.edit.widen import FeedsInSingle, in_single, is_half
 from graph.io.models import tensor_from, write_model
 from graph.io.weights import is_on_disk
 from graph.runtime.session import open_session
@@ -55,7 +55,7 @@ def test_it_computes_what_the_cpu_computes_of_the_half_graph(path: Path) -> None
     with np.load(path.with_suffix(".npz")) as arrays:
         feed = {"x": arrays["x"]}
     half = open_session(prepared.model).run(feed)["y"]
-    (wide,) = feeds_in_single([feed])
+    (wide,) = FeedsInSingle([feed])
     single = open_session(in_single(prepared).model).run(wide)["y"]
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, half.astype(np.float32), rtol=2e-3, atol=2e-3)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from graph.errors import InputError, LimitError
-from graph.runtime.feeds import fill_cache, read_npz, sample_axis, synthetic_feeds
+from graph.runtime.feeds import fill_cache, sample_axis, synthetic_feeds
 from graph.runtime.forward import stack
+from graph.runtime.npz import read_npz
 from graph.tensors import Array, TensorSpec
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
