@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from graph.edit.nodes import quantizable_nodes
 from graph.edit.prepare import PreparedModel, prepare
-from graph.edit.widen import feeds_in_single, in_single
+from graph.edit.widen import FeedsInSingle, in_single
 from graph.errors import InputError
 from graph.io.models import read_model, write_model
 from graph.rules.finding import Finding, Severity, Target
@@ -268,7 +268,7 @@ def test_a_graph_of_any_float_type_is_emitted_in_it_and_computes_what_onnx_says(
     single = in_single(replace(source, model=model)).model
     feed = {"x": weight(4, 8, seed=5).astype(dtype)}
     (want,) = ReferenceEvaluator(model).run(None, feed)
-    got = open_session(single).run(feeds_in_single([feed])[0])["y"]
+    got = open_session(single).run(FeedsInSingle([feed])[0])["y"]
     # the reference rounds each product and sum of 8 to the type, whose steps are 2^-8 for bfloat16
     assert got == pytest.approx(np.asarray(want, np.float32), abs=8 * _STEPS[kind])
 
