@@ -1,40 +1,36 @@
 """The frontier: quality against the share of nodes that is quantized, for tools and for rankings.
 
-    python benchmarks/frontier.py MODEL.onnx --name outliers --calibrate C … --heldout H …
+    python benchmarks/frontier.py outliers plain vit_tiny yolo_tiny --modelopt .venv-modelopt
 
 (a) Quantizers: every tool quantizes the same node sets, cut from qgraph's plain ranking. (b)
 Rankings: qgraph's plain quantizer on sets of the same sizes chosen by our ranking, Intel Neural
 Compressor's (solo order), the cheap screen, and by chance (10 seeds). All are judged on held-out
-data by the KL divergence from the float model, with a paired bootstrap over the samples.
+data, decoders by the KL divergence from the float model, vision models by the SQNR of their output,
+with a paired bootstrap over the samples.
 
-Writes `docs/benchmarks/frontier-NAME.md` and `.svg`. Needs the extras `inc`, `export` and `report`.
+Writes `docs/benchmarks/frontier-NAME.md` and `.svg`. Needs the extras `inc`, `export`, `vision` and
+`report`; NVIDIA ModelOpt is installed into the environment `--modelopt`, and left out without it.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-import vl_convert
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from curves import KL, SHARES, SQNR, Curve, Figure, Verdict, plot, table
+from quantizers import by_modelopt, by_onnxruntime, left_float
 
 import qgraph
 from exporters.qwen.task import LmTask
-from graph.io.models import write_model
 from graph.runtime.session import Session, open_session
-from graph.tensors import Array, Feed
+from graph.tensors import Array
 from qgraph import with_inc
 from qgraph.calibrating import in_form_of
+from qgraph.recipe import read_recipe
 from qgraph.resolve import load_data, open_model
 from quantize.emit import fake_quantization, quantization_parameters
 from quantize.profiles import Profile, Profiles
@@ -45,136 +41,141 @@ from sensitivity.report import Direction, Sensitivity
 from sensitivity.screen import screen
 from sensitivity.search.switched import SwitchedSession
 
-SHARES = {"25": 0.25, "50": 0.5, "75": 0.75, "100": 1.0}
-SEEDS, DRAWS, SAMPLES = 10, 2000, 16
-FOLDER = Path(__file__).parents[1] / "docs/benchmarks"
+ROOT = Path(__file__).parents[1]
+SEEDS, SAMPLES = 10, 16
 
 
-@dataclass
-class Curve:
-    """KL and the token counts it is over, per share and held-out sample."""
+@dataclass(frozen=True)
+class Subject:
+    """`source`: the checkpoint, where it is not the recipe's own."""
 
-    title: str
-    kl: dict[str, Array] = field(default_factory=dict)
-    loss: dict[str, float] = field(default_factory=dict)
+    recipe: str
+    figure: Figure
+    source: str | None = None
+
+
+SUBJECTS = {
+    "outliers": Subject("qwen2_5_vl_tiny", KL),
+    "plain": Subject("qwen2_5_vl_tiny", KL, "qwen2_5_vl_tiny/plain"),
+    "vit_tiny": Subject("vit_tiny", SQNR),
+    "yolo_tiny": Subject("yolo_tiny", SQNR),
+}
 
 
 class Bench:
     """The model, its data, and how sessions are judged."""
 
-    def __init__(
-        self, model: Path, calibrate: Sequence[Path], heldout: Sequence[Path], samples: int
-    ) -> None:
-        self.path, self.data = model, list(calibrate)
-        self.opened = open_model(model)
+    def __init__(self, subject: Subject, folder: Path, heldout: int) -> None:
+        recipe = read_recipe(ROOT / "models" / f"{subject.recipe}.toml")
+        source = ROOT / "models" / subject.source if subject.source else recipe.source
+        self.path = recipe.model or folder / "model.onnx"
+        if source is not None and not self.path.exists():
+            qgraph.export(source, folder)
+        self.figure, self.data = subject.figure, list(recipe.sensitivity.data)
+        self.opened = open_model(self.path)
         self.feeds = load_data(self.opened, self.data, SAMPLES, 0).feeds
-        task = self.opened.family.task(self.opened.view, "lm", list(heldout), samples)
-        if not isinstance(task, LmTask):
-            raise SystemExit("this benchmark needs an exported decoder and raw text")
-        self.task = task.without_questions()
-        self.float = self.task.measure("float", open_session(model), _quiet)
-        self.tokens: Array = self.task.per_sample("float").columns["tokens"]
+        task = self.opened.family.task(
+            self.opened.view, recipe.evaluate.task, recipe.evaluate.data, heldout
+        )
+        self.task = task.without_questions() if isinstance(task, LmTask) else task
+        self.float = self.task.measure("float", open_session(self.path), _quiet)
+        self.samples = len(self.errors("float"))
+
+    def errors(self, name: str) -> Array:
+        """Return the error of each held-out sample of what was measured last under a name."""
+        return self.task.per_sample(name).ratios()[self.figure.error].numerator
 
     def judge(self, curve: Curve, share: str, session: Session) -> None:
+        """Put a session's figures into a curve."""
         metrics = self.task.measure("it", session, _quiet)
-        curve.kl[share] = self.task.per_sample("it").columns["kl"]
-        curve.loss[share] = metrics["loss"]
-        figures = f"KL {metrics['kl']:.3e}  loss {metrics['loss']:.4f}"
+        curve.errors[share] = self.errors("it")
+        curve.metrics[share], curve.value[share] = metrics, metrics[self.figure.key]
+        figures = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
         print(f"{curve.title:32} {share:>4} %  {figures}", flush=True)
 
-    def ours(self, ranges: Ranges) -> SwitchedSession:
-        """Return sessions that behave like our emitted models, to the bit."""
+    def judge_models(self, title: str, made: Iterable[tuple[Profile, onnx.ModelProto]]) -> Curve:
+        """Return the curve of a tool's models."""
+        curve = Curve(title)
+        for item, model in made:
+            left = left_float(model, item.quantize)
+            if left:
+                curve.left[item.name] = f"{len(left)} of {len(item.quantize)} float"
+            self.judge(curve, item.name, open_session(model))
+        return curve
+
+    def sessions(self, ranges: Ranges) -> SwitchedSession:
+        """Return sessions that behave like our emitted models, to the bit; no companions."""
         prepared = in_form_of(self.opened, ranges).prepared
         nodes = select(prepared.model, [self.opened.family.keep]).candidates
         made = quantization_parameters(prepared.model, nodes, ranges.by_name(), ranges.scheme)
         return SwitchedSession(prepared, nodes, fake_quantization(made))
 
 
-def quantizers(bench: Bench, profiles: Profiles, plain: Ranges) -> list[Curve]:
+def quantizers(
+    bench: Bench, profiles: Profiles, plain: Ranges, environment: Path | None
+) -> list[Curve]:
     """Return (a): what each tool makes of the same sets."""
-    curves = []
-    schemes = {"qgraph, plain": plain}
+    ranges = {"qgraph, plain": plain}
     for smooth in ("0.5", "auto"):
-        scheme = Scheme(smooth=smooth)
-        schemes[f"qgraph, smooth {smooth}"] = qgraph.calibrate(
-            bench.path, data=bench.data, samples=SAMPLES, scheme=scheme
+        found = qgraph.calibrate(
+            bench.path, data=bench.data, samples=SAMPLES, scheme=Scheme(smooth=smooth)
         )
-    for title, ranges in schemes.items():
-        curve, sessions = Curve(title), bench.ours(ranges)
-        for item in profiles.profiles:
-            bench.judge(curve, item.name, sessions.quantizing(frozenset(item.quantize)))
-        curves.append(curve)
-    inc = Curve("INC 3.7 PTQ, its TensorRT scheme")
-    for item, made in with_inc.quantize(bench.path, profiles, data=bench.data, samples=SAMPLES):
-        bench.judge(inc, item.name, open_session(made.model))
-    static = Curve("onnxruntime quantize_static")
-    for item in profiles.profiles:
-        bench.judge(static, item.name, open_session(_static(bench, item)))
-    return [*curves, inc, static]
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, feeds: Iterable[Feed]) -> None:
-        self._left = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        return next(self._left, None)
-
-
-def _static(bench: Bench, item: Profile) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
-        write_model(bench.opened.prepared.model, source)
-        quantize_static(
-            str(source),
-            str(target),
-            _Reader(bench.feeds),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_quantize=list(item.quantize),
-            op_types_to_quantize=["MatMul"],
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        if found.smoothing:  # convolutions have no channels to smooth
+            ranges[f"qgraph, smooth {smooth}"] = found
+    curves = [bench.judge_models(title, _ours(bench, profiles, r)) for title, r in ranges.items()]
+    prepared, items = bench.opened.prepared, profiles.profiles
+    for title, alpha in {"INC PTQ": None, "INC PTQ, its SmoothQuant recipe": 0.5}.items():
+        made = with_inc.quantize(
+            bench.path, profiles, data=bench.data, samples=SAMPLES, smooth=alpha
         )
-        return onnx.load(target)
+        curves.append(bench.judge_models(title, ((item, found.model) for item, found in made)))
+    static = by_onnxruntime(prepared, bench.feeds, items)
+    curves.append(bench.judge_models("onnxruntime quantize_static", static))
+    for method in ("max", "entropy") if environment else ():
+        made_there = by_modelopt(environment, prepared, bench.feeds, items, method)
+        curves.append(bench.judge_models(f"NVIDIA ModelOpt, {method}", made_there))
+    return curves
+
+
+def _ours(
+    bench: Bench, profiles: Profiles, ranges: Ranges
+) -> Iterable[tuple[Profile, onnx.ModelProto]]:
+    made = qgraph.quantize(bench.path, profiles, ranges, scheme=ranges.scheme)
+    return ((item.profile, item.model) for item in made)
 
 
 def rankings(bench: Bench, report: Sensitivity, profiles: Profiles, plain: Ranges) -> list[Curve]:
     """Return (b): our plain quantizer on sets that rankings choose."""
-    sessions = bench.ours(plain)
+    sessions = bench.sessions(plain)
     names = [node.name for node in report.nodes]
     sizes = {item.name: len(item.quantize) for item in profiles.profiles}
-    ours = Curve("our ranking, fused groups")
+    ours = Curve("our ranking, as profiles are cut")
     for item in profiles.profiles:
         bench.judge(ours, item.name, sessions.quantizing(frozenset(item.quantize)))
+    curves = [ours]
+    for title, order in _orders(bench, report, plain).items():
+        curves.append(Curve(title))
+        _along(bench, curves[-1], order, sizes, sessions)
+    chance = [Curve(f"chance, seed {seed}") for seed in range(SEEDS)]
+    for seed, curve in enumerate(chance):
+        order = [str(name) for name in np.random.default_rng(seed).permutation(names)]
+        _along(bench, curve, order, sizes, sessions)
+    return [*curves, _mean(chance)]
+
+
+def _orders(bench: Bench, report: Sensitivity, plain: Ranges) -> dict[str, list[str]]:
+    """Return title → all nodes, the least sensitive first."""
     inc = with_inc.sensitivity(bench.path, data=bench.data, samples=4, direction=Direction.SOLO)
-    prepared = bench.opened.prepared
-    nodes = [n for n in select(prepared.model).candidates if n.name in set(names)]
+    prepared, names = bench.opened.prepared, {node.name for node in report.nodes}
+    nodes = [node for node in select(prepared.model).candidates if node.name in names]
     made = fake_quantization(
         quantization_parameters(prepared.model, nodes, plain.by_name(), plain.scheme)
     )
-    orders = {
+    return {
         "our ranking, node by node": _by({n.name: n.solo.mse for n in report.nodes if n.solo}),
-        "INC's ranking": _by({n.name: n.solo.mse for n in inc.nodes if n.solo}),
+        "INC's ranking": _by({n.name: n.solo.inc.mse for n in inc.nodes if n.solo and n.solo.inc}),
         "cheap screen": _by(screen(prepared, nodes, made, bench.feeds[:4])),
     }
-    curves = [ours]
-    for title, order in orders.items():
-        curve = Curve(title)
-        _along(bench, curve, order, sizes, sessions, ours)
-        curves.append(curve)
-    chance = [Curve(f"chance, seed {seed}") for seed in range(SEEDS)]
-    for seed, curve in enumerate(chance):
-        order = list(np.random.default_rng(seed).permutation(names))
-        _along(bench, curve, order, sizes, sessions, ours)
-    mean = Curve(f"chance, mean of {SEEDS}")
-    for share in sizes:
-        rows = [curve.kl[share] for curve in chance]
-        # everything is the same set for every seed; a mean would differ in the last bit
-        mean.kl[share] = rows[0] if share == "100" else np.mean(rows, axis=0)
-        mean.loss[share] = float(np.mean([curve.loss[share] for curve in chance]))
-    return [*curves, mean]
 
 
 def _along(
@@ -183,14 +184,19 @@ def _along(
     order: Sequence[str],
     sizes: dict[str, int],
     sessions: SwitchedSession,
-    whole: Curve,
 ) -> None:
-    """Judge the first nodes of an order; all of them are the same set for every order."""
+    """Judge the first nodes of an order; all of them would be the same set for every order."""
     for share, size in sizes.items():
-        if share == "100":
-            curve.kl[share], curve.loss[share] = whole.kl[share], whole.loss[share]
-        else:
+        if size < len(order):
             bench.judge(curve, share, sessions.quantizing(frozenset(order[:size])))
+
+
+def _mean(curves: Sequence[Curve]) -> Curve:
+    mean = Curve(f"chance, mean of {len(curves)}")
+    for share in curves[0].value:
+        mean.errors[share] = np.mean([curve.errors[share] for curve in curves], axis=0)
+        mean.value[share] = float(np.mean([curve.value[share] for curve in curves]))
+    return mean
 
 
 def _by(errors: dict[str, float]) -> list[str]:
@@ -201,108 +207,74 @@ def _quiet(_title: str, _done: int, _total: int) -> None:
     """Show nothing."""
 
 
-def table(bench: Bench, curves: Sequence[Curve], best: Curve) -> str:
-    """Return KL per share; `best` is compared with each: better, worse, or within the noise."""
-    draws = np.random.default_rng(0).multinomial(
-        len(bench.tokens), np.full(len(bench.tokens), 1 / len(bench.tokens)), DRAWS
-    )
-    lines = [f"| | {' | '.join(f'{share} %' for share in SHARES)} |", "|---|" + "---:|" * 4]
-    for curve in curves:
-        cells = [_cell(bench, curve, best, share, draws) for share in SHARES]
-        lines.append(f"| {curve.title} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(bench: Bench, curve: Curve, best: Curve, share: str, draws: Array) -> str:
-    value = f"{curve.kl[share].sum() / bench.tokens.sum():.2e}"
-    if curve is best:
-        return f"**{value}**"
-    differences = (draws @ (curve.kl[share] - best.kl[share])) / (draws @ bench.tokens)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return f"{value} {'▲' if low > 0 else '▼' if high < 0 else '≈'}"
-
-
-def plot(bench: Bench, parts: dict[str, Sequence[Curve]]) -> str:
-    """Return both charts as SVG."""
-    rows = [
-        {
-            "part": part,
-            "who": curve.title,
-            "share": int(share),
-            "KL": float(curve.kl[share].sum() / bench.tokens.sum()),
-        }
-        for part, curves in parts.items()
-        for curve in curves
-        for share in SHARES
+def page(name: str, bench: Bench, a: Sequence[Curve], b: Sequence[Curve]) -> str:
+    """Return the page of results."""
+    verdict, figure = Verdict(bench.samples), bench.figure
+    best = next((c for c in a if c.title.endswith("auto")), a[0])
+    keys = [key for key in ("loss", "top1", "map") if key in bench.float]
+    whole = {"float": bench.float} | {curve.title: curve.metrics["100"] for curve in a}
+    ends = [
+        f"| {title} | {' | '.join(f'{found[key]:.4f}' for key in keys)} |"
+        for title, found in whole.items()
     ]
-    charts = [
-        {
-            "title": part,
-            "width": 330,
-            "height": 260,
-            "transform": [{"filter": {"field": "part", "equal": part}}],
-            "mark": {"type": "line", "point": True},
-            "encoding": {
-                "x": {"field": "share", "type": "quantitative", "title": "share quantized, %"},
-                "y": {
-                    "field": "KL",
-                    "type": "quantitative",
-                    "scale": {"type": "log"},
-                    "title": "KL to float, nats per token",
-                },
-                "color": {"field": "who", "type": "nominal", "title": None},
-            },
-        }
-        for part in parts
-    ]
-    apart = {"scale": {"color": "independent"}}
-    spec = {"data": {"values": rows}, "hconcat": charts, "resolve": apart}
-    return str(vl_convert.vegalite_to_svg(spec))
+    return f"""# Frontier: {name}
 
+Written by `benchmarks/frontier.py`: {figure.title} on {bench.samples} held-out samples, at shares
+of the candidates that are quantized. ▲: worse than the line in bold, by a paired bootstrap over
+samples (95 %); ▼: better; ≈: within the noise. "n of m float": nodes a tool was asked to quantize
+and did not.
 
-def main(write: Callable[[Path, str], int] = Path.write_text) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--calibrate", type=Path, nargs="+", required=True)
-    parser.add_argument("--heldout", type=Path, nargs="+", required=True)
-    parser.add_argument("--samples", type=int, default=1 << 30, help="held-out, of each file")
-    options = parser.parse_args()
-    bench = Bench(options.model, options.calibrate, options.heldout, options.samples)
-    report, plain = qgraph.sensitivity(
-        options.model, data=options.calibrate, samples=SAMPLES, direction=Direction.SOLO
-    )
-    profiles = qgraph.profile(report, cuts=SHARES)
-    a = quantizers(bench, profiles, plain)
-    b = rankings(bench, report, profiles, plain)
-    auto = next(curve for curve in a if curve.title.endswith("auto"))
-    loss = {curve.title: curve.loss["100"] for curve in a}
-    cost = loss["qgraph, plain"] - bench.float["loss"]
-    recovered = "\n".join(
-        f"- {title}: loss {value:.4f}, {1 - (value - bench.float['loss']) / cost:.1%} of what plain"
-        " costs recovered"
-        for title, value in loss.items()
-    )
-    text = f"""# Frontier: {options.name}
-
-Written by `benchmarks/frontier.py`: KL divergence from the float model on held-out data (nats per
-token, {len(bench.tokens)} samples), at shares of the candidates that are quantized. ▲: worse than
-the line in bold, by a paired bootstrap over samples (95 %); ▼: better; ≈: within the noise.
-
-![Both charts](frontier-{options.name}.svg)
+![Both charts](frontier-{name}.svg)
 
 ## Quantizers, on the same node sets
 
-{table(bench, a, auto)}
-Everything quantized; the float model's loss is {bench.float["loss"]:.4f}:
+{table(figure, verdict, a, best, list(SHARES))}
+Everything quantized, by the task:
 
-{recovered}
-
+| | {" | ".join(keys)} |
+|---|{"---:|" * len(keys)}
+{chr(10).join(ends)}
+{_recovered(bench, a)}
 ## Rankings, under our plain quantizer
 
-{table(bench, b, b[0])}"""
-    write(FOLDER / f"frontier-{options.name}.md", text)
-    write(FOLDER / f"frontier-{options.name}.svg", plot(bench, {"quantizers": a, "rankings": b}))
+{table(figure, verdict, b, b[0], [share for share in SHARES if share in b[-1].value])}"""
+
+
+def _recovered(bench: Bench, curves: Sequence[Curve]) -> str:
+    """Return how much of the loss that plain INT8 costs smoothing recovers."""
+    if "loss" not in bench.float:
+        return ""
+    cost = curves[0].metrics["100"]["loss"] - bench.float["loss"]
+    text = [
+        f"{curve.title} {1 - (curve.metrics['100']['loss'] - bench.float['loss']) / cost:.1%}"
+        for curve in curves
+        if "mooth" in curve.title
+    ]
+    return f"\nOf the {cost:.4f} of loss that plain D costs, recovered: {'; '.join(text)}.\n"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="+", choices=list(SUBJECTS), metavar="MODEL")
+    parser.add_argument("--models", type=Path, default=ROOT / "runs/frontier")
+    parser.add_argument("--modelopt", type=Path, help="ModelOpt's environment; made if missing")
+    parser.add_argument("--heldout", type=int, default=1 << 30, help="samples of each file")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks")
+    options = parser.parse_args()
+    for name in options.names:
+        bench = Bench(SUBJECTS[name], options.models / name, options.heldout)
+        report, plain = qgraph.sensitivity(
+            bench.path, data=bench.data, samples=SAMPLES, direction=Direction.SOLO
+        )
+        profiles = qgraph.profile(report, cuts=SHARES)
+        a = quantizers(bench, profiles, plain, options.modelopt)
+        b = rankings(bench, report, profiles, plain)
+        parts = {"quantizers": a, "rankings": b}
+        options.output.mkdir(parents=True, exist_ok=True)
+        target = options.output / f"frontier-{name}"
+        target.with_suffix(".md").write_text(page(name, bench, a, b), encoding="utf-8")
+        target.with_suffix(".svg").write_text(plot(bench.figure, parts), encoding="utf-8")
 
 
 if __name__ == "__main__":

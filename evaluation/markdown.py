@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evaluation.metrics import in_order, metric, quality_key
 from evaluation.results import Difference, Evaluation, Latency, Variant
+from quantize.profiles import apart
 from sensitivity.markdown import cell
 
 DASH = "–"
@@ -80,7 +81,11 @@ def notes(evaluation: Evaluation) -> list[str]:
         if variant.elsewhere:
             ops = ", ".join(f"{count} {op}" for op, count in variant.elsewhere.items())
             found.append(f"{variant.name}: not on {run.provider} but on the CPU ran {ops}.")
-    return found
+    compared = (
+        apart(item.name, item.predicted.get("mse"), item.metrics.get("mse"))
+        for item in evaluation.variants
+    )
+    return [*found, *(f"{sentence}." for sentence in compared if sentence)]
 
 
 def _is_unsteady(latency: Latency) -> bool:

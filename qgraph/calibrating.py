@@ -107,7 +107,8 @@ def ranges_of(
     smoothing: Sequence[SmoothedTensor] = ()
     if scheme.smooth == SEARCHED:
         scored = scored_at(opened, outputs)
-        smoothing = search_smoothing(Search(prepared, nodes, feeds, scored, scheme, run, progress))
+        search = Search(prepared, nodes, feeds, scored, scheme, run, progress, memory)
+        smoothing = search_smoothing(search)
     elif scheme.is_smoothed:
         plan = SmoothingPlan(prepared, nodes(prepared), feeds, provider, progress, memory)
         smoothing = plan.everywhere(float(scheme.smooth))

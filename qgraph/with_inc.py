@@ -123,10 +123,13 @@ def quantize(
     data: Sequence[AnyPath] = (),
     samples: int = DEFAULT_SAMPLES,
     names: Sequence[str] = (),
+    smooth: float | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[tuple[Profile, IncModel]]:
     """Return INC's own Q/DQ model for each profile, or for those in `names`.
+
+    `smooth`: the strength of INC's own SmoothQuant recipe, None without it.
 
     Raises:
         EnvironmentFault: the `inc` extra is not installed, or another version of INC is.
@@ -146,7 +149,9 @@ def quantize(
         progress("quantizing with INC", index, len(chosen))
         nodes = nodes_of(opened, item)
         tensorrt = wanted.scheme.name is not SchemeName.INC_CPU
-        result = quantize_with_inc(opened.prepared, nodes, loaded.feeds, tensorrt=tensorrt)
+        result = quantize_with_inc(
+            opened.prepared, nodes, loaded.feeds, tensorrt=tensorrt, smooth=smooth
+        )
         _sign(opened, item, wanted.scheme, result, nodes)
         made.append((item, result))
     progress("quantizing with INC", len(chosen), len(chosen))

@@ -62,15 +62,12 @@ class Profile(Part):
 _FACTOR = 2.0
 
 
-def apart(profile: Profile) -> str | None:
-    """Return a sentence where what was measured is not what the sum of single errors predicts."""
-    if profile.predicted is None or not (profile.measured or {}).get("mse"):
-        return None
-    predicted, measured = profile.predicted.mse, (profile.measured or {})["mse"]
-    if predicted / _FACTOR <= measured <= predicted * _FACTOR:
+def apart(name: str, predicted: float | None, measured: float | None) -> str | None:
+    """Return a sentence where the MSE measured is not what the sum of single errors predicts."""
+    if predicted is None or not measured or predicted / _FACTOR <= measured <= predicted * _FACTOR:
         return None
     return (
-        f"{profile.name}: measured MSE {measured:.2e}, predicted {predicted:.2e}: errors of single"
+        f"{name}: measured MSE {measured:.2e}, predicted {predicted:.2e}: errors of single"
         " nodes do not add up here; trust what was measured"
     )
 

@@ -31,9 +31,9 @@ from graph.io.parsing import check_basics, parse
 from graph.io.weights import (
     LAZY,
     SMALL,
+    bytes_of,
     is_on_disk,
     load,
-    mapped_bytes,
     place,
     point_into,
     size_of,
@@ -214,7 +214,7 @@ def _move_weights(model: onnx.ModelProto, target: Path) -> str:
     digest = hashlib.sha256()
     with target.open("wb") as file:
         for tensor in model.graph.initializer:
-            data = _data_of(tensor)
+            data = bytes_of(tensor)
             if len(data) < _EXTERNAL_TENSOR:
                 load(tensor)
                 continue
@@ -224,11 +224,6 @@ def _move_weights(model: onnx.ModelProto, target: Path) -> str:
                 digest.update(part)
             place(tensor, "", file.tell() - len(data), len(data))
     return digest.hexdigest()
-
-
-def _data_of(tensor: onnx.TensorProto) -> memoryview:
-    """Return the bytes of a tensor, those on the disk mapped."""
-    return mapped_bytes(tensor).data if is_on_disk(tensor) else memoryview(tensor.raw_data)
 
 
 def _set_location(model: onnx.ModelProto, name: str) -> None:

@@ -20,7 +20,7 @@ from graph.errors import InputError
 from graph.io.external import external_files
 from graph.io.files import write_bytes, write_named
 from graph.io.models import EXTERNAL_ABOVE, drop_stale_data, read_model
-from graph.io.weights import is_on_disk, load, mapped_bytes, place
+from graph.io.weights import bytes_of, load, place
 
 STEM = "shared"
 _EXTERNAL_TENSOR = 1024
@@ -89,7 +89,7 @@ def write_models(
 def _move(model: onnx.ModelProto, pool: _Pool) -> None:
     """Move large initializers to the pool, in place."""
     for tensor in model.graph.initializer:
-        held = mapped_bytes(tensor).data if is_on_disk(tensor) else memoryview(tensor.raw_data)
+        held = bytes_of(tensor)
         if len(held) < _EXTERNAL_TENSOR:
             load(tensor)
         else:

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from graph.errors import InputError
+from graph.io.rescaling import is_rescaled, rescaled, steps_of
 from graph.tensors import Array
 
 SMALL = 1 << 16
@@ -74,8 +75,21 @@ def array_of(tensor: TensorProto) -> Array:
         np.dtype(onnx.helper.tensor_dtype_to_np_dtype(item))
         for item in (_stored_type(tensor), tensor.data_type)
     )
-    values = data.view(stored).reshape(tuple(tensor.dims))
+    values = rescaled(tensor, data.view(stored).reshape(tuple(tensor.dims)))
     return values if stored == declared else values.astype(declared)
+
+
+def bytes_of(tensor: TensorProto) -> memoryview:
+    """Return the bytes of a tensor's values: those it holds, or those on the disk, read-only.
+
+    Raises:
+        InputError: the data file is gone or was cut short since the model was read.
+    """
+    if not is_on_disk(tensor):
+        return memoryview(tensor.raw_data)
+    if is_rescaled(tensor):
+        return memoryview(array_of(tensor).tobytes())
+    return mapped_bytes(tensor).data
 
 
 def mapped_bytes(tensor: TensorProto) -> Array:
@@ -140,7 +154,9 @@ def place(tensor: TensorProto, location: str | Path, offset: int, length: int) -
 
 def widen_on_reading(tensor: TensorProto) -> None:
     """Declare a tensor on the disk as float32; its values stay as they are until they are read."""
+    steps = steps_of(tensor)
     place(tensor, *_place(tensor))
+    tensor.external_data.extend(steps)
     tensor.external_data.add(key=_STORED, value=str(tensor.data_type))
     tensor.data_type = TensorProto.FLOAT
 

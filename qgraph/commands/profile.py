@@ -100,7 +100,8 @@ def _print(profiles: Profiles) -> None:
         rows.append([item.name, item.title, str(len(item.quantize)), *shares, figure, *more])
     print_table([*headings, *(f"measured {key}" for key in extra)], rows, left=2)
     for item in profiles.profiles:
-        if note := apart(item):
+        expected = item.predicted.mse if item.predicted else None
+        if note := apart(item.name, expected, (item.measured or {}).get("mse")):
             warn(note)
 
 

@@ -47,8 +47,11 @@ def quantize_with_inc(
     feeds: Sequence[Feed],
     *,
     tensorrt: bool,
+    smooth: float | None = None,
 ) -> IncModel:
     """Return what INC's post-training quantization makes of the model, its names restored.
+
+    `smooth`: the strength of INC's own SmoothQuant recipe, None without it.
 
     Raises:
         InputError: INC fails on the model, or it is not float32.
@@ -66,6 +69,7 @@ def quantize_with_inc(
         logits=False,
         batches=0,
         write_model=True,
+        smooth=smooth,
     )
     found: list[onnx.ModelProto] = []
 

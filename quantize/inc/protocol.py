@@ -45,7 +45,8 @@ class Request(Part):
     `tensorrt`: INC's TensorRT scheme (int8 symmetric) rather than its CPU one (uint8 asymmetric).
     `outputs`: where our distances are taken; INC's own score is over all outputs. `batches`: how
     many of the `feeds` are scored; all of them calibrate. `write_model`: the quantized model is
-    wanted instead of scores. `as_written`: INC's models run without integer kernels.
+    wanted instead of scores. `smooth`: the strength of INC's own SmoothQuant recipe, which comes
+    before. `as_written`: INC's models run without integer kernels.
     """
 
     inputs: tuple[str, ...]
@@ -57,6 +58,7 @@ class Request(Part):
     batches: int
     units: tuple[Unit, ...] = ()
     write_model: bool = False
+    smooth: float | None = None
     as_written: bool = False
 
 

@@ -30,11 +30,14 @@ def quantize_as_inc_does(
     chosen = {name for name, _ in request.candidates}
     names = [node.name for node in model.graph.node if node.op_type in _TYPES]
     types = {node.op_type for node in model.graph.node} - _TYPES
+    recipes = dict(RECIPES)
+    if request.smooth is not None:
+        recipes |= {"smooth_quant": True, "smooth_quant_args": {"alpha": request.smooth}}
     config = PostTrainingQuantConfig(
         device="gpu" if request.tensorrt else "cpu",
         backend="onnxrt_trt_ep" if request.tensorrt else "default",
         quant_format="QDQ",
-        recipes=dict(RECIPES),
+        recipes=recipes,
         calibration_sampling_size=[request.feeds],
         op_name_dict={name: _FLOAT for name in names if name not in chosen},
         op_type_dict=dict.fromkeys(sorted(types), _FLOAT),

@@ -1,6 +1,7 @@
 """Rewriting a model with smoothing factors: operands rescaled, Mul nodes where nothing absorbs.
 
-A constant that others read too is left as it is: whoever needs it rescaled gets a copy.
+A constant that others read too is left as it is: whoever needs it rescaled gets a copy. Weights on
+the disk stay there and are rescaled when they are read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from onnx import helper
 from graph.edit.names import fresh_name
 from graph.edit.prepare import PreparedModel
 from graph.io.models import tensor_from
-from graph.io.weights import array_of
+from graph.io.rescaling import rescale, rescale_on_reading
+from graph.io.weights import array_of, is_on_disk
 from graph.tensors import Array
 from quantize.smooth.points import Operand, SmoothPoint
 
@@ -66,17 +68,15 @@ def _rescale(
     for use, steps in changes.items():
         groups[nodes[use[0]].input[use[1]], tuple(steps)].append(use)
     for (name, steps), members in groups.items():
-        array = array_of(tensors[name])
-        for axis, number, divides in steps:
-            array = _along(array, axis, factors[number], divides=divides)
+        changed = _rescaled(tensors[name], steps, factors)
         if len(members) == uses[name]:
-            tensors[name].CopyFrom(tensor_from(name, array))
+            tensors[name].CopyFrom(changed)
             continue
-        copy = fresh_name(f"{name}/smooth", taken)
-        taken.add(copy)
-        model.graph.initializer.append(tensor_from(copy, array))
+        changed.name = fresh_name(f"{name}/smooth", taken)
+        taken.add(changed.name)
+        model.graph.initializer.append(changed)
         for node, index in members:
-            nodes[node].input[index] = copy
+            nodes[node].input[index] = changed.name
 
 
 def _uses(model: onnx.ModelProto) -> dict[str, int]:
@@ -97,13 +97,19 @@ def _uses(model: onnx.ModelProto) -> dict[str, int]:
     return uses
 
 
-def _along(array: Array, axis: int, factors: Array, *, divides: bool) -> Array:
-    """Return `array` scaled along `axis`, rounded once to its dtype."""
-    shape = [1] * array.ndim
-    shape[axis] = -1
-    wide = factors.astype(np.float64).reshape(shape)
-    scaled: Array = array / wide if divides else array * wide
-    return scaled.astype(array.dtype)
+def _rescaled(
+    tensor: onnx.TensorProto, steps: Sequence[_Change], factors: Sequence[Array]
+) -> onnx.TensorProto:
+    if is_on_disk(tensor):
+        changed = onnx.TensorProto()
+        changed.CopyFrom(tensor)
+        for axis, number, divides in steps:
+            rescale_on_reading(changed, axis, factors[number], divides=divides)
+        return changed
+    array = array_of(tensor)
+    for axis, number, divides in steps:
+        array = rescale(array, axis, factors[number], divides=divides)
+    return tensor_from(tensor.name, array)
 
 
 def _insert_products(

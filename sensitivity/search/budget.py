@@ -94,12 +94,16 @@ def search_budget(
             f" {asked.value(frozenset()):.6g}",
             hint="Ask for less; a limit with x is relative to the float model.",
         )
-    chosen = _filled(_longest_prefix(asked, len(units)), asked)
+    prefix = _longest_prefix(asked, len(units))
+    # each exchange and the last look go through what is left out once more
+    asked.expect((len(units) - len(prefix)) * (1 + min(_EXCHANGED, len(prefix))))
+    chosen = _filled(prefix, asked)
     for index in sorted(chosen, reverse=True)[:_EXCHANGED]:
         other = _filled(chosen - {index}, asked, without=index)
         if asked.weight(other) > asked.weight(chosen):
             chosen = other
     chosen = _filled(chosen, asked)
+    asked.expect(0)
     return Found(tuple(units[i] for i in sorted(chosen)), asked.value(chosen), len(asked.known))
 
 
@@ -113,14 +117,23 @@ class _Asked:
         self._measure, self._progress = measure, progress
         self.known: dict[frozenset[int], float] = {}
         self.count = len(units)
+        self._expected = self.count.bit_length() + 2
+
+    def expect(self, more: int) -> None:
+        """Say how many measurements there may still be; progress ends with none."""
+        self._expected = len(self.known) + more
+        self._show()
+
+    def _show(self) -> None:
+        done = len(self.known)
+        self._progress("searching the budget", done, max(done, self._expected))
 
     def value(self, chosen: frozenset[int]) -> float:
         """Return the metric of a set."""
         if chosen not in self.known:
             nodes = frozenset(n for index in chosen for n in self._units[index].members)
             self.known[chosen] = self._measure(nodes)
-            done = len(self.known)
-            self._progress("searching the budget", done, done + self.count // 2)
+            self._show()
         return self.known[chosen]
 
     def fits(self, chosen: frozenset[int]) -> bool:

@@ -13,11 +13,12 @@ Command = Callable[..., Any]
 BUDGET = "sqnr_db>=42"
 
 
-@pytest.fixture
-def searched(qgraph: Command, mlp: Path, data: Path) -> Path:
+@pytest.fixture(params=["none", "fused"])
+def searched(request: pytest.FixtureRequest, qgraph: Command, mlp: Path, data: Path) -> Path:
     folder = mlp.parent
     report, profiles = folder / "sensitivity.json", folder / "profiles.json"
-    assert qgraph("sensitivity", mlp, "--data", data, "--group", "none", "-o", report).code == 0
+    how = ("--data", data, "--group", request.param)
+    assert qgraph("sensitivity", mlp, *how, "-o", report).code == 0
     options = ("--model", mlp, "--data", data, "--budget", BUDGET, "-o", profiles)
     result = qgraph("profile", report, *options)
     assert result.code == 0, result.err
@@ -50,15 +51,20 @@ def test_the_emitted_model_measures_what_the_search_did(
     assert measured >= 42
 
 
-def test_no_node_can_be_added(qgraph: Command, mlp: Path, data: Path, searched: Path) -> None:
+def test_no_node_or_group_can_be_added(
+    qgraph: Command, mlp: Path, data: Path, searched: Path
+) -> None:
     document = json.loads(searched.read_text())
     profile = found(searched)
-    scores = json.loads(searched.with_name("sensitivity.json").read_text())["nodes"]
-    left = {item["name"] for item in scores} - set(profile["quantize"])
+    report = json.loads(searched.with_name("sensitivity.json").read_text())
+    groups = [group["members"] for group in report["groups"]]
+    grouped = {name for group in groups for name in group}
+    units = [*groups, *([n["name"]] for n in report["nodes"] if n["name"] not in grouped)]
+    left = [unit for unit in units if not set(unit) <= set(profile["quantize"])]
     assert left
     document["profiles"] = [
-        {"name": f"more{i}", "quantize": [*profile["quantize"], name]}
-        for i, name in enumerate(sorted(left))
+        {"name": f"more{i}", "quantize": [*profile["quantize"], *unit]}
+        for i, unit in enumerate(left)
     ]
     searched.write_text(json.dumps(document))
     for item in document["profiles"]:

@@ -6,7 +6,7 @@ import pytest
 
 from graph.errors import UsageError
 from graph.io.documents import read_document, write_document
-from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles, resolve
+from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles, apart, resolve
 from quantize.ranges import ModelRef
 from quantize.scheme import Scheme, require_same
 
@@ -150,3 +150,18 @@ def test_a_file_made_under_the_same_scheme_is_accepted() -> None:
 
 def test_a_scheme_says_all_its_parts() -> None:
     assert str(Scheme()) == "int8 calibrate=minmax smooth=none weights=max"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "said"),
+    [(1e-4, 1.9e-4, False), (1e-4, 2.1e-4, True), (1e-4, 0.4e-4, True), (None, 1e-4, False)],
+)
+def test_a_prediction_that_is_off_by_more_than_a_factor_of_two_is_said(
+    predicted: float | None,
+    measured: float,
+    said: bool,  # noqa: FBT001
+) -> None:
+    sentence = apart("C", predicted, measured)
+    assert (sentence is not None) is said
+    if sentence is not None:
+        assert f"{measured:.2e}, predicted {predicted:.2e}" in sentence

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,11 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graph.edit.nodes import quantizable_nodes
-from graph.edit.prepare import PreparedModel
+from graph.edit.prepare import PreparedModel, prepare
+from graph.edit.widen import in_single
 from graph.errors import UsageError
+from graph.io.models import read_model, write_model
+from graph.io.weights import array_of
 from graph.runtime.session import Provider
 from quantize.calibrate.walk import observe_ranges
 from quantize.ranges import SmoothedTensor
@@ -167,6 +172,36 @@ def test_a_float_linear_beside_gets_the_factors_too(
     assert plan.points[0].quantized == ("a",)
     assert {operand.node for operand in plan.points[0].readers} == {"a", "b"}
     require_unchanged(before, smoothed(before, plan.everywhere(0.7)), FEEDS[0], Provider.CPU)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_weights_on_the_disk_stay_there_and_are_rescaled_when_read(
+    build: Build, weight: Weight, tmp_path: Path, dtype: type[np.generic]
+) -> None:
+    kind = "float" if dtype is np.float32 else "float16"
+    text = f"""({kind}[N,256] x) => ({kind}[N,256] y)
+    {{ h = LayerNormalization(x, g, b) [up] u = MatMul(h, w)
+      r = Relu(u) [down] y = MatMul(r, v) }}"""
+    gain = np.linspace(0.1, 9, 256)
+    arrays = {"g": gain, "b": gain, "w": weight(256, 256), "v": weight(256, 256, seed=1)}
+    model = build(text, **{name: array.astype(dtype) for name, array in arrays.items()})
+    for name, above in (("held.onnx", 1 << 30), ("disk.onnx", 0)):
+        write_model(model, tmp_path / name, external_above=above)
+    held, disk = prepare(tmp_path / "held.onnx"), prepare(tmp_path / "disk.onnx")
+    feeds = [{"x": weight(4, 256, seed=2).astype(dtype)}]
+    plan = SmoothingPlan(held, quantizable_nodes(held.model)[0], feeds)
+    one, two = (smoothed(item, plan.everywhere(0.5)).model for item in (held, disk))
+    assert len(two.SerializeToString()) < 100_000 < len(one.SerializeToString())
+    written = tmp_path / "smoothed.onnx"
+    write_model(two, written, external_above=0)
+    wide = {t.name: t for t in in_single(replace(disk, model=two)).model.graph.initializer}
+    seen = {tensor.name: tensor for tensor in two.graph.initializer}
+    read = {tensor.name: tensor for tensor in read_model(written).graph.initializer}
+    for tensor in one.graph.initializer:
+        expected = numpy_helper.to_array(tensor)
+        for found in (seen, read):
+            assert np.array_equal(array_of(found[tensor.name]), expected)
+        assert np.array_equal(array_of(wide[tensor.name]), expected.astype(np.float32))
 
 
 def test_factors_follow_the_paper_up_to_a_common_one() -> None:

@@ -63,6 +63,17 @@ def test_no_set_is_measured_twice() -> None:
     assert loss.asked == found.measurements
 
 
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_progress_ends_where_the_search_ends(count: int) -> None:
+    shown: list[tuple[int, int]] = []
+    loss = Additive([0.01 * i for i in range(count)])
+    units_ = units(list(loss.errors.values()))
+    found = search_budget(units_, LOSS, loss, lambda _, done, total: shown.append((done, total)))
+    assert shown[-1] == (found.measurements, found.measurements)
+    assert all(done <= total for done, total in shown)
+    assert [done for done, _ in shown] == sorted(done for done, _ in shown)
+
+
 def test_errors_that_cancel_are_found() -> None:
     # n3 alone breaks the budget, but undoes what n0 does
     errors = [0.05, 0.01, 0.02, 0.09]
