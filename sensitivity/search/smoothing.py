@@ -21,7 +21,7 @@ import numpy as np
 
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
-from graph.edit.widen import feeds_in_single, in_single, is_half
+from graph.edit.widen import FeedsInSingle, in_single, is_half
 from graph.progress import Progress, silent
 from graph.runtime.memory import Memory
 from graph.runtime.session import Provider
@@ -147,7 +147,7 @@ def _errors(
         quantization_parameters(model.model, nodes, ranges.by_name(), search.scheme)
     )
     if search.provider is Provider.CPU and is_half(model.model):
-        model, scored, made = in_single(model), feeds_in_single(scored), made.in_single()
+        model, scored, made = in_single(model), FeedsInSingle(scored), made.in_single()
     with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
         engine = WavefrontEngine(
             model, nodes, made, search.scored, scored[0], search.provider,
