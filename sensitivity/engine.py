@@ -46,15 +46,18 @@ class ScoringEngine(Protocol):
 
 
 class References:
-    """The float model's outputs for one sample, ready to be compared with.
+    """The float model's outputs for one sample, ready to be compared with; `spread`: over threads.
 
     Raises:
         InputError: one of them holds NaN or infinity, from which there is no distance.
     """
 
-    def __init__(self, outputs: Mapping[str, Array], scored: Scored) -> None:
+    def __init__(
+        self, outputs: Mapping[str, Array], scored: Scored, *, spread: bool = True
+    ) -> None:
         self._comparators = {
-            name: Comparator(outputs[name], logits=scored.logits) for name in scored.outputs
+            name: Comparator(outputs[name], logits=scored.logits, spread=spread)
+            for name in scored.outputs
         }
         for name, comparator in self._comparators.items():
             try:

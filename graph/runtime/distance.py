@@ -104,9 +104,13 @@ class _Logits:
 
 
 class Comparator:
-    """Compares many outputs with one reference; `logits` adds KL and top-1 along the last axis."""
+    """Compares many outputs with one reference; `logits` adds KL and top-1 along the last axis.
 
-    def __init__(self, reference: Array, *, logits: bool = False) -> None:
+    `spread`: whether other threads help. Figures are the same.
+    """
+
+    def __init__(self, reference: Array, *, logits: bool = False, spread: bool = True) -> None:
+        self._spread = spread
         self._shape = reference.shape
         self._rows = _as_rows(reference)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -128,7 +132,7 @@ class Comparator:
             )
         rows = _as_rows(got)
         parts = list(_blocks(rows))
-        over = _POOL.map if len(parts) >= _WORTH_SHARING else map
+        over = _POOL.map if self._spread and len(parts) >= _WORTH_SHARING else map
         figures = list(over(lambda part: self._compare_block(part, rows), parts))
         error, squares, divergence = (sum(item[which] for item in figures) for which in range(3))
         agree = sum(item[3] for item in figures)

@@ -41,9 +41,6 @@ class Semantics(StrEnum):
 
 _NAMES = {Provider.CPU: "CPUExecutionProvider", Provider.CUDA: "CUDAExecutionProvider"}
 _DEVICES = {Provider.CPU: "cpu", Provider.CUDA: "cuda"}
-_THREADS_OF_MANY = 8
-"""Hundreds of sessions with a thread per core each would run into a container's limit. A pool that
-all share is no way out: it would bind every session of the process, the caller's own included."""
 _COMPUTE = {"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv", "FusedGemm"}
 
 
@@ -140,14 +137,14 @@ def open_session(
     semantics: Semantics = Semantics.EXACT,
     *,
     allow_cpu_nodes: bool = False,
-    one_of_many: bool = False,
+    threads: int | None = None,
     weights: Mapping[str, Array] | None = None,
 ) -> Session:
     """Return a session for `model` on `provider`.
 
-    `weights`: values of the initializers made by `graph.io.weights.stub`. `one_of_many`: others run
-    right after it, so its threads, of which it gets few, do not spin in wait for more work and take
-    the cores from the session at work.
+    `weights`: values of the initializers made by `graph.io.weights.stub`. `threads`: how many a run
+    may use, where other sessions run right after it or beside it: they do not spin in wait for more
+    work, which would take the cores from the session at work. None: a thread per core, spinning.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
@@ -155,7 +152,7 @@ def open_session(
     """
     require_provider(provider)
     fp8 = _holds_fp8(model)
-    options = _options(semantics, one_of_many=one_of_many, fp8=fp8)
+    options = _options(semantics, threads, fp8=fp8)
     source: Any
     if isinstance(model, onnx.ModelProto):
         source, held = split(model, weights or {})
@@ -267,7 +264,7 @@ def _entries(semantics: Semantics) -> dict[str, str]:
     return {"session.record_ep_graph_assignment_info": "1", **own[semantics]}
 
 
-def _options(semantics: Semantics, *, one_of_many: bool, fp8: bool) -> ort.SessionOptions:
+def _options(semantics: Semantics, threads: int | None, *, fp8: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     entries = _entries(semantics)
@@ -275,9 +272,9 @@ def _options(semantics: Semantics, *, one_of_many: bool, fp8: bool) -> ort.Sessi
         entries |= _entries(Semantics.EXACT)
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    if one_of_many:
+    if threads is not None:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = min(os.cpu_count() or 1, _THREADS_OF_MANY)
+        options.intra_op_num_threads = threads
     return options
 
 

@@ -1,7 +1,8 @@
 """Where a long walk stands, on the disk: what was under way at the last cut but a minute.
 
 A checkpoint is a folder with a file of tensors per variant, published by rename; the older one goes
-when the newer one is there. Short walks never write one.
+when the newer one is there. Short walks never write one. A walk that is stopped leaves one at the
+last cut, unless what it would save is no more than seconds of work.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _SECONDS = 60.0
 """Between two checkpoints at least: what a kill may cost."""
 _COST = 20.0
 """A checkpoint that took long to write puts off the next one by this many times as much."""
+_WORTH = 2.0
+"""Seconds of work that a walk which is stopped keeps."""
 _PREFIX, _LAST = "walk-", "state.json"
 
 
@@ -43,14 +46,23 @@ class Checkpoint:
         self._walks = walks
         self._shelf = shelf
         self._clock = clock
-        self._due = clock() + _SECONDS
+        self._saved = clock()
+        self._due = self._saved + _SECONDS
 
     def save(self, index: int) -> None:
         """Write where all walks stand behind segment `index`, if it is time to."""
-        if self._folder is None or self._clock() < self._due:
-            return
+        if self._folder is not None and self._clock() >= self._due:
+            self._write(self._folder, index)
+
+    def save_at_last(self, index: int) -> None:
+        """Write where all walks stand behind segment `index`, the last they will come to."""
+        worth = index > 0 and self._clock() - self._saved >= _WORTH
+        if self._folder is not None and worth:
+            self._write(self._folder, index)
+
+    def _write(self, folder: Path, index: int) -> None:
         started = self._clock()
-        target = self._folder / f"{_PREFIX}{index}"
+        target = folder / f"{_PREFIX}{index}"
         with publishing(target, _LAST) as temporary:
             walks = [
                 self._save_walk(walk, temporary / str(number))
@@ -58,10 +70,11 @@ class Checkpoint:
             ]
             state = {"label": self._label, "segment": index, "walks": walks}
             (temporary / _LAST).write_text(json.dumps(state), encoding="utf-8")
-        for older in self._folder.glob(f"{_PREFIX}*"):
+        for older in folder.glob(f"{_PREFIX}*"):
             if older != target:
                 shutil.rmtree(older, ignore_errors=True)
-        self._due = self._clock() + max(_SECONDS, _COST * (self._clock() - started))
+        self._saved = self._clock()
+        self._due = self._saved + max(_SECONDS, _COST * (self._saved - started))
 
     def restore(self) -> int:
         """Return the segment behind which the walks stand now: 0 where nothing was saved."""

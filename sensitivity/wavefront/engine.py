@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import numpy as np
 from graph.edit.fake_quantize import FakeQuantization
 from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
-from graph.edit.segments import cut
+from graph.edit.segments import Segment, cut
 from graph.io.weights import array_of
 from graph.runtime.distance import Sums
 from graph.runtime.memory import Memory
 from graph.runtime.session import Provider
+from graph.runtime.workers import Workers
+from graph.stopping import requests_held
 from graph.tensors import Array, Feed
 from sensitivity.engine import Question, References, Scored, Step
 from sensitivity.task import digest_of_feed
@@ -27,10 +29,14 @@ from sensitivity.wavefront.shelf import Shelf
 from sensitivity.wavefront.stacking import Stacking
 from sensitivity.wavefront.walk import Walk
 
-_WIDTH = 8
-"""Variants that run together at most. Wider stacks gain little once a GEMM fills the cores."""
-_FOR_SESSIONS = 0.7
-"""Share of the memory left that weights may take; the rest is for states."""
+_WIDTH = 4
+"""Variants that run together at most. Wider stacks gain little once a GEMM fills a core, leave the
+caches, and keep other cores waiting for the last one."""
+_FOR_SESSIONS, _FOR_RUNS = 0.7, 0.1
+"""Shares of the memory left that weights may take, and what goes into and out of runs; the rest is
+for states."""
+_SAMPLES = 8
+"""Samples that share a walk at most: more save little, and a kill would cost more."""
 
 
 class WavefrontEngine:
@@ -69,6 +75,8 @@ class WavefrontEngine:
             {name for item in self._segments for name in (*item.inputs, *item.outputs)}
         )
         self._crossing = observe_crossing(prepared.model, tensors, feed, self._memory, provider)
+        self._workers = Workers(provider)
+        left = self._memory.left
         self.sessions = SegmentSessions(
             prepared.model,
             self._segments,
@@ -76,9 +84,13 @@ class WavefrontEngine:
             quantization,
             self._crossing.values,
             provider,
-            int(_FOR_SESSIONS * self._memory.left),
+            self._workers,
+            int(_FOR_SESSIONS * left),
         )
-        self.stacking = Stacking(self._segments, self._crossing.batch_axis, width)
+        self._passing = [passing_bytes(item, self._crossing) for item in self._segments]
+        room = int(_FOR_RUNS * left) // self._workers.count
+        widths = [max(1, min(width, room // max(1, size))) for size in self._passing]
+        self.stacking = Stacking(self._segments, self._crossing.batch_axis, widths)
         self.spilled = 0
         self.at_once = 0
 
@@ -88,12 +100,21 @@ class WavefrontEngine:
 
     def samples_at_once(self, questions: Sequence[Question]) -> int:
         """Return how many samples one walk carries: several only where that saves reading weights
-        again, and their states fit into memory.
+        again, and writing states that do not fit into memory does not cost as much.
         """
         if not self.sessions.streamed:
             return 1
-        plan = self._plan(questions)
-        return max(1, self._room_for_states() // max(1, peak_state(plan, self._crossing)))
+        left = self._memory.left
+        rooms = [self._room_at(index, left) for index in range(len(self._segments))]
+        states = states_at(self._plan(questions), self._crossing)
+
+        def cost(samples: int) -> float:
+            """Bytes that are read and written for each of so many samples."""
+            pairs = zip(states, rooms, strict=True)
+            spilled = sum(max(0, samples * state - room) for state, room in pairs)
+            return (self.sessions.weights + 2 * spilled) / samples
+
+        return min(range(1, _SAMPLES + 1), key=cost)
 
     def sums(
         self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
@@ -101,41 +122,59 @@ class WavefrontEngine:
         """Return, for each feed and question, the distance sums over the scored outputs."""
         self.at_once = max(self.at_once, len(feeds))
         plan = self._plan(questions)
-        shelf = Shelf(self._room_for_states(), self._folder)
-        answers = [_Answers(self._scored) for _ in feeds]
+        left = self._memory.left
+        shelf = Shelf(self._room_at(0, left), self._folder)
+        answers = [_Answers(self._scored, spread=self._workers.count == 1) for _ in feeds]
         walks = [
             Walk(
                 plan,
                 self.sessions,
                 self.stacking,
+                self._workers,
                 shelf,
                 self._inputs,
                 feed,
                 self._scored.outputs,
                 self._constants,
-                answer.take,
+                answer,
                 number,
             )
             for number, (feed, answer) in enumerate(zip(feeds, answers, strict=True))
         ]
-        for walk, answer in zip(walks, answers, strict=True):
-            answer.reference = walk.reference
         label = hashlib.sha256("".join(map(digest_of_feed, feeds)).encode()).hexdigest()
-        self._through(Checkpoint(self._folder, label, walks, shelf), walks, step)
+        checkpoint = Checkpoint(self._folder, label, walks, shelf)
+        self._through(checkpoint, walks, shelf, left, step)
         self.spilled = max(self.spilled, shelf.spilled)
-        for answer in answers:
-            answer.close()
         return [[answer.sums[index] for index in range(len(questions))] for answer in answers]
 
-    def _through(self, checkpoint: Checkpoint, walks: Sequence[Walk], step: Step) -> None:
+    def _through(
+        self,
+        checkpoint: Checkpoint,
+        walks: Sequence[Walk],
+        shelf: Shelf,
+        left: int,
+        step: Step,
+    ) -> None:
+        """Take the walks through all segments; where one is stopped, it is between two of them.
+
+        Raises:
+            KeyboardInterrupt: someone asked to stop.
+        """
         last = len(self._segments) - 1
-        for index in range(checkpoint.restore() + 1, last + 1):
-            step((index - 1) / last)
-            self.sessions.enter(index)
-            for walk in walks:
-                walk.advance(index)
-            if index < last:
-                checkpoint.save(index)
+        with requests_held() as stop:
+            for index in range(checkpoint.restore() + 1, last + 1):
+                try:
+                    step((index - 1) / last)
+                    stop.heed()
+                except BaseException:
+                    checkpoint.save_at_last(index - 1)
+                    raise
+                shelf.shrink(self._room_at(index, left))
+                self.sessions.enter(index)
+                for walk in walks:
+                    walk.advance(index)
+                if index < last:
+                    checkpoint.save(index)
         for walk in walks:
             walk.finish()
         checkpoint.remove()
@@ -143,42 +182,50 @@ class WavefrontEngine:
     def _plan(self, questions: Sequence[Question]) -> Plan:
         return make_plan(self._segments, self._candidates, questions, self._scored.outputs)
 
-    def _room_for_states(self) -> int:
-        used = self.sessions.peak if self.sessions.streamed else 0
-        return max(0, self._memory.left - used)
+    def _room_at(self, index: int, left: int) -> int:
+        """Return the bytes that states may take while segment `index` runs, of `left` in all."""
+        wide = self._workers.count * self.stacking.width_at(index)
+        return max(0, left - self.sessions.taken_at(index) - wide * self._passing[index])
 
 
 class _Answers:
-    """Collects one sample's distances as its variants arrive."""
+    """Collects one sample's distances as its variants arrive. `spread`: whether other threads help
+    to compare.
+    """
 
-    def __init__(self, scored: Scored) -> None:
+    def __init__(self, scored: Scored, *, spread: bool) -> None:
         self._scored = scored
+        self._spread = spread
         self._references: References | None = None
-        self.reference: Callable[[], dict[str, Array]] = dict
         self.sums: dict[int, Sums] = {}
 
-    def close(self) -> None:
-        """Let go of the walk, which holds this: tensors would wait for the garbage collector."""
-        self.reference = dict
-        self._references = None
+    def refer(self, outputs: Mapping[str, Array]) -> None:
+        """Take what variants are compared with."""
+        self._references = References(outputs, self._scored, spread=self._spread)
 
     def take(self, variant: Variant, outputs: Mapping[str, Array]) -> None:
+        """Compare the outputs of a variant."""
         if self._references is None:
-            self._references = References(self.reference(), self._scored)
+            raise AssertionError("a variant came before what it is compared with")
         self.sums[variant.question] = self._references.compare(outputs)
 
 
-def peak_state(plan: Plan, crossing: Crossing) -> int:
-    """Return the bytes of states one sample holds at most, over all cuts."""
+def passing_bytes(segment: Segment, crossing: Crossing) -> int:
+    """Return the bytes that go into and out of a segment for one variant of one sample."""
+    return sum(crossing.size[name] for name in {*segment.inputs, *segment.outputs})
+
+
+def states_at(plan: Plan, crossing: Crossing) -> list[int]:
+    """Return the bytes of states that one sample holds behind each segment."""
     made = {name: index for index, item in enumerate(plan.segments) for name in item.outputs}
     under_way = 0
-    most = 0
-    for index in range(1, len(plan.segments)):
+    found = []
+    for index in range(len(plan.segments)):
         under_way += len(plan.starting.get(index, ()))
         live = sum(
             crossing.size[name]
             for name, at in made.items()
             if 1 <= at <= index < plan.last_read.get(name, 0)
         )
-        most = max(most, under_way * live)
-    return most
+        found.append(under_way * live)
+    return found

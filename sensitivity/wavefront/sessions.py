@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from graph.edit.switches import insert_switches
 from graph.io.weights import size_of
 from graph.runtime.session import Provider, Session, open_session
 from graph.runtime.streamed import OPENING
+from graph.runtime.workers import Workers, results
 from graph.tensors import Array
 
 Tensors = dict[str, Array]
@@ -28,8 +30,7 @@ Opened = tuple[Session, Mapping[str, str]]
 class SegmentSessions:
     """The segments of a model; `run` one after `enter`ing it. Only sessions hold weights.
 
-    `room`: bytes of memory for sessions. `streamed`: whether they are opened one by one; `peak`:
-    bytes they take at most, by estimate.
+    `room`: bytes of memory for sessions. `streamed`: whether they are opened one by one.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class SegmentSessions:
         quantization: FakeQuantization,
         values: Mapping[str, onnx.ValueInfoProto],
         provider: Provider,
+        workers: Workers,
         room: int,
     ) -> None:
         self._model = model
@@ -48,17 +50,43 @@ class SegmentSessions:
         self._quantization = quantization
         self._values = values
         self._provider = provider
-        self._weights = _weights_of(model, segments, self._nodes)
-        opening = OPENING * max(self._weights)
-        self.streamed = sum(self._weights) + opening > room
-        self._prefetch = self.streamed and 2 * opening <= room
-        self.peak = opening * (1 + self._prefetch) if self.streamed else sum(self._weights)
+        self._threads = workers.threads
+        self._room = room
+        self._weights = weights_of(model, segments, self._nodes)
+        self.streamed = sum(self._weights) + OPENING * max(self._weights) > room
         self._opened: dict[int, Opened] = {}
         self._coming: tuple[int, Future[Opened]] | None = None
-        self._worker = ThreadPoolExecutor(1, "qgraph-prefetch") if self._prefetch else None
-        first = range(1) if self.streamed else range(len(segments))
-        for index in first:
-            self._open(index)
+        self._worker = ThreadPoolExecutor(1, "qgraph-prefetch") if self.streamed else None
+        if self.streamed:
+            self._open(0)
+        else:
+            begun = [workers.start(partial(self._build, index)) for index in self._with_nodes()]
+            self._opened = dict(zip(self._with_nodes(), results(begun), strict=True))
+
+    @property
+    def weights(self) -> int:
+        """Return the bytes of weights that a walk reads: all, with their quantized copies."""
+        return sum(self._weights)
+
+    def taken_at(self, index: int) -> int:
+        """Return the bytes that sessions take at most, by estimate, while segment `index` runs, if
+        they are not open all the time.
+        """
+        if not self.streamed:
+            return 0
+        own = self._weights[index] * (1 if self._prefetched(index) else OPENING)
+        if not self._prefetched(index + 1):
+            return own
+        return max(own, self._weights[index] + OPENING * self._weights[index + 1])
+
+    def _prefetched(self, index: int) -> bool:
+        """Return whether a segment is opened while the one before it runs: if both have room."""
+        if not 0 < index < len(self._weights):
+            return False
+        return self._weights[index - 1] + OPENING * self._weights[index] <= self._room
+
+    def _with_nodes(self) -> list[int]:
+        return [index for index, item in enumerate(self._segments) if item.nodes]
 
     def enter(self, index: int) -> None:
         """Make ready to run segment `index`; where sessions are streamed, close the others."""
@@ -68,7 +96,7 @@ class SegmentSessions:
             del self._opened[other]
         self._open(index)
         following = index + 1
-        if self._worker is not None and following < len(self._segments):
+        if self._worker is not None and self._prefetched(following):
             self._coming = following, self._worker.submit(self._build, following)
 
     def run(self, index: int, tensors: Mapping[str, Array], quantized: frozenset[str]) -> Tensors:
@@ -97,12 +125,12 @@ class SegmentSessions:
         inside = [self._nodes[name] for name in segment.candidates]
         switched = insert_switches(part, inside, self._quantization)
         session = open_session(
-            switched.model, self._provider, one_of_many=True, weights=switched.weights
+            switched.model, self._provider, threads=self._threads, weights=switched.weights
         )
         return session, switched.inputs
 
 
-def _weights_of(
+def weights_of(
     model: onnx.ModelProto, segments: Sequence[Segment], nodes: Mapping[str, QuantizableNode]
 ) -> list[int]:
     """Return the bytes of weights each segment holds, quantized copies included."""

@@ -6,6 +6,8 @@ the rest goes to the disk: with such an order, keeping the latest instead would 
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -19,7 +21,10 @@ Tensors = dict[str, Array]
 
 
 class Shelf:
-    """Holds the tensors of each key; `limit` is in bytes, None for no limit."""
+    """Holds the tensors of each key; several threads may use it, each with keys of its own.
+
+    `limit` is in bytes, None for no limit; without a `folder` everything is held.
+    """
 
     def __init__(self, limit: int | None, folder: Path | None) -> None:
         self._limit = limit
@@ -27,7 +32,8 @@ class Shelf:
         self._held: dict[Hashable, Tensors] = {}
         self._files: dict[Hashable, Path] = {}
         self._bytes = 0
-        self._numbers = 0
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
         self.spilled = 0
 
     def look(self, key: Hashable) -> Tensors:
@@ -36,13 +42,14 @@ class Shelf:
 
     def take(self, key: Hashable) -> Tensors:
         """Return the tensors of `key` and forget them; none if it has none."""
-        if key in self._files:
-            file = self._files.pop(key)
-            tensors = load_file(file)
-            file.unlink()
-            return dict(tensors)
-        tensors = self._held.pop(key, {})
-        self._bytes -= _bytes(tensors)
+        with self._lock:
+            file = self._files.pop(key, None)
+            tensors = self._held.pop(key, {})
+            self._bytes -= _bytes(tensors)
+        if file is None:
+            return tensors
+        tensors = dict(load_file(file))
+        file.unlink()
         return tensors
 
     def put(self, key: Hashable, tensors: Tensors) -> None:
@@ -52,15 +59,28 @@ class Shelf:
             EnvironmentFault: they do not fit into memory and the disk is full.
         """
         size = _bytes(tensors)
-        if self._folder is None or self._limit is None or self._bytes + size <= self._limit:
-            self._held[key] = tensors
-            self._bytes += size
-            return
-        self._numbers += 1
-        file = self._folder / f"{self._numbers}.safetensors"
+        with self._lock:
+            fits = self._limit is None or self._bytes + size <= self._limit
+            if self._folder is None or fits:
+                self._held[key] = tensors
+                self._bytes += size
+                return
+        self._write(key, tensors, self._folder)
+
+    def shrink(self, limit: int | None) -> None:
+        """Set another limit; what is beyond it goes to the disk, what came last first."""
+        self._limit = limit
+        while self._folder is not None and limit is not None and self._bytes > limit:
+            key, tensors = self._held.popitem()
+            self._bytes -= _bytes(tensors)
+            self._write(key, tensors, self._folder)
+
+    def _write(self, key: Hashable, tensors: Tensors, folder: Path) -> None:
+        file = folder / f"{next(self._numbers)}.safetensors"
         save_tensors(tensors, file)
-        self._files[key] = file
-        self.spilled += size
+        with self._lock:
+            self._files[key] = file
+            self.spilled += _bytes(tensors)
 
 
 def save_tensors(tensors: Tensors, file: Path) -> None:

@@ -18,21 +18,23 @@ Tensors = dict[str, Array]
 
 
 class Stacking:
-    """`width`: variants that run together at most; `axes`: tensor → its batch axis, None in all
-    where samples cannot be stacked.
+    """`widths`: segment → variants that run together at most; `axes`: tensor → its batch axis, None
+    in all where samples cannot be stacked.
     """
 
     def __init__(
         self,
         segments: Sequence[Segment],
         axes: Mapping[str, int | None] | None,
-        width: int,
+        widths: Sequence[int],
     ) -> None:
         self._axes = axes or {}
-        self._width = width
+        self._widths = widths
         dependent = {name for item in segments[1:] for name in item.outputs}
         self._verdict: dict[int, bool | None] = {
-            index: None if axes is not None and width > 1 and self._may(item, dependent) else False
+            index: None
+            if axes is not None and widths[index] > 1 and self._may(item, dependent)
+            else False
             for index, item in enumerate(segments)
         }
 
@@ -42,11 +44,15 @@ class Stacking:
 
     def width_at(self, index: int) -> int:
         """Return how many variants may run through segment `index` together."""
-        return 1 if self._verdict[index] is False else self._width
+        return 1 if self._verdict[index] is False else self._widths[index]
 
     def proven(self, index: int) -> bool:
         """Return whether segment `index` was shown to keep what is stacked apart."""
         return self._verdict[index] is True
+
+    def decided(self, index: int) -> bool:
+        """Return whether it is known if variants may run through segment `index` together."""
+        return self._verdict[index] is not None
 
     @property
     def stacked(self) -> frozenset[int]:

@@ -2,37 +2,53 @@
 
 At every cut the walk holds, for each baseline, the tensors that are still needed, and for each
 variant under way only those in which it differs from its baseline. Variants that switch nothing in
-a segment run through it together, stacked along the batch.
+a segment run through it together, stacked along the batch. Whatever runs through a segment depends
+only on what crossed the cut before it, so the baselines and all variants go through side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from graph.edit.segments import Segment
 from graph.runtime.forward import stack
+from graph.runtime.workers import Workers, results
 from graph.tensors import Array, Feed, TensorSpec
 from sensitivity.wavefront.plan import Base, Plan, Variant
 from sensitivity.wavefront.sessions import SegmentSessions, Tensors
 from sensitivity.wavefront.shelf import Shelf
 from sensitivity.wavefront.stacking import Stacking, part_of
 
-Arrived = Callable[[Variant, Mapping[str, Array]], None]
-"""Called with a variant and all outputs wanted, as it has them."""
+
+class Arrivals(Protocol):
+    """Takes outputs as they come to the end; several threads may bring variants."""
+
+    def refer(self, outputs: Mapping[str, Array]) -> None:
+        """Take the float model's outputs, before any variant's."""
+        ...
+
+    def take(self, variant: Variant, outputs: Mapping[str, Array]) -> None:
+        """Take the outputs of a variant."""
+        ...
 
 
 class Flight:
     """A variant under way; its state, the tensors in which it differs from its baseline, waits on
-    the shelf between segments. `differs`: their names.
+    the shelf between segments. `differs`: their names; `delivered`: it came to the end.
     """
 
-    __slots__ = ("differs", "variant")
+    __slots__ = ("delivered", "differs", "variant")
 
     def __init__(self, variant: Variant, differs: Iterable[str] = ()) -> None:
         self.variant = variant
         self.differs = set(differs)
+        self.delivered = False
 
 
 class Walk:
@@ -46,49 +62,59 @@ class Walk:
         plan: Plan,
         sessions: SegmentSessions,
         stacking: Stacking,
+        workers: Workers,
         shelf: Shelf,
         inputs: Sequence[TensorSpec],
         feed: Feed,
         outputs: Sequence[str],
         constants: Mapping[str, Array],
-        arrived: Arrived,
+        arrivals: Arrivals,
         number: int = 0,
     ) -> None:
         self._plan = plan
         self._sessions = sessions
         self._stacking = stacking
+        self._workers = workers
         self._shelf = shelf
         self._inputs = inputs
         self._feed = feed
         self._outputs = outputs
         self._constants = constants
-        self._arrived = arrived
+        self._arrivals = arrivals
         self._number = number
         self._shared: dict[int, Tensors] = {}
+        self._sharing = threading.Lock()
+        self._referred = False
         bases = [Base.FLOAT, Base.QUANTIZED] if plan.needs_quantized else [Base.FLOAT]
         self.base: dict[Base, Tensors] = {base: {} for base in bases}
         self.flights: dict[Base, list[Flight]] = {base: [] for base in bases}
 
     def advance(self, index: int) -> None:
         """Go through segment `index`, the next one."""
+        at_the_end = index == len(self._plan.segments) - 1
+        if at_the_end:  # what variants are compared with
+            results(self._begin_bases(index))
+            self._refer()
+        begun = [item for base in self.base for item in self._begin_flights(index, base)]
+        results(begun if at_the_end else [*begun, *self._begin_bases(index)])
         for base in self.base:
-            self._advance_base(index, base)
-        for base in self.base:
-            self._start(index, base)
-            self._advance_flights(index, base)
+            self.flights[base] = [item for item in self.flights[base] if not item.delivered]
         self._forget(index)
 
     def finish(self) -> None:
         """Deliver what no segment delivered: variants that are their baseline."""
+        self._refer()
         for base in self.base:
-            for flight in list(self.flights[base]):
-                self._deliver(flight, self._take(flight))
+            for flight in self.flights[base]:
+                self._deliver(flight, self._shelf.take(self.key(flight)))
+            self.flights[base] = []
         for variant in self._plan.resting:
             self._deliver(Flight(variant), {})
 
-    def reference(self) -> Tensors:
-        """Return the float model's outputs, once the walk has come to the last segment."""
-        return {name: self._of_base(Base.FLOAT, name) for name in self._outputs}
+    def _refer(self) -> None:
+        if not self._referred:
+            self._arrivals.refer({name: self._of_base(Base.FLOAT, name) for name in self._outputs})
+        self._referred = True
 
     def _of_base(self, base: Base, name: str) -> Array:
         held = self.base[base]
@@ -96,49 +122,54 @@ class Walk:
 
     def _shared_at(self, width: int) -> Tensors:
         """Return the model's inputs and what no candidate influences, for `width` variants."""
-        if width not in self._shared:
-            stacked = stack([self._feed] * width, self._inputs, width)
-            feed = stacked[0] if stacked else self._feed
-            made = self._sessions.run(0, feed, frozenset())
-            self._shared[width] = {**self._constants, **feed, **made}
-        return self._shared[width]
+        with self._sharing:
+            if width not in self._shared:
+                stacked = stack([self._feed] * width, self._inputs, width)
+                feed = stacked[0] if stacked else self._feed
+                made = self._sessions.run(0, feed, frozenset())
+                self._shared[width] = {**self._constants, **feed, **made}
+            return self._shared[width]
 
-    def _advance_base(self, index: int, base: Base) -> None:
+    def _begin_bases(self, index: int) -> list[Future[None]]:
+        return [self._workers.start(partial(self._run_base, index, base)) for base in self.base]
+
+    def _run_base(self, index: int, base: Base) -> None:
         segment = self._plan.segments[index]
         feed = {name: self._of_base(base, name) for name in segment.inputs}
         self.base[base] |= self._sessions.run(index, feed, _switched_on(segment, base))
 
-    def _start(self, index: int, base: Base) -> None:
-        """Start the variants that switch something in this segment for the first time."""
-        starting = self._plan.starting.get(index, ())
-        self.flights[base] += [Flight(item) for item in starting if item.base is base]
-
-    def _advance_flights(self, index: int, base: Base) -> None:
-        """Run every flight that this segment changes, together those that switch nothing in it."""
+    def _begin_flights(self, index: int, base: Base) -> list[Future[None]]:
+        """Begin to run every flight that this segment changes, or that starts in it; together those
+        that switch nothing in it.
+        """
         segment = self._plan.segments[index]
         inside = frozenset(segment.candidates)
-        together: list[Flight] = []
-        for flight in list(self.flights[base]):
-            if flight.variant.toggles & inside:
-                self._run(index, [flight])
-            elif flight.differs.intersection(segment.inputs):
-                together.append(flight)
+        starting = self._plan.starting.get(index, ())
+        flights = self.flights[base]
+        flights += [Flight(item) for item in starting if item.base is base]
+        alone = [flight for flight in flights if flight.variant.toggles & inside]
+        passing = [
+            flight
+            for flight in flights
+            if not flight.variant.toggles & inside and flight.differs.intersection(segment.inputs)
+        ]
+        while len(passing) > 1 and not self._stacking.decided(index):
+            pair, passing = passing[:2], passing[2:]
+            results([self._begin(index, pair)])
         width = self._stacking.width_at(index)
-        while together:
-            group, together = together[:width], together[width:]
-            if len(group) > 1 and not self._stacking.proven(index):
-                group, back = group[:2], group[2:]
-                together = [*back, *together]
-            self._run(index, group)
-            width = self._stacking.width_at(index)
+        groups = [passing[start : start + width] for start in range(0, len(passing), width)]
+        return [self._begin(index, group) for group in (*groups, *([item] for item in alone))]
+
+    def _begin(self, index: int, group: Sequence[Flight]) -> Future[None]:
+        return self._workers.start(partial(self._run, index, group))
 
     def _run(self, index: int, group: Sequence[Flight]) -> None:
         """Run flights together, and keep or deliver what differs from the baseline."""
-        states = [self._take(flight) for flight in group]
-        results = self._results(index, group, states)
+        states = [self._shelf.take(self.key(flight)) for flight in group]
+        made = self._results(index, group, states)
         segment = self._plan.segments[index]
         at_the_end = index == len(self._plan.segments) - 1
-        for flight, state, result in zip(group, states, results, strict=True):
+        for flight, state, result in zip(group, states, made, strict=True):
             toggled = flight.variant.toggles & frozenset(segment.candidates)
             starts = (*(state.keys() & set(segment.inputs)), *toggled)
             changed = {name for start in starts for name in segment.reaches[start]}
@@ -191,21 +222,15 @@ class Walk:
         starting = (item for group in self._plan.starting.values() for item in group)
         return {item.question: item for item in starting}
 
-    def _take(self, flight: Flight) -> Tensors:
-        return self._shelf.take(self.key(flight))
-
     def _put(self, flight: Flight, state: Tensors) -> None:
         flight.differs = set(state)
         self._shelf.put(self.key(flight), state)
 
     def _deliver(self, flight: Flight, state: Tensors) -> None:
         base = flight.variant.base
-        self._arrived(
-            flight.variant,
-            {name: state.get(name, self._of_base(base, name)) for name in self._outputs},
-        )
-        if flight in self.flights.get(base, ()):
-            self.flights[base].remove(flight)
+        outputs = {name: state.get(name, self._of_base(base, name)) for name in self._outputs}
+        self._arrivals.take(flight.variant, outputs)
+        flight.delivered = True
 
     def _forget(self, index: int) -> None:
         """Drop the baselines' tensors that no later segment reads."""
