@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from graph.errors import InputError
 from graph.tensors import Array
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 17
 _WORTH_SHARING = 4
 """Blocks from which on handing them to other threads costs less than it saves."""
 _POOL = ThreadPoolExecutor(os.cpu_count(), "qgraph-distance")
@@ -85,17 +86,18 @@ class _Logits:
         self._best = rows.argmax(-1)
 
     def divergence(self, part: slice, difference: Array) -> float:
-        """Return Σ KL(softmax(a) ‖ softmax(a + d)) over the rows of `part`.
+        """Return Σ KL(softmax(a) ‖ softmax(a + d)) over the rows of `part`; `difference`, d, is
+        overwritten.
 
         With P = softmax(a) and d shifted so that Σ P·d = 0, KL = log(1 + Σ P·(eᵈ − 1 − d)): a sum
         of terms that are never negative, where the textbook form subtracts nearly equal numbers.
         """
         probability = self._probability[part]
-        mean = np.einsum("ij,ij->i", probability, difference)[:, None]
-        centred = difference - mean
-        if max(float(centred.max()), -float(centred.min())) > _LARGE:
-            return _far_divergence(probability, centred)
-        excess = np.einsum("ij,ij->i", probability, _excess(centred))
+        difference -= _row_products(probability, difference)[:, None]
+        largest = max(float(difference.max()), -float(difference.min()))
+        if largest > _LARGE:
+            return _far_divergence(probability, difference)
+        excess = _row_products(probability, _excess(difference, largest))
         return float(np.log1p(excess.astype(np.float64)).sum())
 
     def agreement(self, part: slice, got: Array) -> int:
@@ -149,7 +151,8 @@ class Comparator:
     def _compare_block(self, part: slice, rows: Array) -> tuple[float, float, float, int]:
         """Return Σ(a−b)², Σb², Σ KL and how many agree, over a block of rows."""
         with np.errstate(over="ignore", invalid="ignore"):
-            difference = rows[part] - self._rows[part]
+            difference = _SCRATCH.like(0, rows[part])
+            np.subtract(rows[part], self._rows[part], out=difference)
             error, squares = _square_sum(difference), _square_sum(rows[part])
             if self._logits is None:
                 return error, squares, 0.0, 0
@@ -191,15 +194,39 @@ def _far_divergence(probability: Array, difference: Array) -> float:
     return float(np.sum(total - np.sum(p * d, axis=-1)))
 
 
-def _excess(x: Array) -> Array:
-    """Return eˣ − 1 − x."""
-    largest = max(float(x.max()), -float(x.min()))
-    series: Array
-    if largest < _TINY:
-        series = x * x * (0.5 + x * (1 / 6 + x * (1 / 24)))
-        return series
-    series = x * x * (0.5 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720)))))
+def _excess(x: Array, largest: float) -> Array:
+    """Return eˣ − 1 − x, |x| being `largest` at most, in an array that the next call reuses."""
+    terms = (1 / 24, 1 / 6, 0.5) if largest < _TINY else (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5)
+    series = _SCRATCH.like(1, x)
+    np.multiply(x, terms[0], out=series)
+    for term in terms[1:]:
+        series += term
+        series *= x
+    series *= x
     return series if largest < _SMALL else np.where(np.abs(x) < _SMALL, series, np.exp(x) - 1 - x)
+
+
+def _row_products(a: Array, b: Array) -> Array:
+    """Return Σ a·b over each row."""
+    products: Array = np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
+    return products
+
+
+class _Scratch(threading.local):
+    """Arrays that a thread writes into again and again: fresh ones cost more than the sums."""
+
+    def __init__(self) -> None:
+        self._memory: dict[int, Array] = {}
+
+    def like(self, number: int, array: Array) -> Array:
+        """Return array `number` of this thread in the shape of a float32 `array`."""
+        held = self._memory.get(number)
+        if held is None or held.size < array.size:
+            held = self._memory[number] = np.empty(array.size, np.float32)
+        return held[: array.size].reshape(array.shape)
+
+
+_SCRATCH = _Scratch()
 
 
 def _as_rows(array: Array) -> Array:
