@@ -24,6 +24,7 @@ from sensitivity.journal import open_journal
 from sensitivity.measure import measure
 from sensitivity.report import Direction, Engine, Metric, Sensitivity
 from sensitivity.task import Context, Task, digest_of_feed, fingerprint
+from sensitivity.wavefront.least import require_budget
 
 
 def sensitivity(
@@ -57,7 +58,8 @@ def sensitivity(
     samples, to go on from and for the caller to remove, and `fresh` forgets an older one.
 
     Raises:
-        LimitError: the time budget ran out before one sample was scored, under INC's scheme.
+        LimitError: the memory budget is less than the work takes at least, or the time budget ran
+            out before one sample was scored, under INC's scheme.
         UsageError: the journal is another run's.
     """
     started = time.monotonic()
@@ -65,7 +67,14 @@ def sensitivity(
     require_provider(provider)
     opened = open_model(Path(model))
     nodes = Nodes(opened, scheme or Scheme(), include, exclude)
-    nodes.select(opened.prepared)  # what is wrong with the patterns shows before the work begins
+    by = _engine(engine, nodes.scheme)
+    # what is wrong with the patterns or the budget shows before the work begins
+    candidates = nodes(opened.prepared)
+    if memory_budget is not None:
+        model_outputs = scored_at(opened, outputs).outputs
+        require_budget(
+            memory_budget, opened.prepared.model, candidates, model_outputs, by, provider
+        )
     loaded = load_data(opened, paths(data), samples, seed)
     memory = Memory.of(memory_budget)
     asked = _asked_of_calibration(opened, nodes, loaded, outputs, provider)
@@ -88,7 +97,7 @@ def sensitivity(
         direction=Direction(direction),
         metric=Metric(metric),
         provider=provider,
-        engine=_engine(engine, nodes.scheme),
+        engine=by,
         deadline=None if time_budget is None else started + time_budget,
         memory=memory,
     )

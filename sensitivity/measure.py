@@ -66,7 +66,7 @@ def measure(
     forward = _forward(task, form, memory, journal)
     questions = ask(task.selection.candidates, task.groups, task.direction)
     with _folder(journal) as folder:
-        engine = _open(task, form, memory, folder)
+        engine = _open(task, form, memory, folder, resumable=journal is not None)
         setup = time.perf_counter() - clock
         limits = Limits(task.deadline, journal)
         scores = score(engine, list(questions.values()), form.feeds, limits, progress)
@@ -171,7 +171,9 @@ def _screened(task: Task, form: _Form, memory: Memory) -> dict[str, float]:
     return screen(form.prepared, nodes, form.quantization, sample, task.provider, memory)
 
 
-def _open(task: Task, form: _Form, memory: Memory, folder: Path) -> ScoringEngine:
+def _open(
+    task: Task, form: _Form, memory: Memory, folder: Path, *, resumable: bool
+) -> ScoringEngine:
     candidates = task.selection.candidates
     if isinstance(form.quantization, TensorQuantization):
         return TensorSwitchEngine(
@@ -190,4 +192,5 @@ def _open(task: Task, form: _Form, memory: Memory, folder: Path) -> ScoringEngin
         task.provider,
         memory=memory,
         folder=folder,
+        resumable=resumable,
     )

@@ -79,7 +79,8 @@ from sensitivity.report import Direction, Engine, Metric, NodeScore, Sensitivity
     "--memory-budget",
     type=options.Size(),
     help="Hold at most this much memory, as in 900MiB or 8GiB; weights and states that do not fit"
-    " are read from the disk piece by piece.  [default: what is free]",
+    " are read from the disk piece by piece. Less than the work takes is refused."
+    "  [default: what is free]",
 )
 @click.option(
     "--resume/--fresh",
@@ -142,6 +143,11 @@ def sensitivity(
         warn(note)
     if not report.run.complete:
         warn(_unfinished(report))
+    if (used := report.run.memory) is not None and used.peak > used.budget:
+        warn(
+            f"the process held {used.peak >> 20} MiB at its peak, more than the budget of"
+            f" {used.budget >> 20} MiB: a sample or its states take more than was estimated."
+        )
     if report.run.synthetic:
         warn(
             "no data was given: these scores come from made-up samples and are only a rough guide."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from graph.runtime.distance import Sums
 from graph.runtime.memory import Memory
 from graph.runtime.session import Provider
 from graph.runtime.workers import Workers
-from graph.stopping import requests_held
+from graph.stopping import StopRequest, requests_held
 from graph.tensors import Array, Feed
 from sensitivity.engine import Question, References, Scored, Step
 from sensitivity.task import digest_of_feed
@@ -42,9 +43,10 @@ _SAMPLES = 8
 class WavefrontEngine:
     """Holds a session per segment, or one at a time; a variant costs what lies below its nodes.
 
-    `folder`: where states go that memory has no room for, and checkpoints of long walks; without
-    one, neither is written. `at_once`: how many samples shared a walk; `spilled`: the bytes of
-    states that a walk wrote to the disk; both of the walk that did most.
+    `folder`: where states go that memory has no room for and, where the run is `resumable`,
+    checkpoints of long walks; without one, neither is written. `at_once`: how many samples shared
+    a walk; `spilled`: the bytes of states that a walk wrote to the disk; both of the walk that did
+    most.
     """
 
     def __init__(
@@ -58,12 +60,15 @@ class WavefrontEngine:
         width: int = _WIDTH,
         memory: Memory | None = None,
         folder: Path | None = None,
+        *,
+        resumable: bool = True,
     ) -> None:
         self._memory = memory or Memory.of(None)
         self._scored = scored
         self._inputs = prepared.inputs
         self._candidates = frozenset(node.name for node in nodes)
         self._folder = folder
+        self._kept_in = folder if resumable else None
         # an output that folds to a constant is made by no node
         self._constants = {
             item.name: np.array(array_of(item))
@@ -142,7 +147,7 @@ class WavefrontEngine:
             for number, (feed, answer) in enumerate(zip(feeds, answers, strict=True))
         ]
         label = hashlib.sha256("".join(map(digest_of_feed, feeds)).encode()).hexdigest()
-        checkpoint = Checkpoint(self._folder, label, walks, shelf)
+        checkpoint = Checkpoint(self._kept_in, label, walks, shelf)
         self._through(checkpoint, walks, shelf, left, step)
         self.spilled = max(self.spilled, shelf.spilled)
         return [[answer.sums[index] for index in range(len(questions))] for answer in answers]
@@ -161,7 +166,7 @@ class WavefrontEngine:
             KeyboardInterrupt: someone asked to stop.
         """
         last = len(self._segments) - 1
-        with requests_held() as stop:
+        with requests_held() if self._kept_in else nullcontext(StopRequest()) as stop:
             for index in range(checkpoint.restore() + 1, last + 1):
                 try:
                     step((index - 1) / last)

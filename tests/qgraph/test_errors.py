@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,20 @@ def test_a_file_that_is_no_model_is_bad_input(
     result = qgraph("sensitivity", path, "-o", tmp_path / "s.json")
     assert result.code == 3
     assert str(path) in result.err and says in result.err
+
+
+@pytest.mark.parametrize("engine", ["wavefront", "switch"])
+def test_too_small_a_memory_budget_is_refused_with_what_it_takes(
+    qgraph: Command, mlp: Path, data: Path, tmp_path: Path, engine: str
+) -> None:
+    output = tmp_path / "s.json"
+    arguments = ["sensitivity", mlp, "--data", data, "-o", output, "--engine", engine]
+    result = qgraph(*arguments, "--memory-budget", "1MiB")
+    assert result.code == 5
+    found = re.search(r"Give --memory-budget (\d+)MiB or more", result.err)
+    assert found and not output.exists()
+    # what this process holds may have grown since
+    assert qgraph(*arguments, "--memory-budget", f"{int(found[1]) + 500}MiB").code == 0
 
 
 def test_a_missing_model_is_bad_input(qgraph: Command, tmp_path: Path) -> None:

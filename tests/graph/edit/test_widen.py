@@ -13,8 +13,14 @@ from graph.edit.prepare import prepare
 from graph.edit.widen import FeedsInSingle, in_single, is_half
 from graph.io.models import tensor_from, write_model
 from graph.io.weights import is_on_disk
+from graph.runtime.memory import Memory
+from graph.runtime.npz import read_npz
 from graph.runtime.session import open_session
+from quantize.selection import select
+from sensitivity.engine import Scored
+from sensitivity.measure import measure
 from sensitivity.report import Engine
+from sensitivity.task import Context, Task
 
 NET = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -67,16 +73,27 @@ def test_the_prepared_model_stays_half(path: Path) -> None:
     assert is_half(prepared.model)
 
 
-@pytest.mark.parametrize("budget", [None, 1], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("memory", [None, Memory(0)], ids=["in memory", "streamed"])
 def test_every_engine_scores_a_half_graph_alike_and_says_how(
-    path: Path, budget: int | None
+    path: Path, memory: Memory | None
 ) -> None:
     data = [path.with_suffix(".npz")]
     switch, ranges = qgraph.sensitivity(path, engine=Engine.SWITCH, data=data)
-    wavefront, _ = qgraph.sensitivity(path, ranges=ranges, memory_budget=budget, data=data)
+    prepared = prepare(path)
+    task = Task(
+        prepared=prepared,
+        selection=select(prepared.model),
+        groups=(),
+        feeds=read_npz(data[0], prepared.inputs),
+        scored=Scored(("y",), logits=False),
+        scheme=ranges.scheme,
+        ranges=ranges,
+        memory=memory,
+    )
+    wavefront = measure(task, Context("0", {}, "half.npz", synthetic=False, seed=0))
     assert wavefront.run.engine is Engine.WAVEFRONT
+    assert wavefront.run.memory is not None
+    assert wavefront.run.memory.streamed is (memory is not None)
     assert [n.solo for n in wavefront.nodes] == [n.solo for n in switch.nodes]
     assert [n.leave_one_out for n in wavefront.nodes] == [n.leave_one_out for n in switch.nodes]
     assert switch.run.computed_in == wavefront.run.computed_in == "fp32"
-    assert wavefront.run.memory is not None
-    assert wavefront.run.memory.streamed is (budget is not None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,14 @@ SHAPES = {"wa": (160, 160), "wb": (160, 160), "wc": (160, 160), "wd": (160, 160)
 @pytest.fixture
 def net(tmp_path: Path) -> PreparedModel:
     """A net whose weights lie in a data file, large enough to stay there."""
+    return saved(tmp_path, SHAPES)
+
+
+def saved(tmp_path: Path, shapes: Mapping[str, tuple[int, int]]) -> PreparedModel:
     rng = np.random.default_rng(0)
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> net {NET}')
-    for name, shape in SHAPES.items():
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = shapes["we"][1]
+    for name, shape in shapes.items():
         weight = rng.standard_normal(shape).astype(np.float32) / 12
         model.graph.initializer.append(tensor_from(name, weight))
     write_model(model, tmp_path / "net.onnx", external_above=0)
@@ -184,6 +190,75 @@ def test_a_checkpoint_of_other_samples_is_not_gone_on_with(
     assert found == setting.wavefront(PLENTY).sums(setting.questions, feeds[1:], lambda _: None)
 
 
+@pytest.fixture
+def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of work is worth keeping."""
+    monkeypatch.setattr(checkpoint, "_WORTH", 0.0)
+
+
+@pytest.mark.usefixtures("keep_all")
+def test_a_walk_that_runs_out_of_time_is_taken_up_where_it_stopped(
+    setting: Setting, feeds: Sequence[Feed], tmp_path: Path
+) -> None:
+    class LateError(Exception):
+        pass
+
+    def late(share: float) -> None:
+        if share > 0.5:
+            raise LateError
+
+    with pytest.raises(LateError):
+        setting.wavefront(PLENTY, tmp_path).sums(setting.questions, feeds, late)
+    shares: list[float] = []
+    found = setting.wavefront(PLENTY, tmp_path).sums(setting.questions, feeds, shares.append)
+    assert min(shares) > 0.5
+    assert found == setting.wavefront(PLENTY).sums(setting.questions, feeds, lambda _: None)
+
+
+@pytest.mark.usefixtures("keep_all")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_segment_stops_the_walk_behind_it(
+    setting: Setting, feeds: Sequence[Feed], tmp_path: Path, number: signal.Signals
+) -> None:
+    def asked(share: float) -> None:
+        if share:  # the segment begins after this, and ends all the same
+            signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            setting.wavefront(NONE, tmp_path).sums(setting.questions, feeds, asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    shares: list[float] = []
+    found = setting.wavefront(NONE, tmp_path).sums(setting.questions, feeds, shares.append)
+    assert min(shares) > 0
+    assert found == setting.wavefront(PLENTY).sums(setting.questions, feeds, lambda _: None)
+
+
+class Left(Memory):
+    """Memory of which so much is left whatever the process holds."""
+
+    @property
+    def left(self) -> int:
+        return self.budget
+
+
+def test_a_heavy_segment_sends_states_to_the_disk_only_while_it_runs(
+    tmp_path: Path, feeds: Sequence[Feed]
+) -> None:
+    """As the LM head does: its weights take what states have everywhere else."""
+    heavy = Setting(saved(tmp_path, {**SHAPES, "we": (160, 6000)}), feeds)
+    folder = tmp_path / "states"
+    folder.mkdir()
+    engine, cautious = heavy.wavefront(Left(22 << 20), folder), heavy.wavefront(NONE, folder)
+    assert engine.sessions.streamed
+    assert engine.samples_at_once(heavy.questions) > 1
+    found = score(engine, heavy.questions, feeds).distances()
+    assert found == score(cautious, heavy.questions, feeds).distances() == heavy.expected()
+    assert 0 < engine.spilled <= cautious.spilled / 2
+
+
 def test_a_short_walk_writes_no_checkpoint(
     setting: Setting, feeds: Sequence[Feed], tmp_path: Path
 ) -> None:
@@ -220,6 +295,17 @@ def test_a_shelf_keeps_in_memory_what_fits(array: Array, tmp_path: Path) -> None
     shelf.take("first")
     shelf.put("third", {"a": array})
     assert shelf.spilled == array.nbytes
+
+
+def test_a_shelf_that_shrinks_keeps_what_came_first(array: Array, tmp_path: Path) -> None:
+    shelf = Shelf(None, tmp_path)
+    for key in range(3):
+        shelf.put(key, {"a": array + key})
+    shelf.shrink(array.nbytes)
+    assert shelf.spilled == 2 * array.nbytes
+    assert len(list(tmp_path.iterdir())) == 2
+    for key in range(3):
+        np.testing.assert_array_equal(shelf.take(key)["a"], array + key)
 
 
 def test_a_shelf_without_a_disk_says_what_to_do(array: Array, tmp_path: Path) -> None:
