@@ -35,7 +35,7 @@ from qgraph.resolve import load_data, open_model
 from quantize.emit import fake_quantization, quantization_parameters
 from quantize.profiles import Profile, Profiles
 from quantize.ranges import Ranges
-from quantize.scheme import Scheme
+from quantize.scheme import Calibration, Scheme
 from quantize.selection import select
 from sensitivity.report import Direction, Sensitivity
 from sensitivity.screen import screen
@@ -45,20 +45,28 @@ ROOT = Path(__file__).parents[1]
 SEEDS, SAMPLES = 10, 16
 
 
+SCHEMES = {
+    "calibrate mse": Scheme(calibrate=Calibration.MSE),
+    "smooth 0.5": Scheme(smooth="0.5"),
+    "smooth auto": Scheme(smooth="auto"),
+}
+
+
 @dataclass(frozen=True)
 class Subject:
-    """`source`: the checkpoint, where it is not the recipe's own."""
+    """`best`: what other lines are compared with. `source`: the checkpoint, if not the recipe's."""
 
     recipe: str
     figure: Figure
+    best: str
     source: str | None = None
 
 
 SUBJECTS = {
-    "outliers": Subject("qwen2_5_vl_tiny", KL),
-    "plain": Subject("qwen2_5_vl_tiny", KL, "qwen2_5_vl_tiny/plain"),
-    "vit_tiny": Subject("vit_tiny", SQNR),
-    "yolo_tiny": Subject("yolo_tiny", SQNR),
+    "outliers": Subject("qwen2_5_vl_tiny", KL, "smooth auto"),
+    "plain": Subject("qwen2_5_vl_tiny", KL, "smooth auto", "qwen2_5_vl_tiny/plain"),
+    "vit_tiny": Subject("vit_tiny", SQNR, "smooth auto"),
+    "yolo_tiny": Subject("yolo_tiny", SQNR, "calibrate mse"),
 }
 
 
@@ -71,7 +79,8 @@ class Bench:
         self.path = recipe.model or folder / "model.onnx"
         if source is not None and not self.path.exists():
             qgraph.export(source, folder)
-        self.figure, self.data = subject.figure, list(recipe.sensitivity.data)
+        self.figure, self.best = subject.figure, subject.best
+        self.data = list(recipe.sensitivity.data)
         self.opened = open_model(self.path)
         self.feeds = load_data(self.opened, self.data, SAMPLES, 0).feeds
         task = self.opened.family.task(
@@ -116,12 +125,11 @@ def quantizers(
 ) -> list[Curve]:
     """Return (a): what each tool makes of the same sets."""
     ranges = {"qgraph, plain": plain}
-    for smooth in ("0.5", "auto"):
-        found = qgraph.calibrate(
-            bench.path, data=bench.data, samples=SAMPLES, scheme=Scheme(smooth=smooth)
-        )
-        if found.smoothing:  # convolutions have no channels to smooth
-            ranges[f"qgraph, smooth {smooth}"] = found
+    for title, scheme in SCHEMES.items():
+        found = qgraph.calibrate(bench.path, data=bench.data, samples=SAMPLES, scheme=scheme)
+        # convolutions have no channels to smooth
+        if found.smoothing or not scheme.is_smoothed:
+            ranges[f"qgraph, {title}"] = found
     curves = [bench.judge_models(title, _ours(bench, profiles, r)) for title, r in ranges.items()]
     prepared, items = bench.opened.prepared, profiles.profiles
     for title, alpha in {"INC PTQ": None, "INC PTQ, its SmoothQuant recipe": 0.5}.items():
@@ -210,7 +218,7 @@ def _quiet(_title: str, _done: int, _total: int) -> None:
 def page(name: str, bench: Bench, a: Sequence[Curve], b: Sequence[Curve]) -> str:
     """Return the page of results."""
     verdict, figure = Verdict(bench.samples), bench.figure
-    best = next((c for c in a if c.title.endswith("auto")), a[0])
+    best = next(curve for curve in a if curve.title.endswith(bench.best))
     keys = [key for key in ("loss", "top1", "map") if key in bench.float]
     whole = {"float": bench.float} | {curve.title: curve.metrics["100"] for curve in a}
     ends = [

@@ -14,6 +14,7 @@ from qgraph.version import VERSION as __version__  # noqa: N811 - the name Pytho
 if TYPE_CHECKING:
     from qgraph.annotating import annotate
     from qgraph.api import (
+        bias_shifts,
         calibrate,
         evaluate,
         export,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "annotate",
+    "bias_shifts",
     "calibrate",
     "compare",
     "compare_evaluations",

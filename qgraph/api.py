@@ -29,7 +29,7 @@ from qgraph.calibrating import calibrate
 from qgraph.inputs import AnyPath, document, paths
 from qgraph.measuring import sensitivity
 from qgraph.profiling import profile
-from qgraph.quantizing import Quantized, quantize
+from qgraph.quantizing import Quantized, bias_shifts, quantize
 from qgraph.recipe import Recipe, read_recipe
 from qgraph.resolve import OpenModel, open_model
 from qgraph.version import VERSION, packages
@@ -39,6 +39,7 @@ from sensitivity.cost import measure_macs
 
 __all__ = [
     "Quantized",
+    "bias_shifts",
     "calibrate",
     "evaluate",
     "export",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,15 @@ from graph.errors import QGraphError, UsageError
 from graph.io.models import write_model
 from graph.io.sharing import write_models
 from graph.progress import Progress, silent
+from graph.runtime.session import Provider
+from graph.tensors import Array
 from qgraph.calibrating import in_form_of
-from qgraph.inputs import AnyPath, document
-from qgraph.resolve import OpenModel, open_model
+from qgraph.inputs import AnyPath, document, paths
+from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model
 from qgraph.version import VERSION
 from quantize.companions import companions_named
-from quantize.emit import Provenance, emit
+from quantize.correct import correct, mean_shifts
+from quantize.emit import Provenance, emit, fake_quantization, quantization_parameters
 from quantize.profiles import Profile, Profiles, resolve
 from quantize.proof import Proof, prove
 from quantize.ranges import Ranges, ranges_for, require_same_model
@@ -49,16 +52,18 @@ def quantize(
     *,
     names: Sequence[str] = (),
     scheme: Scheme | None = None,
+    shifts: Mapping[str, Array] | None = None,
     progress: Progress = silent,
 ) -> list[Quantized]:
     """Return a proved Q/DQ model for each profile, or for those in `names`.
 
-    The scheme is that of the profiles, or `scheme`, for which the ranges were then made.
+    The scheme is that of the profiles, or `scheme`, for which the ranges were then made. `shifts`,
+    from `bias_shifts`, are taken into the biases of quantized nodes.
 
     Raises:
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
-    return list(_each(model, profiles, ranges, names, scheme, progress))
+    return list(_each(model, profiles, ranges, names, scheme, shifts, progress))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +83,14 @@ def write_quantized(
     *,
     names: Sequence[str] = (),
     scheme: Scheme | None = None,
+    shifts: Mapping[str, Array] | None = None,
     finish: Callable[[Quantized], Quantized] | None = None,
     progress: Progress = silent,
 ) -> list[Written]:
     """Write a proved Q/DQ model for each profile to `folder`, named after it.
 
     One model at a time is held in memory, and what several hold is stored once. None is written
-    unless all are proved. `finish` has the last word on each.
+    unless all are proved. `finish` has the last word on each; `shifts` as for `quantize`.
 
     Raises:
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
@@ -92,7 +98,7 @@ def write_quantized(
     done: list[Written] = []
 
     def made() -> Iterator[tuple[Path, onnx.ModelProto]]:
-        for item in _each(model, profiles, ranges, names, scheme, progress):
+        for item in _each(model, profiles, ranges, names, scheme, shifts, progress):
             path = Path(folder) / f"{item.profile.name}.onnx"
             done.append(Written(item.profile, path, item.proof))
             yield path, (item if finish is None else finish(item)).model
@@ -114,6 +120,7 @@ def _each(
     ranges: Ranges | AnyPath,
     names: Sequence[str],
     scheme: Scheme | None,
+    shifts: Mapping[str, Array] | None,
     progress: Progress,
 ) -> Iterator[Quantized]:
     opened = open_model(Path(model))
@@ -125,11 +132,13 @@ def _each(
     chosen = wanted.named(names)
     for index, item in enumerate(chosen):
         progress("quantizing", index, len(chosen))
-        yield _quantized(opened, item, seen)
+        yield _quantized(opened, item, seen, shifts or {})
     progress("quantizing", len(chosen), len(chosen))
 
 
-def _quantized(opened: OpenModel, item: Profile, ranges: Ranges) -> Quantized:
+def _quantized(
+    opened: OpenModel, item: Profile, ranges: Ranges, shifts: Mapping[str, Array]
+) -> Quantized:
     scheme = ranges.scheme
     if scheme.name is SchemeName.INC_CPU:
         raise UsageError(
@@ -140,9 +149,48 @@ def _quantized(opened: OpenModel, item: Profile, ranges: Ranges) -> Quantized:
     nodes = nodes_of(opened, item)
     nodes += companions_named(prepared.model, nodes, item.companions)
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
-    provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
-    model = emit(prepared, nodes, known, provenance)
-    return Quantized(item, model, prove(model, prepared.model, nodes, scheme.grid.data_type))
+    made = correct(prepared, nodes, shifts)
+    corrected = len(made.biases)
+    provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION, corrected)
+    model = emit(made.prepared, nodes, known, provenance)
+    data_type = scheme.grid.data_type
+    return Quantized(item, model, prove(model, prepared.model, nodes, data_type, made.biases))
+
+
+def bias_shifts(
+    model: AnyPath,
+    profiles: Profiles | AnyPath,
+    ranges: Ranges | AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    samples: int = DEFAULT_SAMPLES,
+    names: Sequence[str] = (),
+    provider: Provider = Provider.CPU,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Array]:
+    """Return node → float64 [channels]: by how much quantizing it shifts the mean of its output.
+
+    For the nodes of the profiles that have a bias, measured on at most `samples` samples.
+
+    Raises:
+        UsageError: profiles or ranges of another model, or a name that matches nothing.
+    """
+    opened, seen = open_model(Path(model)), document(ranges, Ranges)
+    loaded = load_data(opened, paths(data), samples, seed)
+    opened = in_form_of(opened, seen)
+    chosen = document(profiles, Profiles).named(names)
+    nodes = {node.name: node for item in chosen for node in nodes_of(opened, item)}
+    known = ranges_for(seen, opened.prepared.id, seen.scheme, list(nodes.values()), "ranges")
+    made = quantization_parameters(opened.prepared.model, list(nodes.values()), known, seen.scheme)
+    return mean_shifts(
+        opened.prepared,
+        list(nodes.values()),
+        fake_quantization(made),
+        loaded.feeds,
+        provider,
+        progress,
+    )
 
 
 def nodes_of(opened: OpenModel, item: Profile) -> list[QuantizableNode]:

@@ -30,12 +30,13 @@ BACKEND = f"{METADATA}backend"
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Written into an emitted model."""
+    """Written into an emitted model. `corrected`: how many of its biases were."""
 
     profile: str
     scheme: Scheme
     source_sha256: str
     version: str
+    corrected: int = 0
 
 
 def emit(
@@ -143,5 +144,7 @@ def write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -
         "source_sha256": provenance.source_sha256,
         "quantized_nodes": str(count),
     }
+    if provenance.corrected:
+        entries["corrected_biases"] = str(provenance.corrected)
     for key, value in entries.items():
         model.metadata_props.add(key=METADATA + key, value=value)

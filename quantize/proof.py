@@ -7,7 +7,8 @@ in the code:
    tensor it read in the float model, or of quantized values, each within half a step of the
    weight's, which may be clipped to what the type reaches.
 2. No other input of any node differs from the float model: excluded nodes read the untouched
-   tensors, a bias stays float, constants keep their values.
+   tensors, a bias stays float, constants keep their values. Only where biases were corrected does
+   a quantized node's own bias (or that of the Add behind it) read another float constant.
 3. A Q is read by DQs only, and no tensor has two Qs.
 4. Every scale is positive and finite; every zero point is present, of the type
    that was asked for (INT8, or FP8 E4M3FN), and 0.
@@ -26,10 +27,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from graph.edit.biases import Bias
 from graph.edit.nodes import QUANTIZABLE, QuantizableNode
 from graph.errors import QGraphError
 from graph.io.weights import array_of
 from graph.tensors import Array
+
+_BIAS = 2
+"""Input of a Gemm or convolution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,10 @@ def prove(
     source: onnx.ModelProto,
     nodes: Sequence[QuantizableNode],
     data_type: int = onnx.TensorProto.INT8,
+    corrected: Mapping[str, Bias] | None = None,
 ) -> Proof:
-    """Return the counts of what was proved; `data_type` is what `nodes` shall be quantized to.
+    """Return the counts of what was proved; `data_type` is what `nodes` shall be quantized to,
+    `corrected`: node → its bias, which has other values.
 
     Raises:
         ProofError: a rule is broken; the message names rule and node.
@@ -62,8 +69,9 @@ def prove(
     quantized = {node.name: node for node in nodes}
     originals = {node.name: node for node in source.graph.node}
     _check_all_there(facts, originals.values())
+    biases = _check_biases(facts, originals, quantized, corrected or {})
     for name, original in originals.items():
-        _check_reads(facts, original, quantized.get(name))
+        _check_reads(facts, original, quantized.get(name), biases.get(name))
     weights = {tensor.name: tensor for tensor in source.graph.initializer}
     for node in nodes:
         _check_weight(facts, node)
@@ -132,12 +140,35 @@ def _settings(node: onnx.NodeProto) -> dict[str, bytes]:
     }
 
 
-def _check_reads(facts: _Facts, original: onnx.NodeProto, node: QuantizableNode | None) -> None:
+def _check_biases(
+    facts: _Facts,
+    originals: Mapping[str, onnx.NodeProto],
+    quantized: Mapping[str, QuantizableNode],
+    corrected: Mapping[str, Bias],
+) -> dict[str, int]:
+    """Return node → the input that may read another constant: a quantized node's own bias."""
+    for name, bias in corrected.items():
+        reader, node = originals[bias.reader], quantized.get(name)
+        own = bias.reader == name and bias.index == _BIAS
+        behind = reader.op_type == "Add" and node and reader.input[1 - bias.index] == node.output
+        what = f"holds no bias of a quantized {name!r}, and was corrected"
+        _require(node is not None and bool(own or behind), 2, bias.reader, what)
+        held = facts.initializers.get(facts.by_name[bias.reader].input[bias.index])
+        same = held is not None and tuple(held.dims) == bias.shape
+        _require(same, 2, bias.reader, f"reads no bias of shape {list(bias.shape)}")
+    return {bias.reader: bias.index for bias in corrected.values()}
+
+
+def _check_reads(
+    facts: _Facts, original: onnx.NodeProto, node: QuantizableNode | None, bias: int | None
+) -> None:
     name, inputs = original.name, facts.by_name[original.name].input
     activations = {index for index, _ in node.activations} if node else set()
     weights = {node.weight.index} if node and node.weight else set()
     _require(len(inputs) == len(original.input), 2, name, "has another number of inputs")
     for index, (tensor, before) in enumerate(zip(inputs, original.input, strict=True)):
+        if index == bias:
+            continue
         if index not in activations | weights:
             _require(tensor == before, 2, name, f"reads {tensor!r}, not {before!r} untouched")
             continue

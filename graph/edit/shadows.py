@@ -30,12 +30,14 @@ class Side(Enum):
 @dataclass(frozen=True, slots=True, eq=False)
 class ShadowGraph:
     """`errors`: (node, side) → the output that holds Σ(y − ŷ)²; `signals`: node → Σy²; all float32
-    scalars. `weights`: quantized ones, which `model` only declares.
+    scalars. `differences`: (node, side) → the tensor y − ŷ. `weights`: quantized ones, which
+    `model` only declares.
     """
 
     model: onnx.ModelProto
     errors: Mapping[tuple[str, Side], str]
     signals: Mapping[str, str]
+    differences: Mapping[tuple[str, Side], str]
     weights: Mapping[str, Array]
 
     @property
@@ -59,7 +61,9 @@ def insert_shadows(
         if proto.name in chosen:
             caster.add(proto, chosen[proto.name], sides)
     weave_in(shadowed.graph, caster.made)
-    return ShadowGraph(shadowed, caster.errors, caster.signals, caster.quantizer.weights)
+    return ShadowGraph(
+        shadowed, caster.errors, caster.signals, caster.differences, caster.quantizer.weights
+    )
 
 
 class _Caster:
@@ -70,6 +74,7 @@ class _Caster:
         self.made: list[onnx.NodeProto] = []
         self.errors: dict[tuple[str, Side], str] = {}
         self.signals: dict[str, str] = {}
+        self.differences: dict[tuple[str, Side], str] = {}
 
     def add(self, proto: onnx.NodeProto, node: QuantizableNode, sides: Sequence[Side]) -> None:
         before, rename = self.quantizer.inputs_of(proto, node)
@@ -84,6 +89,7 @@ class _Caster:
             copy.output[:] = [self.quantizer.fresh(f"{proto.name}/shadow")]
             off = self.quantizer.fresh(f"{proto.name}/off")
             self.made += [copy, helper.make_node("Sub", [proto.output[0], copy.output[0]], [off])]
+            self.differences[node.name, side] = off
             self.errors[node.name, side] = self._square_sum(proto.name, off)
 
     def _square_sum(self, stem: str, tensor: str) -> str:

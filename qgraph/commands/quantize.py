@@ -52,6 +52,11 @@ from sensitivity.report import Sensitivity
     type=options.EnumChoice(SchemeName),
     help="How numbers are quantized.  [default: as the profiles' report]",
 )
+@click.option(
+    "--bias-correction",
+    is_flag=True,
+    help="Take the mean shift of each quantized node's output, seen on --data, into its bias.",
+)
 @options.scheme_parts(None)
 @options.data
 @options.samples(DEFAULT_SAMPLES, "Calibrate on at most this many samples.")
@@ -65,6 +70,7 @@ def quantize(
     ranges: Path | None,
     backend: str,
     annotate: Path | None,
+    bias_correction: bool,
     data: tuple[Path, ...],
     samples: int,
     provider: Provider,
@@ -84,13 +90,9 @@ def quantize(
     otherwise.
     With --backend inc, nothing is proved: what INC's placement does to nodes left out is listed.
     """
-    if ranges is not None and data:
-        raise UsageError("give --ranges or --data, not both")
+    _require_data(ranges, data, bias_correction=bias_correction)
     if backend == "inc":
-        if annotate is not None:
-            raise UsageError("--annotate goes with qgraph's own models, not with --backend inc")
-        if any(value is not None for value in parts.values()):
-            raise UsageError("--backend inc has a scheme of its own; leave its parts out")
+        _require_plain(annotate, parts, bias_correction=bias_correction)
         quantize_by_inc(
             model, profiles, names, ranges, data, samples, provider, seed, output,
             as_json=as_json, quiet=quiet,
@@ -109,11 +111,16 @@ def quantize(
         else:
             require_same_model(wanted.model, identify(model), str(profiles))
             seen = _calibrate(model, wanted, scheme, data, samples, provider, seed, bars)
+        shifts = api.bias_shifts(
+            model, wanted, seen, data=data, samples=samples, names=names, provider=provider,
+            seed=seed, progress=bars,
+        ) if bias_correction else None  # fmt: skip
         notes = read_document(annotate, Sensitivity) if annotate is not None else None
         finish = partial(annotated, report=notes) if notes is not None else None
         made = write_quantized(
-            model, wanted, seen, output, names=names, scheme=scheme, finish=finish, progress=bars
-        )
+            model, wanted, seen, output, names=names, scheme=scheme, shifts=shifts, finish=finish,
+            progress=bars,
+        )  # fmt: skip
     for path in beside:
         write_document(path, seen)
     _print(made, as_json=as_json)
@@ -121,6 +128,22 @@ def quantize(
         warn(note)
     if seen.run.synthetic:
         warn("these ranges were calibrated on made-up samples. Calibrate on real ones with --data.")
+
+
+def _require_data(ranges: Path | None, data: tuple[Path, ...], *, bias_correction: bool) -> None:
+    if bias_correction and not data:
+        raise UsageError("--bias-correction needs --data to see the shifts on")
+    if ranges is not None and data and not bias_correction:
+        raise UsageError("give --ranges or --data, not both")
+
+
+def _require_plain(annotate: Path | None, parts: dict[str, Any], *, bias_correction: bool) -> None:
+    """Check that nothing is asked of INC that is qgraph's own."""
+    if annotate is not None or bias_correction:
+        option = "--annotate" if annotate is not None else "--bias-correction"
+        raise UsageError(f"{option} goes with qgraph's own models, not with --backend inc")
+    if any(value is not None for value in parts.values()):
+        raise UsageError("--backend inc has a scheme of its own; leave its parts out")
 
 
 def _calibrate(

@@ -2,12 +2,12 @@
 
 For every strength of a grid, the model is smoothed everywhere, and each tensor's readers are
 quantized alone: their error at the model's outputs tells the best strength for that tensor. As
-smoothing changes no float value, points do not disturb each other. With everything quantized they
-may, so the mixture is taken only where it beats the best uniform strength.
+smoothing changes no float value, points do not disturb each other. A tensor leaves the strength
+that is best for all of them together only for a gain beyond the noise of the samples, and the
+mixture is taken only where it beats that uniform strength with everything quantized.
 
 A strong smoothing fits channels to the samples it was made from, and a new sample is clipped where
-it exceeds them. So what is chosen must prove itself: made from half of the samples, it must bring
-less error on the others than no smoothing at all.
+it exceeds them. So each half of the samples is scored on a model made from the other half.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from sensitivity.wavefront.engine import WavefrontEngine
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _SCORED = 16
-"""Samples that are scored at most. A sample of a decoder is many tokens, one of a classifier a
+"""Samples that are looked at, at most. A sample of a decoder is many tokens, one of a classifier a
 single answer: four of those tell strengths apart by chance."""
 _FEWEST = 4
-"""Samples below which none are held back: halves of them would say nothing."""
+"""Samples below which all make the model that is scored: halves of them would say nothing."""
 _WORTH = 0.9
 """An explicit Mul costs time, so it must bring the error of its readers down to this share."""
 
@@ -69,38 +69,56 @@ class Search:
 Choice = tuple[SmoothedTensor, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fold:
+    """`scored` samples, on models made from those of `search`, which `plan` has seen."""
+
+    search: Search
+    plan: SmoothingPlan
+    scored: Sequence[Feed]
+
+
 def search_smoothing(search: Search) -> Choice:
     """Return the strength of each tensor; one that is better left alone is not named."""
-    scored = search.feeds[:_SCORED]
-    plan = _plan(search)
-    choices: dict[float, Choice] = {0.0: ()} | {alpha: plan.everywhere(alpha) for alpha in GRID}
+    folds, plan = _folds(search), _plan(search)
     questions = [frozenset(point.quantized) for point in plan.points]
     everything = frozenset(node.name for node in search.nodes(search.prepared))
     errors: dict[float, Array] = {}
-    for index, (alpha, choice) in enumerate(choices.items()):
-        search.progress("searching smoothing", index, len(choices) + 1)
-        errors[alpha] = _errors(search, choice, [*questions, everything], scored)
-    best = {
-        point: _best({a: found[:, number] for a, found in errors.items()}, _needed(point))
-        for number, point in enumerate(plan.points)
-    }
-    mixed = _errors(search, _at(plan, best), [everything], scored)[:, 0]
+    for index, alpha in enumerate((0.0, *GRID)):
+        search.progress("searching smoothing", index, len(GRID) + 2)
+        strengths = dict.fromkeys(plan.points, alpha)
+        errors[alpha] = _over(folds, strengths, [*questions, everything])
     whole = {alpha: found[:, -1] for alpha, found in errors.items()}
     uniform = _best(whole)
+    best = {}
+    for number, point in enumerate(plan.points):
+        own = {alpha: found[:, number] for alpha, found in errors.items()}
+        best[point] = _worth_it(point, own, _best(own, uniform))
+    mixed = _over(folds, best, [everything])[:, 0]
+    search.progress("searching smoothing", len(GRID) + 2, len(GRID) + 2)
     if mixed.sum() > whole[uniform].sum():
         best = dict.fromkeys(best, uniform)
-    proved = len(search.feeds) < _FEWEST or _holds(search, best, everything)
-    search.progress("searching smoothing", len(choices) + 1, len(choices) + 1)
-    return _at(plan, best) if proved else ()
+    return _at(plan, best)
 
 
-def _holds(search: Search, strengths: Mapping[SmoothPoint, float], everything: Question) -> bool:
-    """Return whether smoothing from the first half of the samples helps on the second."""
-    half = len(search.feeds) // 2  # not every other one: files of two kinds are read in turn
-    first, rest = replace(search, feeds=search.feeds[:half]), search.feeds[half:][:_SCORED]
-    choice = _at(_plan(first), strengths)
-    none, some = (_errors(first, item, [everything], rest)[:, 0] for item in ((), choice))
-    return _best({0.0: none, 1.0: some}) == 1.0
+def _folds(search: Search) -> list[_Fold]:
+    feeds = search.feeds[:_SCORED]
+    if len(feeds) < _FEWEST:
+        return [_Fold(search, _plan(search), feeds)]
+    half = len(feeds) // 2  # not every other one: files of two kinds are read in turn
+    halves = [replace(search, feeds=part) for part in (feeds[:half], feeds[half:])]
+    return [
+        _Fold(made, _plan(made), other.feeds)
+        for made, other in zip(halves, reversed(halves), strict=True)
+    ]
+
+
+def _over(
+    folds: Sequence[_Fold], strengths: Mapping[SmoothPoint, float], questions: Sequence[Question]
+) -> Array:
+    """Return the squared errors of all folds' samples, float64 [samples, questions]."""
+    rows = [_errors(f.search, _at(f.plan, strengths), questions, f.scored) for f in folds]
+    return np.concatenate(rows)
 
 
 def _plan(search: Search) -> SmoothingPlan:
@@ -114,21 +132,25 @@ def _at(plan: SmoothingPlan, strengths: Mapping[SmoothPoint, float]) -> Choice:
     return tuple(plan.at(point, alpha) for point, alpha in strengths.items() if alpha)
 
 
-def _needed(point: SmoothPoint) -> float:
-    """Return the share that the error must come down to."""
-    return 1.0 if point.absorbers else _WORTH
-
-
-def _best(errors: Mapping[float, Array], needed: float = 1.0) -> float:
-    """Return the strength with the least error, summed over samples; 0 where smoothing does not
-    bring it down to the share `needed`, or by less than one standard error.
+def _best(errors: Mapping[float, Array], start: float = 0.0) -> float:
+    """Return the strength with the least error, summed over samples; `start` where that is less by
+    no more than one standard error.
     """
     alpha = min(errors, key=lambda value: float(errors[value].sum()))
-    with np.errstate(invalid="ignore"):
-        gains = errors[0.0] - errors[alpha]
-        noise = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    sure = not gains.mean() <= noise  # where nothing can be compared without smoothing, it is NaN
-    return alpha if sure and errors[alpha].sum() < needed * errors[0.0].sum() else 0.0
+    if np.isinf(errors[start]).any():
+        return alpha
+    gains = errors[start] - errors[alpha]
+    noise = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    return alpha if gains.mean() > noise else start
+
+
+def _worth_it(point: SmoothPoint, errors: Mapping[float, Array], alpha: float) -> float:
+    """Return `alpha`, or 0 where that is no worse, or a Mul would have to be put in for too little.
+
+    A point that a neighbour's weight absorbs costs nothing.
+    """
+    needed = 1.0 if point.absorbers else _WORTH
+    return alpha if errors[alpha].sum() < needed * errors[0.0].sum() else 0.0
 
 
 def _errors(
