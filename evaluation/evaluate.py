@@ -216,12 +216,18 @@ def _variant(
         device_memory_bytes=memory.device if memory else None,
         int8_nodes=len(item.int8_nodes),
         quantized_to=item.quantized_to,
+        computed_in=_computed_in(item, settings.provider),
         int8_share=_share(item, settings.costs),
         predicted=dict(settings.predicted.get(item.name, {})),
         placement=quality.placement,
         elsewhere=quality.elsewhere,
         samples=_kept(quality.samples),
     )
+
+
+def _computed_in(item: Candidate, provider: Provider) -> str | None:
+    """Return the type a half-precision graph is computed in, where that is not its own."""
+    return "fp32" if provider is Provider.CPU and item.dtype in ("fp16", "bf16") else None
 
 
 def _differences(found: _Measured, reference: Mapping[str, float]) -> dict[str, Difference]:

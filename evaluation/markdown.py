@@ -24,7 +24,18 @@ def columns(evaluation: Evaluation, *, narrow: bool = False) -> list[str]:
     if not narrow:
         times = [heading for name in times for heading in (name, "p90", "spread")]
     sizes = ["MB"] if narrow else ["MB", "weights MB", "peak MB"]
-    return ["variant", eight_bits(evaluation), "of MACs", *names, *times, *sizes]
+    kinds = ["type"] if _mixes_types(evaluation) else []
+    return ["variant", *kinds, eight_bits(evaluation), "of MACs", *names, *times, *sizes]
+
+
+def type_label(variant: Variant) -> str:
+    """Return the float type of a variant, and what it was computed in where that is another."""
+    note = f", computed in {variant.computed_in}" if variant.computed_in else ""
+    return f"{variant.dtype}{note}"
+
+
+def _mixes_types(evaluation: Evaluation) -> bool:
+    return any(variant.dtype != "fp32" for variant in evaluation.variants)
 
 
 def eight_bits(evaluation: Evaluation) -> str:
@@ -39,7 +50,11 @@ def rows(evaluation: Evaluation, *, narrow: bool = False) -> list[list[str]]:
     """Return one row of cells per variant, for the same columns."""
     keys = _keys(evaluation, narrow=narrow)
     decodes = _decodes(evaluation)
-    return [_row(item, keys, decodes=decodes, narrow=narrow) for item in evaluation.variants]
+    found = [_row(item, keys, decodes=decodes, narrow=narrow) for item in evaluation.variants]
+    if _mixes_types(evaluation):
+        for row, item in zip(found, evaluation.variants, strict=True):
+            row.insert(1, type_label(item))
+    return found
 
 
 def to_markdown(evaluation: Evaluation) -> str:
@@ -76,6 +91,12 @@ def notes(evaluation: Evaluation) -> list[str]:
         found.append(
             "The machine was busy while latency was measured: runs of one variant differ by more"
             f" than {_UNSTEADY:.0%} of their median. Measure again when it is idle."
+        )
+    widened = [variant.name for variant in evaluation.variants if variant.computed_in]
+    if widened:
+        found.append(
+            f"{', '.join(widened)}: computed in fp32. onnxruntime has no half-precision kernels on"
+            " the CPU, so these figures show neither overflow nor all of the rounding."
         )
     for variant in evaluation.variants:
         if variant.elsewhere:

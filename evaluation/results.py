@@ -45,7 +45,9 @@ class Samples(Part):
 class Variant(Part):
     """`scheme`: what its metadata says it was quantized under. `size_bytes`: model file and data;
     `weight_bytes`: the tensors in it. `int8_nodes`: nodes that read Q/DQ on data and weight,
-    `quantized_to` the type of their values. `placement`: provider → number of nodes it ran;
+    `quantized_to` the type of their values.
+    `computed_in`: `fp32` where onnxruntime computes a half-precision graph so (on the CPU, always).
+    `placement`: provider → number of nodes it ran;
     `elsewhere`: operator → how many of them did not run on the provider asked for. `memory_bytes`:
     the most host memory that opening the model and one run take, in a process of their own;
     `device_memory_bytes`: what the device holds more than before.
@@ -74,6 +76,7 @@ class Variant(Part):
     device_memory_bytes: int | None = None
     int8_nodes: int
     quantized_to: str | None = None
+    computed_in: str | None = None
     int8_share: Share | None = None
     predicted: dict[str, float] = {}
     placement: dict[str, int]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evaluation.layers import Placed, place
-from evaluation.markdown import DASH, columns, rows
+from evaluation.markdown import DASH, columns, rows, type_label
 from evaluation.results import Evaluation, Variant
 from evaluation.run_folder import RunFolder
 from quantize.profiles import KeepPart, Profiles
@@ -58,7 +58,7 @@ _FACTS: dict[str, Callable[[Variant], str]] = {
     "INT8 of nodes / parameters": _shares,
     "device memory MB": _device_memory,
     "file": lambda item: item.path,
-    "float type": lambda item: item.dtype,
+    "float type": type_label,
     "made by": lambda item: item.backend,
     "scheme": lambda item: item.scheme or DASH,
     "nodes ran on": _places,

@@ -12,11 +12,15 @@ import onnx
 from graph.edit.nodes import QUANTIZABLE
 from graph.errors import UsageError
 from graph.io.models import ModelId, identify, read_model
-from quantize.emit import BACKEND, METADATA
+from quantize.emit import BACKEND, DTYPE, METADATA
 from quantize.scheme import Scheme
 
 _TYPES = {onnx.TensorProto.FLOAT8E4M3FN: "fp8"}
-_NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+_NAMES = {
+    onnx.TensorProto.FLOAT: "fp32",
+    onnx.TensorProto.FLOAT16: "fp16",
+    onnx.TensorProto.BFLOAT16: "bf16",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +114,22 @@ def _inspect(path: Path) -> Candidate:
     if source is None and inside:
         # Made by another tool: compared all the same, without knowing what it was made from.
         source, profile = "", None
-    backend = metadata.get(BACKEND) or ("qgraph" if profile else "other")
+    converted = metadata.get(DTYPE)
+    backend = metadata.get(BACKEND) or ("qgraph" if profile or converted else "other")
     if source is None:
         backend = "float"
-    name = profile or ("float" if source is None else path.stem)
+    name = profile or converted or ("float" if source is None else path.stem)
     if profile and backend != "qgraph":
         name = f"{profile}-{backend}"
+    if profile and converted:
+        name = f"{profile}-{converted}"
     return Candidate(
         name=name,
         path=path,
         id=identify(path),
         profile=profile,
         source_sha256=source,
-        dtype=_dtype(model),
+        dtype=converted or _dtype(model),
         int8_nodes=inside,
         quantized_to=type_of(model),
         backend=backend,

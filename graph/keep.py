@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -11,3 +12,11 @@ class Keep:
 
     name: str
     reason: str
+
+
+def by_reason(kept: Sequence[Keep]) -> dict[str, list[str]]:
+    """Return reason → the nodes kept for it."""
+    found: dict[str, list[str]] = {}
+    for keep in kept:
+        found.setdefault(keep.reason, []).append(keep.name)
+    return found

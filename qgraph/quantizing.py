@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -13,16 +13,19 @@ from graph.edit.nodes import QuantizableNode
 from graph.errors import QGraphError, UsageError
 from graph.io.models import write_model
 from graph.io.sharing import write_models
+from graph.keep import Keep
 from graph.progress import Progress, silent
 from graph.runtime.session import Provider
 from graph.tensors import Array
 from qgraph.calibrating import in_form_of
+from qgraph.half import SUFFIX, AsHalf, in_half, ranges_in_half
 from qgraph.inputs import AnyPath, document, paths
 from qgraph.resolve import DEFAULT_SAMPLES, OpenModel, load_data, open_model
 from qgraph.version import VERSION
 from quantize.companions import companions_named
 from quantize.correct import correct, mean_shifts
 from quantize.emit import Provenance, emit, fake_quantization, quantization_parameters
+from quantize.half.convert import Half
 from quantize.profiles import Profile, Profiles, resolve
 from quantize.proof import Proof, prove
 from quantize.ranges import Ranges, ranges_for, require_same_model
@@ -32,15 +35,19 @@ from quantize.selection import select
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantized:
-    """A Q/DQ model not yet written, with the proof that it is what its profile says."""
+    """A Q/DQ model not yet written, with the proof that it is what its profile says. `dtype`: what
+    it was converted to, `in_single` what stayed fp32 then.
+    """
 
     profile: Profile
     model: onnx.ModelProto
     proof: Proof
+    dtype: str | None = None
+    in_single: tuple[Keep, ...] = ()
 
     def save(self, folder: AnyPath) -> Path:
         """Write the model to `folder`, named after its profile, and return its path."""
-        path = Path(folder) / f"{self.profile.name}.onnx"
+        path = Path(folder) / f"{file_stem(self.profile.name, self.dtype)}.onnx"
         write_model(self.model, path)
         return path
 
@@ -53,44 +60,54 @@ def quantize(
     names: Sequence[str] = (),
     scheme: Scheme | None = None,
     shifts: Mapping[str, Array] | None = None,
+    half: AsHalf | None = None,
     progress: Progress = silent,
 ) -> list[Quantized]:
     """Return a proved Q/DQ model for each profile, or for those in `names`.
 
     The scheme is that of the profiles, or `scheme`, for which the ranges were then made. `shifts`,
     from `bias_shifts`, are taken into the biases of quantized nodes.
+    `half`, from `qgraph.half.as_half`, converts an fp32 model to fp16 first.
 
     Raises:
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
-    return list(_each(model, profiles, ranges, names, scheme, shifts, progress))
+    return list(_each(model, profiles, ranges, names, scheme, shifts, progress, half))
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A Q/DQ model on the disk, with the proof that it is what its profile says."""
+    """A model on the disk, with the proof that it is what its profile says; without a profile, the
+    float model in fp16. `in_single`: what a conversion to fp16 left in fp32; `sqnr_db`: of the
+    baseline's outputs, each node rounding, against fp32.
+    """
 
-    profile: Profile
+    profile: Profile | None
     path: Path
     proof: Proof
+    in_single: tuple[Keep, ...] = ()
+    sqnr_db: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_quantized(
     model: AnyPath,
-    profiles: Profiles | AnyPath,
-    ranges: Ranges | AnyPath,
+    profiles: Profiles | AnyPath | None,
+    ranges: Ranges | AnyPath | None,
     folder: AnyPath,
     *,
     names: Sequence[str] = (),
     scheme: Scheme | None = None,
     shifts: Mapping[str, Array] | None = None,
+    half: AsHalf | None = None,
     finish: Callable[[Quantized], Quantized] | None = None,
     progress: Progress = silent,
 ) -> list[Written]:
     """Write a proved Q/DQ model for each profile to `folder`, named after it.
 
-    One model at a time is held in memory, and what several hold is stored once. None is written
-    unless all are proved. `finish` has the last word on each; `shifts` as for `quantize`.
+    With `half`, they are fp16 (`A-fp16.onnx`), and `fp16.onnx` is the model itself in fp16: all
+    there is without profiles. One model at a time is held in memory, and what several hold is
+    stored once. None is written unless all are proved. `finish` has the last word on each;
+    `shifts` as for `quantize`.
 
     Raises:
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
@@ -98,9 +115,15 @@ def write_quantized(
     done: list[Written] = []
 
     def made() -> Iterator[tuple[Path, onnx.ModelProto]]:
-        for item in _each(model, profiles, ranges, names, scheme, shifts, progress):
-            path = Path(folder) / f"{item.profile.name}.onnx"
-            done.append(Written(item.profile, path, item.proof))
+        if half is not None:
+            written, proto = _baseline(open_model(Path(model)), half, Path(folder))
+            done.append(written)
+            yield written.path, proto
+        if profiles is None or ranges is None:
+            return
+        for item in _each(model, profiles, ranges, names, scheme, shifts, progress, half):
+            path = Path(folder) / f"{file_stem(item.profile.name, item.dtype)}.onnx"
+            done.append(Written(item.profile, path, item.proof, item.in_single))
             yield path, (item if finish is None else finish(item)).model
 
     was_there = Path(folder).exists()
@@ -122,6 +145,7 @@ def _each(
     scheme: Scheme | None,
     shifts: Mapping[str, Array] | None,
     progress: Progress,
+    half: AsHalf | None = None,
 ) -> Iterator[Quantized]:
     opened = open_model(Path(model))
     wanted = document(profiles, Profiles)
@@ -130,14 +154,34 @@ def _each(
     require_same(seen.scheme, scheme or wanted.scheme, "ranges")
     opened = in_form_of(opened, seen)
     chosen = wanted.named(names)
+    converted = None if half is None else half(opened.prepared, smoothed=bool(seen.smoothing))
     for index, item in enumerate(chosen):
         progress("quantizing", index, len(chosen))
-        yield _quantized(opened, item, seen, shifts or {})
+        yield _quantized(opened, item, seen, shifts or {}, converted)
     progress("quantizing", len(chosen), len(chosen))
 
 
+def file_stem(profile: str, dtype: str | None) -> str:
+    """Return what the file of a profile's model is called."""
+    return profile if dtype is None else f"{profile}-{dtype}"
+
+
+def _baseline(opened: OpenModel, half: AsHalf, folder: Path) -> tuple[Written, onnx.ModelProto]:
+    """Return the model itself in fp16."""
+    made = half(opened.prepared)
+    prepared = made.prepared
+    provenance = Provenance(None, None, prepared.id.sha256, VERSION, 0, SUFFIX, made.kept)
+    model = emit(prepared, [], {}, provenance)
+    proof = prove(model, prepared.model, [])
+    return Written(None, folder / f"{SUFFIX}.onnx", proof, made.kept, made.sqnr_db), model
+
+
 def _quantized(
-    opened: OpenModel, item: Profile, ranges: Ranges, shifts: Mapping[str, Array]
+    opened: OpenModel,
+    item: Profile,
+    ranges: Ranges,
+    shifts: Mapping[str, Array],
+    half: Half | None = None,
 ) -> Quantized:
     scheme = ranges.scheme
     if scheme.name is SchemeName.INC_CPU:
@@ -149,12 +193,15 @@ def _quantized(
     nodes = nodes_of(opened, item)
     nodes += companions_named(prepared.model, nodes, item.companions)
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
+    provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
+    if half is not None:
+        prepared, nodes = half.prepared, in_half(half, nodes)
+        known = ranges_in_half(nodes, known)
+        provenance = replace(provenance, dtype=SUFFIX, in_single=half.kept)
     made = correct(prepared, nodes, shifts)
-    corrected = len(made.biases)
-    provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION, corrected)
-    model = emit(made.prepared, nodes, known, provenance)
-    data_type = scheme.grid.data_type
-    return Quantized(item, model, prove(model, prepared.model, nodes, data_type, made.biases))
+    model = emit(made.prepared, nodes, known, replace(provenance, corrected=len(made.biases)))
+    proof = prove(model, prepared.model, nodes, scheme.grid.data_type, made.biases)
+    return Quantized(item, model, proof, provenance.dtype, provenance.in_single)
 
 
 def bias_shifts(

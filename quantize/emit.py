@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from graph.edit.prepare import PreparedModel
 from graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
 from graph.errors import InputError
 from graph.io.weights import array_of
+from graph.keep import Keep, by_reason
 from graph.runtime.probe import Range
 from graph.tensors import Array, OnDemand
 from quantize import arithmetic
@@ -24,19 +26,26 @@ from quantize.weights import weight_scale
 _PLAIN = Scheme()
 METADATA = "qgraph."
 """Prefix of the model metadata that says where a Q/DQ model comes from."""
+DTYPE = f"{METADATA}dtype"
+"""What an fp32 model was converted to."""
 BACKEND = f"{METADATA}backend"
 """Who made a Q/DQ model, where it was not qgraph's own emitter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Written into an emitted model. `corrected`: how many of its biases were."""
+    """Written into an emitted model. `corrected`: how many of its biases were. `dtype`: what it was
+    converted to, with `in_single` the nodes that stayed fp32. An fp16 model in which nothing is
+    quantized has no profile and no scheme.
+    """
 
-    profile: str
-    scheme: Scheme
+    profile: str | None
+    scheme: Scheme | None
     source_sha256: str
     version: str
     corrected: int = 0
+    dtype: str | None = None
+    in_single: tuple[Keep, ...] = ()
 
 
 def emit(
@@ -50,7 +59,8 @@ def emit(
     Raises:
         InputError: a weight holds NaN or infinity.
     """
-    parameters = quantization_parameters(prepared.model, nodes, ranges, provenance.scheme)
+    scheme = provenance.scheme or _PLAIN
+    parameters = quantization_parameters(prepared.model, nodes, ranges, scheme)
     model = insert_qdq(prepared.model, nodes, parameters)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
@@ -138,13 +148,17 @@ def _quantized(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> Qu
 
 def write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -> None:
     """Write metadata, in place; last of all, as graph-surgeon's round trip drops it."""
+    scheme, kept = provenance.scheme, provenance.in_single
     entries = {
         "profile": provenance.profile,
-        "scheme": provenance.scheme.model_dump_json(exclude_none=True),
+        "scheme": scheme.model_dump_json(exclude_none=True) if scheme is not None else None,
         "source_sha256": provenance.source_sha256,
         "quantized_nodes": str(count),
+        "dtype": provenance.dtype,
+        "fp32_nodes": json.dumps(by_reason(kept)) if kept else None,
     }
     if provenance.corrected:
         entries["corrected_biases"] = str(provenance.corrected)
     for key, value in entries.items():
-        model.metadata_props.add(key=METADATA + key, value=value)
+        if value is not None:
+            model.metadata_props.add(key=METADATA + key, value=value)

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from graph.edit.prepare import PreparedModel
-from graph.io.weights import is_on_disk, widen_on_reading
+from graph.io.weights import is_on_disk, retype_on_reading
 from graph.tensors import Feed, LazyFeeds
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -81,7 +81,7 @@ def _widen_tensor(tensor: TensorProto) -> None:
     if tensor.data_type not in HALF:
         return
     if is_on_disk(tensor):
-        widen_on_reading(tensor)
+        retype_on_reading(tensor, TensorProto.FLOAT)
     else:
         single = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(single, tensor.name))

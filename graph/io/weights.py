@@ -25,8 +25,9 @@ SMALL = 1 << 16
 LAZY = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 """Types of which large tensors stay on the disk."""
 _ELSEWHERE = "held by the caller"
-_STORED = "qgraph.stored"
-"""Key that says which type the file holds, where the model declares another."""
+_THROUGH = "qgraph.through"
+"""Key that lists the types that values pass through on their way to the one the model declares, the
+one the file holds first."""
 BITS: dict[int, int] = {
     TensorProto.UINT4: 4,
     TensorProto.INT4: 4,
@@ -71,12 +72,14 @@ def array_of(tensor: TensorProto) -> Array:
         inline = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         inline.raw_data = data.tobytes()
         return numpy_helper.to_array(inline)
-    stored, declared = (
-        np.dtype(onnx.helper.tensor_dtype_to_np_dtype(item))
-        for item in (_stored_type(tensor), tensor.data_type)
+    stored, *through = (
+        np.dtype(onnx.helper.tensor_dtype_to_np_dtype(item)) for item in _types(tensor)
     )
     values = rescaled(tensor, data.view(stored).reshape(tuple(tensor.dims)))
-    return values if stored == declared else values.astype(declared)
+    with np.errstate(over="ignore"):  # beyond a narrower type is infinity, as everywhere
+        for dtype in through:
+            values = values.astype(dtype)
+    return values
 
 
 def bytes_of(tensor: TensorProto) -> memoryview:
@@ -87,7 +90,7 @@ def bytes_of(tensor: TensorProto) -> memoryview:
     """
     if not is_on_disk(tensor):
         return memoryview(tensor.raw_data)
-    if is_rescaled(tensor):
+    if is_rescaled(tensor) or len(_types(tensor)) > 1:
         return memoryview(array_of(tensor).tobytes())
     return mapped_bytes(tensor).data
 
@@ -152,13 +155,13 @@ def place(tensor: TensorProto, location: str | Path, offset: int, length: int) -
         tensor.external_data.add(key=key, value=str(value))
 
 
-def widen_on_reading(tensor: TensorProto) -> None:
-    """Declare a tensor on the disk as float32; its values stay as they are until they are read."""
-    steps = steps_of(tensor)
+def retype_on_reading(tensor: TensorProto, data_type: int) -> None:
+    """Declare a tensor on the disk as of another type; values are converted when they are read."""
+    steps, through = steps_of(tensor), ",".join(map(str, _types(tensor)))
     place(tensor, *_place(tensor))
     tensor.external_data.extend(steps)
-    tensor.external_data.add(key=_STORED, value=str(tensor.data_type))
-    tensor.data_type = TensorProto.FLOAT
+    tensor.external_data.add(key=_THROUGH, value=through)
+    tensor.data_type = data_type
 
 
 def stub(name: str, data_type: int, dims: Sequence[int]) -> TensorProto:
@@ -175,6 +178,7 @@ def _place(tensor: TensorProto) -> tuple[Path, int, int]:
     return Path(entries["location"]), int(entries.get("offset", 0)), size
 
 
-def _stored_type(tensor: TensorProto) -> int:
-    stored = [entry.value for entry in tensor.external_data if entry.key == _STORED]
-    return int(stored[0]) if stored else int(tensor.data_type)
+def _types(tensor: TensorProto) -> list[int]:
+    """Return the types that values pass through: as the file holds them first, as declared last."""
+    before = [entry.value for entry in tensor.external_data if entry.key == _THROUGH]
+    return [*map(int, before[0].split(",") if before else ()), int(tensor.data_type)]

@@ -147,13 +147,40 @@ def _type_wanted(graph: QdqGraph, node: onnx.NodeProto) -> int:
     return 0
 
 
+_NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
 def _widens(graph: QdqGraph, tensor: str) -> bool:
-    """Return whether a tensor is fp16 cast to fp32 for quantizing alone."""
+    """Return whether a tensor is fp16 cast to fp32 for quantizing alone: what is made of it is cast
+    back. Where it stays fp32, because it would overflow, that was meant.
+    """
     made_by = graph.producer.get(tensor)
     if made_by is None or made_by.op_type != "Cast":
         return False
-    narrow = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return graph.type_of(made_by.input[0]) in narrow and graph.type_of(tensor) not in narrow
+    if graph.type_of(made_by.input[0]) not in _NARROW or graph.type_of(tensor) in _NARROW:
+        return False
+    return all(_is_cast_back(graph, name) for name in _products_of(graph, tensor))
+
+
+def _products_of(graph: QdqGraph, tensor: str) -> list[str]:
+    """Return what GEMMs make of a tensor through its Q/DQ."""
+    readers = graph.readers.get
+    quantizers = [node for node, _ in readers(tensor, []) if node.op_type == QUANTIZE]
+    dequantizers = [node for q in quantizers for node, _ in readers(q.output[0], [])]
+    return [
+        node.output[0]
+        for dq in dequantizers
+        for node, _ in readers(dq.output[0], [])
+        if node.op_type in GEMMS
+    ]
+
+
+def _is_cast_back(graph: QdqGraph, tensor: str) -> bool:
+    readers = graph.readers.get(tensor, [])
+    casts = [node for node, _ in readers if node.op_type == "Cast"]
+    return len(casts) == len(readers) and all(
+        graph.type_of(node.output[0]) in _NARROW for node in casts
+    )
 
 
 def _cast(node: onnx.NodeProto) -> Finding:

@@ -16,20 +16,26 @@ from graph.runtime.session import Provider
 from qgraph import api, options
 from qgraph.annotating import annotate as annotated
 from qgraph.commands.quantize_inc import quantize_by_inc
-from qgraph.console import print_json, print_table, say, warn
+from qgraph.commands.quantize_written import print_written
+from qgraph.console import warn
+from qgraph.half import SUFFIX, AsHalf, as_half
 from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
-from qgraph.quantizing import Written, write_quantized
+from qgraph.quantizing import file_stem, write_quantized
 from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.profiles import Profiles
 from quantize.ranges import Ranges, require_same_model
-from quantize.scheme import Scheme, SchemeName
+from quantize.scheme import SchemeName, require_same
 from sensitivity.report import Sensitivity
 
 
 @click.command()
 @click.argument("model", type=options.PATH)
-@click.option("--profiles", type=options.PATH, required=True, help="The profiles.json to apply.")
+@click.option(
+    "--profiles",
+    type=options.PATH,
+    help="The profiles.json to apply.  [required, save with --dtype fp16]",
+)
 @click.option("--profile", "names", multiple=True, help="Only this profile.  [default: all]")
 @click.option("--ranges", type=options.PATH, help="Ranges from an earlier calibration.")
 @click.option(
@@ -38,6 +44,12 @@ from sensitivity.report import Sensitivity
     default="qgraph",
     show_default=True,
     help="Who quantizes: qgraph, or Intel Neural Compressor in its own placement.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice([SUFFIX]),
+    help="Convert an fp32 model first, what overflows kept in fp32; fp16.onnx is the model itself."
+    "  [default: the model's own]",
 )
 @click.option(
     "--annotate",
@@ -65,10 +77,11 @@ from sensitivity.report import Sensitivity
 @options.common(".", "Folder to write one model per profile to.")
 def quantize(
     model: Path,
-    profiles: Path,
+    profiles: Path | None,
     names: tuple[str, ...],
     ranges: Path | None,
     backend: str,
+    dtype: str | None,
     annotate: Path | None,
     bias_correction: bool,
     data: tuple[Path, ...],
@@ -87,115 +100,118 @@ def quantize(
 
     Ranges come from --ranges, or are calibrated on --data and written as ranges.json. The scheme
     is that of the profiles; --scheme, --calibrate, --smooth and --weights quantize the same nodes
-    otherwise.
+    otherwise. With --dtype fp16, models are called A-fp16.onnx, and --data also shows what
+    overflows; without --profiles, fp16.onnx alone is written.
     With --backend inc, nothing is proved: what INC's placement does to nodes left out is listed.
     """
-    _require_data(ranges, data, bias_correction=bias_correction)
-    if backend == "inc":
-        _require_plain(annotate, parts, bias_correction=bias_correction)
+    own = _own_options(dtype, annotate, bias_correction=bias_correction)
+    _require_data(ranges, data, own)
+    if profiles is None:
+        given = (ranges, annotate, *names, *(value for value in parts.values() if value))
+        more = bias_correction or any(item is not None for item in given)
+        _require_conversion_alone(dtype, backend, more=more)
+    elif backend == "inc":
+        _require_plain(own, parts)
         quantize_by_inc(
             model, profiles, names, ranges, data, samples, provider, seed, output,
             as_json=as_json, quiet=quiet,
         )  # fmt: skip
         return
-    wanted = read_document(profiles, Profiles)
-    scheme = options.scheme(wanted.scheme, parts)
-    files = {item.name: output / f"{item.name}.onnx" for item in wanted.named(names)}
-    beside = [output / "ranges.json"] if ranges is None else []
-    require_outputs([*files.values(), *beside], [model, profiles, *data])
-    if any(path.parent != output for path in files.values()):
+    wanted = None if profiles is None else read_document(profiles, Profiles)
+    stems = [item.name for item in wanted.named(names)] if wanted is not None else []
+    files = [output / f"{file_stem(stem, dtype)}.onnx" for stem in stems]
+    files += [output / f"{dtype}.onnx"] if dtype else []
+    beside = [output / "ranges.json"] if wanted is not None and ranges is None else []
+    read = [path for path in (model, profiles, ranges, annotate) if path is not None]
+    require_outputs([*files, *beside], [*read, *data])
+    if any(path.parent != output for path in files):
         raise UsageError("a profile's name becomes a file name", where=str(profiles))
+    common: dict[str, Any] = {"data": data, "samples": samples, "provider": provider, "seed": seed}
     with Bars(quiet=quiet) as bars:
-        if ranges is not None:
-            seen = read_document(ranges, Ranges)
-        else:
-            require_same_model(wanted.model, identify(model), str(profiles))
-            seen = _calibrate(model, wanted, scheme, data, samples, provider, seed, bars)
-        shifts = api.bias_shifts(
-            model, wanted, seen, data=data, samples=samples, names=names, provider=provider,
-            seed=seed, progress=bars,
-        ) if bias_correction else None  # fmt: skip
+        seen = _ranges(model, profiles, wanted, ranges, parts, common, bars)
+        half = as_half(model, **common, progress=bars) if dtype else None
+        shifts = None
+        if bias_correction and wanted is not None and seen is not None:
+            shifts = api.bias_shifts(model, wanted, seen, names=names, progress=bars, **common)
         notes = read_document(annotate, Sensitivity) if annotate is not None else None
         finish = partial(annotated, report=notes) if notes is not None else None
+        scheme = seen.scheme if seen is not None else None
         made = write_quantized(
-            model, wanted, seen, output, names=names, scheme=scheme, shifts=shifts, finish=finish,
-            progress=bars,
+            model, wanted, seen, output,
+            names=names, scheme=scheme, half=half, shifts=shifts, finish=finish, progress=bars,
         )  # fmt: skip
-    for path in beside:
-        write_document(path, seen)
-    _print(made, as_json=as_json)
-    if note := seen.note():
-        warn(note)
-    if seen.run.synthetic:
-        warn("these ranges were calibrated on made-up samples. Calibrate on real ones with --data.")
+    if seen is not None and beside:
+        write_document(beside[0], seen)
+    print_written(made, as_json=as_json)
+    _warn(seen, half)
 
 
-def _require_data(ranges: Path | None, data: tuple[Path, ...], *, bias_correction: bool) -> None:
-    if bias_correction and not data:
+def _own_options(dtype: str | None, annotate: Path | None, *, bias_correction: bool) -> list[str]:
+    """Return which options were given that only qgraph's own models have."""
+    given = {
+        "--dtype": dtype is not None,
+        "--annotate": annotate is not None,
+        "--bias-correction": bias_correction,
+    }
+    return [name for name, is_given in given.items() if is_given]
+
+
+def _require_data(ranges: Path | None, data: tuple[Path, ...], own: list[str]) -> None:
+    if "--bias-correction" in own and not data:
         raise UsageError("--bias-correction needs --data to see the shifts on")
-    if ranges is not None and data and not bias_correction:
+    if ranges is not None and data and not {"--bias-correction", "--dtype"} & set(own):
         raise UsageError("give --ranges or --data, not both")
 
 
-def _require_plain(annotate: Path | None, parts: dict[str, Any], *, bias_correction: bool) -> None:
+def _require_plain(own: list[str], parts: dict[str, Any]) -> None:
     """Check that nothing is asked of INC that is qgraph's own."""
-    if annotate is not None or bias_correction:
-        option = "--annotate" if annotate is not None else "--bias-correction"
-        raise UsageError(f"{option} goes with qgraph's own models, not with --backend inc")
+    if own:
+        raise UsageError(f"{own[0]} goes with qgraph's own models, not with --backend inc")
     if any(value is not None for value in parts.values()):
         raise UsageError("--backend inc has a scheme of its own; leave its parts out")
 
 
-def _calibrate(
+def _require_conversion_alone(dtype: str | None, backend: str, *, more: bool) -> None:
+    if dtype is None:
+        raise UsageError(
+            "--profiles is missing", hint="Cut some with qgraph profile, or convert with --dtype."
+        )
+    if more or backend == "inc":
+        raise UsageError("without --profiles nothing is quantized: give --dtype and --data alone")
+
+
+def _warn(seen: Ranges | None, half: AsHalf | None) -> None:
+    if seen is not None and (note := seen.note()):
+        warn(note)
+    if seen is not None and seen.run.synthetic:
+        warn("these ranges were calibrated on made-up samples. Calibrate on real ones with --data.")
+    if half is not None and half.synthetic:
+        warn("what overflows in fp16 was judged on made-up samples. Give real ones with --data.")
+
+
+def _ranges(
     model: Path,
-    wanted: Profiles,
-    scheme: Scheme,
-    data: tuple[Path, ...],
-    samples: int,
-    provider: Provider,
-    seed: int,
+    profiles: Path | None,
+    wanted: Profiles | None,
+    ranges: Path | None,
+    parts: dict[str, Any],
+    common: dict[str, Any],
     progress: Progress,
-) -> Ranges:
+) -> Ranges | None:
+    """Return the ranges to quantize with, None where nothing is quantized."""
+    if wanted is None:
+        return None
+    scheme = options.scheme(wanted.scheme, parts)
+    if ranges is not None:
+        seen = read_document(ranges, Ranges)
+        require_same(seen.scheme, scheme, "ranges")
+        return seen
+    require_same_model(wanted.model, identify(model), str(profiles))
     return api.calibrate(
-        model,
-        data=data,
-        samples=samples,
-        scheme=scheme,
-        include=_exactly(wanted),
-        provider=provider,
-        seed=seed,
-        progress=progress,
+        model, scheme=scheme, include=_exactly(wanted), progress=progress, **common
     )
 
 
 def _exactly(wanted: Profiles) -> list[str]:
     """Return expressions that make every node a profile may name a candidate."""
     return [".*"] if any(item.quantize for item in wanted.profiles) else []
-
-
-def _print(made: list[Written], *, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            [
-                {
-                    "profile": item.profile.name,
-                    "path": str(item.path),
-                    "quantized": item.proof.quantized,
-                    "untouched": item.proof.untouched,
-                }
-                for item in made
-            ]
-        )
-        return
-    rows = [
-        [
-            item.profile.name,
-            str(item.proof.quantized),
-            str(item.proof.activations),
-            str(item.proof.untouched),
-            str(item.path),
-        ]
-        for item in made
-    ]
-    print_table(["profile", "quantized", "Q on activations", "proved untouched", "file"], rows)
-    say("Every quantized node reads Q/DQ on data and weight; every other node reads none.")

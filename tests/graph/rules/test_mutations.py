@@ -83,6 +83,11 @@ def cast_to_quantize(draft: Draft) -> None:
     draft.add("Cast", "narrow", "wide", to=TensorProto.FLOAT)
     draft.nodes[:] = [*draft.nodes[-2:], *draft.nodes[:-2]]
     draft.node("x_Q").input[0] = "wide"
+    draft.add("Cast", "first", "back", to=TensorProto.FLOAT16)
+    draft.add("Cast", "back", "again", to=TensorProto.FLOAT)
+    at = draft.nodes.index(draft.node("h"))
+    draft.nodes[:] = [*draft.nodes[:at], *draft.nodes[-2:], *draft.nodes[at:-2]]
+    draft.node("h").input[0] = "again"
 
 
 def integer_bias(draft: Draft) -> None:
@@ -297,6 +302,12 @@ def all_fp8(draft: Draft) -> None:
     for name, array in draft.tensors.items():
         if array.dtype == np.int8:
             draft.tensors[name] = array.astype(FP8)
+
+
+def test_fp32_that_was_meant_is_no_island(good: Draft) -> None:
+    cast_to_quantize(good)
+    good.node("h").input[0] = "first"
+    assert "R6" not in {rule for rule, _, _ in found(good)}
 
 
 def test_fp8_is_clean_from_opset_19_on(good: Draft) -> None:

@@ -1,0 +1,45 @@
+"""The element type of every tensor of a graph, as far as ONNX's inference goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import TensorProto
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return tensor → element type (`TensorProto.DataType`) of the tensors of the main graph."""
+    graph = model.graph
+    inferred = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
+    found = {tensor.name: int(tensor.data_type) for tensor in graph.initializer}
+    for value in (*inferred.value_info, *graph.value_info, *graph.input, *graph.output):
+        kind = value.type.tensor_type.elem_type
+        if kind:
+            found[value.name] = int(kind)
+    return found
+
+
+def floats_made(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """Yield (node, tensor) for every fp32 tensor that a node of the main graph makes."""
+    types = element_types(model)
+    for node in model.graph.node:
+        for name in node.output:
+            if name and types.get(name) == TensorProto.FLOAT:
+                yield node, name
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which large weights are inputs: inference needs their types alone."""
+    slim = onnx.ModelProto()
+    slim.CopyFrom(model)
+    del slim.graph.initializer[:]
+    there = {value.name for value in slim.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.data_type in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL):
+            slim.graph.initializer.append(tensor)  # shapes and axes
+        elif tensor.name not in there:
+            slim.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return slim
