@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from graph.runtime.device import device_memory_in_use
 from graph.runtime.memory import peak, resident
 from graph.runtime.session import Provider, Semantics, open_session
 from graph.tensors import Feed
@@ -73,28 +74,17 @@ def _read(path: str) -> Feed:
         return {str(name): archive[f"i{index}"] for index, name in enumerate(archive["names"])}
 
 
-def _on_device() -> int | None:
-    """Return the bytes in use on the first device; NVML is an optional package."""
-    with contextlib.suppress(Exception):
-        import pynvml  # nvidia-ml-py comes with the cuda extra; without it there is no figure
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-    return None
-
-
 def _weigh(model: str, provider: Provider, feed: Feed) -> str:
     """Return a footprint as a line of JSON, `-` where the system does not say what is held; this
     process has run no other model.
     """
-    device = _on_device() if provider is Provider.CUDA else None
+    device = device_memory_in_use() if provider is Provider.CUDA else None
     before = resident()
     if not before:
         return "-"
     session = open_session(Path(model), provider, Semantics.FAST, allow_cpu_nodes=True)
     session.run(feed)
-    after = _on_device() if device is not None else None
+    after = device_memory_in_use() if device is not None else None
     found = None if device is None or after is None else max(0, after - device)
     return json.dumps({"host": max(0, peak() - before), "device": found})
 

@@ -19,8 +19,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from graph.errors import EnvironmentFault, InputError
+from graph.errors import EnvironmentFault, InputError, QGraphError
 from graph.io.models import read_model
+from graph.runtime.device import describe_gpu
+from graph.runtime.failures import failure
 from graph.runtime.initializers import split
 from graph.tensors import Array, Feed
 
@@ -62,6 +64,8 @@ class Session:
 
         Raises:
             InputError: the runtime refuses the feed or fails on the model.
+            EnvironmentFault: the GPU failed, or was lost.
+            LimitError: the GPU's memory is full.
         """
         names = list(outputs if outputs is not None else self.outputs)
         if not names:  # for onnxruntime an empty list means all
@@ -69,9 +73,7 @@ class Session:
         try:
             return dict(zip(names, self._session.run(names, feed | self._fixed), strict=True))
         except Exception as error:  # onnxruntime's own exception types share no public base
-            raise InputError(
-                f"onnxruntime failed to run the model: {_first_line(error)}"
-            ) from error
+            raise self._failed(error) from error
 
     def fixing(self, feed: Feed) -> Session:
         """Return the same session with some inputs given already."""
@@ -99,11 +101,11 @@ class Session:
         complete.
 
         Raises:
-            InputError: the runtime refuses the feed or fails on the model, when it is called.
+            InputError, EnvironmentFault, LimitError: as `run` does, when it is called.
         """
         device = _DEVICES[self.provider]
         binding = self._session.io_binding()
-        for name, array in feed.items():
+        for name, array in (feed | self._fixed).items():
             value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
             binding.bind_ortvalue_input(name, value)
         for name in self.outputs:
@@ -114,11 +116,13 @@ class Session:
                 self._session.run_with_iobinding(binding)
                 binding.synchronize_outputs()
             except Exception as error:  # onnxruntime's own exception types share no public base
-                raise InputError(
-                    f"onnxruntime failed to run the model: {_first_line(error)}"
-                ) from error
+                raise self._failed(error) from error
 
         return run
+
+    def _failed(self, error: Exception) -> QGraphError:
+        doing = "onnxruntime failed to run the model"
+        return failure(error, doing, on_gpu=self.provider is Provider.CUDA)
 
     def compute_nodes_off(self, provider: Provider) -> list[str]:
         """Return the MatMuls, Gemms and convolutions that `provider` does not run."""
@@ -169,18 +173,15 @@ def open_session(
             )
     except Exception as error:  # onnxruntime's own exception types share no public base
         where = str(model) if isinstance(model, Path) else ""
-        raise InputError(
-            f"onnxruntime refuses it: {_first_line(error)}", where=where, hint=_hint(error)
+        on_gpu, hint = provider is Provider.CUDA, _hint(error)
+        raise failure(
+            error, "onnxruntime refuses it", on_gpu=on_gpu, where=where, hint=hint
         ) from error
     if _NAMES[provider] not in raw.get_providers():
         raise _missing(provider)
     session = Session(raw, provider)
-    strays = [] if allow_cpu_nodes else session.compute_nodes_off(provider)
-    if strays:
-        raise EnvironmentFault(
-            f"{len(strays)} compute nodes would run on the CPU, first {strays[0]!r}",
-            hint="Use --provider cpu, or accept it with --allow-cpu-nodes where it is offered.",
-        )
+    if not allow_cpu_nodes:
+        require_placed(session, provider)
     return session
 
 
@@ -197,6 +198,20 @@ def _holds_fp8(model: onnx.ModelProto | Path) -> bool:
             return False
     kinds = (tensor.data_type for tensor in model.graph.initializer)
     return onnx.TensorProto.FLOAT8E4M3FN in kinds
+
+
+def require_placed(session: Session, provider: Provider) -> None:
+    """Check that `provider` runs every node that computes.
+
+    Raises:
+        EnvironmentFault: it leaves some to the CPU; the message counts them and names the first.
+    """
+    strays = session.compute_nodes_off(provider)
+    if strays:
+        raise EnvironmentFault(
+            f"{len(strays)} compute nodes would run on the CPU, first {strays[0]!r}",
+            hint="Use --provider cpu, or accept it with --allow-cpu-nodes where it is offered.",
+        )
 
 
 def require_provider(provider: Provider) -> None:
@@ -224,8 +239,10 @@ _GLOBAL = getattr(ctypes, "RTLD_GLOBAL", 0)
 
 
 def describe_device(provider: Provider) -> str:
-    """Return what the figures were taken on: the processor's count, or the provider's name."""
-    return f"cpu x{os.cpu_count()}" if provider is Provider.CPU else str(provider)
+    """Return what the figures were taken on: the processor's count, or the GPU."""
+    if provider is Provider.CPU:
+        return f"cpu x{os.cpu_count()}"
+    return describe_gpu() or str(provider)
 
 
 def session_settings(provider: Provider, semantics: Semantics) -> dict[str, str]:
@@ -292,11 +309,6 @@ def _hint(error: Exception) -> str:
     if "IR version" in str(error):
         return "Load it with onnx, set model.ir_version = 10 and save it: nothing else changes."
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
