@@ -114,3 +114,16 @@ def browser() -> Iterator[Browser]:
     window = Browser()
     yield window
     window.driver.quit()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """Return axe-core, the checker of accessibility, as a script; skip without it, not in CI."""
+    try:
+        import axe_core_python
+    except ImportError:
+        if os.environ.get("QGRAPH_REQUIRE_BROWSER"):
+            pytest.fail("axe-core-python, of the dev extra, is not installed")
+        pytest.skip("axe-core-python is not installed")
+    script = Path(axe_core_python.__file__).with_name("axe.min.js")
+    return script.read_text(encoding="utf-8")

@@ -32,12 +32,12 @@ LAYERS = 143
 """With seven kinds, 1,001 nodes."""
 
 
-def thousand_nodes(evaluation: Evaluation) -> RunFolder:
+def many_nodes(evaluation: Evaluation, layers: int = LAYERS) -> RunFolder:
     """Return a run as a large decoder gives it, with drawn scores."""
     draw = np.random.default_rng(0)
     names = [
         f"/model/layers.{layer}/{'self_attn' if kind[0] in 'qkvo' else 'mlp'}/{kind}/MatMul"
-        for layer in range(LAYERS)
+        for layer in range(layers)
         for kind in KINDS
     ]
     errors = draw.lognormal(-8, 2, len(names))
@@ -91,7 +91,7 @@ def thousand_nodes(evaluation: Evaluation) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def run(evaluation: Evaluation) -> RunFolder:
-    return thousand_nodes(evaluation)
+    return many_nodes(evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +219,51 @@ def test_what_a_model_says_is_text_and_no_markup(opened: Any) -> None:
     )
     assert said == ["a & b <i>", "a <b> c"]
     assert opened.run("return document.querySelector('.prompt mark').textContent") == " <b>"
+
+
+@pytest.fixture(scope="module")
+def small_page(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same page of few nodes, for checks that look at every element."""
+    path = tmp_path_factory.mktemp("small") / "report.html"
+    path.write_text(render_page(many_nodes(evaluation, layers=2)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_axe_finds_no_barrier(
+    browser: Any, small_page: Path, axe: str, width: int, scheme: str
+) -> None:
+    """Labels, roles, names, order of headings, contrast: what axe-core checks of WCAG."""
+    browser.open(small_page, width=width, scheme=scheme)
+    browser.run("for (const item of document.querySelectorAll('details')) item.open = true")
+    browser.run(
+        "const s = document.createElement('script'); s.textContent = arguments[0];"
+        "document.head.append(s)",
+        axe,
+    )
+    found = browser.driver.execute_async_script(
+        "const done = arguments[0]; axe.run().then((result) => done("
+        "result.violations.map((v) => [v.id, v.help, v.nodes[0].target.join(' ')])))"
+    )
+    assert found == []
+
+
+def test_the_tab_key_passes_through_the_page_in_its_order(browser: Any, small_page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(small_page)
+    passed: list[tuple[int, str]] = []
+    while len(passed) < 2 or passed[-1][0] > passed[-2][0]:  # until it begins anew
+        browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+        place, name = browser.run(
+            "const e = document.activeElement; return [[...document.querySelectorAll('*')].indexOf("
+            "e), (e.getAttribute('aria-label') || e.id || e.textContent).trim()]"
+        )
+        passed.append((place, name))
+    names = [name for _, name in passed]
+    assert names[:2] == ["Skip to the figures", "Variants"]
+    reached = ("All figures", "Answers", "search", "All nodes", "rank", "MACs", "Provenance")
+    assert set(reached) <= set(names)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
