@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,14 +59,55 @@ def test_the_classifier_is_right_on_97_of_100_held_out_digits(tmp_path: Path) ->
     assert found.variants[0].metrics["top1"] >= 0.97
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "metric"), [("vit_tiny", "top1"), ("yolo_tiny", "map50")])
-def test_a_recipe_runs_end_to_end_and_b_stays_within_a_point(
-    name: str, metric: str, tmp_path: Path
-) -> None:
-    folder = qgraph.run(MODELS / f"{name}.toml", tmp_path / name)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The finished run of a recipe."""
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    return qgraph.run(MODELS / f"{request.param}.toml", folder)
+
+
+def figures_of(folder: Path) -> dict[str, dict[str, float]]:
     variants = read_document(folder / "evaluation.json", Evaluation).variants
-    figures = {item.name: item.metrics[metric] for item in variants}
-    assert figures.keys() == {"float", *"ABCD"}
-    assert figures["B"] >= figures["float"] - 0.01
-    assert (folder / "report.html").is_file()
+    return {item.name: item.metrics for item in variants}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "metric"), [("vit_tiny", "top1"), ("yolo_tiny", "map50")], indirect=["run"]
+)
+def test_a_recipe_runs_end_to_end_and_b_stays_within_a_point(run: Path, metric: str) -> None:
+    found = {name: metrics[metric] for name, metrics in figures_of(run).items()}
+    assert found.keys() == {"float", *"ABCD"}
+    assert found["B"] >= found["float"] - 0.01
+    assert (run / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "task", "source", "data", "variants"),
+    [
+        ("vit_tiny", "classify", "vit_tiny/checkpoint", "vit_tiny/data/heldout", "ABCD"),
+        ("yolo_tiny", "detect", "yolo_tiny", "yolo_tiny/data/heldout.json", "D"),
+    ],
+    indirect=["run"],
+)
+def test_a_script_without_our_code_gets_the_same_figures(
+    run: Path, task: str, source: str, data: str, variants: str
+) -> None:
+    script = Path(__file__).with_name("independent_vision.py")
+    command = [sys.executable, "-P", str(script), task, str(run), str(MODELS / source)]
+    environment = os.environ | {"PYTHONPATH": "", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [*command, str(MODELS / data), "model", *variants],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    theirs, ours = json.loads(done.stdout), figures_of(run)
+    for name in variants:
+        for key, value in theirs[name].items():
+            # rounding of PyTorch's float model, 1e-6 of a logit, shows in the smallest distances
+            assert ours[name][key] == pytest.approx(value, rel=1e-3, abs=1e-9), (name, key)
+    for key, value in theirs["model"].items():
+        assert ours["float"][key] == pytest.approx(value, abs=1e-9), key
+    # the float model as PyTorch itself computes it
+    for key in {"top1", "top5", "map50", "map"} & theirs["torch"].keys():
+        assert theirs["torch"][key] == pytest.approx(theirs["model"][key], abs=1e-3)
