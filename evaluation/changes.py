@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from evaluation.intervals import Interval, ratio_interval
+from evaluation.intervals import ratio_interval
+from evaluation.metrics import metric
 from evaluation.pairing import Pairing, pair_variants
+from evaluation.proportions import Interval
 from evaluation.results import Evaluation, Samples, Variant
 from exporters.resampling import Ratio
 from graph.errors import UsageError
@@ -172,7 +174,7 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
     interval, paired = None, False
     if a is not None and b is not None:
         paired = same_data and a.denominator == b.denominator
-        interval = _interval(a, b, paired=paired)
+        interval = _interval(a, b, paired=paired, share=metric(key).is_share)
     return Change(
         variant=before.name,
         metric=key,
@@ -186,9 +188,9 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
     )
 
 
-def _interval(a: Samples, b: Samples, *, paired: bool) -> Interval | None:
+def _interval(a: Samples, b: Samples, *, paired: bool, share: bool) -> Interval | None:
     one, other = (
         Ratio(np.array(x.numerator, np.float64), np.array(x.denominator, np.float64))
         for x in (a, b)
     )
-    return ratio_interval(one, other, paired=paired)
+    return ratio_interval(one, other, paired=paired, share=share)

@@ -116,36 +116,55 @@ def evaluate(
     intervals = _intervals(quality)
     first = next(iter(feeds.values()))
     footprints = _footprints(candidates, settings, first, progress)
-    variants = []
-    for item in candidates:
-        name = item.name
-        found = _Measured(quality[name], intervals[name], latency[name], footprints[name])
-        variants.append(_variant(item, found, quality[candidates[0].name].metrics, settings))
+    reference = quality[candidates[0].name].metrics
+    measured = {
+        name: _Measured(quality[name], intervals[name], latency[name], footprints[name])
+        for name in quality
+    }
     return Evaluation(
         schema=Evaluation.SCHEMA,
         model=ModelRef.of(candidates[0].id),
         task=task.name,
-        run=EvaluationRun(
-            qgraph=settings.version,
-            provider=settings.provider,
-            device=describe_device(settings.provider),
+        run=_run(
+            settings,
             samples=len(task.feeds),
-            data=settings.data,
-            prompts=settings.prompts,
-            latency_runs=settings.latency_runs,
-            warm_up_runs=WARM_UP,
             interleaved=interleaved,
-            sessions={
-                "accuracy": session_settings(settings.provider, Semantics.EXACT),
-                "latency": session_settings(settings.provider, Semantics.FAST),
-            },
-            resamples=RESAMPLES if any(item.alone for item in intervals.values()) else None,
-            packages=dict(settings.packages),
+            resampled=any(item.alone for item in intervals.values()),
             started=started,
             seconds=time.perf_counter() - clock,
         ),
-        variants=tuple(variants),
+        variants=tuple(_variant(c, measured[c.name], reference, settings) for c in candidates),
         sanity=() if suite is None else side_by_side(suite.prompts, _said(quality)),
+    )
+
+
+def _run(
+    settings: Settings,
+    *,
+    samples: int,
+    interleaved: bool,
+    resampled: bool,
+    started: str,
+    seconds: float,
+) -> EvaluationRun:
+    return EvaluationRun(
+        qgraph=settings.version,
+        provider=settings.provider,
+        device=describe_device(settings.provider),
+        samples=samples,
+        data=settings.data,
+        prompts=settings.prompts,
+        latency_runs=settings.latency_runs,
+        warm_up_runs=WARM_UP,
+        interleaved=interleaved,
+        sessions={
+            "accuracy": session_settings(settings.provider, Semantics.EXACT),
+            "latency": session_settings(settings.provider, Semantics.FAST),
+        },
+        resamples=RESAMPLES if resampled else None,
+        packages=dict(settings.packages),
+        started=started,
+        seconds=seconds,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from evaluation.changes import Change, Changes
-from evaluation.intervals import Interval
+from evaluation.proportions import Interval
 from graph.errors import QualityGateError, UsageError
 
 _GATE = re.compile(

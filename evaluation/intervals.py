@@ -3,7 +3,8 @@
 Samples are drawn anew with replacement (the percentile bootstrap: Efron and Tibshirani, An
 Introduction to the Bootstrap, 1993, ch. 13). All variants get the same draws, so that a difference
 between two of them is taken sample by sample, and what the samples have in common drops out.
-A sample (a text, an image) is drawn as a whole: its tokens depend on each other.
+A sample (a text, an image) is drawn as a whole: its tokens depend on each other. Shares of samples
+that are right or wrong have formulas of their own (`evaluation.proportions`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from evaluation.metrics import metric
+from evaluation.proportions import (
+    Interval,
+    difference_interval,
+    is_share,
+    share_interval,
+)
 from exporters.resampling import PerSample, Ratio
 from graph.tensors import Array
 
@@ -21,8 +29,6 @@ RESAMPLES = 2000
 _AT_ONCE = 100
 FEWEST = 5
 """Of fewer samples no draw says much; there are no intervals then."""
-
-Interval = tuple[float, float]
 
 
 @dataclass(slots=True)
@@ -55,17 +61,37 @@ def bootstrap(
             _note(result[name].alone, key, values, level)
             if name != first and key in joined[first]:
                 _note(result[name].difference, key, values - joined[first][key], level)
+        ratios = variants[name].ratios()
+        _note_shares(result[name], ratios, level)
+        if name != first:
+            _note_differences(result[name], variants[first].ratios(), ratios, level)
     return result
 
 
-def ratio_interval(a: Ratio, b: Ratio, *, paired: bool) -> Interval | None:
+def _note_shares(found: Intervals, ratios: Mapping[str, Ratio], level: float) -> None:
+    for key, ratio in ratios.items():
+        if key in found.alone and metric(key).is_share and is_share(ratio):
+            found.alone[key] = share_interval(ratio, level)
+
+
+def _note_differences(
+    found: Intervals, a: Mapping[str, Ratio], b: Mapping[str, Ratio], level: float
+) -> None:
+    for key in found.difference.keys() & a.keys() & b.keys():
+        if metric(key).is_share and is_share(a[key]) and is_share(b[key]):
+            found.difference[key] = difference_interval(a[key], b[key], level, paired=True)
+
+
+def ratio_interval(a: Ratio, b: Ratio, *, paired: bool, share: bool = False) -> Interval | None:
     """Return the interval of b − a; None where it cannot be had.
 
     `paired`: both are of the same samples, in the same order. Else each is drawn for itself, and
-    the interval is the wider for it.
+    the interval is the wider for it. `share`: whether they count what is right.
     """
     if min(len(a.numerator), len(b.numerator)) < FEWEST:
         return None
+    if share and is_share(a) and is_share(b):
+        return difference_interval(a, b, LEVEL, paired=paired)
     one, other = (_ratio_draws(ratio, seed) for ratio, seed in ((a, 0), (b, 0 if paired else 1)))
     found: dict[str, Interval] = {}
     _note(found, "difference", other - one, LEVEL)

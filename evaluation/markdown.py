@@ -10,6 +10,8 @@ from sensitivity.markdown import cell
 DASH = "–"
 _ENOUGH = 40
 """Samples from which on intervals cover what they should; see decision 040."""
+_DOMINATES = 0.2
+"""Of a sum over samples, the part of one from which on no interval holds what it should."""
 _UNSTEADY = 0.25
 """Of the median, the distance between the quartiles from which on latency says little."""
 
@@ -72,21 +74,7 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 def notes(evaluation: Evaluation) -> list[str]:
     """Return the caveats that stand wherever the figures are printed, a line each."""
-    run = evaluation.run
-    found = []
-    if run.resamples:
-        found.append(
-            f"Δ is the difference from float; in brackets, 95 % of {run.resamples} resamples of the"
-            f" {run.samples} samples. Where they hold 0, this data shows no difference."
-        )
-        if run.samples < _ENOUGH:
-            found.append(
-                f"With fewer than {_ENOUGH} samples these intervals are somewhat too narrow for"
-                " figures that a few samples dominate."
-            )
-    else:
-        found.append(f"{run.samples} samples are too few to say how far these figures would move.")
-    found.append(latency_note(evaluation))
+    found = [*_interval_notes(evaluation), latency_note(evaluation)]
     if any(_is_unsteady(variant.latency_ms) for variant in evaluation.variants):
         found.append(
             "The machine was busy while latency was measured: runs of one variant differ by more"
@@ -101,12 +89,45 @@ def notes(evaluation: Evaluation) -> list[str]:
     for variant in evaluation.variants:
         if variant.elsewhere:
             ops = ", ".join(f"{count} {op}" for op, count in variant.elsewhere.items())
-            found.append(f"{variant.name}: not on {run.provider} but on the CPU ran {ops}.")
+            asked = evaluation.run.provider
+            found.append(f"{variant.name}: not on {asked} but on the CPU ran {ops}.")
     compared = (
         apart(item.name, item.predicted.get("mse"), item.metrics.get("mse"))
         for item in evaluation.variants
     )
     return [*found, *(f"{sentence}." for sentence in compared if sentence)]
+
+
+def _interval_notes(evaluation: Evaluation) -> list[str]:
+    run = evaluation.run
+    if not run.resamples:
+        return [f"{run.samples} samples are too few to say how far these figures would move."]
+    found = [
+        f"Δ is the difference from float; in brackets, 95 % of {run.resamples} resamples of the"
+        f" {run.samples} samples. Where they hold 0, this data shows no difference."
+    ]
+    if run.samples < _ENOUGH:
+        found.append(
+            f"With fewer than {_ENOUGH} samples these intervals are somewhat too narrow for"
+            " figures that a few samples dominate."
+        )
+        return found
+    return found + [
+        f"One sample makes more than {_DOMINATES:.0%} of the {metric(key).label} of"
+        f" {', '.join(names)}: the interval is too narrow, and others would differ more."
+        for key, names in _dominated(evaluation).items()
+    ]
+
+
+def _dominated(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Return metric → the variants of which one sample makes a large part."""
+    found: dict[str, list[str]] = {}
+    for variant in evaluation.variants:
+        for key, samples in variant.samples.items():
+            parts = [abs(value) for value in samples.numerator]
+            if not metric(key).is_share and max(parts) > _DOMINATES * sum(parts):
+                found.setdefault(key, []).append(variant.name)
+    return found
 
 
 def _is_unsteady(latency: Latency) -> bool:

@@ -21,6 +21,11 @@ class Metric:
         """Return the format of a difference."""
         return self.form.replace("{:", "{:+")
 
+    @property
+    def is_share(self) -> bool:
+        """Return whether it counts what is right."""
+        return self.form.endswith("%}")
+
 
 METRICS = {
     "loss": Metric("loss", "{:.4f}", "loss (nats per token)"),

@@ -14,7 +14,7 @@ from evaluation.drawing import Picture, draw
 from evaluation.markdown import to_markdown
 from evaluation.metrics import quality_key
 from evaluation.page import render_page
-from evaluation.results import Answer, Evaluation, Latency, Prompted
+from evaluation.results import Answer, Evaluation, Latency, Prompted, Samples
 from evaluation.run_folder import read_run
 from evaluation.summary import render_summary
 from evaluation.tables import kept_lists
@@ -182,6 +182,26 @@ def test_latency_from_a_busy_machine_is_called_so(
     steady = [item.model_copy(update={"latency_ms": latency}) for item in evaluation.variants]
     text = to_markdown(evaluation.model_copy(update={"variants": tuple(steady)}))
     assert ("was busy" in text) is busy
+
+
+@pytest.mark.parametrize(("peak", "said"), [(100.0, True), (2.0, False)])
+def test_a_figure_that_one_sample_makes_is_called_so(
+    evaluation: Evaluation, peak: float, *, said: bool
+) -> None:
+    samples = {"mse": Samples(numerator=(*49 * [1.0], peak), denominator=50 * (1.0,))}
+    *others, last = evaluation.variants
+    variants = (*others, last.model_copy(update={"samples": samples}))
+    run = evaluation.run.model_copy(update={"samples": 50, "resamples": 2000})
+    text = to_markdown(evaluation.model_copy(update={"variants": variants, "run": run}))
+    assert ("more than 20% of the MSE of D" in text) is said
+
+
+def test_what_did_not_run_where_it_was_asked_to_is_said(evaluation: Evaluation) -> None:
+    strays = [item.model_copy(update={"elsewhere": {"Gather": 3}}) for item in evaluation.variants]
+    run = evaluation.run.model_copy(update={"provider": "cuda"})
+    changed = evaluation.model_copy(update={"variants": tuple(strays), "run": run})
+    assert "D: not on cuda but on the CPU ran 3 Gather." in to_markdown(changed)
+    assert "Q/DQ run as kernels of their own" in to_markdown(changed)
 
 
 def test_no_name_becomes_markup(attacked: tuple[str, str], rendered: tuple[str, str]) -> None:
