@@ -9,7 +9,6 @@ from pathlib import Path
 from exporters.manifest import find_manifest
 from graph.errors import UsageError
 from graph.io.documents import write_document
-from graph.io.external import external_files
 from graph.io.files import copy_file, publishing, write_bytes, write_text
 from graph.io.models import ModelId, identify
 from graph.progress import Progress, silent
@@ -32,6 +31,7 @@ from handoff.document import (
 )
 from handoff.exclude import exclude_files
 from handoff.golden import Case, golden_cases, write_golden
+from handoff.model_files import copy_model
 from handoff.parts import graph_parts, part_files, write_chain
 from handoff.precision import (
     Facts,
@@ -157,6 +157,7 @@ class _Work:
         handoff = Handoff(
             schema=Handoff.SCHEMA,
             model=ModelRef(path=self._path.name, sha256=self._id.sha256),
+            bundled_sha256=identify(folder / MODEL).sha256,
             qgraph=self._options.version,
             origin=_origin(self._provenance),
             inputs=_tensors(self._inputs),
@@ -177,13 +178,8 @@ class _Work:
         return handoff
 
     def _copy_model(self, folder: Path) -> dict[str, str]:
-        roles = {MODEL: "the Q/DQ model"}
-        for file in external_files(self._graph.model, self._path.parent):
-            name = file.relative_to(self._path.parent).as_posix()
-            copy_file(file, folder / name)
-            roles[name] = "weights of model.onnx"
-        copy_file(self._path, folder / MODEL)
-        return roles
+        data = copy_model(self._graph.model, self._path, folder / MODEL)
+        return {MODEL: "the Q/DQ model"} | dict.fromkeys(data, "weights of model.onnx")
 
     def _write_scales(self, folder: Path) -> dict[str, str]:
         from safetensors.numpy import save

@@ -225,11 +225,15 @@ class FilePart(Part):
 
 
 class Handoff(Document):
-    """Written into the bundle; the same run folder gives the same bytes."""
+    """Written into the bundle; the same run folder gives the same bytes. `model` is the one that
+    was handed off, by which evaluations know it; `bundled_sha256` names the copy in the bundle,
+    which is another file where its weights were taken out of one that other models share.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.handoff/1"
 
     model: ModelRef
+    bundled_sha256: str
     qgraph: str
     origin: Origin
     inputs: tuple[TensorPart, ...]

@@ -20,10 +20,11 @@ import numpy as np
 from graph.errors import InputError
 from graph.io.files import write_bytes, write_text
 from graph.runtime.feeds import is_cache
-from graph.runtime.session import Semantics, Session, open_session
+from graph.runtime.session import Semantics
 from graph.tensors import Array, Feed, TensorSpec
 from handoff.document import Golden, GoldenCase, GoldenTensor, Tolerance
 from handoff.polygraphy_json import inputs_json, outputs_json
+from handoff.running import run_all
 from handoff.shapes import has_cache
 
 FOLDER = "golden"
@@ -55,21 +56,14 @@ def golden_cases(
     Raises:
         InputError: onnxruntime cannot run the model, or it makes NaN or infinity.
     """
-    # one session at a time: a large model is in memory once
-    exact = _Exact(open_session(model))
-    drafts = [exact.run("batch", feed)] if not has_cache(inputs) else exact.with_decode(feed)
-    del exact
-    fast = _outputs(model, Semantics.FAST, drafts)
-    before = _outputs(float_model, Semantics.EXACT, drafts) if float_model is not None else None
-    return [
-        _case(index, draft, fast[index], before[index] if before is not None else {})
-        for index, draft in enumerate(drafts)
-    ]
-
-
-def _outputs(model: Path, semantics: Semantics, drafts: Sequence[_Draft]) -> list[Feed]:
-    session = open_session(model, semantics=semantics)
-    return [session.run(draft.feed) for draft in drafts]
+    drafts = [_draft(model, "prefill" if has_cache(inputs) else "batch", feed)]
+    if has_cache(inputs):
+        drafts.append(_draft(model, "decode", _next_step(drafts[0])))
+    feeds = [draft.feed for draft in drafts]
+    # one model at a time: a large one is in memory once
+    fast = run_all(model, feeds, Semantics.FAST)
+    before = run_all(float_model, feeds) if float_model is not None else [{} for _ in feeds]
+    return [_case(index, draft, fast[index], before[index]) for index, draft in enumerate(drafts)]
 
 
 def _next_step(prefill: _Draft) -> Feed:
@@ -98,21 +92,12 @@ class _Draft:
     jittered: tuple[Feed, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Exact:
-    """The quantized model, Q/DQ executed as written."""
-
-    session: Session
-
-    def run(self, name: str, feed: Feed) -> _Draft:
-        outputs = self.session.run(feed)
-        _require_finite(outputs, name)
-        jittered = tuple(self.session.run(_jittered(feed, seed)) for seed in _SEEDS)
-        return _Draft(name, feed, outputs, jittered)
-
-    def with_decode(self, feed: Feed) -> list[_Draft]:
-        prefill = self.run("prefill", feed)
-        return [prefill, self.run("decode", _next_step(prefill))]
+def _draft(model: Path, name: str, feed: Feed) -> _Draft:
+    """Run the quantized model, Q/DQ executed as written."""
+    feeds = [feed, *(_jittered(feed, seed) for seed in _SEEDS)]
+    outputs, *jittered = run_all(model, feeds)
+    _require_finite(outputs, name)
+    return _Draft(name, feed, outputs, tuple(jittered))
 
 
 def _case(profile: int, draft: _Draft, fast: Feed, before: Feed) -> Case:

@@ -74,10 +74,9 @@ def _bundle(folder: Path) -> Verdict:
     if not problems:
         handoff = read_document(folder / "handoff.json", Handoff)
         found = identify(folder / "model.onnx").sha256
-        if found != handoff.model.sha256:
-            problems.append(
-                f"model.onnx is {found[:16]}…, handoff.json is about {handoff.model.sha256[:16]}…"
-            )
+        wanted = handoff.bundled_sha256
+        if found != wanted:
+            problems.append(f"model.onnx is {found[:16]}…, handoff.json is about {wanted[:16]}…")
     count = sum(path.is_file() for path in folder.rglob("*"))
     return Verdict("a bundle", count, tuple(problems))
 

@@ -91,6 +91,22 @@ def read_lazily(path: Path) -> onnx.ModelProto:
     return model
 
 
+def read_on_disk(path: Path) -> onnx.ModelProto:
+    """Return the model in `path` with every large initializer left on the disk, whoever reads it.
+
+    Raises:
+        InputError: not an ONNX model, cut short, or its external data cannot be used.
+    """
+    model = read_model(path, weights=False)
+    point_into(external_tensors(model), path.parent)
+    for tensor in inner_external_tensors(model):
+        load(tensor)
+    for tensor in model.graph.initializer:
+        if size_of(tensor) < SMALL:
+            load(tensor)
+    return model
+
+
 def _read_by_constant_nodes(graph: onnx.GraphProto) -> set[str]:
     """Return the initializers that a node reads which reads nothing else."""
     weights = {tensor.name for tensor in graph.initializer}

@@ -31,7 +31,8 @@ Tensors = dict[str, Array]
 class Runner:
     """Runs `model` over many samples, in one session if it fits `memory`, else part by part.
 
-    `weights`: values of stubs, as for `open_session`. `in_parts`: whether it is run so. `seconds`:
+    `weights`: values of stubs, as for `open_session`. `part`: bytes of weights in a part, for whom
+    the cuts must not depend on what memory is free. `in_parts`: whether it is run so. `seconds`:
     spent computing so far; the reading of weights does not count.
     """
 
@@ -44,6 +45,7 @@ class Runner:
         *,
         weights: Mapping[str, Array] | None = None,
         allow_cpu_nodes: bool = False,
+        part: int | None = None,
     ) -> None:
         self._model = model
         self._provider = provider
@@ -51,8 +53,8 @@ class Runner:
         self._weights = weights
         self._allow_cpu_nodes = allow_cpu_nodes
         left = memory.left
-        self.in_parts = OPENING * weight_bytes(model) > left
-        self._most = max(_SMALLEST_PART, min(_LARGEST_PART, left // (2 * OPENING)))
+        self.in_parts = part is not None or OPENING * weight_bytes(model) > left
+        self._most = part or max(_SMALLEST_PART, min(_LARGEST_PART, left // (2 * OPENING)))
         self.seconds = 0.0
 
     def run(

@@ -414,17 +414,3 @@ def test_golden_files_load_in_polygraphy(decoder_bundle: Path) -> None:
         ((_, (iteration,)),) = results.items()
         for part in case["outputs"]:
             np.testing.assert_array_equal(iteration[part["name"]], array(decoder_bundle, part))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["bundle", "decoder_bundle"])
-def test_polygraphy_accepts_the_bundle(request: pytest.FixtureRequest, kind: str) -> None:
-    """inspect model, check lint, surgeon sanitize, and run --onnxrt against the golden files."""
-    bundle: Path = request.getfixturevalue(kind)
-    found = shutil.which("polygraphy") or str(BIN / "polygraphy")
-    done = subprocess.run(
-        [BASH, str(bundle / "polygraphy.sh")],
-        capture_output=True, text=True, check=False, env={**os.environ, "POLYGRAPHY": found},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "PASSED" in done.stdout
