@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from decoder import LIKE_3B
-from large import export, write_samples
+import torch
+from decoder import LIKE_3B, configuration, write_decoder
+from large import write_samples
 
 from graph.io.models import identify, size_on_disk
 from qgraph.version import VERSION, packages
@@ -63,6 +64,15 @@ def run(*arguments: str | Path) -> Took:
         sys.exit(f"qgraph {' '.join(words)} failed: {done.stderr}")
     peak = int(done.stderr.split()[-1]) << 10
     return Took(words[0], seconds, peak, done.returncode)
+
+
+def export(folder: Path, shape: dict[str, int]) -> None:
+    """Export a checkpoint of this shape, where that was not done before."""
+    checkpoint, model = folder / "checkpoint", folder / "model"
+    if not (checkpoint / "config.json").exists():
+        write_decoder(checkpoint, configuration(**shape), torch.float16)
+    if not (model / "qgraph.json").exists():
+        run("export", checkpoint, "-o", model, "--dtype", "fp16", "--quiet")
 
 
 def quantize(folder: Path, samples: Path) -> Took:
@@ -128,7 +138,7 @@ def page(shape: dict[str, int], folder: Path, samples: Path) -> list[str]:
         *rows,
         "",
         "A bundle holds the weights its own model names, not the file that profiles share. For its"
-        " golden files the model is run, part by part above 1 GiB of weights as fp32.",
+        " golden files the model is run, part by part above 512 MiB of weights as fp32.",
         "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
         + ", ".join(f"{name} {version}" for name, version in packages().items())

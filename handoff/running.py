@@ -7,7 +7,7 @@ give the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
@@ -16,31 +16,39 @@ from graph.edit.segments import reads
 from graph.io.models import read_on_disk
 from graph.runtime.memory import Memory
 from graph.runtime.session import Semantics, open_session
-from graph.runtime.streamed import Runner
+from graph.runtime.streamed import Runner, weight_bytes
 from graph.tensors import Feed
 
-WHOLE = 1 << 30
+WHOLE = 512 << 20
 """Bytes of weights, as fp32, up to which a model is run in one piece: a session takes a few times
 that, as onnxruntime dequantizes constant weights and packs them."""
-PART = 64 << 20
-"""Bytes of weights in a part of a larger one, as they are stored."""
+PART = 128 << 20
+"""The same of a part of a larger one. A weight larger than that is a part by itself."""
 
 
 def run_all(
-    model: Path, feeds: Sequence[Feed], semantics: Semantics = Semantics.EXACT
+    model: Path,
+    feeds: Sequence[Feed],
+    semantics: Semantics = Semantics.EXACT,
+    change: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
 ) -> list[Feed]:
-    """Return the outputs of the model in `model` for each feed.
+    """Return the outputs of the model in `model` for each feed. `change`: what to make of its graph
+    before, whose large weights are not in it.
 
     Raises:
         InputError: onnxruntime cannot run it.
     """
     graph = read_on_disk(model)
-    if _as_float32(graph) <= WHOLE:
-        session = open_session(model, semantics=semantics)
+    widened = _as_float32(graph)
+    if change is not None:
+        graph = change(graph)
+    if widened <= WHOLE:
+        session = open_session(graph if change is not None else model, semantics=semantics)
         return [session.run(feed) for feed in feeds]
     _move_to_readers(graph)
     names = [value.name for value in graph.graph.output]
-    runner = Runner(graph, Memory.of(None), semantics=semantics, part=PART)
+    part = PART * weight_bytes(graph) // widened
+    runner = Runner(graph, Memory.of(None), semantics=semantics, part=part)
     return [{name: found[name] for name in names} for found in runner.run(feeds, names)]
 
 

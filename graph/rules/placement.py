@@ -67,9 +67,9 @@ def residual_add_has_one_branch(graph: QdqGraph) -> Iterator[Finding]:
         tensor = node.input[branches.deep]
         if sides[branches.shortcut]:
             yield _residual(node, tensor, "both inputs of the Add are quantized")
-        elif branches.gemm:
-            what = f"the branch of {branches.gemm!r} is quantized, not the shortcut"
-            yield _residual(node, tensor, what)
+        else:
+            which = f"the branch of {branches.gemm!r}" if branches.gemm else "the long branch"
+            yield _residual(node, tensor, f"{which} is quantized, not the shortcut")
 
 
 def _residual(node: onnx.NodeProto, tensor: str, what: str) -> Finding:

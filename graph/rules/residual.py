@@ -24,7 +24,7 @@ _LONGEST = 600
 @dataclass(frozen=True, slots=True)
 class Residual:
     """`shortcut` and `deep`: the positions of its inputs. `gemm`: the GEMM that the deep branch
-    ends in, activations and Q/DQ aside; '' where it ends in none.
+    ends in, bias, activations and Q/DQ aside; '' where it ends in none.
     """
 
     shortcut: int
@@ -80,6 +80,16 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
 
 def _last_gemm(graph: QdqGraph, tensor: str) -> str:
     node = graph.producer.get(tensor)
-    while node is not None and node.op_type in (*_PASSED, QUANTIZE, DEQUANTIZE):
-        node = graph.producer.get(node.input[0])
-    return node.name if node is not None and node.op_type in GEMMS else ""
+    while node is not None and node.op_type not in GEMMS:
+        node = _above(graph, node)
+    return node.name if node is not None else ""
+
+
+def _above(graph: QdqGraph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """Return what made the one tensor a node goes on with: biases and scales are constants."""
+    if node.op_type in (*_PASSED, QUANTIZE, DEQUANTIZE):
+        return graph.producer.get(node.input[0])
+    computed = [name for name in node.input if not graph.is_constant(name)]
+    if node.op_type in ("Add", "Mul") and len(computed) == 1:
+        return graph.producer.get(computed[0])
+    return None

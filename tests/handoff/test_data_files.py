@@ -70,7 +70,7 @@ def test_parts_make_what_the_whole_makes(model: Path, monkeypatch: pytest.Monkey
     for feed, found in zip(feeds, whole, strict=True):
         np.testing.assert_array_equal(found["t3"], session.run(feed)["t3"])
     monkeypatch.setattr(running, "WHOLE", 0)
-    monkeypatch.setattr(running, "PART", WIDTH * WIDTH)
+    monkeypatch.setattr(running, "PART", 4 * WIDTH * WIDTH)
     opened: list[int] = []
     keep = Runner._open
 

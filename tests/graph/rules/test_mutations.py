@@ -141,6 +141,18 @@ def wrong_branch(draft: Draft) -> None:
     draft.node("sum").input[0] = "second_DQ"
 
 
+def wrong_branch_behind_a_bias(draft: Draft) -> None:
+    """As ModelOpt leaves transformers: the GEMM, its bias, Q/DQ, and then the residual Add."""
+    at = draft.nodes.index(draft.node("sum"))
+    rest = draft.nodes[at:]
+    draft.nodes = draft.nodes[:at]
+    draft.constant("bias", np.ones(WIDTH, np.float32))
+    draft.add("Add", "second bias", "biased")
+    draft.quantized("biased")
+    draft.nodes += rest
+    draft.node("sum").input[0] = "biased_DQ"
+
+
 def attention(draft: Draft) -> None:
     at = draft.nodes.index(draft.node("product"))
     rest = draft.nodes[at:]
@@ -244,6 +256,7 @@ MUTATIONS: list[tuple[Mutation, str, Severity, str]] = [
     (second_quantizer, "R11", W, "again_Q"),
     (both_branches, "R12", W, "sum"),
     (wrong_branch, "R12", W, "sum"),
+    (wrong_branch_behind_a_bias, "R12", W, "sum"),
     (attention, "R13", W, "product"),
     (constant_weight, "R14", E, "w1_DQ"),
     (constant_scale, "R14", W, "w1_DQ"),

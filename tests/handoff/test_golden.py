@@ -1,0 +1,91 @@
+"""Tolerances of golden outputs, against arithmetic that does round in between: onnx.reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from graph.runtime.session import open_session
+from graph.tensors import inputs_of
+from handoff.golden import golden_cases
+from handoff.rounding import rounded
+
+WIDTH, DEPTH = 64, 6
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """An fp16 graph of INT8 products with fp16 scales, a residual stream, and one float product."""
+    rng = np.random.default_rng(0)
+    constants, nodes, stream = [], [], "x"
+
+    def constant(name: str, values: NDArray[np.generic]) -> str:
+        constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    constant("as", np.array(0.03, np.float16))
+    constant("az", np.array(0, np.int8))
+    for i in range(DEPTH):
+        constant(f"w{i}", rng.integers(-127, 128, (WIDTH, WIDTH)).astype(np.int8))
+        constant(f"s{i}", np.full(WIDTH, 2e-3, np.float16))
+        constant(f"z{i}", np.zeros(WIDTH, np.int8))
+        nodes += [
+            helper.make_node("QuantizeLinear", [stream, "as", "az"], [f"q{i}"], f"q{i}"),
+            helper.make_node("DequantizeLinear", [f"q{i}", "as", "az"], [f"a{i}"], f"a{i}"),
+            helper.make_node("DequantizeLinear", [f"w{i}", f"s{i}", f"z{i}"], [f"d{i}"], f"d{i}",
+                             axis=1),
+            helper.make_node("MatMul", [f"a{i}", f"d{i}"], [f"m{i}"], f"m{i}"),
+            helper.make_node("Tanh", [f"m{i}"], [f"t{i}"], f"t{i}"),
+            helper.make_node("Add", [stream, f"t{i}"], [f"r{i}"], f"r{i}"),
+        ]  # fmt: skip
+        stream = f"r{i}"
+    constant("head", rng.standard_normal((WIDTH, 32)).astype(np.float16))
+    nodes.append(helper.make_node("MatMul", [stream, "head"], ["y"], "head"))
+    kind = TensorProto.FLOAT16
+    x = helper.make_tensor_value_info("x", kind, [4, WIDTH])
+    y = helper.make_tensor_value_info("y", kind, [4, 32])
+    graph = helper.make_graph(nodes, "half", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "half.onnx")
+    return tmp_path / "half.onnx"
+
+
+def rms(difference: NDArray[np.generic]) -> float:
+    return float(np.sqrt(np.mean(np.square(difference.astype(np.float64)))))
+
+
+def test_an_fp16_engine_that_rounds_every_result_is_within_the_tolerance(half: Path) -> None:
+    """onnxruntime's CPU rounds nothing between the nodes of an fp16 graph; numpy rounds it all."""
+    model = onnx.load(half)
+    feed = {"x": np.random.default_rng(1).standard_normal((4, WIDTH)).astype(np.float16)}
+    (case,) = golden_cases(half, None, inputs_of(model), feed)
+    (allowed,) = case.tolerances
+    (engine,) = ReferenceEvaluator(model).run(None, feed)
+    found = rms(np.asarray(engine, np.float64) - case.outputs["y"])
+    assert 0 < found <= allowed.rms
+    assert allowed.rms < 0.2 * rms(case.outputs["y"])  # and it still says something
+    # a scale that is 10 % off is no rounding
+    scale = next(t for t in model.graph.initializer if t.name == "s2")
+    scale.CopyFrom(numpy_helper.from_array(np.full(WIDTH, 2.2e-3, np.float16), "s2"))
+    (wrong,) = ReferenceEvaluator(model).run(None, feed)
+    assert rms(np.asarray(wrong, np.float64) - case.outputs["y"]) > allowed.rms
+
+
+def test_rounding_is_noise_of_one_step_and_leaves_shapes_alone(half: Path) -> None:
+    model = onnx.load(half)
+    noisy = rounded(model)
+    onnx.checker.check_model(noisy, full_check=True)
+    kinds = [node.op_type for node in noisy.graph.node]
+    # every product, Tanh and Add but what the graph hands out; Q/DQ is exact
+    assert kinds.count("RandomUniformLike") == 3 * DEPTH
+    x = np.random.default_rng(2).standard_normal((4, WIDTH)).astype(np.float16)
+    exact = open_session(model).run({"x": x})["y"]
+    found = open_session(noisy).run({"x": x})["y"]
+    assert 0 < rms(found.astype(np.float64) - exact) < 0.2 * rms(exact)
+    assert [node.op_type for node in model.graph.node].count("Mul") == 0
