@@ -130,7 +130,7 @@ class _Work:
         self._findings: dict[Target, list[Finding]] = {
             kind: lint(self._graph, kind, options.plugins) for kind in Target
         }
-        macs = macs_of(self._graph, {name: a.shape for name, a in samples.feed.items()})
+        macs = macs_of(self._graph, model, samples.feed)
         advice = advice_only(self._findings[Target.TENSORRT_10])
         facts = Facts(self._graph, self._run, macs, advice)
         self._table = precision_table(facts)
