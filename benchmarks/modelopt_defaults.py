@@ -1,6 +1,6 @@
 """Quantizes a model with NVIDIA ModelOpt as it comes, in its own environment; prints its version.
 
-    modelopt/bin/python benchmarks/modelopt_defaults.py FLOAT.onnx DATA.npz TARGET.onnx
+modelopt/bin/python benchmarks/modelopt_defaults.py FLOAT.onnx DATA.npz TARGET.onnx
 """
 
 from __future__ import annotations

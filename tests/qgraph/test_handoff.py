@@ -79,6 +79,8 @@ def test_a_bundle_is_whole_and_says_what_it_is(qgraph: Command, bundle: Path, fi
     evaluation = json.loads(files.evaluation.read_text())
     measured = next(item for item in evaluation["variants"] if item["name"] == "B")
     assert content["evaluation"]["metrics"] == measured["metrics"]
+    # one count of MACs, over all nodes that multiply matrices
+    assert content["counts"]["int8_macs"] == pytest.approx(measured["int8_share"]["macs"], abs=1e-6)
     assert content["calibration"]["samples"] == 4
     assert {part["target"] for part in content["lint"]} == {"tensorrt-10", "tensorrt-11"}
 
