@@ -16,6 +16,9 @@ Feed = dict[str, Array]
 """One sample: an array per model input."""
 
 
+_PIECE = 1 << 22
+"""Elements that are copied at once."""
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -65,6 +68,17 @@ class _Some(LazyFeeds):
 
     def make(self, index: int) -> Feed:
         return self._whole.make(self._places[index])
+
+
+def pieces(values: Array) -> Iterator[Array]:
+    """Yield an array in runs along its first axis, small enough to copy: a mapped one of any size
+    is worked through without being in memory as a whole.
+    """
+    if not values.ndim:
+        yield values
+        return
+    rows = max(1, _PIECE * len(values) // max(1, values.size))
+    yield from (values[at : at + rows] for at in range(0, len(values), rows))
 
 
 @dataclass(frozen=True, slots=True)

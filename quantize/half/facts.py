@@ -18,7 +18,7 @@ from graph.progress import Progress
 from graph.runtime.memory import Memory
 from graph.runtime.session import Provider
 from graph.runtime.streamed import Runner
-from graph.tensors import Array, Feed
+from graph.tensors import Array, Feed, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +104,19 @@ def _product(
     if item.weight is None:
         return found[0] * found[1]
     values = array_of(weights[item.weight.tensor])
-    others = tuple(axis for axis in range(values.ndim) if axis != (item.weight.axis or 0))
     if item.op_type in ("Conv", "ConvTranspose"):
         # at each tap the channels' products are at most the product of their lengths
         summed = 1 if item.op_type == "Conv" else 0
         channels = np.square(values, dtype=np.float64).sum(axis=summed)
         return found[0] * float(np.sqrt(channels).reshape(len(channels), -1).sum(axis=1).max())
-    return found[0] * math.sqrt(float(np.square(values).sum(axis=others, dtype=np.float64).max()))
+    return found[0] * _longest(values, item.weight.axis or 0)
+
+
+def _longest(matrix: Array, axis: int) -> float:
+    """Return the largest Euclidean length of the vectors that `axis` counts."""
+    squares = [np.square(part, dtype=np.float64).sum(axis=1 - axis) for part in pieces(matrix)]
+    lengths = np.concatenate(squares) if axis == 0 else np.sum(squares, axis=0)
+    return math.sqrt(float(lengths.max()))
 
 
 def _seen(gauge: Gauge, runs: Sequence[Mapping[str, Array]]) -> Seen:

@@ -15,6 +15,7 @@ exempt from 3 to 6.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -26,7 +27,7 @@ from graph.edit.narrow import HELD, LARGEST, without_half_form
 from graph.edit.prepare import PreparedModel
 from graph.io.weights import array_of
 from graph.keep import Keep
-from graph.tensors import Array
+from graph.tensors import Array, pieces
 from quantize.half.facts import Facts, Seen
 from quantize.half.structure import keep_by_structure, masks, readers_of
 
@@ -96,16 +97,18 @@ def _by_constants(model: onnx.ModelProto, types: Mapping[str, int]) -> Iterator[
 
 
 def _unfit_constant(values: Array, *, is_mask: bool) -> str:
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return ""
-    peak = float(finite.max() if is_mask else np.abs(finite).max())
+    peak = lost = energy = 0.0
+    for part in pieces(values):
+        finite = part[np.isfinite(part)]
+        if finite.size:
+            peak = max(peak, float(finite.max() if is_mask else np.abs(finite).max()))
+            with np.errstate(over="ignore"):
+                off = finite - finite.astype(np.float16).astype(np.float32)
+            lost += float(np.square(off, dtype=np.float64).sum())
+            energy += float(np.square(finite, dtype=np.float64).sum())
     if peak > LARGEST:
         return f"holds {peak:.3g}; fp16 ends at {LARGEST:.0f}"
-    with np.errstate(over="ignore"):
-        rounded = finite.astype(np.float16).astype(np.float32)
-    length = float(np.sqrt(np.square(finite, dtype=np.float64).sum()))
-    lost = float(np.sqrt(np.square(finite - rounded, dtype=np.float64).sum()))
-    if length and not is_mask and lost > _MOST_LOST * length:
-        return f"loses {lost / length:.1%} in rounding to fp16 (largest value {peak:.2g})"
+    share = math.sqrt(lost / energy) if energy and not is_mask else 0.0
+    if share > _MOST_LOST:
+        return f"loses {share:.1%} in rounding to fp16 (largest value {peak:.2g})"
     return ""

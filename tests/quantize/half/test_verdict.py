@@ -14,7 +14,9 @@ from onnx.reference import ReferenceEvaluator
 from graph.edit.narrow import narrow
 from graph.edit.prepare import PreparedModel
 from graph.errors import InputError
+from graph.tensors import pieces
 from quantize.half.convert import to_half
+from quantize.half.facts import _longest
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]
@@ -160,3 +162,13 @@ def test_a_model_in_half_precision_is_refused(build: Build, prepared: Prepare) -
     source = prepared(build("(float16[2,8] x) => (float16[2,8] y) { y = Relu(x) }"))
     with pytest.raises(InputError, match="already"):
         to_half(source, [{"x": data(1).astype(np.float16)}])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_large_weight_is_worked_through_in_pieces(axis: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((3000, 2000)).astype(np.float32)
+    assert len(list(pieces(weight))) > 1 and np.array_equal(
+        np.concatenate([*pieces(weight)]), weight
+    )
+    longest = np.linalg.norm(weight.astype(np.float64), axis=1 - axis).max()
+    assert _longest(weight, axis) == pytest.approx(longest)
