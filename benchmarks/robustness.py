@@ -1,8 +1,8 @@
 """The chain on graphs nobody here wrote: how many pass, what fails and why.
 
 Three sources: the light model-zoo graphs that the onnx package tests backends with, classifiers of
-transformers with random weights, and encoders exported by optimum. Each goes through `sensitivity`
-(one made-up sample), `profile` and `quantize`, as commands, in processes of their own.
+transformers with random weights, and encoders exported by optimum. Each goes through the chain of
+`benchmarks/chain.py`. Writes docs/benchmarks/robustness.md.
 
     python benchmarks/robustness.py           # needs the export extra; some minutes
 """
@@ -10,19 +10,16 @@ transformers with random weights, and encoders exported by optimum. Each goes th
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
+from chain import PASSES, SECONDS, try_chain
+from setting import setting
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 240
 Made = tuple[str, str, Callable[[Path], Path]]
 
 
@@ -56,18 +53,11 @@ def classifiers() -> Iterator[Made]:
     }
     loader = hf.AutoModelForImageClassification
     for name, config in configs.items():
-        if name == "RegNet":
-            yield (
-                "torch.onnx",
-                name,
-                lambda f, c=config, load=loader: _traced(load.from_config(c), f),
-            )
-        else:
-            yield (
-                "qgraph export",
-                name,
-                lambda f, c=config, load=loader: _exported(load.from_config(c), f),
-            )
+        source, write = (
+            ("torch.onnx", _traced) if name == "RegNet" else ("qgraph export", _exported)
+        )
+        yield source, name, lambda f, c=config, w=write: w(loader.from_config(c), f)
+    yield "torch.onnx", "DenseNet", lambda f: _traced(_densenet(), f)
 
 
 def encoders() -> Iterator[Made]:
@@ -106,6 +96,30 @@ def encoders() -> Iterator[Made]:
             f"CLIP {part} tower",
             lambda folder, part=part: _tower(hf.CLIPModel(clip), part, folder),
         )
+
+
+def _densenet(growth: int = 16, blocks: tuple[int, ...] = (4, 6, 8)) -> Any:
+    """Return a DenseNet (Huang et al. 2017): every layer reads all those before it in its block."""
+    import torch
+    from torch import nn
+
+    class Layer(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            steps = [nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 4 * growth, 1)]
+            steps += [nn.BatchNorm2d(4 * growth), nn.ReLU()]
+            self.steps = nn.Sequential(*steps, nn.Conv2d(4 * growth, growth, 3, padding=1))
+
+        def forward(self, x: Any) -> Any:
+            return torch.cat([x, self.steps(x)], 1)
+
+    channels = 2 * growth
+    stages: list[nn.Module] = [nn.Conv2d(3, channels, 7, stride=2, padding=3), nn.MaxPool2d(2)]
+    for count in blocks:
+        stages += [Layer(channels + growth * index) for index in range(count)]
+        channels = (channels + growth * count) // 2
+        stages += [nn.Conv2d(2 * channels, channels, 1), nn.AvgPool2d(2)]
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
 def _exported(model: Any, folder: Path) -> Path:
@@ -162,78 +176,55 @@ def _by_optimum(model: Any, task: str, folder: Path) -> Path:
     return folder / "m.onnx"
 
 
-def try_one(model: Path, folder: Path) -> tuple[str, str]:
-    """Return what became of a model: `passed` with figures, or the exit code with its message."""
-    sensitivity, profiles = folder / "sensitivity.json", folder / "profiles.json"
-    chain = (
-        ["sensitivity", model, "--samples", "1", "--direction", "solo", "-o", sensitivity],
-        ["profile", sensitivity, "-o", profiles],
+SOURCES = {"classifiers": classifiers, "encoders": encoders, "light": light_models}
+
+
+def attempt(made: Made) -> list[str]:
+    """Return the row of one model."""
+    source, name, make = made
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            model = make(Path(scratch))
+        except Exception as error:  # an exporter raises whatever it meets
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return [source, name, "not exported", lines[0].replace("|", "\\|")[:160]]
+        return [source, name, *try_chain(model, Path(scratch)).cells()]
+
+
+def page(rows: list[list[str]]) -> str:
+    """Return the page of results."""
+    passed = sum(row[2] == PASSES for row in rows)
+    return "\n".join(
         [
-            "quantize",
-            model,
-            "--profiles",
-            profiles,
-            "--ranges",
-            folder / "ranges.json",
-            "-o",
-            folder,
-        ],
+            "# Graphs nobody here wrote",
+            "",
+            "Written by `benchmarks/robustness.py`: `sensitivity` (one made-up sample, each node"
+            " alone), `profile`, `quantize`, and `lint` of the model with everything quantized, as"
+            f" commands in processes of their own, each within {SECONDS} s. {passed} of"
+            f" {len(rows)} pass; models have random or made-up weights. Detectors of Ultralytics"
+            " have [a page of their own](detectors.md).",
+            "",
+            "| from | model | outcome | |",
+            "|---|---|---|---|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            setting("optimum-onnx"),
+        ]
     )
-    for words in chain:
-        command = [sys.executable, "-m", "qgraph", *map(str, words), "--json", "--quiet"]
-        try:
-            done = subprocess.run(  # noqa: S603 - our own command
-                command, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return f"{words[0]}: over {SECONDS} s", ""
-        if done.returncode:
-            return f"{words[0]}: exit code {done.returncode}", _message(done)
-    report = json.loads(sensitivity.read_text())
-    return "passed", f"{len(report['nodes'])} nodes scored, {len(report['keep'])} kept"
-
-
-def _message(done: subprocess.CompletedProcess[str]) -> str:
-    for text in (done.stdout, done.stderr):
-        try:
-            return str(json.loads(text)["error"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return (done.stderr.strip().splitlines() or ["no message"])[-1]
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks/robustness.md")
-    sources = {"light": light_models, "classifiers": classifiers, "encoders": encoders}
-    parser.add_argument("--of", choices=sources, action="append", help="which; all where left out")
+    parser.add_argument("--of", choices=SOURCES, action="append", help="which; all where left out")
     options = parser.parse_args()
     rows = []
-    chosen = options.of or list(sources)
-    for source, name, make in (item for which in chosen for item in sources[which]()):
-        with tempfile.TemporaryDirectory() as scratch:
-            began = time.monotonic()
-            try:
-                model = make(Path(scratch))
-            except Exception as error:  # an exporter raises whatever it meets
-                outcome, detail = "not exported", str(error).strip().splitlines()[0][:120]
-            else:
-                outcome, detail = try_one(model, Path(scratch))
-            rows.append((source, name, outcome, detail.replace("|", "\\|")[:160]))
-            print(*rows[-1], f"{time.monotonic() - began:.0f} s", sep=" | ", flush=True)
-    passed = sum(outcome == "passed" for _, _, outcome, _ in rows)
-    lines = [
-        "# Graphs nobody here wrote",
-        "",
-        "Written by `benchmarks/robustness.py`: sensitivity (one made-up sample), profile and"
-        f" quantize on each. {passed} of {len(rows)} pass.",
-        "",
-        "| from | model | outcome | |",
-        "|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for which in options.of or SOURCES:
+        for made in SOURCES[which]():
+            rows.append(attempt(made))
+            print(*rows[-1], sep=" | ", flush=True)
+    options.output.write_text(page(rows) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import onnx
 from exporters.manifest import Manifest
 from graph.edit.nodes import QuantizableNode
 from graph.progress import Progress
+from graph.runtime.distance import Split
 from graph.runtime.session import Session
 from graph.tensors import Feed, TensorSpec
 
@@ -164,6 +165,13 @@ class Family(Protocol):
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the outputs whose error matters."""
+        ...
+
+    def parts(self, view: ModelView) -> Split | None:
+        """Return how an output falls into parts, where it holds numbers of different kinds.
+
+        Nodes are then ranked by the error relative to each part, to which all count alike.
+        """
         ...
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:

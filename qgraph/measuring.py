@@ -14,7 +14,15 @@ from graph.runtime.session import Provider, require_provider
 from qgraph.calibrating import Nodes, in_form_of, ranges_of
 from qgraph.inputs import AnyPath, document, paths
 from qgraph.kept_ranges import find_ranges, keep_ranges
-from qgraph.resolve import DEFAULT_SAMPLES, Data, OpenModel, load_data, open_model, scored_at
+from qgraph.resolve import (
+    DEFAULT_SAMPLES,
+    Data,
+    OpenModel,
+    load_data,
+    metric_of,
+    open_model,
+    scored_at,
+)
 from qgraph.version import VERSION, packages
 from quantize.ranges import Ranges
 from quantize.scheme import Scheme, SchemeName, require_same
@@ -34,7 +42,7 @@ def sensitivity(
     samples: int = DEFAULT_SAMPLES,
     ranges: Ranges | AnyPath | None = None,
     direction: Direction = Direction.BOTH,
-    metric: Metric = Metric.MSE,
+    metric: Metric | None = None,
     outputs: Sequence[str] = (),
     scheme: Scheme | None = None,
     group: Grouping | None = None,
@@ -52,10 +60,11 @@ def sensitivity(
     """Return the score of every candidate node, and the ranges they were computed with.
 
     `ranges` are reused if given, else calibrated on the same data. `group` None leaves the choice
-    to the family: fused for decoders. `engine` None takes the fastest. `time_budget`, in seconds,
-    ends the work after the sample under way; `memory_budget`, in bytes, is what the process may
-    hold resident, None what the machine has to spare. `journal` is a file that keeps finished
-    samples, to go on from and for the caller to remove, and `fresh` forgets an older one.
+    to the family: fused for decoders. `metric` None ranks by MSE, and where outputs hold boxes and
+    scores by the noise-to-signal ratio of both. `engine` None takes the fastest. `time_budget`, in
+    seconds, ends the work after the sample under way; `memory_budget`, in bytes, is what the
+    process may hold resident, None what the machine has to spare. `journal` is a file that keeps
+    finished samples, to go on from and for the caller to remove, and `fresh` forgets an older one.
 
     Raises:
         LimitError: the memory budget is less than the work takes at least, or the time budget ran
@@ -85,17 +94,17 @@ def sensitivity(
     seen = document(ranges, Ranges)
     require_same(seen.scheme, nodes.scheme, "ranges")
     opened = in_form_of(opened, seen)
-    selection = nodes.select(opened.prepared)
+    selection, scored = nodes.select(opened.prepared), scored_at(opened, outputs)
     task = Task(
         prepared=opened.prepared,
         selection=selection,
         groups=_groups(opened, selection, group),
         feeds=loaded.feeds,
-        scored=scored_at(opened, outputs),
+        scored=scored,
         scheme=nodes.scheme,
         ranges=seen,
         direction=Direction(direction),
-        metric=Metric(metric),
+        metric=metric_of(scored, metric),
         provider=provider,
         engine=by,
         deadline=None if time_budget is None else started + time_budget,

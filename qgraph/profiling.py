@@ -14,6 +14,7 @@ from graph.runtime.session import Provider, require_provider
 from qgraph.calibrating import in_form_of
 from qgraph.inputs import AnyPath, document, paths
 from qgraph.resolve import OpenModel, open_model
+from quantize.companions import find_companions
 from quantize.emit import fake_quantization, quantization_parameters
 from quantize.profiles import Profile, Profiles
 from quantize.ranges import Ranges, ranges_for, require_same_model
@@ -94,6 +95,8 @@ class _Bench:
         prepared = in_form_of(opened, ranges).prepared
         known = {node.name: node for node in select(prepared.model, include=[".*"]).candidates}
         nodes = [known[node.name] for node in report.nodes]
+        self._companions = find_companions(prepared.model, nodes)
+        nodes += [companion.node for companion in self._companions]
         covered = ranges_for(ranges, prepared.id, report.scheme, nodes, "ranges")
         parameters = quantization_parameters(prepared.model, nodes, covered, report.scheme)
         self._sessions = SwitchedSession(prepared, nodes, fake_quantization(parameters), provider)
@@ -107,9 +110,10 @@ class _Bench:
         self.float_metrics = self.metrics(frozenset(), "float")
 
     def metrics(self, nodes: frozenset[str], name: str) -> dict[str, float]:
-        """Return what the task measures with `nodes` quantized."""
+        """Return what the task measures with `nodes` and their companions quantized."""
         assert self._task is not None  # noqa: S101 - `use` comes first
-        return self._task.measure(name, self._sessions.quantizing(nodes), self._progress)
+        beside = {item.node.name for item in self._companions if item.beside in nodes}
+        return self._task.measure(name, self._sessions.quantizing(nodes | beside), self._progress)
 
     def measured(self, item: Profile) -> Profile:
         """Return a profile with its metrics."""

@@ -39,7 +39,7 @@ class SensitivityPart(Part):
     data: tuple[Path, ...] = ()
     samples: _Count = 8
     direction: Direction = Direction.BOTH
-    metric: Metric = Metric.MSE
+    metric: Metric | None = None
     group: Grouping | None = None
     engine: Engine | None = None
     include: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from graph.runtime.npz import iterate_npz
 from graph.runtime.spool import SpooledFeeds
 from graph.tensors import Feed, inputs_of
 from sensitivity.engine import Scored
+from sensitivity.report import Metric
 
 DEFAULT_SAMPLES = 8
 
@@ -105,7 +106,15 @@ def scored_at(model: OpenModel, outputs: Sequence[str]) -> Scored:
     """Return where distances are taken: at `outputs`, or where the family says."""
     names = scored_outputs(model, outputs)
     own = names == model.family.scored_outputs(model.view)
-    return Scored(names, own and model.family.gives_logits(model.view))
+    logits = own and model.family.gives_logits(model.view)
+    return Scored(names, logits, model.family.parts(model.view))
+
+
+def metric_of(scored: Scored, asked: Metric | None) -> Metric:
+    """Return what a ranking goes by: what was asked for, else the error in what outputs are of."""
+    if asked is not None:
+        return Metric(asked)
+    return Metric.NOISE_TO_SIGNAL if scored.split else Metric.MSE
 
 
 def _default_data(view: ModelView) -> list[Path]:

@@ -40,7 +40,7 @@ def sensitivity(
     data: Sequence[AnyPath] = (),
     samples: int = DEFAULT_SAMPLES,
     direction: Direction = Direction.BOTH,
-    metric: Metric = Metric.MSE,
+    metric: Metric | None = None,
     outputs: Sequence[str] = (),
     scheme: Scheme = INC_SCHEME,
     include: Sequence[str] = (),
@@ -79,7 +79,7 @@ def sensitivity(
         scored=scored_at(opened, outputs),
         scheme=scheme,
         direction=Direction(direction),
-        metric=Metric(metric),
+        metric=_measurable(metric),
         batches=confidence_batches,
         max_nodes=max_nodes,
         deadline=None if time_budget is None else started + time_budget,
@@ -95,6 +95,15 @@ def _require_offered(scheme: Scheme) -> None:
             "Intel Neural Compressor's ONNX adaptor has no FP8",
             hint="Take the scheme int8 or inc-cpu, or qgraph's own engine and backend.",
         )
+
+
+def _measurable(metric: Metric | None) -> Metric:
+    if metric is Metric.NOISE_TO_SIGNAL:
+        raise UsageError(
+            f"--metric {metric} is not measured on INC's models",
+            hint="Leave it out, or use --engine switch --scheme inc-cpu.",
+        )
+    return Metric(metric or Metric.MSE)
 
 
 def _measure(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graph.edit.nodes import QuantizableNode
 from graph.runtime.distance import Distances
+from quantize.companions import Companion
 from sensitivity.engine import Question
 from sensitivity.groups import Group
 from sensitivity.ranking import badness, ranks
@@ -19,12 +20,23 @@ _ALL: Key = ("all", "")
 
 
 def ask(
-    nodes: Sequence[QuantizableNode], groups: Sequence[Group], direction: Direction
+    nodes: Sequence[QuantizableNode],
+    groups: Sequence[Group],
+    direction: Direction,
+    companions: Sequence[Companion] = (),
 ) -> dict[Key, Question]:
-    """Return key → the set of quantized nodes, for every unit in the directions asked for."""
-    everything = frozenset(node.name for node in nodes)
-    units = {node.name: frozenset({node.name}) for node in nodes}
-    units |= {group.name: frozenset(group.members) for group in groups}
+    """Return key → the set of quantized nodes, for every unit in the directions asked for.
+
+    A companion is quantized where the convolution beside it is, as in the emitted model.
+    """
+    beside: dict[str, set[str]] = {node.name: {node.name} for node in nodes}
+    for companion in companions:
+        beside[companion.beside].add(companion.node.name)
+    everything = frozenset().union(*beside.values())
+    units = {name: frozenset(names) for name, names in beside.items()}
+    units |= {
+        group.name: frozenset().union(*(beside[name] for name in group.members)) for group in groups
+    }
     questions: dict[Key, Question] = {_ALL: everything}
     for name, members in units.items():
         if direction.has_solo:

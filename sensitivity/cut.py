@@ -1,8 +1,9 @@
 """Cutting profiles from a ranking: quantize the nodes that hurt least, up to a share.
 
 Units (single nodes, or fused groups) enter in order of the error they add for what they bring:
-solo MSE divided by the unit's weight in the share that is cut (nodes, MACs or parameters). Under
-the assumption that errors add up, that order gives the least error at every share.
+solo MSE divided by the unit's weight in the share that is cut (nodes, MACs or parameters); where
+the ranking goes by the noise-to-signal ratio, that instead of the MSE. Under the assumption that
+errors add up, that order gives the least error at every share.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from enum import StrEnum
 
 from graph.errors import UsageError
 from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
-from sensitivity.report import NodeScore, Score, Sensitivity
+from sensitivity.report import GroupScore, Metric, NodeScore, Sensitivity
 
 DEFAULT_CUTS: Mapping[str, float] = {"A": 0.15, "B": 0.50, "C": 0.80, "D": 1.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -36,13 +37,14 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Nodes that enter a profile together; `error` is their joint solo MSE, `weight` their count,
-    MACs or parameters.
+    """Nodes that enter a profile together; `error`: what they add when they do, `weight`: their
+    count, MACs or parameters. `mse`: their joint solo MSE, where that was measured.
     """
 
     members: tuple[str, ...]
     error: float
     weight: float
+    mse: float = 0.0
 
 
 def cut_profiles(
@@ -98,35 +100,36 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
     """Return the units, the least harmful for what they bring first."""
     nodes = {node.name: node for node in report.nodes}
     grouped = {member for group in report.groups for member in group.members}
-    units = [
-        Unit((node.name,), _error([node], node.solo, node.leave_one_out), _weight([node], by))
-        for node in report.nodes
-        if node.name not in grouped
-    ]
+    units = [_unit(report, [node], node, by) for node in report.nodes if node.name not in grouped]
     units += [
-        Unit(
-            group.members,
-            _error(_named(group.members, nodes), group.solo, group.leave_one_out),
-            _weight(_named(group.members, nodes), by),
-        )
-        for group in report.groups
+        _unit(report, [nodes[name] for name in group.members], group, by) for group in report.groups
     ]
     order = {node.name: index for index, node in enumerate(report.nodes)}
     return sorted(units, key=lambda u: (u.error / max(u.weight, 1e-300), order[u.members[0]]))
 
 
-def _named(names: Sequence[str], nodes: Mapping[str, NodeScore]) -> list[NodeScore]:
-    return [nodes[name] for name in names]
+def _unit(
+    report: Sensitivity, nodes: Sequence[NodeScore], scored: NodeScore | GroupScore, by: By
+) -> Unit:
+    names = tuple(node.name for node in nodes)
+    mse = scored.solo.mse if scored.solo is not None else 0.0
+    return Unit(names, _error(report, nodes, scored), _weight(nodes, by), mse)
 
 
-def _error(nodes: Sequence[NodeScore], solo: Score | None, leave_one_out: Score | None) -> float:
+def _error(
+    report: Sensitivity, nodes: Sequence[NodeScore], scored: NodeScore | GroupScore
+) -> float:
     """Return the error a unit adds: alone where measured, else what leaving it out removes, else
     what the screen says of its members.
     """
-    if solo is not None:
-        return solo.mse
-    if leave_one_out is not None:
-        return leave_one_out.gain or 0.0
+    by_ratio = report.metric is Metric.NOISE_TO_SIGNAL
+    if scored.solo is not None:
+        return (scored.solo.noise_to_signal or 0.0) if by_ratio else scored.solo.mse
+    if scored.leave_one_out is not None and by_ratio and report.baseline is not None:
+        whole = report.baseline.all_quantized.noise_to_signal or 0.0
+        return whole - (scored.leave_one_out.noise_to_signal or 0.0)
+    if scored.leave_one_out is not None:
+        return scored.leave_one_out.gain or 0.0
     return sum(node.screen.noise_to_signal for node in nodes if node.screen is not None)
 
 
@@ -181,7 +184,7 @@ def _predicted(report: Sensitivity, units: Sequence[Unit]) -> Predicted | None:
     """Return the sum of single errors, where single errors were measured."""
     if any(node.solo is None for node in report.nodes):
         return None
-    return Predicted(mse=sum(unit.error for unit in units))
+    return Predicted(mse=sum(unit.mse for unit in units))
 
 
 def _reason(report: Sensitivity, node: NodeScore) -> str:

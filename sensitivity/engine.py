@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graph.errors import InputError
-from graph.runtime.distance import Comparator, Sums
+from graph.runtime.distance import Columns, Comparator, Split, Sums, whole
 from graph.tensors import Array, Feed
 
 Question = frozenset[str]
@@ -21,10 +21,13 @@ Step = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Where distances are taken: output names, and whether they are logits."""
+    """Where distances are taken: output names, and whether they are logits. `split`: into the parts
+    that are compared one by one, where outputs are not of one piece.
+    """
 
     outputs: tuple[str, ...]
     logits: bool
+    split: Split | None = None
 
 
 class ScoringEngine(Protocol):
@@ -55,13 +58,19 @@ class References:
     def __init__(
         self, outputs: Mapping[str, Array], scored: Scored, *, spread: bool = True
     ) -> None:
-        self._comparators = {
-            name: Comparator(outputs[name], logits=scored.logits, spread=spread)
+        split = scored.split or whole
+        self._parts: list[tuple[str, Columns | None]] = [
+            (name, columns)
             for name in scored.outputs
-        }
-        for name, comparator in self._comparators.items():
+            for columns in (split(outputs[name].shape) or (None,))
+        ]
+        self._comparators = [
+            Comparator(_part(outputs[name], columns), logits=scored.logits, spread=spread)
+            for name, columns in self._parts
+        ]
+        for (name, columns), comparator in zip(self._parts, self._comparators, strict=True):
             try:
-                comparator.compare(outputs[name])
+                comparator.compare(_part(outputs[name], columns))
             except InputError as error:
                 raise InputError(
                     "the float model's output holds NaN or infinity",
@@ -71,10 +80,16 @@ class References:
 
     def compare(self, outputs: Mapping[str, Array]) -> Sums:
         """Return the distance of `outputs`; those that cannot be compared are counted as failed."""
-        return sum((self._one(name, outputs[name]) for name in self._comparators), Sums())
+        pairs = zip(self._parts, self._comparators, strict=True)
+        return sum((_compare(by, _part(outputs[n], part)) for (n, part), by in pairs), Sums())
 
-    def _one(self, name: str, output: Array) -> Sums:
-        try:
-            return self._comparators[name].compare(output)
-        except InputError:
-            return Sums(failed=1)
+
+def _part(output: Array, columns: Columns | None) -> Array:
+    return output if columns is None or output.ndim <= columns.axis else columns.of(output)
+
+
+def _compare(comparator: Comparator, output: Array) -> Sums:
+    try:
+        return comparator.compare(output)
+    except InputError:
+        return Sums(failed=1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from sensitivity.report import NodeScore, Score, Sensitivity
+from sensitivity.report import Metric, NodeScore, Score, Sensitivity
 
 
 def to_markdown(report: Sensitivity) -> str:
     """Return the ranking, most sensitive first, then what was kept float."""
     run = report.run
     inc = " INC solo | INC left out |" * (report.inc is not None)
+    first = "rank | node | noise/signal" if _by_ratio(report) else "rank | node"
     lines = [
         f"# Sensitivity of {cell(report.model.path)}",
         "",
@@ -19,8 +20,8 @@ def to_markdown(report: Sensitivity) -> str:
         _baseline(report),
         *_about_inc(report),
         "",
-        f"| rank | node | solo MSE | SQNR dB | gain if left out | MACs | params | group |{inc}",
-        f"|---:|---|---:|---:|---:|---:|---:|---|{'---:|---:|' * bool(inc)}",
+        f"| {first} | solo MSE | SQNR dB | gain if left out | MACs | params | group |{inc}",
+        f"|---:|---|{'---:|' * (5 + _by_ratio(report))}---|{'---:|---:|' * bool(inc)}",
         *(_row(node, report) for node in sorted(report.nodes, key=lambda node: node.rank)),
         *_causes(report),
         "",
@@ -83,6 +84,7 @@ def _row(node: NodeScore, report: Sensitivity) -> str:
     cells = [
         str(node.rank),
         code(node.name),
+        *([_ratio(solo)] * _by_ratio(report)),
         f"{solo.mse:.3e}" if solo else "",
         f"{solo.sqnr_db:.1f}" if solo and solo.sqnr_db is not None else "",
         f"{without.gain:+.3e}" if without and without.gain is not None else "",
@@ -93,6 +95,15 @@ def _row(node: NodeScore, report: Sensitivity) -> str:
     if report.inc is not None:
         cells += [f"{s.inc.mse:.3e}" if s and s.inc else "" for s in (solo, without)]
     return f"| {' | '.join(cells)} |"
+
+
+def _by_ratio(report: Sensitivity) -> bool:
+    return report.metric is Metric.NOISE_TO_SIGNAL
+
+
+def _ratio(score: Score | None) -> str:
+    found = score.noise_to_signal if score else None
+    return "" if found is None else f"{found:.3e}"
 
 
 def _figures(score: Score) -> str:

@@ -20,6 +20,7 @@ from graph.runtime.forward import forward_seconds
 from graph.runtime.memory import Memory, peak
 from graph.runtime.session import Provider
 from graph.tensors import Feed
+from quantize.companions import Companion, find_companions
 from quantize.emit import fake_quantization, quantization_parameters
 from quantize.inc_scheme import inc_parameters
 from quantize.ranges import ranges_for
@@ -64,7 +65,7 @@ def measure(
     form = _form(task)
     macs = measure_macs(form.prepared, form.feeds[0], task.provider, memory)
     forward = _forward(task, form, memory, journal)
-    questions = ask(task.selection.candidates, task.groups, task.direction)
+    questions = ask(candidates, task.groups, task.direction, form.companions)
     with _folder(journal) as folder:
         engine = _open(task, form, memory, folder, resumable=journal is not None)
         setup = time.perf_counter() - clock
@@ -86,27 +87,30 @@ def measure(
 @dataclass(frozen=True, slots=True, eq=False)
 class _Form:
     """The model and data in the precision that is computed with, and what is quantized how:
-    tensors where INC's scheme is asked for, else what nodes read.
+    tensors where INC's scheme is asked for, else what nodes read. `companions`: residual Adds that
+    a candidate takes along.
     """
 
     prepared: PreparedModel
     feeds: Sequence[Feed]
     quantization: FakeQuantization | TensorQuantization
     computed_in: str | None
+    companions: Sequence[Companion] = ()
 
 
 def _form(task: Task) -> _Form:
     model, candidates = task.prepared.model, task.selection.candidates
-    ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, "ranges")
     if task.scheme.name is SchemeName.INC_CPU:
+        ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, "ranges")
         return _Form(task.prepared, task.feeds, inc_parameters(model, candidates, ranges), None)
-    quantization = fake_quantization(
-        quantization_parameters(model, candidates, ranges, task.scheme)
-    )
-    if task.provider is not Provider.CPU or not is_half(task.prepared.model):
-        return _Form(task.prepared, task.feeds, quantization, None)
+    companions = find_companions(model, candidates)
+    nodes = [*candidates, *(companion.node for companion in companions)]
+    ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, nodes, "ranges")
+    quantization = fake_quantization(quantization_parameters(model, nodes, ranges, task.scheme))
+    if task.provider is not Provider.CPU or not is_half(model):
+        return _Form(task.prepared, task.feeds, quantization, None, companions)
     single = in_single(task.prepared)
-    return _Form(single, FeedsInSingle(task.feeds), quantization.in_single(), "fp32")
+    return _Form(single, FeedsInSingle(task.feeds), quantization.in_single(), "fp32", companions)
 
 
 _FORWARD = "forward seconds"
@@ -179,13 +183,12 @@ def _open(
         return TensorSwitchEngine(
             form.prepared, candidates, form.quantization, task.scored, task.provider
         )
+    nodes = [*candidates, *(companion.node for companion in form.companions)]
     if task.engine is Engine.SWITCH:
-        return SwitchEngine(
-            form.prepared, candidates, form.quantization, task.scored, task.provider
-        )
+        return SwitchEngine(form.prepared, nodes, form.quantization, task.scored, task.provider)
     return WavefrontEngine(
         form.prepared,
-        candidates,
+        nodes,
         form.quantization,
         task.scored,
         form.feeds[0],

@@ -47,8 +47,9 @@ def ranks(values: Sequence[float]) -> list[int]:
 
 def _signed(score: Score, metric: Metric, *, worse: int) -> float:
     value = getattr(score, metric.value)
-    if value is None and metric is Metric.SQNR_DB:
+    if value is None and metric in (Metric.SQNR_DB, Metric.NOISE_TO_SIGNAL):
         # None has two causes: no error at all, or an error where there is no signal
-        value = float("inf") if score.mse == 0 else float("-inf")
+        worst = float("inf") if metric.higher_is_worse else float("-inf")
+        value = -worst if score.mse == 0 else worst
     assert value is not None  # noqa: S101 - require_measurable refused it
     return float(value) * (worse if metric.higher_is_worse else -worse)

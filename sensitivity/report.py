@@ -46,11 +46,12 @@ class Metric(StrEnum):
     COSINE = "cosine"
     KL = "kl"
     TOP1_AGREEMENT = "top1_agreement"
+    NOISE_TO_SIGNAL = "noise_to_signal"
 
     @property
     def higher_is_worse(self) -> bool:
         """Return whether a larger value means more damage."""
-        return self in (Metric.MSE, Metric.KL)
+        return self in (Metric.MSE, Metric.KL, Metric.NOISE_TO_SIGNAL)
 
 
 class IncScore(Part):
@@ -63,7 +64,8 @@ class IncScore(Part):
 
 
 class Score(Part):
-    """Distances at the scored outputs. `gain`: how much smaller the MSE gets when this node stays
+    """Distances at the scored outputs. `noise_to_signal`: the mean over parts of outputs, which
+    count alike. `gain`: how much smaller the MSE gets when this node stays
     float and all others are quantized; negative where quantizing it helps.
     """
 
@@ -72,6 +74,7 @@ class Score(Part):
     cosine: float
     kl: float | None = None
     top1_agreement: float | None = None
+    noise_to_signal: float | None = None
     gain: float | None = None
     inc: IncScore | None = None
 
@@ -84,6 +87,7 @@ class Score(Part):
             cosine=distances.cosine,
             kl=distances.kl,
             top1_agreement=distances.top1_agreement,
+            noise_to_signal=distances.noise_to_signal,
             gain=gain,
         )
 

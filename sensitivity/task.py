@@ -62,6 +62,7 @@ def fingerprint(task: Task, context: Context) -> dict[str, Any]:
         "scheme": task.scheme.model_dump(mode="json"),
         "outputs": list(task.scored.outputs),
         "logits": task.scored.logits,
+        "split": None if task.scored.split is None else task.scored.split.__qualname__,
         "direction": task.direction,
         "engine": task.engine,
         "provider": task.provider,

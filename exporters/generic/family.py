@@ -13,6 +13,7 @@ from exporters.manifest import Manifest
 from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
 from graph.progress import Progress
+from graph.runtime.distance import Split
 from graph.runtime.feeds import fill_cache
 from graph.runtime.npz import read_npz
 from graph.tensors import Feed
@@ -51,6 +52,10 @@ class GenericFamily:
         """Return every output that is not a cache tensor."""
         scored = tuple(name for name in view.outputs if not name.startswith("present"))
         return scored or view.outputs
+
+    def parts(self, view: ModelView) -> Split | None:
+        """Return None: an output holds numbers of one kind."""
+        return None
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
         """Return None: nothing is known to need it."""

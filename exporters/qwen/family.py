@@ -19,6 +19,7 @@ from exporters.qwen.task import LmTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
 from graph.progress import Progress
+from graph.runtime.distance import Split
 from graph.runtime.feeds import fill_cache
 from graph.runtime.npz import read_npz
 from graph.tensors import Feed
@@ -54,6 +55,10 @@ class QwenFamily:
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the logits: errors in the cache show there if they matter."""
         return (_LOGITS,)
+
+    def parts(self, view: ModelView) -> Split | None:
+        """Return None: an output holds numbers of one kind."""
+        return None
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
         """Keep the LM head: its error goes straight into every logit."""

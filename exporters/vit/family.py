@@ -18,6 +18,7 @@ from exporters.vit.task import ClassifyTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import InputError, UsageError
 from graph.progress import Progress
+from graph.runtime.distance import Split
 from graph.runtime.npz import read_npz
 from graph.tensors import Feed
 
@@ -62,6 +63,10 @@ class VitFamily:
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the logits."""
         return view.outputs[:1]
+
+    def parts(self, view: ModelView) -> Split | None:
+        """Return None: an output holds numbers of one kind."""
+        return None
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
         """Keep narrow convolutions, but for the patch embedding, which is measured."""

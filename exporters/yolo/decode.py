@@ -19,6 +19,7 @@ from enum import StrEnum
 import numpy as np
 
 from graph.errors import UsageError
+from graph.runtime.distance import Columns
 from graph.tensors import Array
 
 LEAST_SCORE = 0.001
@@ -68,6 +69,17 @@ def layout_of(shape: tuple[int, ...], classes: int) -> Layout:
         " decode",
         hint="The data's classes must be the model's; or use --task fidelity.",
     )
+
+
+def boxes_and_scores(shape: tuple[int, ...]) -> tuple[Columns, ...]:
+    """Return the parts of an output that holds boxes and scores; none where it has another form."""
+    if len(shape) != 3 or min(shape[1:]) <= 4:
+        return ()
+    axis = 1 if shape[1] < shape[2] else 2
+    boxes, scores = Columns(axis, 0, 4), Columns(axis, 4)
+    if (axis, shape[axis]) == (2, 6):  # of finished boxes: corners, score, class
+        return boxes, Columns(axis, 4, 5), Columns(axis, 5)
+    return boxes, scores
 
 
 def decode(output: Array, layout: Layout) -> Boxes:

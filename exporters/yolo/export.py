@@ -125,7 +125,10 @@ def _traced(
 
     given = str(source)
     if source.is_file():
-        given = str(shutil.copy(source, scratch))
+        # by the name of a description Ultralytics tells its size; by that of a checkpoint it would
+        # fetch another, yolov5nu.pt in place of yolov5n.pt
+        name = source.name if source.suffix.lower() != ".pt" else "checkpoint.pt"
+        given = str(shutil.copy(source, scratch / name))
     try:
         yolo = YOLO(given)
         opset = min(options.opset or DEFAULT_OPSET, TRACED_OPSET)

@@ -13,16 +13,20 @@ from exporters.few_channels import too_narrow
 from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
 from exporters.yolo.coco import Annotations, Scene, read_annotations, read_scenes
+from exporters.yolo.decode import boxes_and_scores
 from exporters.yolo.head import find_head
 from exporters.yolo.scenes import SceneFeeds
 from exporters.yolo.task import DetectTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import InputError, UsageError
 from graph.progress import Progress
+from graph.runtime.distance import Split, whole
 from graph.runtime.npz import read_npz
-from graph.tensors import Feed
+from graph.tensors import Feed, specs_of
 
 _TASKS = ("detect", "fidelity")
+_TABLE = 3
+"""Axes of an output that lists boxes with their scores: [batch, boxes, columns] or transposed."""
 _CHECKPOINTS = (".pt", ".yaml", ".yml")
 
 
@@ -56,6 +60,11 @@ class YoloFamily:
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return every output."""
         return view.outputs
+
+    def parts(self, view: ModelView) -> Split:
+        """Return boxes and scores where they stand in one output: pixels beside probabilities."""
+        ranks = [len(spec.shape) for spec in specs_of(view.model.graph.output)]
+        return boxes_and_scores if ranks.count(_TABLE) == 1 else whole
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
         """Keep the head's output convolutions, DFL, and narrow convolutions."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 
@@ -35,6 +35,8 @@ difference itself would lose its digits."""
 class Distances:
     """`mse`; `sqnr_db`: 10·log10(signal power / error power), higher is better, None if equal or if
     the reference is 0 throughout;
+    `noise_to_signal`: error power / signal power of each part of an output and each sample, their
+    mean, to which all count alike whatever their size; None where there is no signal;
     `cosine`: similarity of the flattened outputs; for logits `kl`: mean KL(reference ‖ got) in nats
     and `top1_agreement`: share of positions with the same argmax, else None.
     """
@@ -44,13 +46,38 @@ class Distances:
     cosine: float
     kl: float | None = None
     top1_agreement: float | None = None
+    noise_to_signal: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A part of an output: from `start` to `stop` along `axis`; None: to the end."""
+
+    axis: int
+    start: int
+    stop: int | None = None
+
+    def of(self, array: Array) -> Array:
+        """Return the part of `array`."""
+        along: Array = np.moveaxis(array, self.axis, 0)[self.start : self.stop]
+        return along
+
+
+Split = Callable[[tuple[int, ...]], Sequence[Columns]]
+"""The shape of an output → the parts that are compared one by one; none: the whole."""
+
+
+def whole(_shape: tuple[int, ...]) -> Sequence[Columns]:
+    """Return no parts."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
     """What was summed over `count` elements: Σ(a−b)², Σa², Σb², Σab; and over `positions` rows of
     logits: Σ KL and how many have the same argmax. `failed` outputs could not be compared at all:
-    they hold NaN or infinity, or have another shape.
+    they hold NaN or infinity, or have another shape. `relative`: Σ over `parts` (those with a
+    signal) of Σ(a−b)² ÷ Σa².
     """
 
     count: int = 0
@@ -62,6 +89,8 @@ class Sums:
     kl: float = 0.0
     agree: int = 0
     failed: int = 0
+    relative: float = 0.0
+    parts: int = 0
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -72,10 +101,11 @@ class Sums:
         sqnr = 10 * math.log10(self.signal / self.error) if self.error and self.signal else None
         norm = math.sqrt(self.signal * self.got)
         cosine = min(1.0, self.dot / norm) if norm else float(self.error == 0)
+        ratio = self.relative / self.parts if self.parts else None
         if not self.positions:
-            return Distances(mse, sqnr, cosine)
+            return Distances(mse, sqnr, cosine, noise_to_signal=ratio)
         kl = max(0.0, self.kl / self.positions)
-        return Distances(mse, sqnr, cosine, kl, self.agree / self.positions)
+        return Distances(mse, sqnr, cosine, kl, self.agree / self.positions, ratio)
 
 
 class _Logits:
@@ -146,7 +176,12 @@ class Comparator:
                 hint="Check that the float model and the data give finite outputs.",
             )
         positions = 0 if self._logits is None else len(rows)
-        return Sums(rows.size, error, self._signal, squares, dot, positions, divergence, agree)
+        with_signal = self._signal > 0
+        return Sums(
+            rows.size, error, self._signal, squares, dot, positions, divergence, agree,
+            relative=error / self._signal if with_signal else 0.0,
+            parts=int(with_signal),
+        )  # fmt: skip
 
     def _compare_block(self, part: slice, rows: Array) -> tuple[float, float, float, int]:
         """Return Σ(a−b)², Σb², Σ KL and how many agree, over a block of rows."""

@@ -44,9 +44,8 @@ from sensitivity.report import Direction, Engine, Metric, NodeScore, Sensitivity
 @click.option(
     "--metric",
     type=options.EnumChoice(Metric),
-    default=Metric.MSE.value,
-    show_default=True,
-    help="What the ranking goes by.",
+    default=None,
+    help="What the ranking goes by.  [default: noise_to_signal for detectors, else mse]",
 )
 @click.option("--outputs", multiple=True, help="Measure at this output.  [default: by family]")
 @click.option(
@@ -170,7 +169,10 @@ _EXPLAINED = 5
 def _print(report: Sensitivity, output: Path) -> None:
     nodes = sorted(report.nodes, key=lambda node: node.rank)
     headings = ["node", "rank", "solo MSE", "SQNR dB", "gain if left out", "M MACs"]
-    print_table(headings, [_row(node) for node in nodes])
+    by_ratio = report.metric is Metric.NOISE_TO_SIGNAL
+    if by_ratio:
+        headings.insert(2, "noise/signal")
+    print_table(headings, [_row(node, by_ratio=by_ratio) for node in nodes])
     run = report.run
     say(
         f"{len(nodes)} nodes scored, {len(report.keep)} kept float, by {run.engine} on"
@@ -195,11 +197,13 @@ def _by_reason(report: Sensitivity) -> dict[str, list[str]]:
     return reasons
 
 
-def _row(node: NodeScore) -> list[str]:
+def _row(node: NodeScore, *, by_ratio: bool) -> list[str]:
     solo, without = node.solo, node.leave_one_out
+    ratio = solo.noise_to_signal if solo else None
     return [
         node.name,
         str(node.rank),
+        *([f"{ratio:.3e}" if ratio is not None else ""] * by_ratio),
         f"{solo.mse:.3e}" if solo else "",
         f"{solo.sqnr_db:.1f}" if solo and solo.sqnr_db is not None else "",
         f"{without.gain:+.2e}" if without and without.gain is not None else "",

@@ -17,7 +17,8 @@ from graph.runtime.session import open_session
 from qgraph import measuring, quantizing
 from qgraph.api import calibrate, profile
 from quantize.companions import companions_named, find_companions
-from quantize.profiles import Profiles
+from quantize.profiles import Profile, Profiles
+from sensitivity.report import Direction, Engine
 
 Build = Callable[..., onnx.ModelProto]
 HEAD = "(float[1,16,8,8] x) => (float[1,16,8,8] y)"
@@ -168,3 +169,30 @@ def test_the_shipped_detector_has_one_in_each_block_of_its_backbone() -> None:
     # one in each split–concat block of the backbone, none of those of the pyramid
     assert len(found) == 4
     assert all("/block/" in item.beside for item in found)
+
+
+@pytest.mark.parametrize("engine", ["switch", "wavefront"])
+def test_the_scores_of_a_convolution_are_those_of_the_model_emitted_with_its_companion(
+    build: Build, tmp_path: Path, engine: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    write_model(model_of(build, STRAIGHT), path)
+    x = np.random.default_rng(1).standard_normal((1, 16, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    report, ranges = measuring.sensitivity(
+        path, data=[tmp_path / "x.npz"], direction=Direction.SOLO, engine=Engine(engine)
+    )
+    cut = profile(report)
+    pair = Profile(name="pair", quantize=("two",), companions=("add",))
+    alone = Profile(name="alone", quantize=("two",))
+    profiles = cut.model_copy(update={"profiles": (pair, alone)})
+    float_y = open_session(path).run({"x": x})["y"]
+    errors = [
+        float(np.mean(np.square(open_session(item.model).run({"x": x})["y"] - float_y)))
+        for item in quantizing.quantize(path, profiles, ranges)
+    ]
+    (scored,) = [node.solo for node in report.nodes if node.name == "two"]
+    assert scored is not None
+    # float32 sums over 1024 elements
+    assert scored.mse == pytest.approx(errors[0], rel=1e-5)
+    assert errors[1] < 0.9 * errors[0]

@@ -32,8 +32,18 @@ def test_an_untouched_output_is_never_worse_than_a_damaged_one(metric: Metric) -
 
 @pytest.mark.parametrize("metric", Metric)
 def test_a_node_whose_absence_leaves_less_error_is_worse(metric: Metric) -> None:
-    clean = Score(mse=0.1, sqnr_db=30.0, cosine=0.99, kl=0.1, top1_agreement=0.9, gain=0.9)
-    still_bad = Score(mse=1.0, sqnr_db=3.0, cosine=0.9, kl=0.2, top1_agreement=0.5, gain=0.0)
+    clean = Score(
+        mse=0.1,
+        sqnr_db=30.0,
+        cosine=0.99,
+        kl=0.1,
+        top1_agreement=0.9,
+        gain=0.9,
+        noise_to_signal=0.1,
+    )
+    still_bad = Score(
+        mse=1.0, sqnr_db=3.0, cosine=0.9, kl=0.2, top1_agreement=0.5, gain=0.0, noise_to_signal=1.0
+    )
     assert badness(None, clean, metric) > badness(None, still_bad, metric)
 
 

@@ -32,7 +32,7 @@ def fake_quantized(array: Floats, scale: Floats) -> Floats:
 
 def by_hand(model: onnx.ModelProto, peaks: dict[str, float], names: set[str]) -> onnx.ModelProto:
     """Return a copy of `model` in which the named nodes have Q/DQ before their data input and a
-    weight rounded in numpy."""
+    weight rounded in numpy, and an Add of a named convolution's output before its shortcut."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in copy.graph.initializer}
@@ -40,24 +40,30 @@ def by_hand(model: onnx.ModelProto, peaks: dict[str, float], names: set[str]) ->
     del copy.graph.node[:]
     zero = numpy_helper.from_array(np.zeros((), np.int8), "zero")
     copy.graph.initializer.append(zero)
+
+    def dequantized(data: str, stem: str) -> str:
+        scale = np.asarray(peaks[data] / 127, np.float32)
+        copy.graph.initializer.append(numpy_helper.from_array(scale, f"{stem}/s"))
+        make = onnx.helper.make_node
+        copy.graph.node.extend(
+            [
+                make("QuantizeLinear", [data, f"{stem}/s", "zero"], [f"{stem}/q"]),
+                make("DequantizeLinear", [f"{stem}/q", f"{stem}/s", "zero"], [f"{stem}/dq"]),
+            ]
+        )
+        return f"{stem}/dq"
+
+    branches = {node.output[0] for node in nodes if node.name in names and node.op_type == "Conv"}
     for node in nodes:
         if node.name in names:
             data, weight = node.input[:2]
             axes = (0,) if node.op_type == "MatMul" else (1, 2, 3)
             peak = np.abs(weights[weight]).max(axis=axes, keepdims=True)
             rounded = fake_quantized(weights[weight], peak / np.float32(127))
-            stem = node.name
-            copy.graph.initializer.append(numpy_helper.from_array(rounded, f"{stem}/w"))
-            scale = np.asarray(peaks[data] / 127, np.float32)
-            copy.graph.initializer.append(numpy_helper.from_array(scale, f"{stem}/s"))
-            make = onnx.helper.make_node
-            copy.graph.node.extend(
-                [
-                    make("QuantizeLinear", [data, f"{stem}/s", "zero"], [f"{stem}/q"]),
-                    make("DequantizeLinear", [f"{stem}/q", f"{stem}/s", "zero"], [f"{stem}/dq"]),
-                ]
-            )
-            node.input[:] = [f"{stem}/dq", f"{stem}/w", *node.input[2:]]
+            copy.graph.initializer.append(numpy_helper.from_array(rounded, f"{node.name}/w"))
+            node.input[:] = [dequantized(data, node.name), f"{node.name}/w", *node.input[2:]]
+        elif node.op_type == "Add" and node.input[0] in branches:
+            node.input[1] = dequantized(node.input[1], "shortcut")
         copy.graph.node.append(node)
     return copy
 
@@ -222,7 +228,7 @@ def test_a_node_that_reaches_no_scored_output_scores_zero_and_has_no_sqnr(
     { [a] h = MatMul(x, wa) hz = Mul(h, zero) [b] k = MatMul(x, wb) y = Add(hz, k) }"""
     report = score(build(text, {"wa": (4, 4), "wb": (4, 4)}), grouped=False)
     dead, alive = report.nodes
-    assert dead.solo == Score(mse=0.0, cosine=1.0)
+    assert dead.solo == Score(mse=0.0, cosine=1.0, noise_to_signal=0.0)
     assert dead.rank == 2 and alive.rank == 1
 
 

@@ -14,16 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import qgraph
 from exporters.data_files import files_named_in
 from exporters.fidelity import FidelityTask
 from exporters.yolo.coco import read_annotations, read_scenes
-from exporters.yolo.decode import Boxes, Layout, decode, layout_of, suppress
+from exporters.yolo.decode import Boxes, Layout, boxes_and_scores, decode, layout_of, suppress
 from exporters.yolo.letterbox import letterbox
 from exporters.yolo.task import DetectTask, evaluate
 from graph.errors import InputError, UsageError
 from graph.progress import silent
 from graph.runtime.session import open_session
-from qgraph.resolve import open_model
+from qgraph.resolve import load_data, open_model
+from quantize.profiles import Profile
+from sensitivity.report import Direction, Engine, Metric
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "models/yolo_tiny"
@@ -275,3 +278,42 @@ def test_a_batch_that_is_not_full_counts_its_own_pictures_only(
         task = opened.family.task(opened.view, None, [TINY / "data/heldout.json"], 10)
         found.append(task.measure("float", open_session(path), silent)["map"])
     assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts"),
+    [
+        ((1, 14, 336), [(1, 0, 4), (1, 4, None)]),
+        ((1, 25200, 85), [(2, 0, 4), (2, 4, None)]),
+        ((1, 300, 6), [(2, 0, 4), (2, 4, 5), (2, 5, None)]),
+        ((1, 4, 8400), []),
+        ((1, 255, 20, 20), []),
+    ],
+)
+def test_boxes_and_scores_are_parts_of_one_output(
+    shape: tuple[int, ...], parts: list[tuple[int, int, int | None]]
+) -> None:
+    assert [(p.axis, p.start, p.stop) for p in boxes_and_scores(shape)] == parts
+
+
+@pytest.mark.parametrize("engine", [Engine.SWITCH, Engine.WAVEFRONT])
+def test_scores_count_as_much_as_boxes(engine: Engine) -> None:
+    """Against the errors of both computed here, of the model emitted for one convolution."""
+    report, ranges = qgraph.sensitivity(
+        SHIPPED, samples=1, direction=Direction.SOLO, engine=engine, include=["classes", "boxes"]
+    )
+    assert report.metric is Metric.NOISE_TO_SIGNAL
+    (feed,) = load_data(open_model(SHIPPED), [], 1, 0).feeds
+    chosen = next(node for node in report.nodes if "classes" in node.name)
+    one = Profile(name="one", quantize=(chosen.name,))
+    profiles = qgraph.profile(report).model_copy(update={"profiles": (one,)})
+    (made,) = qgraph.quantize(SHIPPED, profiles, ranges)
+    wanted, got = (open_session(model).run(feed)["output0"] for model in (SHIPPED, made.model))
+    ratios = [
+        np.square(got[:, rows] - wanted[:, rows]).sum() / np.square(wanted[:, rows]).sum()
+        for rows in (slice(0, 4), slice(4, None))
+    ]
+    assert chosen.solo is not None
+    # sums of float32, in another order
+    assert chosen.solo.noise_to_signal == pytest.approx(np.mean(ratios), rel=1e-4)
+    assert chosen.solo.mse == pytest.approx(np.square(got - wanted).mean(), rel=1e-4)

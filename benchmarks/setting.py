@@ -1,0 +1,19 @@
+"""What figures were taken with, for the last line of a page."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+
+from qgraph.version import VERSION, packages
+
+
+def setting(*others: str) -> str:
+    """Return machine and versions; `others`: packages to name beside qgraph's own."""
+    versions = packages() | {name: metadata.version(name) for name in others}
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
+        f"{named}."
+    )
