@@ -129,9 +129,9 @@ def table(subject: Subject, evaluation: Evaluation) -> str:
 def verdict(subject: Subject, evaluation: Evaluation) -> str:
     """Return whether profile B is within what it may lose."""
     values = {item.name: item.metrics[subject.metrics[0]] for item in evaluation.variants}
-    lost = 100 * (values["float"] - values["B"])
-    stays = "stays" if lost <= ALLOWED else "DOES NOT STAY"
-    return f"B {stays} within {ALLOWED:g} point of float: {-lost:+.2f} points."
+    change = 100 * (values["B"] - values["float"])
+    stays = "stays" if -change <= ALLOWED else "DOES NOT STAY"
+    return f"B {stays} within {ALLOWED:g} point of float: {change:+.2f} points."
 
 
 def page(results: Sequence[tuple[Subject, Evaluation]]) -> str:

@@ -37,7 +37,8 @@ class GenericFamily:
         raise UsageError(
             f"found {data.suffix or 'a folder'!r}, expected .npz or a folder of .npz files",
             where=str(data),
-            hint="No family is known for this model, so qgraph cannot read raw data for it.",
+            hint="No family is known for this model, so qgraph cannot read raw data for it. Save"
+            " what you feed it with numpy.savez, an array per input, samples along the first axis.",
         )
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:

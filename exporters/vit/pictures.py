@@ -77,7 +77,8 @@ def processor_of(view: ModelView) -> ImageProcessor:
         raise UsageError(
             f"images need {CONFIG} beside the model, which says how to resize and scale them",
             where=str(view.path.parent),
-            hint="Copy it from the checkpoint, or give the images as arrays in an .npz file.",
+            hint="Copy it from the checkpoint, or write one (docs/guide/your-model.md has one for"
+            " torchvision's models), or give the images as arrays in an .npz file.",
         )
     return read_processor(path)
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import qgraph
 from qgraph.cli import cli
+from qgraph.recipe import read_recipe
 from qgraph.reference import cli_reference
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,11 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("models/*.toml")), ids=lambda path: path.name)
+def test_every_recipe_shipped_loads(path: Path) -> None:
+    assert read_recipe(path).evaluate.data
 
 
 def test_the_readme_shows_commands() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,15 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError):
         read_processor(path)
+
+
+def test_the_processor_in_the_guide_is_torchvisions_usual_one(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[3] / "docs/guide/your-model.md").read_text()
+    written = next(block for block in re.findall(r"```json\n(.*?)```", guide, re.DOTALL))
+    (tmp_path / CONFIG).write_text(written)
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 270, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    theirs = HF.BitImageProcessor.from_pretrained(tmp_path)
+    expected = theirs(image, return_tensors="np")["pixel_values"][0]
+    assert expected.shape == (3, 224, 224)
+    assert np.array_equal(read_processor(tmp_path / CONFIG)(image), expected)
