@@ -4,7 +4,7 @@ Three sources: the light model-zoo graphs that the onnx package tests backends w
 transformers with random weights, and encoders exported by optimum. Each goes through the chain of
 `benchmarks/chain.py`. Writes docs/benchmarks/robustness.md.
 
-    python benchmarks/robustness.py           # needs the export extra; some minutes
+    python benchmarks/robustness.py           # needs the export extra; some minutes; Ctrl-C ends it
 """
 
 from __future__ import annotations
@@ -219,11 +219,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks/robustness.md")
     parser.add_argument("--of", choices=SOURCES, action="append", help="which; all where left out")
     options = parser.parse_args()
-    rows = []
-    for which in options.of or SOURCES:
-        for made in SOURCES[which]():
+    todo = [made for which in options.of or SOURCES for made in SOURCES[which]()]
+    rows: list[list[str]] = []
+    try:
+        for made in todo:
             rows.append(attempt(made))
             print(*rows[-1], sep=" | ", flush=True)
+    except KeyboardInterrupt:  # what was found is worth its page
+        rows += [[source, name, "not run", ""] for source, name, _ in todo[len(rows) :]]
     options.output.write_text(page(rows) + "\n", encoding="utf-8")
 
 
