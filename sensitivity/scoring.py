@@ -1,7 +1,8 @@
 """Asking an engine about sample after sample: any time there is an answer, and it gets better.
 
 After the first sample every question has one. A time budget ends the work between samples, a
-journal keeps each finished sample, so that what was killed goes on from there.
+journal keeps each finished sample, so that what was killed goes on from there. Who asks to stop is
+heeded where an engine can take up its work again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from typing import overload
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from graph.progress import Progress, silent
 from graph.runtime.distance import Distances, Sums
+from graph.stopping import StopRequest, requests_held
 from graph.tensors import Array, Feed
 from sensitivity.engine import Question, ScoringEngine
 from sensitivity.journal import Journal
@@ -107,17 +110,21 @@ def score(
     limits = limits or Limits()
     done = _Rows(_from_journal(limits, len(feeds)))
     resumed = len(done)
-    while len(done) < len(feeds) and not _is_late(limits):
-        at_once = 1 if limits.deadline is not None else engine.samples_at_once(questions)
-        chunk = feeds[len(done) : len(done) + at_once]
-        try:
-            found = _ask(engine, questions, chunk, limits, progress, len(done), len(feeds))
-        except _OutOfTimeError:
-            break
-        for sums in found:
-            if limits.journal is not None:
-                limits.journal.record(_key(len(done)), [astuple(item) for item in sums])
-            done.append(sums)
+    # without a journal nothing would be gained by going on to where the work can be taken up again
+    with requests_held() if limits.journal else nullcontext(StopRequest()) as stop:
+        while len(done) < len(feeds) and not _is_late(limits):
+            at_once = 1 if limits.deadline is not None else engine.samples_at_once(questions)
+            chunk = feeds[len(done) : len(done) + at_once]
+            work = _Work(limits, stop, progress, len(done), len(chunk), len(feeds))
+            try:
+                found = engine.sums(questions, chunk, work.step)
+            except _OutOfTimeError:
+                break
+            for sums in found:
+                if limits.journal is not None:
+                    limits.journal.record(_key(len(done)), [astuple(item) for item in sums])
+                done.append(sums)
+            stop.heed()
     progress("scoring", _UNITS * len(done), _UNITS * len(feeds))
     return Scores(done, len(done) == len(feeds), resumed)
 
@@ -133,21 +140,29 @@ def _from_journal(limits: Limits, count: int) -> Iterator[Sequence[Sums]]:
         yield [Sums(*row) for row in entries[key]]
 
 
-def _ask(
-    engine: ScoringEngine,
-    questions: Sequence[Question],
-    chunk: Sequence[Feed],
-    limits: Limits,
-    progress: Progress,
-    index: int,
-    count: int,
-) -> list[list[Sums]]:
-    def step(share: float) -> None:
-        if _is_late(limits):
-            raise _OutOfTimeError
-        progress("scoring", int(_UNITS * (index + share * len(chunk))), _UNITS * count)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Some samples under way: `size` of `count` ones, from `index` on."""
 
-    return engine.sums(questions, chunk, step)
+    limits: Limits
+    stop: StopRequest
+    progress: Progress
+    index: int
+    size: int
+    count: int
+
+    def step(self, share: float) -> None:
+        """Say how far the work is, and stop it if it is time to.
+
+        Raises:
+            KeyboardInterrupt: someone asked to.
+        """
+        if _is_late(self.limits):
+            raise _OutOfTimeError
+        self.stop.heed()
+        self.progress(
+            "scoring", int(_UNITS * (self.index + share * self.size)), _UNITS * self.count
+        )
 
 
 def _is_late(limits: Limits) -> bool:

@@ -120,6 +120,28 @@ class Session:
 
         return run
 
+    def run_bound(self, feed: Mapping[str, Array | ort.OrtValue]) -> dict[str, ort.OrtValue]:
+        """Return all outputs, left on the device; inputs that lie there are not copied.
+
+        Raises:
+            InputError: the runtime refuses the feed or fails on the model.
+        """
+        binding = self._session.io_binding()
+        try:
+            for name, value in (dict(feed) | self._fixed).items():
+                if isinstance(value, ort.OrtValue):
+                    binding.bind_ortvalue_input(name, value)
+                else:
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            for name in self.outputs:
+                binding.bind_output(name, _DEVICES[self.provider], 0)
+            binding.synchronize_inputs()
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except Exception as error:  # onnxruntime's own exception types share no public base
+            raise self._failed(error) from error
+        return dict(zip(self.outputs, binding.get_outputs(), strict=True))
+
     def _failed(self, error: Exception) -> QGraphError:
         doing = "onnxruntime failed to run the model"
         return failure(error, doing, on_gpu=self.provider is Provider.CUDA)

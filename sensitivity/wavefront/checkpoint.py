@@ -128,7 +128,7 @@ class Checkpoint:
         variants = walk.variants()
         under_way: dict[Base, list[tuple[Variant, Tensors]]] = {
             base: [
-                (variants[question], load_file(folder / f"{question}.safetensors"))
+                (variants[question], dict(load_file(folder / f"{question}.safetensors")))
                 for question in flights[base.value]
             ]
             for base in walk.base
@@ -136,7 +136,7 @@ class Checkpoint:
 
         def put() -> None:
             for base, tensors in bases.items():
-                walk.base[base] = tensors
+                walk.base[base] = dict(tensors)
                 walk.flights[base] = [Flight(variant, state) for variant, state in under_way[base]]
                 for flight, (_, state) in zip(walk.flights[base], under_way[base], strict=True):
                     self._shelf.put(walk.key(flight), state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from graph.runtime.distance import Sums
 from graph.runtime.memory import Memory
 from graph.runtime.session import Provider
 from graph.runtime.workers import Workers
-from graph.stopping import StopRequest, requests_held
 from graph.tensors import Array, Feed
 from sensitivity.engine import Question, References, Scored, Step
 from sensitivity.task import digest_of_feed
@@ -46,7 +44,7 @@ class WavefrontEngine:
     `folder`: where states go that memory has no room for and, where the run is `resumable`,
     checkpoints of long walks; without one, neither is written. `at_once`: how many samples shared
     a walk; `spilled`: the bytes of states that a walk wrote to the disk; both of the walk that did
-    most.
+    most. `on_device`: whether states stay where sessions leave them; by default on CUDA alone.
     """
 
     def __init__(
@@ -62,6 +60,7 @@ class WavefrontEngine:
         folder: Path | None = None,
         *,
         resumable: bool = True,
+        on_device: bool | None = None,
     ) -> None:
         self._memory = memory or Memory.of(None)
         self._scored = scored
@@ -91,6 +90,7 @@ class WavefrontEngine:
             provider,
             self._workers,
             int(_FOR_SESSIONS * left),
+            on_device=provider is not Provider.CPU if on_device is None else on_device,
         )
         self._passing = [passing_bytes(item, self._crossing) for item in self._segments]
         room = int(_FOR_RUNS * left) // self._workers.count
@@ -160,26 +160,20 @@ class WavefrontEngine:
         left: int,
         step: Step,
     ) -> None:
-        """Take the walks through all segments; where one is stopped, it is between two of them.
-
-        Raises:
-            KeyboardInterrupt: someone asked to stop.
-        """
+        """Take the walks through all segments; what `step` raises stops them between two."""
         last = len(self._segments) - 1
-        with requests_held() if self._kept_in else nullcontext(StopRequest()) as stop:
-            for index in range(checkpoint.restore() + 1, last + 1):
-                try:
-                    step((index - 1) / last)
-                    stop.heed()
-                except BaseException:
-                    checkpoint.save_at_last(index - 1)
-                    raise
-                shelf.shrink(self._room_at(index, left))
-                self.sessions.enter(index)
-                for walk in walks:
-                    walk.advance(index)
-                if index < last:
-                    checkpoint.save(index)
+        for index in range(checkpoint.restore() + 1, last + 1):
+            try:
+                step((index - 1) / last)
+            except BaseException:
+                checkpoint.save_at_last(index - 1)
+                raise
+            shelf.shrink(self._room_at(index, left))
+            self.sessions.enter(index)
+            for walk in walks:
+                walk.advance(index)
+            if index < last:
+                checkpoint.save(index)
         for walk in walks:
             walk.finish()
         checkpoint.remove()

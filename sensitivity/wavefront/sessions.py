@@ -18,19 +18,20 @@ from graph.edit.nodes import QuantizableNode
 from graph.edit.segments import Segment, extract, reads
 from graph.edit.switches import insert_switches
 from graph.io.weights import size_of
+from graph.runtime.device_tensors import Value, run_on_device
 from graph.runtime.session import Provider, Session, open_session
 from graph.runtime.streamed import OPENING
 from graph.runtime.workers import Workers, results
-from graph.tensors import Array
 
-Tensors = dict[str, Array]
+Tensors = dict[str, Value]
 Opened = tuple[Session, Mapping[str, str]]
 
 
 class SegmentSessions:
     """The segments of a model; `run` one after `enter`ing it. Only sessions hold weights.
 
-    `room`: bytes of memory for sessions. `streamed`: whether they are opened one by one.
+    `room`: bytes of memory for sessions. `on_device`: whether tensors stay there between runs.
+    `streamed`: whether sessions are opened one by one.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class SegmentSessions:
         provider: Provider,
         workers: Workers,
         room: int,
+        *,
+        on_device: bool,
     ) -> None:
         self._model = model
         self._segments = segments
@@ -52,6 +55,7 @@ class SegmentSessions:
         self._provider = provider
         self._threads = workers.threads
         self._room = room
+        self._on_device = on_device
         self._weights = weights_of(model, segments, self._nodes)
         self.streamed = sum(self._weights) + OPENING * max(self._weights) > room
         self._opened: dict[int, Opened] = {}
@@ -99,14 +103,16 @@ class SegmentSessions:
         if self._worker is not None and self._prefetched(following):
             self._coming = following, self._worker.submit(self._build, following)
 
-    def run(self, index: int, tensors: Mapping[str, Array], quantized: frozenset[str]) -> Tensors:
+    def run(self, index: int, tensors: Mapping[str, Value], quantized: frozenset[str]) -> Tensors:
         """Return what segment `index` makes of `tensors` with these nodes quantized."""
         if not self._segments[index].nodes:
             return {}
         session, switches = self._opened[index]
         feed = {name: tensors[name] for name in self._segments[index].inputs}
         feed |= {name: np.asarray(node in quantized) for node, name in switches.items()}
-        return session.run(feed)
+        if self._on_device:
+            return run_on_device(session, feed)
+        return dict(session.run({name: np.asarray(value) for name, value in feed.items()}))
 
     def _open(self, index: int) -> None:
         if index in self._opened or not self._segments[index].nodes:

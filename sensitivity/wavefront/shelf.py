@@ -15,9 +15,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from graph.errors import EnvironmentFault
-from graph.tensors import Array
+from graph.runtime.device_tensors import Value
 
-Tensors = dict[str, Array]
+Tensors = dict[str, Value]
 
 
 class Shelf:
@@ -38,7 +38,9 @@ class Shelf:
 
     def look(self, key: Hashable) -> Tensors:
         """Return the tensors of `key`, which stay; none if it has none."""
-        return load_file(self._files[key]) if key in self._files else self._held.get(key, {})
+        if key in self._files:
+            return dict(load_file(self._files[key]))
+        return self._held.get(key, {})
 
     def take(self, key: Hashable) -> Tensors:
         """Return the tensors of `key` and forget them; none if it has none."""

@@ -12,9 +12,10 @@ import numpy as np
 
 from graph.edit.segments import Segment
 from graph.errors import InputError
+from graph.runtime.device_tensors import DeviceTensor, Value, join_on_device
 from graph.tensors import Array
 
-Tensors = dict[str, Array]
+Tensors = dict[str, Value]
 
 
 class Stacking:
@@ -69,7 +70,7 @@ class Stacking:
             self._verdict[index] = False
             return
         self._verdict[index] = all(
-            one[name].shape == both[name].shape and one[name].tobytes() == both[name].tobytes()
+            _same_bits(np.asarray(one[name]), np.asarray(both[name]))
             for one, both in zip(alone, stacked, strict=True)
             for name in one
         )
@@ -78,16 +79,24 @@ class Stacking:
         """Return the batch axis of a tensor."""
         return self._axes.get(name) or 0
 
-    def join(self, name: str, arrays: Sequence[Array]) -> Array:
-        """Return arrays stacked along the batch axis of tensor `name`; read-only.
+    def join(self, name: str, values: Sequence[Value]) -> Value:
+        """Return values stacked along the batch axis of tensor `name`; read-only.
 
         Variants that came through the last segment together lie stacked already.
         """
+        for value in values:
+            if isinstance(value, DeviceTensor):
+                return join_on_device(values, self.axis(name), value.provider)
+        arrays = [np.asarray(value) for value in values]
         whole = _whole(arrays, self.axis(name))
         return np.concatenate(arrays, axis=self.axis(name)) if whole is None else whole
 
 
-def part_of(stacked: Array, axis: int, place: int, count: int) -> Array:
+def _same_bits(one: Array, other: Array) -> bool:
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def part_of(stacked: Value, axis: int, place: int, count: int) -> Value:
     """Return one of `count` equal parts of `stacked` along `axis`.
 
     Raises:
@@ -95,6 +104,8 @@ def part_of(stacked: Array, axis: int, place: int, count: int) -> Array:
     """
     if count == 1:
         return stacked
+    if isinstance(stacked, DeviceTensor):
+        return stacked.part(axis, place, count)
     size, rest = divmod(stacked.shape[axis], count)
     if rest:
         raise ValueError(f"axis {axis} of {stacked.shape} does not hold {count} variants")

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from graph.edit.segments import Segment
+from graph.runtime.device_tensors import Value
 from graph.runtime.forward import stack
 from graph.runtime.workers import Workers, results
 from graph.tensors import Array, Feed, TensorSpec
@@ -113,10 +114,10 @@ class Walk:
 
     def _refer(self) -> None:
         if not self._referred:
-            self._arrivals.refer({name: self._of_base(Base.FLOAT, name) for name in self._outputs})
+            self._arrivals.refer(self._on_host({}, Base.FLOAT))
         self._referred = True
 
-    def _of_base(self, base: Base, name: str) -> Array:
+    def _of_base(self, base: Base, name: str) -> Value:
         held = self.base[base]
         return held[name] if name in held else self._shared_at(1)[name]
 
@@ -207,7 +208,7 @@ class Walk:
             self._stacking.prove(index, alone, lambda: run(states))
         return alone
 
-    def _stacked(self, name: str, base: Base, states: Sequence[Tensors]) -> Array:
+    def _stacked(self, name: str, base: Base, states: Sequence[Tensors]) -> Value:
         if name not in self.base[base]:
             return self._shared_at(len(states))[name]
         own = [state.get(name, self.base[base][name]) for state in states]
@@ -227,10 +228,15 @@ class Walk:
         self._shelf.put(self.key(flight), state)
 
     def _deliver(self, flight: Flight, state: Tensors) -> None:
-        base = flight.variant.base
-        outputs = {name: state.get(name, self._of_base(base, name)) for name in self._outputs}
-        self._arrivals.take(flight.variant, outputs)
+        self._arrivals.take(flight.variant, self._on_host(state, flight.variant.base))
         flight.delivered = True
+
+    def _on_host(self, state: Tensors, base: Base) -> dict[str, Array]:
+        """Return the outputs of what differs from `base` by `state`."""
+        return {
+            name: np.asarray(state[name] if name in state else self._of_base(base, name))
+            for name in self._outputs
+        }
 
     def _forget(self, index: int) -> None:
         """Drop the baselines' tensors that no later segment reads."""

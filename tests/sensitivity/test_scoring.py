@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +93,21 @@ def test_with_a_deadline_samples_go_one_by_one() -> None:
     engine = Counting(at_once=3)
     score(engine, QUESTIONS, FEEDS, Limits(deadline=time.monotonic() + 60))
     assert engine.seen == [[1.0], [2.0], [3.0]]
+
+
+def test_a_sample_that_ends_after_a_request_to_stop_is_kept(tmp_path: Path) -> None:
+    class Asked(Counting):
+        def sums(
+            self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+        ) -> list[list[Sums]]:
+            found = super().sums(questions, feeds, step)
+            signal.raise_signal(signal.SIGINT)
+            return found
+
+    with open_journal(tmp_path / "j", {}) as journal:
+        with pytest.raises(KeyboardInterrupt):
+            score(Asked(), QUESTIONS, FEEDS, Limits(journal=journal))
+        assert len(journal.entries) == 1
 
 
 def test_sums_come_back_from_the_journal_to_the_last_bit(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel, prepare
 from graph.errors import EnvironmentFault
 from graph.io.models import tensor_from, write_model
+from graph.progress import Progress
 from graph.runtime.distance import Distances
 from graph.runtime.memory import Memory
 from graph.tensors import Array, Feed
@@ -23,7 +24,8 @@ from quantize.ranges import RangesRun, calibrate
 from quantize.scheme import Scheme
 from quantize.selection import select
 from sensitivity.engine import Question, Scored, Step
-from sensitivity.scoring import score
+from sensitivity.journal import open_journal
+from sensitivity.scoring import Limits, Scores, score
 from sensitivity.switch import SwitchEngine
 from sensitivity.wavefront import checkpoint
 from sensitivity.wavefront.engine import WavefrontEngine
@@ -91,7 +93,9 @@ class Setting:
         engine = SwitchEngine(self._net, self._nodes, self._quantization, self._scored)
         return score(engine, self.questions, self._feeds).distances()
 
-    def wavefront(self, memory: Memory, folder: Path | None = None) -> WavefrontEngine:
+    def wavefront(
+        self, memory: Memory, folder: Path | None = None, *, on_device: bool = False
+    ) -> WavefrontEngine:
         return WavefrontEngine(
             self._net,
             self._nodes,
@@ -100,6 +104,7 @@ class Setting:
             self._feeds[0],
             memory=memory,
             folder=folder,
+            on_device=on_device,
         )
 
 
@@ -114,6 +119,17 @@ def test_segments_opened_one_by_one_give_the_same_scores(
     engine = setting.wavefront(NONE)
     assert engine.sessions.streamed
     assert score(engine, setting.questions, feeds).distances() == setting.expected()
+
+
+@pytest.mark.parametrize("memory", [NONE, PLENTY], ids=["spilled", "in memory"])
+def test_states_that_stay_on_the_device_give_the_same_scores(
+    setting: Setting, feeds: Sequence[Feed], tmp_path: Path, memory: Memory
+) -> None:
+    """The device is the CPU here; what binds tensors to it is what binds them to CUDA."""
+    engine = setting.wavefront(memory, tmp_path, on_device=True)
+    assert score(engine, setting.questions, feeds).distances() == setting.expected()
+    assert (engine.spilled > 0) is (memory is NONE)
+    assert bool(engine.stacking.stacked) is (memory is PLENTY)
 
 
 def test_with_memory_enough_all_segments_stay_open(setting: Setting, feeds: Sequence[Feed]) -> None:
@@ -220,20 +236,30 @@ def test_a_walk_that_runs_out_of_time_is_taken_up_where_it_stopped(
 def test_a_signal_within_a_segment_stops_the_walk_behind_it(
     setting: Setting, feeds: Sequence[Feed], tmp_path: Path, number: signal.Signals
 ) -> None:
-    def asked(share: float) -> None:
-        if share:  # the segment begins after this, and ends all the same
+    shown: list[int] = []
+
+    def asked(description: str, done: int, total: int) -> None:
+        shown.append(done)
+        if 0 < done < total:  # the segment begins after this, and ends all the same
             signal.raise_signal(number)
+
+    def scores(progress: Progress) -> Scores:
+        with open_journal(tmp_path / "journal", {}) as journal:
+            engine = setting.wavefront(PLENTY, journal.folder)
+            return score(engine, setting.questions, feeds[:1], Limits(journal=journal), progress)
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            setting.wavefront(NONE, tmp_path).sums(setting.questions, feeds, asked)
+            scores(asked)
     finally:
         signal.signal(signal.SIGTERM, before)
-    shares: list[float] = []
-    found = setting.wavefront(NONE, tmp_path).sums(setting.questions, feeds, shares.append)
-    assert min(shares) > 0
-    assert found == setting.wavefront(PLENTY).sums(setting.questions, feeds, lambda _: None)
+    last = shown[-1]
+    assert 0 < last < 100
+    found = scores(lambda _title, done, _total: shown.append(done))
+    assert min(shown[shown.index(last) + 1 :]) > last
+    engine = setting.wavefront(PLENTY)
+    assert found.distances() == score(engine, setting.questions, feeds[:1]).distances()
 
 
 class Left(Memory):

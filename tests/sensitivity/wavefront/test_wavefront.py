@@ -113,7 +113,12 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
 
 
 def engines(
-    model: onnx.ModelProto, path: Path, feeds: Sequence[Feed], outputs: Sequence[str]
+    model: onnx.ModelProto,
+    path: Path,
+    feeds: Sequence[Feed],
+    outputs: Sequence[str],
+    *,
+    on_device: bool = False,
 ) -> tuple[SwitchEngine, WavefrontEngine, list[Question]]:
     onnx.save(model, path)
     prepared = prepare(path)
@@ -127,7 +132,7 @@ def engines(
     questions = [everything, *singles, *(everything - one for one in singles), *pairs]
     return (
         SwitchEngine(prepared, nodes, quantization, scored),
-        WavefrontEngine(prepared, nodes, quantization, scored, feeds[0]),
+        WavefrontEngine(prepared, nodes, quantization, scored, feeds[0], on_device=on_device),
         questions,
     )
 
@@ -140,13 +145,16 @@ def random_feeds(count: int) -> list[Feed]:
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(model=graphs())
+@given(model=graphs(), on_device=st.booleans())
 def test_scores_on_random_graphs_equal_those_of_the_switch_engine(
-    model: onnx.ModelProto, tmp_path: Path
+    model: onnx.ModelProto,
+    on_device: bool,  # noqa: FBT001
+    tmp_path: Path,
 ) -> None:
     feeds = random_feeds(2)
     outputs = [value.name for value in model.graph.output]
-    switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, outputs)
+    pair = engines(model, tmp_path / "m.onnx", feeds, outputs, on_device=on_device)
+    switch, wavefront, questions = pair
     # The same operators on the same numbers: equal to the last bit.
     assert (
         score(wavefront, questions, feeds).distances()
