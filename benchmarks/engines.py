@@ -44,6 +44,8 @@ from sensitivity.scoring import score
 from sensitivity.switch import SwitchEngine
 from sensitivity.wavefront.engine import WavefrontEngine
 
+_OURS = "wavefront, stacked"
+
 
 @dataclass
 class Times:
@@ -127,6 +129,11 @@ def main(
             times[name].setup.append(setup)
             times[name].scoring.append(scoring)
             times[name].forwards.append(scoring / forward[-1])
+        setup, scoring, _ = time_engine(engines[_OURS], setting.both, setting.feeds)
+        both = times.setdefault(f"{_OURS}, both directions", Times())
+        both.setup.append(setup)
+        both.scoring.append(scoring)
+        both.forwards.append(scoring / forward[-1])
     same = all(item == seen["switch"] for item in seen.values())
     peers = ask_peers(setting, aimet, inc_nodes)
     text = [*page(setting, times, forward, peers, same=same)]
@@ -155,6 +162,7 @@ class Setting:
         self.scored = Scored(("logits",), logits=True)
         asked = ask(self.nodes, (), Direction.SOLO)
         self.questions: list[Question] = [question for key, question in asked.items() if key[1]]
+        self.both: list[Question] = list(ask(self.nodes, (), Direction.BOTH).values())
         macs = measure_macs(prepared, self.feeds[0], Provider.CPU)
         self.ideal = ideal_forwards(prepared.model, macs, self.nodes)
 
@@ -167,13 +175,12 @@ class Setting:
         """Return name → what opens the engine."""
         common = (self.opened.prepared, self.nodes, self.quantization, self.scored)
 
-        def wavefront(width: int) -> Callable[[], ScoringEngine]:
-            return lambda: WavefrontEngine(*common, self.feeds[0], width=width)
-
         return {
             "switch": lambda: SwitchEngine(*common),
-            "wavefront, one variant at a time": wavefront(1),
-            "wavefront, stacked": wavefront(8),
+            "wavefront, one variant at a time": lambda: WavefrontEngine(
+                *common, self.feeds[0], width=1
+            ),
+            _OURS: lambda: WavefrontEngine(*common, self.feeds[0]),
         }
 
 
@@ -205,10 +212,12 @@ def page(
     same: bool,
 ) -> list[str]:
     """Return the page of results."""
-    stacked, switch = times["wavefront, stacked"], times["switch"]
+    stacked, switch = times[_OURS], times["switch"]
     ratios = [a / b for a, b in zip(stacked.scoring, switch.scoring, strict=True)]
+    rounds = zip(stacked.setup, stacked.scoring, forward, strict=True)
+    whole = statistics.median((setup + scoring) / one for setup, scoring, one in rounds)
     each = per_node(setting, times, peers)
-    ours = each["wavefront, stacked"]
+    ours = each[_OURS]
     return [
         "# Engines against each other",
         "",
@@ -220,7 +229,8 @@ def page(
         f" direction, median of {len(forward)} rounds; one forward"
         f" {statistics.median(forward):.4f} s; E* = {setting.ideal:.1f} forwards.",
         f"Stacked wavefront against switch: {statistics.median(ratios):.2f} of its scoring time"
-        f" ({min(ratios):.2f} to {max(ratios):.2f}).",
+        f" ({min(ratios):.2f} to {max(ratios):.2f}); with its set-up {whole:.1f} forwards,"
+        f" {whole / setting.ideal:.2f} of E*.",
         f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines.",
         "",
         *_peer_table(peers, ours),

@@ -124,7 +124,7 @@ class Session:
         """Return all outputs, left on the device; inputs that lie there are not copied.
 
         Raises:
-            InputError: the runtime refuses the feed or fails on the model.
+            InputError, EnvironmentFault, LimitError: as `run` does.
         """
         binding = self._session.io_binding()
         try:

@@ -19,6 +19,7 @@ from graph.edit.segments import Segment, extract, reads
 from graph.edit.switches import insert_switches
 from graph.io.weights import size_of
 from graph.runtime.device_tensors import Value, run_on_device
+from graph.runtime.memory import give_back
 from graph.runtime.session import Provider, Session, open_session
 from graph.runtime.streamed import OPENING
 from graph.runtime.workers import Workers, results
@@ -98,6 +99,7 @@ class SegmentSessions:
             return
         for other in [i for i in self._opened if i not in (0, index)]:
             del self._opened[other]
+        give_back()
         self._open(index)
         following = index + 1
         if self._worker is not None and self._prefetched(following):
