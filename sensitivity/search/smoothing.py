@@ -40,6 +40,8 @@ _SCORED = 16
 single answer: four of those tell strengths apart by chance."""
 _FEWEST = 4
 """Samples below which all make the model that is scored: halves of them would say nothing."""
+_SURE = 2.0
+"""Standard errors: the best of six strengths for each of many tensors beats one by chance."""
 _WORTH = 0.9
 """An explicit Mul costs time, so it must bring the error of its readers down to this share."""
 
@@ -134,14 +136,14 @@ def _at(plan: SmoothingPlan, strengths: Mapping[SmoothPoint, float]) -> Choice:
 
 def _best(errors: Mapping[float, Array], start: float = 0.0) -> float:
     """Return the strength with the least error, summed over samples; `start` where that is less by
-    no more than one standard error.
+    no more than two standard errors.
     """
     alpha = min(errors, key=lambda value: float(errors[value].sum()))
     if np.isinf(errors[start]).any():
         return alpha
     gains = errors[start] - errors[alpha]
     noise = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    return alpha if gains.mean() > noise else start
+    return alpha if gains.mean() > _SURE * noise else start
 
 
 def _worth_it(point: SmoothPoint, errors: Mapping[float, Array], alpha: float) -> float:
