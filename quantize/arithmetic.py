@@ -7,13 +7,19 @@ of its own numbers, whose steps grow with their magnitude.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 from onnx import TensorProto, helper
 
 from graph.runtime.probe import Range
 from graph.tensors import Array
+
+_BLOCK = 1 << 22
+"""Elements that are worked on at once: an LM head has a hundred times as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +72,35 @@ def weight_scale(weight: Array, axis: int | None, grid: Grid = INT8) -> Array:
     A channel of zeros gets scale 1.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    peak: Array = np.abs(weight.astype(np.float32)).max(axis=others if axis is not None else None)
-    return _safe_scale(np.asarray(peak) / grid.qmax, weight.dtype, grid)
+    along = others if axis is not None else None
+    # not of |weight|, which would be a second copy of a large matrix
+    peak = np.maximum(
+        np.asarray(weight.max(axis=along), np.float32),
+        -np.asarray(weight.min(axis=along), np.float32),
+    )
+    return _safe_scale(peak / grid.qmax, weight.dtype, grid)
 
 
 def quantize(array: Array, scale: Array, axis: int | None = None, grid: Grid = INT8) -> Array:
     """Return the grid's values of `array`; `scale` is 0-D or runs along `axis`."""
-    steps = array.astype(np.float32) / _along(scale, array.ndim, axis).astype(np.float32)
-    return grid.nearest(steps)
+    values: Array = np.empty(array.shape, grid.dtype)
+    for rows, part in blocks(array.shape, scale, axis):
+        steps = array[rows].astype(np.float32) / _along(part, array.ndim, axis).astype(np.float32)
+        values[rows] = grid.nearest(steps)
+    return values
+
+
+def blocks(
+    shape: Sequence[int], scale: Array, axis: int | None
+) -> Iterator[tuple[EllipsisType | slice, Array]]:
+    """Yield rows of an array, and their part of `scale`, few enough for work on copies of them."""
+    row = math.prod(shape[1:])
+    if not shape or math.prod(shape) <= _BLOCK:
+        yield ..., scale
+        return
+    for start in range(0, shape[0], max(1, _BLOCK // row)):
+        rows = slice(start, start + max(1, _BLOCK // row))
+        yield rows, scale[rows] if axis == 0 and scale.ndim else scale
 
 
 def dequantize(values: Array, scale: Array, axis: int | None = None) -> Array:

@@ -208,15 +208,23 @@ def _check_values(
     values, scale = facts.constant(dequantizer.input[0]), facts.constant(dequantizer.input[1])
     if values is None or scale is None:
         return
-    wanted = array_of(weights[node.weight.tensor]).astype(np.float64)
+    wanted = array_of(weights[node.weight.tensor])
     shape = [1] * wanted.ndim
     if node.weight.axis is not None:
         shape[node.weight.axis] = -1
-    steps = wanted / scale.astype(np.float64).reshape(shape)
-    near = np.abs(values.astype(np.float64) - _reached(steps, facts.data_type))
-    # the division that rounded was float32's
-    own = bool((near <= _HALF * _spacing(steps, facts.data_type)).all())
-    _require(own, 1, node.name, "has quantized values that are not its weight's")
+    for first in range(0, max(1, wanted.shape[0]), _rows_of(wanted)):
+        rows = slice(first, first + _rows_of(wanted))
+        part = scale[rows] if node.weight.axis == 0 else scale
+        steps = wanted[rows].astype(np.float64) / part.astype(np.float64).reshape(shape)
+        near = np.abs(values[rows].astype(np.float64) - _reached(steps, facts.data_type))
+        # the division that rounded was float32's
+        own = bool((near <= _HALF * _spacing(steps, facts.data_type)).all())
+        _require(own, 1, node.name, "has quantized values that are not its weight's")
+
+
+def _rows_of(matrix: Array) -> int:
+    """Return how many rows are looked at at once: float64 copies of a large matrix are not held."""
+    return max(1, (1 << 22) * matrix.shape[0] // max(1, matrix.size))
 
 
 def _reached(steps: Array, data_type: int) -> Array:

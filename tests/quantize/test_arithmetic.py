@@ -199,3 +199,14 @@ def test_scales_have_the_dtype_of_the_weight() -> None:
 def test_values_come_back_in_the_dtype_of_the_scale() -> None:
     values = np.ones((2, 2), np.int8)
     assert dequantize(values, np.ones((), np.float16)).dtype == F16
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_a_matrix_worked_on_in_parts_comes_out_as_a_whole(axis: int | None) -> None:
+    array = np.random.default_rng(0).standard_normal((2100, 2050)).astype(np.float32)
+    scale = weight_scale(array, axis)
+    peak = np.abs(array).max(axis=None if axis is None else 1 - axis)
+    assert np.array_equal(scale, (peak / 127).astype(np.float32))
+    wide = scale if axis is None else np.expand_dims(scale, 1 - axis)
+    expected = np.clip(np.rint(array / wide), -128, 127).astype(np.int8)
+    assert np.array_equal(quantize(array, scale, axis), expected)
