@@ -215,9 +215,9 @@ plain, with the node left float that the sensitivity report ranks first.
 SmoothQuant has one factor per channel for all tokens. A channel that is large is what it is made
 for, and `up_proj` takes the factor, even where only the first token is large in it. A token that is
 large in every channel is not: its channels are alike, so no factors tell it from the others, and
-INT8's one scale per tensor is set by that token alone. Smoothing wins back a part, through the
-weights' share of the factors, and stays several times worse than without the outlier. There the
-remedy is to leave the node float: the report ranks it first, and it is one node.
+INT8's one scale per tensor is set by that token alone. Smoothing wins back a part and
+stays several times worse than without the outlier. There the remedy is to leave the node
+float: the report ranks it first, and it is one node.
 """
 
 
