@@ -27,7 +27,7 @@ def columns(evaluation: Evaluation, *, narrow: bool = False) -> list[str]:
         times = [heading for name in times for heading in (name, "p90", "spread")]
     sizes = ["MB"] if narrow else ["MB", "weights MB", "peak MB"]
     kinds = ["type"] if _mixes_types(evaluation) else []
-    return ["variant", *kinds, eight_bits(evaluation), "of MACs", *names, *times, *sizes]
+    return ["variant", *kinds, evaluation.eight_bits, "of MACs", *names, *times, *sizes]
 
 
 def type_label(variant: Variant) -> str:
@@ -38,14 +38,6 @@ def type_label(variant: Variant) -> str:
 
 def _mixes_types(evaluation: Evaluation) -> bool:
     return any(variant.dtype != "fp32" for variant in evaluation.variants)
-
-
-def eight_bits(evaluation: Evaluation) -> str:
-    """Return what the quantized nodes of an evaluation are called."""
-    kinds = {variant.quantized_to for variant in evaluation.variants}
-    names = {None: "INT8", "int8": "INT8", "fp8": "FP8"}
-    found = sorted({names[kind] for kind in kinds - {None} if kind in names}, reverse=True)
-    return "/".join(found) or "INT8"
 
 
 def rows(evaluation: Evaluation, *, narrow: bool = False) -> list[list[str]]:

@@ -144,3 +144,10 @@ class Evaluation(Document):
     run: EvaluationRun
     variants: tuple[Variant, ...]
     sanity: tuple[Prompted, ...] = ()
+
+    @property
+    def eight_bits(self) -> str:
+        """Return what the quantized nodes are called: INT8, FP8, or INT8/FP8."""
+        names = {"int8": "INT8", "fp8": "FP8"}
+        found = {names.get(variant.quantized_to or "") for variant in self.variants} - {None}
+        return "/".join(sorted(map(str, found), reverse=True)) or "INT8"

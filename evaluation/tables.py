@@ -55,7 +55,7 @@ def _device_memory(item: Variant) -> str:
 
 
 _FACTS: dict[str, Callable[[Variant], str]] = {
-    "INT8 of nodes / parameters": _shares,
+    "quantized of nodes / parameters": _shares,
     "device memory MB": _device_memory,
     "file": lambda item: item.path,
     "float type": type_label,

@@ -1,4 +1,4 @@
-"""Charts of variants: what INT8 costs, and whether single errors add up."""
+"""Charts of variants: what quantization costs, and whether single errors add up."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from evaluation.spec import ACCENT, LABEL, Spec, chart, equality, log_axis, with
 
 
 class Share:
-    """The x axis of INT8's share."""
+    """The x axis of the share that is quantized."""
 
-    title = "MACs in INT8 (%)"
+    @staticmethod
+    def title(evaluation: Evaluation) -> str:
+        """Return the axis's title."""
+        return f"MACs in {evaluation.eight_bits} (%)"
 
     @staticmethod
     def of(variant: Variant) -> float | None:
@@ -24,7 +27,10 @@ class Share:
 class Size:
     """The x axis of file size."""
 
-    title = "size (MB)"
+    @staticmethod
+    def title(_: Evaluation) -> str:
+        """Return the axis's title."""
+        return "size (MB)"
 
     @staticmethod
     def of(variant: Variant) -> float | None:
@@ -33,14 +39,15 @@ class Size:
 
 
 def frontier(evaluation: Evaluation, along: type[Share] | type[Size]) -> Spec | None:
-    """Return what INT8 costs, as difference from float with its interval, one point per variant."""
+    """Return what quantization costs: difference from float with its interval, by variant."""
     key = quality_key(evaluation.variants[0].metrics)
     known = metric(key)
     shown = [item for item in evaluation.variants if key in item.metrics]
     points = _points([item for item in shown if along.of(item) is not None], key, along)
     if len(points) < 2:
         return None
-    x: Spec = {"field": "x", "type": "quantitative", "title": along.title, "scale": {"zero": False}}
+    title = along.title(evaluation)
+    x: Spec = {"field": "x", "type": "quantitative", "title": title, "scale": {"zero": False}}
     y: Spec = {
         "field": "y",
         "type": "quantitative",
@@ -48,13 +55,13 @@ def frontier(evaluation: Evaluation, along: type[Share] | type[Size]) -> Spec | 
     }
     tooltip = [
         {"field": "variant"},
-        {"field": "x", "title": along.title, "format": ".1f"},
+        {"field": "x", "title": title, "format": ".1f"},
         {"field": "measured", "title": known.label},
         {"field": "y", "title": "− float's", "format": "+.3g"},
         {"field": "low", "title": "95 % from", "format": "+.3g"},
         {"field": "high", "title": "to", "format": "+.3g"},
     ]
-    what = f"{known.label} less the float model's against {along.title}, one point per variant."
+    what = f"{known.label} less the float model's against {title}, one point per variant."
     layers: list[Spec] = [
         {
             "mark": {"type": "line", "color": ACCENT, "strokeWidth": 1.5},

@@ -14,11 +14,16 @@ def verdicts(evaluation: Evaluation) -> list[str]:
     even = [variant for variant in quantized if _is_even(variant, key)]
     if even:
         best = max(even, key=lambda variant: variant.int8_share.macs if variant.int8_share else 0.0)
-        share = f" ({best.int8_share.macs:.0%} of MACs in INT8)" if best.int8_share else ""
+        share = (
+            f" ({best.int8_share.macs:.0%} of MACs in {evaluation.eight_bits})"
+            if best.int8_share
+            else ""
+        )
         said.insert(
-            0, f"The largest variant in INT8 that these samples cannot tell from float by its"
-            f" {metric(key).label} is {best.name}{share}.",
-        )  # fmt: skip
+            0,
+            f"The largest variant in {evaluation.eight_bits} that these samples cannot tell from"
+            f" float by its {metric(key).label} is {best.name}{share}.",
+        )
     return said
 
 

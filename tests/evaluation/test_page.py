@@ -137,6 +137,17 @@ def attacked(evaluation: Evaluation, tmp_path: Path) -> tuple[str, str]:
     return render(tmp_path)
 
 
+def test_variants_in_fp8_are_called_so(tmp_path: Path, evaluation: Evaluation) -> None:
+    variants = [
+        item.model_copy(update={"quantized_to": item.quantized_to and "fp8"})
+        for item in evaluation.variants
+    ]
+    write_run(tmp_path, evaluation.model_copy(update={"variants": tuple(variants)}), "first")
+    page, markdown = render(tmp_path)
+    assert "MACs in FP8" in page
+    assert "INT8" not in markdown
+
+
 def test_the_page_loads_nothing(rendered: tuple[str, str], page: Page) -> None:
     assert all(target.startswith("#") for target in page.loads)
     style = re.findall(r"<style.*?</style>", rendered[0], re.DOTALL)
