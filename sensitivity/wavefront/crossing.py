@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx
@@ -18,13 +19,15 @@ from graph.tensors import Array, Feed, inputs_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crossing:
-    """`values`: how a segment declares each tensor. `size`: its bytes, for one sample.
+    """`values`: how a segment declares each tensor. `size`: its bytes, for one sample; `rows`: how
+    many rows along its last axis.
     `batch_axis`: tensor → the axis along which samples lie, None where it has none; the whole is
     None where samples cannot be stacked.
     """
 
     values: Mapping[str, onnx.ValueInfoProto]
     size: Mapping[str, int]
+    rows: Mapping[str, int]
     batch_axis: Mapping[str, int | None] | None
 
 
@@ -47,11 +50,11 @@ def observe_crossing(
     one = seen[0]
     values = {name: declared(model, name, one[name]) for name in tensors}
     sizes = {name: int(one[name].nbytes) for name in tensors}
-    if len(seen) == 1:
-        return Crossing(values, sizes, None)
-    return Crossing(
-        values, sizes, {name: _batch_axis(one[name], seen[1][name]) for name in tensors}
-    )
+    rows = {name: prod(one[name].shape[:-1]) for name in tensors}
+    axes = None
+    if len(seen) > 1:
+        axes = {name: _batch_axis(one[name], seen[1][name]) for name in tensors}
+    return Crossing(values, sizes, rows, axes)
 
 
 def _batch_axis(one: Array, two: Array) -> int | None:

@@ -28,9 +28,9 @@ from sensitivity.wavefront.shelf import Shelf
 from sensitivity.wavefront.stacking import Stacking
 from sensitivity.wavefront.walk import Walk
 
-_WIDTH = 4
-"""Variants that run together at most. Wider stacks gain little once a GEMM fills a core, leave the
-caches, and keep other cores waiting for the last one."""
+_WIDTH, _ROWS = 4, 64
+"""Variants that run together at most, and on the CPU the rows they have then: where a GEMM fills a
+core, stacks gain nothing, leave the caches, and keep other cores waiting for the last one."""
 _FOR_SESSIONS, _FOR_RUNS = 0.7, 0.1
 """Shares of the memory left that weights may take, and what goes into and out of runs; the rest is
 for states."""
@@ -44,7 +44,8 @@ class WavefrontEngine:
     `folder`: where states go that memory has no room for and, where the run is `resumable`,
     checkpoints of long walks; without one, neither is written. `at_once`: how many samples shared
     a walk; `spilled`: the bytes of states that a walk wrote to the disk; both of the walk that did
-    most. `on_device`: whether states stay where sessions leave them; by default on CUDA alone.
+    most. `width`: how many variants run together; by default as many as gain from it. `on_device`:
+    whether states stay where sessions leave them; by default on CUDA alone.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class WavefrontEngine:
         scored: Scored,
         feed: Feed,
         provider: Provider = Provider.CPU,
-        width: int = _WIDTH,
+        width: int | None = None,
         memory: Memory | None = None,
         folder: Path | None = None,
         *,
@@ -94,7 +95,10 @@ class WavefrontEngine:
         )
         self._passing = [passing_bytes(item, self._crossing) for item in self._segments]
         room = int(_FOR_RUNS * left) // self._workers.count
-        widths = [max(1, min(width, room // max(1, size))) for size in self._passing]
+        widths = [
+            max(1, min(width or self._worth(item, provider), room // max(1, size)))
+            for item, size in zip(self._segments, self._passing, strict=True)
+        ]
         self.stacking = Stacking(self._segments, self._crossing.batch_axis, widths)
         self.spilled = 0
         self.at_once = 0
@@ -102,6 +106,13 @@ class WavefrontEngine:
     def segment_of(self, node: str) -> int:
         """Return the segment that holds a candidate."""
         return next(i for i, item in enumerate(self._segments) if node in item.candidates)
+
+    def _worth(self, segment: Segment, provider: Provider) -> int:
+        """Return how many variants of a segment are run together with gain."""
+        if provider is not Provider.CPU:
+            return _WIDTH
+        rows = max((self._crossing.rows[name] for name in segment.outputs), default=1)
+        return min(_WIDTH, _ROWS // max(1, rows))
 
     def samples_at_once(self, questions: Sequence[Question]) -> int:
         """Return how many samples one walk carries: several only where that saves reading weights
