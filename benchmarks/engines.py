@@ -5,8 +5,9 @@
 MODEL is an exported decoder; `benchmarks/decoder.py` writes the one of 27 M parameters. Feeds are
 random embeddings: speed does not depend on them. Engines take turns, and what is reported is the
 median over the rounds, in seconds and in forwards of the untouched model timed in the same round.
-Other tools follow once: AIMET-ONNX in an environment of its own (made where it is missing), Intel
-Neural Compressor on a few nodes, since it takes the same time for each.
+Other tools follow in turn with the wavefront, each between two runs of it: AIMET-ONNX in an
+environment of its own (made where it is missing), Intel Neural Compressor on a few nodes, since it
+takes the same time for each.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ def table(times: dict[str, Times], nodes: int, ideal: float) -> list[str]:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--aimet", type=click.Path(path_type=Path), help="AIMET-ONNX's environment.")
 @click.option("--inc-nodes", default=4, show_default=True, help="0 leaves INC out.")
+@click.option("--peer-rounds", default=3, show_default=True)
 def main(
     model: Path,
     output: Path | None,
@@ -114,6 +116,7 @@ def main(
     rounds: int,
     aimet: Path | None,
     inc_nodes: int,
+    peer_rounds: int,
 ) -> None:
     """Time switch, wavefront and other tools on MODEL, solo direction."""
     opened = open_model(model)
@@ -135,13 +138,13 @@ def main(
         both.scoring.append(scoring)
         both.forwards.append(scoring / forward[-1])
     same = all(item == seen["switch"] for item in seen.values())
-    peers = ask_peers(setting, aimet, inc_nodes)
-    text = [*page(setting, times, forward, peers, same=same)]
+    rivals = ask_peers(setting, aimet, inc_nodes, peer_rounds)
+    text = [*page(setting, times, forward, rivals, same=same)]
     click.echo("\n".join(text))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text("\n".join(text) + "\n", encoding="utf-8")
-        plot(per_node(setting, times, peers), output.with_suffix(".svg"))
+        plot(per_node(setting, times, rivals), output.with_suffix(".svg"))
 
 
 class Setting:
@@ -185,30 +188,58 @@ class Setting:
         }
 
 
-def ask_peers(setting: Setting, aimet: Path | None, inc_nodes: int) -> list[Peer]:
-    """Return what other tools take."""
+@dataclass
+class Rival:
+    """What another tool took, in each round: `ratios` to the wavefront right before and after."""
+
+    peer: Peer
+    seconds: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+
+def ask_peers(setting: Setting, aimet: Path | None, inc_nodes: int, rounds: int) -> list[Rival]:
+    """Return what other tools take beside the wavefront: machines get faster and slower."""
     model = setting.opened.prepared.path
     names = [node.name for node in setting.nodes]
-    peers = [] if aimet is None else [with_aimet(aimet, model, setting.feeds, names)]
-    if inc_nodes:
-        with tempfile.TemporaryDirectory() as folder:
-            count, tokens = len(setting.feeds), setting.tokens
-            data = write_samples(model, Path(folder), count, tokens)
-            peers.append(with_neural_compressor(model, data, count, inc_nodes))
-    return peers
+    count = len(setting.feeds)
+    rivals: dict[str, Rival] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_samples(model, Path(folder), count, setting.tokens)
+        asked: list[Callable[[], Peer]] = []
+        if aimet is not None:
+            asked.append(lambda: with_aimet(aimet, model, setting.feeds, names))
+        if inc_nodes:
+            asked.append(lambda: with_neural_compressor(model, data, count, inc_nodes))
+        for _ in range(rounds):
+            for ask_peer in asked:
+                before = ours_now(setting)
+                peer = ask_peer()
+                ours = (before + ours_now(setting)) / 2
+                rival = rivals.setdefault(peer.name, Rival(peer))
+                rival.seconds.append(peer.scoring / peer.nodes)
+                rival.ratios.append(peer.scoring / peer.nodes / ours)
+    return list(rivals.values())
 
 
-def per_node(setting: Setting, times: dict[str, Times], peers: Sequence[Peer]) -> dict[str, float]:
+def ours_now(setting: Setting) -> float:
+    """Return the wavefront's seconds of scoring a node, taken now."""
+    _, scoring, _ = time_engine(setting.engines()[_OURS], setting.questions, setting.feeds)
+    return scoring / len(setting.nodes)
+
+
+def per_node(
+    setting: Setting, times: dict[str, Times], rivals: Sequence[Rival]
+) -> dict[str, float]:
     """Return tool → seconds of scoring a node."""
     ours = {name: statistics.median(t.scoring) / len(setting.nodes) for name, t in times.items()}
-    return ours | {peer.name: peer.scoring / peer.nodes for peer in peers}
+    return ours | {item.peer.name: statistics.median(item.seconds) for item in rivals}
 
 
 def page(
     setting: Setting,
     times: dict[str, Times],
     forward: Sequence[float],
-    peers: Sequence[Peer],
+    rivals: Sequence[Rival],
     *,
     same: bool,
 ) -> list[str]:
@@ -217,7 +248,6 @@ def page(
     ratios = [a / b for a, b in zip(ours.scoring, switch.scoring, strict=True)]
     rounds = zip(ours.setup, ours.scoring, forward, strict=True)
     whole = statistics.median((setup + scoring) / one for setup, scoring, one in rounds)
-    each = per_node(setting, times, peers)
 
     return [
         "# Engines against each other",
@@ -234,30 +264,32 @@ def page(
         f" {whole / setting.ideal:.2f} of E*.",
         f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines.",
         "",
-        *_peer_table(peers, each[_OURS]),
+        *_peer_table(rivals),
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
         + ", ".join(f"{name} {version}" for name, version in packages().items())
         + ".",
     ]
 
 
-def _peer_table(peers: Sequence[Peer], ours: float) -> list[str]:
-    if not peers:
+def _peer_table(rivals: Sequence[Rival]) -> list[str]:
+    if not rivals:
         return []
     rows = [
-        f"| {peer.name} | {peer.nodes} | {peer.setup:.2f} | {peer.scoring:.2f}"
-        f" | {peer.scoring / peer.nodes:.4f} | {peer.scoring / peer.nodes / ours:.1f} |"
-        for peer in peers
+        f"| {item.peer.name} | {item.peer.nodes} | {statistics.median(item.seconds):.4f}"
+        f" | {statistics.median(item.ratios):.1f}"
+        f" ({min(item.ratios):.1f} to {max(item.ratios):.1f}) |"
+        for item in rivals
     ]
     return [
         "## Other tools",
         "",
-        "The same model, samples and nodes, once, in the same run. AIMET-ONNX is calibrated once,"
-        " its quantizers are toggled in one session; Intel Neural Compressor quantizes the model"
-        " anew for each node.",
+        "The same model, samples and nodes, in the same run, each tool between two runs of the"
+        f" wavefront; medians of {len(rivals[0].ratios)} rounds. AIMET-ONNX is calibrated once, its"
+        " quantizers are toggled in one session; Intel Neural Compressor quantizes the model anew"
+        " for each node.",
         "",
-        "| tool | nodes | set-up s | scoring s | s per node | times qgraph's |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| tool | nodes | s per node | times the wavefront's beside it |",
+        "|---|---:|---:|---:|",
         *rows,
         "",
         "![Seconds per node](engines.svg)",

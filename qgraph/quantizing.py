@@ -125,6 +125,7 @@ def write_quantized(
             path = Path(folder) / f"{file_stem(item.profile.name, item.dtype)}.onnx"
             done.append(Written(item.profile, path, item.proof, item.in_single))
             yield path, (item if finish is None else finish(item)).model
+            del item  # before the next is made
 
     was_there = Path(folder).exists()
     try:

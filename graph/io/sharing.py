@@ -69,7 +69,8 @@ def write_models(
             pool = _Pool(file)
             for path, model in models:
                 _move(model, pool)
-                slims.append((path, model))
+                slims.append((path, _compact(model)))
+                del model  # before the next is made
             return f"{STEM}-{pool.digest.hexdigest()[:12]}.data"
 
     older = set(folder.glob(f"{STEM}-*.data")) if folder.is_dir() else set()
@@ -94,6 +95,11 @@ def _move(model: onnx.ModelProto, pool: _Pool) -> None:
             load(tensor)
         else:
             place(tensor, "", pool.place(held), len(held))
+
+
+def _compact(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the same model: a message keeps the memory of what it held for as long as it lives."""
+    return onnx.ModelProto.FromString(model.SerializeToString())
 
 
 def _locate(model: onnx.ModelProto, name: str) -> None:
