@@ -22,7 +22,7 @@ _MEANINGS = {
     "input_ids": "token ids",
     "attention_mask": "1 for tokens that count, the cache's included; 0 for padding",
     "position_ids": "positions of the tokens (three rows with mRoPE: time, height, width)",
-    "logits": "next-token scores before softmax",
+    "logits": "scores before softmax",
     "pixel_values": "image patches or pixels, normalized as the preprocessor's settings say",
     "images": "pixels, channels first, normalized as the preprocessor's settings say",
 }

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import onnx
 
+from exporters.manifest import companions, find_manifest
 from graph.edit.nodes import QuantizableNode
 from graph.errors import QGraphError, UsageError
+from graph.io.files import write_bytes
 from graph.io.models import write_model
 from graph.io.sharing import write_models
 from graph.keep import Keep
@@ -135,7 +137,20 @@ def write_quantized(
             with suppress(OSError):  # never made, or not empty
                 Path(folder).rmdir()
         raise
+    _take_along(Path(model), Path(folder))
     return done
+
+
+def _take_along(model: Path, folder: Path) -> None:
+    """Put what says how pictures become a model's inputs beside the models made from it.
+
+    What an export wrote stays where it is: those files belong to its folder.
+    """
+    if find_manifest(model) is not None:
+        return
+    for path in companions(model):
+        if not (folder / path.name).exists():
+            write_bytes(folder / path.name, path.read_bytes())
 
 
 def _each(

@@ -270,3 +270,16 @@ def test_a_command_leaves_no_temporary_file(
 ) -> None:
     assert qgraph(*every_command(files, tmp_path)[index], "--quiet").code == 0
     assert not [path for path in tmp_path.iterdir() if "tmp" in path.name]
+
+
+def test_models_made_elsewhere_keep_what_says_how_pictures_are_read(
+    qgraph: Command, mlp: Path, data: Path
+) -> None:
+    settings = mlp.with_name("preprocessor_config.json")
+    settings.write_text('{"do_resize": true}')
+    report, folder = mlp.with_name("sensitivity.json"), mlp.parent / "work"
+    qgraph("sensitivity", mlp, "--data", data, "-o", report)
+    qgraph("profile", report, "-o", report.with_name("profiles.json"))
+    options = ("--profiles", report.with_name("profiles.json"), "-o", folder)
+    assert qgraph("quantize", mlp, "--ranges", mlp.with_name("ranges.json"), *options).code == 0
+    assert (folder / settings.name).read_bytes() == settings.read_bytes()
