@@ -99,7 +99,9 @@ def _move(model: onnx.ModelProto, pool: _Pool) -> None:
 
 def _compact(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the same model: a message keeps the memory of what it held for as long as it lives."""
-    return onnx.ModelProto.FromString(model.SerializeToString())
+    fresh = onnx.ModelProto()
+    fresh.ParseFromString(model.SerializeToString())
+    return fresh
 
 
 def _locate(model: onnx.ModelProto, name: str) -> None:
