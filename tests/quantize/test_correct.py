@@ -149,7 +149,7 @@ def test_a_shift_within_the_noise_of_the_samples_is_not_taken(case: Callable[...
     quantization = fake_quantization(quantization_parameters(made.prepared.model, nodes, wide))
     generator = np.random.default_rng(5)
     feeds = [{"x": generator.random((2, 8)).astype(np.float32)} for _ in range(40)]
-    wild = [{"x": feed["x"] * generator.choice([-1, 1])} for feed in feeds]
+    wild = [{"x": feed["x"] * np.float32(generator.choice([-1, 1]))} for feed in feeds]
     shifts = mean_shifts(made.prepared, nodes, quantization, wild)["a"]
     assert np.count_nonzero(shifts) <= 2
     assert find_biases(made.prepared.model, nodes) == {"a": Bias("a", 2, "c", (6,))}

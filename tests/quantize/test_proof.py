@@ -119,7 +119,8 @@ def test_rule_1_notices_a_weight_that_is_one_step_off(case: Case) -> None:
     name = case.weight_dq().input[0]
     held = next(item for item in case.emitted.graph.initializer if item.name == name)
     codes = np.frombuffer(held.raw_data, np.uint8).copy()
-    codes[7] += 1 if codes[7] & 127 < 64 else -1  # the next code is the next number, in both types
+    # the next code is the next number, in both types
+    codes[7] = codes[7] + 1 if codes[7] & 127 < 64 else codes[7] - 1
     held.raw_data = codes.tobytes()
     case.breaks(1, "a")
 
