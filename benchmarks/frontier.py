@@ -15,17 +15,19 @@ Writes `docs/benchmarks/frontier-NAME.md` and `.svg`. Needs the extras `inc`, `e
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 from curves import KL, SHARES, SQNR, Curve, Figure, Verdict, plot, table
-from quantizers import by_modelopt, by_onnxruntime, left_float
+from quantizers import Made, by_modelopt, by_onnxruntime, left_float
 
 import qgraph
 from exporters.qwen.task import LmTask
+from graph.errors import QGraphError
 from graph.runtime.session import Session, open_session
 from graph.tensors import Array
 from qgraph import with_inc
@@ -111,6 +113,7 @@ class Bench:
         self.task = task.without_questions() if isinstance(task, LmTask) else task
         self.float = self.task.measure("float", open_session(self.path), _quiet)
         self.samples = len(self.errors("float"))
+        self.failed: dict[str, str] = {}
 
     def errors(self, name: str) -> Array:
         """Return the error of each held-out sample of what was measured last under a name."""
@@ -154,22 +157,29 @@ def quantizers(
             ranges[f"qgraph, {title}"] = found
     curves = [bench.judge_models(title, _ours(bench, profiles, r)) for title, r in ranges.items()]
     prepared, items = bench.opened.prepared, profiles.profiles
-    for title, alpha in {"INC PTQ": None, "INC PTQ, its SmoothQuant recipe": 0.5}.items():
-        made = with_inc.quantize(
-            bench.path, profiles, data=bench.data, samples=SAMPLES, smooth=alpha
-        )
-        curves.append(bench.judge_models(title, ((item, found.model) for item, found in made)))
-    static = by_onnxruntime(prepared, bench.feeds, items)
-    curves.append(bench.judge_models("onnxruntime quantize_static", static))
+    others: dict[str, Callable[[], Made]] = {
+        "INC PTQ": lambda: _by_inc(bench, profiles, None),
+        "INC PTQ, its SmoothQuant recipe": lambda: _by_inc(bench, profiles, 0.5),
+        "onnxruntime quantize_static": lambda: by_onnxruntime(prepared, bench.feeds, items),
+    }
     for method in ("max", "entropy") if environment else ():
-        made_there = by_modelopt(environment, prepared, bench.feeds, items, method)
-        curves.append(bench.judge_models(f"NVIDIA ModelOpt, {method}", made_there))
+        others[f"NVIDIA ModelOpt, {method}"] = partial(
+            by_modelopt, environment, prepared, bench.feeds, items, method
+        )
+    for title, make in others.items():
+        try:
+            curves.append(bench.judge_models(title, make()))
+        except QGraphError as error:
+            bench.failed[title] = str(error).splitlines()[0]
     return curves
 
 
-def _ours(
-    bench: Bench, profiles: Profiles, ranges: Ranges
-) -> Iterable[tuple[Profile, onnx.ModelProto]]:
+def _by_inc(bench: Bench, profiles: Profiles, alpha: float | None) -> Made:
+    made = with_inc.quantize(bench.path, profiles, data=bench.data, samples=SAMPLES, smooth=alpha)
+    return ((item, found.model) for item, found in made)
+
+
+def _ours(bench: Bench, profiles: Profiles, ranges: Ranges) -> Made:
     made = qgraph.quantize(bench.path, profiles, ranges, scheme=ranges.scheme)
     return ((item.profile, item.model) for item in made)
 
@@ -259,6 +269,7 @@ and did not.
 ## Quantizers, on the same node sets
 
 {table(figure, verdict, a, best, list(SHARES))}
+{"".join(f"{title} gave no models: {why}.{chr(10) * 2}" for title, why in bench.failed.items())}\
 Everything quantized, by the task:
 
 | | {" | ".join(keys)} |

@@ -24,6 +24,7 @@ from onnxruntime.quantization import (
 
 from graph.edit.nodes import QUANTIZABLE
 from graph.edit.prepare import PreparedModel
+from graph.errors import RuntimeDiedError
 from graph.io.models import write_model
 from graph.tensors import Feed
 from quantize.profiles import Profile
@@ -121,4 +122,8 @@ def left_float(model: onnx.ModelProto, wanted: Sequence[str]) -> list[str]:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{(done.stderr or done.stdout)[-2000:]}")
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        print(said, file=sys.stderr)
+        raise RuntimeDiedError(
+            f"its process failed: {said.splitlines()[-1] if said else 'silently'}"
+        )
