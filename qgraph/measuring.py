@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
 from graph.progress import Progress, silent
 from graph.runtime.memory import Memory
@@ -86,7 +87,9 @@ def sensitivity(
         )
     loaded = load_data(opened, paths(data), samples, seed)
     memory = Memory.of(memory_budget)
-    asked = _asked_of_calibration(opened, nodes, loaded, outputs, provider)
+    asked: dict[str, Any] = {}
+    if journal is not None:
+        asked = _asked_of_calibration(opened, nodes.scheme, candidates, loaded, outputs, provider)
     if ranges is None and journal is not None and not fresh:
         ranges = find_ranges(Path(journal), asked)
     if ranges is None:
@@ -119,13 +122,18 @@ def sensitivity(
 
 
 def _asked_of_calibration(
-    opened: OpenModel, nodes: Nodes, loaded: Data, outputs: Sequence[str], provider: Provider
+    opened: OpenModel,
+    scheme: Scheme,
+    candidates: Sequence[QuantizableNode],
+    loaded: Data,
+    outputs: Sequence[str],
+    provider: Provider,
 ) -> dict[str, Any]:
     """Return what two calibrations must share for one to stand for the other."""
     return {
         "model": opened.prepared.id.sha256,
-        "candidates": [node.name for node in nodes(opened.prepared)],
-        "scheme": nodes.scheme.model_dump(mode="json"),
+        "candidates": [node.name for node in candidates],
+        "scheme": scheme.model_dump(mode="json"),
         "outputs": list(outputs),
         "provider": provider,
         "samples": [digest_of_feed(feed) for feed in loaded.feeds],

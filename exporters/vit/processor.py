@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.checkpoint_folder import read_config
 from exporters.images import as_array
-from graph.errors import InputError, UsageError
-from graph.io.documents import read_json
+from graph.errors import InputError
 from graph.tensors import Array
 
 if TYPE_CHECKING:
@@ -82,12 +82,7 @@ def read_processor(path: Path) -> ImageProcessor:
     Raises:
         InputError: no such file, or a type or setting that is not known here.
     """
-    try:
-        config = read_json(path)
-    except UsageError as error:
-        raise InputError(error.message, where=error.where, hint="Copy the file again.") from error
-    if not isinstance(config, dict):
-        raise InputError("expected a JSON object", where=str(path))
+    config = read_config(path)
     try:
         return _from(config)
     except (KeyError, TypeError, ValueError) as error:
