@@ -27,7 +27,7 @@ import qgraph
 from evaluation.results import Evaluation, Variant
 from graph.errors import EnvironmentFault
 from graph.io.documents import read_document
-from graph.runtime.session import Provider, require_provider
+from graph.runtime.provider import Provider, require_provider
 from qgraph.recipe import Recipe, read_recipe
 from qgraph.version import VERSION, packages
 from sensitivity.compare import spearman

@@ -27,14 +27,9 @@ from exporters.resampling import PerSample, Resampled
 from graph.errors import InputError
 from graph.io.models import size_on_disk
 from graph.progress import Progress, silent
-from graph.runtime.session import (
-    Provider,
-    Semantics,
-    Session,
-    describe_device,
-    open_session,
-    session_settings,
-)
+from graph.runtime.provider import Provider, describe_device
+from graph.runtime.session import Session, open_session
+from graph.runtime.settings import Semantics, session_settings
 from graph.tensors import Feed
 from quantize.ranges import ModelRef
 

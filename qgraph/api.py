@@ -23,7 +23,7 @@ from exporters.registry import exporter_of
 from graph.edit.nodes import quantizable_nodes
 from graph.errors import EnvironmentFault, InputError, UsageError
 from graph.progress import Progress, silent
-from graph.runtime.session import Provider, require_provider
+from graph.runtime.provider import Provider, require_provider
 from graph.tensors import Feed
 from qgraph.calibrating import calibrate
 from qgraph.inputs import AnyPath, document, paths

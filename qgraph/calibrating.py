@@ -10,7 +10,7 @@ from graph.edit.nodes import QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.progress import Progress, silent
 from graph.runtime.memory import Memory
-from graph.runtime.session import Provider, require_provider
+from graph.runtime.provider import Provider, require_provider
 from qgraph.inputs import AnyPath, paths
 from qgraph.resolve import (
     DEFAULT_SAMPLES,

@@ -11,7 +11,7 @@ from graph.edit.nodes import QuantizableNode
 from graph.errors import UsageError
 from graph.progress import Progress, silent
 from graph.runtime.memory import Memory
-from graph.runtime.session import Provider, require_provider
+from graph.runtime.provider import Provider, require_provider
 from qgraph.calibrating import Nodes, in_form_of, ranges_of
 from qgraph.inputs import AnyPath, document, paths
 from qgraph.kept_ranges import find_ranges, keep_ranges

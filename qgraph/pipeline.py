@@ -18,7 +18,7 @@ from graph.io.external import external_files
 from graph.io.files import write_bytes, write_text
 from graph.io.models import read_model, write_model
 from graph.progress import Progress
-from graph.runtime.session import Provider, require_provider
+from graph.runtime.provider import Provider, require_provider
 from qgraph import api
 from qgraph.locking import locked
 from qgraph.quantizing import write_quantized

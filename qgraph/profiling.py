@@ -10,7 +10,7 @@ from exporters.family import Task
 from exporters.qwen.task import LmTask
 from graph.errors import UsageError
 from graph.progress import Progress, silent
-from graph.runtime.session import Provider, require_provider
+from graph.runtime.provider import Provider, require_provider
 from qgraph.calibrating import in_form_of
 from qgraph.inputs import AnyPath, document, paths
 from qgraph.resolve import OpenModel, open_model

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graph.errors import InputError
-from graph.runtime.session import Provider, describe_device
+from graph.runtime.provider import Provider, describe_device
 from quantize.companions import find_companions
 from quantize.ranges import ModelRef
 from quantize.scheme import SchemeName

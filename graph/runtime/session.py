@@ -6,12 +6,8 @@ is measured so. `Semantics.FAST` leaves every optimization on: latency is measur
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +17,14 @@ import onnxruntime as ort
 
 from graph.errors import EnvironmentFault, InputError, QGraphError
 from graph.io.models import read_model
-from graph.runtime.device import describe_gpu
 from graph.runtime.failures import failure
 from graph.runtime.initializers import split
+from graph.runtime.provider import Provider, quiet_stderr, require_provider, unusable
+from graph.runtime.settings import Semantics, providers, session_options
 from graph.tensors import Array, Feed
 
+__all__ = ["Provider", "Semantics", "Session", "open_session", "require_placed"]
 
-class Provider(StrEnum):
-    """Where to run. `cuda` never falls back: without CUDA it is an error."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Semantics(StrEnum):
-    """What the optimizer may do to Q/DQ."""
-
-    EXACT = "exact"
-    FAST = "fast"
-
-
-_NAMES = {Provider.CPU: "CPUExecutionProvider", Provider.CUDA: "CUDAExecutionProvider"}
-_DEVICES = {Provider.CPU: "cpu", Provider.CUDA: "cuda"}
 _COMPUTE = {"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv", "FusedGemm"}
 
 
@@ -90,7 +72,7 @@ class Session:
         """Return operator → how many of its nodes run on another provider than was asked for."""
         counts: Counter[str] = Counter()
         for part in self._session.get_provider_graph_assignment_info():
-            if part.ep_name != _NAMES[self.provider]:
+            if part.ep_name != self.provider.execution_provider:
                 counts.update(node.op_type for node in part.get_nodes())
         return dict(sorted(counts.items()))
 
@@ -103,7 +85,7 @@ class Session:
         Raises:
             InputError, EnvironmentFault, LimitError: as `run` does, when it is called.
         """
-        device = _DEVICES[self.provider]
+        device = str(self.provider)
         binding = self._session.io_binding()
         for name, array in (feed | self._fixed).items():
             value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
@@ -134,7 +116,7 @@ class Session:
                 else:
                     binding.bind_cpu_input(name, np.ascontiguousarray(value))
             for name in self.outputs:
-                binding.bind_output(name, _DEVICES[self.provider], 0)
+                binding.bind_output(name, str(self.provider), 0)
             binding.synchronize_inputs()
             self._session.run_with_iobinding(binding)
             binding.synchronize_outputs()
@@ -151,7 +133,7 @@ class Session:
         return [
             node.name
             for part in self._session.get_provider_graph_assignment_info()
-            if part.ep_name != _NAMES[provider]
+            if part.ep_name != provider.execution_provider
             for node in part.get_nodes()
             if node.op_type in _COMPUTE
         ]
@@ -178,7 +160,7 @@ def open_session(
     """
     require_provider(provider)
     fp8 = _holds_fp8(model)
-    options = _options(semantics, threads, fp8=fp8)
+    options = session_options(semantics, threads, fp8=fp8)
     source: Any
     if isinstance(model, onnx.ModelProto):
         source, held = split(model, weights or {})
@@ -186,11 +168,11 @@ def open_session(
     else:  # str() of a model would spell out all its weights
         source = str(model)
     try:
-        with _quiet_stderr(provider):
+        with quiet_stderr(provider):
             raw = ort.InferenceSession(
                 source,
                 options,
-                providers=_providers(provider, semantics),
+                providers=providers(provider, semantics),
                 disabled_optimizers=_RELU_TO_QUANTIZE if fp8 else [],
             )
     except Exception as error:  # onnxruntime's own exception types share no public base
@@ -199,8 +181,8 @@ def open_session(
         raise failure(
             error, "onnxruntime refuses it", on_gpu=on_gpu, where=where, hint=hint
         ) from error
-    if _NAMES[provider] not in raw.get_providers():
-        raise _missing(provider)
+    if provider.execution_provider not in raw.get_providers():
+        raise unusable(provider)
     session = Session(raw, provider)
     if not allow_cpu_nodes:
         require_placed(session, provider)
@@ -236,117 +218,7 @@ def require_placed(session: Session, provider: Provider) -> None:
         )
 
 
-def require_provider(provider: Provider) -> None:
-    """Check that `provider` can work on this machine.
-
-    Raises:
-        EnvironmentFault: it cannot; the message says what is missing.
-    """
-    if provider is Provider.CPU:
-        return
-    if _NAMES[provider] not in ort.get_available_providers():
-        raise _missing(provider)
-    with contextlib.suppress(Exception), _quiet_stderr(provider):
-        ort.preload_dlls()
-    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    if library.exists():
-        try:
-            ctypes.CDLL(str(library.with_name("libonnxruntime_providers_shared.so")), _GLOBAL)
-            ctypes.CDLL(str(library))
-        except OSError as error:
-            raise _missing(provider, str(error)) from error
-
-
-_GLOBAL = getattr(ctypes, "RTLD_GLOBAL", 0)
-
-
-def describe_device(provider: Provider) -> str:
-    """Return what the figures were taken on: the processor's count, or the GPU."""
-    if provider is Provider.CPU:
-        return f"cpu x{os.cpu_count()}"
-    return describe_gpu() or str(provider)
-
-
-def session_settings(provider: Provider, semantics: Semantics) -> dict[str, str]:
-    """Return what onnxruntime is told beyond its defaults, for a report to record."""
-    return {
-        "provider": _NAMES[provider],
-        **_entries(semantics),
-        **_device_options(provider, semantics),
-    }
-
-
-def _providers(provider: Provider, semantics: Semantics) -> list[Any]:
-    if provider is Provider.CPU:
-        return [_NAMES[Provider.CPU]]
-    # Shape arithmetic and `If` conditions belong on the CPU even so; what must not be there is
-    # checked after opening.
-    return [(_NAMES[provider], _device_options(provider, semantics)), _NAMES[Provider.CPU]]
-
-
-def _device_options(provider: Provider, semantics: Semantics) -> dict[str, str]:
-    # TensorFloat-32, CUDA's default for float32 products, would drown small errors in its own.
-    exact_on_cuda = provider is Provider.CUDA and semantics is Semantics.EXACT
-    return {"use_tf32": "0"} if exact_on_cuda else {}
-
-
-def _entries(semantics: Semantics) -> dict[str, str]:
-    """Return the session's configuration entries.
-
-    For EXACT, Q/DQ is run as written. For FAST, threads spin while a run lasts and not after it:
-    where variants are timed in turn, those of one would take the cores from the next.
-    """
-    own = {
-        Semantics.EXACT: {"session.disable_quant_qdq": "1"},
-        Semantics.FAST: {"session.force_spinning_stop": "1"},
-    }
-    return {"session.record_ep_graph_assignment_info": "1", **own[semantics]}
-
-
-def _options(semantics: Semantics, threads: int | None, *, fp8: bool) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    entries = _entries(semantics)
-    if fp8:  # onnxruntime 1.31 fuses FP8 into integer products, and then refuses the graph
-        entries |= _entries(Semantics.EXACT)
-    for key, value in entries.items():
-        options.add_session_config_entry(key, value)
-    if threads is not None:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = threads
-    return options
-
-
-def _missing(provider: Provider, detail: str = "") -> EnvironmentFault:
-    found = ", ".join(ort.get_available_providers())
-    reason = f": {detail}" if detail else ""
-    return EnvironmentFault(
-        f"{_NAMES[provider]} was asked for but cannot be used{reason} (onnxruntime "
-        f"{ort.__version__} was built with {found})",
-        hint="Install CUDA and cuDNN (pip install '.[cuda]' brings both), or use --provider cpu.",
-    )
-
-
 def _hint(error: Exception) -> str:
     if "IR version" in str(error):
         return "Load it with onnx, set model.ir_version = 10 and save it: nothing else changes."
     return ""
-
-
-@contextlib.contextmanager
-def _quiet_stderr(provider: Provider) -> Any:
-    """Hold back what onnxruntime's loader writes to file descriptor 2 when CUDA fails.
-
-    The same facts are in the error raised afterwards.
-    """
-    if provider is Provider.CPU:
-        yield
-        return
-    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)

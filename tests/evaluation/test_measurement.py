@@ -17,7 +17,8 @@ from evaluation.results import Evaluation
 from evaluation.variants import inspect_variants, weight_bytes
 from exporters.fidelity import FidelityTask
 from graph.progress import silent
-from graph.runtime.session import Provider, Semantics, open_session, session_settings
+from graph.runtime.session import Provider, open_session
+from graph.runtime.settings import Semantics, session_settings
 
 
 def save_linear(path: Path, size: int) -> Path:

@@ -18,7 +18,8 @@ import pytest
 from graph.errors import EnvironmentFault, InputError, LimitError, QGraphError
 from graph.runtime.device import describe_gpu, device_memory_in_use
 from graph.runtime.failures import failure
-from graph.runtime.session import Provider, Session, describe_device, open_session, require_placed
+from graph.runtime.provider import Provider, describe_device
+from graph.runtime.session import Session, open_session, require_placed
 
 Build = Callable[..., onnx.ModelProto]
 LOST = (

@@ -11,7 +11,8 @@ from onnx.reference import ReferenceEvaluator
 
 from graph.errors import EnvironmentFault, InputError
 from graph.io.models import write_model
-from graph.runtime.session import Provider, Semantics, open_session, require_provider
+from graph.runtime.provider import Provider, require_provider
+from graph.runtime.session import Semantics, open_session
 
 Build = Callable[..., onnx.ModelProto]
 ONES = {"x": np.ones(3, np.float32)}
