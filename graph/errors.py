@@ -1,8 +1,9 @@
 """Every error a user can meet, with its exit code.
 
     QGraphError
-    ├── UsageError          2   options, profiles, recipes: what the user wrote
-    ├── InputError          3   a model or data file that cannot be used
+    ├── UsageError          2   options, profiles, recipes: what the user wrote; a document that is
+    │                           another kind's or another model's
+    ├── InputError          3   a file that is not there; a model or data that cannot be used
     ├── EnvironmentFault    4   provider, package, disk space, permission
     ├── LimitError          5   memory, time or size beyond what was allowed
     ├── RuntimeDiedError    6   the child process that ran the model was killed
@@ -15,7 +16,13 @@ shown without a traceback; anything else is a defect of qgraph.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
+
+
+def spelled(where: str) -> str:
+    """Return what a message calls `where`: `.`, which reads like a full stop, by its whole path."""
+    return str(Path.cwd()) if where == str(Path()) else where
 
 
 class QGraphError(Exception):
@@ -29,7 +36,7 @@ class QGraphError(Exception):
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.where = where
+        self.where = spelled(where)
         self.hint = hint
 
     def __str__(self) -> str:

@@ -31,7 +31,7 @@ from qgraph.measuring import sensitivity
 from qgraph.profiling import profile
 from qgraph.quantizing import Quantized, bias_shifts, quantize
 from qgraph.recipe import Recipe, read_recipe
-from qgraph.resolve import OpenModel, open_model
+from qgraph.resolve import OpenModel, open_model, require_data
 from qgraph.version import VERSION, packages
 from quantize.profiles import Profiles
 from quantize.ranges import require_same_model
@@ -119,6 +119,7 @@ def evaluate(
     """
     provider = Provider(provider)
     require_provider(provider)
+    require_data(paths(data))
     candidates = inspect_variants(paths(models))
     opened = open_model(candidates[0].path)
     limit = samples if samples is not None else 1 << 30

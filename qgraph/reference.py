@@ -18,8 +18,8 @@ progress on stderr) and `--debug` (the traceback of an error).
 | exit code | meaning |
 |---:|---|
 | 0 | done |
-| 2 | usage: an option, a profile, a recipe, a file of another model |
-| 3 | bad input: a model or data file that cannot be used |
+| 2 | usage: an option; a profile, recipe or JSON with wrong content, or of another model |
+| 3 | bad input: a file that is not there, whatever its kind; a model or data that cannot be used |
 | 4 | environment: no such provider, package, space, permission; folder locked |
 | 5 | a limit: memory, time, size |
 | 6 | the runtime died in its child process |

@@ -12,6 +12,7 @@ from exporters.manifest import find_manifest, inside
 from exporters.registry import family_of
 from graph.edit.prepare import PreparedModel, prepare
 from graph.errors import InputError, UsageError
+from graph.io.files import is_there
 from graph.io.models import read_model
 from graph.runtime.feeds import synthetic_feeds
 from graph.runtime.npz import iterate_npz
@@ -77,6 +78,7 @@ def load_data(model: OpenModel | SeenModel, data: Sequence[Path], samples: int, 
     if not paths:
         made = synthetic_feeds(model.view.inputs, samples, seed)
         return Data(made, f"synthetic (seed {seed})", synthetic=True)
+    require_data(paths)
     sources = [_read(model, path, samples) for path in paths]
     mixed = (feed for turn in zip_longest(*sources) for feed in turn if feed is not None)
     chosen = islice(mixed, samples)
@@ -123,9 +125,18 @@ def _default_data(view: ModelView) -> list[Path]:
     return [inside(view.path, view.manifest.data)]
 
 
+def require_data(paths: Iterable[Path]) -> None:
+    """Check that each of `paths` is there.
+
+    Raises:
+        InputError: one is not.
+    """
+    for path in paths:
+        if not is_there(path):
+            raise InputError("no such data", where=str(path), hint="Check --data.")
+
+
 def _read(model: OpenModel | SeenModel, path: Path, limit: int) -> Iterable[Feed]:
-    if not path.exists():
-        raise InputError("no such data", where=str(path), hint="Check --data.")
     arrays = path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
     if arrays:
         return iterate_npz(path, model.view.inputs)

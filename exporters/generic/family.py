@@ -11,7 +11,7 @@ from exporters.family import ExportOptions, ModelView, Task
 from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
 from graph.edit.nodes import QuantizableNode
-from graph.errors import UsageError
+from graph.errors import InputError, UsageError
 from graph.progress import Progress
 from graph.runtime.distance import Split
 from graph.runtime.feeds import fill_cache
@@ -34,7 +34,7 @@ class GenericFamily:
 
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
         """Refuse: without a family there is no telling what raw data means."""
-        raise UsageError(
+        raise InputError(
             f"found {data.suffix or 'a folder'!r}, expected .npz or a folder of .npz files",
             where=str(data),
             hint="No family is known for this model, so qgraph cannot read raw data for it. Save"

@@ -11,7 +11,7 @@ from exporters.batches import Batches
 from exporters.family import ModelView
 from exporters.images import images_in, read_image
 from exporters.vit.processor import CONFIG, ImageProcessor, read_processor
-from graph.errors import InputError, UsageError
+from graph.errors import InputError
 from graph.tensors import Array
 
 
@@ -70,13 +70,13 @@ def processor_of(view: ModelView) -> ImageProcessor:
     """Return the image processor that lies beside the model.
 
     Raises:
-        UsageError: there is none.
+        InputError: there is none.
     """
     path = view.path.parent / CONFIG
     if not path.is_file():
-        raise UsageError(
-            f"images need {CONFIG} beside the model, which says how to resize and scale them",
-            where=str(view.path.parent),
+        raise InputError(
+            "no such file; images need it beside the model, to be resized and scaled as it says",
+            where=str(path),
             hint="Copy it from the checkpoint, or write one (docs/guide/your-model.md has one for"
             " torchvision's models), or give the images as arrays in an .npz file.",
         )

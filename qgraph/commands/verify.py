@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from graph.errors import InputError
+from graph.errors import InputError, spelled
 from graph.io.documents import write_json
 from qgraph import options, verifying
 from qgraph.console import print_json, say
@@ -38,4 +38,4 @@ def verify(path: Path, output: Path | None, as_json: bool, quiet: bool, debug: b
             where=str(path),
             hint="Copy or make it again.",
         )
-    say(f"{path} is {verdict.kind} and whole: {verdict.files} files")
+    say(f"{spelled(str(path))} is {verdict.kind} and whole: {verdict.files} files")

@@ -32,6 +32,27 @@ def test_no_command_prints_the_help_and_is_a_usage_error(qgraph: Command) -> Non
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        "export gone -o out", "sensitivity gone", "sensitivity MODEL --data gone -o out",
+        "sensitivity MODEL --data DATA --ranges gone -o out", "profile gone -o out",
+        "quantize MODEL --profiles gone -o out", "evaluate gone --data DATA -o out",
+        "evaluate MODEL --data gone -o out", "report gone", "compare gone gone",
+        "lint gone", "lint MODEL --sensitivity gone", "handoff gone -o out",
+        "handoff MODEL --data gone -o out", "handoff MODEL --source gone -o out",
+        "handoff gone --engine-layers gone", "verify gone", "run gone",
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_there_is_bad_input_whatever_its_kind(
+    qgraph: Command, mlp: Path, data: Path, tmp_path: Path, arguments: str
+) -> None:
+    places = {"MODEL": mlp, "DATA": data, "gone": tmp_path / "gone", "out": tmp_path / "out"}
+    result = qgraph(*(places.get(word, word) for word in arguments.split()))
+    assert result.code == 3 and str(tmp_path / "gone") in result.err.replace("\n", "")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"", "empty"),

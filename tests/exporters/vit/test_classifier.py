@@ -232,8 +232,9 @@ def test_pictures_without_a_processor_are_refused(
     alone = tmp_path / "alone.onnx"
     alone.write_bytes((exported / "model.onnx").read_bytes())
     opened = open_model(alone)
-    with pytest.raises(UsageError, match=r"need preprocessor_config\.json beside"):
+    with pytest.raises(InputError, match=r"images need it beside") as caught:
         opened.family.feeds(opened.view, pictures, 3)
+    assert caught.value.where == str(tmp_path / "preprocessor_config.json")
 
 
 def test_a_model_that_ends_in_a_softmax_is_not_taken_for_logits(build: Any, tmp_path: Path) -> None:
