@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporters.manifest import find_manifest
+from exporters.preprocessing import Preprocessing
 from graph.errors import UsageError
 from graph.io.documents import write_document
 from graph.io.files import copy_file, publishing, write_bytes, write_text
@@ -52,11 +53,14 @@ _STEPS = ("look at the model", "run the golden inputs", "write")
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The golden input: one sample, and where it is from."""
+    """The golden input: one sample, and where it is from. `preprocessing`: how pictures become such
+    an input.
+    """
 
     feed: Feed
     data: str
     synthetic: bool
+    preprocessing: Preprocessing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,7 @@ class _Work:
             inputs=_tensors(self._inputs),
             outputs=_tensors(specs_of(self._graph.model.graph.output)),
             shape_profiles=self._profiles,
+            preprocessing=samples.preprocessing,
             precision=self._table,
             counts=self._counts,
             estimate=self._estimate,

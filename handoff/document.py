@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from evaluation.results import Variant
+from exporters.preprocessing import Preprocessing
 from graph.io.documents import Document, Part
 from graph.rules.finding import Severity, Target
 from graph.rules.report import FindingPart
@@ -239,6 +240,7 @@ class Handoff(Document):
     inputs: tuple[TensorPart, ...]
     outputs: tuple[TensorPart, ...]
     shape_profiles: tuple[ShapeProfile, ...]
+    preprocessing: Preprocessing | None = None
     precision: tuple[NodePrecision, ...]
     counts: Counts
     estimate: Estimate

@@ -68,6 +68,18 @@ def shape_profiles(
     return _of_decoder(inputs, usual, wanted, roles)
 
 
+def fixed_axes(profiles: Sequence[ShapeProfile]) -> dict[str, int]:
+    """Return the axes that have one and the same size in every profile, with that size."""
+    if not profiles:
+        return {}
+    first, *others = (profile.axes for profile in profiles)
+    return {
+        name: sizes.min
+        for name, sizes in first.items()
+        if sizes.min == sizes.max and all(axes[name] == sizes for axes in others)
+    }
+
+
 def _of_decoder(
     inputs: Sequence[TensorSpec],
     usual: Mapping[str, AxisRange],

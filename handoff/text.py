@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from handoff.document import GoldenCase, GoldenTensor, GraphPart, Handoff, ShapeProfile
+from handoff.shapes import fixed_axes
 
 SCRIPTS = {
     "build_trt10.sh": ("10.13 to 10.16", "trt10"),
@@ -51,7 +52,7 @@ def polygraphy_script(handoff: Handoff) -> str:
 
 def readme(handoff: Handoff) -> str:
     """Return the page for the person who receives the bundle."""
-    return _render("README.md.j2", handoff=handoff)
+    return _render("README.md.j2", handoff=handoff, fixed=fixed_axes(handoff.shape_profiles))
 
 
 def precision_page(handoff: Handoff) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from exporters.preprocessing import Prepares
 from graph.io.documents import read_document
 from graph.progress import Progress, silent
 from handoff.bundle import HANDOFF, Options, Samples, make_bundle
@@ -40,7 +41,8 @@ def handoff(
     path = Path(model)
     seen = see_model(path)
     loaded = load_data(seen, paths(data), 1, seed)
-    samples = Samples(loaded.feeds[0], loaded.description, loaded.synthetic)
+    pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None
+    samples = Samples(loaded.feeds[0], loaded.description, loaded.synthetic, pictures)
     options = Options(VERSION, axes or {}, tuple(plugins))
     float_model = Path(source) if source is not None else None
     return make_bundle(path, float_model, samples, Path(folder), options, progress)

@@ -10,6 +10,7 @@ from pathlib import Path
 from exporters.family import Family, ModelView
 from exporters.manifest import find_manifest, inside
 from exporters.registry import family_of
+from graph.edit.names import ensure_names
 from graph.edit.prepare import PreparedModel, prepare
 from graph.errors import InputError, UsageError
 from graph.io.files import is_there
@@ -59,8 +60,9 @@ def open_model(path: Path) -> OpenModel:
 
 
 def see_model(path: Path) -> SeenModel:
-    """Return the model in `path` with its family, nothing of it changed or loaded."""
+    """Return the model in `path` with its family, nodes named as everywhere, no weight loaded."""
     graph = read_model(path, weights=False)
+    ensure_names(graph)  # families find nodes, such as those of a head, by name
     outputs = tuple(value.name for value in graph.graph.output)
     view = ModelView(path, inputs_of(graph), outputs, find_manifest(path), graph)
     return SeenModel(view, family_of(view))

@@ -11,8 +11,10 @@ from exporters.family import ExportOptions, ModelView, Task
 from exporters.few_channels import too_narrow
 from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
+from exporters.preprocessing import Preprocessing
 from exporters.vit.evidence import tells_classes_apart
-from exporters.vit.pictures import Picture, PictureFeeds, read_pictures
+from exporters.vit.pictures import Picture, PictureFeeds, processor_of, read_pictures
+from exporters.vit.processor import CONFIG
 from exporters.vit.source import is_classifier
 from exporters.vit.task import ClassifyTask
 from graph.edit.nodes import QuantizableNode
@@ -48,6 +50,12 @@ class VitFamily:
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return feeds of the pictures in a folder, at most `limit` of either."""
         return PictureFeeds(view, self._pictures(view, data)[:limit])
+
+    def preprocessing(self, view: ModelView) -> Preprocessing | None:
+        """Return what `preprocessor_config.json` beside the model says, if it is there."""
+        if not (view.path.parent / CONFIG).is_file():
+            return None
+        return processor_of(view).described(view.inputs[0].name)
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed`: there is nothing to leave out."""

@@ -24,6 +24,7 @@ import numpy as np
 
 from exporters.checkpoint_folder import read_config
 from exporters.images import as_array
+from exporters.preprocessing import Preprocessing, Resize, interpolation
 from graph.errors import InputError
 from graph.tensors import Array
 
@@ -67,6 +68,22 @@ class ImageProcessor:
         if self.mean is not None and self.std is not None:
             scaled = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+    def described(self, name: str) -> Preprocessing:
+        """Return the same as data, for the input called `name`."""
+        edge = self.shortest is not None
+        resized = self.shortest is not None or self.exact is not None
+        return Preprocessing(
+            input=name,
+            source=CONFIG,
+            resize=(Resize.SHORTEST_EDGE if edge else Resize.EXACT) if resized else None,
+            size=(self.shortest,) if self.shortest is not None else self.exact or (),
+            interpolation=interpolation(self.resample) if resized else None,
+            crop=self.crop,
+            scale=self.scale,
+            mean=self.mean,
+            std=self.std,
+        )
 
     def _size_for(self, height: int, width: int) -> _Size | None:
         if self.shortest is None:

@@ -12,10 +12,12 @@ from exporters.family import ExportOptions, ModelView, Task
 from exporters.few_channels import too_narrow
 from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
+from exporters.preprocessing import Preprocessing, Resize
 from exporters.yolo.coco import Annotations, Scene, read_annotations, read_scenes
 from exporters.yolo.decode import boxes_and_scores
 from exporters.yolo.head import find_head
-from exporters.yolo.scenes import SceneFeeds
+from exporters.yolo.letterbox import GREY
+from exporters.yolo.scenes import SceneFeeds, size_of_input
 from exporters.yolo.task import DetectTask
 from graph.edit.nodes import QuantizableNode
 from graph.errors import InputError, UsageError
@@ -48,6 +50,18 @@ class YoloFamily:
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return feeds of the pictures of a COCO file or a folder, at most `limit` of either."""
         return SceneFeeds(view, read_scenes(data)[:limit])
+
+    def preprocessing(self, view: ModelView) -> Preprocessing:
+        """Return how pictures are letterboxed."""
+        return Preprocessing(
+            input=view.inputs[0].name,
+            source="the usual of this line of detectors",
+            resize=Resize.FIT,
+            size=size_of_input(view),
+            interpolation="bilinear",
+            padding=GREY,
+            scale=1 / 255,
+        )
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed`: there is nothing to leave out."""

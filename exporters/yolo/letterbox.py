@@ -13,7 +13,7 @@ from graph.tensors import Array
 if TYPE_CHECKING:
     from PIL import Image
 
-_GREY = 114
+GREY = 114
 """What the models of this line are trained with around their pictures."""
 
 
@@ -45,7 +45,7 @@ def letterbox(image: Image.Image, height: int, width: int) -> Letterboxed:
     if size != image.size:
         image = image.resize(size, Pillow.Resampling.BILINEAR)
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    framed = np.full((height, width, 3), _GREY, np.uint8)
+    framed = np.full((height, width, 3), GREY, np.uint8)
     framed[top : top + size[1], left : left + size[0]] = as_array(image)
     pixels = framed.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
     return Letterboxed(pixels, scale, left, top)

@@ -15,16 +15,20 @@ _SIDE = 640
 """Of the input, where the model takes any."""
 
 
+def size_of_input(view: ModelView) -> tuple[int, int]:
+    """Return the height and width that pictures are framed to."""
+    height, width = (
+        size if isinstance(size, int) and size > 0 else _SIDE for size in view.inputs[0].shape[2:]
+    )
+    return height, width
+
+
 class SceneFeeds(Batches[Scene]):
     """Pictures scaled and framed to the model's input."""
 
     def __init__(self, view: ModelView, scenes: Sequence[Scene]) -> None:
         super().__init__(view.inputs[0], scenes)
-        height, width = (
-            size if isinstance(size, int) and size > 0 else _SIDE
-            for size in view.inputs[0].shape[2:]
-        )
-        self._size = (height, width)
+        self._size = size_of_input(view)
 
     def row(self, item: Scene) -> Array:
         """Return the letterboxed picture, float32 [3,H,W]."""

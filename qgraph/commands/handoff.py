@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from graph.errors import UsageError
 from graph.rules.finding import Severity
 from handoff.document import AxisRange, Handoff
 from handoff.engine_layers import EngineLayers
+from handoff.shapes import fixed_axes
 from qgraph import handing_over, options
 from qgraph.console import print_json, print_table, say, warn
 from qgraph.progress import Bars
@@ -80,6 +81,8 @@ def handoff(
     with Bars(quiet=quiet) as bars:
         made = handing_over.handoff(model, output, progress=bars, **chosen)
     _print_bundle(made, output, as_json=as_json)
+    if not as_json:
+        _print_fixed(made, chosen["axes"])
     if not made.builds:
         raise click.exceptions.Exit(7)
 
@@ -109,12 +112,28 @@ def _print_bundle(made: Handoff, output: Path, *, as_json: bool) -> None:
         print_table(["bundle", str(output)], rows, left=1)
     if not made.counts.int8_nodes:
         warn("no node of this model is INT8: it is the float model. Give one of quantize's.")
+    elif not any(case.float_outputs for case in made.golden.cases):
+        warn(
+            "the float model was not found beside this one: the golden files hold no float outputs."
+            " Give it with --source."
+        )
     for part in made.lint:
         errors = part.counts[Severity.ERROR]
         if errors:
             warn(f"{part.target} will not build it: {errors} errors. qgraph lint lists them.")
     if made.golden.synthetic:
         warn("the golden input is made up. Give a real one with --data.")
+
+
+def _print_fixed(made: Handoff, chosen: Mapping[str, AxisRange]) -> None:
+    """Say which dynamic axes have one size only, although nobody asked for it."""
+    fixed = {n: size for n, size in fixed_axes(made.shape_profiles).items() if n not in chosen}
+    if fixed:
+        sizes = ", ".join(f"{name} = {size}" for name, size in fixed.items())
+        say(
+            f"Fixed to the golden input's size: {sizes}. The engine takes no other; for more give"
+            f" --axis {next(iter(fixed))}=MIN:OPT:MAX, as in 1:8:32."
+        )
 
 
 def _print_layers(report: EngineLayers, *, as_json: bool) -> None:

@@ -183,6 +183,26 @@ def test_axes_can_be_set_and_must_exist(qgraph: Command, files: Files, tmp_path:
     assert not (tmp_path / "c").exists()
 
 
+def test_axes_of_one_size_are_named_with_how_to_change_them(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    command = ["handoff", files.folder / "B.onnx", "--data", files.data, "-o", tmp_path / "b"]
+    assert "batch = 1. The engine takes no other; for more give --axis" in qgraph(*command).out
+    assert "--axis batch=MIN:OPT:MAX" in (tmp_path / "b" / "README.md").read_text()
+    for sizes in ("1:4:8", "4:4:4"):
+        assert "no other" not in qgraph(*command, "--axis", f"batch={sizes}").out
+
+
+def test_a_bundle_without_the_float_model_says_what_is_missing(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.onnx"
+    shutil.copy(files.folder / "B.onnx", alone)
+    command = ["handoff", alone, "--data", files.data, "-o", tmp_path / "b"]
+    assert "Give it with --source" in qgraph(*command).err
+    assert "--source" not in qgraph(*command, "--source", files.model).err
+
+
 def test_a_second_run_gives_the_same_bytes(
     bundle: Path, files: Files, tmp_path: Path, snapshot: Snapshot
 ) -> None:
