@@ -9,6 +9,7 @@ from pathlib import Path
 from exporters.manifest import find_manifest
 from exporters.preprocessing import Preprocessing
 from graph.errors import UsageError
+from graph.io.copies import copy_model
 from graph.io.documents import write_document
 from graph.io.files import copy_file, publishing, write_bytes, write_text
 from graph.io.models import ModelId, identify
@@ -32,7 +33,6 @@ from handoff.document import (
 )
 from handoff.exclude import exclude_files
 from handoff.golden import Case, golden_cases, write_golden
-from handoff.model_files import copy_model
 from handoff.parts import graph_parts, part_files, write_chain
 from handoff.precision import (
     Facts,
@@ -183,7 +183,7 @@ class _Work:
         return handoff
 
     def _copy_model(self, folder: Path) -> dict[str, str]:
-        data = copy_model(self._graph.model, self._path, folder / MODEL)
+        data = copy_model(self._path, folder / MODEL)
         return {MODEL: "the Q/DQ model"} | dict.fromkeys(data, "weights of model.onnx")
 
     def _write_scales(self, folder: Path) -> dict[str, str]:

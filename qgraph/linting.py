@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 
+from graph.io.copies import copy_model
 from graph.io.external import external_files
-from graph.io.files import copy_file, publishing, write_bytes
-from graph.io.models import identify, read_model
+from graph.io.files import publishing, write_bytes
+from graph.io.models import identify
 from graph.rules.finding import Target
 from graph.rules.fixes import Fix, fix
 from graph.rules.linting import lint as run_rules
@@ -54,7 +55,7 @@ def mend(
 ) -> Lint:
     """Write `model` to `output` with what can be mended mended; return what is left to find.
 
-    Weights that lie in data files are copied, not read.
+    Weights that lie in data files are copied; of a file that other models share, those of this one.
 
     Raises:
         InputError: not an ONNX model, or its external data cannot be used.
@@ -70,16 +71,13 @@ def mend(
 
 
 def _write(model: onnx.ModelProto, source: Path, target: Path) -> None:
-    """Write a graph whose weights stay in the data files of `source`, copied beside it."""
-    files = external_files(read_model(source, weights=False), source.parent)
+    """Write a mended graph; in another folder than `source`, with copies of the data it reads."""
     same_folder = source.parent.resolve() == target.parent.resolve()
-    if not files or same_folder:
+    if same_folder or not external_files(model, source.parent):
         write_bytes(target, model.SerializeToString(deterministic=True))
         return
     with publishing(target.parent, last=target.name) as folder:
-        for file in files:
-            copy_file(file, folder / file.relative_to(source.parent))
-        (folder / target.name).write_bytes(model.SerializeToString(deterministic=True))
+        copy_model(source, folder / target.name, model)
 
 
 def _report(

@@ -41,6 +41,13 @@ _LABELS: dict[int, str] = {
 }
 
 
+_BASES = {
+    "table": "the parser's own table",
+    "changelog": "the changelog",
+    "second hand": "a table seen second hand",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Basis:
     """What the table says of one version rests on. `kind`: table, changelog or second hand."""
@@ -63,6 +70,13 @@ class OperatorTable:
     unsupported: frozenset[str]
     since: Mapping[str, str]
     types_since: Mapping[str, Mapping[str, str]]
+
+    def basis(self, target: Target) -> str:
+        """Return what the table rests on, in a line."""
+        kinds: dict[str, list[str]] = {}
+        for name in VERSIONS[target]:
+            kinds.setdefault(self.versions[name].kind, []).append(name)
+        return ", ".join(f"{', '.join(names)} by {_BASES[kind]}" for kind, names in kinds.items())
 
     def describe(self, target: Target) -> str:
         """Return what the table rests on for each version of `target`, in words."""

@@ -9,6 +9,7 @@ import click
 from graph.errors import UsageError
 from graph.rules.finding import Target
 from graph.rules.report import Lint, require_builds
+from graph.rules.support import operator_table
 from qgraph import linting, options
 from qgraph.console import print_json, print_table, say, warn
 from qgraph.outputs import require_outputs
@@ -84,7 +85,8 @@ def print_lint(report: Lint) -> None:
     if not report.quantized:
         warn("there is no Q/DQ in this model: TensorRT runs all of it in float.")
     counts = ", ".join(f"{number} {kind}" for kind, number in report.counts.items())
-    say(f"{report.model} for {report.target}: {counts}. Operators: {report.operators}")
+    known = operator_table().basis(report.target)
+    say(f"{report.model} for {report.target}: {counts}. Operators known: {known}.")
 
 
 def print_placement(report: Lint) -> None:

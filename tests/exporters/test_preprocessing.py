@@ -19,7 +19,7 @@ from exporters.vit.processor import CONFIG, read_processor
 from exporters.yolo.letterbox import letterbox
 
 MEAN, STD = [0.48, 0.45, 0.4], [0.22, 0.23, 0.24]
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "exact": {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 24}},
     "edge and crop": {
         "image_processor_type": "BitImageProcessor", "resample": 2,
@@ -44,7 +44,8 @@ def by_the_book(image: Image.Image, told: dict[str, Any]) -> NDArray[np.float32]
         image = image.resize(told["size"][::-1], how)
     elif told.get("resize") == "shortest_edge":
         factor = told["size"][0] / min(image.size)
-        image = image.resize(tuple(int(factor * side + 1e-9) for side in image.size), how)
+        width, height = (int(factor * side + 1e-9) for side in image.size)
+        image = image.resize((width, height), how)
     elif told.get("resize") == "fit":
         height, width = told["size"]
         factor = min(height / image.height, width / image.width)
@@ -58,7 +59,8 @@ def by_the_book(image: Image.Image, told: dict[str, Any]) -> NDArray[np.float32]
         image = image.crop((left, top, left + width, top + height))
     values = np.asarray(image, np.float32) * told.get("scale", 1)
     values = (values - told.get("mean", 0)) / told.get("std", 1)
-    return values.transpose(2, 0, 1).astype(np.float32)
+    made: NDArray[np.float32] = values.transpose(2, 0, 1).astype(np.float32)
+    return made
 
 
 def as_json(told: Preprocessing) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from graph.io.sharing import write_models
 from graph.runtime.session import Session, open_session
 from graph.runtime.streamed import Runner, Tensors
 from handoff import running
+from qgraph import linting
 
 WIDTH = 160
 
@@ -97,6 +98,24 @@ def test_order_stays_topological_and_whole(model: Path) -> None:
     assert {node.name or node.output[0] for node in graph.graph.node} == before
     names = [node.name for node in graph.graph.node]
     assert names.index("mm0") < names.index("dq1")
+
+
+def test_of_a_file_that_models_share_a_mended_model_takes_its_own_part(tmp_path: Path) -> None:
+    work, target = tmp_path / "work", tmp_path / "mended" / "m.onnx"
+    models = [(work / f"{seed}.onnx", build(seed)) for seed in (0, 1)]
+    for _, model in models:  # what `--fix` gives back
+        del next(node for node in model.graph.node if node.name == "dq0").input[2:]
+    work.mkdir()
+    path, *_ = write_models(models, work, external_above=0)
+    before = {file.name: file.read_bytes() for file in work.iterdir()}
+    report = linting.mend(path, target)
+    assert [item.rule for item in report.fixed] == ["R3"]
+    assert {file.name: file.read_bytes() for file in work.iterdir()} == before
+    written = sum(file.stat().st_size for file in target.parent.iterdir())
+    assert written < 1.1 * size_on_disk(path) < 0.6 * sum(map(len, before.values()))
+    feed = {"x": np.random.default_rng(2).standard_normal((2, WIDTH), np.float32)}
+    found = open_session(target).run(feed)["t3"]
+    np.testing.assert_array_equal(found, open_session(path).run(feed)["t3"])
 
 
 def test_of_a_file_that_models_share_a_bundle_takes_its_own_part(tmp_path: Path) -> None:

@@ -192,6 +192,22 @@ def test_a_report_of_another_model_is_refused(qgraph: Command, files: Files, cnn
     assert "sensitivity.json of the same model" in result.err
 
 
+@pytest.mark.parametrize(
+    ("target", "known"),
+    [
+        ("tensorrt-10", "10.13, 10.14, 10.16 by the changelog, 10.15 by the parser's own table"),
+        ("tensorrt-11", "11.0, 11.1, 11.3 by the changelog, 11.2 by a table seen second hand"),
+    ],
+)
+def test_what_the_operators_rest_on_takes_a_line_and_the_sources_stand_in_the_json(
+    qgraph: Command, files: Files, target: str, known: str
+) -> None:
+    command = ["lint", files.folder / "B.onnx", "--target", target]
+    last = qgraph(*command).out.strip().splitlines()[-1]
+    assert last.endswith(f"Operators known: {known}.") and "http" not in last
+    assert "https://github.com/NVIDIA/TensorRT" in qgraph(*command, "--json").json["operators"]
+
+
 def test_a_float_model_is_said_to_hold_no_qdq(qgraph: Command, files: Files) -> None:
     result = qgraph("lint", files.model)
     assert result.code == 0
