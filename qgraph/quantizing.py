@@ -14,6 +14,7 @@ from graph.edit.nodes import QuantizableNode
 from graph.errors import QGraphError, UsageError
 from graph.io.files import write_bytes
 from graph.io.models import write_model
+from graph.io.pool import Pool
 from graph.io.sharing import write_models
 from graph.keep import Keep
 from graph.progress import Progress, silent
@@ -33,6 +34,7 @@ from quantize.proof import Proof, prove
 from quantize.ranges import Ranges, ranges_for, require_same_model
 from quantize.scheme import Scheme, SchemeName, require_same
 from quantize.selection import select
+from quantize.store import WeightStore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,14 +118,17 @@ def write_quantized(
     """
     done: list[Written] = []
 
-    def made() -> Iterator[tuple[Path, onnx.ModelProto]]:
+    def made(pool: Pool) -> Iterator[tuple[Path, onnx.ModelProto]]:
         if half is not None:
             written, proto = _baseline(open_model(Path(model)), half, Path(folder))
             done.append(written)
             yield written.path, proto
         if profiles is None or ranges is None:
             return
-        for item in _each(model, profiles, ranges, names, scheme, shifts, progress, half):
+        each = _each(
+            model, profiles, ranges, names, scheme, shifts, progress, half, WeightStore(pool.hold)
+        )
+        for item in each:
             path = Path(folder) / f"{file_stem(item.profile.name, item.dtype)}.onnx"
             done.append(Written(item.profile, path, item.proof, item.in_single))
             yield path, (item if finish is None else finish(item)).model
@@ -131,7 +136,7 @@ def write_quantized(
 
     was_there = Path(folder).exists()
     try:
-        write_models(made(), Path(folder))
+        write_models(made, Path(folder))
     except QGraphError:
         if not was_there:
             with suppress(OSError):  # never made, or not empty
@@ -162,6 +167,7 @@ def _each(
     shifts: Mapping[str, Array] | None,
     progress: Progress,
     half: AsHalf | None = None,
+    store: WeightStore | None = None,
 ) -> Iterator[Quantized]:
     opened = open_model(Path(model))
     wanted = document(profiles, Profiles)
@@ -173,7 +179,7 @@ def _each(
     converted = None if half is None else half(opened.prepared, smoothed=bool(seen.smoothing))
     for index, item in enumerate(chosen):
         progress("quantizing", index, len(chosen))
-        yield _quantized(opened, item, seen, shifts or {}, converted)
+        yield _quantized(opened, item, seen, shifts or {}, converted, store)
     progress("quantizing", len(chosen), len(chosen))
 
 
@@ -197,7 +203,8 @@ def _quantized(
     item: Profile,
     ranges: Ranges,
     shifts: Mapping[str, Array],
-    half: Half | None = None,
+    half: Half | None,
+    store: WeightStore | None,
 ) -> Quantized:
     scheme = ranges.scheme
     if scheme.name is SchemeName.INC_CPU:
@@ -215,7 +222,8 @@ def _quantized(
         known = ranges_in_half(nodes, known)
         provenance = replace(provenance, dtype=SUFFIX, in_single=half.kept)
     made = correct(prepared, nodes, shifts)
-    model = emit(made.prepared, nodes, known, replace(provenance, corrected=len(made.biases)))
+    provenance = replace(provenance, corrected=len(made.biases))
+    model = emit(made.prepared, nodes, known, provenance, store)
     proof = prove(model, prepared.model, nodes, scheme.grid.data_type, made.biases)
     return Quantized(item, model, proof, provenance.dtype, provenance.in_single)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,12 +15,14 @@ from graph.edit.nodes import QUANTIZABLE, QuantizableNode
 from graph.edit.prepare import PreparedModel
 from graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
 from graph.errors import InputError
+from graph.io.models import tensor_from
 from graph.io.weights import array_of
 from graph.keep import Keep, by_reason
 from graph.runtime.probe import Range
 from graph.tensors import Array, OnDemand
 from quantize import arithmetic
 from quantize.scheme import Scheme
+from quantize.store import WeightStore
 from quantize.weights import weight_scale
 
 _PLAIN = Scheme()
@@ -53,15 +55,21 @@ def emit(
     nodes: Sequence[QuantizableNode],
     ranges: Mapping[str, Range],
     provenance: Provenance,
+    store: WeightStore | None = None,
 ) -> onnx.ModelProto:
     """Return the model in which exactly `nodes` are quantized.
+
+    Quantized weights stay in `store`, if one is given, and are shared with its other models.
 
     Raises:
         InputError: a weight holds NaN or infinity.
     """
     scheme = provenance.scheme or _PLAIN
     parameters = quantization_parameters(prepared.model, nodes, ranges, scheme)
-    model = insert_qdq(prepared.model, nodes, parameters)
+    if store is not None:
+        parameters = replace(parameters, weights=store.once(parameters.weights))
+    hold = tensor_from if store is None else store.hold
+    model = insert_qdq(prepared.model, nodes, parameters, hold)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
     write_metadata(model, provenance, sum(node.op_type in QUANTIZABLE for node in nodes))

@@ -13,17 +13,22 @@ Rules, numbered as in the code:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from graph.edit.fold import export_graph, import_graph
 from graph.edit.names import fresh_name
 from graph.edit.nodes import QuantizableNode
+from graph.io.models import tensor_from
 from graph.tensors import Array
+
+Hold = Callable[[str, Array], onnx.TensorProto]
+"""Makes an initializer of this name and these values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +52,17 @@ class QdqParameters:
 
 
 def insert_qdq(
-    model: onnx.ModelProto, nodes: Sequence[QuantizableNode], parameters: QdqParameters
+    model: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    parameters: QdqParameters,
+    hold: Hold = tensor_from,
 ) -> onnx.ModelProto:
-    """Return a copy of `model` in which exactly `nodes` read Q/DQ."""
+    """Return a copy of `model` in which exactly `nodes` read Q/DQ.
+
+    `hold` decides where quantized weights are kept: by default, in the model.
+    """
     graph = import_graph(model)
-    surgeon = _Surgeon(graph, parameters)
+    surgeon = _Surgeon(graph, parameters, hold)
     by_name = {node.name: node for node in graph.nodes}
     for node in nodes:
         surgeon.quantize_inputs(by_name[node.name], node)
@@ -62,9 +73,10 @@ def insert_qdq(
 class _Surgeon:
     """Makes each Q/DQ once and hands it to every node that asks."""
 
-    def __init__(self, graph: gs.Graph, parameters: QdqParameters) -> None:
+    def __init__(self, graph: gs.Graph, parameters: QdqParameters, hold: Hold) -> None:
         self._graph = graph
         self._parameters = parameters
+        self._hold = hold
         self._tensors = graph.tensors()
         self._taken = set(self._tensors) | {node.name for node in graph.nodes}
         self._activations: dict[str, gs.Variable] = {}
@@ -94,7 +106,9 @@ class _Surgeon:
         key = (tensor, axis)
         if key not in self._weights:
             weight = self._parameters.weights[key]
-            values = gs.Constant(self._fresh(f"{tensor}_quantized"), weight.values)
+            name = self._fresh(f"{tensor}_quantized")
+            # lazy: graph-surgeon then hands the tensor on as it is, wherever its values lie
+            values = gs.Constant(name, LazyValues(self._hold(name, weight.values)))
             constants = self._scale_and_zero_point(tensor, weight.scale, weight.values.dtype)
             attributes = {} if axis is None else {"axis": axis}
             self._weights[key] = self._node(

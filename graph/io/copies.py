@@ -29,7 +29,7 @@ def copy_model(source: Path, target: Path, changed: onnx.ModelProto | None = Non
     model = read_model(source, weights=False) if changed is None else changed
     files = external_files(model, source.parent)
     if _unread(model, source, files):
-        write_models([(target, _placed(model, source.parent))], target.parent)
+        write_models(lambda _: [(target, _placed(model, source.parent))], target.parent)
         return [path.name for path in target.parent.glob("*.data")]
     names = [file.relative_to(source.parent).as_posix() for file in files]
     for file, name in zip(files, names, strict=True):

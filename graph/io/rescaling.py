@@ -31,12 +31,15 @@ def rescale_on_reading(tensor: TensorProto, axis: int, factors: Array, *, divide
     tensor.external_data.add(key=_STEP, value=f"{axis} {'/' if divides else '*'} {text}")
 
 
-def rescaled(tensor: TensorProto, values: Array) -> Array:
-    """Return the values the file holds with every step of `tensor` applied, in order."""
+def rescaled(tensor: TensorProto, values: Array, rows: slice) -> Array:
+    """Return `values`, these rows of what the file holds, with every step of `tensor` applied, in
+    order.
+    """
     for entry in steps_of(tensor):
         axis, sign, text = entry.value.split(" ")
         factors = np.frombuffer(base64.b64decode(text), "<f4")
-        values = rescale(values, int(axis), factors, divides=sign == "/")
+        own = factors[rows] if int(axis) == 0 else factors
+        values = rescale(values, int(axis), own, divides=sign == "/")
     return values
 
 

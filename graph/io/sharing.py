@@ -8,11 +8,8 @@ several readers, never a hard link: onnx refuses those.)
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import onnx
 
@@ -20,44 +17,26 @@ from graph.errors import InputError
 from graph.io.external import external_files
 from graph.io.files import write_bytes, write_named
 from graph.io.models import EXTERNAL_ABOVE, drop_stale_data, read_model
-from graph.io.weights import bytes_of, load, place
+from graph.io.pool import Pool
+from graph.io.weights import is_on_disk, load, relocate
 
 STEM = "shared"
-_EXTERNAL_TENSOR = 1024
-_ALIGNMENT = 4096
+SHARED_ABOVE = 16 << 20
+"""Models written together share a data file where they would fill this many bytes of it. Below,
+four files that need no other take 64 MiB at most, and the graphs themselves weigh as much as
+what would be saved."""
+
+Made = Callable[[Pool], Iterable[tuple[Path, onnx.ModelProto]]]
+"""Makes models, with their paths, one by one; they may leave weights in the pool."""
 
 
-@dataclass(slots=True)
-class _Pool:
-    """A data file being written: where each content lies in it, and the digest of it all."""
-
-    file: BinaryIO
-    places: dict[bytes, int] = field(default_factory=dict)
-    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
-
-    def place(self, data: memoryview) -> int:
-        """Return the offset of `data`, written if it is new."""
-        key = hashlib.sha256(data).digest()
-        if key not in self.places:
-            padding = b"\0" * (-self.file.tell() % _ALIGNMENT)
-            self.places[key] = self.file.tell() + len(padding)
-            self.file.write(padding)
-            self.file.write(data)
-            self.digest.update(key)
-        return self.places[key]
-
-
-def write_models(
-    models: Iterable[tuple[Path, onnx.ModelProto]],
-    folder: Path,
-    *,
-    external_above: int = EXTERNAL_ABOVE,
-) -> list[Path]:
+def write_models(make: Made, folder: Path, *, shared_above: int = SHARED_ABOVE) -> list[Path]:
     """Write models to paths in `folder`, tensors of the same content once; return the paths.
 
-    Models are taken one by one, and their weights let go of before the next is asked for. Where all
-    of them together hold at most `external_above` bytes, each is one file and nothing is shared. No
-    model appears unless all could be made. The models given are emptied of their weights.
+    Models are taken one by one, and their weights let go of before the next is asked for. Several
+    that would share more than `shared_above` bytes read one data file, as does one that holds more
+    than `EXTERNAL_ABOVE`; others are one file each. No model appears unless all could be made. The
+    models given are emptied of their weights.
 
     Raises:
         EnvironmentFault: the folder cannot be written.
@@ -65,20 +44,23 @@ def write_models(
     slims: list[tuple[Path, onnx.ModelProto]] = []
 
     def fill(temporary: Path) -> str:
-        with temporary.open("wb") as file:
-            pool = _Pool(file)
-            for path, model in models:
-                _move(model, pool)
+        with Pool(temporary) as pool:
+            for path, model in make(pool):
+                for tensor in model.graph.initializer:
+                    pool.take(tensor)
                 slims.append((path, _compact(model)))
                 del model  # before the next is made
-            return f"{STEM}-{pool.digest.hexdigest()[:12]}.data"
+            return f"{STEM}-{pool.sha256[:12]}.data"
 
     older = set(folder.glob(f"{STEM}-*.data")) if folder.is_dir() else set()
     data = write_named(folder, fill)
-    inline = data.stat().st_size <= external_above
+    inline = data.stat().st_size <= (shared_above if len(slims) > 1 else EXTERNAL_ABOVE)
     try:
         for path, model in slims:
-            _bring_back(model, data) if inline else _locate(model, data.name)
+            for tensor in filter(is_on_disk, model.graph.initializer):
+                relocate(tensor, data if inline else data.name)
+                if inline:
+                    load(tensor)
             write_bytes(path, model.SerializeToString(deterministic=True))
             model.Clear()
             drop_stale_data(path)
@@ -87,39 +69,11 @@ def write_models(
     return [path for path, _ in slims]
 
 
-def _move(model: onnx.ModelProto, pool: _Pool) -> None:
-    """Move large initializers to the pool, in place."""
-    for tensor in model.graph.initializer:
-        held = bytes_of(tensor)
-        if len(held) < _EXTERNAL_TENSOR:
-            load(tensor)
-        else:
-            place(tensor, "", pool.place(held), len(held))
-
-
 def _compact(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the same model: a message keeps the memory of what it held for as long as it lives."""
     fresh = onnx.ModelProto()
     fresh.ParseFromString(model.SerializeToString())
     return fresh
-
-
-def _locate(model: onnx.ModelProto, name: str) -> None:
-    for tensor in model.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location" and not entry.value:
-                entry.value = name
-
-
-def _bring_back(model: onnx.ModelProto, data: Path) -> None:
-    with data.open("rb") as file:
-        for tensor in model.graph.initializer:
-            entries = {entry.key: entry.value for entry in tensor.external_data}
-            if entries.get("location") == "":
-                file.seek(int(entries["offset"]))
-                tensor.raw_data = file.read(int(entries["length"]))
-                tensor.ClearField("external_data")
-                tensor.ClearField("data_location")
 
 
 def _drop_unread(folder: Path, candidates: set[Path]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 
 from graph.errors import InputError
 from graph.io.rescaling import is_rescaled, rescaled, steps_of
-from graph.tensors import Array
+from graph.tensors import Array, pieces
 
 SMALL = 1 << 16
 """Tensors of fewer bytes are loaded with the graph: shape arithmetic and fusions look at them."""
@@ -67,18 +67,26 @@ def array_of(tensor: TensorProto) -> Array:
     """
     if not is_on_disk(tensor):
         return numpy_helper.to_array(tensor)
-    data = mapped_bytes(tensor)
     if tensor.data_type in BITS:
         inline = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        inline.raw_data = data.tobytes()
+        inline.raw_data = mapped_bytes(tensor).tobytes()
         return numpy_helper.to_array(inline)
-    stored, *through = (
-        np.dtype(onnx.helper.tensor_dtype_to_np_dtype(item)) for item in _types(tensor)
-    )
-    values = rescaled(tensor, data.view(stored).reshape(tuple(tensor.dims)))
+    return _as_declared(tensor, _as_stored(tensor), slice(None))
+
+
+def _as_stored(tensor: TensorProto) -> Array:
+    """Return the values that the file holds, in the type they have there."""
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(_types(tensor)[0]))
+    stored: Array = mapped_bytes(tensor).view(dtype).reshape(tuple(tensor.dims))
+    return stored
+
+
+def _as_declared(tensor: TensorProto, stored: Array, rows: slice) -> Array:
+    """Return `stored`, which are these rows of `tensor`, rescaled and in the declared type."""
+    values = rescaled(tensor, stored, rows)
     with np.errstate(over="ignore"):  # beyond a narrower type is infinity, as everywhere
-        for dtype in through:
-            values = values.astype(dtype)
+        for item in _types(tensor)[1:]:
+            values = values.astype(onnx.helper.tensor_dtype_to_np_dtype(item))
     return values
 
 
@@ -90,9 +98,37 @@ def bytes_of(tensor: TensorProto) -> memoryview:
     """
     if not is_on_disk(tensor):
         return memoryview(tensor.raw_data)
-    if is_rescaled(tensor) or len(_types(tensor)) > 1:
-        return memoryview(array_of(tensor).tobytes())
+    if _is_changed(tensor):
+        return raw(array_of(tensor))
     return mapped_bytes(tensor).data
+
+
+def parts_of(tensor: TensorProto) -> Iterator[memoryview]:
+    """Yield the bytes of `bytes_of`; values that are made on reading come a few rows at a time.
+
+    Raises:
+        InputError: the data file is gone or was cut short since the model was read.
+    """
+    if not is_on_disk(tensor) or not _is_changed(tensor):
+        yield bytes_of(tensor)
+        return
+    at = 0
+    for part in pieces(_as_stored(tensor)):
+        rows = slice(at, at + len(part))
+        yield raw(_as_declared(tensor, part, rows))
+        at = rows.stop
+
+
+def raw(values: Array) -> memoryview:
+    """Return the bytes of an array that is no scalar, in order; copied only where they lie in
+    another.
+    """
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _is_changed(tensor: TensorProto) -> bool:
+    """Return whether a tensor on the disk has other values than the file holds."""
+    return is_rescaled(tensor) or len(_types(tensor)) > 1
 
 
 def mapped_bytes(tensor: TensorProto) -> Array:
@@ -124,7 +160,7 @@ def load(tensor: TensorProto) -> None:
     if is_on_disk(tensor):
         data = array_of(tensor).tobytes()
         tensor.ClearField("external_data")
-        tensor.data_location = TensorProto.DEFAULT
+        tensor.ClearField("data_location")
         tensor.raw_data = data
 
 
@@ -153,6 +189,18 @@ def place(tensor: TensorProto, location: str | Path, offset: int, length: int) -
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
+
+
+def location_of(tensor: TensorProto) -> Path:
+    """Return the data file of a tensor on the disk."""
+    return _place(tensor)[0]
+
+
+def relocate(tensor: TensorProto, location: str | Path) -> None:
+    """Say that the data file of a tensor on the disk is called otherwise."""
+    for entry in tensor.external_data:
+        if entry.key == "location":
+            entry.value = str(location)
 
 
 def retype_on_reading(tensor: TensorProto, data_type: int) -> None:

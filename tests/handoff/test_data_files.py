@@ -106,7 +106,7 @@ def test_of_a_file_that_models_share_a_mended_model_takes_its_own_part(tmp_path:
     for _, model in models:  # what `--fix` gives back
         del next(node for node in model.graph.node if node.name == "dq0").input[2:]
     work.mkdir()
-    path, *_ = write_models(models, work, external_above=0)
+    path, *_ = write_models(lambda _: models, work, shared_above=0)
     before = {file.name: file.read_bytes() for file in work.iterdir()}
     report = linting.mend(path, target)
     assert [item.rule for item in report.fixed] == ["R3"]
@@ -122,7 +122,7 @@ def test_of_a_file_that_models_share_a_bundle_takes_its_own_part(tmp_path: Path)
     work, bundle = tmp_path / "work", tmp_path / "bundle"
     work.mkdir()
     models = [(work / f"{seed}.onnx", build(seed)) for seed in (0, 1)]
-    path, *_ = write_models(models, work, external_above=0)
+    path, *_ = write_models(lambda _: models, work, shared_above=0)
     before = {file.name: file.read_bytes() for file in work.iterdir()}
     made = api.handoff(path, bundle)
     assert {file.name: file.read_bytes() for file in work.iterdir()} == before

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def model(bias: float) -> onnx.ModelProto:
 
 def write(folder: Path, names: tuple[str, ...] = NAMES, above: int = 0) -> list[Path]:
     made = ((folder / f"{name}.onnx", model(index)) for index, name in enumerate(names))
-    return write_models(made, folder, external_above=above)
+    return write_models(lambda _: made, folder, shared_above=above)
 
 
 def test_what_is_equal_is_stored_once(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_small_models_are_one_file_each(tmp_path: Path) -> None:
 def test_a_size_counts_what_the_model_reads_of_a_shared_file(tmp_path: Path) -> None:
     paths = write(tmp_path)
     alone = tmp_path / "alone"
-    (single,) = write_models([(alone / "A.onnx", model(0))], alone, external_above=0)
+    (single,) = write_models(lambda _: [(alone / "A.onnx", model(0))], alone)
     # but for the padding between tensors
     assert size_on_disk(paths[0]) == pytest.approx(size_on_disk(single), abs=8192)
 
@@ -81,10 +82,10 @@ def test_the_same_models_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_if_one_cannot_be_made(tmp_path: Path) -> None:
-    def models() -> object:
+    def models() -> Iterator[tuple[Path, onnx.ModelProto]]:
         yield tmp_path / "A.onnx", model(0)
         raise ValueError("no B")
 
     with pytest.raises(ValueError, match="no B"):
-        write_models(models(), tmp_path)  # type: ignore[arg-type]
+        write_models(lambda _: models(), tmp_path)
     assert list(tmp_path.iterdir()) == []
