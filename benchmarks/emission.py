@@ -32,6 +32,7 @@ from quantize.scheme import Scheme, SchemeName, WeightScale
 _MB = 1e6
 _SHARES = {"A": 0.15, "B": 0.5, "C": 0.8, "D": 1.0}
 _PLAIN = Scheme()
+_NUMPY = {"fp32": "float32", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def write_profiles(path: Path, model: Path, layers: int, scheme: Scheme) -> None
 def measure(folder: Path, shape: dict[str, int], case: Case) -> Row:
     """Calibrate, then write the four models."""
     model, samples = export(folder, shape, case.dtype), folder / "samples.npz"
+    write_samples(samples, 2, 16, shape["hidden"], _NUMPY[case.dtype])
     profiles, first, target = folder / "profiles.json", folder / "first", folder / "variants"
     write_profiles(profiles, model, shape["layers"], case.scheme)
     for left in (first, target):
@@ -157,7 +159,6 @@ def page(folder: Path, shape: dict[str, int]) -> list[str]:
 def main(folder: Path, output: Path | None, **shape: int) -> None:
     """Write four profiles of a decoder of this shape in FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_samples(folder / "samples.npz", 2, 16, shape["hidden"])
     text = "\n".join(page(folder, shape)) + "\n"
     click.echo(text)
     if output is not None:

@@ -55,12 +55,14 @@ def run(arguments: list[str], kill_at: Path | None = None) -> Took:
     return Took(time.perf_counter() - start, usage.ru_maxrss << 10, code)
 
 
-def write_samples(path: Path, samples: int, tokens: int, hidden: int) -> None:
-    """Write random embeddings [samples, tokens, hidden], fp16, with their positions."""
+def write_samples(
+    path: Path, samples: int, tokens: int, hidden: int, dtype: str = "float16"
+) -> None:
+    """Write random embeddings [samples, tokens, hidden] with their positions."""
     generator = np.random.default_rng(0)
     np.savez(
         path,
-        inputs_embeds=generator.standard_normal((samples, tokens, hidden)).astype(np.float16),
+        inputs_embeds=generator.standard_normal((samples, tokens, hidden)).astype(dtype),
         attention_mask=np.ones((samples, tokens), np.int64),
         position_ids=np.tile(np.arange(tokens, dtype=np.int64), (3, samples, 1)),
     )

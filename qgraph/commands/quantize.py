@@ -96,7 +96,8 @@ def quantize(
 ) -> None:
     """Write one Q/DQ model of MODEL per profile, each proved to be what its profile says.
 
-    Large models written together share one data file that holds each tensor once.
+    Models written together share one data file that holds each tensor once, where it would be
+    larger than 16 MiB; smaller ones are one file each.
 
     Ranges come from --ranges, or are calibrated on --data and written as ranges.json. The scheme
     is that of the profiles; --scheme, --calibrate, --smooth and --weights quantize the same nodes
