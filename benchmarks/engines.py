@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ import vl_convert
 from inc_vs_qgraph import write_samples
 from peers import Peer, with_aimet, with_neural_compressor
 
+from graph.edit.heads import find_head, narrow_head
 from graph.runtime.distance import Distances
 from graph.runtime.forward import forward_seconds
 from graph.runtime.session import Provider
@@ -46,6 +48,7 @@ from sensitivity.switch import SwitchEngine
 from sensitivity.wavefront.engine import WavefrontEngine
 
 _OURS = "wavefront"
+_NARROW = "wavefront without logits"
 
 
 @dataclass
@@ -132,19 +135,29 @@ def main(
             times[name].setup.append(setup)
             times[name].scoring.append(scoring)
             times[name].forwards.append(scoring / forward[-1])
-        setup, scoring, _ = time_engine(engines[_OURS], setting.both, setting.feeds)
-        both = times.setdefault(f"{_OURS}, both directions", Times())
-        both.setup.append(setup)
-        both.scoring.append(scoring)
-        both.forwards.append(scoring / forward[-1])
-    same = all(item == seen["switch"] for item in seen.values())
+        for name in (_OURS, _NARROW):
+            setup, scoring, _ = time_engine(engines[name], setting.both, setting.feeds)
+            both = times.setdefault(f"{name}, both directions", Times())
+            both.setup.append(setup)
+            both.scoring.append(scoring)
+            both.forwards.append(scoring / forward[-1])
+    same = all(item == seen["switch"] for name, item in seen.items() if name != _NARROW)
+    apart = largest_difference(seen["switch"], seen[_NARROW])
     rivals = ask_peers(setting, aimet, inc_nodes, peer_rounds)
-    text = [*page(setting, times, forward, rivals, same=same)]
+    text = [*page(setting, times, forward, rivals, same=same, apart=apart)]
     click.echo("\n".join(text))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text("\n".join(text) + "\n", encoding="utf-8")
         plot(per_node(setting, times, rivals), output.with_suffix(".svg"))
+
+
+def largest_difference(
+    wide: Sequence[Distances | None], narrow: Sequence[Distances | None]
+) -> float:
+    """Return by how much the MSE of a node differs at most, relative to it."""
+    pairs = zip(wide, narrow, strict=True)
+    return max(abs(a.mse - b.mse) / a.mse for a, b in pairs if a is not None and b is not None)
 
 
 class Setting:
@@ -185,16 +198,28 @@ class Setting:
             ),
             "wavefront, stacks of four": lambda: WavefrontEngine(*common, self.feeds[0], width=4),
             _OURS: lambda: WavefrontEngine(*common, self.feeds[0]),
+            _NARROW: self._without_logits,
         }
+
+    def _without_logits(self) -> WavefrontEngine:
+        """Return the engine that computes MSE, SQNR and cosine from what the LM head reads."""
+        head = find_head(self.opened.prepared.model, "logits")
+        narrow = narrow_head(self.opened.prepared, head) if head else None
+        if narrow is None:
+            sys.exit("the model ends in no LM head that could be left out")
+        scored = Scored(("logits",), logits=False, narrowed=head)
+        return WavefrontEngine(narrow, self.nodes, self.quantization, scored, self.feeds[0])
 
 
 @dataclass
 class Rival:
-    """What another tool took, in each round: `ratios` to the wavefront right before and after."""
+    """What another tool took, in each round: `ratios` to the wavefront right before and after, as
+    it is and without logits.
+    """
 
     peer: Peer
     seconds: list[float] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
+    ratios: dict[str, list[float]] = field(default_factory=dict)
 
 
 def ask_peers(setting: Setting, aimet: Path | None, inc_nodes: int, rounds: int) -> list[Rival]:
@@ -214,17 +239,22 @@ def ask_peers(setting: Setting, aimet: Path | None, inc_nodes: int, rounds: int)
             for ask_peer in asked:
                 before = ours_now(setting)
                 peer = ask_peer()
-                ours = (before + ours_now(setting)) / 2
+                after = ours_now(setting)
                 rival = rivals.setdefault(peer.name, Rival(peer))
                 rival.seconds.append(peer.scoring / peer.nodes)
-                rival.ratios.append(peer.scoring / peer.nodes / ours)
+                for name in before:
+                    ours = (before[name] + after[name]) / 2
+                    rival.ratios.setdefault(name, []).append(rival.seconds[-1] / ours)
     return list(rivals.values())
 
 
-def ours_now(setting: Setting) -> float:
-    """Return the wavefront's seconds of scoring a node, taken now."""
-    _, scoring, _ = time_engine(setting.engines()[_OURS], setting.questions, setting.feeds)
-    return scoring / len(setting.nodes)
+def ours_now(setting: Setting) -> dict[str, float]:
+    """Return the wavefront's seconds of scoring a node, taken now, as it is and without logits."""
+    found = {}
+    for name in (_OURS, _NARROW):
+        _, scoring, _ = time_engine(setting.engines()[name], setting.questions, setting.feeds)
+        found[name] = scoring / len(setting.nodes)
+    return found
 
 
 def per_node(
@@ -242,13 +272,9 @@ def page(
     rivals: Sequence[Rival],
     *,
     same: bool,
+    apart: float,
 ) -> list[str]:
     """Return the page of results."""
-    ours, switch = times[_OURS], times["switch"]
-    ratios = [a / b for a, b in zip(ours.scoring, switch.scoring, strict=True)]
-    rounds = zip(ours.setup, ours.scoring, forward, strict=True)
-    whole = statistics.median((setup + scoring) / one for setup, scoring, one in rounds)
-
     return [
         "# Engines against each other",
         "",
@@ -259,10 +285,9 @@ def page(
         f"{len(setting.nodes)} nodes, {len(setting.feeds)} × {setting.tokens} tokens, solo"
         f" direction, median of {len(forward)} rounds; one forward"
         f" {statistics.median(forward):.4f} s; E* = {setting.ideal:.1f} forwards.",
-        f"The wavefront against switch: {statistics.median(ratios):.2f} of its scoring time"
-        f" ({min(ratios):.2f} to {max(ratios):.2f}); with its set-up {whole:.1f} forwards,"
-        f" {whole / setting.ideal:.2f} of E*.",
-        f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines.",
+        *(against_switch(name, times, forward, setting.ideal) for name in (_OURS, _NARROW)),
+        f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines; without logits,"
+        f" which leaves KL and top-1 out, MSE differs by {apart:.1e} of itself at most.",
         "",
         *_peer_table(rivals),
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
@@ -271,25 +296,44 @@ def page(
     ]
 
 
+def against_switch(
+    name: str, times: dict[str, Times], forward: Sequence[float], ideal: float
+) -> str:
+    """Return how a way of the wavefront compares with switch and with E*."""
+    ours, switch = times[name], times["switch"]
+    ratios = [a / b for a, b in zip(ours.scoring, switch.scoring, strict=True)]
+    rounds = zip(ours.setup, ours.scoring, forward, strict=True)
+    whole = statistics.median((setup + scoring) / one for setup, scoring, one in rounds)
+    return (
+        f"The {name} against switch: {statistics.median(ratios):.2f} of its scoring time"
+        f" ({min(ratios):.2f} to {max(ratios):.2f}); with its set-up {whole:.1f} forwards,"
+        f" {whole / ideal:.2f} of E*."
+    )
+
+
 def _peer_table(rivals: Sequence[Rival]) -> list[str]:
     if not rivals:
         return []
     rows = [
         f"| {item.peer.name} | {item.peer.nodes} | {statistics.median(item.seconds):.4f}"
-        f" | {statistics.median(item.ratios):.1f}"
-        f" ({min(item.ratios):.1f} to {max(item.ratios):.1f}) |"
+        + "".join(
+            f" | {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+            for ratios in item.ratios.values()
+        )
+        + " |"
         for item in rivals
     ]
     return [
         "## Other tools",
         "",
         "The same model, samples and nodes, in the same run, each tool between two runs of the"
-        f" wavefront; medians of {len(rivals[0].ratios)} rounds. AIMET-ONNX is calibrated once, its"
-        " quantizers are toggled in one session; Intel Neural Compressor quantizes the model anew"
-        " for each node.",
+        f" wavefront; medians of {len(rivals[0].seconds)} rounds. AIMET-ONNX is calibrated once,"
+        " its quantizers are toggled in one session, and the MSE alone is computed, as by the"
+        " wavefront without logits. Intel Neural Compressor quantizes the model anew for each"
+        " node.",
         "",
-        "| tool | nodes | s per node | times the wavefront's beside it |",
-        "|---|---:|---:|---:|",
+        "| tool | nodes | s per node | times the wavefront's beside it | without logits |",
+        "|---|---:|---:|---:|---:|",
         *rows,
         "",
         "![Seconds per node](engines.svg)",

@@ -45,6 +45,7 @@ def sensitivity(
     direction: Direction = Direction.BOTH,
     metric: Metric | None = None,
     outputs: Sequence[str] = (),
+    logits: bool = True,
     scheme: Scheme | None = None,
     group: Grouping | None = None,
     include: Sequence[str] = (),
@@ -62,10 +63,12 @@ def sensitivity(
 
     `ranges` are reused if given, else calibrated on the same data. `group` None leaves the choice
     to the family: fused for decoders. `metric` None ranks by MSE, and where outputs hold boxes and
-    scores by the noise-to-signal ratio of both. `engine` None takes the fastest. `time_budget`, in
-    seconds, ends the work after the sample under way; `memory_budget`, in bytes, is what the
-    process may hold resident, None what the machine has to spare. `journal` is a file that keeps
-    finished samples, to go on from and for the caller to remove, and `fresh` forgets an older one.
+    scores by the noise-to-signal ratio of both. `logits` false leaves KL and top-1 agreement out,
+    and computes the rest from what a decoder's LM head reads. `engine` None takes the fastest.
+    `time_budget`, in seconds, ends the work after the sample under way; `memory_budget`, in bytes,
+    is what the process may hold resident, None what the machine has to spare. `journal` is a file
+    that keeps finished samples, to go on from and for the caller to remove, and `fresh` forgets an
+    older one.
 
     Raises:
         LimitError: the memory budget is less than the work takes at least, or the time budget ran
@@ -97,7 +100,7 @@ def sensitivity(
     seen = document(ranges, Ranges)
     require_same(seen.scheme, nodes.scheme, "ranges")
     opened = in_form_of(opened, seen)
-    selection, scored = nodes.select(opened.prepared), scored_at(opened, outputs)
+    selection, scored = nodes.select(opened.prepared), scored_at(opened, outputs, logits=logits)
     task = Task(
         prepared=opened.prepared,
         selection=selection,
@@ -112,6 +115,7 @@ def sensitivity(
         engine=by,
         deadline=None if time_budget is None else started + time_budget,
         memory=memory,
+        narrow=not logits,
     )
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
     if journal is None:

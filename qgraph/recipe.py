@@ -40,6 +40,7 @@ class SensitivityPart(Part):
     samples: _Count = 8
     direction: Direction = Direction.BOTH
     metric: Metric | None = None
+    logits: bool = True
     group: Grouping | None = None
     engine: Engine | None = None
     include: tuple[str, ...] = ()

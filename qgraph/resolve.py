@@ -106,12 +106,14 @@ def scored_outputs(model: OpenModel, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(wanted) or model.family.scored_outputs(model.view)
 
 
-def scored_at(model: OpenModel, outputs: Sequence[str]) -> Scored:
-    """Return where distances are taken: at `outputs`, or where the family says."""
+def scored_at(model: OpenModel, outputs: Sequence[str], *, logits: bool = True) -> Scored:
+    """Return where distances are taken: at `outputs`, or where the family says. `logits`
+    false compares logits as any other output.
+    """
     names = scored_outputs(model, outputs)
     own = names == model.family.scored_outputs(model.view)
-    logits = own and model.family.gives_logits(model.view)
-    return Scored(names, logits, model.family.parts(model.view))
+    are_logits = logits and own and model.family.gives_logits(model.view)
+    return Scored(names, are_logits, model.family.parts(model.view))
 
 
 def metric_of(scored: Scored, asked: Metric | None) -> Metric:

@@ -7,9 +7,10 @@ the float model's. Samples, budgets and journals are the caller's business.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from graph.edit.heads import Head
 from graph.errors import InputError
 from graph.runtime.distance import Columns, Comparator, Split, Sums, whole
 from graph.tensors import Array, Feed
@@ -22,12 +23,14 @@ Step = Callable[[float], None]
 @dataclass(frozen=True, slots=True)
 class Scored:
     """Where distances are taken: output names, and whether they are logits. `split`: into the parts
-    that are compared one by one, where outputs are not of one piece.
+    that are compared one by one, where outputs are not of one piece. `narrowed`: the head whose
+    output, the only one, stands narrower than the model's in what an engine computes.
     """
 
     outputs: tuple[str, ...]
     logits: bool
     split: Split | None = None
+    narrowed: Head | None = None
 
 
 class ScoringEngine(Protocol):
@@ -59,6 +62,7 @@ class References:
         self, outputs: Mapping[str, Array], scored: Scored, *, spread: bool = True
     ) -> None:
         split = scored.split or whole
+        self._narrowed = scored.narrowed
         self._parts: list[tuple[str, Columns | None]] = [
             (name, columns)
             for name in scored.outputs
@@ -81,7 +85,10 @@ class References:
     def compare(self, outputs: Mapping[str, Array]) -> Sums:
         """Return the distance of `outputs`; those that cannot be compared are counted as failed."""
         pairs = zip(self._parts, self._comparators, strict=True)
-        return sum((_compare(by, _part(outputs[n], part)) for (n, part), by in pairs), Sums())
+        sums = sum((_compare(by, _part(outputs[n], part)) for (n, part), by in pairs), Sums())
+        if self._narrowed is None:
+            return sums
+        return replace(sums, count=sums.count // self._narrowed.hidden * self._narrowed.width)
 
 
 def _part(output: Array, columns: Columns | None) -> Array:

@@ -5,31 +5,21 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from graph.edit.fake_quantize import FakeQuantization
-from graph.edit.prepare import PreparedModel
 from graph.edit.tensor_switches import TensorQuantization
-from graph.edit.widen import FeedsInSingle, in_single, is_half
 from graph.errors import InputError, LimitError
 from graph.progress import Progress, silent
 from graph.runtime.forward import forward_seconds
 from graph.runtime.memory import Memory, peak
-from graph.runtime.session import Provider
-from graph.tensors import Feed
-from quantize.companions import Companion, find_companions
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.inc_scheme import inc_parameters
-from quantize.ranges import ranges_for
-from quantize.scheme import SchemeName
 from sensitivity.answers import Answers, ask
 from sensitivity.assemble import Facts, Means, Timing, assemble
 from sensitivity.causes import causes
 from sensitivity.cost import ideal_forwards, measure_macs
 from sensitivity.engine import ScoringEngine
+from sensitivity.form import Form, form_of, narrowed
 from sensitivity.journal import Journal
 from sensitivity.ranking import require_measurable
 from sensitivity.report import Cause, Direction, Engine, MemoryUse, Sensitivity
@@ -62,12 +52,12 @@ def measure(
         )
     require_measurable(task.metric, logits=task.scored.logits)
     memory = task.memory or Memory.of(None)
-    form = _form(task)
+    form = form_of(task)
     macs = measure_macs(form.prepared, form.feeds[0], task.provider, memory)
     forward = _forward(task, form, memory, journal)
     questions = ask(candidates, task.groups, task.direction, form.companions)
     with _folder(journal) as folder:
-        engine = _open(task, form, memory, folder, resumable=journal is not None)
+        engine = _open(task, narrowed(task, form), memory, folder, resumable=journal is not None)
         setup = time.perf_counter() - clock
         limits = Limits(task.deadline, journal)
         scores = score(engine, list(questions.values()), form.feeds, limits, progress)
@@ -84,39 +74,10 @@ def measure(
     return assemble(task, context, answers, facts, timing, means)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Form:
-    """The model and data in the precision that is computed with, and what is quantized how:
-    tensors where INC's scheme is asked for, else what nodes read. `companions`: residual Adds that
-    a candidate takes along.
-    """
-
-    prepared: PreparedModel
-    feeds: Sequence[Feed]
-    quantization: FakeQuantization | TensorQuantization
-    computed_in: str | None
-    companions: Sequence[Companion] = ()
-
-
-def _form(task: Task) -> _Form:
-    model, candidates = task.prepared.model, task.selection.candidates
-    if task.scheme.name is SchemeName.INC_CPU:
-        ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, "ranges")
-        return _Form(task.prepared, task.feeds, inc_parameters(model, candidates, ranges), None)
-    companions = find_companions(model, candidates)
-    nodes = [*candidates, *(companion.node for companion in companions)]
-    ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, nodes, "ranges")
-    quantization = fake_quantization(quantization_parameters(model, nodes, ranges, task.scheme))
-    if task.provider is not Provider.CPU or not is_half(model):
-        return _Form(task.prepared, task.feeds, quantization, None, companions)
-    single = in_single(task.prepared)
-    return _Form(single, FeedsInSingle(task.feeds), quantization.in_single(), "fp32", companions)
-
-
 _FORWARD = "forward seconds"
 
 
-def _forward(task: Task, form: _Form, memory: Memory, journal: Journal | None) -> float:
+def _forward(task: Task, form: Form, memory: Memory, journal: Journal | None) -> float:
     """Return the seconds of a forward; a run that goes on has them in its journal."""
     if journal is not None and _FORWARD in journal.entries:
         return float(journal.entries[_FORWARD])
@@ -142,7 +103,7 @@ def _folder(journal: Journal | None) -> Iterator[Path]:
         folder.rmdir()
 
 
-def _causes(task: Task, form: _Form, memory: Memory) -> dict[str, Cause]:
+def _causes(task: Task, form: Form, memory: Memory) -> dict[str, Cause]:
     """Return why nodes are sensitive, if there is time left to look."""
     late = task.deadline is not None and time.monotonic() >= task.deadline
     if late or isinstance(form.quantization, TensorQuantization):
@@ -163,7 +124,7 @@ def _memory_use(engine: ScoringEngine, memory: Memory) -> MemoryUse | None:
     )
 
 
-def _screened(task: Task, form: _Form, memory: Memory) -> dict[str, float]:
+def _screened(task: Task, form: Form, memory: Memory) -> dict[str, float]:
     """Return what is left to say when no sample was scored in time."""
     if isinstance(form.quantization, TensorQuantization):
         raise LimitError(
@@ -176,21 +137,21 @@ def _screened(task: Task, form: _Form, memory: Memory) -> dict[str, float]:
 
 
 def _open(
-    task: Task, form: _Form, memory: Memory, folder: Path, *, resumable: bool
+    task: Task, form: Form, memory: Memory, folder: Path, *, resumable: bool
 ) -> ScoringEngine:
     candidates = task.selection.candidates
     if isinstance(form.quantization, TensorQuantization):
         return TensorSwitchEngine(
-            form.prepared, candidates, form.quantization, task.scored, task.provider
+            form.prepared, candidates, form.quantization, form.scored, task.provider
         )
     nodes = [*candidates, *(companion.node for companion in form.companions)]
     if task.engine is Engine.SWITCH:
-        return SwitchEngine(form.prepared, nodes, form.quantization, task.scored, task.provider)
+        return SwitchEngine(form.prepared, nodes, form.quantization, form.scored, task.provider)
     return WavefrontEngine(
         form.prepared,
         nodes,
         form.quantization,
-        task.scored,
+        form.scored,
         form.feeds[0],
         task.provider,
         memory=memory,

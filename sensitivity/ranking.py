@@ -17,7 +17,7 @@ def require_measurable(metric: Metric, *, logits: bool) -> None:
     if metric in (Metric.KL, Metric.TOP1_AGREEMENT) and not logits:
         raise UsageError(
             f"--metric {metric} is measured on logits only",
-            hint="Use mse, sqnr_db or cosine for this model.",
+            hint="Use mse, sqnr_db or cosine for this model, or leave --no-logits away.",
         )
 
 

@@ -9,38 +9,44 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
-from typing import overload
 
 import numpy as np
 
 from graph.progress import Progress, silent
 from graph.runtime.distance import Distances, Sums
 from graph.stopping import StopRequest, requests_held
-from graph.tensors import Array, Feed
+from graph.tensors import Feed
 from sensitivity.engine import Question, ScoringEngine
 from sensitivity.journal import Journal
+from sensitivity.rows import Rows
+from sensitivity.settling import Settling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
-    """`deadline`: when to stop, on `time.monotonic`'s clock; `journal`: where samples are kept."""
+    """`deadline`: when to stop, on `time.monotonic`'s clock; `journal`: where samples are kept;
+    `settling`: says which questions further samples can decide, where not all are asked about all.
+    """
 
     deadline: float | None = None
     journal: Journal | None = None
+    settling: Settling | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """`samples`: for each sample scored, the sums of every question. `complete`: whether all were.
-    `resumed`: how many came from the journal.
+    """`samples`: for each sample scored, the sums of every question. `complete`: whether all were,
+    or nothing was left to decide. `resumed`: how many came from the journal. `asked`: question → how
+    many samples it was asked about; on the others its sums are estimates. Empty: all.
     """
 
     samples: Sequence[Sequence[Sums]]
     complete: bool
     resumed: int
+    asked: Sequence[int] = ()
 
     def distances(self) -> list[Distances | None]:
         """Return the figures of every question over all samples, None where one has none."""
@@ -56,39 +62,6 @@ class Scores:
 
 def _figures(sums: Sums) -> Distances | None:
     return None if sums.failed else sums.result()
-
-
-class _Rows(Sequence[Sequence[Sums]]):
-    """The sums of each sample, as numbers: with many samples, objects would fill memory."""
-
-    def __init__(self, rows: Iterable[Sequence[Sums]]) -> None:
-        self._packed: list[Array] = []
-        for row in rows:
-            self.append(row)
-
-    def append(self, row: Sequence[Sums]) -> None:
-        """Take in another sample."""
-        self._packed.append(np.array([astuple(item) for item in row], np.float64))
-
-    def __len__(self) -> int:
-        return len(self._packed)
-
-    @overload
-    def __getitem__(self, index: int) -> Sequence[Sums]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sequence[Sums]]: ...
-    def __getitem__(self, index: int | slice) -> Sequence[Sums] | Sequence[Sequence[Sums]]:
-        """Return the sums of one sample, or of some."""
-        if isinstance(index, slice):
-            return [self[item] for item in range(len(self))[index]]
-        return [
-            Sums(*(kind(value) for kind, value in zip(_KINDS, row, strict=True)))
-            for row in self._packed[index]
-        ]
-
-
-_KINDS = tuple(type(value) for value in astuple(Sums()))
-"""Counts are integers: below 2⁵³ they come back as they were."""
 
 
 class _OutOfTimeError(Exception):
@@ -108,36 +81,64 @@ def score(
     under way when it passes is lost.
     """
     limits = limits or Limits()
-    done = _Rows(_from_journal(limits, len(feeds)))
-    resumed = len(done)
+    done = Rows(_from_journal(limits, len(feeds)))
+    resumed, settling = len(done), limits.settling
+    going_on = _open_after(done, settling, range(len(questions)))
     # without a journal nothing would be gained by going on to where the work can be taken up again
     with requests_held() if limits.journal else nullcontext(StopRequest()) as stop:
-        while len(done) < len(feeds) and not _is_late(limits):
-            at_once = 1 if limits.deadline is not None else engine.samples_at_once(questions)
+        while len(done) < len(feeds) and going_on and not _is_late(limits):
+            asked = [questions[index] for index in going_on]
+            at_once = 1 if limits.deadline is not None else engine.samples_at_once(asked)
+            if settling is not None:
+                at_once = min(at_once, settling.until_due(len(done)))
             chunk = feeds[len(done) : len(done) + at_once]
             work = _Work(limits, stop, progress, len(done), len(chunk), len(feeds))
             try:
-                found = engine.sums(questions, chunk, work.step)
+                found = engine.sums(asked, chunk, work.step)
             except _OutOfTimeError:
                 break
             for sums in found:
-                if limits.journal is not None:
-                    limits.journal.record(_key(len(done)), [astuple(item) for item in sums])
-                done.append(sums)
+                row = dict(zip(going_on, sums, strict=True))
+                _keep(limits, done, [row.get(index) for index in range(len(questions))])
+            going_on = _open_after(done, settling, going_on)
             stop.heed()
-    progress("scoring", _UNITS * len(done), _UNITS * len(feeds))
-    return Scores(done, len(done) == len(feeds), resumed)
+    progress("scoring", _UNITS * len(feeds), _UNITS * len(feeds))
+    complete = len(done) == len(feeds) or not going_on
+    if settling is None or not done:
+        return Scores(done, complete, resumed)
+    return Scores(done.filled(settling.reference), complete, resumed, done.asked().sum(0).tolist())
+
+
+def _keep(limits: Limits, done: Rows, row: Sequence[Sums | None]) -> None:
+    if limits.journal is not None:
+        entry = [None if item is None else astuple(item) for item in row]
+        limits.journal.record(_key(len(done)), entry)
+    done.append(row)
+
+
+def _open_after(done: Rows, settling: Settling | None, going_on: Sequence[int]) -> Sequence[int]:
+    """Return the questions to ask about the next sample, none where nothing is left to decide.
+
+    It depends on the samples done alone, so that a run that goes on decides as the first would have.
+    """
+    if settling is None or not done:
+        return going_on
+    asked = np.flatnonzero(done.asked()[-1]).tolist()
+    if not settling.due(len(done)):
+        return asked
+    left = settling.open(done.packed())
+    return [] if left == {settling.reference} else sorted(left)
 
 
 _UNITS = 100
 """Steps that the progress of one sample is shown in."""
 
 
-def _from_journal(limits: Limits, count: int) -> Iterator[Sequence[Sums]]:
+def _from_journal(limits: Limits, count: int) -> Iterator[Sequence[Sums | None]]:
     """Yield what was scored before, up to the first sample that was not."""
     entries = limits.journal.entries if limits.journal else {}
     for key in itertools.takewhile(entries.__contains__, map(_key, range(count))):
-        yield [Sums(*row) for row in entries[key]]
+        yield [None if row is None else Sums(*row) for row in entries[key]]
 
 
 @dataclass(frozen=True, slots=True)

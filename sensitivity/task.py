@@ -23,7 +23,8 @@ from sensitivity.report import Direction, Engine, Metric
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """What is asked: which nodes, on which data, scored where and how; `memory` None leaves what is
-    free on the machine.
+    free on the machine. `narrow`: whether a wide last projection may be computed as a narrow one,
+    with the same figures and no logits.
     """
 
     prepared: PreparedModel
@@ -39,6 +40,7 @@ class Task:
     engine: Engine = Engine.WAVEFRONT
     deadline: float | None = None
     memory: Memory | None = None
+    narrow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def fingerprint(task: Task, context: Context) -> dict[str, Any]:
         "scheme": task.scheme.model_dump(mode="json"),
         "outputs": list(task.scored.outputs),
         "logits": task.scored.logits,
+        "narrow": task.narrow,
         "split": None if task.scored.split is None else task.scored.split.__qualname__,
         "direction": task.direction,
         "engine": task.engine,

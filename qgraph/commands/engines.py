@@ -16,7 +16,7 @@ from sensitivity.groups import Grouping
 from sensitivity.report import Engine, Sensitivity
 
 _INC_ONLY = ("max_nodes", "confidence_batches")
-_NOT_INC = ("ranges", "group", "provider", "memory_budget")
+_NOT_INC = ("ranges", "group", "provider", "memory_budget", "logits")
 
 
 def scheme_of(engine: str, name: SchemeName | None) -> SchemeName:
@@ -54,6 +54,7 @@ def measure(
         f"--provider {chosen['provider']}" * (chosen["provider"] is not Provider.CPU),
         f"the scheme [{scheme}]" * (scheme != Scheme(name=scheme.name)),
         "--memory-budget" * (chosen["memory_budget"] is not None),
+        "--no-logits" * (not chosen["logits"]),
     ]
     for option in filter(None, unfit):
         raise UsageError(
