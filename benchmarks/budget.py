@@ -5,7 +5,8 @@
 Each sample of a length costs the same, so a tenth of the time is a tenth of the samples. What a
 budget of that size returns is held against the ranking of all samples; the screen, for which no
 sample is scored, stands at the left end. Several orders of the samples show how much it depends on
-which come first. Then peak memory is read off two runs of the command, on few and many samples.
+which come first. Then the same samples are scored adaptively, and peak memory is read off two runs
+of the command, on few and many samples.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -27,9 +30,13 @@ from engines import Setting
 from graph.runtime.distance import Sums
 from qgraph.resolve import load_data, open_model
 from qgraph.version import VERSION, packages
+from sensitivity.answers import ask
 from sensitivity.compare import spearman
-from sensitivity.scoring import Scores, score
+from sensitivity.cut import DEFAULT_CUTS
+from sensitivity.report import Direction, Metric
+from sensitivity.scoring import Limits, Scores, score
 from sensitivity.screen import screen
+from sensitivity.settling import Settling
 from sensitivity.wavefront.engine import WavefrontEngine
 
 _SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -54,6 +61,41 @@ def curve(scores: Scores) -> list[dict[str, float]]:
         found = [spearman(ranking(scores, some), full) or 0.0 for some in chosen]
         points.append({"share": share, "mean": float(np.mean(found)), "worst": min(found)})
     return points
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """`work`: share of the answers, `seconds`: of the time, that an adaptive run took; `apart`:
+    nodes that it puts on another side of a default cut; `rho`: Spearman with the full ranking.
+    """
+
+    work: float
+    seconds: float
+    apart: int
+    rho: float
+
+
+def adaptive(setting: Setting, engine: WavefrontEngine) -> Adaptive:
+    """Return what an adaptive run takes beside a full one, with solo questions and no groups."""
+    asked = ask(setting.nodes, (), Direction.SOLO)
+    names = [node.name for node in setting.nodes]
+    settling = Settling(list(asked), names, (), Metric.MSE)
+    seconds, figures, work = [], [], []
+    for limits in (Limits(), Limits(settling=settling)):
+        start = time.perf_counter()
+        scores = score(engine, list(asked.values()), setting.feeds, limits)
+        seconds.append(time.perf_counter() - start)
+        figures.append(np.array([item.mse for item in scores.distances()[1:] if item]))
+        work.append(sum(scores.asked) or len(asked) * len(setting.feeds))
+    places = [np.argsort(np.argsort(values)) for values in figures]
+    last = [round(share * len(names)) for share in DEFAULT_CUTS.values()]
+    sides = [np.array([(place < cut) for cut in last]) for place in places]
+    return Adaptive(
+        work=work[1] / work[0],
+        seconds=seconds[1] / seconds[0],
+        apart=int((sides[0] != sides[1]).any(axis=0).sum()),
+        rho=spearman(figures[1], figures[0]) or 0.0,
+    )
 
 
 def screened(setting: Setting, scores: Scores) -> float:
@@ -145,6 +187,7 @@ def main(
     )
     scores = score(engine, setting.questions, setting.feeds)
     points, at_start = curve(scores), screened(setting, scores)
+    chosen = adaptive(setting, engine)
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "samples.npz"
         write_samples(setting, many, drawn)
@@ -163,6 +206,10 @@ def main(
         *(f"| {p['share']:.0%} | {p['mean']:.3f} | {p['worst']:.3f} |" for p in points),
         "",
         "![Correlation by time](budget.svg)",
+        "",
+        f"`--adaptive` on the same {len(scores.samples)} samples: {chosen.work:.0%} of the answers,"
+        f" {chosen.seconds:.0%} of the time, Spearman with the full ranking {chosen.rho:.3f};"
+        f" {chosen.apart} of {len(setting.nodes)} nodes on another side of a default cut.",
         "",
         f"Peak resident memory of `qgraph sensitivity` on random samples of one length:"
         f" {peaks[0] / 2**20:.0f} MiB with {few} samples, {peaks[1] / 2**20:.0f} MiB with {many}:"

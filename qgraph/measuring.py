@@ -51,6 +51,7 @@ def sensitivity(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     engine: Engine | None = None,
+    adaptive: bool = False,
     time_budget: float | None = None,
     memory_budget: int | None = None,
     journal: AnyPath | None = None,
@@ -65,10 +66,11 @@ def sensitivity(
     to the family: fused for decoders. `metric` None ranks by MSE, and where outputs hold boxes and
     scores by the noise-to-signal ratio of both. `logits` false leaves KL and top-1 agreement out,
     and computes the rest from what a decoder's LM head reads. `engine` None takes the fastest.
-    `time_budget`, in seconds, ends the work after the sample under way; `memory_budget`, in bytes,
-    is what the process may hold resident, None what the machine has to spare. `journal` is a file
-    that keeps finished samples, to go on from and for the caller to remove, and `fresh` forgets an
-    older one.
+    `adaptive` leaves nodes that are on their side of every default cut, whatever samples are drawn,
+    out of further samples. `time_budget`, in seconds, ends the work after the sample under way;
+    `memory_budget`, in bytes, is what the process may hold resident, None what the machine has to
+    spare. `journal` is a file that keeps finished samples, to go on from and for the caller to
+    remove, and `fresh` forgets an older one.
 
     Raises:
         LimitError: the memory budget is less than the work takes at least, or the time budget ran
@@ -116,6 +118,7 @@ def sensitivity(
         deadline=None if time_budget is None else started + time_budget,
         memory=memory,
         narrow=not logits,
+        adaptive=adaptive,
     )
     context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
     if journal is None:

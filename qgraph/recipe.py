@@ -41,6 +41,7 @@ class SensitivityPart(Part):
     direction: Direction = Direction.BOTH
     metric: Metric | None = None
     logits: bool = True
+    adaptive: bool = False
     group: Grouping | None = None
     engine: Engine | None = None
     include: tuple[str, ...] = ()

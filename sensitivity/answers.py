@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from graph.edit.nodes import QuantizableNode
 from graph.runtime.distance import Distances
 from quantize.companions import Companion
-from sensitivity.engine import Question
+from sensitivity.engine import Key, Question
 from sensitivity.groups import Group
 from sensitivity.ranking import badness, ranks
 from sensitivity.report import Direction, Metric, Score, Screen, Stability
 from sensitivity.scoring import Scores
 
-Key = tuple[str, str]
-"""(`all`, `solo` or `without`; the node or group concerned)."""
 _ALL: Key = ("all", "")
 
 
@@ -103,6 +101,12 @@ class Answers:
         """Return the score of a unit left out alone, if it was asked for."""
         return self._overall.without(name)
 
+    def samples_of(self, name: str) -> int | None:
+        """Return how many samples a unit was measured on, None where on all."""
+        asked = self.scores.asked
+        seen = [asked[i] for i, (_, of) in enumerate(self._keys) if of == name] if asked else []
+        return min(seen) if seen and min(seen) < len(self.scores.samples) else None
+
     def failed(self, name: str) -> bool:
         """Return whether quantizing this unit leaves outputs that cannot be compared."""
         if self._screened:
@@ -117,11 +121,14 @@ class Answers:
         return self._overall.ranks(names, metric)
 
     def stability(self, names: Sequence[str], metric: Metric) -> list[Stability]:
-        """Return the range of each node's rank over single samples; empty where there is one."""
-        if len(self.scores.samples) < 2:
+        """Return the range of each node's rank over single samples, those about which all was
+        asked; empty where there is one.
+        """
+        whole = min(self.scores.asked, default=len(self.scores.samples))
+        if whole < 2:
             return []
         rows = [
             _view(self._keys, self.scores.of_sample(index)).ranks(names, metric)
-            for index in range(len(self.scores.samples))
+            for index in range(whole)
         ]
         return [Stability(rank_min=min(r), rank_max=max(r)) for r in zip(*rows, strict=True)]

@@ -79,6 +79,7 @@ def assemble(
                 members=group.members,
                 solo=answers.solo(group.name),
                 leave_one_out=answers.without(group.name),
+                samples=answers.samples_of(group.name),
             )
             for group in task.groups
             if not set(group.members) & failed
@@ -141,6 +142,7 @@ def _node_scores(
             rank=order[index],
             solo=answers.solo(node.name),
             leave_one_out=answers.without(node.name),
+            samples=answers.samples_of(node.name),
             stability=spread[index] if spread else None,
             screen=answers.screen(node.name),
             cause=facts.causes.get(node.name),

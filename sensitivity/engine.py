@@ -16,6 +16,8 @@ from graph.runtime.distance import Columns, Comparator, Split, Sums, whole
 from graph.tensors import Array, Feed
 
 Question = frozenset[str]
+Key = tuple[str, str]
+"""(`all`, `solo` or `without`; the node or group concerned): what a question is about."""
 Step = Callable[[float], None]
 """Called now and then with the share of the work that is done; may raise to stop it."""
 

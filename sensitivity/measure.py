@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from sensitivity.answers import Answers, ask
 from sensitivity.assemble import Facts, Means, Timing, assemble
 from sensitivity.causes import causes
 from sensitivity.cost import ideal_forwards, measure_macs
-from sensitivity.engine import ScoringEngine
+from sensitivity.engine import Key, ScoringEngine
 from sensitivity.form import Form, form_of, narrowed
 from sensitivity.journal import Journal
 from sensitivity.ranking import require_measurable
 from sensitivity.report import Cause, Direction, Engine, MemoryUse, Sensitivity
 from sensitivity.scoring import Limits, score
 from sensitivity.screen import screen
+from sensitivity.settling import Settling
 from sensitivity.switch import SwitchEngine
 from sensitivity.task import Context, Task
 from sensitivity.tensor_switch import TensorSwitchEngine
@@ -59,7 +60,7 @@ def measure(
     with _folder(journal) as folder:
         engine = _open(task, narrowed(task, form), memory, folder, resumable=journal is not None)
         setup = time.perf_counter() - clock
-        limits = Limits(task.deadline, journal)
+        limits = Limits(task.deadline, journal, _settling(task, list(questions)))
         scores = score(engine, list(questions.values()), form.feeds, limits, progress)
     scoring = time.perf_counter() - clock - setup
     screened = {} if scores.samples else _screened(task, form, memory)
@@ -72,6 +73,13 @@ def measure(
     timing = Timing(started, seconds, setup, scoring, forward, ideal * both)
     answers = Answers(list(questions), scores, screened)
     return assemble(task, context, answers, facts, timing, means)
+
+
+def _settling(task: Task, keys: Sequence[Key]) -> Settling | None:
+    if not task.adaptive:
+        return None
+    names = [node.name for node in task.selection.candidates]
+    return Settling(keys, names, task.groups, task.metric)
 
 
 _FORWARD = "forward seconds"

@@ -133,7 +133,9 @@ class Cause(Part):
 
 
 class NodeScore(Part):
-    """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive."""
+    """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive.
+    `samples`: how many it was measured on, where an adaptive run left it out of others.
+    """
 
     name: str
     op_type: str
@@ -144,18 +146,20 @@ class NodeScore(Part):
     rank: int
     solo: Score | None = None
     leave_one_out: Score | None = None
+    samples: int | None = None
     stability: Stability | None = None
     screen: Screen | None = None
     cause: Cause | None = None
 
 
 class GroupScore(Part):
-    """Nodes that a runtime fuses, quantized or left out together."""
+    """Nodes that a runtime fuses, quantized or left out together; `samples` as for nodes."""
 
     name: str
     members: tuple[str, ...]
     solo: Score | None = None
     leave_one_out: Score | None = None
+    samples: int | None = None
 
 
 class KeptNode(Part):

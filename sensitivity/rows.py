@@ -53,7 +53,8 @@ class Rows(Sequence[Sequence[Sums]]):
 
     def asked(self) -> Array:
         """Return [samples, questions]: whether a question was asked about a sample."""
-        return ~np.isnan(self.packed()[:, :, 0])
+        asked: Array = ~np.isnan(self.packed()[:, :, 0])
+        return asked
 
     def filled(self, reference: int) -> Rows:
         """Return the rows with what `filled` puts where a question was not asked."""

@@ -39,8 +39,9 @@ class Limits:
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
     """`samples`: for each sample scored, the sums of every question. `complete`: whether all were,
-    or nothing was left to decide. `resumed`: how many came from the journal. `asked`: question → how
-    many samples it was asked about; on the others its sums are estimates. Empty: all.
+    or nothing was left to decide. `resumed`: how many came from the journal. `asked`: question →
+    how many of the first samples it was asked about; on the others its sums are estimates. Empty:
+    all of them.
     """
 
     samples: Sequence[Sequence[Sums]]
@@ -102,8 +103,8 @@ def score(
                 _keep(limits, done, [row.get(index) for index in range(len(questions))])
             going_on = _open_after(done, settling, going_on)
             stop.heed()
-    progress("scoring", _UNITS * len(feeds), _UNITS * len(feeds))
     complete = len(done) == len(feeds) or not going_on
+    progress("scoring", _UNITS * len(feeds if complete else done), _UNITS * len(feeds))
     if settling is None or not done:
         return Scores(done, complete, resumed)
     return Scores(done.filled(settling.reference), complete, resumed, done.asked().sum(0).tolist())
@@ -119,11 +120,11 @@ def _keep(limits: Limits, done: Rows, row: Sequence[Sums | None]) -> None:
 def _open_after(done: Rows, settling: Settling | None, going_on: Sequence[int]) -> Sequence[int]:
     """Return the questions to ask about the next sample, none where nothing is left to decide.
 
-    It depends on the samples done alone, so that a run that goes on decides as the first would have.
+    It depends on the samples done alone: a run that goes on decides as the first would have.
     """
     if settling is None or not done:
         return going_on
-    asked = np.flatnonzero(done.asked()[-1]).tolist()
+    asked: list[int] = np.flatnonzero(done.asked()[-1]).tolist()
     if not settling.due(len(done)):
         return asked
     left = settling.open(done.packed())

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graph.tensors import Array
-from sensitivity.answers import Key
 from sensitivity.cut import DEFAULT_CUTS
+from sensitivity.engine import Key
 from sensitivity.groups import Group
 from sensitivity.report import Metric
 from sensitivity.rows import COLUMN, filled

@@ -24,7 +24,8 @@ from sensitivity.report import Direction, Engine, Metric
 class Task:
     """What is asked: which nodes, on which data, scored where and how; `memory` None leaves what is
     free on the machine. `narrow`: whether a wide last projection may be computed as a narrow one,
-    with the same figures and no logits.
+    with the same figures and no logits. `adaptive`: whether nodes that are settled are left out of
+    further samples.
     """
 
     prepared: PreparedModel
@@ -41,6 +42,7 @@ class Task:
     deadline: float | None = None
     memory: Memory | None = None
     narrow: bool = False
+    adaptive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def fingerprint(task: Task, context: Context) -> dict[str, Any]:
         "outputs": list(task.scored.outputs),
         "logits": task.scored.logits,
         "narrow": task.narrow,
+        "adaptive": task.adaptive,
         "split": None if task.scored.split is None else task.scored.split.__qualname__,
         "direction": task.direction,
         "engine": task.engine,

@@ -16,7 +16,7 @@ from sensitivity.groups import Grouping
 from sensitivity.report import Engine, Sensitivity
 
 _INC_ONLY = ("max_nodes", "confidence_batches")
-_NOT_INC = ("ranges", "group", "provider", "memory_budget", "logits")
+_NOT_INC = ("ranges", "group", "provider", "memory_budget", "logits", "adaptive")
 
 
 def scheme_of(engine: str, name: SchemeName | None) -> SchemeName:
@@ -55,6 +55,7 @@ def measure(
         f"the scheme [{scheme}]" * (scheme != Scheme(name=scheme.name)),
         "--memory-budget" * (chosen["memory_budget"] is not None),
         "--no-logits" * (not chosen["logits"]),
+        "--adaptive" * chosen["adaptive"],
     ]
     for option in filter(None, unfit):
         raise UsageError(

@@ -77,6 +77,13 @@ from sensitivity.report import Direction, Engine, Metric, NodeScore, Sensitivity
     help="inc: score on the first N samples; all calibrate.  [default: all]",
 )
 @click.option(
+    "--adaptive/--no-adaptive",
+    default=False,
+    show_default=True,
+    help="From the 8th sample on, go on only with nodes that more samples may still move across a"
+    " default cut between profiles; the others' scores are scaled to all samples.",
+)
+@click.option(
     "--time-budget",
     type=options.Duration(),
     help="Stop after this long, as in 90s, 20m or 2h, with the samples scored by then.",
@@ -185,6 +192,11 @@ def _print(report: Sensitivity, output: Path) -> None:
         f"{len(nodes)} nodes scored, {len(report.keep)} kept float, by {run.engine} on"
         f" {run.provider} in {run.seconds:.1f} s ({run.forward_equivalents:.0f} forwards)."
     )
+    if settled := [node.samples for node in nodes if node.samples is not None]:
+        say(
+            f"{len(settled)} nodes were settled after {min(settled)} to {max(settled)} of"
+            f" {run.samples} samples; their scores are scaled to all."
+        )
     for reason, names in _by_reason(report).items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         say(f"No score, {reason}: {', '.join(names[:_SHOWN])}{more}")
