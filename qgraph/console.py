@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-OUT = Console(highlight=False)
+# names of nodes may read like one of rich's codes for an emoji: `MatMul:a:`
+OUT = Console(highlight=False, emoji=False)
 if not OUT.is_terminal:
     # rich takes 80 columns for a file or a pipe and would squeeze node names into them
     OUT.width = 160
-ERR = Console(stderr=True, highlight=False)
+ERR = Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:

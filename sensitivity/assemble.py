@@ -11,6 +11,7 @@ from quantize.companions import find_companions
 from quantize.ranges import ModelRef
 from quantize.scheme import SchemeName
 from sensitivity.answers import Answers
+from sensitivity.degenerate import warnings_of
 from sensitivity.report import (
     Baseline,
     Cause,
@@ -172,7 +173,8 @@ def _run(task: Task, context: Context, timing: Timing, scores: Scores, means: Me
     engine = task.engine if scores.samples else Engine.SCREEN
     who = Who(engine, task.direction, task.provider)
     count = len(scores.samples)
-    return run_block(context, who, timing, means, samples=count, complete=scores.complete)
+    run = run_block(context, who, timing, means, samples=count, complete=scores.complete)
+    return run.model_copy(update={"warnings": warnings_of(scores) or None})
 
 
 def run_block(

@@ -17,6 +17,7 @@ def to_markdown(report: Sensitivity) -> str:
         f"provider {run.provider}, {run.samples} samples of {cell(run.data)}.",
         "",
         *(["**The data was made up: the ranking is only a rough guide.**", ""] * run.synthetic),
+        *(line for text in run.warnings or () for line in (f"**Warning: {cell(text)}**", "")),
         _baseline(report),
         *_about_inc(report),
         "",

@@ -203,6 +203,7 @@ class MemoryUse(Part):
 class Run(Part):
     """How the scores came about. Seconds are wall time; a forward is one pass of the untouched
     model over the same samples. `computed_in` stands where that is not the graph's own precision.
+    `warnings`: why the scores say nothing, where they do not.
     """
 
     qgraph: str
@@ -224,6 +225,7 @@ class Run(Part):
     ideal_forward_equivalents: float
     memory: MemoryUse | None = None
     computed_in: str | None = None
+    warnings: tuple[str, ...] | None = None
     complete: bool
 
 

@@ -15,6 +15,7 @@ from qgraph.console import print_json, print_table, say, warn
 from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
 from qgraph.resolve import DEFAULT_SAMPLES
+from quantize.ranges import Ranges
 from quantize.scheme import Calibration, Scheme, SchemeName, WeightScale
 from sensitivity.groups import Grouping
 from sensitivity.journal import remove_journal
@@ -152,8 +153,15 @@ def sensitivity(
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
         _print(report, output)
+    _warn(report, ranges)
+
+
+def _warn(report: Sensitivity, ranges: Ranges | None) -> None:
+    """Say what a person should know before trusting the scores."""
     if ranges is not None and (note := ranges.note()):
         warn(note)
+    for text in report.run.warnings or ():
+        warn(text)
     if not report.run.complete:
         warn(_unfinished(report))
     if (used := report.run.memory) is not None and used.peak > used.budget:

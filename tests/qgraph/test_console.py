@@ -53,3 +53,12 @@ def test_a_long_path_is_folded_and_not_cut(
     console.print_table(["bundle", path], [["golden input", "a.npz"]])
     figures = capsys.readouterr().out.partition("─")[0].replace("bundle", "")
     assert "".join(figures.split()) == path
+
+
+def test_a_name_that_reads_like_an_emoji_stays_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_table(["node"], [["MatMul:a:"]])
+    console.say("MatMul:a: [bold]")
+    console.warn("MatMul:a: /x[0]")
+    shown = capsys.readouterr()
+    assert "MatMul:a: " in shown.out and "MatMul:a: [bold]" in shown.out
+    assert "MatMul:a: /x[0]" in shown.err
