@@ -1,9 +1,12 @@
-"""Whether a row of outputs is one of class scores, by what lies beside the model.
+"""Whether a row of outputs is one of class scores, by the graph's end and what lies beside it.
 
-The graph does not say: a head of 10 outputs may tell 10 classes apart, or give 5 points of a face.
+A softmax at the end says so. Without one the graph does not: a head of 10 outputs may tell 10
+classes apart, or give 5 points of a face.
 """
 
 from __future__ import annotations
+
+import onnx
 
 from exporters.checkpoint_folder import read_config
 from exporters.family import ModelView
@@ -13,8 +16,18 @@ _CONFIG = "config.json"
 _ONE_OF_MANY = (None, "single_label_classification")
 
 
+def last_operator(model: onnx.ModelProto) -> str:
+    """Return the type of the node that makes the first output."""
+    output = model.graph.output[0].name
+    return next((node.op_type for node in model.graph.node if output in node.output), "")
+
+
 def tells_classes_apart(view: ModelView) -> bool:
-    """Return whether `config.json` of transformers, or the classes in `qgraph.json`, say so."""
+    """Return whether the graph's end, `config.json` of transformers, or the classes in
+    `qgraph.json` say so.
+    """
+    if last_operator(view.model) in ("Softmax", "LogSoftmax"):
+        return True
     config = view.path.parent / _CONFIG
     if config.is_file():
         content = read_config(config)

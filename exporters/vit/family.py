@@ -12,7 +12,7 @@ from exporters.few_channels import too_narrow
 from exporters.fidelity import FidelityTask
 from exporters.manifest import Manifest
 from exporters.preprocessing import Preprocessing
-from exporters.vit.evidence import tells_classes_apart
+from exporters.vit.evidence import last_operator, tells_classes_apart
 from exporters.vit.pictures import Picture, PictureFeeds, processor_of, read_pictures
 from exporters.vit.processor import CONFIG
 from exporters.vit.source import is_classifier
@@ -37,7 +37,8 @@ class VitFamily:
     def recognizes(self, view: ModelView) -> bool:
         """Return whether a manifest says so, or inputs and outputs look like it.
 
-        A model that ends in a softmax gives no logits, and is left to the generic family.
+        Where each class has a sigmoid of its own, several may be right: that is left to the generic
+        family.
         """
         if view.manifest is not None:
             return view.manifest.family == self.name
@@ -45,7 +46,7 @@ class VitFamily:
             return False
         shape = view.inputs[0].shape
         picture = len(shape) == 4 and shape[1] in _CHANNELS and view.inputs[0].dtype.kind == "f"
-        return picture and _classes(view) > 1 and not _ends_in_softmax(view.model)
+        return picture and _classes(view) > 1 and last_operator(view.model) != "Sigmoid"
 
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return feeds of the pictures in a folder, at most `limit` of either."""
@@ -62,11 +63,12 @@ class VitFamily:
         return feed
 
     def gives_logits(self, view: ModelView) -> bool:
-        """Return whether something says that the outputs tell classes apart.
+        """Return whether something says that the outputs tell classes apart, and they are scores.
 
-        A row of numbers may as well be an embedding, an age, a pose.
+        A row of numbers may as well be an embedding, an age, a pose; or probabilities, if it ends
+        in a softmax.
         """
-        return _classes(view) != 1 and tells_classes_apart(view)
+        return _classes(view) != 1 and tells_classes_apart(view) and not _gives_probabilities(view)
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the logits."""
@@ -99,7 +101,9 @@ class VitFamily:
                 where=", ".join(map(str, data)),
                 hint="Put them in one folder a class, or use --task fidelity.",
             )
-        return ClassifyTask(made, self.scored_outputs(view)[0])
+        return ClassifyTask(
+            made, self.scored_outputs(view)[0], probabilities=_gives_probabilities(view)
+        )
 
     def exports(self, source: Path) -> bool:
         """Return whether it is a folder with an image classifier of transformers."""
@@ -131,12 +135,9 @@ def _classes(view: ModelView) -> int:
     return int(dims[1].dim_value) if len(dims) == 2 else 0
 
 
-def _ends_in_softmax(model: onnx.ModelProto) -> bool:
-    output = model.graph.output[0].name
-    return any(
-        output in node.output and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
-        for node in model.graph.node
-    )
+def _gives_probabilities(view: ModelView) -> bool:
+    """Return whether the outputs are probabilities, not scores before a softmax."""
+    return last_operator(view.model) == "Softmax"
 
 
 def _embeds_patches(model: onnx.ModelProto, node: QuantizableNode) -> bool:

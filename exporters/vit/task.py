@@ -1,12 +1,14 @@
 """The task `classify`: how often the right class comes first, or among the first five.
 
 `top1`, `top5`: shares of the pictures; `top1_agreement`: with the float model, and `kl`: mean
-KL(float ‖ variant) in nats; `mse`, `sqnr_db`, `cosine` of all logits.
+KL(float ‖ variant) in nats; `mse`, `sqnr_db`, `cosine` of all outputs: logits, or the probabilities
+of a model that ends in a softmax.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,12 +24,16 @@ _SEVERAL = 5
 
 
 class ClassifyTask:
-    """Keeps the float model's logits; pictures are read anew for each variant."""
+    """Keeps the float model's outputs; pictures are read anew for each variant.
+
+    `probabilities`: whether the outputs are that, and not logits.
+    """
 
     name = "classify"
 
-    def __init__(self, feeds: PictureFeeds, output: str) -> None:
+    def __init__(self, feeds: PictureFeeds, output: str, *, probabilities: bool = False) -> None:
         self.feeds = feeds
+        self._compare = _compare_probabilities if probabilities else _compare_logits
         self._output = output
         self._reference: list[Array] = []
         self._seen: dict[str, SampleSums] = {}
@@ -42,7 +48,7 @@ class ClassifyTask:
             logits = session.run(feed, [self._output])[self._output][: len(pictures)]
             if first:
                 self._reference.append(logits)
-            sums.append(Comparator(self._reference[index], logits=True).compare(logits))
+            sums.append(self._compare(self._reference[index], logits))
             labels = np.array([picture.label for picture in pictures], np.int64)
             ranks.append(rank_of(logits, labels))
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
@@ -52,6 +58,27 @@ class ClassifyTask:
     def per_sample(self, name: str) -> SampleSums:
         """Return what each sample adds to the metrics of a variant already measured."""
         return self._seen[name]
+
+
+def _compare_logits(reference: Array, got: Array) -> Sums:
+    return Comparator(reference, logits=True).compare(got)
+
+
+def _compare_probabilities(reference: Array, got: Array) -> Sums:
+    """Return the sums of probabilities, with the KL divergence of what they are probabilities of.
+
+    Their logarithms are logits of the same distribution.
+    """
+    shares = Comparator(reference).compare(got)
+    scores = _compare_logits(_logarithms(reference), _logarithms(got))
+    return replace(shares, positions=scores.positions, kl=scores.kl, agree=scores.agree)
+
+
+def _logarithms(probabilities: Array) -> Array:
+    """Return float32 logarithms; of what underflowed to 0, that of the smallest normal number."""
+    values = probabilities.astype(np.float32)
+    found: Array = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+    return found
 
 
 def _sums_of(sums: Sequence[Sums], ranks: Sequence[Array], classes: int) -> SampleSums:

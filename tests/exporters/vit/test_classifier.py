@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -237,14 +238,52 @@ def test_pictures_without_a_processor_are_refused(
     assert caught.value.where == str(tmp_path / "preprocessor_config.json")
 
 
-def test_a_model_that_ends_in_a_softmax_is_not_taken_for_logits(build: Any, tmp_path: Path) -> None:
-    model = build(
-        "(float[1,3,8,8] x) => (float[1,4] y) { p = GlobalAveragePool(x) f = Flatten(p)"
-        " l = MatMul(f, w) y = Softmax(l) }",
-        w=np.ones((3, 4), np.float32),
+ENDS = {
+    "nothing": ("Identity", ("vit", False)),
+    "softmax": ("Softmax", ("vit", False)),
+    "log-softmax": ("LogSoftmax", ("vit", True)),
+    "a sigmoid per class": ("Sigmoid", ("generic", False)),
+}
+
+
+def ending_in(build: Any, operator: str, seed: int = 0) -> onnx.ModelProto:
+    model: onnx.ModelProto = build(
+        "(float[N,3,16,16] x) => (float[N,3] y) { p = GlobalAveragePool(x) f = Flatten(p)"
+        f" l = MatMul(f, w) y = {operator}(l) }}",
+        w=3 * np.random.default_rng(seed).standard_normal((3, 3)).astype(np.float32),
     )
-    onnx.save(model, tmp_path / "m.onnx")
-    assert open_model(tmp_path / "m.onnx").family.name == "generic"
+    return model
+
+
+@pytest.mark.parametrize(("operator", "seen"), ENDS.values(), ids=ENDS)
+def test_the_end_of_the_graph_says_what_a_row_of_outputs_is(
+    build: Any, tmp_path: Path, operator: str, seen: tuple[str, bool]
+) -> None:
+    onnx.save(ending_in(build, operator), tmp_path / "m.onnx")
+    opened = open_model(tmp_path / "m.onnx")
+    assert (opened.family.name, scored_at(opened, ()).logits) == seen
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+def test_a_softmax_at_the_end_changes_neither_accuracy_nor_divergence(
+    build: Any, tmp_path: Path, exported: Path, pictures: Path, operator: str
+) -> None:
+    found = []
+    for end in ("Identity", operator):
+        folder = tmp_path / end
+        folder.mkdir()
+        shutil.copy(exported / "preprocessor_config.json", folder)
+        for seed in (0, 1):
+            onnx.save(ending_in(build, end, seed), folder / f"{seed}.onnx")
+        opened = open_model(folder / "0.onnx")
+        task = opened.family.task(opened.view, None, [pictures], 1 << 30)
+        for name in "01":
+            metrics = task.measure(name, open_session(folder / f"{name}.onnx"), silent)
+        found.append(metrics)
+    keys = ("top1", "top1_agreement", "kl")
+    assert found[0]["kl"] > 1e-3
+    plain, ended = ([metrics[key] for key in keys] for metrics in found)
+    assert ended == pytest.approx(plain, rel=1e-4)  # float32 logarithms of float32 exponentials
 
 
 @pytest.mark.parametrize(
