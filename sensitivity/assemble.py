@@ -174,7 +174,8 @@ def _run(task: Task, context: Context, timing: Timing, scores: Scores, means: Me
     who = Who(engine, task.direction, task.provider)
     count = len(scores.samples)
     run = run_block(context, who, timing, means, samples=count, complete=scores.complete)
-    return run.model_copy(update={"warnings": warnings_of(scores) or None})
+    found = warnings_of(scores, task.prepared.model, task.scored.outputs)
+    return run.model_copy(update={"warnings": found or None})
 
 
 def run_block(

@@ -20,6 +20,17 @@ DEGENERATE = {
         3,
         "do not depend on the input",
     ),
+    "sorted": (
+        f"{HEAD} <int64[1] k = {{2}}>"
+        " { a = MatMul(x, w) b = MatMul(a, v) c = Tanh(b) y, i = TopK(c, k) }",
+        3,
+        "rows that change places",
+    ),
+    "sorted above weights": (
+        f"{HEAD} <int64[1] k = {{16}}> {{ t, i = TopK(x, k) a = MatMul(t, w) y = MatMul(a, v) }}",
+        3,
+        None,
+    ),
     "sound": (f"{HEAD} {{ a = MatMul(x, w) y = MatMul(a, v) }}", 3, None),
 }
 
