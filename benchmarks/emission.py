@@ -25,7 +25,7 @@ from bundle_memory import run
 from decoder import configuration, write_decoder
 from large import write_samples
 
-from graph.io.models import identify, size_on_disk
+from graph.io.models import identify, read_on_disk, size_on_disk, write_model
 from qgraph.version import VERSION, packages
 from quantize.scheme import Scheme, SchemeName, WeightScale
 
@@ -37,16 +37,20 @@ _NUMPY = {"fp32": "float32", "fp16": "float16"}
 
 @dataclass(frozen=True)
 class Case:
-    """`dtype`: of the export. `disk`: bytes promised, in sizes of the model."""
+    """`dtype`: of the export. `disk`: bytes promised, in sizes of the model. `one_file`: without a
+    data file.
+    """
 
     title: str
     dtype: str
     disk: float
     scheme: Scheme = _PLAIN
+    one_file: bool = False
 
 
 _CASES = (
     Case("fp32, INT8", "fp32", 1.3),
+    Case("fp32, INT8, from a single file", "fp32", 1.3, one_file=True),
     Case("fp16, INT8", "fp16", 1.55),
     Case("fp32, FP8", "fp32", 1.3, Scheme(name=SchemeName.FP8)),
     Case("fp32, INT8, smoothed", "fp32", 1.3, Scheme(smooth="0.5")),
@@ -88,6 +92,14 @@ def export(folder: Path, shape: dict[str, int], dtype: str) -> Path:
     return target / "model.onnx"
 
 
+def as_one_file(model: Path) -> Path:
+    """Return the same model without a data file, written beside it."""
+    target = model.with_name("whole.onnx")
+    if not target.exists():
+        write_model(read_on_disk(model), target, external_above=1 << 31)
+    return target
+
+
 def write_profiles(path: Path, model: Path, layers: int, scheme: Scheme) -> None:
     """Write profiles that quantize the linears of the first layers."""
     cuts = {name: max(1, round(share * layers)) for name, share in _SHARES.items()}
@@ -108,6 +120,8 @@ def write_profiles(path: Path, model: Path, layers: int, scheme: Scheme) -> None
 def measure(folder: Path, shape: dict[str, int], case: Case) -> Row:
     """Calibrate, then write the four models."""
     model, samples = export(folder, shape, case.dtype), folder / "samples.npz"
+    if case.one_file:
+        model = as_one_file(model)
     write_samples(samples, 2, 16, shape["hidden"], _NUMPY[case.dtype])
     profiles, first, target = folder / "profiles.json", folder / "first", folder / "variants"
     write_profiles(profiles, model, shape["layers"], case.scheme)

@@ -27,11 +27,13 @@ from graph.io.external import (
     require_whole,
 )
 from graph.io.files import require_file, sha256_of, write_bytes, write_named
+from graph.io.outline import Outline, outline
 from graph.io.parsing import check_basics, parse
 from graph.io.weights import (
     LAZY,
     SMALL,
     bytes_of,
+    bytes_of_shape,
     is_on_disk,
     load,
     place,
@@ -76,12 +78,20 @@ def read_lazily(path: Path) -> onnx.ModelProto:
     """Return the model in `path` with its large weights left on the disk (`graph.io.weights`).
 
     What is small, or read by nodes that only read constants, is loaded: folding computes with it.
+    Of a large file, that goes for the weights inside it, too.
 
     Raises:
         InputError: not an ONNX model, cut short, or its external data cannot be used.
     """
-    model = read_model(path, weights=False)
+    found = _outlined(path)
+    model = found.model
+    check_basics(model, path)
+    external_files(model, path.parent)
     point_into(external_tensors(model), path.parent)
+    for tensor, offset in found.inside:
+        place(tensor, path.resolve(), offset, bytes_of_shape(tensor))
+    for tensor in model.graph.initializer:
+        require_whole(tensor, str(path))
     folded = _read_by_constant_nodes(model.graph)
     for tensor in inner_external_tensors(model):
         load(tensor)
@@ -89,6 +99,13 @@ def read_lazily(path: Path) -> onnx.ModelProto:
         if not (tensor.data_type in LAZY and size_of(tensor) >= SMALL) or tensor.name in folded:
             load(tensor)
     return model
+
+
+def _outlined(path: Path) -> Outline:
+    """Return the message in `path`; a small file is parsed as it is."""
+    if require_file(path, "ONNX model").stat().st_size <= EXTERNAL_ABOVE:
+        return Outline(parse(path), ())
+    return outline(path)
 
 
 def read_on_disk(path: Path) -> onnx.ModelProto:
@@ -125,7 +142,7 @@ def _read_by_constant_nodes(graph: onnx.GraphProto) -> set[str]:
 
 def identify(path: Path) -> ModelId:
     """Return the identity of the model in `path`: hash of its file and of each data file."""
-    files = [path, *external_files(parse(require_file(path, "ONNX model")), path.parent)]
+    files = [path, *external_files(_outlined(path).model, path.parent)]
     digest = hashlib.sha256()
     for file in files:
         digest.update(bytes.fromhex(sha256_of(file)))
