@@ -20,8 +20,9 @@ from graph.io.models import read_model, write_model
 from graph.progress import Progress
 from graph.runtime.provider import Provider, require_provider
 from qgraph import api
+from qgraph.half import AsHalf, as_half
 from qgraph.locking import locked
-from qgraph.quantizing import write_quantized
+from qgraph.quantizing import file_stem, write_quantized
 from qgraph.recipe import Recipe
 from qgraph.stages import RECORD, Stage, digest_of, ensure, hashes_of
 from quantize.profiles import Profiles
@@ -128,7 +129,7 @@ class _Chain:
             ),
             Stage(
                 "quantize",
-                lambda: self._made("profiles.json", "ranges.json", FLOAT),
+                self._quantize_inputs,
                 self._quantize,
             ),
             Stage("evaluate", self._evaluation_inputs, self._evaluate),
@@ -228,23 +229,49 @@ class _Chain:
         made = api.profile(source, cuts=part.cuts, by=part.by, top_k=part.top_k, **measured)
         return [self._write("profiles.json", made)]
 
+    def _quantize_inputs(self) -> Any:
+        made = self._made("profiles.json", "ranges.json", FLOAT)
+        if self._recipe.quantize.dtype is None:
+            return made
+        part, provider = self._recipe.sensitivity, str(self._recipe.provider)
+        asked = [self._recipe.quantize.dtype, part.samples, part.seed, provider]
+        return [made, asked, hashes_of(_with_images(part.data))]
+
     def _quantize(self) -> list[Path]:
         write_quantized(
             self._path(FLOAT),
             self._path("profiles.json"),
             self._path("ranges.json"),
             self._folder,
+            half=self._half(),
             progress=self._progress,
         )
         return self._variant_files()
 
+    def _half(self) -> AsHalf | None:
+        """Return what converts the model to fp16, where the recipe asks for that."""
+        if self._recipe.quantize.dtype is None:
+            return None
+        part = self._recipe.sensitivity
+        return as_half(
+            self._path(FLOAT),
+            data=part.data,
+            samples=part.samples,
+            provider=self._recipe.provider,
+            seed=part.seed,
+            progress=self._progress,
+        )
+
     def _variant_files(self) -> list[Path]:
-        """Return the Q/DQ models with their data files."""
+        """Return the models that were quantized, or converted, with their data files."""
         return [file for path in self._variants() for file in (path, *_data_of(path))]
 
     def _variants(self) -> list[Path]:
         profiles = read_document(self._path("profiles.json"), Profiles).profiles
-        return [self._path(f"{item.name}.onnx") for item in profiles]
+        dtype = self._recipe.quantize.dtype
+        names: list[str] = [dtype] if dtype is not None else []
+        names += [file_stem(item.name, dtype) for item in profiles]
+        return [self._path(f"{name}.onnx") for name in names]
 
     def _evaluation_inputs(self) -> Any:
         part, models = self._recipe.evaluate, [FLOAT, *(path.name for path in self._variants())]

@@ -60,6 +60,14 @@ class ProfilePart(Part):
     budget: str | None = None
 
 
+class QuantizePart(Part):
+    """`[quantize]`: options of `qgraph quantize`; what overflows in fp16 is judged on the data of
+    `[sensitivity]`.
+    """
+
+    dtype: Literal["fp16"] | None = None
+
+
 class EvaluatePart(Part):
     """`[evaluate]`: options of `qgraph evaluate`. `sanity`: false asks nothing."""
 
@@ -80,12 +88,22 @@ class Recipe(Part):
     export: ExportPart = ExportPart()
     sensitivity: SensitivityPart = SensitivityPart()
     profile: ProfilePart = ProfilePart()
+    quantize: QuantizePart = QuantizePart()
     evaluate: EvaluatePart = EvaluatePart()
 
     @model_validator(mode="after")
     def _one_origin(self) -> Recipe:
         if (self.source is None) == (self.model is None):
             raise ValueError("give either source (a checkpoint) or model (an ONNX file)")
+        return self
+
+    @model_validator(mode="after")
+    def _converted_once(self) -> Recipe:
+        if self.quantize.dtype is not None and self.export.dtype != "fp32":
+            raise ValueError(
+                f"quantize.dtype converts an fp32 model, and export.dtype is {self.export.dtype!r};"
+                " leave one of them out"
+            )
         return self
 
 

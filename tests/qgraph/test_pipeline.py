@@ -106,6 +106,27 @@ def test_another_cut_repeats_the_profile_and_what_follows(
     assert changed(finished, before) == CHAIN - kept - {"run.json"}
 
 
+def test_models_in_fp16_repeat_quantization_and_what_follows(
+    qgraph: Command, recipe: Path, finished: Path
+) -> None:
+    before = times(finished)
+    write_recipe(recipe.parent, "[quantize]\ndtype = 'fp16'\n")
+    assert qgraph("run", recipe, "-o", finished).code == 0
+    made = {"fp16.onnx", *(f"{name}-fp16.onnx" for name in "ABCD")}
+    assert visible(finished) == CHAIN - {f"{name}.onnx" for name in "ABCD"} | made
+    assert changed(finished, before) == made | {"evaluation.json", "report.html", "report.md"}
+    variants = json.loads((finished / "evaluation.json").read_text())["variants"]
+    assert [item["name"] for item in variants] == ["float", "fp16", *(f"{n}-fp16" for n in "ABCD")]
+
+
+def test_a_model_exported_in_fp16_is_not_converted_again(qgraph: Command, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    text = "name = 'r'\nsource = 'c'\nexport.dtype = 'fp16'\nquantize.dtype = 'fp16'\n"
+    recipe.write_text(text)
+    result = qgraph("run", recipe)
+    assert result.code == 2 and "quantize.dtype converts an fp32 model" in result.err
+
+
 def test_another_title_reaches_the_report(qgraph: Command, recipe: Path, finished: Path) -> None:
     # Both shares round to the same nodes: only the profile's title differs.
     for share in ("0.50", "0.52"):
