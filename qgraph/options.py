@@ -149,7 +149,7 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
             default=given.get("smooth"),
             show_default=preset is not None,
             help="Move activation outliers into weights (SmoothQuant): with a strength such as"
-            " 0.5, or searched for each tensor.",
+            " 0.5, or searched for each tensor (auto), which may put a Mul before a convolution.",
         ),
         click.option(
             "--weights",

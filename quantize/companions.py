@@ -91,7 +91,7 @@ def _trail(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> dict[str, in
     convolutions, trail = 0, {tensor: 0}
     while len(trail) < _LONGEST:
         node = producers.get(tensor)
-        above = None if node is None else _above(node, producers)
+        above = None if node is None else _above(node, producers) or _rescaled(node, producers)
         if node is None or above is None:
             break
         convolutions += node.op_type in ("Conv", "ConvTranspose")
@@ -114,6 +114,12 @@ def _gated(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> str
         return None
     gates = [name in producers and producers[name].op_type in _GATES for name in node.input]
     return str(node.input[gates.index(False)]) if sorted(gates) == [False, True] else None
+
+
+def _rescaled(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> str | None:
+    """Return what a product with a constant reads: smoothing puts one before a convolution."""
+    computed = [str(name) for name in node.input if name in producers]
+    return computed[0] if node.op_type == "Mul" and len(computed) == 1 else None
 
 
 def _last_convolution(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> str | None:

@@ -20,7 +20,8 @@ from graph.io.models import tensor_from
 from graph.io.rescaling import rescale, rescale_on_reading
 from graph.io.weights import array_of, is_on_disk
 from graph.tensors import Array
-from quantize.smooth.points import Operand, SmoothPoint
+from quantize.smooth.layers import Operand
+from quantize.smooth.points import SmoothPoint
 
 _Use = tuple[str, int]
 _Change = tuple[int, int, bool]
@@ -132,6 +133,7 @@ def _insert_products(
         weight = next(item for item in model.graph.initializer if item.name == readers[0].input[1])
         dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
         reciprocal = (1 / vector.astype(np.float64)).astype(dtype)
+        reciprocal = reciprocal.reshape(-1, *[1] * point.spatial)
         model.graph.initializer.append(tensor_from(constant, reciprocal))
         before[first] = helper.make_node("Mul", [point.tensor, constant], [output], name=name)
         for reader in readers:

@@ -47,7 +47,7 @@ class SmoothingPlan:
         memory: Memory | None = None,
     ) -> None:
         self.points = find_points(prepared.model, candidates)
-        observers = {point.tensor: ChannelPeaks() for point in self.points}
+        observers = {point.tensor: ChannelPeaks(point.spatial) for point in self.points}
         show(observers, prepared, feeds, provider, progress, memory)
         self._peaks: dict[str, Array] = {
             point.tensor: np.ones(point.channels, np.float32) if seen is None else seen
@@ -67,8 +67,11 @@ class SmoothingPlan:
         )
 
     def everywhere(self, alpha: float) -> tuple[SmoothedTensor, ...]:
-        """Return every point smoothed with the same strength."""
-        return tuple(self.at(point, alpha) for point in self.points)
+        """Return every point smoothed with the same strength, except where that would put a Mul
+        before a convolution: on a whole feature map that is for a search to find worth its time.
+        """
+        points = (point for point in self.points if point.absorbers or not point.spatial)
+        return tuple(self.at(point, alpha) for point in points)
 
 
 def smoothed(prepared: PreparedModel, smoothing: Sequence[SmoothedTensor]) -> PreparedModel:

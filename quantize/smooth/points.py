@@ -1,13 +1,16 @@
-"""Where a model can be smoothed: activations that linears read, and who can absorb the factors.
+"""Where a model can be smoothed: activations that linears and convolutions read, and who can absorb
+the factors.
 
 SmoothQuant (Xiao et al., 2023, eq. 3): Y = (X diag(s)⁻¹)(diag(s) W). The readers' weights take
 diag(s); diag(s)⁻¹ goes into whatever makes X, found by structure, never by name:
 
 1. a product with a constant vector (the weight of an RMSNorm, however it was exported), a
    LayerNormalization or RMSNormalization operator takes it into its weight (and bias);
-2. a linear takes it into its output channels;
+2. a linear, a convolution takes it into its output channels (for convolutions this is the
+   cross-layer equalization of Nagel et al., 2019, section 4.1);
 3. a product of two activations hands it to the factor that can take it (`up_proj` of a gated MLP);
-4. a sum with a constant vector, a Relu, a Cast hands it on.
+4. a sum with a constant vector, a Relu, a Cast, a pooling hands it on. A SiLU does not: s·σ(x) is
+   not σ(s·x).
 
 Every tensor on the way must have no other reader. Where nothing absorbs, or others read X too, an
 explicit Mul is put before the readers.
@@ -22,31 +25,25 @@ from dataclasses import dataclass
 import onnx
 
 from graph.edit.nodes import QuantizableNode, quantizable_nodes
+from quantize.smooth.layers import Along, Layer, Operand, attribute, layer_of
 
-_LINEAR = ("MatMul", "Gemm")
 _NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _HOMOGENEOUS = ("Cast", "Identity", "Relu", "LeakyRelu")
+_POOLINGS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
 _SHAPE_ONLY = ("Shape", "Size")
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
-    """A constant operand of a node: input `index` of `node`, its channels along `axis`."""
-
-    node: str
-    index: int
-    axis: int
-
-
-@dataclass(frozen=True, slots=True)
 class SmoothPoint:
-    """`tensor` [..., channels] is divided by the factors, one per channel. `readers`: weights that
-    are multiplied, those of `quantized` nodes and of floats that read the tensor too; `absorbers`:
-    operands that are divided. Without absorbers a Mul is put before the readers.
+    """`tensor` [..., channels, `spatial` axes] is divided by the factors, one per channel.
+    `readers`: weights that are multiplied, those of `quantized` nodes and of floats that read the
+    tensor too; `absorbers`: operands that are divided. Without absorbers a Mul is put before the
+    readers.
     """
 
     tensor: str
     channels: int
+    spatial: int
     quantized: tuple[str, ...]
     readers: tuple[Operand, ...]
     absorbers: tuple[Operand, ...]
@@ -55,34 +52,29 @@ class SmoothPoint:
 def find_points(
     model: onnx.ModelProto, candidates: Sequence[QuantizableNode]
 ) -> tuple[SmoothPoint, ...]:
-    """Return the points of a prepared model, in graph order; only linears are smoothed."""
+    """Return the points of a prepared model, in graph order."""
     graph = _Graph(model)
-    by_tensor: dict[str, list[QuantizableNode]] = defaultdict(list)
+    by_tensor: dict[str, list[str]] = defaultdict(list)
     for node in candidates:
-        if node.name in graph.linears:
-            by_tensor[node.activations[0][1]].append(node)
-    return tuple(_point(graph, tensor, nodes) for tensor, nodes in by_tensor.items())
+        if node.name in graph.layers and not graph.is_picture(node.activations[0][1], node.name):
+            by_tensor[node.activations[0][1]].append(node.name)
+    return tuple(_point(graph, tensor, names) for tensor, names in by_tensor.items())
 
 
-def _point(graph: _Graph, tensor: str, nodes: Sequence[QuantizableNode]) -> SmoothPoint:
-    names = [node.name for node in nodes]
-    channels = graph.linears[names[0]].channels
+def _point(graph: _Graph, tensor: str, candidates: Sequence[str]) -> SmoothPoint:
+    along = graph.layers[candidates[0]].along
+    names = [name for name in candidates if graph.layers[name].along == along]
     others = graph.readers(tensor) - set(names)
-    readers = [graph.linears[name].operand for name in names]
+    readers = [graph.layers[name].operand for name in names]
     absorbers: list[Operand] | None = None
-    # a float linear that reads the same tensor can be given the factors as well
-    if tensor not in graph.outputs and all(graph.reads_as_data(n, tensor) for n in others):
-        absorbers = graph.absorbers(tensor, channels)
+    # a float layer that reads the same tensor can be given the factors as well
+    if tensor not in graph.outputs and all(graph.reads_as_data(n, tensor, along) for n in others):
+        absorbers = graph.absorbers(tensor, along)
     if absorbers is not None:
-        readers += [graph.linears[name].operand for name in sorted(others)]
-    return SmoothPoint(tensor, channels, tuple(names), tuple(readers), tuple(absorbers or ()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Linear:
-    operand: Operand
-    channels: int
-    outputs: int
+        readers += [graph.layers[name].operand for name in sorted(others)]
+    return SmoothPoint(
+        tensor, along.channels, along.spatial, tuple(names), tuple(readers), tuple(absorbers or ())
+    )
 
 
 class _Graph:
@@ -98,97 +90,100 @@ class _Graph:
             for name in reads if node.op_type not in _SHAPE_ONLY else ():
                 self._readers[name].add(node.name)
         self.outputs = {value.name for value in model.graph.output}
-        self.linears = dict(self._linears(model))
+        self._inputs = {value.name for value in model.graph.input}
+        self.layers = dict(self._layers(model))
 
-    def _linears(self, model: onnx.ModelProto) -> Iterable[tuple[str, _Linear]]:
+    def _layers(self, model: onnx.ModelProto) -> Iterable[tuple[str, Layer]]:
         for node in quantizable_nodes(model)[0]:
-            if node.op_type not in _LINEAR or node.weight is None or node.weight.axis is None:
-                continue
-            if _attribute(self._nodes[node.name], "transA"):
-                continue
-            axis = 1 - node.weight.axis
-            operand = Operand(node.name, node.weight.index, axis)
-            yield node.name, _Linear(operand, node.weight.shape[axis], node.weight.shape[1 - axis])
+            layer = layer_of(self._nodes[node.name], node)
+            if layer is not None:
+                yield node.name, layer
 
     def readers(self, tensor: str) -> set[str]:
         """Return the nodes that read the values of `tensor`."""
         return self._readers[tensor]
 
-    def reads_as_data(self, name: str, tensor: str) -> bool:
-        """Return whether a node is a linear that reads `tensor` as its data and nowhere else."""
-        inputs = list(self._nodes[name].input)
-        return name in self.linears and inputs[0] == tensor and inputs.count(tensor) == 1
+    def is_picture(self, tensor: str, name: str) -> bool:
+        """Return whether a convolution reads an input: two or three channels, as large as each
+        other.
+        """
+        return tensor in self._inputs and self.layers[name].along.spatial > 0
 
-    def absorbers(self, tensor: str, channels: int) -> list[Operand] | None:
+    def reads_as_data(self, name: str, tensor: str, along: Along) -> bool:
+        """Return whether a node is a layer that reads `tensor` as its data and nowhere else."""
+        inputs = list(self._nodes[name].input)
+        alone = name in self.layers and inputs[0] == tensor and inputs.count(tensor) == 1
+        return alone and self.layers[name].along == along
+
+    def absorbers(self, tensor: str, along: Along) -> list[Operand] | None:
         """Return the operands to divide so that `tensor` comes out divided; None if none can."""
         node = self._producer.get(tensor)
         if node is None or len([name for name in node.output if name]) != 1:
             return None
-        if node.name in self.linears:
-            return self._linear(node, channels)
-        if node.op_type in _HOMOGENEOUS:
-            return self._through(node, 0, channels)
+        if node.name in self.layers:
+            return self._layer(node, along)
+        if node.op_type in _HOMOGENEOUS or (along.spatial and node.op_type in _POOLINGS):
+            return self._through(node, 0, along)
         if node.op_type in _NORMS:
-            return self._norm(node, channels)
+            return self._norm(node, along)
         ways = {"Mul": self._product, "Add": self._sum}
-        return ways[node.op_type](node, channels) if node.op_type in ways else None
+        return ways[node.op_type](node, along) if node.op_type in ways else None
 
-    def _through(self, node: onnx.NodeProto, index: int, channels: int) -> list[Operand] | None:
+    def _through(self, node: onnx.NodeProto, index: int, along: Along) -> list[Operand] | None:
         """Ask what makes an input of `node`, if `node` alone reads it, once."""
         tensor = node.input[index]
         alone = self._readers[tensor] == {node.name} and list(node.input).count(tensor) == 1
         if not alone or tensor in self.outputs:
             return None
-        return self.absorbers(tensor, channels)
+        return self.absorbers(tensor, along)
 
-    def _norm(self, node: onnx.NodeProto, channels: int) -> list[Operand] | None:
-        if _attribute(node, "axis", -1) != -1:
+    def _norm(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
+        if along.spatial or attribute(node, "axis", -1) != -1:
             return None
-        operands = [self._vector(node, i, channels) for i in range(1, len(node.input))]
+        operands = [self._vector(node, i, along) for i in range(1, len(node.input))]
         found = [operand for operand in operands if operand is not None]
         return found if found and len(found) == len(operands) else None
 
-    def _product(self, node: onnx.NodeProto, channels: int) -> list[Operand] | None:
+    def _product(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
         for index in (0, 1):
-            operand = self._vector(node, index, channels)
+            operand = self._vector(node, index, along)
             if operand is not None:
                 return [operand]
         for index in (0, 1):
-            found = self._through(node, index, channels)
+            found = self._through(node, index, along)
             if found is not None:
                 return found
         return None
 
-    def _sum(self, node: onnx.NodeProto, channels: int) -> list[Operand] | None:
+    def _sum(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
         for index in (0, 1):
-            operand = self._vector(node, index, channels)
-            found = self._through(node, 1 - index, channels) if operand else None
+            operand = self._vector(node, index, along)
+            found = self._through(node, 1 - index, along) if operand else None
             if operand is not None and found is not None:
                 return [operand, *found]
         return None
 
-    def _linear(self, node: onnx.NodeProto, channels: int) -> list[Operand] | None:
-        linear = self.linears[node.name]
-        if linear.outputs != channels:
+    def _layer(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
+        layer = self.layers[node.name]
+        if layer.makes != along:
             return None
-        found = [Operand(node.name, linear.operand.index, 1 - linear.operand.axis)]
+        found = [Operand(node.name, layer.operand.index, layer.channel_axis)]
         if len(node.input) > 2 and node.input[2]:
-            bias = self._vector(node, 2, channels)
+            # a bias has no spatial axes, of a convolution neither
+            bias = self._vector(node, 2, Along(along.channels, 0))
             if bias is None:
                 return None
             found.append(bias)
         return found
 
-    def _vector(self, node: onnx.NodeProto, index: int, channels: int) -> Operand | None:
-        """Return an operand that is constant and differs along the last axis only."""
+    def _vector(self, node: onnx.NodeProto, index: int, along: Along) -> Operand | None:
+        """Return an operand that is constant and differs along the channels only."""
         shape = self._constants.get(node.input[index])
-        if shape is None or not shape or shape[-1] != channels or channels == 1:
+        if shape is None or len(shape) <= along.spatial or along.channels == 1:
             return None
-        return Operand(node.name, index, len(shape) - 1) if set(shape[:-1]) <= {1} else None
-
-
-def _attribute(node: onnx.NodeProto, name: str, otherwise: int = 0) -> int:
-    return next((int(item.i) for item in node.attribute if item.name == name), otherwise)
+        axis = len(shape) - 1 - along.spatial
+        alone = {size for i, size in enumerate(shape) if i != axis} <= {1}
+        return Operand(node.name, index, axis) if alone and shape[axis] == along.channels else None
 
 
 def _outer_reads(node: onnx.NodeProto) -> set[str]:

@@ -2,9 +2,10 @@
 
 For every strength of a grid, the model is smoothed everywhere, and each tensor's readers are
 quantized alone: their error at the model's outputs tells the best strength for that tensor. As
-smoothing changes no float value, points do not disturb each other. A tensor leaves the strength
-that is best for all of them together only for a gain beyond the noise of the samples, and the
-mixture is taken only where it beats that uniform strength with everything quantized.
+smoothing changes no float value, points do not disturb each other. The search starts from the
+strength that is best for all tensors together, everything quantized: one question, well answered.
+A tensor leaves it only for a gain beyond the noise of the samples. The mixture is taken only where
+it beats that uniform strength and no smoothing at all.
 
 A strong smoothing fits channels to the samples it was made from, and a new sample is clipped where
 it exceeds them. So each half of the samples is scored on a model made from the other half.
@@ -42,8 +43,9 @@ _FEWEST = 4
 """Samples below which all make the model that is scored: halves of them would say nothing."""
 _SURE = 2.0
 """Standard errors: the best of six strengths for each of many tensors beats one by chance."""
-_WORTH = 0.9
-"""An explicit Mul costs time, so it must bring the error of its readers down to this share."""
+_WORTH, _WORTH_ON_MAPS = 0.9, 0.7
+"""An explicit Mul costs time, so it must bring the error of its readers down to this share; on the
+feature map of a convolution, which is large and read once, it costs more."""
 
 Nodes = Callable[[PreparedModel], Sequence[QuantizableNode]]
 """Returns the candidates of a model, which smoothing may make read other tensors."""
@@ -91,16 +93,16 @@ def search_smoothing(search: Search) -> Choice:
         strengths = dict.fromkeys(plan.points, alpha)
         errors[alpha] = _over(folds, strengths, [*questions, everything])
     whole = {alpha: found[:, -1] for alpha, found in errors.items()}
-    uniform = _best(whole)
+    uniform = min(GRID, key=lambda alpha: float(whole[alpha].sum()))
     best = {}
     for number, point in enumerate(plan.points):
         own = {alpha: found[:, number] for alpha, found in errors.items()}
         best[point] = _worth_it(point, own, _best(own, uniform))
     mixed = _over(folds, best, [everything])[:, 0]
     search.progress("searching smoothing", len(GRID) + 2, len(GRID) + 2)
-    if mixed.sum() > whole[uniform].sum():
-        best = dict.fromkeys(best, uniform)
-    return _at(plan, best)
+    choices = {0.0: dict.fromkeys(best, 0.0), uniform: dict.fromkeys(best, uniform)}
+    least = min(choices, key=lambda alpha: float(whole[alpha].sum()))
+    return _at(plan, best if mixed.sum() <= whole[least].sum() else choices[least])
 
 
 def _folds(search: Search) -> list[_Fold]:
@@ -134,24 +136,31 @@ def _at(plan: SmoothingPlan, strengths: Mapping[SmoothPoint, float]) -> Choice:
     return tuple(plan.at(point, alpha) for point, alpha in strengths.items() if alpha)
 
 
-def _best(errors: Mapping[float, Array], start: float = 0.0) -> float:
+def _best(errors: Mapping[float, Array], start: float) -> float:
     """Return the strength with the least error, summed over samples; `start` where that is less by
     no more than two standard errors.
     """
     alpha = min(errors, key=lambda value: float(errors[value].sum()))
-    if np.isinf(errors[start]).any():
-        return alpha
-    gains = errors[start] - errors[alpha]
-    noise = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    return alpha if gains.mean() > _SURE * noise else start
+    return alpha if _is_more(errors[start], errors[alpha], _SURE) else start
+
+
+def _is_more(errors: Array, others: Array, sure: float) -> bool:
+    """Return whether `errors` are larger by more than so many standard errors of the difference."""
+    if np.isinf(errors).any():
+        return True
+    more = errors - others
+    noise = more.std(ddof=1) / np.sqrt(len(more)) if len(more) > 1 else 0.0
+    return bool(more.mean() > sure * noise)
 
 
 def _worth_it(point: SmoothPoint, errors: Mapping[float, Array], alpha: float) -> float:
-    """Return `alpha`, or 0 where that is no worse, or a Mul would have to be put in for too little.
+    """Return `alpha`, or 0 where that is better by a standard error, or a Mul brings too little.
 
     A point that a neighbour's weight absorbs costs nothing.
     """
-    needed = 1.0 if point.absorbers else _WORTH
+    if point.absorbers:
+        return 0.0 if _is_more(errors[alpha], errors[0.0], 1.0) else alpha
+    needed = _WORTH_ON_MAPS if point.spatial else _WORTH
     return alpha if errors[alpha].sum() < needed * errors[0.0].sum() else 0.0
 
 

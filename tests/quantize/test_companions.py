@@ -108,6 +108,15 @@ def test_an_add_that_is_no_residual_is_left_alone(build: Build, text: str) -> No
     assert find_companions(model, quantizable_nodes(model)[0]) == ()
 
 
+def test_the_product_that_smoothing_puts_before_a_convolution_hides_no_shortcut(
+    build: Build,
+) -> None:
+    text = STRAIGHT.replace("[two] b = Conv(r, w2)", "m = Mul(r, z) [two] b = Conv(m, w2)")
+    model = model_of(build, text)
+    (found,) = find_companions(model, quantizable_nodes(model)[0])
+    assert (found.node.name, found.beside) == ("add", "two")
+
+
 def test_a_float_convolution_has_no_companion(build: Build) -> None:
     model = model_of(build, STRAIGHT)
     first = quantizable_nodes(model)[0][:1]

@@ -21,6 +21,7 @@ from graph.errors import UsageError
 from graph.io.models import read_model, write_model
 from graph.io.weights import array_of
 from graph.runtime.session import Provider
+from graph.tensors import Feed
 from quantize.calibrate.walk import observe_ranges
 from quantize.ranges import SmoothedTensor
 from quantize.smooth.factors import smoothing_factors
@@ -63,8 +64,8 @@ def smooth_all(prepared: PreparedModel, alpha: float = 0.5) -> PreparedModel:
     return smoothed(prepared, plan.everywhere(alpha))
 
 
-def outputs(model: onnx.ModelProto) -> list[NDArray[Any]]:
-    return list(ReferenceEvaluator(model).run(None, FEEDS[0]))
+def outputs(model: onnx.ModelProto, feed: Feed = FEEDS[0]) -> list[NDArray[Any]]:
+    return list(ReferenceEvaluator(model).run(None, dict(feed)))
 
 
 @pytest.fixture
@@ -225,3 +226,66 @@ def test_smoothing_of_another_model_is_refused(
     wrong = SmoothedTensor(tensor="h", alpha=0.5, quantized=("a",), factors=(1.0, 2.0))
     with pytest.raises(UsageError, match="'h' cannot be smoothed"):
         smoothed(bare, [wrong])
+
+
+CONVS = """(float[1,8,6,6] x) => (float[1,4,4,4] y)
+{ [a] p = Conv<pads=[1,1,1,1]>(x, w, c) r = LeakyRelu(p)
+  h = MaxPool<kernel_shape=[3,3], strides=[1,1], pads=[1,1,1,1]>(r) [b] y = Conv(h, z) }"""
+DEPTHWISE = """(float[1,8,6,6] x) => (float[1,4,6,6] y)
+{ [a] p = Conv(x, w) r = Relu(p) [depth] d = Conv<group=6, pads=[1,1,1,1]>(r, k) e = Relu(d)
+  [b] y = Conv(e, z) }"""
+SILU = """(float[1,8,6,6] x) => (float[1,4,6,6] y)
+{ [a] p = Conv(x, w) s = Sigmoid(p) h = Mul(p, s) [b] y = Conv(h, z) }"""
+SHARED = """(float[1,8,6,6] x) => (float[1,6,6,6] y)
+{ [a] p = Conv(x, w) h = Relu(p) [b] q = Conv(h, z) y = Add(h, q) }"""
+PICTURE = np.random.default_rng(7).standard_normal((1, 8, 6, 6)).astype(np.float32)
+MAPS: dict[str, tuple[str, dict[str, tuple[int, ...]], str, set[tuple[str, int]]]] = {
+    "pooled": (CONVS, {"w": (6, 8, 3, 3), "c": (6,), "z": (4, 6, 3, 3)}, "b", {("a", 1), ("a", 2)}),
+    "to depthwise": (
+        DEPTHWISE, {"w": (6, 8, 1, 1), "k": (6, 1, 3, 3), "z": (4, 6, 1, 1)}, "depth", {("a", 1)}
+    ),
+    "from depthwise": (
+        DEPTHWISE, {"w": (6, 8, 1, 1), "k": (6, 1, 3, 3), "z": (4, 6, 1, 1)}, "b", {("depth", 1)}
+    ),
+    "behind SiLU": (SILU, {"w": (6, 8, 1, 1), "z": (4, 6, 1, 1)}, "b", set()),
+    "read beside": (SHARED, {"w": (6, 8, 1, 1), "z": (6, 6, 1, 1)}, "b", set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "shapes", "reader", "absorbs"), MAPS.values(), ids=MAPS.keys())
+def test_a_convolution_before_absorbs_what_a_convolution_reads(
+    build: Build, prepared: Prepare, weight: Weight,
+    text: str, shapes: dict[str, tuple[int, ...]], reader: str, absorbs: set[tuple[str, int]],
+) -> None:  # fmt: skip
+    tensors = {name: weight(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+    tensors["w"][2] *= 10  # so that factors are far from 1
+    before = prepared(build(text, **tensors))
+    assert absorbed(before, reader) == absorbs
+    feeds = [{"x": PICTURE}]
+    plan = SmoothingPlan(before, quantizable_nodes(before.model)[0], feeds)
+    one, two = (
+        outputs(model.model, feeds[0])[0]
+        for model in (before, smoothed(before, [plan.at(point, 0.5) for point in plan.points]))
+    )
+    assert np.allclose(one, two, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+
+
+def test_one_strength_for_all_puts_no_product_before_a_convolution(
+    build: Build, prepared: Prepare, weight: Weight
+) -> None:
+    before = prepared(build(SILU, w=weight(6, 8, 1, 1), z=weight(4, 6, 1, 1)))
+    plan = SmoothingPlan(before, quantizable_nodes(before.model)[0], [{"x": PICTURE}])
+    assert [point.quantized for point in plan.points] == [("b",)]  # "a" reads the picture
+    assert plan.everywhere(0.5) == ()
+
+
+def test_a_pooled_outlier_comes_down(build: Build, prepared: Prepare, weight: Weight) -> None:
+    text, shapes, _, _ = MAPS["pooled"]
+    tensors = {name: weight(*shape) for name, shape in shapes.items()}
+    tensors["w"][2] *= 50
+    tensors["z"][:, 2] /= 50
+    before = prepared(build(text, **tensors))
+    plan = SmoothingPlan(before, quantizable_nodes(before.model)[0], [{"x": PICTURE}])
+    after = smoothed(before, plan.everywhere(0.5))
+    peaks = [observe_ranges(item, ["h"], [{"x": PICTURE}])["h"].rmax for item in (before, after)]
+    assert peaks[1] < peaks[0] / 3
