@@ -21,7 +21,7 @@ class Change(Part):
     """One metric of one variant. `interval`: 95 % of what the difference would be over samples
     drawn anew, sample by sample where `paired`; absent where an evaluation holds no samples.
     `beyond_noise`: whether the interval leaves out 0; None without one. `after_interval`: that of
-    the figure `after` itself.
+    the figure `after` itself. `doubtful`: whether the intervals hold less than they say.
     """
 
     variant: str
@@ -33,6 +33,7 @@ class Change(Part):
     after_interval: tuple[float, float] | None = None
     paired: bool = False
     beyond_noise: bool | None = None
+    doubtful: bool = False
 
 
 class Setting(Part):
@@ -185,6 +186,7 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
         after_interval=after.intervals.get(key),
         paired=paired,
         beyond_noise=None if interval is None else not interval[0] <= 0 <= interval[1],
+        doubtful=key in (*before.doubtful, *after.doubtful),
     )
 
 

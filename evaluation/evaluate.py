@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
+import numpy as np
+
 from evaluation.footprint import Footprint, measure_footprints
 from evaluation.intervals import FEWEST, RESAMPLES, Intervals, bootstrap
 from evaluation.latency import WARM_UP, fit_together, time_variants
+from evaluation.metrics import Scale, metric
 from evaluation.results import (
     Difference,
     Evaluation,
@@ -23,7 +26,7 @@ from evaluation.results import (
 from evaluation.sanity import side_by_side
 from evaluation.variants import Candidate
 from exporters.family import Said, Stepwise, Suite, Task
-from exporters.resampling import PerSample, Resampled
+from exporters.resampling import PerSample, Ratio, Resampled
 from graph.errors import InputError
 from graph.io.models import size_on_disk
 from graph.progress import Progress, silent
@@ -222,6 +225,10 @@ def _variant(
         metrics=quality.metrics,
         intervals=found.intervals.alone,
         differences={} if item.is_float else _differences(found, reference),
+        doubtful=found.intervals.doubtful,
+        effective_samples={
+            key: _rounded(count) for key, count in found.intervals.effective.items()
+        },
         latency_ms=forward,
         decode_ms=more[0] if more else None,
         size_bytes=size_on_disk(item.path),
@@ -235,7 +242,7 @@ def _variant(
         predicted=dict(settings.predicted.get(item.name, {})),
         placement=quality.placement,
         elsewhere=quality.elsewhere,
-        samples=_kept(quality.samples),
+        samples=_kept(found),
     )
 
 
@@ -252,17 +259,28 @@ def _differences(found: _Measured, reference: Mapping[str, float]) -> dict[str, 
     }
 
 
-def _kept(samples: PerSample | None) -> dict[str, Samples]:
+def _kept(found: _Measured) -> dict[str, Samples]:
     """Return what another evaluation can be compared with sample by sample."""
+    samples = found.quality.samples
     if samples is None or samples.count < FEWEST:
         return {}
+    ratios = dict(samples.ratios())
+    for key, figure in found.intervals.figures.items():
+        # the mean of the jackknife's pseudo-values is the figure: of average precision, say
+        if key not in ratios and metric(key).scale is Scale.LINEAR:
+            ones = np.ones_like(figure.influence)
+            ratios[key] = Ratio(figure.value + figure.influence, ones)
     return {
         key: Samples(
-            numerator=tuple(float(f"{x:.{_DIGITS}g}") for x in ratio.numerator),
-            denominator=tuple(float(f"{x:.{_DIGITS}g}") for x in ratio.denominator),
+            numerator=tuple(map(_rounded, ratio.numerator)),
+            denominator=tuple(map(_rounded, ratio.denominator)),
         )
-        for key, ratio in samples.ratios().items()
+        for key, ratio in ratios.items()
     }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
 
 
 def _share(item: Candidate, costs: Mapping[str, Cost]) -> Share | None:

@@ -1,42 +1,45 @@
-"""How far a figure would move with other samples: bootstrap intervals, alone and against float.
+"""How far a figure would move with other samples: its interval, alone and against float.
 
-Samples are drawn anew with replacement (the percentile bootstrap: Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993, ch. 13). All variants get the same draws, so that a difference
+Samples are drawn anew with replacement. All variants get the same draws, so that a difference
 between two of them is taken sample by sample, and what the samples have in common drops out.
-A sample (a text, an image) is drawn as a whole: its tokens depend on each other. Shares of samples
-that are right or wrong have formulas of their own (`evaluation.proportions`).
+A sample (a text, an image) is drawn as a whole: its tokens depend on each other. Means and what is
+made of them get studentized intervals (`evaluation.studentized`), shares of what is right have
+formulas of their own (`evaluation.proportions`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from evaluation.metrics import metric
-from evaluation.proportions import (
-    Interval,
-    difference_interval,
-    is_share,
-    share_interval,
-)
+from evaluation.metrics import Metric, Scale, metric
+from evaluation.proportions import Interval, difference_interval, is_share, share_interval
+from evaluation.studentized import Draws, Figure, draw, figures, quotient
 from exporters.resampling import PerSample, Ratio
 from graph.tensors import Array
 
 LEVEL = 0.95
 RESAMPLES = 2000
-_AT_ONCE = 100
 FEWEST = 5
 """Of fewer samples no draw says much; there are no intervals then."""
+EFFECTIVE = 0.25
+"""Of the samples, the share that an error must rest on for its interval to hold what it says."""
 
 
 @dataclass(slots=True)
 class Intervals:
-    """`alone`: metric → interval. `difference`: metric → interval of variant − float."""
+    """`alone`: metric → interval. `difference`: metric → interval of variant − float. `effective`:
+    metric → how many samples of equal size would make an error as steady. `doubtful`: metrics whose
+    intervals hold less than they say. `figures`: metric → value and influence of each sample.
+    """
 
     alone: dict[str, Interval] = field(default_factory=dict)
     difference: dict[str, Interval] = field(default_factory=dict)
+    effective: dict[str, float] = field(default_factory=dict)
+    doubtful: tuple[str, ...] = ()
+    figures: dict[str, Figure] = field(default_factory=dict, repr=False, compare=False)
 
 
 def bootstrap(
@@ -47,39 +50,32 @@ def bootstrap(
     seed: int = 0,
 ) -> dict[str, Intervals]:
     """Return the intervals of each variant; the first is what differences are taken from."""
-    first = next(iter(variants))
+    first, *others = variants
     result = {name: Intervals() for name in variants}
     if variants[first].count < FEWEST:
         return result
-    drawn: dict[str, list[dict[str, Array]]] = {name: [] for name in variants}
-    for weights in _draws(variants[first].count, resamples, seed):
-        for name, samples in variants.items():
-            drawn[name].append(samples.metrics(weights))
-    joined = {name: _joined(parts) for name, parts in drawn.items()}
-    for name, metrics in joined.items():
-        for key, values in metrics.items():
-            _note(result[name].alone, key, values, level)
-            if name != first and key in joined[first]:
-                _note(result[name].difference, key, values - joined[first][key], level)
+    for name, samples in variants.items():
+        result[name].figures = figures(samples)
+    reference = result[first].figures
+    alone = {name: _draws_of(found.figures) for name, found in result.items()}
+    apart = {name: _draws_of(_less(result[name].figures, reference)) for name in others}
+    for weights in draw(variants[first].count, resamples, seed):
+        drawn = {name: samples.metrics(weights) for name, samples in variants.items()}
+        for name, draws in alone.items():
+            for key, item in draws.items():
+                item.add(drawn[name][key], weights)
+        for name, draws in apart.items():
+            for key, item in draws.items():
+                item.add(drawn[name][key] - drawn[first][key], weights)
+    for name, found in result.items():
         ratios = variants[name].ratios()
-        _note_shares(result[name], ratios, level)
+        found.alone = _alone(alone[name], ratios, level, is_reference=name == first)
         if name != first:
-            _note_differences(result[name], variants[first].ratios(), ratios, level)
+            before = variants[first].ratios()
+            found.difference = _differences(apart[name], before, ratios, level)
+            found.difference |= _distances(found.alone, reference)
+        _judge(found, variants[name])
     return result
-
-
-def _note_shares(found: Intervals, ratios: Mapping[str, Ratio], level: float) -> None:
-    for key, ratio in ratios.items():
-        if key in found.alone and metric(key).is_share and is_share(ratio):
-            found.alone[key] = share_interval(ratio, level)
-
-
-def _note_differences(
-    found: Intervals, a: Mapping[str, Ratio], b: Mapping[str, Ratio], level: float
-) -> None:
-    for key in found.difference.keys() & a.keys() & b.keys():
-        if metric(key).is_share and is_share(a[key]) and is_share(b[key]):
-            found.difference[key] = difference_interval(a[key], b[key], level, paired=True)
 
 
 def ratio_interval(a: Ratio, b: Ratio, *, paired: bool, share: bool = False) -> Interval | None:
@@ -92,37 +88,98 @@ def ratio_interval(a: Ratio, b: Ratio, *, paired: bool, share: bool = False) -> 
         return None
     if share and is_share(a) and is_share(b):
         return difference_interval(a, b, LEVEL, paired=paired)
-    one, other = (_ratio_draws(ratio, seed) for ratio, seed in ((a, 0), (b, 0 if paired else 1)))
-    found: dict[str, Interval] = {}
-    _note(found, "difference", other - one, LEVEL)
-    return found.get("difference")
+    one, other = quotient(a), quotient(b)
+    found = Draws(other.less(one) if paired else other.less_apart(one))
+    sides = [draw(len(side.numerator), RESAMPLES, seed) for seed, side in enumerate((a, b))]
+    for weights, others in zip(*sides, strict=True):
+        if paired:
+            found.add(_quotients(b, weights) - _quotients(a, weights), weights)
+        else:
+            moved = _quotients(b, others) - _quotients(a, weights)
+            found.add(moved, np.concatenate([weights, others], 1))
+    return found.interval(Scale.LINEAR, LEVEL)
 
 
-def _ratio_draws(ratio: Ratio, seed: int) -> Array:
-    parts = [
-        (weights @ ratio.numerator, weights @ ratio.denominator)
-        for weights in _draws(len(ratio.numerator), RESAMPLES, seed)
-    ]
-    above, below = (np.concatenate(side) for side in zip(*parts, strict=True))
+def _quotients(ratio: Ratio, weights: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(above / below)
+        return np.asarray((weights @ ratio.numerator) / (weights @ ratio.denominator))
 
 
-def _draws(count: int, resamples: int, seed: int) -> Iterator[Array]:
-    """Yield weights float64 [R, n]; each row sums to n."""
-    generator = np.random.default_rng(seed)
-    even = np.full(count, 1 / count)
-    for start in range(0, resamples, _AT_ONCE):
-        size = min(_AT_ONCE, resamples - start)
-        yield generator.multinomial(count, even, size).astype(np.float64)
+def _draws_of(found: Mapping[str, Figure]) -> dict[str, Draws]:
+    return {key: Draws(figure) for key, figure in found.items()}
 
 
-def _joined(parts: list[dict[str, Array]]) -> dict[str, Array]:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+def _less(found: Mapping[str, Figure], reference: Mapping[str, Figure]) -> dict[str, Figure]:
+    """Return the differences of what does not tell the distance from the reference already."""
+    return {
+        key: figure.less(reference[key])
+        for key, figure in found.items()
+        if key in reference and not metric(key).from_float
+    }
 
 
-def _note(into: dict[str, Interval], key: str, values: Array, level: float) -> None:
-    """Add the interval of a metric, unless a resample has no such figure."""
-    if np.isfinite(values).all():
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-        into[key] = (float(low), float(high))
+def _alone(
+    drawn: Mapping[str, Draws], ratios: Mapping[str, Ratio], level: float, *, is_reference: bool
+) -> dict[str, Interval]:
+    found: dict[str, Interval] = {}
+    for key, draws in drawn.items():
+        known = metric(key)
+        interval = draws.interval(_scale(known, draws.figure), level)
+        if known.is_share and key in ratios and interval:
+            interval = share_interval(ratios[key], level)
+        # the reference's distance from itself is no estimate, and of what found nothing wrong the
+        # draws find nothing wrong
+        is_perfect = known.most is not None and draws.figure.value >= known.most
+        if interval and not is_perfect and not (is_reference and known.from_float):
+            most = float("inf") if known.most is None else known.most
+            found[key] = interval[0], min(interval[1], most)
+    return found
+
+
+def _scale(known: Metric, figure: Figure) -> Scale:
+    """Return the scale, or a linear one of a figure that is at the end of its own."""
+    ends = {Scale.LOG: 0.0, Scale.REST: 1.0}
+    return Scale.LINEAR if figure.value == ends.get(known.scale) else known.scale
+
+
+def _differences(
+    drawn: Mapping[str, Draws],
+    before: Mapping[str, Ratio],
+    after: Mapping[str, Ratio],
+    level: float,
+) -> dict[str, Interval]:
+    found: dict[str, Interval] = {}
+    for key, draws in drawn.items():
+        a, b = before.get(key), after.get(key)
+        interval = draws.interval(Scale.LINEAR, level)
+        if interval and a and b and metric(key).is_share and is_share(a) and is_share(b):
+            interval = difference_interval(a, b, level, paired=True)
+        if interval:
+            found[key] = interval
+    return found
+
+
+def _distances(
+    alone: Mapping[str, Interval], reference: Mapping[str, Figure]
+) -> dict[str, Interval]:
+    """Return the differences of what is a distance from the reference."""
+    return {
+        key: (low - reference[key].value, high - reference[key].value)
+        for key, (low, high) in alone.items()
+        if metric(key).from_float and key in reference
+    }
+
+
+def _judge(found: Intervals, samples: PerSample) -> None:
+    """Note the intervals that hold less than they say; decision 060 has the reasons."""
+    ratios, doubtful = samples.ratios(), []
+    for key in found.alone | found.difference:
+        known, figure = metric(key), found.figures[key]
+        asked = int((ratios[key].denominator > 0).sum()) if key in ratios else samples.count
+        effective = figure.effective(known)
+        if effective is not None:
+            found.effective[key] = effective
+        uneven = effective is not None and effective < EFFECTIVE * samples.count
+        if uneven or asked < known.enough or key in samples.leaping:
+            doubtful.append(key)
+    found.doubtful = tuple(doubtful)

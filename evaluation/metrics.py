@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Scale(Enum):
+    """On what a figure can move up and down alike. `LOG`: an error, which cannot fall below 0;
+    `REST`: 1 less an error; `DECIBEL`: ten times the logarithm of one; `EXPONENTIAL`: that of what
+    itself is linear.
+    """
+
+    LINEAR = auto()
+    LOG = auto()
+    REST = auto()
+    DECIBEL = auto()
+    EXPONENTIAL = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """`form` writes a value, `signed` a difference. `axis`: the label with its unit, where it has
-    one.
+    one. `from_float`: whether it says how far a variant is from the float model. `most`: the
+    highest it can be. `enough`: samples from which on its 95 % interval holds what it should
+    (docs/benchmarks/coverage.md).
     """
 
     label: str
     form: str
     axis: str = ""
+    scale: Scale = Scale.LINEAR
+    from_float: bool = False
+    most: float | None = None
+    enough: int = 40
 
     @property
     def signed(self) -> str:
@@ -29,17 +49,19 @@ class Metric:
 
 METRICS = {
     "loss": Metric("loss", "{:.4f}", "loss (nats per token)"),
-    "perplexity": Metric("perplexity", "{:.3f}"),
-    "kl": Metric("KL", "{:.2e}", "KL from float (nats per token)"),
-    "top1_agreement": Metric("top-1 as float", "{:.1%}"),
+    "perplexity": Metric("perplexity", "{:.3f}", scale=Scale.EXPONENTIAL),
+    "kl": Metric(
+        "KL", "{:.2e}", "KL from float (nats per token)", Scale.LOG, from_float=True, enough=100
+    ),
+    "top1_agreement": Metric("top-1 as float", "{:.1%}", from_float=True),
     "vqa_accuracy": Metric("questions", "{:.1%}", "questions answered"),
     "top1": Metric("top-1", "{:.1%}", "top-1 accuracy"),
     "top5": Metric("top-5", "{:.1%}", "top-5 accuracy"),
-    "map50": Metric("mAP50", "{:.3f}", "mAP at IoU 0.5"),
-    "map": Metric("mAP", "{:.3f}", "mAP at IoU 0.5 to 0.95"),
-    "mse": Metric("MSE", "{:.2e}"),
-    "sqnr_db": Metric("SQNR dB", "{:.1f}"),
-    "cosine": Metric("cosine", "{:.5f}"),
+    "map50": Metric("mAP50", "{:.3f}", "mAP at IoU 0.5", most=1.0, enough=60),
+    "map": Metric("mAP", "{:.3f}", "mAP at IoU 0.5 to 0.95", most=1.0, enough=60),
+    "mse": Metric("MSE", "{:.2e}", scale=Scale.LOG, from_float=True, enough=60),
+    "sqnr_db": Metric("SQNR dB", "{:.1f}", scale=Scale.DECIBEL, from_float=True, enough=60),
+    "cosine": Metric("cosine", "{:.5f}", scale=Scale.REST, from_float=True, enough=60),
 }
 _SAYS_MOST = ("loss", "map50", "top1", "mse")
 _FIDELITY = {"perplexity", "mse", "sqnr_db", "cosine"}

@@ -13,11 +13,13 @@ from markupsafe import Markup
 from evaluation import drawing
 from evaluation.charts import charts
 from evaluation.engine_times import engine_notes
-from evaluation.markdown import columns, notes, rows
+from evaluation.markdown import columns, rows
 from evaluation.metrics import metric, quality_key
+from evaluation.notes import notes
 from evaluation.run_folder import RunFolder
 from evaluation.spec import Spec
-from evaluation.tables import figures_of_all, kept_lists, node_rows, without_gain
+from evaluation.tables import kept_lists, node_rows, without_gain
+from evaluation.topics import measured_mse, topics
 from evaluation.verdicts import verdicts
 
 _HERE = Path(__file__).parent
@@ -43,9 +45,10 @@ def render_page(run: RunFolder) -> str:
         profiles=run.profiles.profiles,
         pairs=run.pairs,
         shown=_DISAGREEMENTS,
-        columns=columns(evaluation, narrow=True),
-        rows=rows(evaluation, narrow=True),
-        figures_of_all=figures_of_all(evaluation),
+        columns=columns(evaluation),
+        rows=rows(evaluation),
+        topics=topics(evaluation),
+        measured_mse=measured_mse,
         notes=[*notes(evaluation), *engine_notes(run.engines)],
         verdicts=verdicts(evaluation),
         quality=metric(quality_key(evaluation.variants[0].metrics)).label,

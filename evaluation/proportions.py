@@ -3,7 +3,9 @@
 Drawing samples anew says nothing where all of them are right, as most are in a good model: every
 draw has the share 1, and an interval of no width. These formulas know better:
 
-- a share: Wilson's score interval (Journal of the American Statistical Association 22, 1927);
+- a share: Wilson's score interval (Journal of the American Statistical Association 22, 1927), and
+  of tokens, which depend on those of their own text, Wilson's with the number of independent ones
+  that would scatter as much (Dean and Pagano, Statistics in Medicine 34, 2015);
 - the difference of two shares of the same samples: Agresti and Min's, which counts half a sample
   more in each of the four cases (Statistics in Medicine 24, 2005);
 - of different samples: Newcombe's hybrid of two Wilson intervals (ibid. 17, 1998, method 10).
@@ -29,8 +31,8 @@ def is_share(ratio: Ratio) -> bool:
 
 def share_interval(ratio: Ratio, level: float) -> Interval:
     """Return the interval of a share."""
-    count, z = float(ratio.denominator.sum()), _z(level)
-    share = float(ratio.numerator.sum()) / count
+    share = float(ratio.numerator.sum() / ratio.denominator.sum())
+    count, z = _effective(ratio, share), _z(level)
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z * z / count)
     # exactly so at the ends, where rounding would leave the share itself out
@@ -43,6 +45,18 @@ def share_interval(ratio: Ratio, level: float) -> Interval:
 def difference_interval(a: Ratio, b: Ratio, level: float, *, paired: bool) -> Interval:
     """Return the interval of the share b − the share a; `paired`: of the same samples."""
     return _paired(a, b, level) if paired else _apart(a, b, level)
+
+
+def _effective(ratio: Ratio, share: float) -> float:
+    """Return how many independent trials would scatter as the samples do."""
+    below = ratio.denominator
+    samples = float((below > 0).sum())
+    residual = ratio.numerator - share * below
+    if is_share(ratio) or samples < 2 or not residual.any():
+        # where all samples agree nothing is known of the trials within one
+        return samples
+    variance = float(residual @ residual) * samples / (samples - 1) / float(below.sum()) ** 2
+    return share * (1 - share) / variance
 
 
 def _paired(a: Ratio, b: Ratio, level: float) -> Interval:

@@ -55,7 +55,9 @@ class Variant(Part):
     `latency_ms`: one forward pass over the first sample, for a decoder the prefill; `decode_ms`:
     one more token after it. Latency comes from a session with all optimizations, metrics from one
     that executes Q/DQ as written. `intervals` hold 95 % of what metrics would be over samples drawn
-    anew; `differences` are from the float model, over the same draws.
+    anew; `differences` are from the float model, over the same draws. `doubtful`: metrics whose
+    intervals hold less; `effective_samples`: error → how many samples of equal size would make it
+    as steady.
     """
 
     name: str
@@ -68,6 +70,8 @@ class Variant(Part):
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
     differences: dict[str, Difference] = {}
+    doubtful: tuple[str, ...] = ()
+    effective_samples: dict[str, float] = {}
     latency_ms: Latency
     decode_ms: Latency | None = None
     size_bytes: int
@@ -144,6 +148,16 @@ class Evaluation(Document):
     run: EvaluationRun
     variants: tuple[Variant, ...]
     sanity: tuple[Prompted, ...] = ()
+
+    @property
+    def metrics(self) -> set[str]:
+        """Return the metrics that some variant has."""
+        return {key for variant in self.variants for key in variant.metrics}
+
+    @property
+    def decodes(self) -> bool:
+        """Return whether some variant's next token was timed."""
+        return any(variant.decode_ms for variant in self.variants)
 
     @property
     def eight_bits(self) -> str:

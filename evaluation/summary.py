@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluation.engine_times import engine_notes
-from evaluation.markdown import sanity_line, to_markdown
+from evaluation.markdown import to_markdown
+from evaluation.notes import sanity_line
 from evaluation.results import Prompted
 from evaluation.run_folder import RunFolder
+from evaluation.topics import measured_mse
 from evaluation.verdicts import verdicts
 from sensitivity.markdown import cell, code
 from sensitivity.report import NodeScore
@@ -27,11 +29,12 @@ def render_summary(run: RunFolder) -> str:
         to_markdown(evaluation),
         *(f"{cell(line)}\n" for line in engine_notes(run.engines)),
         *_answers(run),
-        "| profile | nodes | MACs | params | predicted MSE |",
-        "|---|---:|---:|---:|---:|",
+        "| profile | nodes | MACs | params | predicted MSE | measured |",
+        "|---|---:|---:|---:|---:|---:|",
         *(
             f"| {cell(item.name)} {cell(item.title)} | {item.fraction.nodes:.0%} "
-            f"| {item.fraction.macs:.0%} | {item.fraction.params:.0%} | {item.predicted.mse:.2e} |"
+            f"| {item.fraction.macs:.0%} | {item.fraction.params:.0%} | {item.predicted.mse:.2e} "
+            f"| {measured_mse(evaluation, item)} |"
             for item in run.profiles.profiles
             if item.fraction and item.predicted
         ),
@@ -58,10 +61,14 @@ def _answers(run: RunFolder) -> Iterator[str]:
     names = [variant.name for variant in run.evaluation.variants]
     yield sanity_line(run.evaluation).removesuffix(" The report shows them.")
     yield ""
+    yield "<details><summary>All answers</summary>"
+    yield ""
     yield f"| prompt | {' | '.join(map(cell, names))} |"
     yield f"|---|{'---|' * len(names)}"
     for prompt in run.evaluation.sanity:
         yield f"| {cell(prompt.text)} | {' | '.join(map(cell, _said(prompt)))} |"
+    yield ""
+    yield "</details>"
     yield ""
 
 

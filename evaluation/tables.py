@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.layers import Placed, place
-from evaluation.markdown import DASH, columns, rows, type_label
-from evaluation.results import Evaluation, Variant
 from evaluation.run_folder import RunFolder
 from quantize.profiles import KeepPart, Profiles
 from sensitivity.report import NodeScore
@@ -28,41 +26,6 @@ class NodeRow:
     def node(self) -> NodeScore:
         """Return the node's scores."""
         return self.placed.node
-
-
-def figures_of_all(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
-    """Return every figure of the variants by its name, one cell a variant: many figures of few
-    variants, which fit a phone and paper turned so.
-    """
-    _, *names = columns(evaluation)
-    found = [(name, [row[at] for row in rows(evaluation)]) for at, name in enumerate(names, 1)]
-    return found + [
-        (name, [tell(item) for item in evaluation.variants]) for name, tell in _FACTS.items()
-    ]
-
-
-def _shares(item: Variant) -> str:
-    share = item.int8_share
-    return DASH if share is None else f"{share.nodes:.0%} / {share.params:.0%}"
-
-
-def _places(item: Variant) -> str:
-    return ", ".join(f"{provider} {nodes}" for provider, nodes in item.placement.items())
-
-
-def _device_memory(item: Variant) -> str:
-    return DASH if item.device_memory_bytes is None else f"{item.device_memory_bytes / 1e6:.1f}"
-
-
-_FACTS: dict[str, Callable[[Variant], str]] = {
-    "quantized of nodes / parameters": _shares,
-    "device memory MB": _device_memory,
-    "file": lambda item: item.path,
-    "float type": type_label,
-    "made by": lambda item: item.backend,
-    "scheme": lambda item: item.scheme or DASH,
-    "nodes ran on": _places,
-}
 
 
 def kept_lists(profiles: Profiles) -> list[tuple[str, list[KeepPart]]]:

@@ -14,15 +14,22 @@ from graph.tensors import Array, Feed
 
 FIDELITY_RATIOS = {"mse": ("error", "elements")}
 """For `SampleSums` with the columns of `columns_of`."""
+_METRICS = ("mse", "sqnr_db", "cosine")
 
 
 class FidelityTask:
-    """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model."""
+    """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model.
+
+    `leaps`: whether outputs can leap, as a detector's boxes do; see `PerSample.leaping`.
+    """
 
     name = "fidelity"
 
-    def __init__(self, feeds: Sequence[Feed], outputs: Sequence[str]) -> None:
+    def __init__(
+        self, feeds: Sequence[Feed], outputs: Sequence[str], *, leaps: bool = False
+    ) -> None:
         self.feeds = feeds
+        self._leaping = frozenset(_METRICS if leaps else ())
         self._outputs = tuple(outputs)
         self._reference: list[list[Array]] = []
         self._sums: dict[str, list[Sums]] = {}
@@ -43,7 +50,8 @@ class FidelityTask:
 
     def per_sample(self, name: str) -> SampleSums:
         """Return the distances of each sample."""
-        return SampleSums(columns_of(self._sums[name]), FIDELITY_RATIOS, fidelity_figures)
+        columns = columns_of(self._sums[name])
+        return SampleSums(columns, FIDELITY_RATIOS, fidelity_figures, self._leaping)
 
 
 def columns_of(sums: Sequence[Sums]) -> dict[str, Array]:

@@ -3,18 +3,20 @@
 Which detection matches which box of a picture does not depend on other pictures. So pycocotools
 matches once; drawing pictures anew counts each picture's detections and boxes as often as it was
 drawn, and accumulates again: precision over recall, read at 101 recalls (COCOeval's definition).
+
+There is nothing here of how far the outputs lie from the float model's. One scene in which a box
+leaps can make half of that, and from the others none can tell: of the tiny detector's MSE, 95 %
+intervals from 40 scenes held in 40 %.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from exporters.fidelity import FIDELITY_RATIOS, fidelity_figures
-from exporters.resampling import Ratio, SampleSums
+from exporters.resampling import Ratio
 from graph.tensors import Array
 
 _AT_HALF = 0.5
@@ -22,8 +24,10 @@ _AT_HALF = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Class:
-    """Detections of one class, the highest score first. `picture`: int [D]; `right`, `wrong`: bool
-    [T,D] at T overlaps; `boxes`: float64 [n], of each picture.
+    """Detections of one class, the highest score first, up to the last right one.
+
+    `picture`: int [D]; `right`, `wrong`: bool [T,D] at T overlaps; `boxes`: float64 [n], of each
+    picture.
     """
 
     picture: Array
@@ -33,18 +37,18 @@ class _Class:
 
 
 class ScenePrecision:
-    """What a variant found, picture by picture; `sums`: columns of its output's distances."""
+    """What a variant found, picture by picture."""
 
-    def __init__(self, evaluated: Any, groups: Array, sums: Mapping[str, Array]) -> None:
+    def __init__(self, evaluated: Any, groups: Array) -> None:
         """Take COCOeval after `evaluate`; `groups` int [n]: the sample each picture belongs to."""
         self._overlaps = np.asarray(evaluated.params.iouThrs)
         self._recalls = np.asarray(evaluated.params.recThrs)
         self._classes = _classes(evaluated, groups)
-        self._fidelity = SampleSums(sums, FIDELITY_RATIOS, fidelity_figures)
-        self.count = self._fidelity.count
+        self.count = int(groups.max()) + 1
+        self.leaping = frozenset[str]()
 
     def metrics(self, weights: Array) -> dict[str, Array]:
-        """Return `map50`, `map` and distances of R resamples; `weights` float64 [R, samples]."""
+        """Return `map50` and `map` of R resamples; `weights` float64 [R, samples]."""
         each = np.stack([self._precisions(item, weights) for item in self._classes])
         # a class without a box in a resample has no precision and is left out of its mean
         there = ~np.isnan(each).any(2)
@@ -52,32 +56,38 @@ class ScenePrecision:
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = total / there.sum(0)[:, None]
         half = mean[:, int(np.argmin(np.abs(self._overlaps - _AT_HALF)))]
-        return {"map50": half, "map": mean.mean(1)} | self._fidelity.metrics(weights)
+        return {"map50": half, "map": mean.mean(1)}
 
     def ratios(self) -> dict[str, Ratio]:
         """Return the metrics that are a sum over a sum; average precision is none."""
-        return self._fidelity.ratios()
+        return {}
 
     def _precisions(self, item: _Class, weights: Array) -> Array:
         """Return the average precision float64 [R,T]; NaN where no box was drawn."""
         boxes = weights @ item.boxes
-        drawn = weights[:, item.picture]
+        # of a part of the pictures, the others' detections count nowhere
+        some = weights.any(0)[item.picture]
+        drawn = weights[:, item.picture[some]]
         found = np.full((len(weights), len(self._overlaps)), np.nan)
-        for index, (right, wrong) in enumerate(zip(item.right, item.wrong, strict=True)):
+        counted = item.right[:, some], item.wrong[:, some]
+        for index, (right, wrong) in enumerate(zip(*counted, strict=True)):
             hits = np.cumsum(drawn * right, 1)[:, right]
             misses = np.cumsum(drawn * wrong, 1)[:, right]
-            for row in np.flatnonzero(boxes > 0):
-                found[row, index] = self._average(hits[row], misses[row], boxes[row])
+            found[:, index] = self._averages(hits, misses, boxes)
         return found
 
-    def _average(self, hits: Array, misses: Array, boxes: float) -> float:
-        """Return the mean precision over recalls, from counts at the detections that are right."""
-        if not hits.size:
-            return 0.0
+    def _averages(self, hits: Array, misses: Array, boxes: Array) -> Array:
+        """Return the mean precision [R] over recalls, from counts [R,D] at the detections that are
+        right; NaN where `boxes` [R] is 0.
+        """
         precision = hits / np.maximum(hits + misses, np.spacing(1))
-        best = np.maximum.accumulate(precision[::-1])[::-1]
-        places = np.searchsorted(hits / boxes, self._recalls, side="left")
-        return float(best[places[places < best.size]].sum() / len(self._recalls))
+        best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            recall = hits / boxes[:, None]
+        # a detection stands for the recalls that it is the first to reach
+        reached = np.searchsorted(self._recalls, recall, side="right")
+        first = np.diff(reached, axis=1, prepend=0)
+        return np.where(boxes > 0, (best * first).sum(1) / len(self._recalls), np.nan)
 
 
 def _classes(evaluated: Any, groups: Array) -> list[_Class]:
@@ -107,4 +117,6 @@ def _class(rows: list[Any], groups: Array, boxes: Array, overlaps: int) -> _Clas
         [np.zeros(0, np.int64), *(np.full(len(row["dtScores"]), g) for g, row in there)]
     )
     right, wrong = (matched & counted)[:, order], (~matched & counted)[:, order]
-    return _Class(picture[order].astype(np.int64), right, wrong, boxes)
+    # precision is read where recall grows; what comes after the last right one changes nothing
+    used = int(np.flatnonzero(right.any(0)).max(initial=-1)) + 1
+    return _Class(picture[order][:used].astype(np.int64), right[:, :used], wrong[:, :used], boxes)

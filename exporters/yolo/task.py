@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.fidelity import as_metrics, columns_of
+from exporters.fidelity import as_metrics
 from exporters.yolo.coco import Annotations
 from exporters.yolo.decode import Boxes, Layout, decode, layout_of
 from exporters.yolo.precision import ScenePrecision
@@ -56,7 +56,7 @@ class DetectTask:
                 found += self._detections(scene.id or 0, corners, boxes)
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
         evaluated = evaluate(self._annotations, found, self._ids())
-        self._seen[name] = ScenePrecision(evaluated, self._groups(), columns_of(sums))
+        self._seen[name] = ScenePrecision(evaluated, self._groups())
         map50, mean = (float(evaluated.stats[item]) for item in (1, 0))
         return {"map50": map50, "map": mean} | as_metrics(sum(sums, Sums()).result())
 

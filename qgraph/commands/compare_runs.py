@@ -128,4 +128,5 @@ def verdict(change: Change) -> str:
     if change.beyond_noise is None:
         return "no samples to tell from noise"
     kind = "" if change.paired else " (other samples)"
+    kind += ", but on too few samples to be sure" if change.doubtful else ""
     return ("beyond noise" if change.beyond_noise else "within noise") + kind

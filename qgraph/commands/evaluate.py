@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from evaluation.markdown import columns, notes, rows, sanity_line
+from evaluation.markdown import columns, rows
+from evaluation.notes import notes, sanity_line
 from evaluation.results import Evaluation
 from graph.errors import UsageError
 from graph.io.documents import write_document
@@ -63,7 +64,7 @@ def evaluate(
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of variants and what its figures mean."""
-    print_table(columns(evaluation, narrow=True), rows(evaluation, narrow=True))
+    print_table(columns(evaluation), rows(evaluation))
     for note in notes(evaluation):
         say(note)
     if evaluation.sanity:

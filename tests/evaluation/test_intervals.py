@@ -1,12 +1,15 @@
-"""Intervals cover what they should, are paired, and agree with SciPy's."""
+"""Intervals cover what they should, are paired, and are marked where they cannot hold that."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from evaluation.intervals import bootstrap, ratio_interval
+from evaluation.studentized import figures, quotient
 from exporters.resampling import Ratio, SampleSums
 from graph.tensors import Array
 
@@ -45,7 +48,9 @@ def test_95_percent_intervals_cover_the_full_value_in_at_least_90_percent_of_sub
 
 
 def test_intervals_are_not_wider_than_they_must_be() -> None:
-    """The float model's interval is as wide as what repeated draws of 60 scatter over."""
+    """The float model's interval is about as wide as what repeated draws of 60 scatter over; these
+    losses are skewed, so that it is somewhat wider.
+    """
     a, _ = population()
     draw = np.random.default_rng(2)
     parts = [draw.choice(400, 60) for _ in range(1000)]
@@ -55,21 +60,81 @@ def test_intervals_are_not_wider_than_they_must_be() -> None:
         for part in parts[:20]
         for low, high in [bootstrap({"a": sums(a, part)})["a"].alone["loss"]]
     ]
-    assert np.median(widths) == pytest.approx(scatter[1] - scatter[0], rel=0.2)
+    assert np.median(widths) == pytest.approx(scatter[1] - scatter[0], rel=0.3)
 
 
-def test_the_interval_is_scipys() -> None:
-    a, _ = population(count=80)
-    low, high = bootstrap({"a": sums(a)})["a"].alone["loss"]
-    theirs = stats.bootstrap(
-        (a["loss"], a["tokens"]),
-        lambda loss, tokens, axis: loss.sum(axis) / tokens.sum(axis),
-        paired=True, vectorized=True, n_resamples=2000, method="percentile", rng=1,
-    ).confidence_interval  # fmt: skip
-    # both ends scatter by a few percent of the width with 2,000 draws
-    room = 0.1 * (theirs.high - theirs.low)
-    assert low == pytest.approx(theirs.low, abs=room)
-    assert high == pytest.approx(theirs.high, abs=room)
+def test_the_interval_of_a_mean_of_normal_values_is_students() -> None:
+    values = np.random.default_rng(3).normal(5, 1, 40)
+    samples = SampleSums(
+        {"loss": values, "tokens": np.ones(40)}, RATIOS | {"top1_agreement": ("loss", "tokens")}
+    )
+    low, high = bootstrap({"a": samples}, resamples=8000)["a"].alone["loss"]
+    theirs = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
+    # these 40 are not exactly normal, and ends of 8,000 draws scatter by about 2 % of the width
+    assert (low, high) == pytest.approx(theirs, abs=0.08 * (theirs[1] - theirs[0]))
+
+
+def errors(values: Array, **more: Any) -> SampleSums:
+    columns = {"error": values, "elements": np.ones(len(values))}
+    return SampleSums(columns, {"mse": ("error", "elements"), "kl": ("error", "elements")}, **more)
+
+
+def test_a_skewed_errors_interval_covers_its_mean_in_90_percent_of_samples() -> None:
+    """Of log-normal errors with σ = 1, the percentile bootstrap from 40 covers 86 %."""
+    draw, truth, trials = np.random.default_rng(4), np.exp(0.5), 300
+    found = [
+        bootstrap({"a": errors(np.zeros(40)), "b": errors(draw.lognormal(0, 1, 40))}, resamples=300)
+        for _ in range(trials)
+    ]
+    held = [low <= truth <= high for item in found for low, high in [item["b"].alone["mse"]]]
+    assert np.mean(held) >= 0.9
+
+
+def test_an_error_that_a_few_samples_make_is_marked() -> None:
+    draw = np.random.default_rng(5)
+    steady, uneven = draw.lognormal(0, 0.5, 120), draw.lognormal(0, 2.5, 120)
+    found = bootstrap({"float": errors(0 * steady), "A": errors(steady), "D": errors(uneven)})
+    assert found["A"].doubtful == () and found["D"].doubtful == ("mse", "kl")
+    # of log-normal values, n samples count as n · exp(−σ²)
+    assert found["A"].effective["mse"] == pytest.approx(120 * np.exp(-(0.5**2)), rel=0.1)
+    assert found["D"].effective["mse"] < 30
+
+
+def test_a_figure_from_fewer_samples_than_it_takes_is_marked() -> None:
+    values = np.random.default_rng(6).lognormal(0, 0.5, 100)
+    for count, marked in ((59, ("mse", "kl")), (60, ("kl",)), (99, ("kl",)), (100, ())):
+        part = values[:count]
+        found = bootstrap({"float": errors(0 * part), "D": errors(part)}, resamples=100)
+        assert found["D"].doubtful == marked
+
+
+def test_a_metric_that_single_samples_can_make_is_always_marked() -> None:
+    values = np.random.default_rng(6).lognormal(0, 0.1, 200)
+    leaping = errors(values, leaping=frozenset({"mse"}))
+    found = bootstrap({"float": errors(0 * values), "D": leaping}, resamples=100)
+    assert found["D"].doubtful == ("mse",)
+
+
+def test_the_distance_from_float_differs_from_floats_own_by_itself() -> None:
+    values = np.random.default_rng(7).lognormal(0, 0.5, 50)
+    found = bootstrap({"float": errors(0 * values), "D": errors(values)})
+    assert found["float"].alone == {}
+    assert found["D"].difference == found["D"].alone
+
+
+def test_tokens_that_all_agree_leave_room_for_others() -> None:
+    tokens = np.full(40, 100.0)
+    samples = SampleSums({"loss": tokens, "agree": tokens, "tokens": tokens}, RATIOS)
+    low, high = bootstrap({"a": samples, "b": samples})["b"].alone["top1_agreement"]
+    assert high == 1.0 and 0.9 < low < 0.95
+
+
+def test_influence_is_the_first_orders() -> None:
+    columns, _ = population(count=200)
+    jackknife = figures(sums(columns))["loss"]
+    exact = quotient(Ratio(columns["loss"], columns["tokens"]))
+    assert jackknife.value == pytest.approx(exact.value)
+    assert jackknife.error == pytest.approx(exact.error, rel=0.02)
 
 
 def test_a_difference_is_taken_over_the_same_draws() -> None:
@@ -101,7 +166,7 @@ def test_a_metric_that_some_draws_lack_has_no_interval() -> None:
     asked = np.array([1.0] + 9 * [0.0])
     columns = a | {"asked": asked, "right": asked}
     found = bootstrap({"a": SampleSums(columns, RATIOS | {"vqa_accuracy": ("right", "asked")})})
-    assert found["a"].alone.keys() == RATIOS.keys()
+    assert found["a"].alone.keys() == {"loss"}
 
 
 def test_unpaired_samples_make_a_wider_interval() -> None:

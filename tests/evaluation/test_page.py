@@ -14,7 +14,7 @@ from evaluation.drawing import Picture, draw
 from evaluation.markdown import to_markdown
 from evaluation.metrics import quality_key
 from evaluation.page import render_page
-from evaluation.results import Answer, Evaluation, Latency, Prompted, Samples
+from evaluation.results import Answer, Difference, Evaluation, Latency, Prompted
 from evaluation.run_folder import read_run
 from evaluation.summary import render_summary
 from evaluation.tables import kept_lists
@@ -154,30 +154,44 @@ def test_the_page_loads_nothing(rendered: tuple[str, str], page: Page) -> None:
     assert style and not any("url(" in text or "@import" in text for text in style[:1])
 
 
-def _expected(item: Any, *, wide: bool) -> list[str]:
+def _expected(item: Any) -> list[str]:
     """Return a variant's row, spelled out here a second time."""
-    change = item.differences.get("mse")
-    latency, share = item.latency_ms, item.int8_share
+    change, share = item.differences.get("mse"), item.int8_share
     sqnr = item.metrics.get("sqnr_db")
     row = [item.name, str(item.int8_nodes), "–" if share is None else f"{share.macs:.0%}"]
     row += [f"{item.metrics['mse']:.2e}", "–" if change is None else f"{change.value:+.2e}"]
     row += ["–" if sqnr is None else f"{sqnr:.1f}", f"{item.metrics['cosine']:.5f}"]
-    row += [f"{latency.p50:.2f}"]
-    row += [f"{latency.p90:.2f}", f"{latency.spread:.2f}"] if wide else []
-    sizes = [item.size_bytes, *([item.weight_bytes, item.memory_bytes] if wide else [])]
-    return [*row, *(f"{size / 1e6:.1f}" for size in sizes)]
+    return [*row, f"{item.latency_ms.p50:.2f}", f"{item.size_bytes / 1e6:.1f}"]
+
+
+def tables_of(markdown: str) -> list[list[list[str]]]:
+    """Return the tables of Markdown, head first, without the lines below the heads."""
+    blocks = re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)
+    tables = [[line.split("|")[1:-1] for line in block.splitlines()] for block in blocks]
+    return [[[cell.strip() for cell in row] for row in (t[0], *t[2:])] for t in tables]
 
 
 def test_every_figure_of_the_variants_table_is_that_of_the_file(
     page: Page, evaluation: Evaluation
 ) -> None:
-    assert page.tables[0][1:] == [_expected(item, wide=False) for item in evaluation.variants]
+    assert page.tables[0][1:] == [_expected(item) for item in evaluation.variants]
 
 
 def test_the_markdown_table_holds_the_same_figures(evaluation: Evaluation) -> None:
-    lines = [line for line in to_markdown(evaluation).splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
-    assert rows == [_expected(item, wide=True) for item in evaluation.variants]
+    first = tables_of(to_markdown(evaluation))[0]
+    assert first[1:] == [_expected(item) for item in evaluation.variants]
+
+
+def test_the_markdown_folds_all_figures_into_a_table_per_topic(evaluation: Evaluation) -> None:
+    text = to_markdown(evaluation)
+    folded = text[text.index("<details>") : text.index("</details>")]
+    tables = {table[0][0]: table for table in tables_of(folded)}
+    assert all(table[0][1:] == ["float", "A", "D"] for table in tables.values())
+    time = {row[0]: row[1:] for row in tables["time"]}
+    p90 = [f"{item.latency_ms.p90:.2f}" for item in evaluation.variants]
+    assert time["one pass: 90 % below, ms"] == p90
+    assert "one more token: median ms" not in time
+    assert ["weights MB", *3 * ["0.0"]] in tables["size and memory"]
 
 
 def test_a_metric_only_some_variants_have_is_a_dash_elsewhere(evaluation: Evaluation) -> None:
@@ -195,16 +209,29 @@ def test_latency_from_a_busy_machine_is_called_so(
     assert ("was busy" in text) is busy
 
 
-@pytest.mark.parametrize(("peak", "said"), [(100.0, True), (2.0, False)])
-def test_a_figure_that_one_sample_makes_is_called_so(
-    evaluation: Evaluation, peak: float, *, said: bool
+@pytest.mark.parametrize(
+    ("samples", "effective", "said"),
+    [
+        (70, 3.0, "≲ MSE of D: a few of the 70 samples make it, as if there were 3"),
+        (59, 59.0, "≲ MSE of D: it takes 60 samples or more"),
+    ],
+)
+def test_an_interval_that_holds_less_is_marked_and_the_reason_said(
+    evaluation: Evaluation, samples: int, effective: float, said: str
 ) -> None:
-    samples = {"mse": Samples(numerator=(*49 * [1.0], peak), denominator=50 * (1.0,))}
     *others, last = evaluation.variants
-    variants = (*others, last.model_copy(update={"samples": samples}))
-    run = evaluation.run.model_copy(update={"samples": 50, "resamples": 2000})
-    text = to_markdown(evaluation.model_copy(update={"variants": variants, "run": run}))
-    assert ("more than 20% of the MSE of D" in text) is said
+    changed = last.model_copy(
+        update={
+            "doubtful": ("mse",),
+            "effective_samples": {"mse": effective},
+            "differences": {"mse": Difference(value=0.5, interval=(0.25, 2.0))},
+        }
+    )
+    run = evaluation.run.model_copy(update={"samples": samples, "resamples": 2000})
+    marked = evaluation.model_copy(update={"variants": (*others, changed), "run": run})
+    text = to_markdown(marked)
+    assert said in text and "+5.00e-01 ≲[+2.50e-01, +2.00e+00]" in text
+    assert "≲" not in to_markdown(evaluation.model_copy(update={"run": run}))
 
 
 def test_what_did_not_run_where_it_was_asked_to_is_said(evaluation: Evaluation) -> None:

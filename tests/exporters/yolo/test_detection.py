@@ -20,6 +20,7 @@ from exporters.fidelity import FidelityTask
 from exporters.yolo.coco import read_annotations, read_scenes
 from exporters.yolo.decode import Boxes, Layout, boxes_and_scores, decode, layout_of, suppress
 from exporters.yolo.letterbox import letterbox
+from exporters.yolo.precision import ScenePrecision
 from exporters.yolo.task import DetectTask, evaluate
 from graph.errors import InputError, UsageError
 from graph.progress import silent
@@ -228,6 +229,14 @@ def test_average_precision_of_a_resample_is_pycocotools_own() -> None:
     assert samples.count == 24
     for key in ("map50", "map"):
         assert found[key] == pytest.approx([metrics[key], of_part[key]], abs=1e-9)
+
+
+def test_a_detector_that_finds_nothing_has_no_precision_in_any_resample(tmp_path: Path) -> None:
+    annotations = read_annotations(coco(tmp_path))
+    evaluated = evaluate(annotations, [], [scene.id or 0 for scene in annotations.scenes])
+    count = len(annotations.scenes)
+    found = ScenePrecision(evaluated, np.arange(count)).metrics(np.ones((3, count)))
+    assert all(values.tolist() == [0.0, 0.0, 0.0] for values in found.values())
 
 
 def test_a_model_of_other_classes_than_the_datas_is_refused(tmp_path: Path) -> None:
