@@ -315,3 +315,25 @@ def test_in_print_everything_is_open(browser: Any, page: Path) -> None:
     assert browser.run("return document.querySelectorAll('details:not([open])').length") == 0
     browser.run("dispatchEvent(new Event('afterprint'))")
     assert browser.run("return document.querySelectorAll('details[open]').length") == 0
+
+
+def test_in_print_the_head_of_the_nodes_is_repeated_on_each_page(browser: Any, page: Path) -> None:
+    """What it takes in Chromium: a head that is one, in the flow, and without a button's box."""
+    browser.open(page)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    found = browser.run(
+        "const style = (item) => getComputedStyle(document.querySelector('#nodes thead' + item));"
+        "return [style('').display, style(' th').position, style(' button').display]"
+    )
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert found == ["table-header-group", "static", "contents"]
+
+
+def test_on_screen_the_head_of_the_nodes_stays_while_they_scroll(opened: Any) -> None:
+    places = opened.run(
+        "const box = document.querySelector('.tall'); box.scrollTop = 5000;"
+        "const top = (item) => item.getBoundingClientRect().top;"
+        "const found = [top(box), top(document.querySelector('#nodes th'))]; box.scrollTop = 0;"
+        "return found"
+    )
+    assert places[1] == pytest.approx(places[0], abs=2)
