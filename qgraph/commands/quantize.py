@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from qgraph.console import warn
 from qgraph.half import SUFFIX, AsHalf, as_half
 from qgraph.outputs import require_outputs
 from qgraph.progress import Bars
-from qgraph.quantizing import file_stem, write_quantized
+from qgraph.quantizing import Quantized, file_stem, write_quantized
 from qgraph.resolve import DEFAULT_SAMPLES
 from quantize.profiles import Profiles
 from quantize.ranges import Ranges, require_same_model
@@ -119,32 +120,43 @@ def quantize(
         )  # fmt: skip
         return
     wanted = None if profiles is None else read_document(profiles, Profiles)
-    stems = [item.name for item in wanted.named(names)] if wanted is not None else []
-    files = [output / f"{file_stem(stem, dtype)}.onnx" for stem in stems]
-    files += [output / f"{dtype}.onnx"] if dtype else []
-    beside = [output / "ranges.json"] if wanted is not None and ranges is None else []
     read = [path for path in (model, profiles, ranges, annotate) if path is not None]
-    require_outputs([*files, *beside], [*read, *data])
-    if any(path.parent != output for path in files):
-        raise UsageError("a profile's name becomes a file name", where=str(profiles))
+    stems = [item.name for item in wanted.named(names)] if wanted is not None else []
+    beside = output / "ranges.json" if wanted is not None and ranges is None else None
+    _require_places(output, stems, dtype, beside, [*read, *data])
     common: dict[str, Any] = {"data": data, "samples": samples, "provider": provider, "seed": seed}
+    finish = _annotator(annotate)  # read before the work, should it be no report
     with Bars(quiet=quiet) as bars:
         seen = _ranges(model, profiles, wanted, ranges, parts, common, bars)
         half = as_half(model, **common, progress=bars) if dtype else None
         shifts = None
         if bias_correction and wanted is not None and seen is not None:
             shifts = api.bias_shifts(model, wanted, seen, names=names, progress=bars, **common)
-        notes = read_document(annotate, Sensitivity) if annotate is not None else None
-        finish = partial(annotated, report=notes) if notes is not None else None
-        scheme = seen.scheme if seen is not None else None
         made = write_quantized(
             model, wanted, seen, output,
-            names=names, scheme=scheme, half=half, shifts=shifts, finish=finish, progress=bars,
+            names=names, scheme=seen.scheme if seen is not None else None, half=half,
+            shifts=shifts, finish=finish, progress=bars,
         )  # fmt: skip
-    if seen is not None and beside:
-        write_document(beside[0], seen)
+    if seen is not None and beside is not None:
+        write_document(beside, seen)
     print_written(made, as_json=as_json)
     _warn(seen, half)
+
+
+def _require_places(
+    folder: Path, stems: list[str], dtype: str | None, ranges: Path | None, inputs: list[Path]
+) -> None:
+    """Check that each profile's model, the converted one, and ranges can be written."""
+    files = [folder / f"{file_stem(stem, dtype)}.onnx" for stem in stems]
+    files += [folder / f"{dtype}.onnx"] if dtype else []
+    require_outputs([*files, *([ranges] if ranges is not None else [])], inputs)
+
+
+def _annotator(path: Path | None) -> Callable[[Quantized], Quantized] | None:
+    """Return what writes a report into a model's nodes, None where none was given."""
+    if path is None:
+        return None
+    return partial(annotated, report=read_document(path, Sensitivity))
 
 
 def _own_options(dtype: str | None, annotate: Path | None, *, bias_correction: bool) -> list[str]:
