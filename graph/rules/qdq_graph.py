@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import numpy_helper
-from onnx.external_data_helper import load_external_data_for_tensor
 
 from graph.edit.names import ensure_names
 from graph.io.models import read_model
+from graph.io.weights import array_of, is_on_disk, point_into
 from graph.tensors import Array
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -137,13 +136,11 @@ class QdqGraph:
         return value if isinstance(value, onnx.TensorProto) else None
 
     def _read(self, proto: onnx.TensorProto) -> Array:
-        if proto.data_location == onnx.TensorProto.EXTERNAL:
-            loaded = onnx.TensorProto()
-            loaded.CopyFrom(proto)
-            load_external_data_for_tensor(loaded, str(self.folder))
-            loaded.data_location = onnx.TensorProto.DEFAULT
-            return numpy_helper.to_array(loaded)
-        return numpy_helper.to_array(proto)
+        placed = onnx.TensorProto()
+        placed.CopyFrom(proto)
+        if is_on_disk(placed):
+            point_into([placed], self.folder)
+        return array_of(placed)
 
     @cached_property
     def _types(self) -> Mapping[str, onnx.TypeProto.Tensor]:
