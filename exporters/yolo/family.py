@@ -55,7 +55,7 @@ class YoloFamily:
         """Return how pictures are letterboxed."""
         return Preprocessing(
             input=view.inputs[0].name,
-            source="the usual of this line of detectors",
+            source="the letterbox that detectors of this line are trained with",
             resize=Resize.FIT,
             size=size_of_input(view),
             interpolation="bilinear",
