@@ -16,7 +16,7 @@ from graph.errors import InputError, UsageError
 from graph.io.documents import Document, read_document, write_document
 from graph.io.external import external_files
 from graph.io.files import write_bytes, write_text
-from graph.io.models import read_model, write_model
+from graph.io.models import read_model, read_on_disk, write_model
 from graph.progress import Progress
 from graph.runtime.provider import Provider, require_provider
 from qgraph import api
@@ -169,7 +169,7 @@ class _Chain:
             made = self._path(FLOAT)
             return [made, *_data_of(made), *companions(made)]
         assert recipe.model is not None  # noqa: S101 - the recipe has one of the two
-        write_model(read_model(recipe.model), self._path(FLOAT))
+        write_model(read_on_disk(recipe.model), self._path(FLOAT))
         for path in companions(recipe.model):
             write_bytes(self._folder / path.relative_to(recipe.model.parent), path.read_bytes())
         made = self._path(FLOAT)

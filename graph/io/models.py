@@ -83,20 +83,23 @@ def read_lazily(path: Path) -> onnx.ModelProto:
     Raises:
         InputError: not an ONNX model, cut short, or its external data cannot be used.
     """
-    found = _outlined(path)
-    model = found.model
-    check_basics(model, path)
-    external_files(model, path.parent)
-    point_into(external_tensors(model), path.parent)
-    for tensor, offset in found.inside:
-        place(tensor, path.resolve(), offset, bytes_of_shape(tensor))
-    for tensor in model.graph.initializer:
-        require_whole(tensor, str(path))
+    model = _left_on_disk(path)
     folded = _read_by_constant_nodes(model.graph)
-    for tensor in inner_external_tensors(model):
-        load(tensor)
     for tensor in model.graph.initializer:
         if not (tensor.data_type in LAZY and size_of(tensor) >= SMALL) or tensor.name in folded:
+            load(tensor)
+    return model
+
+
+def read_on_disk(path: Path) -> onnx.ModelProto:
+    """Return the model in `path` with every large initializer left on the disk, whoever reads it.
+
+    Raises:
+        InputError: not an ONNX model, cut short, or its external data cannot be used.
+    """
+    model = _left_on_disk(path)
+    for tensor in model.graph.initializer:
+        if size_of(tensor) < SMALL:
             load(tensor)
     return model
 
@@ -108,19 +111,19 @@ def _outlined(path: Path) -> Outline:
     return outline(path)
 
 
-def read_on_disk(path: Path) -> onnx.ModelProto:
-    """Return the model in `path` with every large initializer left on the disk, whoever reads it.
-
-    Raises:
-        InputError: not an ONNX model, cut short, or its external data cannot be used.
-    """
-    model = read_model(path, weights=False)
+def _left_on_disk(path: Path) -> onnx.ModelProto:
+    """Return the model in `path`, checked; of initializers, what lies in files is not loaded."""
+    found = _outlined(path)
+    model = found.model
+    check_basics(model, path)
+    external_files(model, path.parent)
     point_into(external_tensors(model), path.parent)
     for tensor in inner_external_tensors(model):
         load(tensor)
+    for tensor, offset in found.inside:
+        place(tensor, path.resolve(), offset, bytes_of_shape(tensor))
     for tensor in model.graph.initializer:
-        if size_of(tensor) < SMALL:
-            load(tensor)
+        require_whole(tensor, str(path))
     return model
 
 
@@ -153,7 +156,7 @@ def size_on_disk(path: Path) -> int:
     """Return the bytes of the model file and of what it reads of its data files, which other
     models may share.
     """
-    model = parse(path)
+    model = _outlined(path).model
     external_files(model, path.parent)
     read: dict[tuple[str, int], int] = {}
     for tensor in external_tensors(model):
