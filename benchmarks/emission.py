@@ -151,9 +151,10 @@ def page(folder: Path, shape: dict[str, int]) -> list[str]:
         "|---|---:|---:|---:|---:|---:|---:|",
         *(row.line() for row in rows),
         "",
-        "The four share a data file that holds each float and each quantized tensor once. Smoothing"
-        " rescales floats once, before profiles, which share the rescaled ones. Models that would"
-        " share no more than 16 MiB are one file each.",
+        "The four share a data file that holds each float and each quantized tensor once; floats"
+        " that every profile quantizes are not in it. Smoothing rescales floats once, before"
+        " profiles, which share the rescaled ones. Models that would share no more than 16 MiB are"
+        " one file each.",
         "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
         + ", ".join(f"{name} {version}" for name, version in packages().items())
