@@ -7,7 +7,7 @@ the disk stay there and are rescaled when they are read.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,12 +20,12 @@ from graph.io.models import tensor_from
 from graph.io.rescaling import rescale, rescale_on_reading
 from graph.io.weights import array_of, is_on_disk
 from graph.tensors import Array
-from quantize.smooth.layers import Operand
+from quantize.smooth.layers import Heads, Operand
 from quantize.smooth.points import SmoothPoint
 
 _Use = tuple[str, int]
-_Change = tuple[int, int, bool]
-"""Axis, number of the point, whether it divides."""
+_Change = tuple[int, int, bool, Heads | None]
+"""Axis, number of the point, whether it divides, and whose heads share a factor."""
 
 
 def smooth(
@@ -48,7 +48,9 @@ def _changes(points: Sequence[SmoothPoint]) -> dict[_Use, list[_Change]]:
 
     def note(operands: Sequence[Operand], number: int, *, divides: bool) -> None:
         for operand in operands:
-            changes[operand.node, operand.index].append((operand.axis, number, divides))
+            changes[operand.node, operand.index].append(
+                (operand.axis, number, divides, operand.heads)
+            )
 
     for number, point in enumerate(points):
         note(point.readers, number, divides=False)
@@ -104,13 +106,21 @@ def _rescaled(
     if is_on_disk(tensor):
         changed = onnx.TensorProto()
         changed.CopyFrom(tensor)
-        for axis, number, divides in steps:
-            rescale_on_reading(changed, axis, factors[number], divides=divides)
+        for axis, vector, divides in _vectors(steps, factors):
+            rescale_on_reading(changed, axis, vector, divides=divides)
         return changed
     array = array_of(tensor)
-    for axis, number, divides in steps:
-        array = rescale(array, axis, factors[number], divides=divides)
+    for axis, vector, divides in _vectors(steps, factors):
+        array = rescale(array, axis, vector, divides=divides)
     return tensor_from(tensor.name, array)
+
+
+def _vectors(
+    steps: Sequence[_Change], factors: Sequence[Array]
+) -> Iterator[tuple[int, Array, bool]]:
+    for axis, number, divides, heads in steps:
+        vector = factors[number]
+        yield axis, heads.of_values(vector) if heads else vector, divides
 
 
 def _insert_products(

@@ -11,18 +11,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from graph.edit.nodes import QuantizableNode, Weight
+from graph.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Channels [kv · group · size] of attention: `group` query heads share one of values."""
+
+    kv: int
+    group: int
+    size: int
+
+    def largest(self, values: Array) -> Array:
+        """Return [kv · group · size] with the largest of each group in the place of all of it."""
+        apart = values.reshape(self.kv, self.group, self.size)
+        return np.broadcast_to(apart.max(axis=1, keepdims=True), apart.shape).reshape(-1)
+
+    def of_values(self, factors: Array) -> Array:
+        """Return the factors [kv · size] of the value heads."""
+        return factors.reshape(self.kv, self.group, self.size)[:, 0].reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A constant operand of a node: input `index` of `node`, its channels along `axis`."""
+    """A constant operand of a node: input `index` of `node`, its channels along `axis`. `heads`:
+    where they are those of attention's values, each with one factor for its query heads.
+    """
 
     node: str
     index: int
     axis: int
+    heads: Heads | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,10 @@ class SmoothingPlan:
 
     def at(self, point: SmoothPoint, alpha: float) -> SmoothedTensor:
         """Return a point smoothed with strength `alpha`."""
-        factors = smoothing_factors(self._peaks[point.tensor], self._weights[point.tensor], alpha)
+        peaks, weights = self._peaks[point.tensor], self._weights[point.tensor]
+        if point.heads:
+            peaks, weights = point.heads.largest(peaks), point.heads.largest(weights)
+        factors = smoothing_factors(peaks, weights, alpha)
         return SmoothedTensor(
             tensor=point.tensor,
             alpha=alpha,
@@ -96,6 +99,7 @@ def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedT
     for name, item in wanted.items():
         point = found.get(name)
         fits = point is not None and set(point.quantized) == set(item.quantized)
+        fits = fits and point is not None and _are_shared(point, item)
         if point is None or not fits or point.channels != len(item.factors):
             raise UsageError(
                 f"tensor {name!r} cannot be smoothed as the file says: the model has no such"
@@ -103,6 +107,13 @@ def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedT
                 where="ranges: smoothing",
                 hint="Calibrate again with this model.",
             )
+
+
+def _are_shared(point: SmoothPoint, item: SmoothedTensor) -> bool:
+    factors = np.asarray(item.factors, np.float32)
+    if point.heads is None or point.channels != len(factors):
+        return True
+    return bool(np.array_equal(point.heads.largest(factors), factors))
 
 
 def require_unchanged(

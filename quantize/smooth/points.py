@@ -10,7 +10,8 @@ diag(s); diag(s)⁻¹ goes into whatever makes X, found by structure, never by n
    cross-layer equalization of Nagel et al., 2019, section 4.1);
 3. a product of two activations hands it to the factor that can take it (`up_proj` of a gated MLP);
 4. a sum with a constant vector, a Relu, a Cast, a pooling hands it on. A SiLU does not: s·σ(x) is
-   not σ(s·x).
+   not σ(s·x);
+5. attention hands it on to the projection of its values, where no cache is in between.
 
 Every tensor on the way must have no other reader. Where nothing absorbs, or others read X too, an
 explicit Mul is put before the readers.
@@ -20,12 +21,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
 from graph.edit.nodes import QuantizableNode, quantizable_nodes
-from quantize.smooth.layers import Along, Layer, Operand, attribute, layer_of
+from graph.io.weights import array_of
+from quantize.smooth.attention import values_of
+from quantize.smooth.layers import Along, Heads, Layer, Operand, attribute, layer_of
 
 _NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _HOMOGENEOUS = ("Cast", "Identity", "Relu", "LeakyRelu")
@@ -47,6 +50,11 @@ class SmoothPoint:
     quantized: tuple[str, ...]
     readers: tuple[Operand, ...]
     absorbers: tuple[Operand, ...]
+
+    @property
+    def heads(self) -> Heads | None:
+        """Return which channels must have the same factor, where attention absorbs them."""
+        return next((operand.heads for operand in self.absorbers if operand.heads), None)
 
 
 def find_points(
@@ -83,6 +91,11 @@ class _Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._nodes = {node.name: node for node in model.graph.node}
         self._producer = {name: node for node in model.graph.node for name in node.output if name}
+        self._integers = {
+            item.name: array_of(item).tolist()
+            for item in model.graph.initializer
+            if item.data_type == onnx.TensorProto.INT64 and len(item.dims) == 1 and item.dims[0] < 8
+        }
         self._constants = {item.name: tuple(item.dims) for item in model.graph.initializer}
         self._readers: dict[str, set[str]] = defaultdict(set)
         for node in model.graph.node:
@@ -126,16 +139,31 @@ class _Graph:
             return self._through(node, 0, along)
         if node.op_type in _NORMS:
             return self._norm(node, along)
-        ways = {"Mul": self._product, "Add": self._sum}
+        ways = {"Mul": self._product, "Add": self._sum, "Reshape": self._attention}
         return ways[node.op_type](node, along) if node.op_type in ways else None
 
     def _through(self, node: onnx.NodeProto, index: int, along: Along) -> list[Operand] | None:
         """Ask what makes an input of `node`, if `node` alone reads it, once."""
+        return self.absorbers(node.input[index], along) if self._is_alone(node, index) else None
+
+    def _is_alone(self, node: onnx.NodeProto, index: int) -> bool:
         tensor = node.input[index]
         alone = self._readers[tensor] == {node.name} and list(node.input).count(tensor) == 1
-        if not alone or tensor in self.outputs:
+        return alone and tensor not in self.outputs
+
+    def _above(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto | None:
+        return self._producer.get(node.input[index]) if self._is_alone(node, index) else None
+
+    def _attention(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
+        found = values_of(node, along.channels, self._above, self._integers, self._producer)
+        if along.spatial or found is None:
             return None
-        return self.absorbers(tensor, along)
+        split, possible = found
+        for heads in possible:
+            operands = self._through(split, 0, Along(heads.kv * heads.size, 0))
+            if operands is not None:
+                return [replace(operand, heads=heads) for operand in operands]
+        return None
 
     def _norm(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
         if along.spatial or attribute(node, "axis", -1) != -1:

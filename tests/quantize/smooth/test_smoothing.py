@@ -239,6 +239,7 @@ SILU = """(float[1,8,6,6] x) => (float[1,4,6,6] y)
 SHARED = """(float[1,8,6,6] x) => (float[1,6,6,6] y)
 { [a] p = Conv(x, w) h = Relu(p) [b] q = Conv(h, z) y = Add(h, q) }"""
 PICTURE = np.random.default_rng(7).standard_normal((1, 8, 6, 6)).astype(np.float32)
+ROWS = [{"x": np.random.default_rng(8).standard_normal((1, 5, 8)).astype(np.float32)}]
 MAPS: dict[str, tuple[str, dict[str, tuple[int, ...]], str, set[tuple[str, int]]]] = {
     "pooled": (CONVS, {"w": (6, 8, 3, 3), "c": (6,), "z": (4, 6, 3, 3)}, "b", {("a", 1), ("a", 2)}),
     "to depthwise": (
@@ -289,3 +290,52 @@ def test_a_pooled_outlier_comes_down(build: Build, prepared: Prepare, weight: We
     after = smoothed(before, plan.everywhere(0.5))
     peaks = [observe_ranges(item, ["h"], [{"x": PICTURE}])["h"].rmax for item in (before, after)]
     assert peaks[1] < peaks[0] / 3
+
+
+ATTENTION = """(float[1,S,8] x) => (float[1,S,6] y)
+<int64[4] apart = {{0, 0, {split}, 2}}, int64[4] query = {{0, 0, 4, 2}}, int64[1] two = {{2}},
+ int64[5] many = {{1, 1, {group}, 1, 1}}, int64[4] again = {{0, 4, -1, 2}},
+ int64[3] flat = {{0, 0, 8}}>
+{{ [v] v = MatMul(x, w) u = Add(v, c) s = Reshape(u, apart) t = Transpose<perm=[0,2,1,3]>(s)
+  {repeat}
+  q = MatMul(x, k) qs = Reshape(q, query) qt = Transpose<perm=[0,2,1,3]>(qs)
+  kt = Transpose<perm=[0,1,3,2]>(qt) a = MatMul(qt, kt) p = Softmax(a)
+  o = MatMul(p, {values}) b = Transpose<perm=[0,2,1,3]>(o) h = Reshape(b, flat)
+  [o_proj] y = MatMul(h, z) }}"""
+REPEATED = "e = Unsqueeze(t, two) f = Expand(e, many) r = Reshape(f, again)"
+
+
+@pytest.mark.parametrize("kv", [4, 2])
+def test_the_projection_of_values_absorbs_one_factor_a_channel_of_its_heads(
+    build: Build, prepared: Prepare, weight: Weight, kv: int
+) -> None:
+    # as exporters write them, with the number of heads left to be inferred or not
+    repeat, values, split = ("", "t", 4) if kv == 4 else (REPEATED, "r", -1)
+    text = ATTENTION.format(split=split, group=4 // kv, repeat=repeat, values=values)
+    tensors = {"w": weight(8, 2 * kv), "c": weight(2 * kv), "k": weight(8, 8), "z": weight(8, 6)}
+    tensors["w"][:, 3] *= 40
+    before = prepared(build(text, **tensors))
+    plan = SmoothingPlan(before, quantizable_nodes(before.model)[0], ROWS)
+    (point,) = [point for point in plan.points if point.quantized == ("o_proj",)]
+    assert {(item.node, item.index) for item in point.absorbers} == {("Add:u", 1), ("v", 1)}
+    chosen = plan.at(point, 0.5)
+    by_head = np.reshape(chosen.factors, (kv, 4 // kv, 2))
+    assert np.array_equal(by_head, np.broadcast_to(by_head[:, :1], by_head.shape))
+    after = smoothed(before, [chosen])
+    assert len(after.model.graph.node) == len(before.model.graph.node)
+    require_unchanged(before, after, ROWS[0], Provider.CPU)
+    if kv == 2:
+        apart = chosen.model_copy(update={"factors": tuple(np.arange(1.0, 9.0))})
+        with pytest.raises(UsageError, match="cannot be smoothed"):
+            smoothed(before, [apart])
+
+
+def test_values_that_are_an_output_keep_their_channels(
+    build: Build, prepared: Prepare, weight: Weight
+) -> None:
+    text = ATTENTION.format(split=4, group=1, repeat="", values="t")
+    tensors = {"w": weight(8, 8), "c": weight(8), "k": weight(8, 8), "z": weight(8, 6)}
+    model = build(text, **tensors)
+    model.graph.output.add(name="t")
+    seen = prepared(onnx.shape_inference.infer_shapes(model))
+    assert absorbed(seen, "o_proj") == set()
