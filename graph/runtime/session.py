@@ -152,7 +152,8 @@ def open_session(
 
     `weights`: values of the initializers made by `graph.io.weights.stub`. `threads`: how many a run
     may use, where other sessions run right after it or beside it: they do not spin in wait for more
-    work, which would take the cores from the session at work. None: a thread per core, spinning.
+    work, which would take the cores from the session at work, and share what memory runs take.
+    None: a thread per core, spinning, and memory of its own.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.

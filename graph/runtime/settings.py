@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from enum import StrEnum
 from typing import Any
 
@@ -17,6 +18,16 @@ class Semantics(StrEnum):
 
     EXACT = "exact"
     FAST = "fast"
+
+
+_AMONG_OTHERS = {
+    "session.intra_op.allow_spinning": "0",
+    "session.use_env_allocators": "1",
+    "session.use_device_allocator_for_initializers": "1",
+}
+"""For sessions that take turns: idle threads leave the cores to others, and the memory of a run
+comes from one arena of the process. A session's own arena keeps what its largest run took, which
+adds up over a session per segment. Weights lie outside, so that closing a session frees theirs."""
 
 
 def session_settings(provider: Provider, semantics: Semantics) -> dict[str, str]:
@@ -67,6 +78,16 @@ def session_options(semantics: Semantics, threads: int | None, *, fp8: bool) -> 
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     if threads is not None:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        _make_arena()
+        for key, value in _AMONG_OTHERS.items():
+            options.add_session_config_entry(key, value)
         options.intra_op_num_threads = threads
     return options
+
+
+@functools.cache
+def _make_arena() -> None:
+    """Make the arena of this process; it grows by what is asked for, not by powers of two."""
+    arena, default = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
+    place = ort.OrtMemoryInfo("Cpu", arena, 0, default)
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
