@@ -60,13 +60,9 @@ def bootstrap(
     alone = {name: _draws_of(found.figures) for name, found in result.items()}
     apart = {name: _draws_of(_less(result[name].figures, reference)) for name in others}
     for weights in draw(variants[first].count, resamples, seed):
-        drawn = {name: samples.metrics(weights) for name, samples in variants.items()}
-        for name, draws in alone.items():
-            for key, item in draws.items():
-                item.add(drawn[name][key], weights)
-        for name, draws in apart.items():
-            for key, item in draws.items():
-                item.add(drawn[name][key] - drawn[first][key], weights)
+        _add(
+            alone, apart, {name: item.metrics(weights) for name, item in variants.items()}, weights
+        )
     for name, found in result.items():
         ratios = variants[name].ratios()
         found.alone = _alone(alone[name], ratios, level, is_reference=name == first)
@@ -76,6 +72,22 @@ def bootstrap(
             found.difference |= _distances(found.alone, reference)
         _judge(found, variants[name])
     return result
+
+
+def _add(
+    alone: Mapping[str, Mapping[str, Draws]],
+    apart: Mapping[str, Mapping[str, Draws]],
+    drawn: Mapping[str, Mapping[str, Array]],
+    weights: Array,
+) -> None:
+    """Add draws of all variants and of their differences from the first."""
+    first = next(iter(alone))
+    for name, figures_drawn in alone.items():
+        for key, item in figures_drawn.items():
+            item.add(drawn[name][key], weights)
+    for name, changes_drawn in apart.items():
+        for key, item in changes_drawn.items():
+            item.add(drawn[name][key] - drawn[first][key], weights)
 
 
 def ratio_interval(a: Ratio, b: Ratio, *, paired: bool, share: bool = False) -> Interval | None:

@@ -49,34 +49,43 @@ def _interval_notes(evaluation: Evaluation) -> list[str]:
         "Δ is the difference from float; in brackets, its 95 % interval over other samples like"
         f" these {run.samples}. Where it holds 0, this data shows no difference."
     ]
+    marked = _doubtful(evaluation)
+    few = [key for key in marked if run.samples < metric(key).enough]
+    if few:
+        takes = ", ".join(f"{metric(key).label} {metric(key).enough}" for key in few)
+        found.append(f"{MARK} Too few samples for an interval that holds 95 %; it takes: {takes}.")
+    alike: dict[str, list[str]] = {}
+    for key, names in marked.items():
+        if key not in few:
+            reason = f" of {', '.join(names)}: {_why(evaluation, key, names)}"
+            alike.setdefault(reason, []).append(metric(key).label)
     return found + [
-        f"{MARK} {metric(key).label} of {', '.join(names)}: {_why(evaluation, key, names)}, so the"
-        " interval holds less than 95 %."
-        for key, names in _doubtful(evaluation).items()
+        f"{MARK} {', '.join(labels)}{reason}, so the interval holds less than 95 %."
+        for reason, labels in alike.items()
     ]
 
 
 def _doubtful(evaluation: Evaluation) -> dict[str, list[str]]:
     """Return metric → the variants whose interval of it is marked, of the metrics in the table."""
-    shown = in_order({key for item in evaluation.variants for key in item.metrics}, narrow=True)
     found = {
-        key: [item.name for item in evaluation.variants if key in item.doubtful] for key in shown
+        key: [item.name for item in evaluation.variants if key in item.doubtful]
+        for key in in_order(evaluation.metrics, narrow=True)
     }
     return {key: names for key, names in found.items() if names}
 
 
 def _why(evaluation: Evaluation, key: str, names: Sequence[str]) -> str:
-    samples, enough = evaluation.run.samples, metric(key).enough
+    samples = evaluation.run.samples
     effective = [
         item.effective_samples[key]
         for item in evaluation.variants
         if item.name in names and key in item.effective_samples
     ]
-    if samples < enough:
-        return f"it takes {enough} samples or more"
     if effective and min(effective) < EFFECTIVE * samples:
         return f"a few of the {samples} samples make it, as if there were {min(effective):.0f}"
-    return "single samples can make most of it, or too few were asked for it"
+    if metric(key).is_share:
+        return f"fewer than {metric(key).enough} samples ask for it"
+    return "a single sample can make most of it, unforeseen from the others"
 
 
 def _is_unsteady(latency: Latency) -> bool:

@@ -129,12 +129,15 @@ def test_tokens_that_all_agree_leave_room_for_others() -> None:
     assert high == 1.0 and 0.9 < low < 0.95
 
 
-def test_influence_is_the_first_orders() -> None:
-    columns, _ = population(count=200)
+@pytest.mark.parametrize("count", [200, 2500])
+def test_influence_is_the_first_orders(count: int) -> None:
+    """Also of so many samples that they are left out in groups."""
+    columns, _ = population(count=count)
     jackknife = figures(sums(columns))["loss"]
     exact = quotient(Ratio(columns["loss"], columns["tokens"]))
     assert jackknife.value == pytest.approx(exact.value)
-    assert jackknife.error == pytest.approx(exact.error, rel=0.02)
+    # of 1,000 groups of two or three the error is known to 1 / √2000
+    assert jackknife.error == pytest.approx(exact.error, rel=0.02 if count < 1000 else 0.07)
 
 
 def test_a_difference_is_taken_over_the_same_draws() -> None:

@@ -213,7 +213,7 @@ def test_latency_from_a_busy_machine_is_called_so(
     ("samples", "effective", "said"),
     [
         (70, 3.0, "≲ MSE of D: a few of the 70 samples make it, as if there were 3"),
-        (59, 59.0, "≲ MSE of D: it takes 60 samples or more"),
+        (59, 59.0, "≲ Too few samples for an interval that holds 95 %; it takes: MSE 60."),
     ],
 )
 def test_an_interval_that_holds_less_is_marked_and_the_reason_said(
@@ -306,6 +306,16 @@ def test_all_figures_have_a_column_per_variant(page: Page, evaluation: Evaluatio
     assert found["file"] == [item.path for item in evaluation.variants]
     assert found["MSE"] == [f"{item.metrics['mse']:.2e}" for item in evaluation.variants]
     assert found["scheme"][0] == "–" and found["scheme"][1].startswith("int8 calibrate=")
+
+
+def test_the_summary_holds_measured_against_predicted_and_folds_answers(
+    rendered: tuple[str, str], evaluation: Evaluation
+) -> None:
+    profiles = next(t for t in tables_of(rendered[1]) if t[0][0] == "profile")
+    measured = next(item for item in evaluation.variants if item.name == "A").metrics["mse"]
+    assert profiles[1][-2:] == ["5.00e-01", f"{measured:.2e}"]
+    before, _, folded = rendered[1].partition("<details><summary>All answers</summary>")
+    assert "sanity answers" in before and "from token 2" in folded.partition("</details>")[0]
 
 
 def test_what_all_profiles_keep_is_listed_once() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import qgraph
+from evaluation.changes import compare_evaluations
 from exporters.data_files import files_named_in
 from exporters.fidelity import FidelityTask
 from exporters.yolo.coco import read_annotations, read_scenes
@@ -229,6 +230,19 @@ def test_average_precision_of_a_resample_is_pycocotools_own() -> None:
     assert samples.count == 24
     for key in ("map50", "map"):
         assert found[key] == pytest.approx([metrics[key], of_part[key]], abs=1e-9)
+
+
+def test_average_precision_is_compared_picture_by_picture() -> None:
+    found = qgraph.evaluate([SHIPPED], data=[TINY / "data/heldout.json"], samples=12, sanity=False)
+    variant = found.variants[0]
+    for key in ("map50", "map"):
+        parts = variant.samples[key].numerator
+        assert len(parts) == 12
+        assert np.mean(parts) == pytest.approx(variant.metrics[key], abs=1e-6)
+    changes = {item.metric: item for item in compare_evaluations(found, found).changes}
+    assert changes["map"].paired and changes["map"].interval == (0.0, 0.0)
+    # of the distance from float, from twelve scenes none can tell
+    assert changes["mse"].interval is None
 
 
 def test_a_detector_that_finds_nothing_has_no_precision_in_any_resample(tmp_path: Path) -> None:
