@@ -164,11 +164,16 @@ def _differences(
     for key, draws in drawn.items():
         a, b = before.get(key), after.get(key)
         interval = draws.interval(Scale.LINEAR, level)
-        if interval and a and b and metric(key).is_share and is_share(a) and is_share(b):
+        if interval and a and b and metric(key).is_share and _needs_formula(draws, a, b):
             interval = difference_interval(a, b, level, paired=True)
         if interval:
             found[key] = interval
     return found
+
+
+def _needs_formula(drawn: Draws, a: Ratio, b: Ratio) -> bool:
+    """Return whether draws cannot tell: of single answers, or where no sample changed."""
+    return (is_share(a) and is_share(b)) or drawn.figure.error == 0
 
 
 def _distances(

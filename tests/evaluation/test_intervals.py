@@ -129,6 +129,13 @@ def test_tokens_that_all_agree_leave_room_for_others() -> None:
     assert high == 1.0 and 0.9 < low < 0.95
 
 
+def test_batches_in_which_nothing_changed_leave_room_for_a_difference() -> None:
+    eights = np.full(50, 8.0)
+    samples = SampleSums({"right": eights - 1, "asked": eights}, {"top1": ("right", "asked")})
+    low, high = bootstrap({"a": samples, "b": samples})["b"].difference["top1"]
+    assert low == -high and 0 < high < 0.05
+
+
 @pytest.mark.parametrize("count", [200, 2500])
 def test_influence_is_the_first_orders(count: int) -> None:
     """Also of so many samples that they are left out in groups."""
