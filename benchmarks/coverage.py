@@ -116,15 +116,23 @@ def coverage(
         made = bootstrap(parts, resamples=_RESAMPLES)
         for name in others:
             item, truth = made[name], full[name]
-            figures = [(key, key, item.alone[key], truth[key]) for key in item.alone] + [
-                (f"{key} − float's", key, interval, truth[key] - full[first][key])
+            figures = [
+                (key, interval, truth[key], key in item.doubtful)
+                for key, interval in item.alone.items()
+            ] + [
+                (
+                    f"{key} − float's",
+                    interval,
+                    truth[key] - full[first][key],
+                    key in item.doubtful_differences,
+                )
                 for key, interval in item.difference.items()
                 if not metric(key).from_float
             ]
-            for title, key, (low, high), value in figures:
+            for title, (low, high), value, is_marked in figures:
                 tally = tallies.setdefault((name, title), Tally())
                 tally.held.append(low <= value <= high)
-                tally.marked.append(key in item.doubtful)
+                tally.marked.append(is_marked)
     return tallies
 
 
@@ -136,7 +144,7 @@ def table(
     sizes = [size for size in sizes if size <= _HALF * count]
     tallies = {size: coverage(found, size, trials, replace=replace) for size in sizes}
     how = "with" if replace else "without"
-    yield f"{title}, {count} samples in all, subsamples {how} replacement:"
+    yield f"{title}, {count} samples in all, {trials} subsamples {how} replacement:"
     yield ""
     yield f"| variant | figure | {' | '.join(map(str, sizes))} |"
     yield f"|---|---|{'---:|' * len(sizes)}"
@@ -165,6 +173,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["B", "D"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 40, 60, 100])
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--append", action="store_true", help="keep the tables that are there")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks")
     asked = parser.parse_args()
     lines = []
@@ -180,16 +189,17 @@ def main() -> None:
             ):
                 print(line, flush=True)
                 lines.append(line)
-    text = _HEAD.format(trials=asked.trials) + "\n".join(lines)
-    (asked.output / "coverage.md").write_text(text, encoding="utf-8")
+    path = asked.output / "coverage.md"
+    head = path.read_text(encoding="utf-8") if asked.append else _HEAD
+    path.write_text(head + "\n".join([*lines, ""]), encoding="utf-8")
 
 
 _HEAD = """# How often intervals hold
 
 Written by `benchmarks/coverage.py`. Of the shipped small models: how often the 95 % interval from
-so many samples holds the value over all of them, in {trials} subsamples each. In brackets: all of
-these intervals are marked, in tables, the report and `evaluation.json` (`doubtful`), as ones that
-may hold less; else the share that is. Without replacement is the plain question, but from 60 of 148
+so many samples holds the value over all of them. In brackets: all of these intervals are marked, in
+tables, the report and `evaluation.json` (`doubtful`), as ones that may hold less; else the share
+that is. Without replacement is the plain question, but from 60 of 148
 samples part of the answer is in hand. With replacement it is as if all samples stood for very many
 of their kind, which is what a deployment meets.
 

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from evaluation.doubts import rests_on_few
 from evaluation.intervals import ratio_interval
 from evaluation.metrics import metric
 from evaluation.pairing import Pairing, pair_variants
-from evaluation.proportions import Interval
 from evaluation.results import Evaluation, Samples, Variant
+from evaluation.studentized import quotient
 from exporters.resampling import Ratio
 from graph.errors import UsageError
 from graph.io.documents import Document, Part
@@ -172,10 +173,12 @@ def _of(before: Variant, after: Variant, *, same_data: bool) -> list[Change]:
 
 def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Change:
     a, b = before.samples.get(key), after.samples.get(key)
-    interval, paired = None, False
+    interval, paired, few = None, False, False
     if a is not None and b is not None:
         paired = same_data and a.denominator == b.denominator
-        interval = _interval(a, b, paired=paired, share=metric(key).is_share)
+        one, other = _ratio(a), _ratio(b)
+        interval = ratio_interval(one, other, paired=paired, share=metric(key).is_share)
+        few = paired and rests_on_few(key, quotient(other).less(quotient(one)))
     return Change(
         variant=before.name,
         metric=key,
@@ -186,13 +189,9 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
         after_interval=after.intervals.get(key),
         paired=paired,
         beyond_noise=None if interval is None else not interval[0] <= 0 <= interval[1],
-        doubtful=key in (*before.doubtful, *after.doubtful),
+        doubtful=few or key in (*before.doubtful, *after.doubtful),
     )
 
 
-def _interval(a: Samples, b: Samples, *, paired: bool, share: bool) -> Interval | None:
-    one, other = (
-        Ratio(np.array(x.numerator, np.float64), np.array(x.denominator, np.float64))
-        for x in (a, b)
-    )
-    return ratio_interval(one, other, paired=paired, share=share)
+def _ratio(samples: Samples) -> Ratio:
+    return Ratio(*(np.array(x, np.float64) for x in (samples.numerator, samples.denominator)))

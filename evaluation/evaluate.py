@@ -253,7 +253,11 @@ def _computed_in(item: Candidate, provider: Provider) -> str | None:
 
 def _differences(found: _Measured, reference: Mapping[str, float]) -> dict[str, Difference]:
     return {
-        key: Difference(value=value - reference[key], interval=found.intervals.difference.get(key))
+        key: Difference(
+            value=value - reference[key],
+            interval=found.intervals.difference.get(key),
+            doubtful=key in found.intervals.doubtful_differences,
+        )
         for key, value in found.quality.metrics.items()
         if key in reference
     }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from evaluation.doubts import doubtful, effective_samples, rests_on_few
 from evaluation.metrics import Metric, Scale, metric
 from evaluation.proportions import Interval, difference_interval, is_share, share_interval
 from evaluation.studentized import Draws, Figure, draw, figures, quotient
@@ -24,21 +25,21 @@ LEVEL = 0.95
 RESAMPLES = 2000
 FEWEST = 5
 """Of fewer samples no draw says much; there are no intervals then."""
-EFFECTIVE = 0.25
-"""Of the samples, the share that an error must rest on for its interval to hold what it says."""
 
 
 @dataclass(slots=True)
 class Intervals:
     """`alone`: metric → interval. `difference`: metric → interval of variant − float. `effective`:
-    metric → how many samples of equal size would make an error as steady. `doubtful`: metrics whose
-    intervals hold less than they say. `figures`: metric → value and influence of each sample.
+    metric → how many samples of equal size would make an error as steady. `doubtful`,
+    `doubtful_differences`: metrics whose interval alone, or of whose difference, holds less than it
+    says. `figures`: metric → value and influence of each sample.
     """
 
     alone: dict[str, Interval] = field(default_factory=dict)
     difference: dict[str, Interval] = field(default_factory=dict)
     effective: dict[str, float] = field(default_factory=dict)
     doubtful: tuple[str, ...] = ()
+    doubtful_differences: tuple[str, ...] = ()
     figures: dict[str, Figure] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -70,7 +71,15 @@ def bootstrap(
             before = variants[first].ratios()
             found.difference = _differences(apart[name], before, ratios, level)
             found.difference |= _distances(found.alone, reference)
-        _judge(found, variants[name])
+        keys = found.alone | found.difference
+        found.effective = effective_samples(found.figures, keys)
+        found.doubtful = doubtful(variants[name], found.effective, keys)
+        found.doubtful_differences = tuple(
+            key
+            for key in found.difference
+            if key in found.doubtful
+            or (key in apart.get(name, {}) and rests_on_few(key, apart[name][key].figure))
+        )
     return result
 
 
@@ -185,18 +194,3 @@ def _distances(
         for key, (low, high) in alone.items()
         if metric(key).from_float and key in reference
     }
-
-
-def _judge(found: Intervals, samples: PerSample) -> None:
-    """Note the intervals that hold less than they say; decision 060 has the reasons."""
-    ratios, doubtful = samples.ratios(), []
-    for key in found.alone | found.difference:
-        known, figure = metric(key), found.figures[key]
-        asked = int((ratios[key].denominator > 0).sum()) if key in ratios else samples.count
-        effective = figure.effective(known)
-        if effective is not None:
-            found.effective[key] = effective
-        uneven = effective is not None and effective < EFFECTIVE * samples.count
-        if uneven or asked < known.enough or key in samples.leaping:
-            doubtful.append(key)
-    found.doubtful = tuple(doubtful)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.intervals import EFFECTIVE
-from evaluation.metrics import in_order, metric
+from evaluation.doubts import EFFECTIVE
+from evaluation.metrics import in_order, metric, quality_key
 from evaluation.results import Evaluation, Latency
 from quantize.profiles import apart
 
@@ -54,6 +54,18 @@ def _interval_notes(evaluation: Evaluation) -> list[str]:
     if few:
         takes = ", ".join(f"{metric(key).label} {metric(key).enough}" for key in few)
         found.append(f"{MARK} Too few samples for an interval that holds 95 %; it takes: {takes}.")
+    best = quality_key(evaluation.metrics)
+    changed = {item.name: item.differences.get(best) for item in evaluation.variants}
+    names = [
+        name
+        for name, change in changed.items()
+        if change and change.doubtful and name not in marked.get(best, [])
+    ]
+    if names:
+        found.append(
+            f"{MARK} Δ {metric(best).label} of {', '.join(names)}: hardly a sample differs from"
+            " float's, so the interval holds less than 95 %."
+        )
     alike: dict[str, list[str]] = {}
     for key, names in marked.items():
         if key not in few:

@@ -19,10 +19,12 @@ class Latency(Part):
 class Difference(Part):
     """How much a metric differs from the float model's, and the interval of that over samples
     drawn anew (absent where the task gives no figures per sample, or too few samples).
+    `doubtful`: whether it holds less than 95 %.
     """
 
     value: float
     interval: tuple[float, float] | None = None
+    doubtful: bool = False
 
 
 class Share(Part):

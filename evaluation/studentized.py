@@ -60,6 +60,12 @@ class Figure:
         sides = -other.influence / other.influence.size, self.influence / self.influence.size
         return Figure(self.value - other.value, count * np.concatenate(sides))
 
+    @property
+    def carriers(self) -> float:
+        """Return on how many samples of equal influence the standard error would rest as much."""
+        squares = self.influence**2
+        return float(squares.sum() ** 2 / np.sum(squares**2)) if squares.any() else 0.0
+
     def effective(self, known: Metric) -> float | None:
         """Return how many samples of equal error would make the figure as steady; None of one that
         is no error and has no highest value to fall short of.

@@ -54,9 +54,8 @@ def difference(key: str, variant: Variant) -> str:
     found = variant.differences.get(key)
     if found is None:
         return DASH
-    return _with_interval(
-        metric(key).signed, found.value, found.interval, is_doubtful=key in variant.doubtful
-    )
+    form = metric(key).signed
+    return _with_interval(form, found.value, found.interval, is_doubtful=found.doubtful)
 
 
 def _with_interval(form: str, value: float, interval: Interval | None, *, is_doubtful: bool) -> str:

@@ -41,6 +41,6 @@ def _sentence(variant: Variant, key: str) -> str:
         return f"{variant.name}: {known.label} {value} from float, with too few samples to judge."
     low, high = (known.signed.format(end) for end in change.interval)
     told = "cannot be told from float" if _is_even(variant, key) else "differs from float"
-    if key in variant.doubtful:
+    if change.doubtful:
         told += ", as far as these samples can tell"
     return f"{variant.name}: {known.label} {value} ({low} to {high}), {told}."
