@@ -122,6 +122,14 @@ def test_the_distance_from_float_differs_from_floats_own_by_itself() -> None:
     assert found["D"].difference == found["D"].alone
 
 
+def test_a_difference_that_two_samples_make_is_marked_and_one_that_all_make_is_not() -> None:
+    a, b = population(count=100)
+    moved = a["loss"] + np.where(np.arange(100) < 2, 5.0, 0.0)
+    found = bootstrap({"float": sums(a), "few": sums(a | {"loss": moved}), "all": sums(b)})
+    assert "loss" in found["few"].doubtful_differences and "loss" not in found["few"].doubtful
+    assert "loss" not in found["all"].doubtful_differences
+
+
 def test_tokens_that_all_agree_leave_room_for_others() -> None:
     tokens = np.full(40, 100.0)
     samples = SampleSums({"loss": tokens, "agree": tokens, "tokens": tokens}, RATIOS)

@@ -224,7 +224,7 @@ def test_an_interval_that_holds_less_is_marked_and_the_reason_said(
         update={
             "doubtful": ("mse",),
             "effective_samples": {"mse": effective},
-            "differences": {"mse": Difference(value=0.5, interval=(0.25, 2.0))},
+            "differences": {"mse": Difference(value=0.5, interval=(0.25, 2.0), doubtful=True)},
         }
     )
     run = evaluation.run.model_copy(update={"samples": samples, "resamples": 2000})
@@ -232,6 +232,15 @@ def test_an_interval_that_holds_less_is_marked_and_the_reason_said(
     text = to_markdown(marked)
     assert said in text and "+5.00e-01 ≲[+2.50e-01, +2.00e+00]" in text
     assert "≲" not in to_markdown(evaluation.model_copy(update={"run": run}))
+
+
+def test_a_difference_that_hardly_a_sample_makes_is_said_to_be_one(evaluation: Evaluation) -> None:
+    *others, last = evaluation.variants
+    change = Difference(value=0.5, interval=(0.25, 2.0), doubtful=True)
+    changed = last.model_copy(update={"differences": {"mse": change}})
+    run = evaluation.run.model_copy(update={"samples": 70, "resamples": 2000})
+    marked = evaluation.model_copy(update={"variants": (*others, changed), "run": run})
+    assert "≲ Δ MSE of D: hardly a sample differs from float's" in to_markdown(marked)
 
 
 def test_what_did_not_run_where_it_was_asked_to_is_said(evaluation: Evaluation) -> None:
