@@ -3,6 +3,8 @@ r"""How often a 95 % interval from a few samples holds the figure of all samples
     python benchmarks/coverage.py -o docs/benchmarks --run lm runs/demo \
       models/qwen2_5_vl_tiny/data/heldout.txt models/qwen2_5_vl_tiny/data/heldout.jsonl \
       --run classify runs/vit_tiny models/vit_tiny/data/heldout …
+    python benchmarks/coverage.py -o docs/benchmarks --append --trials 60 --sizes 20 60 80 \
+      --run detect runs/yolo_tiny models/yolo_tiny/data/heldout.json
 
 Evaluates the float model and some variants of finished runs, then takes subsamples again and again,
 and counts how often each metric's interval, and that of its difference from float, holds the value
