@@ -92,7 +92,7 @@ the MSE of the output, which is nearly all boxes, in pixels. So does "node by no
 
 The 20 pictures are the first. Of all 160, one that goes beyond what the 16 calibration pictures
 reach makes up most of every tool's error: plain 38.1, 37.3, 36.0 and 34.1 dB, `smooth auto` 37.9,
-37.0, 36.4 and 35.4, INC's SmoothQuant 38.4, 37.7, 36.8 and 35.0. Picture by picture the median
+37.0, 36.4 and 35.4, INC's SmoothQuant 38.4, 37.7, 36.8 and 35.0 dB. The median over pictures of the
 squared error of `smooth auto` is 1.1, 1.1, 0.8 and 0.7 times that of INC's SmoothQuant.
 """,
 }
