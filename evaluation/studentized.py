@@ -68,7 +68,7 @@ class Figure:
 
     def effective(self, known: Metric) -> float | None:
         """Return how many samples of equal error would make the figure as steady; None of one that
-        is no error and has no highest value to fall short of.
+        is no error and has no highest value to fall short of, and where no sample has an error.
         """
         match known.scale:
             case Scale.LOG:
@@ -82,7 +82,7 @@ class Figure:
                     return None
                 unit = known.most - self.value
         if unit <= 0:
-            return 0.0
+            return 0.0 if self.influence.any() else None
         spread = float(np.mean((self.influence / unit) ** 2))
         return self.influence.size / (1 + spread)
 
@@ -108,7 +108,9 @@ def figures(samples: PerSample) -> dict[str, Figure]:
         if np.isfinite(whole[key]).all() and np.isfinite(left).all():
             # a group's influence is the sum of its samples', which scatter as its root
             moved = (count - sizes) * (left.mean() - left) / np.sqrt(sizes)
-            found[key] = Figure(float(whole[key][0]), moved[groups])
+            influence = moved[groups]
+            # groups that differ in size by one would shift the mean, which is the figure's
+            found[key] = Figure(float(whole[key][0]), influence - influence.mean())
     return found
 
 

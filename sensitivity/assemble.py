@@ -167,6 +167,7 @@ class Means:
 
     memory: MemoryUse | None = None
     computed_in: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def _run(task: Task, context: Context, timing: Timing, scores: Scores, means: Means) -> Run:
@@ -174,7 +175,7 @@ def _run(task: Task, context: Context, timing: Timing, scores: Scores, means: Me
     who = Who(engine, task.direction, task.provider)
     count = len(scores.samples)
     run = run_block(context, who, timing, means, samples=count, complete=scores.complete)
-    found = warnings_of(scores, task.prepared.model, task.scored.outputs)
+    found = warnings_of(scores, task.prepared.model, task.scored.outputs) + means.warnings
     return run.model_copy(update={"warnings": found or None})
 
 

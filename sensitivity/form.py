@@ -58,6 +58,13 @@ def form_of(task: Task) -> Form:
     return Form(single, feeds, quantization, task.scored, "fp32", companions)
 
 
+WHOLE_HEAD = (
+    "no LM head was left out of the runs: the model ends in none that is wider than what it reads,"
+    " or it is scored itself, has a bias, or computes in half precision. KL and top-1 agreement are"
+    " left out all the same."
+)
+
+
 def narrowed(task: Task, form: Form) -> Form:
     """Return `form` with a wide last projection narrowed, where that may be and can be done.
 

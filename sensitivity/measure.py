@@ -19,7 +19,7 @@ from sensitivity.assemble import Facts, Means, Timing, assemble
 from sensitivity.causes import causes
 from sensitivity.cost import ideal_forwards, measure_macs
 from sensitivity.engine import Key, ScoringEngine
-from sensitivity.form import Form, form_of, narrowed
+from sensitivity.form import WHOLE_HEAD, Form, form_of, narrowed
 from sensitivity.journal import Journal
 from sensitivity.ranking import require_measurable
 from sensitivity.report import Cause, Direction, Engine, MemoryUse, Sensitivity
@@ -58,13 +58,16 @@ def measure(
     forward = _forward(task, form, memory, journal)
     questions = ask(candidates, task.groups, task.direction, form.companions)
     with _folder(journal) as folder:
-        engine = _open(task, narrowed(task, form), memory, folder, resumable=journal is not None)
+        walked = narrowed(task, form)
+        engine = _open(task, walked, memory, folder, resumable=journal is not None)
         setup = time.perf_counter() - clock
         limits = Limits(task.deadline, journal, _settling(task, list(questions)))
         scores = score(engine, list(questions.values()), form.feeds, limits, progress)
     scoring = time.perf_counter() - clock - setup
     screened = {} if scores.samples else _screened(task, form, memory)
-    means = Means(_memory_use(engine, memory), form.computed_in)
+    whole_head = task.narrow and walked.scored.narrowed is None
+    warnings = (WHOLE_HEAD,) * whole_head
+    means = Means(_memory_use(engine, memory), form.computed_in, warnings)
     del engine  # and the weights it holds
     facts = Facts(macs, _causes(task, form, memory))
     ideal = ideal_forwards(form.prepared.model, macs, candidates)

@@ -203,7 +203,7 @@ class MemoryUse(Part):
 class Run(Part):
     """How the scores came about. Seconds are wall time; a forward is one pass of the untouched
     model over the same samples. `computed_in` stands where that is not the graph's own precision.
-    `warnings`: why the scores say nothing, where they do not.
+    `warnings`: why the scores say nothing, where they do not, and what was not done as asked.
     """
 
     qgraph: str

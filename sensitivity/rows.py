@@ -72,13 +72,15 @@ def filled(sums: Array, reference: int) -> Array:
     """Return `sums` [samples, questions, sums] with an estimate where a question was not asked.
 
     A sample that is harder for question `reference`, which was asked about all, is taken to be
-    harder for the others by the same factor (the ratio estimator of survey sampling).
+    harder for the others by the same factor (the ratio estimator of survey sampling). One on which
+    the reference failed says nothing of the others: there they count as not measured at all.
     """
     found = sums.copy()
     missing = np.isnan(sums[:, :, 0])
     for question in np.flatnonzero(missing.any(0)):
         at, seen = missing[:, question], ~missing[:, question]
         found[at, question] = _estimated(sums[seen, question], sums[:, reference], seen)
+        found[at & (sums[:, reference, COLUMN["failed"]] > 0), question] = 0.0
     return found
 
 

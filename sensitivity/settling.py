@@ -58,7 +58,7 @@ class Settling:
         self._units = [self._unit(group.name, group.members) for group in groups]
         self._units += [self._unit(name, (name,)) for name in nodes if name not in grouped]
         # nothing lies behind a cut at 1
-        self._cuts = [share * len(nodes) for share in cuts.values() if share < 1]
+        self._cuts = [share for share in cuts.values() if share < 1]
 
     def _unit(self, name: str, members: Sequence[str]) -> _Unit:
         names = {name, *members}
@@ -80,22 +80,27 @@ class Settling:
         """Return the questions to go on with, after `sums` [samples, questions, sums]; NaN where a
         question was not asked. None but the reference where all is settled.
         """
-        whole = filled(sums, self.reference)
-        asked = ~np.isnan(sums[-1, :, 0])
-        unsure = self._unsure(self._errors(whole))
+        asked = frozenset(np.flatnonzero(~np.isnan(sums[-1, :, 0])).tolist())
+        failed = np.nansum(sums[:, :, COLUMN["failed"]], axis=0) > 0
+        if failed[self.reference]:  # nothing is there to scale the others by
+            return asked
+        units = [unit for unit in self._units if not failed[list(unit.all)].any()]
+        if not units:
+            return frozenset({self.reference})
+        unsure = self._unsure(units, filled(sums, self.reference))
         still = {
             index
-            for unit, doubtful in zip(self._units, unsure, strict=True)
+            for unit, doubtful in zip(units, unsure, strict=True)
             for index in unit.all
-            if doubtful and asked[index]
+            if doubtful
         }
-        return frozenset(still | {self.reference})
+        return (frozenset(still) & asked) | {self.reference}
 
-    def _errors(self, sums: Array) -> Array:
+    def _errors(self, units: Sequence[_Unit], sums: Array) -> Array:
         """Return [samples, units]: what a unit adds for each of its nodes."""
         figure = sums[:, :, self._figure]
         columns = []
-        for unit in self._units:
+        for unit in units:
             if unit.solo is not None:
                 error = figure[:, unit.solo]
             else:
@@ -103,18 +108,20 @@ class Settling:
             columns.append(error / unit.nodes)
         return np.stack(columns, axis=1)
 
-    def _unsure(self, errors: Array) -> Array:
+    def _unsure(self, units: Sequence[_Unit], sums: Array) -> Array:
         """Return whether each unit's side of some cut depends on the samples."""
-        count, units = errors.shape
+        errors = self._errors(units, sums)
+        count = len(errors)
         generator = np.random.default_rng(0)
         weights = generator.multinomial(count, np.full(count, 1 / count), size=_DRAWS)
         order = np.argsort(weights @ errors, axis=1, kind="stable")
-        sizes = np.array([unit.nodes for unit in self._units])
+        sizes = np.array([unit.nodes for unit in units])
         place = np.argsort(order, axis=1)
-        reached = np.cumsum(sizes[order], axis=1)
-        unsure = np.zeros(units, dtype=bool)
+        reached = np.cumsum(sizes[order] / sizes.sum(), axis=1)
+        unsure = np.zeros(len(units), dtype=bool)
         for cut in self._cuts:
-            last = np.argmin(np.abs(reached - cut), axis=1)  # as profiles are cut: the nearest
+            # as profiles are cut, by the same sums: what comes nearest, of two the first
+            last = np.argmin(np.abs(reached - cut), axis=1)
             inside = (place <= last[:, None]).mean(axis=0)
             unsure |= (inside > 1 - _SURE) & (inside < _SURE)
         return unsure

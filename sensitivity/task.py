@@ -67,7 +67,8 @@ def fingerprint(task: Task, context: Context) -> dict[str, Any]:
         "outputs": list(task.scored.outputs),
         "logits": task.scored.logits,
         "narrow": task.narrow,
-        "adaptive": task.adaptive,
+        # else the metric only orders what was measured
+        "adaptive": str(task.metric) if task.adaptive else None,
         "split": None if task.scored.split is None else task.scored.split.__qualname__,
         "direction": task.direction,
         "engine": task.engine,

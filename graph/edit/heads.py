@@ -60,7 +60,8 @@ def find_head(model: onnx.ModelProto, output: str) -> Head | None:
 def narrow_head(prepared: PreparedModel, head: Head) -> PreparedModel | None:
     """Return `prepared` with `head`'s output [..., width] as [..., hidden], inner products kept.
 
-    They are kept to about 1e-6 of themselves. None where the weight holds NaN or infinity.
+    They are kept as far as the type of the weight rounds. None where the weight holds NaN or
+    infinity.
     """
     model = onnx.ModelProto()
     model.CopyFrom(prepared.model)
@@ -86,7 +87,7 @@ def _factor(weight: Array) -> Array | None:
     hidden, width = weight.shape
     products = np.zeros((hidden, hidden))
     for start in range(0, width, _COLUMNS):
-        columns = np.ascontiguousarray(weight[:, start : start + _COLUMNS])
+        columns = np.ascontiguousarray(weight[:, start : start + _COLUMNS], np.float64)
         products += columns @ columns.T
     if not np.isfinite(products).all():
         return None

@@ -158,7 +158,7 @@ def mapped_bytes(tensor: TensorProto) -> Array:
 def load(tensor: TensorProto) -> None:
     """Read the values of `tensor` into it."""
     if is_on_disk(tensor):
-        data = array_of(tensor).tobytes()
+        data = bytes(bytes_of(tensor))
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         tensor.raw_data = data

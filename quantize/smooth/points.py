@@ -117,8 +117,8 @@ class _Graph:
         return self._readers[tensor]
 
     def is_picture(self, tensor: str, name: str) -> bool:
-        """Return whether a convolution reads an input: two or three channels, as large as each
-        other.
+        """Return whether a convolution reads an input of the model: of a picture, the channels are
+        as large as each other.
         """
         return tensor in self._inputs and self.layers[name].along.spatial > 0
 

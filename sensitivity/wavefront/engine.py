@@ -157,8 +157,7 @@ class WavefrontEngine:
             )
             for number, (feed, answer) in enumerate(zip(feeds, answers, strict=True))
         ]
-        label = hashlib.sha256("".join(map(digest_of_feed, feeds)).encode()).hexdigest()
-        checkpoint = Checkpoint(self._kept_in, label, walks, shelf)
+        checkpoint = Checkpoint(self._kept_in, _label(questions, feeds), walks, shelf)
         self._through(checkpoint, walks, shelf, left, step)
         self.spilled = max(self.spilled, shelf.spilled)
         return [[answer.sums[index] for index in range(len(questions))] for answer in answers]
@@ -196,6 +195,16 @@ class WavefrontEngine:
         """Return the bytes that states may take while segment `index` runs, of `left` in all."""
         wide = self._workers.count * self.stacking.width_at(index)
         return max(0, left - self.sessions.taken_at(index) - wide * self._passing[index])
+
+
+def _label(questions: Sequence[Question], feeds: Sequence[Feed]) -> str:
+    """Return what names these questions, in their order, about these samples."""
+    digest = hashlib.sha256()
+    for question in questions:
+        digest.update("\0".join(sorted(question)).encode() + b"\n")
+    for feed in feeds:
+        digest.update(digest_of_feed(feed).encode())
+    return digest.hexdigest()
 
 
 class _Answers:

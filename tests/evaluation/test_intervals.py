@@ -100,6 +100,12 @@ def test_an_error_that_a_few_samples_make_is_marked() -> None:
     assert found["D"].effective["mse"] < 30
 
 
+def test_a_variant_that_equals_float_is_not_marked() -> None:
+    nothing = np.zeros(120)
+    found = bootstrap({"float": errors(nothing), "same": errors(nothing)}, resamples=100)
+    assert found["same"].doubtful == () and found["same"].effective == {}
+
+
 def test_a_figure_from_fewer_samples_than_it_takes_is_marked() -> None:
     values = np.random.default_rng(6).lognormal(0, 0.5, 100)
     for count, marked in ((59, ("mse", "kl")), (60, ("kl",)), (99, ("kl",)), (100, ())):
@@ -151,6 +157,8 @@ def test_influence_is_the_first_orders(count: int) -> None:
     jackknife = figures(sums(columns))["loss"]
     exact = quotient(Ratio(columns["loss"], columns["tokens"]))
     assert jackknife.value == pytest.approx(exact.value)
+    # what is kept for pairing has the figure as its mean
+    assert abs(jackknife.influence.mean()) < 1e-9 * np.abs(jackknife.influence).max()
     # of 1,000 groups of two or three the error is known to 1 / √2000
     assert jackknife.error == pytest.approx(exact.error, rel=0.02 if count < 1000 else 0.07)
 

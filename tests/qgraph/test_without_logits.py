@@ -69,6 +69,7 @@ def test_a_head_that_is_scored_itself_is_computed_whole(decoder: Path, data: Pat
     wide = scores(decoder, data, include=include)
     narrow = scores(decoder, data, include=include, logits=False)
     assert "lm_head" in [node.name for node in narrow.nodes]
+    assert narrow.run.warnings is not None and "no LM head was left out" in narrow.run.warnings[0]
     for one, other in zip(wide.nodes, narrow.nodes, strict=True):
         assert_close(one.solo, other.solo)
 

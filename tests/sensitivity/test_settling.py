@@ -141,3 +141,52 @@ def test_unseen_samples_count_as_much_harder_as_they_are_for_the_whole() -> None
         assert got.relative == pytest.approx(factor)
         assert (got.count, got.signal, got.positions, got.agree, got.parts) == (2, 8.0, 10, 9, 1)
         assert got.dot == pytest.approx(8 - 1.5 * factor)
+
+
+def test_nothing_is_left_out_while_the_whole_cannot_be_compared() -> None:
+    rule, questions = settling(8)
+
+    class Failing(Drawn):
+        def sums(
+            self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+        ) -> list[list[Sums]]:
+            return [[Sums(failed=1), *row[1:]] for row in super().sums(questions, feeds, step)]
+
+    engine = Failing(spread())
+    score(engine, questions, FEEDS, Limits(settling=rule))
+    assert [len(asked) for asked in engine.asked] == [9] * 24
+
+
+def test_a_sample_whose_whole_fails_later_is_no_sample_of_what_was_left_out() -> None:
+    rows = Rows()
+    for index in range(4):
+        own = Sums(2, 3.0, 8.0, 8.0, 6.5)
+        whole = Sums(2, 6.0, 8.0, 8.0, 5.0) if index < 3 else Sums(failed=1)
+        rows.append([whole, own if index < 2 else None])
+    total = sum((row[1] for row in rows.filled(0)), Sums())
+    assert total.result().mse == pytest.approx(1.5)
+    assert total.count == 6
+
+
+def test_a_node_that_cannot_be_scored_takes_no_place_before_a_cut() -> None:
+    rule, questions = settling(8)
+    errors = np.full((24, 8), 1.0) * np.array([1, 2, 50, 50, 200, 300, 0, 0])
+    errors[:, 2:4] *= np.random.default_rng(0).lognormal(0, 0.5, (24, 2))
+
+    class Failing(Drawn):
+        def sums(
+            self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+        ) -> list[list[Sums]]:
+            failing = {frozenset("6"), frozenset("7")}
+            return [
+                [
+                    Sums(failed=1) if q in failing else item
+                    for q, item in zip(questions, row, strict=True)
+                ]
+                for row in super().sums(questions, feeds, step)
+            ]
+
+    engine = Failing(errors)
+    score(engine, questions, FEEDS, Limits(settling=rule))
+    assert {frozenset("2"), frozenset("3")} <= engine.asked[8]
+    assert not {frozenset("0"), frozenset("6")} & engine.asked[8]

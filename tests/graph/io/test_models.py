@@ -22,6 +22,7 @@ from graph.io.models import (
     identify,
     read_lazily,
     read_model,
+    read_on_disk,
     size_on_disk,
     tensor_from,
     to_bytes,
@@ -396,3 +397,18 @@ def test_weights_beyond_one_message_are_a_limit(
     monkeypatch.setattr(models, "_PROTOBUF_LIMIT", WEIGHT.nbytes)
     with pytest.raises(LimitError, match="2048 MiB"):
         to_bytes(linear)
+
+
+def test_packed_weights_stay_packed_when_they_come_from_the_disk(path: Path) -> None:
+    values = np.arange(64 * 1024).reshape(64, 1024) % 16 - 8
+    low, high = values.ravel()[::2] & 0xF, values.ravel()[1::2] & 0xF
+    weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.INT4, dims=values.shape)
+    weight.raw_data = (low | high << 4).astype(np.uint8).tobytes()
+    text = "net (float[N,64] x) => (float[N,1024] y) { f = Cast<to = 1>(w) y = MatMul(x, f) }"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
+    model.graph.initializer.append(weight)
+    write_model(model, path, external_above=0)
+    write_model(read_on_disk(path), path)
+    (back,) = onnx.load(path).graph.initializer
+    assert len(back.raw_data) == values.size // 2
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(back).astype(int), values)
