@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from graph import stopping
 from graph.stopping import requests_held
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """What is started in the background may be told to ignore Ctrl-C, as work then does."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_work_goes_on_until_it_heeds_a_request() -> None:
@@ -48,3 +57,10 @@ def test_another_thread_holds_nothing_back() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_process_that_ignores_interruptions_goes_on_ignoring_them() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with requests_held() as stop:
+        signal.raise_signal(signal.SIGINT)
+        stop.heed()
