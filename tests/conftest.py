@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from numpy.typing import NDArray
 
 from graph.edit.prepare import PreparedModel, prepare
 from graph.io.models import write_model
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C interrupt: what a shell starts in the background is told to ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

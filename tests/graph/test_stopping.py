@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from graph import stopping
 from graph.stopping import requests_held
-
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """What is started in the background may be told to ignore Ctrl-C, as work then does."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_work_goes_on_until_it_heeds_a_request() -> None:
@@ -60,7 +51,10 @@ def test_another_thread_holds_nothing_back() -> None:
 
 
 def test_a_process_that_ignores_interruptions_goes_on_ignoring_them() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with requests_held() as stop:
-        signal.raise_signal(signal.SIGINT)
-        stop.heed()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with requests_held() as stop:
+            signal.raise_signal(signal.SIGINT)
+            stop.heed()
+    finally:
+        signal.signal(signal.SIGINT, before)
