@@ -12,8 +12,6 @@ of the command, on few and many samples.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,10 +24,10 @@ import click
 import numpy as np
 import vl_convert
 from engines import Setting
+from setting import setting as taken_with
 
 from graph.runtime.distance import Sums
 from qgraph.resolve import load_data, open_model
-from qgraph.version import VERSION, packages
 from sensitivity.answers import ask
 from sensitivity.compare import spearman
 from sensitivity.cut import DEFAULT_CUTS
@@ -216,9 +214,7 @@ def main(
         f" {peaks[1] / peaks[0] - 1:+.1%}. All samples together have {size / 2**20:.0f} MiB;"
         " each is read when its turn comes.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
-        + ", ".join(f"{name} {version}" for name, version in packages().items())
-        + ".",
+        taken_with(),
     ]
     click.echo("\n".join(text))
     if output is not None:

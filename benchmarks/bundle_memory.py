@@ -12,8 +12,6 @@ FOLDER takes about ten times the model; the default is a model of 1 GB.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -24,9 +22,9 @@ import click
 import torch
 from decoder import LIKE_3B, configuration, write_decoder
 from large import write_samples
+from setting import setting
 
 from graph.io.models import identify, size_on_disk
-from qgraph.version import VERSION, packages
 from quantize.scheme import Scheme
 
 _MIB = 1 << 20
@@ -140,9 +138,7 @@ def page(shape: dict[str, int], folder: Path, samples: Path) -> list[str]:
         "A bundle holds the weights its own model names, not the file that profiles share. For its"
         " golden files the model is run, part by part above 512 MiB of weights as fp32.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
-        + ", ".join(f"{name} {version}" for name, version in packages().items())
-        + ".",
+        setting(),
     ]
 
 

@@ -14,7 +14,6 @@ cpu` compares the CPU with itself, which shows what noise there is without any d
 
 from __future__ import annotations
 
-import platform
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from setting import setting
 
 import qgraph
 from evaluation.results import Evaluation, Variant
@@ -29,7 +29,6 @@ from graph.errors import EnvironmentFault
 from graph.io.documents import read_document
 from graph.runtime.provider import Provider, require_provider
 from qgraph.recipe import Recipe, read_recipe
-from qgraph.version import VERSION, packages
 from sensitivity.compare import spearman
 from sensitivity.report import Sensitivity
 
@@ -135,11 +134,7 @@ def main(recipes: tuple[Path, ...], provider: str, folder: Path, output: Path | 
     lines = ["# CUDA beside the CPU", "", "Written by `benchmarks/cuda.py`.", ""]
     for path in recipes:
         lines += section(path.stem, *both_sides(path, folder, beside), beside)
-    lines += [
-        f"{platform.system()} {platform.machine()}, {_device(beside)}, qgraph {VERSION}, "
-        + ", ".join(f"{name} {version}" for name, version in packages().items())
-        + "."
-    ]
+    lines.append(setting(device=_device(beside)))
     text = "\n".join(lines) + "\n"
     click.echo(text)
     if output is not None:

@@ -13,8 +13,6 @@ about six times the model in fp32.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,9 @@ import torch
 from bundle_memory import run
 from decoder import configuration, write_decoder
 from large import write_samples
+from setting import setting
 
 from graph.io.models import identify, read_on_disk, size_on_disk, write_model
-from qgraph.version import VERSION, packages
 from quantize.scheme import Scheme, SchemeName, WeightScale
 
 _MB = 1e6
@@ -156,9 +154,7 @@ def page(folder: Path, shape: dict[str, int]) -> list[str]:
         " profiles, which share the rescaled ones. Models that would share no more than 16 MiB are"
         " one file each.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
-        + ", ".join(f"{name} {version}" for name, version in packages().items())
-        + ".",
+        setting(),
     ]
 
 

@@ -12,8 +12,6 @@ takes the same time for each.
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -27,6 +25,7 @@ import numpy as np
 import vl_convert
 from inc_vs_qgraph import write_samples
 from peers import Peer, with_aimet, with_neural_compressor
+from setting import setting as taken_with
 
 from graph.edit.heads import find_head, narrow_head
 from graph.runtime.distance import Distances
@@ -34,7 +33,7 @@ from graph.runtime.forward import forward_seconds
 from graph.runtime.session import Provider
 from graph.tensors import Feed
 from qgraph.resolve import OpenModel, open_model
-from qgraph.version import VERSION, packages
+from qgraph.version import VERSION
 from quantize.emit import fake_quantization, quantization_parameters
 from quantize.ranges import RangesRun, calibrate
 from quantize.scheme import Scheme
@@ -290,9 +289,7 @@ def page(
         f" which leaves KL and top-1 out, MSE differs by {apart:.1e} of itself at most.",
         "",
         *_peer_table(rivals),
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
-        + ", ".join(f"{name} {version}" for name, version in packages().items())
-        + ".",
+        taken_with(),
     ]
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -25,8 +24,7 @@ import click
 import numpy as np
 import torch
 from decoder import LIKE_3B, configuration, write_decoder
-
-from qgraph.version import VERSION, packages
+from setting import setting
 
 _GIB = 1 << 30
 
@@ -164,9 +162,7 @@ def page(steps: Steps, layers: int, budget: str, folder: Path) -> list[str]:
         "",
         *table,
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, qgraph {VERSION}, "
-        + ", ".join(f"{name} {version}" for name, version in packages().items())
-        + ".",
+        setting(),
     ]
 
 

@@ -64,11 +64,11 @@ def bootstrap(
         _add(
             alone, apart, {name: item.metrics(weights) for name, item in variants.items()}, weights
         )
+    before = variants[first].ratios()
     for name, found in result.items():
         ratios = variants[name].ratios()
         found.alone = _alone(alone[name], ratios, level, is_reference=name == first)
         if name != first:
-            before = variants[first].ratios()
             found.difference = _differences(apart[name], before, ratios, level)
             found.difference |= _distances(found.alone, reference)
         keys = found.alone | found.difference
@@ -111,11 +111,12 @@ def ratio_interval(a: Ratio, b: Ratio, *, paired: bool, share: bool = False) -> 
         return difference_interval(a, b, LEVEL, paired=paired)
     one, other = quotient(a), quotient(b)
     found = Draws(other.less(one) if paired else other.less_apart(one))
-    sides = [draw(len(side.numerator), RESAMPLES, seed) for seed, side in enumerate((a, b))]
-    for weights, others in zip(*sides, strict=True):
-        if paired:
+    of_a = draw(len(a.numerator), RESAMPLES, seed=0)
+    if paired:
+        for weights in of_a:
             found.add(_quotients(b, weights) - _quotients(a, weights), weights)
-        else:
+    else:
+        for weights, others in zip(of_a, draw(len(b.numerator), RESAMPLES, seed=1), strict=True):
             moved = _quotients(b, others) - _quotients(a, weights)
             found.add(moved, np.concatenate([weights, others], 1))
     return found.interval(Scale.LINEAR, LEVEL)

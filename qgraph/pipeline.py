@@ -179,14 +179,10 @@ class _Chain:
         part = self._recipe.sensitivity
         ranges = api.calibrate(
             self._path(FLOAT),
-            data=part.data,
-            samples=part.samples,
             scheme=self._recipe.scheme,
             include=part.include,
             exclude=part.exclude,
-            provider=self._recipe.provider,
-            seed=part.seed,
-            progress=self._progress,
+            **self._calibrating(),
         )
         return [self._write("ranges.json", ranges)]
 
@@ -252,15 +248,18 @@ class _Chain:
         """Return what converts the model to fp16, where the recipe asks for that."""
         if self._recipe.quantize.dtype is None:
             return None
+        return as_half(self._path(FLOAT), **self._calibrating())
+
+    def _calibrating(self) -> dict[str, Any]:
+        """Return the data that ranges and overflow are looked for on, and where that runs."""
         part = self._recipe.sensitivity
-        return as_half(
-            self._path(FLOAT),
-            data=part.data,
-            samples=part.samples,
-            provider=self._recipe.provider,
-            seed=part.seed,
-            progress=self._progress,
-        )
+        return {
+            "data": part.data,
+            "samples": part.samples,
+            "seed": part.seed,
+            "provider": self._recipe.provider,
+            "progress": self._progress,
+        }
 
     def _variant_files(self) -> list[Path]:
         """Return the models that were quantized, or converted, with their data files."""

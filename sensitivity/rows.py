@@ -56,6 +56,11 @@ class Rows(Sequence[Sequence[Sums]]):
         asked: Array = ~np.isnan(self.packed()[:, :, 0])
         return asked
 
+    def asked_last(self) -> list[int]:
+        """Return the questions that were asked about the latest sample."""
+        found: list[int] = np.flatnonzero(~np.isnan(self._packed[-1][:, 0])).tolist()
+        return found
+
     def filled(self, reference: int) -> Rows:
         """Return the rows with what `filled` puts where a question was not asked."""
         if not len(self) or self.asked().all():

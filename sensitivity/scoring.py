@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 
-import numpy as np
-
 from graph.progress import Progress, silent
 from graph.runtime.distance import Distances, Sums
 from graph.stopping import StopRequest, requests_held
@@ -84,7 +82,7 @@ def score(
     limits = limits or Limits()
     done = Rows(_from_journal(limits, len(feeds)))
     resumed, settling = len(done), limits.settling
-    going_on = _open_after(done, settling, range(len(questions)))
+    going_on = _open_after(done, settling, done.asked_last() if done else range(len(questions)))
     # without a journal nothing would be gained by going on to where the work can be taken up again
     with requests_held() if limits.journal else nullcontext(StopRequest()) as stop:
         while len(done) < len(feeds) and going_on and not _is_late(limits):
@@ -122,11 +120,8 @@ def _open_after(done: Rows, settling: Settling | None, going_on: Sequence[int]) 
 
     It depends on the samples done alone: a run that goes on decides as the first would have.
     """
-    if settling is None or not done:
+    if settling is None or not settling.due(len(done)):
         return going_on
-    asked: list[int] = np.flatnonzero(done.asked()[-1]).tolist()
-    if not settling.due(len(done)):
-        return asked
     left = settling.open(done.packed())
     return [] if left == {settling.reference} else sorted(left)
 

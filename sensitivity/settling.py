@@ -22,7 +22,7 @@ from sensitivity.rows import COLUMN, filled
 _DRAWS = 400
 _SURE = 0.99
 """Share of draws that agree. High, since what is settled is not looked at again."""
-FIRST_LOOK, NEXT_LOOK = 8, 4
+_FIRST_LOOK, _NEXT_LOOK = 8, 4
 """Samples before the first look, and between looks: fewer say little of their spread."""
 
 
@@ -69,12 +69,14 @@ class Settling:
     @staticmethod
     def due(samples: int) -> bool:
         """Return whether it is time to look."""
-        return samples >= FIRST_LOOK and samples % NEXT_LOOK == 0
+        return samples >= _FIRST_LOOK and samples % _NEXT_LOOK == 0
 
     @staticmethod
     def until_due(samples: int) -> int:
         """Return how many more samples there are before the next look."""
-        return FIRST_LOOK - samples if samples < FIRST_LOOK else NEXT_LOOK - samples % NEXT_LOOK
+        if samples < _FIRST_LOOK:
+            return _FIRST_LOOK - samples
+        return _NEXT_LOOK - samples % _NEXT_LOOK
 
     def open(self, sums: Array) -> frozenset[int]:
         """Return the questions to go on with, after `sums` [samples, questions, sums]; NaN where a

@@ -10,10 +10,7 @@ from graph.io.external import external_files, external_tensors, inner_external_t
 from graph.io.files import copy_file, write_bytes
 from graph.io.models import read_model, size_on_disk
 from graph.io.sharing import write_models
-from graph.io.weights import load, point_into
-
-_PADDING = 4096
-"""Bytes that may lie between two tensors of a file because of alignment."""
+from graph.io.weights import PAGE, load, point_into
 
 
 def copy_model(source: Path, target: Path, changed: onnx.ModelProto | None = None) -> list[str]:
@@ -54,4 +51,4 @@ def _placed(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 def _unread(model: onnx.ModelProto, path: Path, files: list[Path]) -> bool:
     """Return whether the data files hold more than the model reads, alignment aside."""
     there = path.stat().st_size + sum(file.stat().st_size for file in files)
-    return there - size_on_disk(path) > _PADDING * (len(model.graph.initializer) + 1)
+    return there - size_on_disk(path) > PAGE * (len(model.graph.initializer) + 1)

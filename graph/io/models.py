@@ -30,7 +30,9 @@ from graph.io.files import require_file, sha256_of, write_bytes, write_named
 from graph.io.outline import Outline, outline
 from graph.io.parsing import check_basics, parse
 from graph.io.weights import (
+    EXTERNAL_TENSOR,
     LAZY,
+    PAGE,
     SMALL,
     bytes_of,
     bytes_of_shape,
@@ -38,14 +40,13 @@ from graph.io.weights import (
     load,
     place,
     point_into,
+    relocate,
     size_of,
     with_weights,
 )
 
 EXTERNAL_ABOVE = 64 << 20
 """A model whose weights exceed this many bytes gets a data file."""
-_EXTERNAL_TENSOR = 1024
-_ALIGNMENT = 4096
 _PROTOBUF_LIMIT = (2 << 30) - 1
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 
@@ -236,7 +237,8 @@ def _write_with_data(model: onnx.ModelProto, path: Path) -> None:
         return f"{path.stem}-{_move_weights(slim, temporary)[:12]}.data"
 
     data = write_named(path.parent, fill)
-    _set_location(slim, data.name)
+    for tensor in filter(is_on_disk, slim.graph.initializer):
+        relocate(tensor, data.name)
     try:
         write_bytes(path, slim.SerializeToString(deterministic=True))
     except BaseException:
@@ -251,19 +253,12 @@ def _move_weights(model: onnx.ModelProto, target: Path) -> str:
     with target.open("wb") as file:
         for tensor in model.graph.initializer:
             data = bytes_of(tensor)
-            if len(data) < _EXTERNAL_TENSOR:
+            if len(data) < EXTERNAL_TENSOR:
                 load(tensor)
                 continue
-            padding = b"\0" * (-file.tell() % _ALIGNMENT)
+            padding = b"\0" * (-file.tell() % PAGE)
             for part in (padding, data):
                 file.write(part)
                 digest.update(part)
             place(tensor, "", file.tell() - len(data), len(data))
     return digest.hexdigest()
-
-
-def _set_location(model: onnx.ModelProto, name: str) -> None:
-    for tensor in model.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location" and not entry.value:
-                entry.value = name

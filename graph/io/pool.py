@@ -16,6 +16,8 @@ from onnx import TensorProto
 
 from graph.io.models import tensor_from
 from graph.io.weights import (
+    EXTERNAL_TENSOR,
+    PAGE,
     bytes_of,
     is_on_disk,
     load,
@@ -27,9 +29,8 @@ from graph.io.weights import (
 )
 from graph.tensors import Array
 
-_EXTERNAL_TENSOR = 1024
-_PAGE, _LINE = 4096, 64
-"""Alignments: of what is worth mapping, and of what is smaller than a page."""
+_LINE = 64
+"""Alignment of what is smaller than a page, and not worth mapping."""
 
 
 class Pool:
@@ -60,7 +61,7 @@ class Pool:
 
     def hold(self, name: str, values: Array) -> TensorProto:
         """Return `values` as an initializer called `name`; all but small ones lie here."""
-        if values.nbytes < _EXTERNAL_TENSOR:
+        if values.nbytes < EXTERNAL_TENSOR:
             return tensor_from(name, values)
         # an empty one of the type, for its number
         data_type = tensor_from(name, np.empty(0, values.dtype)).data_type
@@ -74,7 +75,7 @@ class Pool:
             return
         if is_on_disk(tensor):
             self._take_from_disk(tensor)
-        elif len(held := bytes_of(tensor)) >= _EXTERNAL_TENSOR:
+        elif len(held := bytes_of(tensor)) >= EXTERNAL_TENSOR:
             place(tensor, self.path, *self._put(lambda: [held]))
 
     def holds(self, tensor: TensorProto) -> bool:
@@ -83,7 +84,7 @@ class Pool:
 
     def _take_from_disk(self, tensor: TensorProto) -> None:
         """Move values from another file; those that came from there before are not read again."""
-        if size_of(tensor) < _EXTERNAL_TENSOR:
+        if size_of(tensor) < EXTERNAL_TENSOR:
             load(tensor)
             return
         source = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
@@ -101,7 +102,7 @@ class Pool:
             length += len(part)
         key = digest.digest()
         if key not in self._offsets:
-            self._offsets[key] = self._write(parts(), _PAGE if length >= _PAGE else _LINE)
+            self._offsets[key] = self._write(parts(), PAGE if length >= PAGE else _LINE)
             self._digest.update(key)
         return self._offsets[key], length
 

@@ -22,6 +22,10 @@ from graph.tensors import Array, pieces
 
 SMALL = 1 << 16
 """Tensors of fewer bytes are loaded with the graph: shape arithmetic and fusions look at them."""
+EXTERNAL_TENSOR = 1024
+"""Tensors of fewer bytes stay in the model when the others move to a data file."""
+PAGE = 4096
+"""Where the tensors of a data file begin: at what can be mapped."""
 LAZY = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 """Types of which large tensors stay on the disk."""
 _ELSEWHERE = "held by the caller"
