@@ -15,9 +15,9 @@ from curves import Curve, Verdict
 from frontier import ROOT, SAMPLES, SUBJECTS, Bench
 
 import qgraph
-from graph.runtime.session import open_session
-from quantize.scheme import Calibration, Scheme
-from sensitivity.report import Direction
+from qgraph._graph.run.session import open_session
+from qgraph._quantize.scheme import Calibration, Scheme
+from qgraph._sensitivity.report import Direction
 
 HELDOUT = 120
 

@@ -26,16 +26,16 @@ import vl_convert
 from engines import Setting
 from setting import setting as taken_with
 
-from graph.runtime.distance import Sums
-from qgraph.resolve import load_data, open_model
-from sensitivity.answers import ask
-from sensitivity.compare import spearman
-from sensitivity.cut import DEFAULT_CUTS
-from sensitivity.report import Direction, Metric
-from sensitivity.scoring import Limits, Scores, score
-from sensitivity.screen import screen
-from sensitivity.settling import Settling
-from sensitivity.wavefront.engine import WavefrontEngine
+from qgraph._graph.run.distance import Sums
+from qgraph._sensitivity.engines.screen import screen
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._sensitivity.ranking.agreement import spearman
+from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
+from qgraph._sensitivity.report import Direction, Metric
+from qgraph._sensitivity.scoring.loop import Limits, Scores, score
+from qgraph._sensitivity.scoring.score_table import ask
+from qgraph._sensitivity.scoring.settling import Settling
+from qgraph._steps.model import load_data, open_model
 
 _SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 _ORDERS = 20

@@ -24,14 +24,14 @@ from decoder import LIKE_3B, configuration, write_decoder
 from large import write_samples
 from setting import setting
 
-from graph.io.models import identify, size_on_disk
-from quantize.scheme import Scheme
+from qgraph._graph.io.models import identify, size_on_disk
+from qgraph._quantize.scheme import Scheme
 
 _MIB = 1 << 20
 _INSIDE = """
 import sys
 from pathlib import Path
-from qgraph.cli import run
+from qgraph._cli.cli import run
 code = run(sys.argv[1:])
 lines = Path("/proc/self/status").read_text().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmHWM")), file=sys.stderr)

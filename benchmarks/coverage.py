@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.intervals import bootstrap
-from evaluation.metrics import metric
-from exporters.resampling import PerSample, Ratio, Resampled
-from graph.progress import silent
-from graph.runtime.session import open_session
-from graph.tensors import Array
-from qgraph.resolve import open_model
+from qgraph._evaluation.intervals import bootstrap
+from qgraph._evaluation.metrics import metric
+from qgraph._exporters.resampling import PerSample, Ratio, Resampled
+from qgraph._graph.progress import silent
+from qgraph._graph.run.session import open_session
+from qgraph._graph.tensors import Array
+from qgraph._steps.model import open_model
 
 ROOT = Path(__file__).parents[1]
 _RESAMPLES = 400

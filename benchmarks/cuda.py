@@ -24,13 +24,13 @@ import numpy as np
 from setting import setting
 
 import qgraph
-from evaluation.results import Evaluation, Variant
-from graph.errors import EnvironmentFault
-from graph.io.documents import read_document
-from graph.runtime.provider import Provider, require_provider
-from qgraph.recipe import Recipe, read_recipe
-from sensitivity.compare import spearman
-from sensitivity.report import Sensitivity
+from qgraph._evaluation.results import Evaluation, Variant
+from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.io.documents import read_document
+from qgraph._graph.run.provider import Provider, require_provider
+from qgraph._sensitivity.ranking.agreement import spearman
+from qgraph._sensitivity.report import Sensitivity
+from qgraph._steps.recipe import Recipe, read_recipe
 
 _QUALITY = ("loss", "kl", "top1", "top1_agreement", "map", "map50", "sqnr_db")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import vl_convert
 
-from graph.tensors import Array
+from qgraph._graph.tensors import Array
 
 SHARES = {"25": 0.25, "50": 0.5, "75": 0.75, "100": 1.0}
 _DRAWS = 2000

@@ -17,9 +17,9 @@ from pathlib import Path
 from setting import setting
 
 import qgraph
-from evaluation.results import Variant
-from qgraph.recipe import read_recipe
-from sensitivity.report import Direction, Metric
+from qgraph._evaluation.results import Variant
+from qgraph._sensitivity.report import Direction, Metric
+from qgraph._steps.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPE = read_recipe(ROOT / "models/yolo_tiny.toml")

@@ -16,8 +16,8 @@ from pathlib import Path
 from chain import PASSES, FailedError, run, try_chain
 from setting import setting
 
-from exporters.yolo.head import find_head
-from graph.edit.prepare import prepare
+from qgraph._exporters.yolo.head import find_head
+from qgraph._graph.edit.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 MODELS = ("yolov5n", "yolov8n", "yolov10n", "yolo11n")

@@ -24,8 +24,8 @@ from decoder import configuration, write_decoder
 from large import write_samples
 from setting import setting
 
-from graph.io.models import identify, read_on_disk, size_on_disk, write_model
-from quantize.scheme import Scheme, SchemeName, WeightScale
+from qgraph._graph.io.models import identify, read_on_disk, size_on_disk, write_model
+from qgraph._quantize.scheme import Scheme, SchemeName, WeightScale
 
 _MB = 1e6
 _SHARES = {"A": 0.15, "B": 0.5, "C": 0.8, "D": 1.0}

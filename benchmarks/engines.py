@@ -27,24 +27,24 @@ from inc_vs_qgraph import write_samples
 from peers import Peer, with_aimet, with_neural_compressor
 from setting import setting as taken_with
 
-from graph.edit.heads import find_head, narrow_head
-from graph.runtime.distance import Distances
-from graph.runtime.forward import forward_seconds
-from graph.runtime.session import Provider
-from graph.tensors import Feed
-from qgraph.resolve import OpenModel, open_model
-from qgraph.version import VERSION
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.ranges import RangesRun, calibrate
-from quantize.scheme import Scheme
-from quantize.selection import select
-from sensitivity.answers import ask
-from sensitivity.cost import ideal_forwards, measure_macs
-from sensitivity.engine import Question, Scored, ScoringEngine
-from sensitivity.report import Direction
-from sensitivity.scoring import score
-from sensitivity.switch import SwitchEngine
-from sensitivity.wavefront.engine import WavefrontEngine
+from qgraph._graph.edit.heads import find_head, narrow_head
+from qgraph._graph.run.distance import Distances
+from qgraph._graph.run.forward import forward_seconds
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Feed
+from qgraph._graph.version import VERSION
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.questions import Question, Scored, ScoringEngine
+from qgraph._sensitivity.engines.switch import SwitchEngine
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
+from qgraph._sensitivity.report import Direction
+from qgraph._sensitivity.scoring.loop import score
+from qgraph._sensitivity.scoring.score_table import ask
+from qgraph._steps.model import OpenModel, open_model
 
 _OURS = "wavefront"
 _NARROW = "wavefront without logits"

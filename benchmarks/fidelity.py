@@ -19,12 +19,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from evaluation.variants import int8_nodes
-from graph.io.models import read_model
-from graph.runtime.memory import peak
-from graph.tensors import Array
-from handoff.running import run_all
-from qgraph.resolve import load_data, see_model
+from qgraph._evaluation.variants import int8_nodes
+from qgraph._graph.io.models import read_model
+from qgraph._graph.run.memory import peak
+from qgraph._graph.tensors import Array
+from qgraph._handoff.running import run_all
+from qgraph._steps.model import load_data, see_model
 
 
 def outputs(model: Path, source: Path, data: Path, output: str, target: Path) -> None:

@@ -26,23 +26,23 @@ from curves import KL, SHARES, SQNR, Curve, Figure, Verdict, plot, table
 from quantizers import Made, by_modelopt, by_onnxruntime, left_float
 
 import qgraph
-from exporters.fidelity import FidelityTask
-from exporters.qwen.task import LmTask
-from graph.errors import QGraphError
-from graph.runtime.session import Session, open_session
-from graph.tensors import Array
-from qgraph import with_inc
-from qgraph.calibrating import in_form_of
-from qgraph.recipe import read_recipe
-from qgraph.resolve import load_data, open_model, scored_at
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.profiles import Profile, Profiles
-from quantize.ranges import Ranges
-from quantize.scheme import Calibration, Scheme
-from quantize.selection import select
-from sensitivity.report import Direction, Sensitivity
-from sensitivity.screen import screen
-from sensitivity.search.switched import SwitchedSession
+from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.qwen.task import LmTask
+from qgraph._graph.errors import QGraphError
+from qgraph._graph.run.session import Session, open_session
+from qgraph._graph.tensors import Array
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.profiles import Profile, Profiles
+from qgraph._quantize.ranges import Ranges
+from qgraph._quantize.scheme import Calibration, Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.screen import screen
+from qgraph._sensitivity.report import Direction, Sensitivity
+from qgraph._sensitivity.search.switched import SwitchedSession
+from qgraph._steps import with_inc
+from qgraph._steps.calibrate import in_form_of
+from qgraph._steps.model import load_data, open_model, scored_at
+from qgraph._steps.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
 SEEDS, SAMPLES = 10, 16

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import click
 
-from graph.io.documents import write_document
-from qgraph import api, with_inc
-from quantize.scheme import Scheme, SchemeName
-from sensitivity.compare import Pair, compare
-from sensitivity.groups import Grouping
-from sensitivity.rankings import Source, Which, read_rankings
-from sensitivity.report import NodeScore, Sensitivity
+from qgraph._graph.io.documents import write_document
+from qgraph._quantize.scheme import Scheme, SchemeName
+from qgraph._sensitivity.ranking.agreement import Pair, compare
+from qgraph._sensitivity.ranking.files import Source, Which, read_rankings
+from qgraph._sensitivity.ranking.groups import Grouping
+from qgraph._sensitivity.report import NodeScore, Sensitivity
+from qgraph._steps import api, with_inc
 
 TIE = 0.005
 """Gains below this share of the total error are one tie."""

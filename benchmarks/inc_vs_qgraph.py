@@ -17,12 +17,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from graph.tensors import TensorSpec
-from qgraph import api, with_inc
-from qgraph.resolve import open_model
-from quantize.scheme import Scheme, SchemeName
-from sensitivity.groups import Grouping
-from sensitivity.report import Sensitivity
+from qgraph._graph.tensors import TensorSpec
+from qgraph._quantize.scheme import Scheme, SchemeName
+from qgraph._sensitivity.ranking.groups import Grouping
+from qgraph._sensitivity.report import Sensitivity
+from qgraph._steps import api, with_inc
+from qgraph._steps.model import open_model
 
 
 def draw(spec: TensorSpec, samples: int, tokens: int) -> np.ndarray:

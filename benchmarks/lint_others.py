@@ -25,12 +25,12 @@ from lint_oracles import ORACLES, Facts
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 import qgraph
-from graph.rules.linting import RULES
-from graph.rules.report import Lint
-from graph.tensors import Feed
-from qgraph.resolve import load_data, open_model
-from qgraph.version import VERSION, packages
-from sensitivity.report import Direction
+from qgraph._graph.rules.linting import RULES
+from qgraph._graph.rules.report import Lint
+from qgraph._graph.tensors import Feed
+from qgraph._graph.version import VERSION, packages
+from qgraph._sensitivity.report import Direction
+from qgraph._steps.model import load_data, open_model
 
 MODELS = Path(__file__).parents[1] / "models"
 SAMPLES = 4

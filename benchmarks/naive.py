@@ -20,13 +20,13 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from setting import setting
 
 import qgraph
-from evaluation.results import Evaluation
-from graph.io.documents import read_document
-from graph.tensors import Feed
-from qgraph.recipe import Recipe, read_recipe
-from qgraph.resolve import load_data, open_model
-from quantize.profiles import Profile, Profiles
-from quantize.ranges import Ranges
+from qgraph._evaluation.results import Evaluation
+from qgraph._graph.io.documents import read_document
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.profiles import Profile, Profiles
+from qgraph._quantize.ranges import Ranges
+from qgraph._steps.model import load_data, open_model
+from qgraph._steps.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 WIDTH, ROW = 680, 26

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from graph.tensors import Feed
-from qgraph import with_inc
-from sensitivity.report import Direction
+from qgraph._graph.tensors import Feed
+from qgraph._sensitivity.report import Direction
+from qgraph._steps import with_inc
 
 _AIMET = ("torch==2.13.0", "aimet-onnx==2.42.0")
 """torch first: AIMET alone would bring the newest, which the CPU has no use for."""

@@ -22,12 +22,12 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from graph.edit.nodes import QUANTIZABLE
-from graph.edit.prepare import PreparedModel
-from graph.errors import RuntimeDiedError
-from graph.io.models import write_model
-from graph.tensors import Feed
-from quantize.profiles import Profile
+from qgraph._graph.edit.nodes import QUANTIZABLE
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.errors import RuntimeDiedError
+from qgraph._graph.io.models import write_model
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.profiles import Profile
 
 _MODELOPT = ("torch==2.13.0", "nvidia-modelopt[onnx]")
 """torch first: ModelOpt alone would bring the newest, which the CPU has no use for."""

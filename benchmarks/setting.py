@@ -6,7 +6,7 @@ import os
 import platform
 from importlib import metadata
 
-from qgraph.version import VERSION, packages
+from qgraph._graph.version import VERSION, packages
 
 
 def setting(*others: str, device: str | None = None) -> str:

@@ -19,19 +19,19 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import qgraph
-from exporters.qwen.task import LmTask
-from graph.edit.prepare import prepare
-from graph.io.models import write_model
-from graph.runtime.session import open_session
-from graph.tensors import Array
-from qgraph.calibrating import in_form_of
-from qgraph.recipe import read_recipe
-from qgraph.resolve import open_model
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.scheme import Scheme
-from quantize.selection import select
-from sensitivity.report import Direction
-from sensitivity.search.switched import SwitchedSession
+from qgraph._exporters.qwen.task import LmTask
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.io.models import write_model
+from qgraph._graph.run.session import open_session
+from qgraph._graph.tensors import Array
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.report import Direction
+from qgraph._sensitivity.search.switched import SwitchedSession
+from qgraph._steps.calibrate import in_form_of
+from qgraph._steps.model import open_model
+from qgraph._steps.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
 LAYER, SIZE, CHANNEL, SAMPLES = "/model/layers.2/mlp", 100.0, 7, 16

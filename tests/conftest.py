@@ -14,8 +14,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graph.edit.prepare import PreparedModel, prepare
-from graph.io.models import write_model
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.io.models import write_model
 
 
 def pytest_configure() -> None:

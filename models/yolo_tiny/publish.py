@@ -19,12 +19,12 @@ from onnx import version_converter
 from PIL import Image
 from scenes import CLASSES, SIDE, Digits, Scene, compose, load_splits
 
-from exporters.manifest import MANIFEST, Check, Manifest
-from exporters.weight_names import name_weights
-from graph.edit.fold import fold
-from graph.io.documents import write_document
-from graph.io.models import write_model
-from graph.runtime.session import open_session
+from qgraph._exporters.manifest import MANIFEST, Check, Manifest
+from qgraph._exporters.weight_names import name_weights
+from qgraph._graph.edit.fold import fold
+from qgraph._graph.io.documents import write_document
+from qgraph._graph.io.models import write_model
+from qgraph._graph.run.session import open_session
 
 HERE = Path(__file__).resolve().parent
 CALIBRATION, HELDOUT = 32, 160

@@ -10,16 +10,16 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from evaluation.evaluate import Cost, Settings, evaluate
-from evaluation.results import Evaluation
-from evaluation.variants import inspect_variants
-from exporters.fidelity import FidelityTask
-from graph.edit.prepare import prepare
-from graph.tensors import Feed
-from quantize.emit import Provenance, emit
-from quantize.ranges import RangesRun, calibrate
-from quantize.scheme import Scheme
-from quantize.selection import select
+from qgraph._evaluation.evaluate import Cost, Settings, evaluate
+from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.variants import inspect_variants
+from qgraph._exporters.fidelity import FidelityTask
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.emit import Provenance, emit
+from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
 
 NET = """<ir_version: 10, opset_import: ["" : 21]>
 net (float[batch, 8] x) => (float[batch, 4] y)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.changes import Change, Changes, compare_evaluations
-from evaluation.gates import FailWhen, parse_gate, require
-from evaluation.pairing import PairedBy
-from evaluation.results import Evaluation, Samples
-from graph.errors import QualityGateError, UsageError
+from qgraph._evaluation.changes import Change, Changes, compare_evaluations
+from qgraph._evaluation.gates import FailWhen, parse_gate, require
+from qgraph._evaluation.pairing import PairedBy
+from qgraph._evaluation.results import Evaluation, Samples
+from qgraph._graph.errors import QualityGateError, UsageError
 
 
 def with_samples(evaluation: Evaluation, shift: float, count: int = 50) -> Evaluation:

@@ -9,13 +9,13 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
 
-from evaluation.evaluate import Settings, evaluate
-from evaluation.results import Evaluation
-from evaluation.variants import inspect_variants, int8_nodes
-from exporters.fidelity import FidelityTask
-from graph.errors import InputError, UsageError
-from graph.io.documents import read_document, write_document
-from graph.tensors import Array
+from qgraph._evaluation.evaluate import Settings, evaluate
+from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.variants import inspect_variants, int8_nodes
+from qgraph._exporters.fidelity import FidelityTask
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.io.documents import read_document, write_document
+from qgraph._graph.tensors import Array
 
 
 def test_the_float_model_comes_first_whatever_the_order_given(variants: Any) -> None:

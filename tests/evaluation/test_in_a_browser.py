@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.page import render_page
-from evaluation.results import Answer, Difference, Evaluation, Prompted
-from evaluation.run_folder import RunFolder
-from evaluation.scatter import scatter_page
-from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
-from quantize.scheme import Scheme
-from sensitivity.compare import Comparison, Ranking, compare
-from sensitivity.report import (
+from qgraph._evaluation.results import Answer, Difference, Evaluation, Prompted
+from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
+from qgraph._quantize.scheme import Scheme
+from qgraph._report.page import render_page
+from qgraph._report.run_folder import RunFolder
+from qgraph._report.scatter import scatter_page
+from qgraph._sensitivity.ranking.agreement import Comparison, Ranking, compare
+from qgraph._sensitivity.report import (
     Baseline,
     Direction,
     Engine,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation.intervals import bootstrap, ratio_interval
-from evaluation.studentized import figures, quotient
-from exporters.resampling import Ratio, SampleSums
-from graph.tensors import Array
+from qgraph._evaluation.intervals import bootstrap, ratio_interval
+from qgraph._evaluation.studentized import figures, quotient
+from qgraph._exporters.resampling import Ratio, SampleSums
+from qgraph._graph.tensors import Array
 
 RATIOS = {"loss": ("loss", "tokens"), "top1_agreement": ("agree", "tokens")}
 

@@ -10,15 +10,15 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from evaluation.evaluate import Cost, Settings, evaluate
-from evaluation.footprint import measure_footprints
-from evaluation.latency import fit_together, summarize, time_variants
-from evaluation.results import Evaluation
-from evaluation.variants import inspect_variants, weight_bytes
-from exporters.fidelity import FidelityTask
-from graph.progress import silent
-from graph.runtime.session import Provider, open_session
-from graph.runtime.settings import Semantics, session_settings
+from qgraph._evaluation.evaluate import Cost, Settings, evaluate
+from qgraph._evaluation.footprint import measure_footprints
+from qgraph._evaluation.latency import fit_together, summarize, time_variants
+from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.variants import inspect_variants, weight_bytes
+from qgraph._exporters.fidelity import FidelityTask
+from qgraph._graph.progress import silent
+from qgraph._graph.run.session import Provider, open_session
+from qgraph._graph.run.settings import Semantics, session_settings
 
 
 def save_linear(path: Path, size: int) -> Path:

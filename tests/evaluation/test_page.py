@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from evaluation.charts import charts
-from evaluation.drawing import Picture, draw
-from evaluation.markdown import to_markdown
-from evaluation.metrics import quality_key
-from evaluation.page import render_page
-from evaluation.results import Answer, Difference, Evaluation, Latency, Prompted
-from evaluation.run_folder import read_run
-from evaluation.summary import render_summary
-from evaluation.tables import kept_lists
-from graph.errors import InputError, UsageError
-from graph.io.documents import write_document
-from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
-from quantize.scheme import Scheme
-from sensitivity.report import (
+from qgraph._evaluation.metrics import quality_key
+from qgraph._evaluation.results import Answer, Difference, Evaluation, Latency, Prompted
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.io.documents import write_document
+from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
+from qgraph._quantize.scheme import Scheme
+from qgraph._report.charts import charts
+from qgraph._report.drawing import Picture, draw
+from qgraph._report.markdown import to_markdown
+from qgraph._report.page import render_page
+from qgraph._report.run_folder import read_run
+from qgraph._report.summary import render_summary
+from qgraph._report.tables import kept_lists
+from qgraph._sensitivity.report import (
     Baseline,
     Cause,
     Direction,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation.intervals import bootstrap, ratio_interval
-from evaluation.proportions import difference_interval, is_share, share_interval
-from exporters.resampling import Ratio, SampleSums
-from graph.tensors import Array
+from qgraph._evaluation.intervals import bootstrap, ratio_interval
+from qgraph._evaluation.proportions import difference_interval, is_share, share_interval
+from qgraph._exporters.resampling import Ratio, SampleSums
+from qgraph._graph.tensors import Array
 
 RATIOS = {"top1": ("right", "asked"), "kl": ("kl", "asked")}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.sanity import compare_answer, diverging, side_by_side
-from exporters.family import Prompt, Said
+from qgraph._evaluation.sanity import compare_answer, diverging, side_by_side
+from qgraph._exporters.family import Prompt, Said
 
 
 def said(*pieces: str) -> Said:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporters import images
-from exporters.images import as_array, images_in, read_image
-from graph.errors import InputError, LimitError
+from qgraph._exporters import images
+from qgraph._exporters.images import as_array, images_in, read_image
+from qgraph._graph.errors import InputError, LimitError
 
 
 def test_any_picture_becomes_rgb(tmp_path: Path) -> None:

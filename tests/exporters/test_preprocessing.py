@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import qgraph
-from exporters.preprocessing import Preprocessing
-from exporters.vit.processor import CONFIG, read_processor
-from exporters.yolo.letterbox import letterbox
+from qgraph._exporters.preprocessing import Preprocessing
+from qgraph._exporters.vit.processor import CONFIG, read_processor
+from qgraph._exporters.yolo.letterbox import letterbox
 
 MEAN, STD = [0.48, 0.45, 0.4], [0.22, 0.23, 0.24]
 SETTINGS: dict[str, dict[str, Any]] = {

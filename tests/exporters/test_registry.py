@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from exporters import registry
-from exporters.registry import exporter_of, families
-from graph.errors import EnvironmentFault, InputError, UsageError
+from qgraph._exporters import registry
+from qgraph._exporters.registry import exporter_of, families
+from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
 
 FAMILY = """
-from exporters.generic.family import GenericFamily
+from qgraph._exporters.generic.family import GenericFamily
 
 class {name}(GenericFamily):
     name = "{family}"
@@ -77,7 +77,7 @@ def test_ultralytics_files_are_the_yolo_familys() -> None:
 
 def test_finding_families_loads_no_torch() -> None:
     code = (
-        "import sys\nfrom exporters.registry import families\nfamilies()\n"
+        "import sys\nfrom qgraph._exporters.registry import families\nfamilies()\n"
         "print(sorted({'torch', 'transformers', 'PIL', 'pycocotools'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from graph.errors import (
+from qgraph._graph.errors import (
     EnvironmentFault,
     InputError,
     InterruptedRun,

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import ast
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-PACKAGES = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-SOURCES = sorted(
-    file for name in PACKAGES for file in (PROJECT / name.replace(".", "/")).glob("*.py")
-)
+PACKAGE = PROJECT / "src/qgraph"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 RUNS_CODE = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 HEAVY = {"torch", "transformers", "optimum"}
 LIGHT_MODULES = {"family.py", "samples.py", "quiet.py"}
@@ -73,7 +70,8 @@ def test_no_source_can_run_code_from_a_file(path: Path, find: Finder) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_heavy_packages_are_imported_by_the_modules_of_a_family_alone(path: Path) -> None:
-    in_a_family = path.parent.parent.name == "exporters" or path == PROJECT / "exporters/quiet.py"
+    exporters = PACKAGE / "_exporters"
+    in_a_family = path.parent.parent == exporters or path == exporters / "quiet.py"
     tree = tree_of(path)
     light = path.parent.name in LIGHT_FAMILIES and path.name != "export.py"
     if light or not in_a_family:
@@ -100,5 +98,9 @@ def test_the_gate_sees_what_it_bans(find: Finder, source: str) -> None:
 
 
 def test_the_gate_looks_at_the_whole_project() -> None:
-    assert {"graph", "quantize", "qgraph"} <= set(PACKAGES)
-    assert all((PROJECT / name.replace(".", "/")).is_dir() for name in PACKAGES)
+    assert {"_graph", "_quantize", "_cli"} <= {path.parent.name for path in SOURCES}
+
+
+@pytest.mark.parametrize("name", ["exporters", "graph", "quantize", "sensitivity"])
+def test_the_folders_in_the_root_are_links_into_the_package(name: str) -> None:
+    assert (PROJECT / name).readlink() == Path(f"src/qgraph/_{name}")

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from graph import stopping
-from graph.stopping import requests_held
+from qgraph._graph import stopping
+from qgraph._graph.stopping import requests_held
 
 
 def test_work_goes_on_until_it_heeds_a_request() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.rules.qdq_graph import QdqGraph
-from graph.tensors import Feed
-from handoff.costs import macs_of
+from qgraph._graph.rules.qdq_graph import QdqGraph
+from qgraph._graph.tensors import Feed
+from qgraph._handoff.costs import macs_of
 
 Build = Callable[..., onnx.ModelProto]
 

@@ -10,13 +10,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qgraph as api
-from graph.edit.segments import Segment
-from graph.io.models import identify, size_on_disk, write_model
-from graph.io.sharing import write_models
-from graph.runtime.session import Session, open_session
-from graph.runtime.streamed import Runner, Tensors
-from handoff import running
-from qgraph import linting
+from qgraph._graph.edit.segments import Segment
+from qgraph._graph.io.models import identify, size_on_disk, write_model
+from qgraph._graph.io.sharing import write_models
+from qgraph._graph.run.session import Session, open_session
+from qgraph._graph.run.streamed import Runner, Tensors
+from qgraph._handoff import running
+from qgraph._steps import lint as linting
 
 WIDTH = 160
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from graph.errors import InputError, UsageError
-from handoff.document import NodePrecision
-from handoff.engine_layers import EngineLayers, compare
-from handoff.layer_info import read_layers
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._handoff.document import NodePrecision
+from qgraph._handoff.engine_layers import EngineLayers, compare
+from qgraph._handoff.layer_info import read_layers
 
 HALF = "Row major linear FP16 format"
 WIDE = "Thirty-two wide channel vectorized row major Int8 format."

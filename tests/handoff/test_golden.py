@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graph.runtime.session import open_session
-from graph.tensors import inputs_of
-from handoff.golden import golden_cases
-from handoff.rounding import rounded
+from qgraph._graph.run.session import open_session
+from qgraph._graph.tensors import inputs_of
+from qgraph._handoff.golden import golden_cases
+from qgraph._handoff.rounding import rounded
 
 WIDTH, DEPTH = 64, 6
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import qgraph
-from evaluation.results import Evaluation
-from graph.io.documents import read_document
+from qgraph._evaluation.results import Evaluation
+from qgraph._graph.io.documents import read_document
 
 MODELS = Path(__file__).parents[2] / "models"
 MOST_BYTES = 8_000_000

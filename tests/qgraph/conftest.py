@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from qgraph.cli import run
+from qgraph._cli.cli import run
 
 MLP = """
 mlp (float[batch, 8] x) => (float[batch, 4] y)

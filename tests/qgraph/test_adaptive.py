@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qgraph.api import profile, sensitivity
-from sensitivity.report import Direction
+from qgraph._sensitivity.report import Direction
+from qgraph._steps.api import profile, sensitivity
 
 Command = Callable[..., Any]
 

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 import qgraph as api
-from graph.errors import UsageError
+from qgraph._graph.errors import UsageError
 
 
 def notes(path: Path) -> dict[str, dict[str, str]]:

@@ -12,10 +12,10 @@ import onnx
 import pytest
 
 import qgraph
-from graph.errors import InputError, QGraphError, UsageError
-from graph.io.documents import Document
-from qgraph.cli import cli
-from quantize.ranges import Ranges
+from qgraph._cli.cli import cli
+from qgraph._graph.errors import InputError, QGraphError, UsageError
+from qgraph._graph.io.documents import Document
+from qgraph._quantize.ranges import Ranges
 
 FUNCTIONS = [name for name in qgraph.__all__ if name != "__version__"]
 

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 import qgraph
-from qgraph.api_reference import api_reference
+from qgraph._cli.api_reference import api_reference
 
 PAGE = Path(__file__).parents[2] / "docs/api.md"
 
 
 def test_the_page_is_what_the_docstrings_say() -> None:
-    assert PAGE.read_text() == api_reference(), "run: python -m qgraph.api_reference > docs/api.md"
+    assert PAGE.read_text() == api_reference(), (
+        "run: python -m qgraph._cli.api_reference > docs/api.md"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(qgraph.__all__) - {"__version__"}))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import qgraph as api
-from sensitivity.report import Direction
+from qgraph._sensitivity.report import Direction
 
 MODELS = Path(__file__).parents[2] / "models"
 BIN = Path(sys.executable).parent

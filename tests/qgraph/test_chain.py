@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 import qgraph as api
-from exporters.qwen.samples import read_samples
-from exporters.qwen.vision import VisionTower
-from graph.io.documents import read_document
-from graph.rules.finding import Target
-from sensitivity.report import Direction
+from qgraph._exporters.qwen.samples import read_samples
+from qgraph._exporters.qwen.vision import VisionTower
+from qgraph._graph.io.documents import read_document
+from qgraph._graph.rules.finding import Target
+from qgraph._sensitivity.report import Direction
 
 TINY = Path(__file__).parents[2] / "models/qwen2_5_vl_tiny"
 QUESTIONS = 12
@@ -86,7 +86,7 @@ def test_pixels_and_embeddings_are_those_of_the_families_own_code(
 def test_prompt_and_positions_are_those_of_the_families_own_code(
     work: Path, chain: dict[str, Any]
 ) -> None:
-    from exporters.manifest import MANIFEST, Manifest
+    from qgraph._exporters.manifest import MANIFEST, Manifest
 
     manifest = read_document(work / MANIFEST, Manifest)
     sample = read_samples(work / "model.onnx", manifest, work / "questions.jsonl", limit=1)[0]

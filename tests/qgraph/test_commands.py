@@ -12,8 +12,8 @@ import click
 import numpy as np
 import pytest
 
-from qgraph.cli import cli
-from qgraph.version import VERSION
+from qgraph._cli.cli import cli
+from qgraph._graph.version import VERSION
 
 Command = Callable[..., Any]
 Snapshot = Callable[[Path], dict[str, str]]

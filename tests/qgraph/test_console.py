@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qgraph import console
+from qgraph._cli import console
 
 HEADINGS = (
     "variant",

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from evaluation.intervals import bootstrap
-from exporters.resampling import SampleSums
+from qgraph._evaluation.intervals import bootstrap
+from qgraph._exporters.resampling import SampleSums
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models/qwen2_5_vl_tiny"

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 import qgraph
-from qgraph.cli import cli
-from qgraph.recipe import read_recipe
-from qgraph.reference import cli_reference
+from qgraph._cli.cli import cli
+from qgraph._cli.reference import cli_reference
+from qgraph._steps.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/**/*.md")])
@@ -29,7 +29,7 @@ def commands_in(text: str) -> list[list[str]]:
 
 def test_the_command_line_reference_is_what_the_commands_print() -> None:
     assert (ROOT / "docs/cli.md").read_text() == cli_reference(), (
-        "run: python -m qgraph.reference > docs/cli.md"
+        "run: python -m qgraph._cli.reference > docs/cli.md"
     )
 
 

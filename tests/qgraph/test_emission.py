@@ -11,16 +11,16 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.errors import InputError
-from graph.io.documents import write_document
-from graph.io.models import identify, read_model, size_on_disk, tensor_from, write_model
-from graph.io.weights import array_of
-from qgraph import api
-from qgraph.half import as_half
-from qgraph.quantizing import quantize, write_quantized
-from quantize.profiles import Profile, Profiles
-from quantize.ranges import ModelRef, Ranges
-from quantize.scheme import Scheme, SchemeName
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.documents import write_document
+from qgraph._graph.io.models import identify, read_model, size_on_disk, tensor_from, write_model
+from qgraph._graph.io.weights import array_of
+from qgraph._quantize.profiles import Profile, Profiles
+from qgraph._quantize.ranges import ModelRef, Ranges
+from qgraph._quantize.scheme import Scheme, SchemeName
+from qgraph._steps import api
+from qgraph._steps.half import as_half
+from qgraph._steps.quantize import quantize, write_quantized
 
 
 class Chain:
@@ -128,8 +128,8 @@ def test_nothing_is_left_where_a_later_profile_fails(tmp_path: Path) -> None:
 
 PEAK = """
 import sys
-from qgraph.quantizing import write_quantized
-from graph.runtime.memory import peak
+from qgraph._steps.quantize import write_quantized
+from qgraph._graph.run.memory import peak
 before = peak()
 write_quantized(*sys.argv[1:])
 print(peak() - before)

@@ -80,8 +80,8 @@ def test_onnxruntime_leaves_exactly_these_weights_alone(
 INC = """
 import json, sys
 import numpy as np, onnx
-from quantize.inc.adaptor import RECIPES, Loader
-from quantize.inc.mapping import onnx_mapping
+from qgraph._quantize.inc.adaptor import RECIPES, Loader
+from qgraph._quantize.inc.mapping import onnx_mapping
 
 model, names, data, target = sys.argv[1:]
 feeds = [{"x": row[None]} for row in np.load(data)["x"]]

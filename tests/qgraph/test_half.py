@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.io.models import write_model
+from qgraph._graph.io.models import write_model
 
 Command = Callable[..., Any]
 Build = Callable[..., onnx.ModelProto]

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 import qgraph as api
-from graph.runtime.session import Semantics, open_session
+from qgraph._graph.run.session import Semantics, open_session
 
 if TYPE_CHECKING:
     from tests.qgraph.conftest import Command, Files

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from graph.runtime.session import Semantics, open_session
+from qgraph._graph.run.session import Semantics, open_session
 
 if TYPE_CHECKING:
     from tests.qgraph.conftest import Command, Files
@@ -316,7 +316,7 @@ def test_a_model_above_2_gb_is_read_without_its_weights(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from qgraph.cli import run\n"
+        "from qgraph._cli.cli import run\n"
         "code = run(['lint', sys.argv[1]])\n"
         # getrusage's peak would start with what the process that runs the tests holds
         "lines = Path('/proc/self/status').read_text().splitlines()\n"

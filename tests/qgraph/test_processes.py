@@ -157,7 +157,7 @@ def loaded_after(code: str, cwd: Path) -> set[str]:
 
 
 def test_importing_qgraph_loads_no_runtime(tmp_path: Path) -> None:
-    loaded = loaded_after("import qgraph, qgraph.supervise", tmp_path)
+    loaded = loaded_after("import qgraph, qgraph._cli.supervise", tmp_path)
     assert "qgraph" in loaded
     assert not loaded & {"onnx", "onnxruntime", "torch", "numpy"}
 

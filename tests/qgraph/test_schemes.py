@@ -83,7 +83,7 @@ def test_scores_are_those_of_the_emitted_model(
     path = emitted(qgraph, mlp, data, *options)
     baseline = json.loads(path.with_name("sensitivity.json").read_text())["baseline"]
     samples = np.load(data)["x"]
-    from graph.runtime.session import open_session
+    from qgraph._graph.run.session import open_session
 
     outputs = [
         np.concatenate([open_session(model).run({"x": row[None]})["y"] for row in samples])

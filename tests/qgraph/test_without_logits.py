@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import qgraph as api
-from sensitivity.report import Direction, Engine, GroupScore, NodeScore, Score, Sensitivity
+from qgraph._sensitivity.report import Direction, Engine, GroupScore, NodeScore, Score, Sensitivity
 
 Command = Callable[..., Any]
 

@@ -9,13 +9,13 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graph.edit.nodes import QuantizableNode, quantizable_nodes
-from graph.edit.prepare import PreparedModel
-from graph.runtime.feeds import synthetic_feeds
-from graph.runtime.session import Provider
-from quantize.calibrate.walk import observe_ranges
-from quantize.emit import Provenance, emit
-from quantize.scheme import Scheme, SchemeName
+from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.run.feeds import synthetic_feeds
+from qgraph._graph.run.session import Provider
+from qgraph._quantize.calibrate.walk import observe_ranges
+from qgraph._quantize.emit import Provenance, emit
+from qgraph._quantize.scheme import Scheme, SchemeName
 
 PLAIN = Scheme()
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx.reference import ReferenceEvaluator
 
-from graph.runtime.probe import Range
-from graph.tensors import Array
-from quantize.arithmetic import (
+from qgraph._graph.run.probe import Range
+from qgraph._graph.tensors import Array
+from qgraph._quantize.arithmetic import (
     FP8,
     INT8,
     Grid,

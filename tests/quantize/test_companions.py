@@ -9,16 +9,17 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.edit.nodes import quantizable_nodes
-from graph.edit.prepare import prepare
-from graph.errors import UsageError
-from graph.io.models import write_model
-from graph.runtime.session import open_session
-from qgraph import measuring, quantizing
-from qgraph.api import calibrate, profile
-from quantize.companions import companions_named, find_companions
-from quantize.profiles import Profile, Profiles
-from sensitivity.report import Direction, Engine
+from qgraph._graph.edit.nodes import quantizable_nodes
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.models import write_model
+from qgraph._graph.run.session import open_session
+from qgraph._quantize.companions import companions_named, find_companions
+from qgraph._quantize.profiles import Profile, Profiles
+from qgraph._sensitivity.report import Direction, Engine
+from qgraph._steps import quantize as quantizing
+from qgraph._steps import sensitivity as measuring
+from qgraph._steps.api import calibrate, profile
 
 Build = Callable[..., onnx.ModelProto]
 HEAD = "(float[1,16,8,8] x) => (float[1,16,8,8] y)"

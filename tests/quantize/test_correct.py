@@ -11,16 +11,16 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graph.edit.biases import Bias, find_biases
-from graph.edit.nodes import QuantizableNode, quantizable_nodes
-from graph.edit.prepare import PreparedModel
-from graph.runtime.probe import Range
-from graph.runtime.session import open_session
-from graph.tensors import Feed
-from quantize.correct import Corrected, correct, mean_shifts
-from quantize.emit import Provenance, emit, fake_quantization, quantization_parameters
-from quantize.proof import ProofError, prove
-from quantize.scheme import Scheme
+from qgraph._graph.edit.biases import Bias, find_biases
+from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.run.probe import Range
+from qgraph._graph.run.session import open_session
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.correct import Corrected, correct, mean_shifts
+from qgraph._quantize.emit import Provenance, emit, fake_quantization, quantization_parameters
+from qgraph._quantize.proof import ProofError, prove
+from qgraph._quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

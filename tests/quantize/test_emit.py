@@ -11,19 +11,19 @@ import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from graph.edit.nodes import quantizable_nodes
-from graph.edit.prepare import PreparedModel, prepare
-from graph.edit.widen import FeedsInSingle, in_single
-from graph.errors import InputError
-from graph.io.models import read_model, write_model
-from graph.rules.finding import Finding, Severity, Target
-from graph.rules.linting import lint
-from graph.rules.qdq_graph import QdqGraph
-from graph.runtime.feeds import synthetic_feeds
-from graph.runtime.session import Semantics, open_session
-from graph.tensors import Array
-from quantize.proof import prove
-from quantize.scheme import Scheme, SchemeName
+from qgraph._graph.edit.nodes import quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.edit.widen import FeedsInSingle, in_single
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.models import read_model, write_model
+from qgraph._graph.rules.finding import Finding, Severity, Target
+from qgraph._graph.rules.linting import lint
+from qgraph._graph.rules.qdq_graph import QdqGraph
+from qgraph._graph.run.feeds import synthetic_feeds
+from qgraph._graph.run.session import Semantics, open_session
+from qgraph._graph.tensors import Array
+from qgraph._quantize.proof import prove
+from qgraph._quantize.scheme import Scheme, SchemeName
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

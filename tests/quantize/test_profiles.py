@@ -4,11 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from graph.errors import UsageError
-from graph.io.documents import read_document, write_document
-from quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles, apart, resolve
-from quantize.ranges import ModelRef
-from quantize.scheme import Scheme, require_same
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import read_document, write_document
+from qgraph._quantize.profiles import (
+    Fraction,
+    KeepPart,
+    Predicted,
+    Profile,
+    Profiles,
+    apart,
+    resolve,
+)
+from qgraph._quantize.ranges import ModelRef
+from qgraph._quantize.scheme import Scheme, require_same
 
 QUANTIZABLE = ["l0/q", "l0/k", "l1/q", "l1/k", "head"]
 NODES = [*QUANTIZABLE, "norm"]

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graph.edit.nodes import QuantizableNode, quantizable_nodes
-from graph.edit.prepare import PreparedModel
-from quantize.proof import Proof, ProofError, prove
-from quantize.scheme import Scheme
+from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._quantize.proof import Proof, ProofError, prove
+from qgraph._quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

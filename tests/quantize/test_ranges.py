@@ -8,14 +8,14 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graph.edit.nodes import QuantizableNode, quantizable_nodes
-from graph.edit.prepare import PreparedModel
-from graph.errors import InputError, UsageError
-from graph.io.documents import read_document, write_document
-from graph.io.models import ModelId
-from graph.tensors import Feed
-from quantize.ranges import Ranges, RangesRun, calibrate, ranges_for, require_same_model
-from quantize.scheme import Scheme
+from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.io.documents import read_document, write_document
+from qgraph._graph.io.models import ModelId
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.ranges import Ranges, RangesRun, calibrate, ranges_for, require_same_model
+from qgraph._quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

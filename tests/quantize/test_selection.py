@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.edit.nodes import QuantizableNode
-from graph.errors import UsageError
-from quantize.selection import Selection, select
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.errors import UsageError
+from qgraph._quantize.selection import Selection, select
 
 Build = Callable[..., onnx.ModelProto]
 NET = (

@@ -7,16 +7,16 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graph.edit.nodes import QuantizableNode, quantizable_nodes
-from graph.edit.prepare import PreparedModel
-from graph.edit.switches import SwitchGraph, insert_switches
-from graph.io.models import tensor_from
-from graph.runtime.feeds import synthetic_feeds
-from graph.runtime.session import Provider, Semantics, open_session
-from graph.tensors import Array, Feed
-from quantize.calibrate.walk import observe_ranges
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.scheme import Scheme
+from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.switches import SwitchGraph, insert_switches
+from qgraph._graph.io.models import tensor_from
+from qgraph._graph.run.feeds import synthetic_feeds
+from qgraph._graph.run.session import Provider, Semantics, open_session
+from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.calibrate.walk import observe_ranges
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

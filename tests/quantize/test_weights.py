@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quantize.arithmetic import FP8, INT8, Grid, fake_quantize
-from quantize.arithmetic import weight_scale as largest
-from quantize.scheme import WeightScale
-from quantize.weights import weight_scale
+from qgraph._quantize.arithmetic import FP8, INT8, Grid, fake_quantize
+from qgraph._quantize.arithmetic import weight_scale as largest
+from qgraph._quantize.scheme import WeightScale
+from qgraph._quantize.weights import weight_scale
 
 Weight = Callable[..., NDArray[np.float32]]
 

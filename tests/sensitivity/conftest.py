@@ -11,17 +11,17 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from graph.edit.prepare import prepare
-from graph.runtime.session import Provider
-from graph.tensors import Feed
-from quantize.ranges import RangesRun, calibrate
-from quantize.scheme import Scheme
-from quantize.selection import select
-from sensitivity.engine import Scored
-from sensitivity.groups import fused_groups
-from sensitivity.measure import measure
-from sensitivity.report import Direction, Metric, Sensitivity
-from sensitivity.task import Context, Task
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.questions import Scored
+from qgraph._sensitivity.ranking.groups import fused_groups
+from qgraph._sensitivity.report import Direction, Metric, Sensitivity
+from qgraph._sensitivity.scoring.job import Context, Task
+from qgraph._sensitivity.scoring.measure import measure
 
 Build = Callable[[str, Mapping[str, Sequence[int]]], Path]
 Measure = Callable[..., Sensitivity]

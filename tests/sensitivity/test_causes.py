@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.edit.prepare import prepare
-from graph.runtime.memory import Memory
-from graph.tensors import Array
-from quantize.arithmetic import fake_quantize, weight_scale
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.ranges import RangesRun, calibrate
-from quantize.scheme import Scheme
-from quantize.selection import select
-from sensitivity.causes import causes
-from sensitivity.report import Cause
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.tensors import Array
+from qgraph._quantize.arithmetic import fake_quantize, weight_scale
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.explain.causes import causes
+from qgraph._sensitivity.report import Cause
 
 RUN = RangesRun(qgraph="0", provider="cpu", samples=1, data="", synthetic=False)
 MEMORY = [Memory(1 << 40), Memory(0)]

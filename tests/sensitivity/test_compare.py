@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from graph.errors import InputError, UsageError
-from graph.io.documents import write_document
-from sensitivity.compare import (
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.io.documents import write_document
+from qgraph._sensitivity.ranking.agreement import (
     Ranking,
     compare,
     descending_ranks,
     kendall,
     spearman,
 )
-from sensitivity.rankings import Source, Which, read_rankings
-from sensitivity.report import Sensitivity
+from qgraph._sensitivity.ranking.files import Source, Which, read_rankings
+from qgraph._sensitivity.report import Sensitivity
 
 Measure = Callable[..., Sensitivity]
 # few distinct values, so that ties on one or both sides are common

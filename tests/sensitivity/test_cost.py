@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graph.edit.prepare import prepare
-from graph.runtime.session import Provider
-from quantize.selection import select
-from sensitivity.cost import ideal_forwards, measure_macs
-from sensitivity.report import Direction, Sensitivity
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.run.session import Provider
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
+from qgraph._sensitivity.report import Direction, Sensitivity
 
 Build = Callable[..., Path]
 Measure = Callable[..., Sensitivity]

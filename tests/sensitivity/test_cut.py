@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graph.errors import UsageError
-from quantize.profiles import Profile, Profiles
-from quantize.ranges import ModelRef
-from quantize.scheme import Scheme
-from sensitivity.cut import DEFAULT_CUTS, By, cut_profiles
-from sensitivity.report import (
+from qgraph._graph.errors import UsageError
+from qgraph._quantize.profiles import Profile, Profiles
+from qgraph._quantize.ranges import ModelRef
+from qgraph._quantize.scheme import Scheme
+from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By, cut_profiles
+from qgraph._sensitivity.report import (
     Baseline,
     Direction,
     Engine,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import qgraph
-from sensitivity.markdown import to_markdown
+from qgraph._sensitivity.explain.markdown import to_markdown
 
 Build = Callable[[str, Mapping[str, Sequence[int]]], Path]
 HEAD = "m (float[N,16] x) => (float[N,K] y)"

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import qgraph
-from sensitivity.report import Engine
+from qgraph._sensitivity.report import Engine
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 21]>

@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from graph.edit.prepare import prepare
-from quantize.selection import select
-from sensitivity.groups import Group, fused_groups
+from qgraph._graph.edit.prepare import prepare
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.ranking.groups import Group, fused_groups
 
 Build = Callable[..., Path]
 

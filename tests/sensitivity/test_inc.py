@@ -9,18 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graph.edit.prepare import prepare
-from graph.errors import EnvironmentFault, InputError, InterruptedRun, LimitError, UsageError
-from quantize.ranges import RangesRun, calibrate
-from quantize.scheme import Scheme, SchemeName
-from quantize.selection import select
-from sensitivity.engine import Scored
-from sensitivity.inc import IncTask, fingerprint, measure_with_inc
-from sensitivity.journal import Journal, open_journal
-from sensitivity.markdown import to_markdown
-from sensitivity.measure import measure
-from sensitivity.report import Direction, Engine, Sensitivity
-from sensitivity.task import Context, Task
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.errors import (
+    EnvironmentFault,
+    InputError,
+    InterruptedRun,
+    LimitError,
+    UsageError,
+)
+from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.scheme import Scheme, SchemeName
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.inc import IncTask, fingerprint, measure_with_inc
+from qgraph._sensitivity.engines.questions import Scored
+from qgraph._sensitivity.explain.markdown import to_markdown
+from qgraph._sensitivity.report import Direction, Engine, Sensitivity
+from qgraph._sensitivity.scoring.job import Context, Task
+from qgraph._sensitivity.scoring.journal import Journal, open_journal
+from qgraph._sensitivity.scoring.measure import measure
 
 Build = Callable[[str, Mapping[str, Sequence[int]]], Path]
 CONTEXT = Context("0", {}, "made here", synthetic=False, seed=0)
@@ -238,7 +244,7 @@ def test_without_inc_nothing_is_begun(
     siblings_task: IncTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal: Journal = open_journal(tmp_path / "1", {})
-    monkeypatch.setattr("quantize.inc.version.version", lambda _: "3.8")
+    monkeypatch.setattr("qgraph._quantize.inc.version.version", lambda _: "3.8")
     with pytest.raises(EnvironmentFault, match=r"3\.8"):
         measure_with_inc(siblings_task, CONTEXT, journal)
     journal.close()

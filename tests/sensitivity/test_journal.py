@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from graph.errors import EnvironmentFault, UsageError
-from sensitivity.journal import open_journal
+from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._sensitivity.scoring.journal import open_journal
 
 RUN = {"model": "abc", "samples": 4, "scheme": {"name": "int8"}}
 WRITER = """
 import sys
 from pathlib import Path
-from sensitivity.journal import open_journal
+from qgraph._sensitivity.scoring.journal import open_journal
 journal = open_journal(Path(sys.argv[1]), {"model": "abc"})
 for number in range(1000000):
     journal.record(f"unit {number}", {"mse": number / 3})

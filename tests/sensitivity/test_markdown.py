@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sensitivity.markdown import to_markdown
-from sensitivity.report import KeptNode, Sensitivity
+from qgraph._sensitivity.explain.markdown import to_markdown
+from qgraph._sensitivity.report import KeptNode, Sensitivity
 
 Measure = Callable[..., Sensitivity]
 _HEAD = 8

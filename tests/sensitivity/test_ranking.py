@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensitivity.ranking import badness, ranks
-from sensitivity.report import Metric, Score
+from qgraph._sensitivity.ranking.order import badness, ranks
+from qgraph._sensitivity.report import Metric, Score
 
 
 @given(st.lists(st.floats(allow_nan=False)))

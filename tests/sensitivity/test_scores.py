@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graph.errors import InputError, UsageError
-from graph.tensors import Feed
-from sensitivity.report import Direction, GroupScore, Metric, NodeScore, Score, Sensitivity
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.tensors import Feed
+from qgraph._sensitivity.report import Direction, GroupScore, Metric, NodeScore, Score, Sensitivity
 
 Measure = Callable[..., Sensitivity]
 FeedsOf = Callable[[Path], list[Feed]]

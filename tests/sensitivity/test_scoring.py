@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graph.runtime.distance import Sums
-from graph.tensors import Feed
-from sensitivity.engine import Question, Step
-from sensitivity.journal import open_journal
-from sensitivity.scoring import Limits, score
+from qgraph._graph.run.distance import Sums
+from qgraph._graph.tensors import Feed
+from qgraph._sensitivity.engines.questions import Question, Step
+from qgraph._sensitivity.scoring.journal import open_journal
+from qgraph._sensitivity.scoring.loop import Limits, score
 
 QUESTIONS: list[Question] = [frozenset({"a"}), frozenset({"b"})]
 FEEDS: list[Feed] = [{"x": np.full((1, 2), value, np.float32)} for value in (1, 2, 3)]

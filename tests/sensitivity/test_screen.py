@@ -10,15 +10,15 @@ import onnxruntime as ort
 import pytest
 
 import qgraph
-from graph.edit.prepare import prepare
-from graph.errors import UsageError
-from quantize.arithmetic import fake_quantize, weight_scale
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.ranges import RangesRun, calibrate
-from quantize.scheme import Scheme
-from quantize.selection import select
-from sensitivity.report import Engine
-from sensitivity.screen import screen
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.errors import UsageError
+from qgraph._quantize.arithmetic import fake_quantize, weight_scale
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.screen import screen
+from qgraph._sensitivity.report import Engine
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 21]>

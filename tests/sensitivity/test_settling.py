@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graph.runtime.distance import Sums
-from graph.tensors import Array, Feed
-from sensitivity.engine import Key, Question, Step
-from sensitivity.groups import Group
-from sensitivity.journal import open_journal
-from sensitivity.report import Metric
-from sensitivity.rows import Rows
-from sensitivity.scoring import Limits, Scores, score
-from sensitivity.settling import Settling
+from qgraph._graph.run.distance import Sums
+from qgraph._graph.tensors import Array, Feed
+from qgraph._sensitivity.engines.questions import Key, Question, Step
+from qgraph._sensitivity.ranking.groups import Group
+from qgraph._sensitivity.report import Metric
+from qgraph._sensitivity.scoring.journal import open_journal
+from qgraph._sensitivity.scoring.loop import Limits, Scores, score
+from qgraph._sensitivity.scoring.settling import Settling
+from qgraph._sensitivity.scoring.sums_table import Rows
 
 ALL: Key = ("all", "")
 FEEDS: list[Feed] = [{"x": np.full((1, 1), index, np.float32)} for index in range(24)]

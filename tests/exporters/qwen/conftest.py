@@ -16,8 +16,8 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from exporters.manifest import Manifest
-from exporters.qwen.export import export_language
+from qgraph._exporters.manifest import Manifest
+from qgraph._exporters.qwen.export import export_language
 
 SPECIALS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",

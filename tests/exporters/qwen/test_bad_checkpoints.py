@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from exporters.qwen.export import export_language
-from exporters.qwen.source import vision_token_ids
-from graph.errors import InputError
+from qgraph._exporters.qwen.export import export_language
+from qgraph._exporters.qwen.source import vision_token_ids
+from qgraph._graph.errors import InputError
 
 Break = Callable[[Path], None]
 

@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.quiet import quiet
-from exporters.qwen.check import Case, ExportMismatchError, ask_torch, compare, image_positions
-from exporters.qwen.checkpoint import load_checkpoint
-from exporters.qwen.onnx_config import LanguageModel
-from exporters.qwen.source import describe
+from qgraph._exporters.quiet import quiet
+from qgraph._exporters.qwen.check import (
+    Case,
+    ExportMismatchError,
+    ask_torch,
+    compare,
+    image_positions,
+)
+from qgraph._exporters.qwen.checkpoint import load_checkpoint
+from qgraph._exporters.qwen.onnx_config import LanguageModel
+from qgraph._exporters.qwen.source import describe
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ import onnx
 import pytest
 import torch
 
-from exporters.manifest import find_manifest
-from exporters.qwen import check
-from exporters.qwen.export import export_language
-from graph.errors import EnvironmentFault, UsageError
-from graph.io.models import read_model
-from graph.runtime.feeds import fill_cache
-from graph.runtime.session import open_session
-from graph.tensors import Array, inputs_of
+from qgraph._exporters.manifest import find_manifest
+from qgraph._exporters.qwen import check
+from qgraph._exporters.qwen.export import export_language
+from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._graph.io.models import read_model
+from qgraph._graph.run.feeds import fill_cache
+from qgraph._graph.run.session import open_session
+from qgraph._graph.tensors import Array, inputs_of
 
 KINDS = ("vl", "qwen2", "qwen3")
 # float32 sums in another order; logits here are about 10.

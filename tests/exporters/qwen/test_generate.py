@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.qwen.generate import Embedder, generate
-from exporters.qwen.samples import read_samples
-from graph.errors import InputError
-from graph.runtime.session import open_session
+from qgraph._exporters.qwen.generate import Embedder, generate
+from qgraph._exporters.qwen.samples import read_samples
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.session import open_session
 
 LENGTH = 20
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.manifest import find_manifest
-from exporters.qwen import lines
-from exporters.qwen.samples import decode, read_samples
-from graph.errors import InputError
-from graph.runtime.session import open_session
+from qgraph._exporters.manifest import find_manifest
+from qgraph._exporters.qwen import lines
+from qgraph._exporters.qwen.samples import decode, read_samples
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.session import open_session
 
 TEXTS = ("the quick fox", "naïve café ☃ 漢字", "<|im_start|>user\nthe dog<|im_end|>", "a  b\tc")
 
@@ -214,8 +214,8 @@ def test_captions_load_neither_torch_nor_transformers(vl: Any, tmp_path: Path) -
     data = write(tmp_path, "a.txt", "the fox\n")
     code = (
         "import sys; from pathlib import Path\n"
-        "from exporters.manifest import find_manifest\n"
-        "from exporters.qwen.samples import read_samples\n"
+        "from qgraph._exporters.manifest import find_manifest\n"
+        "from qgraph._exporters.qwen.samples import read_samples\n"
         f"model = Path({str(vl.model)!r})\n"
         f"read_samples(model, find_manifest(model), Path({str(data)!r}))\n"
         "assert not {'torch', 'transformers', 'optimum'} & sys.modules.keys()\n"
@@ -224,7 +224,7 @@ def test_captions_load_neither_torch_nor_transformers(vl: Any, tmp_path: Path) -
 
 
 def test_embeddings_of_an_fp16_export_stay_fp16(checkpoints: Any, tmp_path: Path) -> None:
-    from exporters.qwen.export import export_language
+    from qgraph._exporters.qwen.export import export_language
 
     export_language(checkpoints["qwen3"], tmp_path / "out", dtype="fp16")
     model = tmp_path / "out" / "model.onnx"

@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 
 import qgraph
-from exporters.manifest import companions
-from exporters.qwen.export import export_language
-from exporters.qwen.sanity import SanitySuite
-from exporters.registry import family_of
-from graph.errors import InputError
-from graph.progress import silent
-from graph.runtime.session import open_session
-from qgraph.resolve import open_model
+from qgraph._exporters.manifest import companions
+from qgraph._exporters.qwen.export import export_language
+from qgraph._exporters.qwen.sanity import SanitySuite
+from qgraph._exporters.registry import family_of
+from qgraph._graph.errors import InputError
+from qgraph._graph.progress import silent
+from qgraph._graph.run.session import open_session
+from qgraph._steps.model import open_model
 
-CORE_ONLY = ("transformers", "exporters.qwen.vision")
+CORE_ONLY = ("transformers", "qgraph._exporters.qwen.vision")
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from exporters.quiet import quiet
-from exporters.qwen import tracing
-from exporters.qwen.checkpoint import decoder_of, load_checkpoint
-from exporters.qwen.onnx_config import LanguageModel
-from exporters.qwen.source import describe
-from graph.io.weights import array_of, is_on_disk
+from qgraph._exporters.quiet import quiet
+from qgraph._exporters.qwen import tracing
+from qgraph._exporters.qwen.checkpoint import decoder_of, load_checkpoint
+from qgraph._exporters.qwen.onnx_config import LanguageModel
+from qgraph._exporters.qwen.source import describe
+from qgraph._graph.io.weights import array_of, is_on_disk
 
 
 def arrays_of(model: onnx.ModelProto) -> dict[str, Any]:

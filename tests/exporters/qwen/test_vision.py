@@ -13,11 +13,11 @@ import torch
 import transformers
 from PIL import Image
 
-from exporters.qwen.generate import Embedder, generate
-from exporters.qwen.samples import read_samples
-from exporters.qwen.vision import VisionTower
-from graph.errors import InputError
-from graph.runtime.session import open_session
+from qgraph._exporters.qwen.generate import Embedder, generate
+from qgraph._exporters.qwen.samples import read_samples
+from qgraph._exporters.qwen.vision import VisionTower
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.session import open_session
 
 # float32 sums in another order; logits here are about 10.
 CLOSE = 1e-4

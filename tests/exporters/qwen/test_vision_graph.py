@@ -14,13 +14,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from exporters.manifest import Manifest, companions
-from exporters.qwen.export import export_language
-from exporters.qwen.export_vision import VISION_ENCODER, VisionRequest, export_vision, parse_size
-from exporters.qwen.vision import VisionTower
-from graph.errors import UsageError
-from graph.io.documents import read_document
-from graph.runtime.session import open_session
+from qgraph._exporters.manifest import Manifest, companions
+from qgraph._exporters.qwen.export import export_language
+from qgraph._exporters.qwen.export_vision import (
+    VISION_ENCODER,
+    VisionRequest,
+    export_vision,
+    parse_size,
+)
+from qgraph._exporters.qwen.vision import VisionTower
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import read_document
+from qgraph._graph.run.session import open_session
 
 
 @pytest.fixture(scope="module")

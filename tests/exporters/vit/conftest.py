@@ -11,9 +11,9 @@ import torch
 import transformers
 from PIL import Image
 
-from exporters.family import ExportOptions
-from exporters.vit.export import export_classifier
-from graph.progress import silent
+from qgraph._exporters.family import ExportOptions
+from qgraph._exporters.vit.export import export_classifier
+from qgraph._graph.progress import silent
 
 HF: Any = transformers
 CLASSES = ("ant", "bee", "cat")

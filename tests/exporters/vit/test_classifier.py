@@ -16,16 +16,16 @@ import torch
 import transformers
 from PIL import Image
 
-from exporters.family import ExportOptions
-from exporters.fidelity import FidelityTask
-from exporters.manifest import find_manifest
-from exporters.vit.export import export_classifier
-from exporters.vit.task import ClassifyTask, rank_of
-from graph.errors import InputError, UsageError
-from graph.progress import silent
-from graph.runtime.session import open_session
-from qgraph.resolve import open_model, scored_at
-from quantize.selection import select
+from qgraph._exporters.family import ExportOptions
+from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.manifest import find_manifest
+from qgraph._exporters.vit.export import export_classifier
+from qgraph._exporters.vit.task import ClassifyTask, rank_of
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.progress import silent
+from qgraph._graph.run.session import open_session
+from qgraph._quantize.selection import select
+from qgraph._steps.model import open_model, scored_at
 
 HF: Any = transformers
 
@@ -318,7 +318,8 @@ def test_of_equal_logits_the_lower_class_comes_first() -> None:
 
 def test_reading_pictures_loads_no_torch(exported: Path, pictures: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom qgraph.resolve import load_data, open_model\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from qgraph._steps.model import load_data, open_model\n"
         f"opened = open_model(Path({str(exported / 'model.onnx')!r}))\n"
         f"load_data(opened, [Path({str(pictures)!r})], 2, 0)\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"

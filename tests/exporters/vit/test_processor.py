@@ -12,8 +12,8 @@ import pytest
 import transformers
 from PIL import Image
 
-from exporters.vit.processor import CONFIG, read_processor
-from graph.errors import InputError
+from qgraph._exporters.vit.processor import CONFIG, read_processor
+from qgraph._graph.errors import InputError
 
 HF: Any = transformers
 PROCESSORS = {

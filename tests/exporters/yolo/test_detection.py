@@ -15,20 +15,27 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import qgraph
-from evaluation.changes import compare_evaluations
-from exporters.data_files import files_named_in
-from exporters.fidelity import FidelityTask
-from exporters.yolo.coco import read_annotations, read_scenes
-from exporters.yolo.decode import Boxes, Layout, boxes_and_scores, decode, layout_of, suppress
-from exporters.yolo.letterbox import letterbox
-from exporters.yolo.precision import ScenePrecision
-from exporters.yolo.task import DetectTask, evaluate
-from graph.errors import InputError, UsageError
-from graph.progress import silent
-from graph.runtime.session import open_session
-from qgraph.resolve import load_data, open_model
-from quantize.profiles import Profile
-from sensitivity.report import Direction, Engine, Metric
+from qgraph._evaluation.changes import compare_evaluations
+from qgraph._exporters.data_files import files_named_in
+from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.yolo.coco import read_annotations, read_scenes
+from qgraph._exporters.yolo.decode import (
+    Boxes,
+    Layout,
+    boxes_and_scores,
+    decode,
+    layout_of,
+    suppress,
+)
+from qgraph._exporters.yolo.letterbox import letterbox
+from qgraph._exporters.yolo.precision import ScenePrecision
+from qgraph._exporters.yolo.task import DetectTask, evaluate
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.progress import silent
+from qgraph._graph.run.session import open_session
+from qgraph._quantize.profiles import Profile
+from qgraph._sensitivity.report import Direction, Engine, Metric
+from qgraph._steps.model import load_data, open_model
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "models/yolo_tiny"

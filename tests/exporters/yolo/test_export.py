@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from exporters.family import ExportOptions
-from exporters.yolo.export import export_detector
-from graph.errors import EnvironmentFault, InputError, UsageError
-from graph.progress import silent
+from qgraph._exporters.family import ExportOptions
+from qgraph._exporters.yolo.export import export_detector
+from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
+from qgraph._graph.progress import silent
 
 without_ultralytics = pytest.mark.skipif(
     find_spec("ultralytics") is not None, reason="Ultralytics is installed here"

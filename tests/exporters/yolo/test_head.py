@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from exporters.yolo.head import find_head
-from graph.edit.prepare import prepare
-from qgraph.resolve import open_model
-from quantize.selection import select
+from qgraph._exporters.yolo.head import find_head
+from qgraph._graph.edit.prepare import prepare
+from qgraph._quantize.selection import select
+from qgraph._steps.model import open_model
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "models/yolo_tiny/model.onnx"

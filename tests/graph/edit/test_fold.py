@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.edit.fold import fold
-from graph.errors import InputError
+from qgraph._graph.edit.fold import fold
+from qgraph._graph.errors import InputError
 
 Build = Callable[..., onnx.ModelProto]
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from graph.edit.heads import find_head, narrow_head
-from graph.edit.prepare import PreparedModel, prepare
-from graph.io.models import tensor_from, write_model
-from graph.io.weights import is_on_disk, with_weights
-from graph.tensors import Array
+from qgraph._graph.edit.heads import find_head, narrow_head
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.io.models import tensor_from, write_model
+from qgraph._graph.io.weights import is_on_disk, with_weights
+from qgraph._graph.tensors import Array
 
 DECODER = """
 <ir_version: 10, opset_import: ["" : 21]>

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph.edit.names import ensure_names, fresh_name, module_path
+from qgraph._graph.edit.names import ensure_names, fresh_name, module_path
 
 
 def chain(names: list[str]) -> onnx.ModelProto:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from graph.edit.element_types import element_types
-from graph.edit.narrow import narrow, without_half_form
-from graph.edit.prepare import PreparedModel, prepare
-from graph.edit.rounding import rounded
-from graph.io.models import write_model
-from graph.io.weights import array_of, is_on_disk
-from graph.runtime.feeds import synthetic_feeds
-from graph.runtime.session import open_session
+from qgraph._graph.edit.element_types import element_types
+from qgraph._graph.edit.narrow import narrow, without_half_form
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.edit.rounding import rounded
+from qgraph._graph.io.models import write_model
+from qgraph._graph.io.weights import array_of, is_on_disk
+from qgraph._graph.run.feeds import synthetic_feeds
+from qgraph._graph.run.session import open_session
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

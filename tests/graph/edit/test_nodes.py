@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.edit.nodes import QuantizableNode, macs_of, quantizable_nodes
-from graph.edit.prepare import PreparedModel
-from graph.errors import InputError
-from graph.runtime.probe import observe_shapes
-from graph.runtime.session import Provider
-from graph.tensors import Array
+from qgraph._graph.edit.nodes import QuantizableNode, macs_of, quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.probe import observe_shapes
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Array
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

@@ -8,10 +8,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from graph.edit.prepare import OPSET, PreparedModel, opset_of, prepare
-from graph.errors import InputError
-from graph.io.models import identify
-from graph.tensors import TensorSpec
+from qgraph._graph.edit.prepare import OPSET, PreparedModel, opset_of, prepare
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.models import identify
+from qgraph._graph.tensors import TensorSpec
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

@@ -9,18 +9,18 @@ import onnx
 import pytest
 
 import qgraph
-from graph.edit.prepare import prepare
-from graph.edit.widen import FeedsInSingle, in_single, is_half
-from graph.io.models import tensor_from, write_model
-from graph.io.weights import is_on_disk
-from graph.runtime.memory import Memory
-from graph.runtime.npz import read_npz
-from graph.runtime.session import open_session
-from quantize.selection import select
-from sensitivity.engine import Scored
-from sensitivity.measure import measure
-from sensitivity.report import Engine
-from sensitivity.task import Context, Task
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.edit.widen import FeedsInSingle, in_single, is_half
+from qgraph._graph.io.models import tensor_from, write_model
+from qgraph._graph.io.weights import is_on_disk
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.npz import read_npz
+from qgraph._graph.run.session import open_session
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.questions import Scored
+from qgraph._sensitivity.report import Engine
+from qgraph._sensitivity.scoring.job import Context, Task
+from qgraph._sensitivity.scoring.measure import measure
 
 NET = """
 <ir_version: 10, opset_import: ["" : 21]>

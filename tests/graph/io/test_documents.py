@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph.errors import InputError, UsageError
-from graph.io.documents import Document, Part, read_document, read_json, write_document, write_json
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.io.documents import (
+    Document,
+    Part,
+    read_document,
+    read_json,
+    write_document,
+    write_json,
+)
 
 
 class Item(Part):

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.errors import InputError
-from graph.io.external import external_files
-from graph.io.models import identify, read_model
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.external import external_files
+from qgraph._graph.io.models import identify, read_model
 
 Build = Callable[..., onnx.ModelProto]
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graph.errors import EnvironmentFault, InputError
-from graph.io.files import (
+from qgraph._graph.errors import EnvironmentFault, InputError
+from qgraph._graph.io.files import (
     publishing,
     require_file,
     require_writable_folder,
@@ -121,7 +121,7 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from graph.io.files import write_bytes
+from qgraph._graph.io.files import write_bytes
 target = Path(sys.argv[1])
 print("ready", flush=True)
 while True:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from graph.io.files import publishing, write_bytes
-from graph.io.leftovers import clear_leftovers, temporary_file, temporary_folder
+from qgraph._graph.io.files import publishing, write_bytes
+from qgraph._graph.io.leftovers import clear_leftovers, temporary_file, temporary_folder
 
 FILE = "temporary_file(folder)"
 FOLDER = "temporary_folder(folder / 'out')"
@@ -21,7 +21,7 @@ FOLDER = "temporary_folder(folder / 'out')"
 def writer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that is in the middle of writing."""
     code = (
-        "import sys, pathlib\nfrom graph.io.leftovers import *\n"
+        "import sys, pathlib\nfrom qgraph._graph.io.leftovers import *\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         f"with {request.param} as path:\n    print(path, flush=True); sys.stdin.read()\n"
     )

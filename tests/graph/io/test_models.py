@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from graph.errors import EnvironmentFault, InputError, LimitError
-from graph.io import models
-from graph.io.files import sha256_of
-from graph.io.models import (
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError
+from qgraph._graph.io import models
+from qgraph._graph.io.files import sha256_of
+from qgraph._graph.io.models import (
     identify,
     read_lazily,
     read_model,
@@ -28,8 +28,8 @@ from graph.io.models import (
     to_bytes,
     write_model,
 )
-from graph.io.weights import array_of, is_on_disk
-from graph.tensors import Array
+from qgraph._graph.io.weights import array_of, is_on_disk
+from qgraph._graph.tensors import Array
 
 Build = Callable[..., onnx.ModelProto]
 PROJECT = Path(__file__).parents[3]
@@ -222,7 +222,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from graph.io.models import read_model, tensor_from, write_model
+from qgraph._graph.io.models import read_model, tensor_from, write_model
 path = Path(sys.argv[1])
 model = read_model(path)
 print("ready", flush=True)

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.errors import InputError
-from graph.io import models
-from graph.io.models import identify, read_lazily
-from graph.io.outline import outline
-from graph.io.parsing import parse
-from graph.io.weights import is_on_disk, with_weights
-from graph.tensors import Array
+from qgraph._graph.errors import InputError
+from qgraph._graph.io import models
+from qgraph._graph.io.models import identify, read_lazily
+from qgraph._graph.io.outline import outline
+from qgraph._graph.io.parsing import parse
+from qgraph._graph.io.weights import is_on_disk, with_weights
+from qgraph._graph.tensors import Array
 
 Build = Callable[..., onnx.ModelProto]
 TEXT = "(float[N,128] x) => (float[N,160] y) { h = MatMul(x, w) y = Add(h, b) }"

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from graph import tensors
-from graph.io.models import tensor_from
-from graph.io.pool import Pool
-from graph.io.rescaling import rescale_on_reading
-from graph.io.weights import array_of, is_on_disk, place, retype_on_reading
-from graph.tensors import Array
+from qgraph._graph import tensors
+from qgraph._graph.io.models import tensor_from
+from qgraph._graph.io.pool import Pool
+from qgraph._graph.io.rescaling import rescale_on_reading
+from qgraph._graph.io.weights import array_of, is_on_disk, place, retype_on_reading
+from qgraph._graph.tensors import Array
 
 VALUES = np.random.default_rng(0).standard_normal((96, 40)).astype(np.float32)
 FACTORS = {axis: np.linspace(0.5, 2, size, dtype=np.float32) for axis, size in ((0, 96), (1, 40))}

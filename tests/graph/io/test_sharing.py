@@ -8,8 +8,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from graph.io.models import read_model, size_on_disk
-from graph.io.sharing import write_models
+from qgraph._graph.io.models import read_model, size_on_disk
+from qgraph._graph.io.sharing import write_models
 
 NAMES = ("A", "B", "C")
 

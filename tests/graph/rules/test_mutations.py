@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graph.rules.finding import Severity, Target
-from graph.rules.fp8 import without_fp8_kernel
-from graph.rules.linting import RULES, lint
-from graph.rules.qdq_graph import QdqGraph
-from graph.rules.support import VERSIONS, operator_table
+from qgraph._graph.rules.finding import Severity, Target
+from qgraph._graph.rules.fp8 import without_fp8_kernel
+from qgraph._graph.rules.linting import RULES, lint
+from qgraph._graph.rules.qdq_graph import QdqGraph
+from qgraph._graph.rules.support import VERSIONS, operator_table
 
 if TYPE_CHECKING:
     from tests.graph.rules.conftest import Draft

@@ -7,10 +7,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from graph.errors import InputError
-from graph.runtime.device_tensors import DeviceTensor, join_on_device, run_on_device
-from graph.runtime.session import Provider, Session, open_session
-from graph.tensors import Array
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.device_tensors import DeviceTensor, join_on_device, run_on_device
+from qgraph._graph.run.session import Provider, Session, open_session
+from qgraph._graph.tensors import Array
 
 TWICE = """<ir_version: 10, opset_import: ["" : 21]>
 net (float[a, b, c] x) => (float[a, b, c] y, float[a, b, c] z) { y = Add(x, x)  z = Neg(x) }"""

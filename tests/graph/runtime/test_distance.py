@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from graph.errors import InputError
-from graph.runtime.distance import Distances, DistanceSum, log_softmax
-from graph.tensors import Array
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.distance import Distances, DistanceSum, log_softmax
+from qgraph._graph.tensors import Array
 
 # float32 products of sums kept in float64: each term is rounded once, so 2^-23 and a margin
 CLOSE = 1e-6

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graph.errors import InputError, LimitError
-from graph.runtime.feeds import fill_cache, sample_axis, synthetic_feeds
-from graph.runtime.forward import stack
-from graph.runtime.npz import read_npz
-from graph.tensors import Array, TensorSpec
+from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.run.feeds import fill_cache, sample_axis, synthetic_feeds
+from qgraph._graph.run.forward import stack
+from qgraph._graph.run.npz import read_npz
+from qgraph._graph.tensors import Array, TensorSpec
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 X = TensorSpec("x", F32, ("batch", 4))

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graph.edit.prepare import prepare
-from graph.errors import InputError
-from graph.runtime.fidelity import require_same_outputs
-from graph.runtime.session import Provider
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.fidelity import require_same_outputs
+from qgraph._graph.run.session import Provider
 
 FEED = {"x": np.random.default_rng(0).standard_normal((1, 1, 4, 4)).astype(np.float32)}
 

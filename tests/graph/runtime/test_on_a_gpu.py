@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.errors import EnvironmentFault, InputError, LimitError, QGraphError
-from graph.runtime.device import describe_gpu, device_memory_in_use
-from graph.runtime.failures import failure
-from graph.runtime.provider import Provider, describe_device
-from graph.runtime.session import Session, open_session, require_placed
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, QGraphError
+from qgraph._graph.run.device import describe_gpu, device_memory_in_use
+from qgraph._graph.run.failures import failure
+from qgraph._graph.run.provider import Provider, describe_device
+from qgraph._graph.run.session import Session, open_session, require_placed
 
 Build = Callable[..., onnx.ModelProto]
 LOST = (

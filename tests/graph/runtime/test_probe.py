@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.edit.prepare import PreparedModel
-from graph.errors import InputError
-from graph.runtime.probe import Range, observe_shapes
-from graph.runtime.session import Provider
-from graph.tensors import Feed
-from quantize.calibrate.walk import observe_ranges
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.probe import Range, observe_shapes
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.calibrate.walk import observe_ranges
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

@@ -9,10 +9,10 @@ import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from graph.errors import EnvironmentFault, InputError
-from graph.io.models import write_model
-from graph.runtime.provider import Provider, require_provider
-from graph.runtime.session import Semantics, open_session
+from qgraph._graph.errors import EnvironmentFault, InputError
+from qgraph._graph.io.models import write_model
+from qgraph._graph.run.provider import Provider, require_provider
+from qgraph._graph.run.session import Semantics, open_session
 
 Build = Callable[..., onnx.ModelProto]
 ONES = {"x": np.ones(3, np.float32)}

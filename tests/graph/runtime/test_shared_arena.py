@@ -11,8 +11,8 @@ MEASURE = """
 import sys
 import numpy as np
 import onnx
-from graph.runtime.memory import resident
-from graph.runtime.session import open_session
+from qgraph._graph.run.memory import resident
+from qgraph._graph.run.session import open_session
 
 threads = int(sys.argv[1]) or None
 model = onnx.parser.parse_model('''<ir_version: 10, opset_import: ["" : 21]>

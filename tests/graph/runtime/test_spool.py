@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from graph.runtime.spool import SpooledFeeds
-from graph.tensors import Feed
+from qgraph._graph.run.spool import SpooledFeeds
+from qgraph._graph.tensors import Feed
 
 
 def feeds(count: int = 5) -> Iterator[Feed]:

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from graph.runtime.session import Provider
-from graph.runtime.workers import Workers, results
+from qgraph._graph.run.session import Provider
+from qgraph._graph.run.workers import Workers, results
 
 
 def test_results_come_in_the_order_work_began() -> None:

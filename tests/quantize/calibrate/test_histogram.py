@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantize.calibrate.histogram import BINS, Histogram
+from qgraph._quantize.calibrate.histogram import BINS, Histogram
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

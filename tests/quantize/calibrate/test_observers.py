@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quantize.calibrate.observers import Observed, observer_for
-from quantize.scheme import Calibration, Scheme
+from qgraph._quantize.calibrate.observers import Observed, observer_for
+from qgraph._quantize.scheme import Calibration, Scheme
 
 METHODS = list(Calibration)
 

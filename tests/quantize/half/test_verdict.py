@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from graph.edit.narrow import narrow
-from graph.edit.prepare import PreparedModel
-from graph.errors import InputError
-from graph.tensors import pieces
-from quantize.half.convert import to_half
-from quantize.half.facts import _longest
+from qgraph._graph.edit.narrow import narrow
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.errors import InputError
+from qgraph._graph.tensors import pieces
+from qgraph._quantize.half.convert import to_half
+from qgraph._quantize.half.facts import _longest
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

@@ -13,14 +13,14 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from graph.edit.nodes import quantizable_nodes
-from graph.errors import EnvironmentFault, InputError, LimitError
-from quantize.inc import eligible, private_names, renamed, require_inc
-from quantize.inc import eligible as _eligible_function
-from quantize.inc.mapping import onnx_mapping
-from quantize.inc.naming import restore_names
-from quantize.inc.protocol import read_answer, read_feed, write_feeds
-from quantize.inc.version import TRIED
+from qgraph._graph.edit.nodes import quantizable_nodes
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError
+from qgraph._quantize.inc import eligible, private_names, renamed, require_inc
+from qgraph._quantize.inc import eligible as _eligible_function
+from qgraph._quantize.inc.mapping import onnx_mapping
+from qgraph._quantize.inc.naming import restore_names
+from qgraph._quantize.inc.protocol import read_answer, read_feed, write_feeds
+from qgraph._quantize.inc.version import TRIED
 
 Build = Callable[..., onnx.ModelProto]
 LINEAR = "(float[n, 2] x) => (float[n, 2] y) { [a] h = MatMul(x, w) [b_quant] y = MatMul(h, w) }"
@@ -53,13 +53,14 @@ def test_an_onnx_that_still_has_the_module_is_left_alone(monkeypatch: pytest.Mon
 
 
 def test_qgraph_imports_nothing_of_inc_into_its_own_process() -> None:
-    code = "import sys, qgraph.cli, quantize.inc; print('neural_compressor' in sys.modules)"
+    code = "import sys, qgraph._cli.cli, qgraph._quantize.inc\n"
+    code += "print('neural_compressor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_another_version_of_inc_is_refused_naming_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantize.inc.version.version", lambda _: "3.8")
+    monkeypatch.setattr("qgraph._quantize.inc.version.version", lambda _: "3.8")
     with pytest.raises(EnvironmentFault) as caught:
         require_inc()
     assert "3.8" in caught.value.message
@@ -70,7 +71,7 @@ def test_a_missing_inc_is_an_error_that_names_the_extra(monkeypatch: pytest.Monk
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("quantize.inc.version.version", missing)
+    monkeypatch.setattr("qgraph._quantize.inc.version.version", missing)
     with pytest.raises(EnvironmentFault) as caught:
         require_inc()
     assert ".[inc]" in caught.value.hint
@@ -133,7 +134,7 @@ def test_a_line_that_is_no_answer_is_refused(line: bytes) -> None:
 
 
 def test_nothing_here_unpickles() -> None:
-    root = Path(__file__).parents[3] / "quantize" / "inc"
+    root = Path(__file__).parents[3] / "src/qgraph/_quantize/inc"
     text = "".join(path.read_text() for path in root.glob("*.py"))
     assert "import pickle" not in text
     assert "allow_pickle=True" not in text

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.errors import InputError, LimitError, QGraphError, RuntimeDiedError
-from quantize.inc import Patience, Request, Unit, UnitKind, converse
-from quantize.inc.protocol import Answer
+from qgraph._graph.errors import InputError, LimitError, QGraphError, RuntimeDiedError
+from qgraph._quantize.inc import Patience, Request, Unit, UnitKind, converse
+from qgraph._quantize.inc.protocol import Answer
 
 FEEDS = [{"x": np.random.default_rng(i).standard_normal((3, 8)).astype(np.float32)} for i in (0, 1)]
 TEXT = """(float[n, 8] x) => (float[n, 4] y)
@@ -49,7 +49,7 @@ def worker() -> int:
     return next(
         int(pid)
         for pid in children
-        if b"quantize.inc.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"qgraph._quantize.inc.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
 
 

@@ -12,16 +12,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graph.edit.nodes import quantizable_nodes
-from graph.edit.prepare import PreparedModel, prepare
-from graph.edit.tensor_switches import insert_tensor_switches
-from graph.errors import InputError, UsageError
-from graph.runtime.probe import Range
-from graph.runtime.session import Provider, open_session
-from graph.tensors import Array
-from quantize.calibrate.walk import observe_ranges
-from quantize.inc import IncModel, quantize_with_inc
-from quantize.inc_scheme import (
+from qgraph._graph.edit.nodes import quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.edit.tensor_switches import insert_tensor_switches
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.run.probe import Range
+from qgraph._graph.run.session import Provider, open_session
+from qgraph._graph.tensors import Array
+from qgraph._quantize.calibrate.walk import observe_ranges
+from qgraph._quantize.inc import IncModel, quantize_with_inc
+from qgraph._quantize.inc_scheme import (
     FOLLOWERS,
     activation_parameters,
     as_inc_selects,
@@ -29,7 +29,7 @@ from quantize.inc_scheme import (
     tensors_to_calibrate,
     weight_scale,
 )
-from quantize.selection import select
+from qgraph._quantize.selection import select
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]
@@ -165,7 +165,7 @@ def test_a_sibling_left_out_reads_what_its_neighbour_wants_dequantized(
 
 def test_the_operators_that_follow_are_those_inc_has_a_class_for() -> None:
     code = (
-        "from quantize.inc.mapping import onnx_mapping\n"
+        "from qgraph._quantize.inc.mapping import onnx_mapping\n"
         "with onnx_mapping():\n"
         "    from neural_compressor.adaptor.ox_utils.operators import OPERATORS\n"
         "    print(','.join(sorted(OPERATORS)))\n"

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graph.edit.nodes import quantizable_nodes
-from graph.edit.prepare import PreparedModel, prepare
-from graph.edit.widen import in_single
-from graph.errors import UsageError
-from graph.io.models import read_model, write_model
-from graph.io.weights import array_of
-from graph.runtime.session import Provider
-from graph.tensors import Feed
-from quantize.calibrate.walk import observe_ranges
-from quantize.ranges import SmoothedTensor
-from quantize.smooth.factors import smoothing_factors
-from quantize.smooth.plan import SmoothingPlan, require_unchanged, smoothed
-from quantize.smooth.points import SmoothPoint, find_points
+from qgraph._graph.edit.nodes import quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.edit.widen import in_single
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.models import read_model, write_model
+from qgraph._graph.io.weights import array_of
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.calibrate.walk import observe_ranges
+from qgraph._quantize.ranges import SmoothedTensor
+from qgraph._quantize.smooth.factors import smoothing_factors
+from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged, smoothed
+from qgraph._quantize.smooth.points import SmoothPoint, find_points
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph.errors import InputError, UsageError
-from sensitivity.cut import Unit
-from sensitivity.search.budget import Budget, search_budget
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._sensitivity.ranking.profiles import Unit
+from qgraph._sensitivity.search.budget import Budget, search_budget
 
 LOSS = Budget.parse("loss<=1.1x")
 

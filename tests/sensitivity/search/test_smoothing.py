@@ -10,18 +10,18 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.edit.nodes import QuantizableNode
-from graph.edit.prepare import PreparedModel, prepare
-from graph.runtime.distance import Sums
-from graph.tensors import Feed
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.ranges import RangesRun, SmoothedTensor, calibrate
-from quantize.scheme import Scheme
-from quantize.selection import select
-from quantize.smooth.plan import smoothed
-from sensitivity.engine import Scored
-from sensitivity.search.smoothing import Search, search_smoothing
-from sensitivity.switch import SwitchEngine
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.run.distance import Sums
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.ranges import RangesRun, SmoothedTensor, calibrate
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._quantize.smooth.plan import smoothed
+from qgraph._sensitivity.engines.questions import Scored
+from qgraph._sensitivity.engines.switch import SwitchEngine
+from qgraph._sensitivity.search.smoothing import Search, search_smoothing
 
 RUN = RangesRun(qgraph="0", provider="cpu", samples=4, data="x", synthetic=False)
 SCORED = Scored(("y",), logits=False)

@@ -11,25 +11,25 @@ import numpy as np
 import onnx
 import pytest
 
-from graph.edit.nodes import QuantizableNode
-from graph.edit.prepare import PreparedModel, prepare
-from graph.errors import EnvironmentFault
-from graph.io.models import tensor_from, write_model
-from graph.progress import Progress
-from graph.runtime.distance import Distances
-from graph.runtime.memory import Memory
-from graph.tensors import Array, Feed
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.ranges import RangesRun, calibrate
-from quantize.scheme import Scheme
-from quantize.selection import select
-from sensitivity.engine import Question, Scored, Step
-from sensitivity.journal import open_journal
-from sensitivity.scoring import Limits, Scores, score
-from sensitivity.switch import SwitchEngine
-from sensitivity.wavefront import checkpoint
-from sensitivity.wavefront.engine import WavefrontEngine
-from sensitivity.wavefront.shelf import Shelf
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.io.models import tensor_from, write_model
+from qgraph._graph.progress import Progress
+from qgraph._graph.run.distance import Distances
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.questions import Question, Scored, Step
+from qgraph._sensitivity.engines.switch import SwitchEngine
+from qgraph._sensitivity.engines.wavefront import checkpoint
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._sensitivity.engines.wavefront.state_store import Shelf
+from qgraph._sensitivity.scoring.journal import open_journal
+from qgraph._sensitivity.scoring.loop import Limits, Scores, score
 
 NONE, PLENTY = Memory(0), Memory(1 << 40)
 RUN = RangesRun(qgraph="test", provider="cpu", samples=2, data="random", synthetic=True)

@@ -13,8 +13,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 import qgraph
-from graph.tensors import Array
-from sensitivity.report import Engine, Sensitivity
+from qgraph._graph.tensors import Array
+from qgraph._sensitivity.report import Engine, Sensitivity
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "models/qwen2_5_vl_tiny"

@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from graph.edit.prepare import prepare
-from graph.edit.segments import cut
-from graph.tensors import Feed
-from quantize.emit import fake_quantization, quantization_parameters
-from quantize.ranges import RangesRun, calibrate
-from quantize.scheme import Scheme
-from quantize.selection import select
-from sensitivity.engine import Question, Scored
-from sensitivity.scoring import score
-from sensitivity.switch import SwitchEngine
-from sensitivity.wavefront.engine import WavefrontEngine
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.edit.segments import cut
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.questions import Question, Scored
+from qgraph._sensitivity.engines.switch import SwitchEngine
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._sensitivity.scoring.loop import score
 
 WIDTH = 8
 RUN = RangesRun(qgraph="0", provider="cpu", samples=2, data="random", synthetic=False)

@@ -1,0 +1,105 @@
+"""docs/api.md, made from the docstrings: `python -m qgraph._cli.api_reference > docs/api.md`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterator
+
+import qgraph
+
+_HEAD = """# Python API
+
+Made from the functions' own docstrings by `python -m qgraph._cli.api_reference > docs/api.md`;
+tests keep it true and run the example.
+
+Each command has a function of the same name in `qgraph`, which returns what the command writes.
+Paths may be strings; a document may be given as an object or as its file. Nothing is printed: long
+work calls `progress(what, done, total)`. Every error is a `_graph.errors.QGraphError` with
+`message`, `where`, `hint` and the command's `exit_code`.
+
+```python
+import qgraph
+
+# score every node; without data, samples are made up from the model's inputs
+report, ranges = qgraph.sensitivity("model.onnx", samples=2)
+worst = min(report.nodes, key=lambda node: node.rank)
+print(worst.name, worst.solo.mse)
+
+# cut profiles, write one Q/DQ model for each, with its scores in the nodes' metadata
+profiles = qgraph.profile(report, cuts={"half": 0.5, "all": 1.0})
+paths = [
+    qgraph.annotate(item, report).save("quantized")
+    for item in qgraph.quantize("model.onnx", profiles, ranges)
+]
+
+# float and quantized side by side
+evaluation = qgraph.evaluate(["model.onnx", *paths], data=["heldout.npz"], profiles=profiles)
+for variant in evaluation.variants:
+    print(variant.name, variant.metrics["mse"], variant.differences.get("mse"))
+
+# the same evaluation again has not changed
+changes = qgraph.compare_evaluations(evaluation, evaluation)
+assert all(change.difference == 0 for change in changes.changes)
+```
+"""
+
+
+def api_reference() -> str:
+    """Return the reference of all public functions as Markdown."""
+    sections = [_HEAD]
+    for name in sorted(qgraph.__all__):
+        value = getattr(qgraph, name)
+        if isinstance(value, types.FunctionType):
+            sections.append(f"## qgraph.{name}\n\n{_signature(value)}\n\n{_described(value)}\n")
+    return "\n".join(sections)
+
+
+def _signature(function: types.FunctionType) -> str:
+    """Return a function's signature as a code block, one parameter a line."""
+    signature = inspect.signature(function)
+    lines = list(_parameters(signature))
+    returned = _type(signature.return_annotation)
+    body = "".join(f"    {line},\n" for line in lines)
+    return f"```text\n{function.__name__}(\n{body}) -> {returned}\n```"
+
+
+def _parameters(signature: inspect.Signature) -> Iterator[str]:
+    starred = False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            starred = True
+            yield "*"
+        default = "" if parameter.default is parameter.empty else f" = {_value(parameter.default)}"
+        yield f"{parameter.name}: {_type(parameter.annotation)}{default}"
+
+
+def _type(annotation: object) -> str:
+    """Return an annotation as it stands in the source; this project postpones evaluating them."""
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "None")
+
+
+def _value(default: object) -> str:
+    """Return a default as a reader would write it."""
+    if isinstance(default, types.FunctionType):
+        return default.__name__
+    if isinstance(default, types.MappingProxyType):
+        return repr(dict(default))
+    text = str(default) if isinstance(default, str) else repr(default)
+    return f'"{text}"' if isinstance(default, str) else text
+
+
+def _described(function: types.FunctionType) -> str:
+    """Return a docstring as Markdown, its `Raises:` as a list."""
+    text = inspect.getdoc(function) or ""
+    text, _, raised = text.partition("\nRaises:\n")
+    items = re.sub(r"\n {8,}", " ", raised)
+    lines = re.findall(r"^ {4}(\w+): (.*)$", items, re.MULTILINE)
+    listed = "".join(f"\n- `{kind}`: {why}" for kind, why in lines)
+    return text.strip() + (f"\n\nRaises:\n{listed}" if listed else "")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(api_reference())

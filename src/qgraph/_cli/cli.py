@@ -1,0 +1,86 @@
+"""The command line: commands, errors and exit codes.
+
+This module runs in the child process; `_cli.supervise` is what the user starts.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+import click
+
+from qgraph._cli.commands import run as chain
+from qgraph._cli.commands.compare import compare
+from qgraph._cli.commands.evaluate import evaluate
+from qgraph._cli.commands.export import export
+from qgraph._cli.commands.handoff import handoff
+from qgraph._cli.commands.lint import lint
+from qgraph._cli.commands.profile import profile
+from qgraph._cli.commands.quantize import quantize
+from qgraph._cli.commands.report import report
+from qgraph._cli.commands.sensitivity import sensitivity
+from qgraph._cli.commands.verify import verify
+from qgraph._cli.console import print_error, print_json
+from qgraph._graph.errors import InterruptedRun, QGraphError, UsageError
+from qgraph._graph.version import VERSION
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="qgraph")
+def cli() -> None:
+    """Find the nodes of an ONNX model that hurt when quantized; write Q/DQ models without them.
+
+    export → sensitivity → profile → quantize → evaluate → report; `run` does them all.
+
+    Exit codes: 0 done, 2 usage, 3 bad input, 4 environment, 5 a limit, 6 the runtime died,
+    7 a quality gate failed, 75 interrupted (the same command goes on).
+    """
+
+
+for command in (
+    *(export, sensitivity, profile, quantize, evaluate, report),
+    *(compare, lint, handoff, verify, chain.run, chain.demo),
+):
+    cli.add_command(command)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; return the exit code that belongs to what happened."""
+    try:
+        code = cli.main(arguments, prog_name="qgraph", standalone_mode=False)
+    except QGraphError as error:
+        return _report(error, arguments)
+    except (click.Abort, KeyboardInterrupt):
+        return _report(InterruptedRun("interrupted", hint=_AGAIN), arguments)
+    except click.ClickException as error:
+        if "--json" in arguments:
+            return _report(UsageError(error.format_message(), hint=_HELP), arguments)
+        error.show()
+        return 2
+    except Exception as error:  # whatever is left is a defect; the user still gets one message
+        return _report(_defect(error), arguments)
+    # a command that printed its result and still means another code exits with it
+    return code if isinstance(code, int) else 0
+
+
+_HELP = "qgraph COMMAND --help lists the options."
+_AGAIN = "What was finished is kept; run the same command again."
+
+
+def _report(error: QGraphError, arguments: list[str]) -> int:
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    if "--json" in arguments:
+        print_json(error.as_dict())
+    else:
+        print_error(str(error))
+    return error.exit_code
+
+
+def _defect(error: Exception) -> QGraphError:
+    wrapped = QGraphError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="This is a defect of qgraph. --debug shows where; please report it.",
+    )
+    wrapped.__cause__ = error
+    return wrapped

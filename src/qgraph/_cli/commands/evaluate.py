@@ -1,0 +1,72 @@
+"""`qgraph evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qgraph._cli import options
+from qgraph._cli.bars import Bars
+from qgraph._cli.console import print_json, print_table, say
+from qgraph._cli.outputs import require_outputs
+from qgraph._evaluation.results import Evaluation
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import write_document
+from qgraph._report.markdown import columns, rows
+from qgraph._report.notes import notes, sanity_line
+from qgraph._steps import api
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=options.PATH)
+@options.data
+@options.samples(None, "Use at most this many samples of each.  [default: all]")
+@click.option("--task", help="lm, classify, detect or fidelity.  [default: what the data is for]")
+@click.option("--profiles", type=options.PATH, help="Show what these profiles predicted, too.")
+@click.option(
+    "--sanity",
+    type=options.PATH,
+    help="Prompts (.jsonl) that every variant answers.  [default: sanity.jsonl beside the model,"
+    " else general ones]",
+)
+@click.option("--no-sanity", is_flag=True, help="Ask the variants nothing.")
+@options.provider
+@click.option("--allow-cpu-nodes", is_flag=True, help="Accept compute nodes on the CPU with CUDA.")
+@options.common("evaluation.json", "File to write.")
+def evaluate(
+    models: tuple[Path, ...],
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    no_sanity: bool,
+    **chosen: Any,
+) -> None:
+    """Measure the float model and its quantized variants MODELS side by side."""
+    if not chosen["data"]:
+        raise UsageError("evaluating needs data", hint="Give held-out samples with --data.")
+    if no_sanity and chosen["sanity"] is not None:
+        raise UsageError("--sanity and --no-sanity exclude each other")
+    read = [path for path in (chosen["sanity"], chosen["profiles"]) if path is not None]
+    require_outputs([output], [*models, *chosen["data"], *read])
+    if no_sanity:
+        chosen["sanity"] = False
+    with Bars(quiet=quiet) as bars:
+        evaluation = api.evaluate(models, progress=bars, **chosen)
+    write_document(output, evaluation)
+    if as_json:
+        print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return
+    print_evaluation(evaluation)
+    say(f"Wrote {output}")
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the table of variants and what its figures mean."""
+    print_table(columns(evaluation), rows(evaluation))
+    for note in notes(evaluation):
+        say(note)
+    if evaluation.sanity:
+        say(sanity_line(evaluation))

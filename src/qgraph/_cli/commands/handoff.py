@@ -1,0 +1,153 @@
+"""`qgraph handoff`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qgraph._cli import options
+from qgraph._cli.bars import Bars
+from qgraph._cli.console import print_json, print_table, say, warn
+from qgraph._graph.errors import UsageError
+from qgraph._graph.rules.finding import Severity
+from qgraph._handoff.document import AxisRange, Handoff
+from qgraph._handoff.engine_layers import EngineLayers
+from qgraph._handoff.shapes import fixed_axes
+from qgraph._steps import handoff as handing_over
+
+
+def axis_ranges(
+    _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, AxisRange]:
+    """Parse `NAME=MIN:OPT:MAX` options."""
+    found: dict[str, AxisRange] = {}
+    for value in values:
+        name, _, sizes = value.rpartition("=")
+        parts = sizes.split(":")
+        if not name or len(parts) != 3 or not all(part.isdigit() for part in parts):
+            raise click.BadParameter(
+                f"found {value!r}, expected NAME=MIN:OPT:MAX, as in batch=1:4:8"
+            )
+        low, best, high = map(int, parts)
+        if not low <= best <= high:
+            raise click.BadParameter(f"{value!r} is not in order: MIN ≤ OPT ≤ MAX")
+        found[name] = AxisRange(min=low, opt=best, max=high)
+    return found
+
+
+@click.command()
+@click.argument("model", type=options.PATH)
+@options.data
+@click.option("--source", type=options.PATH, help="The float model.  [default: found beside MODEL]")
+@click.option(
+    "--axis",
+    "axes",
+    multiple=True,
+    metavar="NAME=MIN:OPT:MAX",
+    callback=axis_ranges,
+    help="Sizes of a dynamic axis.",
+)
+@click.option(
+    "--plugin", "plugins", multiple=True, metavar="OP", help="An operator the target brings."
+)
+@click.option(
+    "--engine-layers",
+    type=options.PATH,
+    help="Compare with an engine's layers.json; MODEL is the bundle then.",
+)
+@options.seed
+@options.common(None, "Folder to write the bundle to.")
+def handoff(
+    model: Path,
+    engine_layers: Path | None,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **chosen: Any,
+) -> None:
+    """Bundle the Q/DQ MODEL for TensorRT: weights, scripts, golden files, checksums.
+
+    With --engine-layers, say which nodes that were promised INT8 did not get it.
+    """
+    if engine_layers is not None:
+        report = handing_over.engine_layers(engine_layers, model)
+        _print_layers(report, as_json=as_json)
+        return
+    if output is None:
+        raise UsageError("a bundle needs a folder", hint="Name one with -o.")
+    with Bars(quiet=quiet) as bars:
+        made = handing_over.handoff(model, output, progress=bars, **chosen)
+    _print_bundle(made, output, as_json=as_json)
+    if not as_json:
+        _print_fixed(made, chosen["axes"])
+    if not made.builds:
+        raise click.exceptions.Exit(7)
+
+
+def _print_bundle(made: Handoff, output: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json(made.model_dump(mode="json", by_alias=True, exclude_none=True))
+    else:
+        counts = made.counts
+        rows = [
+            ["INT8 nodes", f"{counts.int8_nodes} of {counts.int8_nodes + counts.float_nodes}"],
+            [
+                "of all MACs",
+                "-" if counts.int8_macs is None else f"{counts.int8_macs:.0%}",
+            ],
+            ["tensors quantized at run time", str(counts.conversions)],
+            ["golden input", made.golden.data],
+            [
+                "speed against fp16, at most (arithmetic)",
+                f"{made.estimate.speedup_bound_by_arithmetic}×",
+            ],
+            [
+                "speed against fp16, at most (weight bytes)",
+                f"{made.estimate.speedup_bound_by_weights}×",
+            ],
+        ]
+        print_table(["bundle", str(output)], rows, left=1)
+    if not made.counts.int8_nodes:
+        warn("no node of this model is INT8: it is the float model. Give one of quantize's.")
+    elif not any(case.float_outputs for case in made.golden.cases):
+        warn(
+            "the float model was not found beside this one: the golden files hold no float outputs."
+            " Give it with --source."
+        )
+    for part in made.lint:
+        errors = part.counts[Severity.ERROR]
+        if errors:
+            warn(f"{part.target} will not build it: {errors} errors. qgraph lint lists them.")
+    if made.golden.synthetic:
+        warn("the golden input is made up. Give a real one with --data.")
+
+
+def _print_fixed(made: Handoff, chosen: Mapping[str, AxisRange]) -> None:
+    """Say which dynamic axes have one size only, although nobody asked for it."""
+    fixed = {n: size for n, size in fixed_axes(made.shape_profiles).items() if n not in chosen}
+    if fixed:
+        sizes = ", ".join(f"{name} = {size}" for name, size in fixed.items())
+        say(
+            f"Fixed to the golden input's size: {sizes}. The engine takes no other; for more give"
+            f" --axis {next(iter(fixed))}=MIN:OPT:MAX, as in 1:8:32."
+        )
+
+
+def _print_layers(report: EngineLayers, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
+    else:
+        rows = [[item.node, item.outcome, item.layer or "-", item.reason] for item in report.nodes]
+        print_table(["promised INT8", "got", "layer", "why"], rows, left=4)
+        for item in report.reformats:
+            say(f"reformat: {item.layer} ({item.source} → {item.target})")
+        say(
+            f"{report.int8} of {report.promised} promised nodes run in INT8;"
+            f" {len(report.reformats)} reformats in {report.layers} layers"
+        )
+    if report.missed:
+        raise click.exceptions.Exit(7)

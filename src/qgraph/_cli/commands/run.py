@@ -1,0 +1,95 @@
+"""`qgraph run` and `qgraph demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qgraph._cli import options
+from qgraph._cli.bars import Bars
+from qgraph._cli.commands.evaluate import print_evaluation
+from qgraph._cli.console import print_json, say
+from qgraph._evaluation.results import Evaluation
+from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.io.documents import read_document
+from qgraph._graph.run.session import Provider
+from qgraph._steps import api
+from qgraph._steps.pipeline import FLOAT
+from qgraph._steps.stages import RECORD, RunRecord
+
+_SHOWN = 6
+_DEMO = Path("models/qwen2_5_vl_tiny.toml")
+
+_chain_options = options.apply(
+    click.option(
+        "--provider",
+        type=options.EnumChoice(Provider),
+        default=None,
+        help="Where to run, instead of where the recipe says.",
+    ),
+    click.option("--fresh", is_flag=True, help="Do every stage again."),
+    options.common(None, "Run folder.  [default: runs/NAME of the recipe]"),
+)
+
+
+@click.command()
+@click.argument("recipe", type=options.PATH)
+@_chain_options
+def run(
+    recipe: Path,
+    provider: Provider | None,
+    fresh: bool,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Run the whole chain of RECIPE, a TOML file; what is done already is not repeated."""
+    _run(recipe, provider, fresh=fresh, output=output, as_json=as_json, quiet=quiet)
+
+
+@click.command()
+@_chain_options
+def demo(
+    provider: Provider | None,
+    fresh: bool,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Run the recipe of the shipped tiny Qwen2.5-VL."""
+    recipe = Path(__file__).parents[4] / _DEMO
+    if not recipe.exists():
+        raise EnvironmentFault(
+            "the demo's model is not here",
+            where=str(_DEMO),
+            hint="It ships with the source; run the demo from a clone (make demo).",
+        )
+    _run(recipe, provider, fresh=fresh, output=output, as_json=as_json, quiet=quiet)
+
+
+def _run(
+    recipe: Path,
+    provider: Provider | None,
+    *,
+    fresh: bool,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    with Bars(quiet=quiet) as bars:
+        folder = api.run(recipe, output, provider=provider, fresh=fresh, progress=bars)
+    evaluation = read_document(folder / "evaluation.json", Evaluation)
+    if as_json:
+        print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return
+    print_evaluation(evaluation)
+    say(f"Wrote, in {folder}:")
+    for stage in read_document(folder / RECORD, RunRecord).stages:
+        names = sorted(
+            stage.outputs, key=lambda name: ("/" in name, name != FLOAT, not name.endswith(".onnx"))
+        )
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        say(f"  {stage.name:<12} {', '.join(names[:_SHOWN])}{more}")

@@ -1,0 +1,42 @@
+"""`qgraph verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qgraph._cli import options
+from qgraph._cli.console import print_json, say
+from qgraph._cli.outputs import require_outputs
+from qgraph._graph.errors import InputError, spelled
+from qgraph._graph.io.documents import write_json
+from qgraph._steps import verify as verifying
+
+
+@click.command()
+@click.argument("path", type=options.PATH)
+@options.common(None, "File to write the result to, as JSON.")
+def verify(path: Path, output: Path | None, as_json: bool, quiet: bool, debug: bool) -> None:
+    """Check that PATH, an output of qgraph, is whole: schemas, checksums, missing and extra files.
+
+    PATH is a bundle, a run folder, an exported folder, a model or a JSON file. Exit code 3 where
+    it is not whole.
+    """
+    verdict = verifying.verify(path)
+    found = {"kind": verdict.kind, "files": verdict.files, "problems": list(verdict.problems)}
+    if output is not None:
+        require_outputs([output], [path])
+        write_json(output, found)
+    if as_json:
+        print_json(found)
+        if verdict.problems:
+            raise click.exceptions.Exit(InputError.exit_code)
+        return
+    if verdict.problems:
+        raise InputError(
+            f"{verdict.kind} that is not whole: {'; '.join(verdict.problems)}",
+            where=str(path),
+            hint="Copy or make it again.",
+        )
+    say(f"{spelled(str(path))} is {verdict.kind} and whole: {verdict.files} files")

@@ -1,0 +1,234 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from qgraph._graph.errors import UsageError
+from qgraph._graph.run.session import Provider
+from qgraph._quantize.scheme import DEFAULT_PERCENTILE, Calibration, Scheme, WeightScale, smoothing
+
+F = TypeVar("F", bound=Callable[..., Any])
+E = TypeVar("E", bound=StrEnum)
+
+PATH = click.Path(path_type=Path)
+
+
+class EnumChoice(click.Choice[E]):
+    """A choice among an enum's values, which are what the user types."""
+
+    def __init__(self, kind: type[E]) -> None:
+        super().__init__(list(kind))
+
+    def normalize_choice(self, choice: Any, ctx: click.Context | None) -> str:
+        """Return the value a user types for a member."""
+        return str(choice)
+
+
+def apply(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that applies all, so that `--help` lists options in this order."""
+
+    def wrap(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return wrap
+
+
+def common(output: str | None, what: str) -> Callable[[F], F]:
+    """Return the options of every command: where to write, and how much to say."""
+    return apply(
+        click.option(
+            "-o",
+            "--output",
+            type=PATH,
+            default=output,
+            required=False,
+            show_default=output is not None,
+            help=what,
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    )
+
+
+provider = click.option(
+    "--provider",
+    type=EnumChoice(Provider),
+    default=Provider.CPU.value,
+    show_default=True,
+    help="Where to run; cuda never falls back to the CPU.",
+)
+
+data = click.option(
+    "--data",
+    "data",
+    type=PATH,
+    multiple=True,
+    help="Samples: .npz or a folder of .npz; by family also .txt and .jsonl, a folder of images,"
+    " COCO's .json. Give it again to mix several.",
+)
+
+seed = click.option("--seed", default=0, show_default=True, help="Seed of synthetic samples.")
+
+node_filters = apply(
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="RE",
+        help="Make nodes candidates whose names RE is found in, although they are kept.",
+    ),
+    click.option(
+        "--exclude", multiple=True, metavar="RE", help="Keep nodes float that it is found in."
+    ),
+)
+
+
+class SmoothingType(click.ParamType[str]):
+    """`none`, `auto`, or a strength."""
+
+    name = "none|auto|α"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value in the form the scheme holds."""
+        try:
+            return smoothing(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+PLAIN: Mapping[str, Any] = Scheme().model_dump(
+    mode="json", include={"calibrate", "smooth", "weights"}
+)
+
+
+def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
+    """Return `base` with the parts that were given.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    given = {name: value for name, value in parts.items() if value is not None}
+    if "calibrate" in given and given["calibrate"] is not Calibration.PERCENTILE:
+        given.setdefault("percentile", None)
+    try:
+        return Scheme.model_validate(base.model_dump() | given)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"this scheme is none: {message}") from error
+
+
+def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
+    """Return the options of a scheme's parts; `preset` are their defaults, None for none."""
+    given = preset or {}
+    return apply(
+        click.option(
+            "--calibrate",
+            type=EnumChoice(Calibration),
+            default=given.get("calibrate"),
+            show_default=preset is not None,
+            help="How far the quantized type reaches in an activation: the extremes, a percentile,"
+            " least KL divergence, least squared error, the average of the samples' extremes.",
+        ),
+        click.option(
+            "--percentile",
+            type=click.FloatRange(50, 100, min_open=True),
+            help=f"Per cent, for --calibrate percentile.  [default: {DEFAULT_PERCENTILE}]",
+        ),
+        click.option(
+            "--smooth",
+            type=SmoothingType(),
+            default=given.get("smooth"),
+            show_default=preset is not None,
+            help="Move activation outliers into weights (SmoothQuant): with a strength such as"
+            " 0.5, or searched for each tensor (auto), which may put a Mul before a convolution.",
+        ),
+        click.option(
+            "--weights",
+            type=EnumChoice(WeightScale),
+            default=given.get("weights"),
+            show_default=preset is not None,
+            help="How far the quantized type reaches in a weight: the largest, or least squared"
+            " error.",
+        ),
+    )
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written as `90s`, `20m`, `2h` or a plain number of seconds."""
+
+    name = "duration"
+    _UNITS: ClassVar[dict[str, int]] = {"s": 1, "m": 60, "h": 3600}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number of seconds."""
+        if isinstance(value, float):
+            return value
+        number, unit = (value[:-1], value[-1]) if value[-1:] in self._UNITS else (value, "s")
+        try:
+            seconds = float(number) * self._UNITS[unit]
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"found {value!r}, expected a duration such as 90s, 20m or 2h", param, ctx)
+        return seconds
+
+
+class Size(click.ParamType[int]):
+    """Bytes, written as `900MiB`, `8GiB`, `8GB` or a plain number of bytes."""
+
+    name = "size"
+    _UNITS: ClassVar[dict[str, int]] = {
+        **{f"{prefix}iB": 1 << 10 * power for power, prefix in enumerate("KMGT", start=1)},
+        **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)},
+        "": 1,
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        if isinstance(value, int):
+            return value
+        number = value.rstrip("KMGTiB")
+        unit = value[len(number) :]
+        try:
+            size = int(float(number) * self._UNITS[unit])
+        except (ValueError, KeyError, OverflowError):
+            size = 0
+        if size <= 0:
+            self.fail(f"found {value!r}, expected a size such as 900MiB or 8GiB", param, ctx)
+        return size
+
+
+def samples(default: int | None, text: str) -> Callable[[F], F]:
+    """Return the `--samples` option."""
+    return click.option(
+        "--samples", type=click.IntRange(min=1), default=default, show_default=True, help=text
+    )
+
+
+def key_values(
+    _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, float]:
+    """Parse `NAME=SHARE` options."""
+    result: dict[str, float] = {}
+    for value in values:
+        name, _, share = value.partition("=")
+        if name in result:
+            raise click.BadParameter(f"{name!r} is given twice")
+        try:
+            result[name] = float(share)
+        except ValueError:
+            raise click.BadParameter(
+                f"found {value!r}, expected NAME=SHARE, as in A=0.15"
+            ) from None
+    return result

@@ -1,0 +1,122 @@
+"""The `qgraph` command: a parent that outlives whatever a model does to the runtime.
+
+The work happens in a child process. A model that crashes onnxruntime, or exhausts memory, kills
+the child; the parent is there to say so, with the exit code documented for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+from qgraph._graph.errors import InterruptedRun, LimitError, QGraphError, RuntimeDiedError
+
+_CHILD = "QGRAPH_CHILD"
+_PR_SET_PDEATHSIG = 1
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main() -> None:
+    """Run the command line in a child process and exit as it does."""
+    if os.environ.get(_CHILD):
+        _die_with_parent()
+        sys.exit(_work(sys.argv[1:]))
+    sys.exit(_supervise(sys.argv[1:]))
+
+
+def _work(arguments: list[str]) -> int:
+    """Run the command line, in the child; return its exit code."""
+    stop = _Stop()
+    for number in _STOPS:
+        signal.signal(number, stop)
+    # the parent never gets here: it must not load a runtime
+    from qgraph._cli.cli import run
+
+    try:
+        stop.begin()
+        return run(arguments)
+    except KeyboardInterrupt:
+        return _explain(InterruptedRun("interrupted before the work began"), arguments)
+
+
+class _Stop:
+    """What a request to stop does: raises KeyboardInterrupt, once the imports are through.
+
+    An import that is interrupted leaves half a module behind. Ctrl-C comes twice, from the terminal
+    and from the parent; a request within a second of the last one is the same request.
+    """
+
+    def __init__(self) -> None:
+        self._working = False
+        self._last: float | None = None
+
+    def begin(self) -> None:
+        """Heed requests from here on, and one that came before."""
+        self._working = True
+        if self._last is not None:
+            raise KeyboardInterrupt
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Take a signal."""
+        now = time.monotonic()
+        repeated = self._last is not None and now - self._last < 1.0
+        self._last = now
+        if self._working and not repeated:
+            # Not an Exception: nothing on the way may take it for a failure of the runtime.
+            raise KeyboardInterrupt
+
+
+def _supervise(arguments: list[str]) -> int:
+    command = [sys.executable, "-P", "-m", "qgraph", *arguments]
+    environment = {**os.environ, _CHILD: str(os.getpid())}
+    # Ignored until there is a child to forward to; the child sets its own handlers.
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    child = subprocess.Popen(command, env=environment)  # noqa: S603 - our own interpreter
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    for number in _STOPS:
+        signal.signal(number, forward)
+    code = child.wait()
+    return code if code >= 0 else _explain(_death(signal.Signals(-code)), arguments)
+
+
+def _death(by: signal.Signals) -> QGraphError:
+    """Return what a child killed by this signal means to the user."""
+    if by in _STOPS:
+        return InterruptedRun("interrupted", hint="Run the same command again.")
+    if by is signal.SIGKILL:
+        return LimitError(
+            "the process that ran the model was killed (SIGKILL), most likely because memory"
+            " ran out",
+            hint="Use fewer or shorter samples, or a machine with more memory.",
+        )
+    return RuntimeDiedError(
+        f"the runtime died in its child process ({by.name}); nothing partial was written",
+        hint="The model makes onnxruntime crash; check it with onnx.checker, or export it again.",
+    )
+
+
+def _explain(error: QGraphError, arguments: list[str]) -> int:
+    """Print the error without the console of the child, which loads too much for the parent."""
+    if "--json" in arguments:
+        print(json.dumps(error.as_dict(), indent=1))
+    else:
+        print(f"Error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel (Linux) to end this process when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if str(os.getppid()) != os.environ[_CHILD]:
+            os._exit(1)

@@ -1,0 +1,197 @@
+"""Two evaluations held against each other: what changed, and whether that is more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from qgraph._evaluation.intervals import ratio_interval
+from qgraph._evaluation.metrics import metric
+from qgraph._evaluation.pairing import Pairing, pair_variants
+from qgraph._evaluation.reliability import rests_on_few
+from qgraph._evaluation.results import Evaluation, Samples, Variant
+from qgraph._evaluation.studentized import quotient
+from qgraph._exporters.resampling import Ratio
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import Document, Part
+
+
+class Change(Part):
+    """One metric of one variant. `interval`: 95 % of what the difference would be over samples
+    drawn anew, sample by sample where `paired`; absent where an evaluation holds no samples.
+    `beyond_noise`: whether the interval leaves out 0; None without one. `after_interval`: that of
+    the figure `after` itself. `doubtful`: whether the intervals hold less than they say.
+    """
+
+    variant: str
+    metric: str
+    before: float
+    after: float
+    difference: float
+    interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
+    paired: bool = False
+    beyond_noise: bool | None = None
+    doubtful: bool = False
+
+
+class Setting(Part):
+    """Something the two were made with that differs."""
+
+    name: str
+    before: str
+    after: str
+
+
+class Agreement(Part):
+    """How two runs rank the nodes both have: correlations −1 to 1, None where all are one tie;
+    `top_overlap`: share of the `top` most sensitive that both have.
+    """
+
+    common: int
+    spearman: float | None = None
+    kendall: float | None = None
+    top: int
+    top_overlap: float
+    only_before: tuple[str, ...] = ()
+    only_after: tuple[str, ...] = ()
+
+
+class ProfileChange(Part):
+    """The nodes that a profile quantizes in one run only."""
+
+    name: str
+    joined: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+class Changes(Document):
+    """`pairs`: which variant was compared with which, under its name in the first; `only_before`,
+    `only_after`: variants that went into no pair. `ranking` and `profiles` are of run folders;
+    profiles that quantize the same nodes are left out.
+    """
+
+    SCHEMA: ClassVar[str] = "qgraph.changes/1"
+
+    settings: tuple[Setting, ...]
+    changes: tuple[Change, ...]
+    pairs: tuple[Pairing, ...] = ()
+    only_before: tuple[str, ...] = ()
+    only_after: tuple[str, ...] = ()
+    ranking: Agreement | None = None
+    profiles: tuple[ProfileChange, ...] = ()
+
+
+def compare_evaluations(
+    before: Evaluation, after: Evaluation, given: Mapping[str, str] | None = None
+) -> Changes:
+    """Return what changed between two evaluations, variant by variant.
+
+    `given`: name before → name after, of variants to pair whatever they are; the others are paired
+    by what their metadata says, by name, or by content.
+
+    Raises:
+        UsageError: they are of different tasks, have no variant in common, or `given` names one
+            that is not there.
+    """
+    if before.task != after.task:
+        raise UsageError(
+            f"one evaluation is of the task {before.task}, the other of {after.task}",
+            hint="Evaluate both with the same --task.",
+        )
+    old = {item.name: item for item in before.variants}
+    new = {item.name: item for item in after.variants}
+    pairs = pair_variants(before.variants, after.variants, given)
+    if not pairs:
+        raise UsageError(
+            f"the evaluations have no variant in common: {', '.join(old)} against {', '.join(new)}",
+            hint="Say which belong together with --pair BEFORE=AFTER.",
+        )
+    matched = [(old[pair.before], new[pair.after]) for pair in pairs]
+    same = before.run.data == after.run.data
+    return Changes(
+        schema=Changes.SCHEMA,
+        settings=(*_settings(before, after), *(s for a, b in matched for s in _made(a, b))),
+        changes=tuple(change for a, b in matched for change in _of(a, b, same_data=same)),
+        pairs=pairs,
+        only_before=tuple(name for name in old if name not in {p.before for p in pairs}),
+        only_after=tuple(name for name in new if name not in {p.after for p in pairs}),
+    )
+
+
+def _settings(before: Evaluation, after: Evaluation) -> tuple[Setting, ...]:
+    a, b = _described(before), _described(after)
+    return tuple(
+        Setting(name=name, before=a.get(name, "–"), after=b.get(name, "–"))
+        for name in dict.fromkeys([*a, *b])
+        if a.get(name) != b.get(name)
+    )
+
+
+def _described(evaluation: Evaluation) -> dict[str, str]:
+    run = evaluation.run
+    return {
+        "model": f"{evaluation.model.path} {evaluation.model.sha256[:16]}",
+        "data": ", ".join(run.data),
+        "samples": str(run.samples),
+        "provider": run.provider,
+        "device": run.device,
+        "qgraph": run.qgraph,
+        **run.packages,
+    }
+
+
+def _made(before: Variant, after: Variant) -> list[Setting]:
+    """Return what two variants that are a pair were made with that differs."""
+    a, b = (
+        {
+            # the float model's stands among the settings of both evaluations
+            "file": "" if item.backend == "float" else item.sha256[:16],
+            "name": item.name,
+            "scheme": item.scheme or "–",
+            "quantizer": item.backend,
+            "type": item.dtype,
+        }
+        for item in (before, after)
+    )
+    return [
+        Setting(name=f"{before.name}: {key}", before=a[key], after=b[key])
+        for key in a
+        if a[key] != b[key]
+    ]
+
+
+def _of(before: Variant, after: Variant, *, same_data: bool) -> list[Change]:
+    return [
+        _change(key, before, after, same_data=same_data)
+        for key in before.metrics
+        if key in after.metrics
+    ]
+
+
+def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Change:
+    a, b = before.samples.get(key), after.samples.get(key)
+    interval, paired, few = None, False, False
+    if a is not None and b is not None:
+        paired = same_data and a.denominator == b.denominator
+        one, other = _ratio(a), _ratio(b)
+        interval = ratio_interval(one, other, paired=paired, share=metric(key).is_share)
+        few = paired and rests_on_few(key, quotient(other).less(quotient(one)))
+    return Change(
+        variant=before.name,
+        metric=key,
+        before=before.metrics[key],
+        after=after.metrics[key],
+        difference=after.metrics[key] - before.metrics[key],
+        interval=interval,
+        after_interval=after.intervals.get(key),
+        paired=paired,
+        beyond_noise=None if interval is None else not interval[0] <= 0 <= interval[1],
+        doubtful=few or key in (*before.doubtful, *after.doubtful),
+    )
+
+
+def _ratio(samples: Samples) -> Ratio:
+    return Ratio(*(np.array(x, np.float64) for x in (samples.numerator, samples.denominator)))

@@ -1,0 +1,132 @@
+"""Conditions on what changed between two evaluations, for continuous integration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from qgraph._evaluation.changes import Change, Changes
+from qgraph._evaluation.proportions import Interval
+from qgraph._graph.errors import QualityGateError, UsageError
+
+_GATE = re.compile(
+    r"(?:(?P<variant>[^:<>]+):)?(?P<metric>\w+)\s*(?P<side>[<>])\s*"
+    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?P<percent>%?)"
+)
+
+
+class FailWhen(StrEnum):
+    """What of a figure has to be past a gate's limit. `measured`: the figure itself; `sure`: all
+    of its 95 % interval, so that noise fails nothing; `possible`: any of its interval, so that
+    what the samples cannot rule out fails.
+    """
+
+    MEASURED = "measured"
+    SURE = "sure"
+    POSSIBLE = "possible"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition that fails a comparison. `limit` is a share with `relative`, of the figure
+    measured before; a difference from the first evaluation with `signed`, else a value.
+    """
+
+    text: str
+    variant: str | None
+    metric: str
+    above: bool
+    limit: float
+    signed: bool
+    relative: bool
+
+    def is_about(self, change: Change) -> bool:
+        """Return whether this gate names the change's metric, and its variant or none."""
+        return change.metric == self.metric and self.variant in (None, change.variant)
+
+    def fails(self, change: Change, when: FailWhen = FailWhen.MEASURED) -> bool:
+        """Return whether a change is what this gate forbids.
+
+        Raises:
+            UsageError: the interval that `when` asks about is not there.
+        """
+        low, high = self._span(change, when)
+        limit = self.limit * abs(change.before) if self.relative else self.limit
+        least = when is FailWhen.SURE
+        if self.above:
+            return (low if least else high) > limit
+        return (high if least else low) < limit
+
+    def _span(self, change: Change, when: FailWhen) -> Interval:
+        value = change.difference if self.signed else change.after
+        if when is FailWhen.MEASURED:
+            return value, value
+        interval = change.interval if self.signed else change.after_interval
+        if interval is None:
+            raise UsageError(
+                f"--fail-when {when}: {change.variant}'s {change.metric} has no interval, as its"
+                " evaluation holds too few samples or none by sample",
+                hint="Evaluate on more samples, or gate what was measured.",
+            )
+        return interval
+
+
+def parse_gate(text: str) -> Gate:
+    """Return the gate in `[VARIANT:]METRIC>+1%`, `METRIC>+0.05` or `METRIC>3.2`, or with `<`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    found = _GATE.fullmatch(text.strip())
+    if found is None or (found["percent"] and found["number"][0] not in "+-"):
+        raise UsageError(
+            f"--fail-if {text!r} is no condition",
+            hint="Write loss>+1%, loss>+0.05, top1<-0.5%, D:loss>3.2 …; a sign means a difference.",
+        )
+    relative = bool(found["percent"])
+    return Gate(
+        text=text.strip(),
+        variant=found["variant"],
+        metric=found["metric"],
+        above=found["side"] == ">",
+        limit=float(found["number"]) / (100 if relative else 1),
+        signed=found["number"][0] in "+-",
+        relative=relative,
+    )
+
+
+def require(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.MEASURED) -> None:
+    """Check that no change is what a gate forbids.
+
+    Raises:
+        UsageError: a gate names a metric or variant that is not there, or needs an interval that
+            is not.
+        QualityGateError: a gate fails; the message names every change that does.
+    """
+    for gate in gates:
+        if not any(map(gate.is_about, changes.changes)):
+            known = ", ".join(dict.fromkeys(item.metric for item in changes.changes))
+            raise UsageError(
+                f"--fail-if {gate.text!r} is about nothing that was compared",
+                hint=f"There are {known}.",
+            )
+    failed = [
+        _failure(gate, item)
+        for gate in gates
+        for item in changes.changes
+        if gate.is_about(item) and gate.fails(item, when)
+    ]
+    if failed:
+        raise QualityGateError("; ".join(failed), hint="The comparison above says what changed.")
+
+
+def _failure(gate: Gate, change: Change) -> str:
+    interval = change.interval if gate.signed else change.after_interval
+    range_ = "" if interval is None else f", 95 % {interval[0]:+.4g} to {interval[1]:+.4g}"
+    if not gate.signed:
+        range_ = range_.replace("+", "")
+    sure = "" if interval is None or gate.fails(change, FailWhen.SURE) else ", may be noise"
+    figures = f"{change.before:.6g} → {change.after:.6g}"
+    return f"{change.variant}: {change.metric} {figures} ({gate.text}{range_}{sure})"

@@ -1,0 +1,169 @@
+"""`evaluation.json`: one entry per variant."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from qgraph._graph.io.documents import Document, Part
+from qgraph._quantize.ranges import ModelRef
+
+
+class Latency(Part):
+    """Milliseconds of one run: median, 90th percentile, and the spread between the quartiles."""
+
+    p50: float
+    p90: float
+    spread: float | None = None
+
+
+class Difference(Part):
+    """How much a metric differs from the float model's, and the interval of that over samples
+    drawn anew (absent where the task gives no figures per sample, or too few samples).
+    `doubtful`: whether it holds less than 95 %.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+    doubtful: bool = False
+
+
+class Share(Part):
+    """Share in INT8, 0 to 1, of all nodes that multiply matrices, products of activations and the
+    LM head included.
+    """
+
+    nodes: float
+    macs: float
+    params: float
+
+
+class Samples(Part):
+    """A metric sample by sample: the sum of `numerator` over that of `denominator`."""
+
+    numerator: tuple[float, ...]
+    denominator: tuple[float, ...]
+
+
+class Variant(Part):
+    """`scheme`: what its metadata says it was quantized under. `size_bytes`: model file and data;
+    `weight_bytes`: the tensors in it. `int8_nodes`: nodes that read Q/DQ on data and weight,
+    `quantized_to` the type of their values.
+    `computed_in`: `fp32` where onnxruntime computes a half-precision graph so (on the CPU, always).
+    `placement`: provider → number of nodes it ran;
+    `elsewhere`: operator → how many of them did not run on the provider asked for. `memory_bytes`:
+    the most host memory that opening the model and one run take, in a process of their own;
+    `device_memory_bytes`: what the device holds more than before.
+
+    `latency_ms`: one forward pass over the first sample, for a decoder the prefill; `decode_ms`:
+    one more token after it. Latency comes from a session with all optimizations, metrics from one
+    that executes Q/DQ as written. `intervals` hold 95 % of what metrics would be over samples drawn
+    anew; `differences` are from the float model, over the same draws. `doubtful`: metrics whose
+    intervals hold less; `effective_samples`: error → how many samples of equal size would make it
+    as steady.
+    """
+
+    name: str
+    profile: str | None = None
+    backend: str
+    dtype: str
+    scheme: str | None = None
+    path: str
+    sha256: str
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = {}
+    differences: dict[str, Difference] = {}
+    doubtful: tuple[str, ...] = ()
+    effective_samples: dict[str, float] = {}
+    latency_ms: Latency
+    decode_ms: Latency | None = None
+    size_bytes: int
+    weight_bytes: int | None = None
+    memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
+    int8_nodes: int
+    quantized_to: str | None = None
+    computed_in: str | None = None
+    int8_share: Share | None = None
+    predicted: dict[str, float] = {}
+    placement: dict[str, int]
+    elsewhere: dict[str, int] = {}
+    samples: dict[str, Samples] = {}
+
+
+class Answer(Part):
+    """What a variant said to a prompt. `diverges_at`: the first token that is not the float
+    model's, counted from 0; then `agreed` is the text before it, `token` its own, `rest` what
+    follows. Without it all of the text is `agreed`.
+    """
+
+    variant: str
+    agreed: str
+    token: str = ""
+    rest: str = ""
+    tokens: int
+    diverges_at: int | None = None
+
+
+class Prompted(Part):
+    """A prompt of the sanity suite. `answer`: what would be right, where something is; `picture`:
+    its image as a data URI, where it is small.
+    """
+
+    text: str
+    answer: str | None = None
+    image: str | None = None
+    picture: str | None = None
+    answers: tuple[Answer, ...]
+
+
+class EvaluationRun(Part):
+    """How the figures came about. `sessions`: what onnxruntime was told where accuracy and where
+    latency was measured. `interleaved`: whether the variants' runs took turns, so that all of them
+    met the same state of the machine; models too large to be open together are timed one by one.
+    """
+
+    qgraph: str
+    provider: str
+    device: str
+    samples: int
+    data: tuple[str, ...]
+    prompts: str | None = None
+    latency_runs: int
+    warm_up_runs: int | None = None
+    interleaved: bool | None = None
+    sessions: dict[str, dict[str, str]] = {}
+    resamples: int | None = None
+    packages: dict[str, str]
+    started: str
+    seconds: float
+
+
+class Evaluation(Document):
+    """`model`: the float model that the variants were made from. `sanity`: fixed prompts, answered
+    by every variant.
+    """
+
+    SCHEMA: ClassVar[str] = "qgraph.evaluation/1"
+
+    model: ModelRef
+    task: str
+    run: EvaluationRun
+    variants: tuple[Variant, ...]
+    sanity: tuple[Prompted, ...] = ()
+
+    @property
+    def metrics(self) -> set[str]:
+        """Return the metrics that some variant has."""
+        return {key for variant in self.variants for key in variant.metrics}
+
+    @property
+    def decodes(self) -> bool:
+        """Return whether some variant's next token was timed."""
+        return any(variant.decode_ms for variant in self.variants)
+
+    @property
+    def eight_bits(self) -> str:
+        """Return what the quantized nodes are called: INT8, FP8, or INT8/FP8."""
+        names = {"int8": "INT8", "fp8": "FP8"}
+        found = {names.get(variant.quantized_to or "") for variant in self.variants} - {None}
+        return "/".join(sorted(map(str, found), reverse=True)) or "INT8"

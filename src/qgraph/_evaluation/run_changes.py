@@ -1,0 +1,92 @@
+"""Two run folders held against each other: how their rankings and profiles moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qgraph._evaluation.changes import Agreement, Changes, ProfileChange, Setting
+from qgraph._graph.io.documents import read_document
+from qgraph._quantize.profiles import Profiles
+from qgraph._sensitivity.ranking.agreement import Ranking, compare
+from qgraph._sensitivity.report import NodeScore, Sensitivity
+
+_TOP = 10
+
+
+def add_runs(changes: Changes, before: Path, after: Path) -> Changes:
+    """Return `changes` with what the sensitivity and the profiles of two run folders say.
+
+    A folder without one of the files adds nothing of it.
+
+    Raises:
+        UsageError: a file is not what its name says.
+    """
+    return _with_profiles(_with_sensitivity(changes, before, after), before, after)
+
+
+def _with_sensitivity(changes: Changes, before: Path, after: Path) -> Changes:
+    paths = [folder / "sensitivity.json" for folder in (before, after)]
+    if not all(path.is_file() for path in paths):
+        return changes
+    old, new = (read_document(path, Sensitivity) for path in paths)
+    a, b = _described(old), _described(new)
+    differing = tuple(
+        Setting(name=name, before=a[name], after=b[name]) for name in a if a[name] != b[name]
+    )
+    return changes.model_copy(
+        update={"settings": changes.settings + differing, "ranking": _agreement(old, new)}
+    )
+
+
+def _described(report: Sensitivity) -> dict[str, str]:
+    run = report.run
+    return {
+        "scheme": str(report.scheme),
+        "engine": str(run.engine),
+        "direction": str(run.direction),
+        "ranked by": str(report.metric),
+        "calibration": f"{run.data}, {run.samples} samples",
+    }
+
+
+def _agreement(old: Sensitivity, new: Sensitivity) -> Agreement | None:
+    scores = [{node.name: _score(node) for node in report.nodes} for report in (old, new)]
+    common = scores[0].keys() & scores[1].keys()
+    if len(common) < 2:
+        return None
+    rankings = [Ranking(label, found) for label, found in zip(("a", "b"), scores, strict=True)]
+    (pair,) = compare(rankings, top=_TOP).pairs
+    return Agreement(
+        common=pair.common,
+        spearman=pair.spearman,
+        kendall=pair.kendall,
+        top=pair.top,
+        top_overlap=pair.top_overlap,
+        only_before=pair.only_a,
+        only_after=pair.only_b,
+    )
+
+
+def _score(node: NodeScore) -> float:
+    """Return a score that orders nodes as their report ranks them."""
+    return -float(node.rank)
+
+
+def _with_profiles(changes: Changes, before: Path, after: Path) -> Changes:
+    paths = [folder / "profiles.json" for folder in (before, after)]
+    if not all(path.is_file() for path in paths):
+        return changes
+    old, new = (
+        {item.name: set(item.quantize) for item in read_document(path, Profiles).profiles}
+        for path in paths
+    )
+    moved = tuple(
+        ProfileChange(
+            name=name,
+            joined=tuple(sorted(new[name] - old[name])),
+            left=tuple(sorted(old[name] - new[name])),
+        )
+        for name in old
+        if name in new and old[name] != new[name]
+    )
+    return changes.model_copy(update={"profiles": moved})

@@ -1,0 +1,66 @@
+"""Answers of the variants side by side: where each leaves the float model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from qgraph._evaluation.results import Answer, Prompted
+from qgraph._exporters.family import Prompt, Said
+
+
+def side_by_side(
+    prompts: Sequence[Prompt], said: Mapping[str, Sequence[Said]]
+) -> tuple[Prompted, ...]:
+    """Return each prompt with what every variant said; the first variant is the reference."""
+    first = next(iter(said.values()))
+    return tuple(
+        Prompted(
+            text=prompt.text,
+            answer=prompt.answer,
+            image=prompt.image,
+            picture=prompt.picture,
+            answers=tuple(
+                compare_answer(name, first[index], answers[index]) for name, answers in said.items()
+            ),
+        )
+        for index, prompt in enumerate(prompts)
+    )
+
+
+def compare_answer(name: str, reference: Said, said: Said) -> Answer:
+    """Return what was said, cut at the first token that is not the reference's.
+
+    An answer that stops where the reference goes on diverges after its last token.
+    """
+    at = diverging(reference.tokens, said.tokens)
+    whole = _until(said, len(said.tokens))
+    if at is None:
+        return Answer(variant=name, agreed=whole, tokens=len(said.tokens))
+    # A token may end a character that the one before began, so texts are cut where they agree.
+    before, through = _until(said, at), _until(said, at + 1)
+    agreed = _common(before, through)
+    return Answer(
+        variant=name,
+        agreed=agreed,
+        token=through[len(agreed) :],
+        rest=whole[len(through) :] if whole.startswith(through) else "",
+        tokens=len(said.tokens),
+        diverges_at=at,
+    )
+
+
+def diverging(reference: Sequence[int], tokens: Sequence[int]) -> int | None:
+    """Return the index of the first token that differs, None where all are the same."""
+    if tuple(reference) == tuple(tokens):
+        return None
+    pairs = enumerate(zip(reference, tokens, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(reference), len(tokens)))
+
+
+def _until(said: Said, count: int) -> str:
+    return said.texts[min(count, len(said.texts)) - 1] if count and said.texts else ""
+
+
+def _common(a: str, b: str) -> str:
+    length = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+    return a[: min(len(a), len(b)) if length is None else length]

@@ -1,0 +1,185 @@
+"""The models to compare: which is the float one, what each was made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from qgraph._graph.edit.nodes import QUANTIZABLE
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.models import ModelId, identify, read_model
+from qgraph._quantize.emit import BACKEND, DTYPE, METADATA
+from qgraph._quantize.scheme import Scheme
+
+_TYPES = {onnx.TensorProto.FLOAT8E4M3FN: "fp8"}
+_NAMES = {
+    onnx.TensorProto.FLOAT: "fp32",
+    onnx.TensorProto.FLOAT16: "fp16",
+    onnx.TensorProto.BFLOAT16: "bf16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model file, with what its metadata says. `source_sha256` is None for a float model.
+    `int8_nodes`: the nodes that read Q/DQ on both operands; `quantized_to`: the type of their
+    values, `int8` or `fp8`, None where there are none. `scheme`: None where metadata does not say.
+    """
+
+    name: str
+    path: Path
+    id: ModelId
+    profile: str | None
+    source_sha256: str | None
+    dtype: str
+    int8_nodes: tuple[str, ...]
+    quantized_to: str | None
+    backend: str
+    weight_bytes: int
+    scheme: str | None = None
+
+    @property
+    def is_float(self) -> bool:
+        """Return whether this is the model that the others were made from."""
+        return self.source_sha256 is None
+
+
+def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
+    """Return the models, the float one first.
+
+    Models of one profile are called after what tells them apart: scheme, float type or folder.
+
+    Raises:
+        UsageError: not exactly one float model, two that nothing tells apart, or a model made from
+            another.
+    """
+    read = [_inspect(path) for path in paths]
+    found = [
+        replace(item, name=_full_name(item, [other for other in read if other.name == item.name]))
+        for item in read
+    ]
+    floats = [item for item in found if item.source_sha256 is None]
+    if len(floats) != 1:
+        raise UsageError(
+            f"found {len(floats)} float models among {len(found)}, expected exactly one",
+            hint="Give the float model and the models quantized from it.",
+        )
+    names = [item.name for item in found]
+    if len(set(names)) != len(names):
+        raise UsageError(f"two models are called the same: {', '.join(sorted(names))}")
+    for item in found:
+        if item.source_sha256 not in (None, "", floats[0].id.sha256):
+            raise UsageError(
+                f"was quantized from the model {(item.source_sha256 or '')[:16]}…,"
+                f" not from {floats[0].path.name} {floats[0].id.sha256[:16]}…",
+                where=str(item.path),
+            )
+    return [*floats, *(item for item in found if item.source_sha256 is not None)]
+
+
+def _full_name(item: Candidate, alike: Sequence[Candidate]) -> str:
+    """Return the name, with what tells a model from the others of it where something does."""
+    for told in (_own_scheme, _type, _folder):
+        said = [told(other, alike) for other in alike]
+        if len(alike) > 1 and all(said) and len(set(said)) == len(said):
+            return f"{item.name} {told(item, alike)}"
+    return item.name
+
+
+def _own_scheme(item: Candidate, alike: Sequence[Candidate]) -> str:
+    """Return the words of its scheme that not all of the others have."""
+    words = [(other.scheme or "").split() for other in alike]
+    shared = set.intersection(*map(set, words))
+    return " ".join(word for word in (item.scheme or "").split() if word not in shared)
+
+
+def _type(item: Candidate, _: Sequence[Candidate]) -> str:
+    return item.dtype
+
+
+def _folder(item: Candidate, _: Sequence[Candidate]) -> str:
+    return item.path.parent.name
+
+
+def _inspect(path: Path) -> Candidate:
+    model = read_model(path, weights=False)
+    metadata = {item.key: item.value for item in model.metadata_props}
+    profile = metadata.get(f"{METADATA}profile")
+    source = metadata.get(f"{METADATA}source_sha256")
+    inside = int8_nodes(model)
+    if source is None and inside:
+        # Made by another tool: compared all the same, without knowing what it was made from.
+        source, profile = "", None
+    converted = metadata.get(DTYPE)
+    backend = metadata.get(BACKEND) or ("qgraph" if profile or converted else "other")
+    if source is None:
+        backend = "float"
+    name = profile or converted or ("float" if source is None else path.stem)
+    if profile and backend != "qgraph":
+        name = f"{profile}-{backend}"
+    if profile and converted:
+        name = f"{profile}-{converted}"
+    return Candidate(
+        name=name,
+        path=path,
+        id=identify(path),
+        profile=profile,
+        source_sha256=source,
+        dtype=converted or _dtype(model),
+        int8_nodes=inside,
+        quantized_to=type_of(model),
+        backend=backend,
+        weight_bytes=weight_bytes(model),
+        scheme=_scheme(metadata.get(f"{METADATA}scheme")),
+    )
+
+
+def _scheme(text: str | None) -> str | None:
+    """Return a scheme in words; one that this version does not know as it stands."""
+    try:
+        return None if text is None else str(Scheme.model_validate_json(text))
+    except ValueError:
+        return text
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the bytes of all initializers, whether they lie in the file or beside it."""
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
+
+
+def int8_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the nodes that multiply matrices and read Q/DQ on both operands."""
+    dequantized = {
+        name
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        for name in node.output
+    }
+    return tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type in QUANTIZABLE and set(node.input[:2]) <= dequantized
+    )
+
+
+def type_of(model: onnx.ModelProto) -> str | None:
+    """Return what weights are quantized to: `int8`, `fp8` or another type's name; None: nothing."""
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in kinds:
+            kind = kinds[node.input[0]]
+            return _TYPES.get(kind) or onnx.TensorProto.DataType.Name(kind).lower()
+    return None
+
+
+def _dtype(model: onnx.ModelProto) -> str:
+    """Return the float type the graph computes in: its outputs'."""
+    kinds = {value.type.tensor_type.elem_type for value in model.graph.output}
+    return next((name for kind, name in _NAMES.items() if kind in kinds), "other")

@@ -1,0 +1,55 @@
+"""Pictures as feeds, read when they are asked for, not held in memory."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Generic, TypeVar, overload
+
+import numpy as np
+
+from qgraph._graph.tensors import Array, Feed, TensorSpec
+
+Item = TypeVar("Item")
+"""What is known of one picture."""
+
+
+class Batches(Sequence[Feed], Generic[Item]):
+    """One feed `{input: float [batch,3,H,W]}` per batch of the model's own size, 1 where it takes
+    any; the last is filled up with its last picture.
+    """
+
+    def __init__(self, spec: TensorSpec, items: Sequence[Item]) -> None:
+        rows = spec.shape[0]
+        self._spec = spec
+        self._batch = rows if isinstance(rows, int) and rows > 0 else 1
+        self._items = items
+
+    @abstractmethod
+    def row(self, item: Item) -> Array:
+        """Return what the model gets of one picture, float [3,H,W]."""
+
+    def __len__(self) -> int:
+        return (len(self._items) + self._batch - 1) // self._batch
+
+    @overload
+    def __getitem__(self, index: int) -> Feed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Feed]: ...
+    def __getitem__(self, index: int | slice) -> Feed | list[Feed]:
+        if isinstance(index, slice):
+            return [self[item] for item in range(*index.indices(len(self)))]
+        return self.filled([self.row(item) for item in self.items(index)])
+
+    def items(self, index: int) -> Sequence[Item]:
+        """Return the pictures of one feed, those that fill it up left out."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        start = index % len(self) * self._batch
+        return self._items[start : start + self._batch]
+
+    def filled(self, rows: Sequence[Array]) -> Feed:
+        """Return the feed of these rows, filled up with the last."""
+        missing = self._batch - len(rows)
+        stacked = np.stack([*rows, *[rows[-1]] * missing])
+        return {self._spec.name: stacked.astype(self._spec.dtype)}

@@ -1,0 +1,193 @@
+"""What a model family must know how to do, and what it gets to see.
+
+A family turns raw data into feeds, names the outputs that matter, says which nodes stay float and
+why, measures its own task, and exports its checkpoints. It imports with the core alone; whatever
+needs torch is imported where it is used.
+
+A package adds a family with an entry point of the group `qgraph.families` (`_exporters.registry`);
+`_exporters.generic.family.GenericFamily` is a base to start from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import onnx
+
+from qgraph._exporters.manifest import Manifest
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.progress import Progress
+from qgraph._graph.run.distance import Split
+from qgraph._graph.run.session import Session
+from qgraph._graph.tensors import Feed, TensorSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelView:
+    """A model as a family sees it. `model`: prepared (named, folded), with its weights."""
+
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    manifest: Manifest | None
+    model: onnx.ModelProto
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What `qgraph export` was asked for. None: the family's own choice.
+
+    `data`: what shows how the model behaves, where that matters. `batch`: samples in a forward,
+    None for any number. `image_size`: height and width in pixels. `trust_pickle`: whether a
+    checkpoint may be unpickled, which can run code.
+    """
+
+    part: str = "language"
+    dtype: str = "fp32"
+    with_past: bool = True
+    opset: int | None = None
+    data: tuple[Path, ...] = ()
+    batch: int | None = None
+    image_size: tuple[int, int] | None = None
+    trust_pickle: bool = False
+
+
+class Task(Protocol):
+    """Measures variants of one model on fixed data; the float model always comes first."""
+
+    @property
+    def name(self) -> str:
+        """Return what the task is called in `evaluation.json`."""
+        ...
+
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """Return the forward passes that all variants make."""
+        ...
+
+    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
+        """Return the metrics of one variant, by the keys of evaluation.json."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A task whose runs are of more than one kind, each with a latency of its own."""
+
+    def steps(self, session: Session) -> dict[str, Feed]:
+        """Return `prefill` and, where the graph has a cache, `decode`: one more token after it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`answer`: what would be right, if anything is. `image`: its path beside the file; `picture`:
+    the image itself as a data URI, where it is small.
+    """
+
+    text: str
+    answer: str | None = None
+    image: str | None = None
+    picture: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a variant said: token ids, and the text up to and with each of them."""
+
+    tokens: tuple[int, ...]
+    texts: tuple[str, ...]
+
+
+class Suite(Protocol):
+    """Fixed prompts that every variant answers."""
+
+    @property
+    def title(self) -> str:
+        """Return what a report says they are."""
+        ...
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """Return the prompts."""
+        ...
+
+    def say(self, name: str, session: Session, progress: Progress) -> list[Said]:
+        """Return what a variant says to each prompt."""
+        ...
+
+
+@runtime_checkable
+class Converses(Protocol):
+    """A family whose models can be asked something."""
+
+    def suite(self, view: ModelView, path: Path | None) -> Suite | None:
+        """Return the prompts in a file, ready to be fed; without one the family's own, as far as
+        this model can be asked them here, and None where it can be asked none.
+        """
+        ...
+
+
+class Family(Protocol):
+    """A model family. Nothing but `export` writes or changes anything."""
+
+    @property
+    def name(self) -> str:
+        """Return the family's name, as `qgraph.json` has it."""
+        ...
+
+    @property
+    def fuses_siblings(self) -> bool:
+        """Return whether q/k/v and gate/up belong together by default."""
+        ...
+
+    def gives_logits(self, view: ModelView) -> bool:
+        """Return whether the scored outputs are logits, so that KL and top-1 mean something."""
+        ...
+
+    def recognizes(self, view: ModelView) -> bool:
+        """Return whether this is one of the family's models."""
+        ...
+
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
+        """Return at most `limit` feeds made from raw data (`.txt`, images …).
+
+        Better made when asked for than held: each is asked for once.
+        """
+        ...
+
+    def complete(self, view: ModelView, feed: Feed) -> Feed:
+        """Return `feed` with inputs added that a user may leave out."""
+        ...
+
+    def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
+        """Return the outputs whose error matters."""
+        ...
+
+    def parts(self, view: ModelView) -> Split | None:
+        """Return how an output falls into parts, where it holds numbers of different kinds.
+
+        Nodes are then ranked by the error relative to each part, to which all count alike.
+        """
+        ...
+
+    def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        """Return why `node` stays float by default, or None."""
+        ...
+
+    def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
+        """Return what variants are measured on."""
+        ...
+
+    def exports(self, source: Path) -> bool:
+        """Return whether `source` is a checkpoint that `export` takes."""
+        ...
+
+    def export(
+        self, source: Path, folder: Path, options: ExportOptions, progress: Progress
+    ) -> Manifest:
+        """Write `source` as ONNX to `folder` and return its manifest."""
+        ...

@@ -1,0 +1,84 @@
+"""The family of models without a family: arrays in, fidelity out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from qgraph._exporters.family import ExportOptions, ModelView, Task
+from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.manifest import Manifest
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.progress import Progress
+from qgraph._graph.run.distance import Split
+from qgraph._graph.run.feeds import fill_cache
+from qgraph._graph.run.npz import read_npz
+from qgraph._graph.tensors import Feed
+
+
+class GenericFamily:
+    """Takes `.npz` data only and keeps nothing float of its own accord.
+
+    A family of another package may derive from it and replace what it knows better.
+    """
+
+    name = "generic"
+    fuses_siblings = False
+
+    def recognizes(self, view: ModelView) -> bool:
+        """Return True: the last resort."""
+        return True
+
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+        """Refuse: without a family there is no telling what raw data means."""
+        raise InputError(
+            f"found {data.suffix or 'a folder'!r}, expected .npz or a folder of .npz files",
+            where=str(data),
+            hint="No family is known for this model, so qgraph cannot read raw data for it. Save"
+            " what you feed it with numpy.savez, an array per input, samples along the first axis.",
+        )
+
+    def complete(self, view: ModelView, feed: Feed) -> Feed:
+        """Return `feed` with an empty cache, if the model has one."""
+        return fill_cache(feed, view.inputs)
+
+    def gives_logits(self, view: ModelView) -> bool:
+        """Return False: what outputs mean is not known."""
+        return False
+
+    def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
+        """Return every output that is not a cache tensor."""
+        scored = tuple(name for name in view.outputs if not name.startswith("present"))
+        return scored or view.outputs
+
+    def parts(self, view: ModelView) -> Split | None:
+        """Return None: an output holds numbers of one kind."""
+        return None
+
+    def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        """Return None: nothing is known to need it."""
+        return None
+
+    def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
+        """Return the fidelity task over `.npz` data."""
+        if name not in (None, "fidelity"):
+            raise UsageError(f"--task {name} needs a model family; this model has none")
+        feeds = [self.complete(view, feed) for path in data for feed in read_npz(path, view.inputs)]
+        return FidelityTask(feeds[:limit], self.scored_outputs(view))
+
+    def exports(self, source: Path) -> bool:
+        """Return False: what is to be exported has a family."""
+        return False
+
+    def export(
+        self, source: Path, folder: Path, options: ExportOptions, progress: Progress
+    ) -> Manifest:
+        """Refuse: there is nothing it could be exported from."""
+        raise UsageError(
+            f"the family {self.name} exports nothing",
+            where=str(source),
+            hint="Give the model to qgraph as an ONNX file.",
+        )

@@ -1,0 +1,66 @@
+"""Image files as arrays (needs Pillow, of the extras `export` and `vision`)."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError
+from qgraph._graph.tensors import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+_MOST_PIXELS = 100_000_000
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images in `folder` and below it, sorted."""
+    return sorted(path for path in folder.rglob("*") if is_image(path))
+
+
+def is_image(path: Path) -> bool:
+    """Return whether `path` is a file with the name of an image."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def read_image(path: Path) -> Image.Image:
+    """Return the image in `path` as RGB.
+
+    Raises:
+        EnvironmentFault: Pillow is not installed.
+        InputError: no image, or a damaged one.
+        LimitError: it has more than 100 million pixels.
+    """
+    # Pillow comes with an extra; the core works without it
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise EnvironmentFault(
+            "reading images needs Pillow, which is not installed", hint="pip install '.[vision]'"
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            # a limit of our own is checked below, before anything is decoded
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                if opened.width * opened.height > _MOST_PIXELS:
+                    raise LimitError(
+                        f"the image has {opened.width}×{opened.height} pixels, more than"
+                        f" {_MOST_PIXELS:,}",
+                        where=str(path),
+                    )
+                return opened.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"not a readable image: {error}", where=str(path)) from error
+    except Image.DecompressionBombError as error:
+        raise LimitError(str(error), where=str(path)) from error
+
+
+def as_array(image: Image.Image) -> Array:
+    """Return uint8 [H,W,3]."""
+    return np.asarray(image)

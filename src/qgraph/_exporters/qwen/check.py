@@ -1,0 +1,164 @@
+"""The exported decoder against PyTorch: other lengths, other batch sizes, with and without cache.
+
+PyTorch answers every case in one full pass before the graph is made, so that its weights can be
+freed; the graph then answers in the pieces a user would feed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qgraph._exporters.manifest import Check, Decoder
+from qgraph._exporters.qwen.onnx_config import LanguageModel
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.models import read_model
+from qgraph._graph.run.feeds import fill_cache
+from qgraph._graph.run.session import Session, open_session
+from qgraph._graph.tensors import Array, Feed, TensorSpec, inputs_of
+
+# Largest difference allowed, as a share of the largest logit. Both sides round each sum in another
+# order. fp32: 1e-4 is some 800 steps of 2^-23, ample for tens of layers, while a wrong mask or
+# position moves logits by percents. fp16: PyTorch rounds after every operation and onnxruntime on
+# CPU hardly at all, some 20 steps of 2^-10.
+TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
+
+
+class ExportMismatchError(InputError):
+    """The exported graph computes something else than PyTorch."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """`feed`: the whole sequence; `pieces`: lengths in which the graph gets it, sum S.
+
+    `token_ids`: int64 [B,S], `expected`: PyTorch's logits [B,S,V] in one pass, as float32.
+    """
+
+    name: str
+    token_ids: Array
+    feed: Feed
+    pieces: tuple[int, ...]
+    expected: Array
+
+
+def ask_torch(module: LanguageModel, decoder: Decoder, *, with_past: bool) -> list[Case]:
+    """Return the cases with PyTorch's answers."""
+    cases = [
+        _case(module, decoder, "prefill, batch 1, 7 tokens", (1, 7)),
+        _case(module, decoder, "prefill, batch 3, 17 tokens, padded left", (3, 17), padding=4),
+        _case(module, decoder, "prefill, batch 1, 1 token", (1, 1)),
+    ]
+    if decoder.mrope:
+        cases.append(_case(module, decoder, "prefill, image positions", (2, 14), image=True))
+    if with_past:
+        name = "prefill 9, decode 1+1, then 3 at once"
+        pieces = (9, 1, 1, 3)
+        cases.append(_case(module, decoder, f"{name}, batch 1", (1, 14), pieces=pieces))
+        cases.append(
+            _case(module, decoder, f"{name}, batch 2", (2, 14), pieces=pieces, image=decoder.mrope)
+        )
+    return cases
+
+
+def compare(model: Path, embed: Path, cases: Sequence[Case], dtype: str) -> tuple[Check, ...]:
+    """Return the largest difference of each case.
+
+    Raises:
+        ExportMismatchError: a difference above `TOLERANCES`, or no number at all.
+    """
+    session, embedder = open_session(model), open_session(embed)
+    specs = inputs_of(read_model(model, weights=False))
+    checks = []
+    for case in cases:
+        embeds = embedder.run({"input_ids": case.token_ids})["inputs_embeds"]
+        if not np.array_equal(embeds, case.feed["inputs_embeds"]):
+            raise _mismatch(case, "the embeddings differ; they are copied and must be equal")
+        checks.append(_difference(case, _run_in_pieces(session, specs, case), dtype))
+    return tuple(checks)
+
+
+def _case(
+    module: LanguageModel,
+    decoder: Decoder,
+    name: str,
+    size: tuple[int, int],
+    *,
+    pieces: tuple[int, ...] = (),
+    padding: int = 0,
+    image: bool = False,
+) -> Case:
+    batch, length = size
+    generator = np.random.default_rng(length * 10 + batch)
+    token_ids = generator.integers(0, decoder.vocab_size, size)
+    mask = np.ones(size, np.int64)
+    mask[0, :padding] = 0
+    positions = image_positions(length) if image else np.tile(np.arange(length), (3, 1))
+    positions = np.repeat(positions[:, None], batch, axis=1)
+    feed = {
+        "inputs_embeds": _to_numpy(module.model.embed_tokens(torch.from_numpy(token_ids))),
+        "attention_mask": mask,
+        "position_ids": positions if decoder.mrope else np.ascontiguousarray(positions[0]),
+    }
+    with torch.no_grad():
+        answer = module(**{key: torch.from_numpy(array) for key, array in feed.items()})
+    expected = _to_numpy(answer["logits"].float())
+    return Case(name, token_ids, feed, pieces or (length,), expected)
+
+
+def image_positions(length: int) -> Array:
+    """Return position_ids [3,S] of 2 text tokens, a 2×3 image, and text to the end."""
+    text, rows, columns = 2, 2, 3
+    before = np.tile(np.arange(text), (3, 1))
+    grid = np.indices((1, rows, columns)).reshape(3, -1) + text
+    rest = length - text - rows * columns
+    after = np.tile(np.arange(rest), (3, 1)) + text + max(rows, columns)
+    return np.concatenate([before, grid, after], axis=1)
+
+
+def _difference(case: Case, found: Array, dtype: str) -> Check:
+    # What a padding token says is of no use to anyone, and differs with how masks are made.
+    counted = case.feed["attention_mask"].astype(bool)
+    difference = float(np.abs(found - case.expected)[counted].max())
+    allowed = TOLERANCES[dtype] * max(1.0, float(np.abs(case.expected[counted]).max()))
+    if not difference <= allowed:
+        raise _mismatch(case, f"logits differ by {difference:.3g}, expected at most {allowed:.3g}")
+    return Check(case=case.name, max_abs_difference=difference)
+
+
+def _mismatch(case: Case, what: str) -> ExportMismatchError:
+    return ExportMismatchError(
+        f"the exported graph does not compute what PyTorch does: {what}",
+        where=case.name,
+        hint="Try --dtype fp32; if that differs too, the checkpoint has a part this exporter does"
+        " not know. Nothing was written.",
+    )
+
+
+def _run_in_pieces(session: Session, specs: Sequence[TensorSpec], case: Case) -> Array:
+    """Return logits float32 [B,S,V], the cache handed from piece to piece."""
+    cache: Feed = {}
+    logits: list[Array] = []
+    start = 0
+    for size in case.pieces:
+        stop = start + size
+        piece = {
+            "inputs_embeds": case.feed["inputs_embeds"][:, start:stop],
+            "attention_mask": case.feed["attention_mask"][:, :stop],
+            "position_ids": case.feed["position_ids"][..., start:stop],
+        }
+        results = session.run(fill_cache(piece | cache, specs))
+        logits.append(results.pop("logits").astype(np.float32))
+        cache = {name.replace("present", "past_key_values"): results[name] for name in results}
+        start = stop
+    return np.concatenate(logits, axis=1)
+
+
+def _to_numpy(tensor: Any) -> Array:
+    array: Array = tensor.detach().numpy()
+    return array

@@ -1,0 +1,82 @@
+"""The families there are, found by entry points of the group `qgraph.families`.
+
+A package adds one by naming a class with the methods of `_exporters.family.Family`. Those that come
+with qgraph are asked after all others, the most particular first, the generic one last.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from qgraph._exporters.family import Family, ModelView
+from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
+
+GROUP = "qgraph.families"
+_OWN = ("qwen", "yolo", "vit", "generic")
+
+
+@lru_cache(maxsize=1)
+def families() -> tuple[Family, ...]:
+    """Return every family, in the order they are asked.
+
+    Raises:
+        EnvironmentFault: none is there, or one cannot be loaded; the message names its package.
+    """
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    missing = [name for name in _OWN if name not in found]
+    if missing:
+        raise EnvironmentFault(
+            f"qgraph's own families {', '.join(missing)} are not installed",
+            hint="Install it again: pip install . (or -e . in a clone).",
+        )
+    others = sorted(found.keys() - set(_OWN))
+    return tuple(_load(found[name]) for name in (*others, *_OWN))
+
+
+def family_of(view: ModelView) -> Family:
+    """Return the first family that recognizes the model."""
+    return next(family for family in families() if family.recognizes(view))
+
+
+def exporter_of(source: Path, name: str) -> Family:
+    """Return the family that exports `source`: the one called `name`, or for `auto` the first that
+    takes it.
+
+    Raises:
+        UsageError: no family has this name.
+        InputError: no family takes the checkpoint.
+    """
+    known = {family.name: family for family in families()}
+    if name != "auto" and name not in known:
+        raise UsageError(f"--family {name} is unknown; there are auto, {', '.join(known)}")
+    if name != "auto":
+        return known[name]
+    family = next((family for family in known.values() if family.exports(source)), None)
+    if family is None:
+        raise InputError(
+            "no family can export it, expected a checkpoint folder of transformers with"
+            " config.json and *.safetensors, or an Ultralytics .pt or .yaml",
+            where=str(source),
+            hint="--family NAME says what is wrong with it for that family. Any other model can be"
+            " given to qgraph as an ONNX file.",
+        )
+    return family
+
+
+def _load(point: EntryPoint) -> Family:
+    try:
+        family: Family = point.load()()
+    except Exception as error:  # another package's code may raise anything
+        package = point.dist.name if point.dist else "a package"
+        raise EnvironmentFault(
+            f"the model family {point.name!r} of {package} cannot be loaded: {error}",
+            hint=f"Mend or uninstall {package}.",
+        ) from error
+    if family.name != point.name:
+        raise EnvironmentFault(
+            f"the model family {family.name!r} has an entry point called {point.name!r}",
+            hint="Give both the same name.",
+        )
+    return family

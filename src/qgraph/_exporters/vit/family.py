@@ -1,0 +1,149 @@
+"""Image classifiers and their like: a picture in, a row of numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from qgraph._exporters.family import ExportOptions, ModelView, Task
+from qgraph._exporters.few_channels import too_narrow
+from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.manifest import Manifest
+from qgraph._exporters.preprocessing import Preprocessing
+from qgraph._exporters.vit.evidence import last_operator, tells_classes_apart
+from qgraph._exporters.vit.pictures import Picture, PictureFeeds, processor_of, read_pictures
+from qgraph._exporters.vit.processor import CONFIG
+from qgraph._exporters.vit.source import is_classifier
+from qgraph._exporters.vit.task import ClassifyTask
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.progress import Progress
+from qgraph._graph.run.distance import Split
+from qgraph._graph.run.npz import read_npz
+from qgraph._graph.tensors import Feed
+
+_TASKS = ("classify", "fidelity")
+_CHANNELS = (1, 3)
+
+
+class VitFamily:
+    """Recognized by `qgraph.json`, or by one picture in and one row of numbers out."""
+
+    name = "vit"
+    fuses_siblings = True
+
+    def recognizes(self, view: ModelView) -> bool:
+        """Return whether a manifest says so, or inputs and outputs look like it.
+
+        Where each class has a sigmoid of its own, several may be right: that is left to the generic
+        family.
+        """
+        if view.manifest is not None:
+            return view.manifest.family == self.name
+        if len(view.inputs) != 1 or len(view.model.graph.output) != 1:
+            return False
+        shape = view.inputs[0].shape
+        picture = len(shape) == 4 and shape[1] in _CHANNELS and view.inputs[0].dtype.kind == "f"
+        return picture and _classes(view) > 1 and last_operator(view.model) != "Sigmoid"
+
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
+        """Return feeds of the pictures in a folder, at most `limit` of either."""
+        return PictureFeeds(view, self._pictures(view, data)[:limit])
+
+    def preprocessing(self, view: ModelView) -> Preprocessing | None:
+        """Return what `preprocessor_config.json` beside the model says, if it is there."""
+        if not (view.path.parent / CONFIG).is_file():
+            return None
+        return processor_of(view).described(view.inputs[0].name)
+
+    def complete(self, view: ModelView, feed: Feed) -> Feed:
+        """Return `feed`: there is nothing to leave out."""
+        return feed
+
+    def gives_logits(self, view: ModelView) -> bool:
+        """Return whether something says that the outputs tell classes apart, and they are scores.
+
+        A row of numbers may as well be an embedding, an age, a pose; or probabilities, if it ends
+        in a softmax.
+        """
+        return _classes(view) != 1 and tells_classes_apart(view) and not _gives_probabilities(view)
+
+    def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
+        """Return the logits."""
+        return view.outputs[:1]
+
+    def parts(self, view: ModelView) -> Split | None:
+        """Return None: an output holds numbers of one kind."""
+        return None
+
+    def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        """Keep narrow convolutions, but for the patch embedding, which is measured."""
+        return None if _embeds_patches(model, node) else too_narrow(model, node)
+
+    def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
+        """Return classification, or fidelity where asked or where data has no classes."""
+        if name not in (None, *_TASKS):
+            raise UsageError(f"--task {name} is none of this family's: {', '.join(_TASKS)}")
+        arrays = [path for path in data if path.suffix == ".npz" or any(path.glob("*.npz"))]
+        if arrays:
+            feeds = [feed for path in data for feed in read_npz(path, view.inputs)][:limit]
+            return FidelityTask(_no_labels(name, feeds), self.scored_outputs(view))
+        pictures = [item for path in data for item in self._pictures(view, path)[:limit]]
+        labelled = all(picture.label is not None for picture in pictures)
+        made = PictureFeeds(view, pictures)
+        if name == "fidelity" or (name is None and not labelled):
+            return FidelityTask(made, self.scored_outputs(view))
+        if not labelled:
+            raise InputError(
+                "pictures without a class cannot be classified right or wrong",
+                where=", ".join(map(str, data)),
+                hint="Put them in one folder a class, or use --task fidelity.",
+            )
+        return ClassifyTask(
+            made, self.scored_outputs(view)[0], probabilities=_gives_probabilities(view)
+        )
+
+    def exports(self, source: Path) -> bool:
+        """Return whether it is a folder with an image classifier of transformers."""
+        return is_classifier(source)
+
+    def export(
+        self, source: Path, folder: Path, options: ExportOptions, progress: Progress
+    ) -> Manifest:
+        """Export the classifier in `source` through optimum."""
+        # torch and transformers are an extra
+        from qgraph._exporters.vit.export import export_classifier
+
+        return export_classifier(source, folder, options, progress)
+
+    def _pictures(self, view: ModelView, data: Path) -> list[Picture]:
+        classes = view.manifest.classes if view.manifest else None
+        return read_pictures(data, classes, _classes(view))
+
+
+def _no_labels(name: str | None, feeds: list[Feed]) -> list[Feed]:
+    if name == "classify":
+        raise UsageError("arrays carry no classes: --task classify needs folders of images")
+    return feeds
+
+
+def _classes(view: ModelView) -> int:
+    """Return how many logits the model gives, 0 where the output is no fixed row of them."""
+    dims = view.model.graph.output[0].type.tensor_type.shape.dim
+    return int(dims[1].dim_value) if len(dims) == 2 else 0
+
+
+def _gives_probabilities(view: ModelView) -> bool:
+    """Return whether the outputs are probabilities, not scores before a softmax."""
+    return last_operator(view.model) == "Softmax"
+
+
+def _embeds_patches(model: onnx.ModelProto, node: QuantizableNode) -> bool:
+    """Return whether it is a convolution of the picture whose kernel is its stride."""
+    if node.op_type != "Conv" or node.activations[0][1] != model.graph.input[0].name:
+        return False
+    proto = next(item for item in model.graph.node if item.name == node.name)
+    found = {item.name: tuple(item.ints) for item in proto.attribute}
+    return node.weight is not None and found.get("strides") == node.weight.shape[2:]

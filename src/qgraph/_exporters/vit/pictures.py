@@ -1,0 +1,107 @@
+"""Image folders as feeds of a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from qgraph._exporters.batches import Batches
+from qgraph._exporters.family import ModelView
+from qgraph._exporters.images import images_in, read_image
+from qgraph._exporters.vit.processor import CONFIG, ImageProcessor, read_processor
+from qgraph._graph.errors import InputError
+from qgraph._graph.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """`label`: index of its class in the model's order; None where none is known."""
+
+    path: Path
+    label: int | None = None
+
+
+def read_pictures(folder: Path, classes: Sequence[str] | None, count: int) -> list[Picture]:
+    """Return the images of a folder, taken in turn from each class folder where there are any.
+
+    A class folder is named after its class; where none is, the folders in order are the classes in
+    order, as for ImageNet. `count`: of classes the model tells apart.
+
+    Raises:
+        InputError: no folder, no images in it, or folders that are not the model's classes.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"found {folder.suffix or 'no folder'!r}, expected a folder of images (one folder a"
+            " class where classes are known) or .npz",
+            where=str(folder),
+        )
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and images_in(path))
+    if not inner:
+        found = [Picture(path) for path in images_in(folder)]
+    else:
+        labels = _labels([path.name for path in inner], classes, count, folder)
+        rows = ([Picture(p, labels[f.name]) for p in images_in(f)] for f in inner)
+        found = [item for turn in zip_longest(*rows) for item in turn if item is not None]
+    if not found:
+        raise InputError("the folder holds no images", where=str(folder))
+    return found
+
+
+def _labels(
+    names: Sequence[str], classes: Sequence[str] | None, count: int, folder: Path
+) -> dict[str, int]:
+    known = {name: index for index, name in enumerate(classes or ())}
+    if all(name in known for name in names):
+        return {name: known[name] for name in names}
+    if len(names) == count:
+        return {name: index for index, name in enumerate(names)}
+    strange = next(name for name in names if name not in known)
+    raise InputError(
+        f"found {len(names)} class folders, {strange!r} among them, for a model of {count} classes",
+        where=str(folder),
+        hint="Name the folders after the model's classes, or give one for each class, in order.",
+    )
+
+
+def processor_of(view: ModelView) -> ImageProcessor:
+    """Return the image processor that lies beside the model.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = view.path.parent / CONFIG
+    if not path.is_file():
+        raise InputError(
+            "no such file; images need it beside the model, to be resized and scaled as it says",
+            where=str(path),
+            hint="Copy it from the checkpoint, or write one (docs/guide/your-model.md has one for"
+            " torchvision's models), or give the images as arrays in an .npz file.",
+        )
+    return read_processor(path)
+
+
+class PictureFeeds(Batches[Picture]):
+    """Pictures as the model's image processor makes them."""
+
+    def __init__(self, view: ModelView, pictures: Sequence[Picture]) -> None:
+        super().__init__(view.inputs[0], pictures)
+        self._processor = processor_of(view)
+
+    def row(self, item: Picture) -> Array:
+        """Return the picture processed, float32 [3,H,W]."""
+        made = self._processor(read_image(item.path))
+        fits = all(
+            isinstance(want, str) or want == have
+            for want, have in zip(self._spec.shape[1:], made.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"{CONFIG} makes {list(made.shape)} of the image, where the model's"
+                f" {self._spec.name!r} takes {list(self._spec.shape[1:])}",
+                where=str(item.path),
+                hint="Model and processor must belong together.",
+            )
+        return made

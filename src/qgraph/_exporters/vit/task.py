@@ -1,0 +1,107 @@
+"""The task `classify`: how often the right class comes first, or among the first five.
+
+`top1`, `top5`: shares of the pictures; `top1_agreement`: with the float model, and `kl`: mean
+KL(float ‖ variant) in nats; `mse`, `sqnr_db`, `cosine` of all outputs: logits, or the probabilities
+of a model that ends in a softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from qgraph._exporters.fidelity import FIDELITY_RATIOS, columns_of, fidelity_figures
+from qgraph._exporters.resampling import SampleSums
+from qgraph._exporters.vit.pictures import PictureFeeds
+from qgraph._graph.progress import Progress
+from qgraph._graph.run.distance import Comparator, Sums
+from qgraph._graph.run.session import Session
+from qgraph._graph.tensors import Array
+
+_SEVERAL = 5
+
+
+class ClassifyTask:
+    """Keeps the float model's outputs; pictures are read anew for each variant.
+
+    `probabilities`: whether the outputs are that, and not logits.
+    """
+
+    name = "classify"
+
+    def __init__(self, feeds: PictureFeeds, output: str, *, probabilities: bool = False) -> None:
+        self.feeds = feeds
+        self._compare = _compare_probabilities if probabilities else _compare_logits
+        self._output = output
+        self._reference: list[Array] = []
+        self._seen: dict[str, SampleSums] = {}
+
+    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
+        """Return the metrics of one variant; the first one measured is the reference."""
+        first, sums = not self._reference, []
+        ranks: list[Array] = []
+        for index, feed in enumerate(self.feeds):
+            progress(f"evaluating {name}", index, len(self.feeds))
+            pictures = self.feeds.items(index)
+            logits = session.run(feed, [self._output])[self._output][: len(pictures)]
+            if first:
+                self._reference.append(logits)
+            sums.append(self._compare(self._reference[index], logits))
+            labels = np.array([picture.label for picture in pictures], np.int64)
+            ranks.append(rank_of(logits, labels))
+        progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
+        self._seen[name] = _sums_of(sums, ranks, self._reference[0].shape[1])
+        return self._seen[name].overall()
+
+    def per_sample(self, name: str) -> SampleSums:
+        """Return what each sample adds to the metrics of a variant already measured."""
+        return self._seen[name]
+
+
+def _compare_logits(reference: Array, got: Array) -> Sums:
+    return Comparator(reference, logits=True).compare(got)
+
+
+def _compare_probabilities(reference: Array, got: Array) -> Sums:
+    """Return the sums of probabilities, with the KL divergence of what they are probabilities of.
+
+    Their logarithms are logits of the same distribution.
+    """
+    shares = Comparator(reference).compare(got)
+    scores = _compare_logits(_logarithms(reference), _logarithms(got))
+    return replace(shares, positions=scores.positions, kl=scores.kl, agree=scores.agree)
+
+
+def _logarithms(probabilities: Array) -> Array:
+    """Return float32 logarithms; of what underflowed to 0, that of the smallest normal number."""
+    values = probabilities.astype(np.float32)
+    found: Array = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+    return found
+
+
+def _sums_of(sums: Sequence[Sums], ranks: Sequence[Array], classes: int) -> SampleSums:
+    columns = {
+        "pictures": np.array([len(item) for item in ranks], np.float64),
+        "first": np.array([np.sum(item == 0) for item in ranks], np.float64),
+        "kl": np.array([item.kl for item in sums], np.float64),
+        "agree": np.array([item.agree for item in sums], np.float64),
+    }
+    ratios = {"top1": ("first", "pictures")}
+    if classes > _SEVERAL:
+        columns["among"] = np.array([np.sum(item < _SEVERAL) for item in ranks], np.float64)
+        ratios["top5"] = ("among", "pictures")
+    ratios |= {"kl": ("kl", "pictures"), "top1_agreement": ("agree", "pictures")}
+    return SampleSums(columns | columns_of(sums), ratios | FIDELITY_RATIOS, fidelity_figures)
+
+
+def rank_of(logits: Array, labels: Array) -> Array:
+    """Return how many classes come before the right one, int [n]; logits [n,C], labels int [n].
+
+    Of equal logits the lower class comes first, as with argmax.
+    """
+    right = np.take_along_axis(logits, labels[:, None], 1)
+    before = np.arange(logits.shape[1])[None] < labels[:, None]
+    counted: Array = ((logits > right) | ((logits == right) & before)).sum(1)
+    return counted

@@ -1,0 +1,99 @@
+"""The head of a detector, found by structure: what feeds the outputs through the box decoding.
+
+From the graph's outputs upwards, everything that multiplies no weights is decoding: reshaping,
+joining of scales, sigmoid, softmax, anchors, strides, top-k. The first convolutions met are the
+head's output convolutions, with one exception: a convolution (or MatMul) of one output channel that
+reads a softmax is the average of a distribution over distances (DFL, Li et al. 2020), a part of the
+decoding; what lies above it is looked at in turn. No name is looked at.
+
+| model           | output convolutions                  | distributions | joined by      |
+|-----------------|--------------------------------------|---------------|----------------|
+| YOLOv5, v7      | one a scale                          | none          | Concat, or not |
+| YOLOv8, v9, 11  | boxes and classes, two a scale       | one           | Concat         |
+| YOLOv10         | boxes and classes, two a scale       | one           | Concat, TopK   |
+| YOLO26          | boxes and classes, two a scale       | none          | Concat, TopK   |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from qgraph._graph.edit.nodes import QUANTIZABLE
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Names of nodes: `convolutions` give boxes and scores, `distributions` average distances;
+    `decoding`: everything between them and the outputs.
+    """
+
+    convolutions: frozenset[str]
+    distributions: frozenset[str]
+    decoding: frozenset[str]
+
+
+def find_head(model: onnx.ModelProto) -> Head | None:
+    """Return the head of a detector, None where the graph does not end in one.
+
+    It must end in two or more convolutions that reach the outputs through no other weights, and
+    either be joined over scales or be outputs of their own.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    convolutions: set[str] = set()
+    distributions: set[str] = set()
+    decoding: set[str] = set()
+    operators: set[str] = set()
+    seen: set[str] = set()
+    waiting = [value.name for value in model.graph.output]
+    while waiting:
+        node = producers.get(waiting.pop())
+        if node is None or node.output[0] in seen:
+            continue
+        seen.add(node.output[0])
+        if not _has_weight(node, weights):
+            decoding.add(node.name)
+            operators.add(node.op_type)
+        elif _averages_a_softmax(node, producers, model):
+            distributions.add(node.name)
+            decoding.add(node.name)
+        elif node.op_type in _CONVOLUTIONS:
+            convolutions.add(node.name)
+            continue
+        else:
+            return None
+        waiting += node.input
+    joined = "Concat" in operators or len(model.graph.output) == len(convolutions)
+    if len(convolutions) < 2 or not joined:
+        return None
+    return Head(frozenset(convolutions), frozenset(distributions), frozenset(decoding))
+
+
+def _has_weight(node: onnx.NodeProto, weights: set[str]) -> bool:
+    return node.op_type in QUANTIZABLE and any(name in weights for name in node.input[:2])
+
+
+def _averages_a_softmax(
+    node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], model: onnx.ModelProto
+) -> bool:
+    if _outputs_of(node, model) != 1:
+        return False
+    above = producers.get(node.input[0])
+    while above is not None and above.op_type in _MOVES:
+        above = producers.get(above.input[0])
+    return above is not None and above.op_type == "Softmax"
+
+
+def _outputs_of(node: onnx.NodeProto, model: onnx.ModelProto) -> int:
+    """Return how many output channels a weight of one convolution or MatMul makes."""
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    shape = shapes.get(node.input[1], ())
+    if not shape:
+        return 0
+    return int(shape[0] if node.op_type == "Conv" else shape[-1])

@@ -1,0 +1,156 @@
+"""The task `detect`: mean average precision by pycocotools.
+
+`map50`: at an IoU of 0.5; `map`: mean over IoUs from 0.5 to 0.95 (COCO's own figure); `mse`,
+`sqnr_db`, `cosine` of the first output, all places and boxes of low score included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qgraph._exporters.fidelity import as_metrics
+from qgraph._exporters.yolo.coco import Annotations
+from qgraph._exporters.yolo.decode import Boxes, Layout, decode, layout_of
+from qgraph._exporters.yolo.precision import ScenePrecision
+from qgraph._exporters.yolo.scenes import SceneFeeds
+from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.progress import Progress
+from qgraph._graph.run.distance import Comparator, Sums
+from qgraph._graph.run.session import Session
+from qgraph._graph.tensors import Array
+
+
+class DetectTask:
+    """Keeps the float model's outputs; pictures are read anew for each variant."""
+
+    name = "detect"
+
+    def __init__(self, feeds: SceneFeeds, output: str, annotations: Annotations) -> None:
+        require_pycocotools()
+        self.feeds = feeds
+        self._output = output
+        self._annotations = annotations
+        self._reference: list[Array] = []
+        self._seen: dict[str, ScenePrecision] = {}
+
+    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
+        """Return the metrics of one variant; the first one measured is the reference."""
+        first, sums = not self._reference, []
+        found: list[dict[str, Any]] = []
+        for index in range(len(self.feeds)):
+            progress(f"evaluating {name}", index, len(self.feeds))
+            feed, places = self.feeds.letterboxed(index)
+            rows = session.run(feed, [self._output])[self._output][: len(places)]
+            if first:
+                self._reference.append(rows)
+            sums.append(Comparator(self._reference[index]).compare(rows))
+            layout = layout_of(rows.shape, len(self._annotations.categories))
+            for scene, place, row in zip(self.feeds.items(index), places, rows, strict=True):
+                boxes = _decoded(row, layout)
+                corners = place.undone(boxes.corners)
+                found += self._detections(scene.id or 0, corners, boxes)
+        progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
+        evaluated = evaluate(self._annotations, found, self._ids())
+        self._seen[name] = ScenePrecision(evaluated, self._groups())
+        map50, mean = (float(evaluated.stats[item]) for item in (1, 0))
+        return {"map50": map50, "map": mean} | as_metrics(sum(sums, Sums()).result())
+
+    def per_sample(self, name: str) -> ScenePrecision:
+        """Return what a variant already measured found in each sample."""
+        return self._seen[name]
+
+    def _ids(self) -> list[int]:
+        indices = range(len(self.feeds))
+        return [scene.id or 0 for index in indices for scene in self.feeds.items(index)]
+
+    def _groups(self) -> Array:
+        """Return the sample each picture belongs to, in the order of their ids."""
+        indices = range(len(self.feeds))
+        places = [(scene.id or 0, i) for i in indices for scene in self.feeds.items(i)]
+        return np.array([index for _, index in sorted(places)], np.int64)
+
+    def _detections(self, image: int, corners: Array, boxes: Boxes) -> list[dict[str, Any]]:
+        sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+        categories = self._annotations.categories
+        return [
+            {
+                "image_id": image,
+                "category_id": categories[label],
+                "bbox": size.tolist(),
+                "score": float(score),
+            }
+            for size, score, label in zip(sizes, boxes.scores, boxes.labels, strict=True)
+            if 0 <= label < len(categories)
+        ]
+
+
+def _decoded(row: Array, layout: Layout) -> Boxes:
+    return decode(row, layout)
+
+
+def evaluate(
+    annotations: Annotations, detections: list[dict[str, Any]], images: Sequence[int]
+) -> Any:
+    """Return pycocotools' COCOeval over `images`, summarized."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    # pycocotools prints as it goes
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = _complete(annotations)
+        truth.createIndex()
+        evaluated = COCOeval(truth, _results(truth, detections), "bbox")
+        evaluated.params.imgIds = sorted(images)
+        evaluated.evaluate()
+        evaluated.accumulate()
+        evaluated.summarize()
+    return evaluated
+
+
+def require_pycocotools() -> None:
+    """Check that pycocotools is there.
+
+    Raises:
+        EnvironmentFault: it is not.
+    """
+    try:
+        import pycocotools.cocoeval  # noqa: F401 - comes with an extra
+    except ImportError as error:
+        raise EnvironmentFault(
+            "mean average precision needs pycocotools, which is not installed",
+            hint="pip install '.[vision]'",
+        ) from error
+
+
+def _complete(annotations: Annotations) -> dict[str, Any]:
+    """Return the JSON with what pycocotools insists on and other tools leave out."""
+    content = dict(annotations.content)
+    content["annotations"] = [
+        {
+            "area": item["bbox"][2] * item["bbox"][3],
+            "iscrowd": 0,
+            **item,
+            # ids that are missing, or 0, which pycocotools takes for no match
+            "id": number,
+        }
+        for number, item in enumerate(content["annotations"], start=1)
+    ]
+    return content
+
+
+def _results(truth: Any, detections: list[dict[str, Any]]) -> Any:
+    from pycocotools.coco import COCO
+
+    if detections:
+        return truth.loadRes(detections)
+    # loadRes refuses an empty list
+    empty = COCO()
+    empty.dataset = {**truth.dataset, "annotations": []}
+    empty.createIndex()
+    return empty

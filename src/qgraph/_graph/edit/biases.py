@@ -1,0 +1,96 @@
+"""Where the bias of a node stands, found by structure, and giving it other values.
+
+| op                  | bias                                                              |
+|---------------------|-------------------------------------------------------------------|
+| Conv, ConvTranspose | the constant third operand                                        |
+| Gemm                | the constant third operand, one value a column, where beta is 1   |
+| MatMul              | the constant operand of the Add that alone reads its output       |
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from qgraph._graph.edit.names import fresh_name
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.io.models import tensor_from
+from qgraph._graph.tensors import Array
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """Input `index` of `reader` is the constant `tensor`, of `shape`: one value a channel."""
+
+    reader: str
+    index: int
+    tensor: str
+    shape: tuple[int, ...]
+
+
+def channel_axis(node: QuantizableNode) -> int:
+    """Return the axis of the output of `node` that its output channels lie on."""
+    return 1 if node.op_type in _CONVOLUTIONS else -1
+
+
+def find_biases(model: onnx.ModelProto, nodes: Sequence[QuantizableNode]) -> dict[str, Bias]:
+    """Return node → its bias; a node without one is left out."""
+    constants = {item.name: tuple(item.dims) for item in model.graph.initializer}
+    protos = {node.name: node for node in model.graph.node}
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for proto in model.graph.node:
+        for name in proto.input:
+            readers[name].append(proto)
+    outputs = {value.name for value in model.graph.output}
+    found: dict[str, Bias] = {}
+    for node in nodes:
+        if node.weight is None:
+            continue
+        place: tuple[onnx.NodeProto, int] | None = (protos[node.name], 2)
+        if node.op_type == "MatMul":
+            place = None if node.output in outputs else _added(node.output, readers[node.output])
+        bias = _bias(place, constants) if place else None
+        if bias is not None:
+            found[node.name] = bias
+    return found
+
+
+def _added(output: str, readers: Sequence[onnx.NodeProto]) -> tuple[onnx.NodeProto, int] | None:
+    """Return the Add that alone reads `output`, and its other input."""
+    if len(readers) != 1 or readers[0].op_type != "Add":
+        return None
+    return readers[0], 1 - list(readers[0].input).index(output)
+
+
+def _bias(
+    place: tuple[onnx.NodeProto, int], constants: Mapping[str, tuple[int, ...]]
+) -> Bias | None:
+    reader, index = place
+    shape = constants.get(reader.input[index]) if len(reader.input) > index else None
+    # Gemm's may be a matrix, an Add's anything that can be broadcast
+    if not shape or not set(shape[:-1]) <= {1}:
+        return None
+    scaled = any(item.name == "beta" and item.f != 1 for item in reader.attribute)
+    return None if scaled else Bias(reader.name, index, reader.input[index], shape)
+
+
+def with_biases(model: onnx.ModelProto, values: Mapping[Bias, Array]) -> onnx.ModelProto:
+    """Return a copy of `model` in which biases have other values; constants stay as they are for
+    whoever else reads them.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    nodes = {node.name: node for node in changed.graph.node}
+    taken = {name for node in nodes.values() for name in (*node.input, *node.output)}
+    taken |= {item.name for item in (*changed.graph.initializer, *changed.graph.input)}
+    for bias, array in values.items():
+        name = fresh_name(f"{bias.tensor}/corrected", taken)
+        taken.add(name)
+        changed.graph.initializer.append(tensor_from(name, array))
+        nodes[bias.reader].input[bias.index] = name
+    return changed

@@ -1,0 +1,109 @@
+"""Fake quantization inside a graph: Q and DQ on activations, quantized copies of weights.
+
+What a node reads is replaced input by input, so that another node, or another input of the same
+node, that reads the same tensor keeps the untouched one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from qgraph._graph.edit.names import fresh_name
+from qgraph._graph.edit.nodes import QuantizableNode, Weight
+from qgraph._graph.io.models import tensor_from
+from qgraph._graph.io.weights import stub
+from qgraph._graph.tensors import Array, OnDemand
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FakeQuantization:
+    """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor,
+    made when asked for. `scales`: activation name → scale, 0-D, in the dtype of the tensor.
+    `dtype`: what activations are quantized to.
+    """
+
+    weights: Mapping[tuple[str, int | None], Array]
+    scales: Mapping[str, Array]
+    dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.int8))
+
+    def in_single(self) -> FakeQuantization:
+        """Return the same values as float32, for a graph that is computed so."""
+
+        def single(key: tuple[str, int | None]) -> Array:
+            return self.weights[key].astype(np.float32)
+
+        weights = OnDemand({key: partial(single, key) for key in self.weights})
+        scales = {name: scale.astype(np.float32) for name, scale in self.scales.items()}
+        return FakeQuantization(weights, scales, self.dtype)
+
+
+class FakeQuantizer:
+    """Adds to `graph` what quantized nodes read; initializers are made once and shared.
+
+    `weights`: the values of the weights added, which the graph only declares.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, quantization: FakeQuantization) -> None:
+        self._graph = graph
+        self._taken = _tensor_names(graph)
+        self._quantization = quantization
+        self._made: dict[str, str] = {}
+        self._weights: dict[str, Callable[[], Array]] = {}
+        self.weights: Mapping[str, Array] = OnDemand(self._weights)
+
+    def data_type(self, node: QuantizableNode) -> int:
+        """Return the ONNX data type that `node` computes in: that of its scales."""
+        scale = self._quantization.scales[node.activations[0][1]]
+        return int(helper.np_dtype_to_tensor_dtype(scale.dtype))
+
+    def inputs_of(
+        self, proto: onnx.NodeProto, node: QuantizableNode
+    ) -> tuple[list[onnx.NodeProto], dict[int, str]]:
+        """Return the Q and DQ of every activation, and input position → what replaces it."""
+        rename: dict[int, str] = {}
+        if node.weight is not None:
+            rename[node.weight.index] = self._weight(node.weight, self.data_type(node))
+        pairs: list[onnx.NodeProto] = []
+        for name in dict.fromkeys(name for _, name in node.activations):
+            scale = self._initializer(f"{name}/scale", self._quantization.scales[name])
+            zero = self._initializer("qgraph.zero_point", np.zeros((), self._quantization.dtype))
+            q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
+            pairs += [
+                helper.make_node("QuantizeLinear", [name, scale, zero], [q]),
+                helper.make_node("DequantizeLinear", [q, scale, zero], [dq]),
+            ]
+            rename |= {index: dq for index, read in node.activations if read == name}
+        return pairs, rename
+
+    def fresh(self, wanted: str) -> str:
+        name = fresh_name(wanted, self._taken)
+        self._taken.add(name)
+        return name
+
+    def _weight(self, weight: Weight, data_type: int) -> str:
+        label = f"{weight.tensor}/axis.{weight.axis}"
+        if label not in self._made:
+            name = self._made[label] = self.fresh(f"{label}/qgraph")
+            self._graph.initializer.append(stub(name, data_type, weight.shape))
+            key = (weight.tensor, weight.axis)
+            self._weights[name] = lambda: self._quantization.weights[key]
+        return self._made[label]
+
+    def _initializer(self, key: str, array: Array) -> str:
+        if key not in self._made:
+            name = self.fresh(f"{key}/qgraph")
+            self._graph.initializer.append(tensor_from(name, array))
+            self._made[key] = name
+        return self._made[key]
+
+
+def _tensor_names(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in (*node.input, *node.output)} | {
+        item.name for item in (*graph.input, *graph.initializer)
+    }

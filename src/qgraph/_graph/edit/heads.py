@@ -1,0 +1,99 @@
+"""A vocabulary-wide last projection, replaced by a narrow one that keeps all lengths and angles.
+
+With logits y = h·W, every figure that is made of inner products of outputs, such as ‖y − y'‖²,
+‖y‖² and y·y', depends on W only through G = W·Wᵀ. So any R with R·Rᵀ = G gives the same figures
+from h·R, and the Cholesky factor of G is as narrow as h: hundreds or thousands of columns where
+the vocabulary has a hundred thousand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.segments import reads
+from qgraph._graph.io.weights import array_of
+from qgraph._graph.tensors import Array
+
+_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE)
+_COLUMNS = 4096
+"""Columns of a weight that are read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The node that makes an output from `hidden` values at each position, `width` of them, with
+    nothing behind it.
+    """
+
+    node: str
+    weight: str
+    output: str
+    hidden: int
+    width: int
+
+
+def find_head(model: onnx.ModelProto, output: str) -> Head | None:
+    """Return the MatMul with a constant [hidden, width] that makes `output`, if it is a wide one.
+
+    None where something else makes it or reads it, or where the projection widens nothing.
+    """
+    graph = model.graph
+    makers = [node for node in graph.node if output in node.output]
+    readers = [node for node in graph.node if output in reads(node)]
+    if len(makers) != 1 or readers or makers[0].op_type != "MatMul":
+        return None
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    weight = weights.get(makers[0].input[1])
+    if weight is None or len(weight.dims) != 2 or weight.data_type not in _TYPES:
+        return None
+    hidden, width = weight.dims
+    if width <= hidden:
+        return None
+    return Head(makers[0].name, weight.name, output, hidden, width)
+
+
+def narrow_head(prepared: PreparedModel, head: Head) -> PreparedModel | None:
+    """Return `prepared` with `head`'s output [..., width] as [..., hidden], inner products kept.
+
+    They are kept as far as the type of the weight rounds. None where the weight holds NaN or
+    infinity.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(prepared.model)
+    node = next(node for node in model.graph.node if node.name == head.node)
+    weight = next(item for item in model.graph.initializer if item.name == head.weight)
+    factor = _factor(array_of(weight))
+    if factor is None:
+        return None
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
+    name = f"{head.weight}/narrow"
+    model.graph.initializer.append(numpy_helper.from_array(factor.astype(dtype), name))
+    node.input[1] = name
+    if not any(head.weight in reads(other) for other in model.graph.node):
+        model.graph.initializer.remove(weight)
+    for value in (*model.graph.output, *model.graph.value_info):
+        if value.name == head.output and value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.dim[-1].dim_value = head.hidden
+    return replace(prepared, model=model)
+
+
+def _factor(weight: Array) -> Array | None:
+    """Return R [hidden, hidden], float64, with R·Rᵀ = weight·weightᵀ."""
+    hidden, width = weight.shape
+    products = np.zeros((hidden, hidden))
+    for start in range(0, width, _COLUMNS):
+        columns = np.ascontiguousarray(weight[:, start : start + _COLUMNS], np.float64)
+        products += columns @ columns.T
+    if not np.isfinite(products).all():
+        return None
+    try:
+        factor: Array = np.linalg.cholesky(products)
+    except np.linalg.LinAlgError:  # fewer independent rows than rows
+        values, vectors = np.linalg.eigh(products)
+        factor = vectors * np.sqrt(np.maximum(values, 0.0))
+    return factor

@@ -1,0 +1,146 @@
+"""The nodes that can be computed in INT8, and what they read.
+
+| op             | weight `W`          | scale per-axis on | MACs                       |
+|----------------|---------------------|-------------------|----------------------------|
+| MatMul         | [K, N]              | 1                 | elements of output · K     |
+| Gemm           | [K, N] / [N, K]     | 1 / 0 (transB)    | elements of output · K     |
+| Conv           | [M, C/g, k…]        | 0                 | elements of output · |W|/M |
+| ConvTranspose  | [C, M/g, k…]        | 1 (g = 1)         | elements of data · |W|/C   |
+| MatMul, no `W` | activation × activation | –             | elements of output · K     |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from qgraph._graph.edit.names import module_path
+from qgraph._graph.errors import InputError
+from qgraph._graph.keep import Keep
+
+QUANTIZABLE = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A constant operand: `axis` counts output channels (None: one scale for all)."""
+
+    tensor: str
+    index: int
+    axis: int | None
+    shape: tuple[int, ...]
+
+    @property
+    def params(self) -> int:
+        """Return the number of weights."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizableNode:
+    """A node that can be quantized.
+
+    `activations`: the tensors it reads that are not constant, with their input positions.
+    """
+
+    name: str
+    op_type: str
+    activations: tuple[tuple[int, str], ...]
+    weight: Weight | None
+    output: str
+
+    @property
+    def scope(self) -> str:
+        """Return the module path the exporter left in the name."""
+        return module_path(self.name)
+
+
+def macs_of(node: QuantizableNode, shapes: Mapping[str, Sequence[int]]) -> int:
+    """Return the multiply-accumulates of one run in which tensors have these shapes."""
+    data = shapes[node.activations[0][1]]
+    if node.weight is None:
+        return math.prod(shapes[node.output]) * data[-1]
+    size, shape = node.weight.params, node.weight.shape
+    if node.op_type == "ConvTranspose":
+        return math.prod(data) * (size // shape[0])
+    channels = shape[node.weight.axis or 0]
+    return math.prod(shapes[node.output]) * (size // channels)
+
+
+def quantizable_nodes(
+    model: onnx.ModelProto,
+) -> tuple[list[QuantizableNode], list[Keep]]:
+    """Return the quantizable nodes of `model` in graph order, and those that are not, with reason.
+
+    A MatMul of two activations is quantizable too; whether it should be is the caller's choice.
+
+    Raises:
+        InputError: a node lacks an operand.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: list[QuantizableNode] = []
+    kept: list[Keep] = []
+    for node in model.graph.node:
+        if node.op_type not in QUANTIZABLE or node.domain not in ("", "ai.onnx"):
+            continue
+        result = _examine(node, weights)
+        if isinstance(result, Keep):
+            kept.append(result)
+        else:
+            found.append(result)
+    return found, kept
+
+
+def _examine(
+    node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]
+) -> QuantizableNode | Keep:
+    if len(node.input) < 2 or not all(node.input[:2]):
+        raise InputError(
+            f"the {node.op_type} lacks one of its two operands",
+            where=f"node {node.name!r}",
+            hint="The model is damaged; export it again.",
+        )
+    left, right = node.input[0], node.input[1]
+    if left in weights:
+        return Keep(node.name, "its constant operand is the left one, which has no INT8 kernel")
+    if right not in weights:
+        return _without_weight(node)
+    tensor = weights[right]
+    if tensor.data_type not in _FLOATS:
+        name = onnx.TensorProto.DataType.Name(tensor.data_type)
+        return Keep(node.name, f"its weight is {name}, expected FLOAT, FLOAT16 or BFLOAT16")
+    shape = tuple(tensor.dims)
+    if 0 in shape or (node.op_type in ("MatMul", "Gemm") and len(shape) != 2):
+        return Keep(node.name, f"its weight has shape {list(shape)}, not a matrix with elements")
+    return _with_weight(node, shape)
+
+
+def _without_weight(node: onnx.NodeProto) -> QuantizableNode | Keep:
+    if node.op_type != "MatMul":
+        return Keep(node.name, "its weight is computed at run time")
+    activations = ((0, node.input[0]), (1, node.input[1]))
+    return QuantizableNode(node.name, node.op_type, activations, None, node.output[0])
+
+
+def _with_weight(node: onnx.NodeProto, shape: tuple[int, ...]) -> QuantizableNode:
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    weight = Weight(node.input[1], 1, _output_axis(node.op_type, attributes), shape)
+    return QuantizableNode(node.name, node.op_type, ((0, node.input[0]),), weight, node.output[0])
+
+
+def _output_axis(op_type: str, attributes: Mapping[str, Any]) -> int | None:
+    """Return the weight's axis of output channels; None where groups mix them with inputs."""
+    match op_type:
+        case "Gemm":
+            return 0 if attributes.get("transB", 0) else 1
+        case "Conv":
+            return 0
+        case "ConvTranspose":
+            return 1 if attributes.get("group", 1) == 1 else None
+        case _:
+            return 1

@@ -1,0 +1,256 @@
+"""Cutting a graph into segments that run one after the other.
+
+The first segment holds everything no candidate can influence. The rest follows in graph order and
+is cut right before a candidate, so that a node whose inputs are known can be started there and
+nothing above it is computed again. Candidates that read the same tensor stay together.
+
+What crosses a cut is read by a later segment or wanted at the end; a body of If, Loop or Scan is
+part of its node. Shapes never cross: quantization does not change them, but stacking does, so every
+segment works out again the shapes it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.io.weights import size_of
+
+_SHAPE_OPS = ("Shape", "Size")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """A run of nodes. `inputs` arise before it, `outputs` are read after it or wanted at the end.
+
+    `reaches`: input or candidate → the outputs that depend on it.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    candidates: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    reaches: Mapping[str, frozenset[str]]
+
+
+def cut(
+    model: onnx.ModelProto, candidates: Sequence[QuantizableNode], outputs: Sequence[str]
+) -> list[Segment]:
+    """Return the segments of what `outputs` need; the first has no candidates."""
+    constants = _constants(model)
+    names = {node.name for node in candidates}
+    nodes = _needed(model.graph.node, outputs)
+    shared, shapes, dependent = _split(nodes, names, constants)
+    runs = _runs(dependent, candidates)
+    # What has the shape of an influenced tensor but none of its values may itself be an output.
+    ends = [set[str]() for _ in runs[1:]] + [set(outputs)]
+    runs = [_with_shapes(run, shapes, end) for run, end in zip(runs, ends, strict=False)]
+    return _linked([shared, *runs], names, outputs, constants)
+
+
+def cut_by_weight(model: onnx.ModelProto, outputs: Sequence[str], most: int) -> list[Segment]:
+    """Return what `outputs` need in segments that each read at most `most` bytes of weights.
+
+    A node that reads more by itself is a segment of its own.
+    """
+    sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
+    runs: list[list[onnx.NodeProto]] = [[]]
+    held: set[str] = set()
+    for node in _needed(model.graph.node, outputs):
+        weights = {name for name in reads(node) if name in sizes}
+        if runs[-1] and weights and sum(sizes[name] for name in held | weights) > most:
+            runs.append([])
+            held = set()
+        held |= weights
+        runs[-1].append(node)
+    return _linked(runs, set(), outputs, _constants(model))
+
+
+def _constants(model: onnx.ModelProto) -> set[str]:
+    sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return sparse | {tensor.name for tensor in model.graph.initializer}
+
+
+def _linked(
+    runs: Sequence[Sequence[onnx.NodeProto]],
+    candidates: set[str],
+    outputs: Sequence[str],
+    constants: set[str],
+) -> list[Segment]:
+    """Return runs as segments that know what crosses between them."""
+    segments: list[Segment] = []
+    wanted = set(outputs)
+    for nodes in reversed(runs):
+        segments.append(_segment(nodes, candidates, wanted, constants))
+        made = {name for node in nodes for name in node.output}
+        wanted = (wanted - made) | set(segments[-1].inputs)
+    return segments[::-1]
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Return the tensors a node reads, those its bodies read from outside included."""
+    found = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            found += _read_from_outside(body)
+    return list(dict.fromkeys(found))
+
+
+def extract(
+    model: onnx.ModelProto,
+    segment: Segment,
+    values: Mapping[str, onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    """Return a segment as a model of its own; `values` describe what crosses its cuts.
+
+    An output that `values` does not describe declares no type; onnxruntime infers it.
+    """
+    used = {name for node in segment.nodes for name in reads(node)} | set(segment.outputs)
+    graph = onnx.GraphProto(name="segment")
+    graph.node.extend(segment.nodes)
+    graph.initializer.extend(item for item in model.graph.initializer if item.name in used)
+    graph.sparse_initializer.extend(
+        item for item in model.graph.sparse_initializer if item.values.name in used
+    )
+    graph.input.extend(values[name] for name in segment.inputs)
+    graph.output.extend(
+        values.get(name, onnx.ValueInfoProto(name=name)) for name in segment.outputs
+    )
+    made = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
+    made.opset_import.extend(model.opset_import)
+    made.functions.extend(model.functions)
+    return made
+
+
+def _needed(nodes: Iterable[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that `outputs` depend on, in order."""
+    wanted = set(outputs)
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(list(nodes)):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted |= set(reads(node))
+    return kept[::-1]
+
+
+def _split(
+    nodes: Iterable[onnx.NodeProto], candidates: set[str], constants: set[str]
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """Return the nodes no candidate influences, those that work out shapes of influenced tensors,
+    and the other influenced ones with the candidates.
+    """
+    shared: list[onnx.NodeProto] = []
+    shapes: list[onnx.NodeProto] = []
+    dependent: list[onnx.NodeProto] = []
+    influenced: set[str] = set()
+    sizes: set[str] = set()
+    for node in nodes:
+        read = set(reads(node)) - constants
+        if node.name not in candidates and not read & (influenced | sizes):
+            shared.append(node)
+        elif node.name not in candidates and (node.op_type in _SHAPE_OPS or not read & influenced):
+            shapes.append(node)
+            sizes |= set(node.output)
+        else:
+            dependent.append(node)
+            influenced |= set(node.output)
+    return shared, shapes, dependent
+
+
+def _with_shapes(
+    run: Sequence[onnx.NodeProto], shapes: Sequence[onnx.NodeProto], outputs: set[str]
+) -> list[onnx.NodeProto]:
+    """Return a run with the nodes put in that work out the shapes it needs, and `outputs`.
+
+    A shape of a tensor that arises inside the run is worked out right after it.
+    """
+    wanted = {name for node in run for name in reads(node)} | outputs
+    needed: list[onnx.NodeProto] = []
+    for node in reversed(shapes):
+        if wanted & set(node.output):
+            needed.append(node)
+            wanted |= set(reads(node))
+    return _sorted([*needed[::-1], *run])
+
+
+def _sorted(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return nodes so that each follows what it reads, otherwise in the order given."""
+    made = {name for node in nodes for name in node.output}
+    ready: set[str] = set()
+    result: list[onnx.NodeProto] = []
+    waiting = list(nodes)
+    while waiting:
+        later: list[onnx.NodeProto] = []
+        for node in waiting:
+            if set(reads(node)) & made <= ready:
+                result.append(node)
+                ready |= set(node.output)
+            else:
+                later.append(node)
+        waiting = later
+    return result
+
+
+def _runs(
+    nodes: Iterable[onnx.NodeProto], candidates: Sequence[QuantizableNode]
+) -> list[list[onnx.NodeProto]]:
+    """Return the nodes cut before each candidate that reads another tensor than the last one."""
+    source = {node.name: node.activations[0][1] for node in candidates}
+    runs: list[list[onnx.NodeProto]] = []
+    last = None
+    for node in nodes:
+        if node.name in source and source[node.name] != last:
+            runs.append([])
+            last = source[node.name]
+        runs[-1].append(node)
+    return runs
+
+
+def _segment(
+    nodes: Sequence[onnx.NodeProto],
+    candidates: set[str],
+    wanted: set[str],
+    constants: set[str],
+) -> Segment:
+    made = {name for node in nodes for name in node.output if name}
+    outer = dict.fromkeys(name for node in nodes for name in reads(node))
+    inputs = [name for name in outer if name not in made and name not in constants]
+    outputs = [name for node in nodes for name in node.output if name in wanted]
+    inside = tuple(node.name for node in nodes if node.name in candidates)
+    return Segment(
+        tuple(nodes),
+        inside,
+        tuple(inputs),
+        tuple(outputs),
+        _reaches(nodes, (*inputs, *inside), outputs),
+    )
+
+
+def _reaches(
+    nodes: Sequence[onnx.NodeProto], starts: Sequence[str], outputs: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """Return start → the outputs downstream of it; a start is a tensor or a node's name."""
+    bits = {name: 1 << index for index, name in enumerate(starts)}
+    masks = dict(bits)
+    for node in nodes:
+        mask = bits.get(node.name, 0)
+        for name in reads(node):
+            mask |= masks.get(name, 0)
+        for name in node.output:
+            masks[name] = 0 if node.op_type in _SHAPE_OPS else mask
+    return {
+        start: frozenset(name for name in outputs if masks.get(name, 0) & bit)
+        for start, bit in bits.items()
+    }
+
+
+def _read_from_outside(body: onnx.GraphProto) -> list[str]:
+    inner = {value.name for value in body.input} | {item.name for item in body.initializer}
+    found: list[str] = []
+    for node in body.node:
+        found += [name for name in reads(node) if name not in inner]
+        inner |= set(node.output)
+    return found + [value.name for value in body.output if value.name not in inner]

@@ -1,0 +1,89 @@
+"""Switches: one graph in which each node can be quantized or not, run by run.
+
+A candidate becomes `If(switch) {fake-quantized inputs → node} else {node}`. Only the branch taken
+runs, so with every switch off the graph costs what the float graph costs. Weights are
+fake-quantized once and lie beside the float ones; activations are quantized inside the branch, so
+a neighbour whose switch is off reads the untouched tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import helper
+
+from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.tensors import Array
+
+PREFIX = "qgraph.switch."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SwitchGraph:
+    """`inputs`: node name → the bool graph input that switches it. `weights`: quantized ones, which
+    `model` only declares.
+    """
+
+    model: onnx.ModelProto
+    inputs: Mapping[str, str]
+    weights: Mapping[str, Array]
+
+
+def insert_switches(
+    model: onnx.ModelProto, nodes: Sequence[QuantizableNode], quantization: FakeQuantization
+) -> SwitchGraph:
+    """Return a copy of `model` in which each of `nodes` has a switch."""
+    switched = onnx.ModelProto()
+    switched.CopyFrom(model)
+    quantizer = FakeQuantizer(switched.graph, quantization)
+    chosen = {node.name: node for node in nodes}
+    inputs: dict[str, str] = {}
+    for index, proto in enumerate(switched.graph.node):
+        if proto.name in chosen:
+            switch = quantizer.fresh(f"{PREFIX}{len(inputs)}")
+            inputs[proto.name] = switch
+            proto.CopyFrom(_switched(proto, chosen[proto.name], quantizer, switch, index))
+    switched.graph.input.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in inputs.values()
+    )
+    return SwitchGraph(switched, inputs, quantizer.weights)
+
+
+def _switched(
+    proto: onnx.NodeProto,
+    node: QuantizableNode,
+    quantizer: FakeQuantizer,
+    switch: str,
+    index: int,
+) -> onnx.NodeProto:
+    """Return the `If` that stands for `proto`."""
+    before, rename = quantizer.inputs_of(proto, node)
+    dtype = quantizer.data_type(node)
+    return helper.make_node(
+        "If",
+        [switch],
+        list(proto.output),
+        name=proto.name,
+        then_branch=_branch(proto, before, rename, f"then.{index}", dtype),
+        else_branch=_branch(proto, [], {}, f"else.{index}", dtype),
+    )
+
+
+def _branch(
+    proto: onnx.NodeProto,
+    before: list[onnx.NodeProto],
+    rename: Mapping[int, str],
+    tag: str,
+    dtype: int,
+) -> onnx.GraphProto:
+    """Return a branch: `before`, then `proto` with its inputs renamed."""
+    inner = onnx.NodeProto()
+    inner.CopyFrom(proto)
+    inner.name = f"{proto.name}/{tag}"
+    inner.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
+    inner.output[:] = [f"{name}/{tag}" for name in proto.output]
+    outputs = [helper.make_tensor_value_info(name, dtype, None) for name in inner.output]
+    return helper.make_graph([*before, inner], tag, [], outputs)

@@ -1,0 +1,131 @@
+"""JSON documents with a schema: strict when read, the same bytes for the same content.
+
+Every file of qgraph's own is a `Document`: a pydantic model with a versioned `schema`. Reading
+refuses unknown and duplicate keys, NaN and wrong types, and names the path of what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.files import require_file, write_text
+
+_LARGEST = 512 << 20
+
+
+class Part(BaseModel):
+    """A piece of a document: immutable, without unknown keys, without NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, strict=True
+    )
+
+
+class Document(Part):
+    """A whole file. Subclasses set `SCHEMA`, for example `qgraph.sensitivity/1`."""
+
+    SCHEMA: ClassVar[str]
+    schema_: str = Field(alias="schema")
+
+
+D = TypeVar("D", bound=Document)
+
+
+def read_document(path: Path, kind: type[D]) -> D:
+    """Return the document in `path`.
+
+    Raises:
+        InputError: no such file.
+        UsageError: not JSON, another schema, or a value that does not belong.
+    """
+    content = read_json(path)
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != kind.SCHEMA:
+        raise UsageError(
+            f"found schema {found!r}, expected {kind.SCHEMA!r}",
+            where=str(path),
+            hint="Is this the right file, and written by this version of qgraph?",
+        )
+    try:
+        # Lists become tuples and strings become enums here, as JSON has neither.
+        return kind.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise _explain(path, error) from error
+
+
+def write_document(path: Path, document: Document) -> None:
+    """Write `document` to `path`, atomically and reproducibly."""
+    write_json(path, document.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value in `path`, refusing what the format's readers usually let pass.
+
+    Raises:
+        UsageError: not UTF-8, not JSON, a duplicate key, NaN or infinity, or nested too deeply.
+    """
+    require_file(path, "JSON file")
+    if path.stat().st_size > _LARGEST:
+        raise UsageError(f"larger than {_LARGEST >> 20} MiB", where=str(path))
+    try:
+        return json.loads(
+            path.read_text(encoding="utf-8-sig"),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
+    except UnicodeDecodeError as error:
+        raise UsageError("not valid JSON: this is no text in UTF-8", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"not valid JSON: {str(error) or 'nested too deeply'}", where=str(path)
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; NaN is refused."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, _NUMBERS.sub(_on_one_line, text) + "\n")
+
+
+_NUMBERS = re.compile(r"\[\n\s+(?:[-+.\deE]+,?\s+)+\]")
+"""A list of numbers alone. No string can hold one: a line break in a string is written `\\n`."""
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    return "[" + " ".join(found[0][1:-1].split()) + "]"
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        result[key] = value
+    return result
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number JSON knows")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is beyond the range of a double")
+    return value
+
+
+def _explain(path: Path, error: ValidationError) -> UsageError:
+    first = error.errors()[0]
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+    more = error.error_count() - 1
+    suffix = f" (and {more} more)" if more else ""
+    return UsageError(f"{first['msg']}{suffix}", where=f"{path}: ${''.join(steps)}")

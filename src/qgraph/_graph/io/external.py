@@ -1,0 +1,167 @@
+"""External data of a model: which files it names, and whether they may be read.
+
+A model may only read regular files inside its own folder. The checks run before any weight is
+read, because onnx and onnxruntime report the same faults late and without the tensor's name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import onnx
+
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.files import is_there
+from qgraph._graph.io.weights import BITS, bytes_of_shape
+
+_LONGEST_NUMBER = 19
+_SEVERAL_OR_NO_NUMBERS = {
+    *BITS,
+    onnx.TensorProto.STRING,
+    onnx.TensorProto.COMPLEX64,
+    onnx.TensorProto.COMPLEX128,
+}
+"""Types whose entries are not one number each where no raw bytes are given."""
+
+
+def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
+    """Return the data files `model` names, each once, sorted by name.
+
+    Raises:
+        InputError: a location leaves `folder`, is no regular file, or is shorter than its tensor
+            says.
+    """
+    return sorted({_checked(tensor, folder) for tensor in external_tensors(model)})
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of `model` whose values lie outside the file, wherever it stands."""
+    yield from _external(model.graph.initializer)
+    yield from inner_external_tensors(model)
+
+
+def inner_external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield those of `external_tensors` that are no initializers of the main graph."""
+    yield from _external(_sparse(model.graph))
+    yield from _in_nodes(model.graph.node)
+    for function in model.functions:
+        yield from _in_nodes(function.node)
+
+
+def _in_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from _external((*graph.initializer, *_sparse(graph)))
+    yield from _in_nodes(graph.node)
+
+
+def _sparse(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    return [part for item in graph.sparse_initializer for part in (item.values, item.indices)]
+
+
+def _external(tensors: Iterable[onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
+    return (item for item in tensors if item.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def _in_nodes(nodes: object) -> Iterator[onnx.TensorProto]:
+    for node in nodes:  # type: ignore[attr-defined]
+        for attribute in node.attribute:
+            sparse = (attribute.sparse_tensor, *attribute.sparse_tensors)
+            parts = (part for item in sparse for part in (item.values, item.indices))
+            for tensor in (attribute.t, *attribute.tensors, *parts):
+                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                    yield tensor
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _in_graph(graph)
+
+
+def require_whole(tensor: onnx.TensorProto, where: str) -> None:
+    """Check that a tensor's values are as many as its shape says, where they lie in the model.
+
+    Raises:
+        InputError: an unknown type, a negative dimension, too few values or too many.
+    """
+    needed = _bytes_needed(tensor, where)
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return
+    if tensor.HasField("raw_data"):
+        found, unit = len(tensor.raw_data), "bytes"
+    elif tensor.data_type in _SEVERAL_OR_NO_NUMBERS:
+        return
+    else:
+        lists = (tensor.float_data, tensor.int32_data, tensor.int64_data)
+        found = max(map(len, (*lists, tensor.double_data, tensor.uint64_data)))
+        needed, unit = math.prod(tensor.dims), "values"
+    if found != needed:
+        raise InputError(
+            f"tensor {tensor.name!r} holds {found} {unit}, but its shape"
+            f" {list(tensor.dims)} needs {needed}",
+            where=where,
+            hint="The model is cut short or was altered; download or export it again.",
+        )
+
+
+def _bytes_needed(tensor: onnx.TensorProto, where: str) -> int:
+    """Return the bytes of a tensor's values."""
+    if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
+        raise InputError(f"tensor {tensor.name!r} has no known type", where=where)
+    if any(size < 0 for size in tensor.dims):
+        raise InputError(
+            f"tensor {tensor.name!r} has the shape {list(tensor.dims)}, expected sizes from 0 up",
+            where=where,
+        )
+    return bytes_of_shape(tensor)
+
+
+def _checked(tensor: onnx.TensorProto, folder: Path) -> Path:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    where = f"tensor {tensor.name!r}"
+    path = _inside(entries.get("location", ""), folder, where)
+    offset = _whole_number(entries.get("offset", "0"), "offset", where)
+    needed = _bytes_needed(tensor, str(path))
+    length = _whole_number(entries.get("length", str(needed)), "length", where)
+    size = path.stat().st_size
+    if length != needed:
+        raise InputError(
+            f"{where} names {length} bytes of data, but its shape and type need {needed}",
+            where=str(path),
+            hint="Save the model again.",
+        )
+    if offset + length > size:
+        raise InputError(
+            f"{where} needs bytes {offset} to {offset + length} of a file of {size} bytes",
+            where=str(path),
+            hint="The data file is cut short or belongs to another model; copy it again.",
+        )
+    return path
+
+
+def _inside(location: str, folder: Path, where: str) -> Path:
+    pure = PurePosixPath(location)
+    leaves = ".." in pure.parts or pure.is_absolute() or PureWindowsPath(location).is_absolute()
+    if not location or "\0" in location or leaves or location.startswith("*/"):
+        raise InputError(
+            f"{where} has its data at {location!r}, which is not inside the model's folder",
+            where=str(folder),
+            hint="External data must stand beside the model; save the model again.",
+        )
+    path = folder / location
+    if not is_there(path):
+        raise InputError(
+            f"the external data of {where} is missing",
+            where=str(path),
+            hint="Copy the data file beside the model.",
+        )
+    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"the external data of {where} is a link out of the folder or no regular file",
+            where=str(path),
+            hint="Copy the data file beside the model.",
+        )
+    return path
+
+
+def _whole_number(text: str, key: str, where: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_NUMBER:
+        raise InputError(f"{where} has {key} {text[:24]!r}, expected a whole number")
+    return int(text)

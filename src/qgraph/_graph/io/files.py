@@ -1,0 +1,170 @@
+"""All writing of files goes through here, so that output is whole or absent.
+
+A file is written beside its target under a temporary name, flushed to the disk and renamed. A
+folder is filled under a temporary name and renamed in one step.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qgraph._graph.errors import EnvironmentFault, InputError
+from qgraph._graph.io.leftovers import clear_leftovers, temporary_file, temporary_folder
+
+_CHUNK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def is_there(path: Path) -> bool:
+    """Return whether something is at `path`; a path no file can have (too long) holds nothing."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def require_file(path: Path, what: str) -> Path:
+    """Return `path` if it is a regular file.
+
+    Raises:
+        InputError: nothing is there, or it is a folder, a device, a pipe.
+    """
+    if not is_there(path):
+        raise InputError(f"no such {what}", where=str(path), hint="Check the path.")
+    if not path.is_file():
+        raise InputError(f"not a regular file, expected: {what}", where=str(path))
+    return path
+
+
+def require_writable_folder(folder: Path) -> Path:
+    """Create `folder` if needed and return it.
+
+    Raises:
+        EnvironmentFault: it cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _write_fault(folder, error) from error
+    if not os.access(folder, os.W_OK):
+        raise EnvironmentFault(
+            "the output folder is not writable", where=str(folder), hint="Choose another with -o."
+        )
+    return folder
+
+
+def write_named(folder: Path, fill: Callable[[Path], str]) -> Path:
+    """Let `fill` write a temporary file in `folder` and return the name it shall have.
+
+    For files named after their content. Returns the path of the finished file.
+
+    Raises:
+        EnvironmentFault: no space, no permission, or the folder cannot be made.
+    """
+    require_writable_folder(folder)
+    clear_leftovers(folder)
+    try:
+        with temporary_file(folder) as temporary:
+            path = folder / fill(temporary)
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(folder)
+    except OSError as error:
+        raise _write_fault(folder, error) from error
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+
+    def fill(temporary: Path) -> str:
+        temporary.write_bytes(data)
+        return path.name
+
+    write_named(path.parent, fill)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the bytes of `source` to `target`, a piece at a time; never a link.
+
+    For folders that are filled before they are published: `target` itself may be seen half done.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as read, target.open("wb") as written:
+        while piece := read.read(_CHUNK):
+            written.write(piece)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path` atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def publishing(folder: Path, last: str) -> Iterator[Path]:
+    """Yield a temporary folder whose entries move to `folder` once it is filled.
+
+    A new folder appears in one rename. In an existing one, entries of the same names are replaced
+    and others are left alone; `last` names the entry that makes the folder complete: it is removed
+    first and put back last, so that a torn folder shows.
+
+    Raises:
+        EnvironmentFault: no space, or `folder` cannot be written.
+    """
+    folder = folder.resolve()  # `.` has no name to call the temporary after
+    require_writable_folder(folder.parent)
+    clear_leftovers(folder.parent)
+    try:
+        with temporary_folder(folder) as temporary:
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                _flush(path)
+            _publish(temporary, folder, last)
+    except OSError as error:
+        raise _write_fault(folder, error) from error
+
+
+def _publish(temporary: Path, folder: Path, last: str) -> None:
+    if not folder.exists():
+        temporary.rename(folder)
+    else:
+        (folder / last).unlink(missing_ok=True)
+        for entry in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+            target = folder / entry.name
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            entry.replace(target)
+    _flush(folder.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_fault(path: Path, error: OSError) -> EnvironmentFault:
+    hints = {
+        errno.ENOSPC: "Free some space or choose another output.",
+        errno.EFBIG: "Raise the file size limit or choose another output.",
+        errno.EACCES: "Choose an output you may write to.",
+        errno.EROFS: "The file system is read-only; choose another output.",
+    }
+    hint = hints.get(error.errno or 0, "Check the output path.")
+    return EnvironmentFault(f"cannot write: {error.strerror or error}", where=str(path), hint=hint)

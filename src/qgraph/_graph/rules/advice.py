@@ -1,0 +1,205 @@
+"""R17 to R21: where INT8 builds and is right, but brings little or costs accuracy for nothing.
+
+A model without any Q/DQ gets what can be said before it is quantized: R17 and R20 of every GEMM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+
+from qgraph._graph.rules.finding import Finding, Severity
+from qgraph._graph.rules.placement import is_product
+from qgraph._graph.rules.qdq_graph import (
+    DEQUANTIZE,
+    GEMMS,
+    QUANTIZE,
+    QdqGraph,
+    attributes,
+    scale_of,
+)
+
+SMALLEST = 16
+"""Sizes below it leave tensor cores idle: K and N of a GEMM, channels of a convolution."""
+_FLOAT_OPS = {
+    "Softmax": "a softmax",
+    "LayerNormalization": "a norm",
+    "RMSNormalization": "a norm",
+    "SimplifiedLayerNormalization": "a norm",
+    "InstanceNormalization": "a norm",
+    "GroupNormalization": "a norm",
+    "Gelu": "a GELU",
+    "Sigmoid": "a sigmoid",
+    "Erf": "a GELU",
+    "HardSigmoid": "a sigmoid",
+}
+_ON_THE_WAY_OUT = (
+    *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Concat"),
+    *("Sigmoid", "Softmax", "LogSoftmax", "Slice", "Split", QUANTIZE, DEQUANTIZE),
+)
+
+
+def is_int8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    """Return whether a GEMM reads Q/DQ on both inputs."""
+    return len(node.input) > 1 and all(graph.is_dequantized(name) for name in node.input[:2])
+
+
+def gemm_is_large_enough(graph: QdqGraph) -> Iterator[Finding]:
+    """R17: an INT8 GEMM has K and N, a convolution channels, of 16 and more."""
+    for node in _to_look_at(graph):
+        what = too_small(graph, node)
+        if what and not is_product(graph, node):
+            yield Finding(
+                "R17",
+                Severity.ADVICE,
+                node.name,
+                node.input[1],
+                f"{what}, below {SMALLEST}: INT8 gains nothing over float",
+                "Leave it float.",
+            )
+
+
+def _to_look_at(graph: QdqGraph) -> Iterator[onnx.NodeProto]:
+    """Yield the INT8 GEMMs; all of them where nothing is quantized yet."""
+    for node in graph.of(*GEMMS):
+        if len(node.input) > 1 and (is_int8(graph, node) or not graph.is_quantized):
+            yield node
+
+
+def too_small(graph: QdqGraph, node: onnx.NodeProto) -> str:
+    """Return which size of a GEMM is too small for INT8 to gain, '' where none is."""
+    shape = graph.shape_of(node.input[1])
+    if shape is None or len(shape) < 2 or None in shape:
+        return ""
+    names = ("K", "N")
+    if node.op_type == "Conv":
+        group = int(attributes(node).get("group", 1))
+        if group > 1:
+            return f"{group} groups of {shape[1]} channels" if (shape[1] or 0) < SMALLEST else ""
+        sizes, names = (shape[1], shape[0]), ("input channels", "output channels")
+    elif node.op_type == "ConvTranspose":
+        sizes, names = (shape[0], shape[1]), ("input channels", "output channels")
+    elif node.op_type == "Gemm" and attributes(node).get("transB", 0):
+        sizes = (shape[1], shape[0])
+    else:
+        sizes = (shape[-2], shape[-1])
+    for size, name in zip(sizes, names, strict=True):
+        if size is not None and size < SMALLEST:
+            return f"{name} is {size}"
+    return ""
+
+
+def concat_has_one_scale(graph: QdqGraph) -> Iterator[Finding]:
+    """R18: what is concatenated in INT8 has one scale, or all but one are quantized again."""
+    for node in graph.of("Concat"):
+        made_by = [graph.producer.get(name) for name in node.input]
+        scales = [
+            graph.constant(scale_of(item))
+            for item in made_by
+            if item is not None and item.op_type == DEQUANTIZE
+        ]
+        found = {scale.tobytes() for scale in scales if scale is not None}
+        if len(scales) == len(node.input) and len(found) > 1:
+            yield Finding(
+                "R18",
+                Severity.ADVICE,
+                node.name,
+                node.input[0],
+                f"its {len(node.input)} inputs have {len(found)} different scales, so they are"
+                " quantized again",
+                "Give them one scale, or leave the Concat float.",
+            )
+
+
+def fragile_op_is_float(graph: QdqGraph) -> Iterator[Finding]:
+    """R19: norms, GELU, sigmoid and softmax read no DQ."""
+    for node in graph.of(*_FLOAT_OPS):
+        if graph.comes_from(node.input[0], DEQUANTIZE):
+            yield Finding(
+                "R19",
+                Severity.ADVICE,
+                node.name,
+                node.input[0],
+                f"the input of {_FLOAT_OPS[node.op_type]} is quantized: it costs accuracy, and the"
+                " operator computes in float anyway",
+                "Quantize inputs of GEMMs alone.",
+            )
+
+
+def head_is_float(graph: QdqGraph) -> Iterator[Finding]:
+    """R20: the last GEMM before an output stays float: its error reaches the user undamped."""
+    for node in _to_look_at(graph):
+        if not is_product(graph, node) and _reaches_output(graph, node.output[0]):
+            yield Finding(
+                "R20",
+                Severity.ADVICE,
+                node.name,
+                node.output[0],
+                "only shape operators stand between it and an output (an LM head, a detector's"
+                " output convolution): its whole error is seen",
+                "Look at its sensitivity before it is quantized; usual is to leave it float.",
+            )
+
+
+def _reaches_output(graph: QdqGraph, tensor: str) -> bool:
+    waiting, seen = [tensor], set()
+    while waiting:
+        name = waiting.pop()
+        if name in graph.outputs:
+            return True
+        if name in seen:
+            continue
+        seen.add(name)
+        for reader, _ in graph.readers.get(name, []):
+            if reader.op_type in _ON_THE_WAY_OUT:
+                waiting += reader.output
+    return False
+
+
+def int8_is_no_island(graph: QdqGraph) -> Iterator[Finding]:
+    """R21: an INT8 GEMM has an INT8 GEMM before or after it; else it pays two reformats."""
+    costly = {node.name: is_int8(graph, node) for node in graph.of(*GEMMS)}
+    if sum(costly.values()) < 2:
+        return
+    before, after = _neighbours(graph, set(costly))
+    for node in graph.of(*GEMMS):
+        if not costly[node.name] or is_product(graph, node):
+            continue
+        around = before[node.name] | after[node.name]
+        if _shares_its_conversion(graph, node):
+            continue
+        if around and not any(costly[name] for name in around):
+            yield Finding(
+                "R21",
+                Severity.ADVICE,
+                node.name,
+                node.input[0],
+                f"the {len(around)} GEMMs around it are float: quantizing it alone costs a"
+                " conversion on each side",
+                "Quantize its neighbours too, or leave it float.",
+            )
+
+
+def _shares_its_conversion(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    """Return whether other INT8 GEMMs read the same Q/DQ, as q, k and v do."""
+    return len(graph.readers.get(node.input[0], [])) > 1
+
+
+def _neighbours(
+    graph: QdqGraph, gemms: set[str]
+) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Return, per GEMM, the nearest GEMMs above and below it."""
+    above: dict[str, frozenset[str]] = {}
+    before: dict[str, set[str]] = {name: set() for name in gemms}
+    after: dict[str, set[str]] = {name: set() for name in gemms}
+    for node in graph.nodes:
+        nearest = frozenset().union(*(above.get(name, frozenset()) for name in node.input))
+        if node.name in gemms:
+            before[node.name] |= nearest
+            for name in nearest:
+                after[name].add(node.name)
+            nearest = frozenset({node.name})
+        for output in node.output:
+            above[output] = nearest
+    return before, after

@@ -1,0 +1,131 @@
+"""Mending what can be mended without changing what a model computes.
+
+Numbered as the rules: R3 a zero point whose type is known is written out; R6 a scale gets the
+float type of its tensor where no value becomes 0 or infinite (it is rounded to that type); R14
+Constant nodes become initializers; R22 Q and DQ that nobody reads go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from qgraph._graph.edit.names import fresh_name
+from qgraph._graph.io.models import tensor_from
+from qgraph._graph.rules.finding import Finding
+from qgraph._graph.rules.numbers import quantized_type
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, FLOATS, QUANTIZE, QdqGraph, scale_of
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What was changed at a node, and for which rule."""
+
+    rule: str
+    node: str
+    what: str
+
+
+def fix(model: onnx.ModelProto, findings: Sequence[Finding], graph: QdqGraph) -> list[Fix]:
+    """Mend in `model` what `findings` call fixable, in place; return what was done.
+
+    `graph` is the graph the findings are about: `model` itself, or the same read without weights.
+    """
+    mender = _Mender(model, graph)
+    wanted = [finding for finding in findings if finding.fixable]
+    steps = {"R3": mender.add_zero_point, "R6": mender.retype_scale, "R14": mender.to_initializer}
+    for finding in wanted:
+        if finding.rule in steps:
+            steps[finding.rule](finding)
+    if any(finding.rule == "R22" for finding in wanted):
+        mender.remove_unread()
+    return mender.done
+
+
+class _Mender:
+    def __init__(self, model: onnx.ModelProto, graph: QdqGraph) -> None:
+        self.done: list[Fix] = []
+        self._model = model
+        self._graph = graph
+        self._nodes = {node.name: node for node in model.graph.node}
+        self._taken = set(graph.initializers) | set(graph.producer)
+
+    def _add(self, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
+        name = fresh_name(name, self._taken)
+        self._taken.add(name)
+        self._model.graph.initializer.append(tensor_from(name, array))
+        return name
+
+    def add_zero_point(self, finding: Finding) -> None:
+        """R3: write the zero point that is meant."""
+        node = self._nodes[finding.node]
+        scale = self._graph.constant(scale_of(node))
+        kind = quantized_type(self._graph, node)
+        if scale is None or not kind:
+            return
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+        name = self._add(f"{node.name}_zero_point", np.zeros(scale.shape, dtype))
+        node.input[:] = [*node.input[:2], name]
+        for item in [a for a in node.attribute if a.name == "output_dtype"]:
+            node.attribute.remove(item)  # the zero point says it now, and both must not
+        self.done.append(Fix("R3", node.name, f"zero point {name} of {dtype} added"))
+
+    def retype_scale(self, finding: Finding) -> None:
+        """R6: give the scale, of a Q and its DQ together, the type of the tensor."""
+        node = self._nodes[finding.node]
+        scale, wanted = self._graph.constant(scale_of(node)), self._float_type(finding)
+        if scale is None or not wanted:
+            return
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(wanted)
+        with np.errstate(over="ignore", under="ignore"):
+            typed = scale.astype(dtype)
+        if not (np.isfinite(typed).all() and (typed > 0).all()):
+            return
+        node.input[1] = self._add(f"{scale_of(node)}_{dtype}", typed)
+        self.done.append(Fix("R6", node.name, f"scale {finding.tensor} written as {dtype}"))
+
+    def _float_type(self, finding: Finding) -> int:
+        """Return the type a finding asks for; it stands in its reason."""
+        for kind in FLOATS:
+            if f"in a {onnx.TensorProto.DataType.Name(kind)} graph" in finding.reason:
+                return kind
+        return 0
+
+    def to_initializer(self, finding: Finding) -> None:
+        """R14: keep the values of a Constant node as an initializer of the same name."""
+        made_by = next((n for n in self._model.graph.node if finding.tensor in n.output), None)
+        values = self._graph.constant(finding.tensor)
+        if made_by is None or made_by.op_type != "Constant" or values is None:
+            return
+        self._model.graph.node.remove(made_by)
+        self._model.graph.initializer.append(numpy_helper.from_array(values, finding.tensor))
+        self.done.append(Fix("R14", finding.node, f"{finding.tensor} is an initializer now"))
+
+    def remove_unread(self) -> None:
+        """R22: remove Q and DQ that nobody reads, again until none is left, and their constants."""
+        graph = self._model.graph
+        outputs = {value.name for value in graph.output}
+        while True:
+            read = {name for node in graph.node for name in node.input} | outputs
+            dead = [
+                node
+                for node in graph.node
+                if node.op_type in (QUANTIZE, DEQUANTIZE) and not read & set(node.output)
+            ]
+            if not dead:
+                return
+            for node in dead:
+                graph.node.remove(node)
+                self.done.append(Fix("R22", node.name, "removed"))
+            self._drop_unread({name for node in dead for name in node.input[1:]})
+
+    def _drop_unread(self, names: set[str]) -> None:
+        graph = self._model.graph
+        read = {name for node in graph.node for name in node.input}
+        read |= {value.name for value in graph.output}
+        for tensor in [t for t in graph.initializer if t.name in names - read]:
+            graph.initializer.remove(tensor)

@@ -1,0 +1,214 @@
+"""R7, R9, R14, R15, R16: operators, types and opsets that the parser does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import onnx
+
+from qgraph._graph.rules.finding import Finding, Severity, Target
+from qgraph._graph.rules.numbers import quantized_type
+from qgraph._graph.rules.qdq_graph import (
+    DEQUANTIZE,
+    GEMMS,
+    QUANTIZE,
+    QdqGraph,
+    scale_of,
+    type_name,
+    zero_point_of,
+)
+from qgraph._graph.rules.support import (
+    OPSETS,
+    came_too_late,
+    is_missing_from_some,
+    label,
+    operator_table,
+)
+
+QUANTIZED_OPS = (
+    *("QLinearMatMul", "QLinearConv", "QLinearAdd", "QLinearMul", "QGemm"),
+    *("MatMulInteger", "ConvInteger", "DynamicQuantizeLinear"),
+)
+_DEFAULT = ("", "ai.onnx")
+_FP8_OPSET = 19
+_ANY_DATA = ("If", "Loop", "Scan", "Shape", "Size", "Constant", QUANTIZE, DEQUANTIZE)
+"""Operators whose first input says nothing: bodies, shapes, and Q/DQ, which have own rules."""
+
+
+def bias_is_float(graph: QdqGraph) -> Iterator[Finding]:
+    """R7: no DequantizeLinear of int32, which quantizers make of a bias."""
+    for node in graph.of(DEQUANTIZE):
+        if graph.type_of(node.input[0]) == onnx.TensorProto.INT32:
+            yield Finding(
+                "R7",
+                Severity.ERROR,
+                node.name,
+                node.input[0],
+                "a DequantizeLinear of INT32 (a quantized bias); the parser takes none",
+                "Leave biases float (onnxruntime: extra_options QuantizeBias=False).",
+            )
+
+
+def no_quantized_operators(graph: QdqGraph) -> Iterator[Finding]:
+    """R9: Q/DQ around float operators, no operators on integers."""
+    for node in graph.nodes:
+        if node.op_type in QUANTIZED_OPS:
+            yield Finding(
+                "R9",
+                Severity.ERROR,
+                node.name,
+                "",
+                f"{node.op_type} computes on integers; the parser knows Q/DQ around float"
+                " operators alone",
+                "Quantize in Q/DQ form (onnxruntime: quant_format=QuantFormat.QDQ), statically.",
+            )
+
+
+def weight_is_an_initializer(graph: QdqGraph) -> Iterator[Finding]:
+    """R14: integer weights, scales and zero points are initializers, no Constant nodes."""
+    for node in graph.of(QUANTIZE, DEQUANTIZE):
+        if node.op_type == DEQUANTIZE and graph.comes_from(node.input[0], "Constant"):
+            yield Finding(
+                "R14",
+                Severity.ERROR,
+                node.name,
+                node.input[0],
+                "its integer weight is a Constant node; the parser has no INT8 constants",
+                "Make it an initializer; --fix does.",
+                fixable=True,
+            )
+        for name in (scale_of(node), zero_point_of(node)):
+            if name and graph.comes_from(name, "Constant"):
+                yield Finding(
+                    "R14",
+                    Severity.WARNING,
+                    node.name,
+                    name,
+                    "a scale or zero point is a Constant node, which not every reader looks into",
+                    "Make it an initializer; --fix does.",
+                    fixable=True,
+                )
+
+
+def opset_is_in_range(
+    graph: QdqGraph, target: Target, plugins: Collection[str]
+) -> Iterator[Finding]:
+    """R15: an opset that the parser takes, and no domain but ONNX's, save declared plugins."""
+    oldest, newest = OPSETS[target]
+    if not oldest <= graph.opset <= newest:
+        yield Finding(
+            "R15",
+            Severity.ERROR,
+            "",
+            "",
+            f"the model has opset {graph.opset}; {target} takes {oldest} to {newest}",
+            "Export it again, or convert it with onnx.version_converter.",
+        )
+    first = next((node for node in graph.of(QUANTIZE, DEQUANTIZE) if _is_fp8(graph, node)), None)
+    if first is not None and graph.opset < _FP8_OPSET:
+        yield Finding(
+            "R15",
+            Severity.ERROR,
+            first.name,
+            "",
+            f"FP8 in a model of opset {graph.opset}; ONNX knows it from {_FP8_OPSET} on",
+            "Convert the float model with onnx.version_converter, and quantize it again.",
+        )
+    known = {function.name for function in graph.model.functions}
+    for node in graph.nodes:
+        if node.domain in _DEFAULT or node.op_type in plugins or node.op_type in known:
+            continue
+        yield Finding(
+            "R15",
+            Severity.ERROR,
+            node.name,
+            "",
+            f"{node.op_type} of the domain {node.domain!r} is no ONNX operator",
+            f"Declare it with --plugin {node.op_type} if the target has one; else replace it.",
+        )
+
+
+def _is_fp8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    return quantized_type(graph, node) == onnx.TensorProto.FLOAT8E4M3FN
+
+
+def operator_is_in_the_table(
+    graph: QdqGraph, target: Target, plugins: Collection[str]
+) -> Iterator[Finding]:
+    """R16: an operator that the parser's table lists, on data of a type listed for it."""
+    for node in graph.nodes:
+        if node.domain not in _DEFAULT or node.op_type in plugins:
+            continue
+        if node.op_type in QUANTIZED_OPS:
+            continue  # R9
+        finding = _operator_finding(node, target) or _type_finding(graph, node, target)
+        if finding is not None:
+            yield finding
+
+
+def _operator_finding(node: onnx.NodeProto, target: Target) -> Finding | None:
+    table, name = operator_table(), node.op_type
+    if name not in table.types:
+        known = "listed as unsupported" if name in table.unsupported else "not listed"
+        return _missing(node, f"{name} is {known} in the parser's table")
+    since = table.since.get(name)
+    if since is None or not is_missing_from_some(since, target):
+        return None
+    if came_too_late(since, target):
+        return _missing(node, f"{name} came with TensorRT {since}; no {target} takes it")
+    return Finding(
+        "R16",
+        Severity.WARNING,
+        node.name,
+        "",
+        f"{name} came with TensorRT {since}; older ones do not build",
+        "Build with that version, or export an older opset, which spells it out.",
+    )
+
+
+def _missing(node: onnx.NodeProto, reason: str) -> Finding:
+    remedy = f"Replace it, or declare a plugin with --plugin {node.op_type}."
+    return Finding("R16", Severity.ERROR, node.name, "", reason, remedy)
+
+
+def _type_finding(graph: QdqGraph, node: onnx.NodeProto, target: Target) -> Finding | None:
+    """Return what is wrong with the type of a node's data, if anything."""
+    if node.op_type in _ANY_DATA or not node.input:
+        return None
+    index = 1 if node.op_type == "Where" else 0
+    tensor = node.input[index] if index < len(node.input) else ""
+    found = graph.type_of(tensor)
+    severity, allowed = _types_allowed(node.op_type, label(found) if found else "", target)
+    if not found or severity is None:
+        return None
+    if label(found) == "INT8" and _weight_only(graph, node, tensor):
+        return None
+    return Finding(
+        "R16",
+        severity,
+        node.name,
+        tensor,
+        f"{node.op_type} on {type_name(found)}; the parser's table lists {allowed}",
+        "Cast before and after, or put the quantized types between Q and DQ alone.",
+    )
+
+
+def _types_allowed(operator: str, found: str, target: Target) -> tuple[Severity | None, str]:
+    """Return how grave data of the type `found` is for an operator, and what may be there."""
+    table = operator_table()
+    since = table.types_since.get(operator, {})
+    late = {name for name, version in since.items() if came_too_late(version, target)}
+    allowed = table.types[operator] - late
+    if found not in allowed:
+        return Severity.ERROR, ", ".join(sorted(allowed))
+    if found in since and is_missing_from_some(since[found], target):
+        return Severity.WARNING, f"that type from {since[found]} on"
+    return None, ""
+
+
+def _weight_only(graph: QdqGraph, node: onnx.NodeProto, tensor: str) -> bool:
+    """Return whether a node only carries an integer weight to its DQ (folded while parsing)."""
+    if node.op_type in GEMMS or not graph.is_constant(tensor):
+        return False
+    readers = graph.readers.get(node.output[0], [])
+    return bool(readers) and all(reader.op_type == DEQUANTIZE for reader, _ in readers)

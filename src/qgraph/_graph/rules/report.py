@@ -1,0 +1,111 @@
+"""`qgraph.lint/1`: what the rules found in one model, as data."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from qgraph._graph.errors import QualityGateError
+from qgraph._graph.io.documents import Document, Part
+from qgraph._graph.rules.finding import Finding, Severity, Target
+from qgraph._graph.rules.fixes import Fix
+
+
+class FindingPart(Part):
+    """One finding; `node` and `tensor` are absent where none is meant."""
+
+    rule: str
+    severity: Severity
+    node: str | None = None
+    tensor: str | None = None
+    reason: str
+    remedy: str
+    fixable: bool = False
+
+    @classmethod
+    def of(cls, finding: Finding) -> FindingPart:
+        """Return the part of a finding."""
+        return cls(
+            rule=finding.rule,
+            severity=finding.severity,
+            node=finding.node or None,
+            tensor=finding.tensor or None,
+            reason=finding.reason,
+            remedy=finding.remedy,
+            fixable=finding.fixable,
+        )
+
+
+class FixPart(Part):
+    """What `--fix` changed at a node, and for which rule."""
+
+    rule: str
+    node: str
+    what: str
+
+    @classmethod
+    def of(cls, fix: Fix) -> FixPart:
+        """Return the part of a fix."""
+        return cls(rule=fix.rule, node=fix.node, what=fix.what)
+
+
+class PlacementPart(Part):
+    """What INT8 costs and brings at a node. `int8`: whether it is INT8 now. `rank` (1 the most
+    sensitive) and `mse`, at the outputs if it alone is quantized, are a sensitivity report's;
+    `macs_share` is of all nodes of that report. `cost_per_mac`: its share of the errors ÷ its share
+    of the MACs, so 1 is the average and less a good trade. `rules`: whose advice is about it.
+    """
+
+    node: str
+    int8: bool
+    rank: int
+    mse: float | None = None
+    macs_share: float
+    cost_per_mac: float | None = None
+    rules: tuple[str, ...] = ()
+
+
+class Lint(Document):
+    """`counts`: severity → number of findings. `operators`: what the table of operators
+    rests on, for each version of the target. `quantized`: whether there is any Q/DQ. `placement`:
+    the nodes of a sensitivity report, the worst trade among the INT8 ones first, then the best
+    among the float ones.
+    """
+
+    SCHEMA: ClassVar[str] = "qgraph.lint/1"
+
+    model: str
+    sha256: str
+    target: Target
+    operators: str
+    quantized: bool
+    counts: dict[str, int]
+    findings: tuple[FindingPart, ...]
+    fixed: tuple[FixPart, ...] = ()
+    placement: tuple[PlacementPart, ...] = ()
+
+    @property
+    def builds(self) -> bool:
+        """Return whether no rule says that TensorRT refuses the model."""
+        return self.counts[Severity.ERROR] == 0
+
+
+def count(findings: tuple[FindingPart, ...]) -> dict[str, int]:
+    """Return severity → number of findings, every severity named."""
+    return {str(kind): sum(item.severity is kind for item in findings) for kind in Severity}
+
+
+def require_builds(report: Lint) -> None:
+    """Check that a model has no errors.
+
+    Raises:
+        QualityGateError: it has; the first is named.
+    """
+    if report.builds:
+        return
+    first = next(item for item in report.findings if item.severity is Severity.ERROR)
+    raise QualityGateError(
+        f"{report.counts[Severity.ERROR]} errors for {report.target}, the first {first.rule} at"
+        f" {first.node or 'the model'}: {first.reason}",
+        where=report.model,
+        hint=first.remedy,
+    )

@@ -1,0 +1,46 @@
+"""What it means when onnxruntime fails: the model's fault, the device's, or a lack of memory.
+
+onnxruntime's exceptions share no public base and carry their meaning in their text. CUDA's own
+libraries are named in it with a code: `CUDA failure 719: unspecified launch failure ; GPU=0 ; …`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, QGraphError
+
+_DEVICE = re.compile(
+    r"\b(?:CUDA|CUDNN|CUBLAS\w*|CUFFT|CURAND)(?:_FE)?[ _](?:failure|error)\b", re.IGNORECASE
+)
+_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+def failure(
+    error: Exception, doing: str, *, on_gpu: bool, where: str = "", hint: str = ""
+) -> QGraphError:
+    """Return the error to raise from onnxruntime's; `doing`: what the message begins with.
+
+    LimitError: the GPU's memory is full. EnvironmentFault: the GPU, its driver or its libraries
+    failed, as when it is lost in the middle of a run. Else InputError, with `hint`.
+    """
+    said = f"{doing}: {first_line(error)}"
+    if on_gpu and _MEMORY.search(str(error)):
+        return LimitError(
+            f"the GPU's memory is full; {said}",
+            where=where,
+            hint="Use fewer or shorter samples, close what else runs there, or --provider cpu.",
+        )
+    if on_gpu and _DEVICE.search(str(error)):
+        return EnvironmentFault(
+            f"the GPU failed; {said}",
+            where=where,
+            hint="See what nvidia-smi says of it and of its driver. What is finished is kept.",
+        )
+    return InputError(said, where=where, hint=hint)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's text."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,61 @@
+"""Handing weights to onnxruntime beside the graph: no copy through protobuf, no limit of 2 GB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto
+
+from qgraph._graph.io.models import to_bytes
+from qgraph._graph.io.weights import array_of, is_on_disk, size_of, stub
+from qgraph._graph.tensors import Array
+
+_INLINE_AT_MOST = 1 << 30
+"""Bytes of weights in a message; protobuf stops at twice that."""
+
+
+def split(
+    model: onnx.ModelProto, arrays: Mapping[str, Array]
+) -> tuple[bytes, dict[str, ort.OrtValue]]:
+    """Return `model` serialized without its large weights, and those by name.
+
+    `arrays`: values of initializers made by `stub`.
+    """
+    outside = {item.name: item for item in model.graph.initializer if is_on_disk(item)}
+    inside = [item for item in model.graph.initializer if not is_on_disk(item)]
+    values = {name: arrays[name] if name in arrays else array_of(t) for name, t in outside.items()}
+    if sum(map(size_of, inside)) >= _INLINE_AT_MOST:
+        values |= {item.name: array_of(item) for item in inside if size_of(item) >= 1 << 20}
+        model = _without(model, values)
+    types = {item.name: int(item.data_type) for item in model.graph.initializer}
+    return to_bytes(model, weights=False), {
+        name: _value(a, types[name]) for name, a in values.items()
+    }
+
+
+def _without(model: onnx.ModelProto, moved: Mapping[str, Array]) -> onnx.ModelProto:
+    graph = onnx.GraphProto()
+    for field, value in model.graph.ListFields():
+        if field.name == "initializer":
+            graph.initializer.extend(
+                stub(item.name, item.data_type, item.dims) if item.name in moved else item
+                for item in value
+            )
+        elif hasattr(value, "extend"):
+            getattr(graph, field.name).extend(value)
+        else:
+            setattr(graph, field.name, value)
+    slim = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
+    slim.opset_import.extend(model.opset_import)
+    slim.functions.extend(model.functions)
+    return slim
+
+
+def _value(array: Array, data_type: int) -> ort.OrtValue:
+    whole = np.require(array, requirements=["C", "ALIGNED"])
+    if data_type == TensorProto.BFLOAT16:  # numpy's own types end at float16
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(whole.view(np.uint16), data_type)
+    return ort.OrtValue.ortvalue_from_numpy(whole)

@@ -1,0 +1,214 @@
+"""Samples from NumPy archives, read one by one: an archive may be larger than memory.
+
+Headers say at once what is wrong with names, types and shapes; values are looked at as they come.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.io.files import require_file
+from qgraph._graph.run.feeds import is_cache, sample_axis
+from qgraph._graph.tensors import Array, Feed, TensorSpec
+
+_LARGEST_ARRAY = 8 << 30
+_UNREADABLE = (
+    # zipfile: damaged, encrypted, or packed in a way Python does not know
+    *(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError),
+    # numpy: objects, cut short, a header that promises more than memory holds
+    *(ValueError, OSError, EOFError, MemoryError),
+)
+_FORMAT: Any = np.lib.format
+"""Which numpy leaves without types."""
+_HEADERS = {(1, 0): _FORMAT.read_array_header_1_0, (2, 0): _FORMAT.read_array_header_2_0}
+
+
+def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> list[Feed]:
+    """Return all samples of `iterate_npz`."""
+    return list(iterate_npz(path, inputs))
+
+
+def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
+    """Yield one feed per sample of an `.npz` file, or of each file in a folder of them.
+
+    Samples lie along the first axis, or along the input's dynamic batch axis where that is another.
+    An input without axes is the same for every sample.
+
+    Raises:
+        InputError: arrays are missing, unknown, of the wrong type, or of unequal sample counts.
+        LimitError: an array is larger than 8 GiB.
+    """
+    if path.is_dir():
+        for file in sorted(path.glob("*.npz")):
+            yield from iterate_npz(file, inputs)
+        return
+    file = require_file(path, "NumPy archive")
+    with _readable(path), zipfile.ZipFile(file) as archive, ExitStack() as opened:
+        members = _members(archive, path)
+        _check_names(path, members, inputs)
+        given = [spec for spec in inputs if spec.name in members]
+        for spec in given:
+            _check_array(path, spec, members[spec.name])
+        sources = {
+            spec.name: _Source(opened.enter_context(archive.open(item.info)), item, spec)
+            for spec, item in ((spec, members[spec.name]) for spec in given)
+        }
+        counts = {spec.name: sources[spec.name].count for spec in given if spec.shape}
+        if len(set(counts.values())) > 1:
+            raise InputError(
+                f"the arrays differ in their number of samples: {counts}", where=str(path)
+            )
+        for index in range(min(counts.values(), default=0)):
+            feed = {name: source.take(index) for name, source in sources.items()}
+            _check_finite(path, feed)
+            yield feed
+        for source in sources.values():
+            source.finish()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what readers raise about `path` into an InputError."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise InputError(f"not a readable .npz file: {error}", where=str(path)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """An array as its header describes it. `is_in_order`: its first axis is the outermost."""
+
+    info: zipfile.ZipInfo
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    is_in_order: bool
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, _Member]:
+    """Return input name → array, nothing of which but the header has been read."""
+    found = {}
+    for info in archive.infolist():
+        if info.file_size > _LARGEST_ARRAY:
+            raise LimitError(f"array {info.filename!r} exceeds 8 GiB", where=str(path))
+        with archive.open(info) as stream:
+            if stream.read(len(_FORMAT.MAGIC_PREFIX)) != _FORMAT.MAGIC_PREFIX:
+                name = info.filename
+                raise InputError(f"{name!r} in the archive is no NumPy array", where=str(path))
+        with archive.open(info) as stream:
+            found[info.filename.removesuffix(".npy")] = _described(info, stream)
+    return found
+
+
+def _described(info: zipfile.ZipInfo, stream: IO[bytes]) -> _Member:
+    """Return what the header says, `stream` standing behind it then."""
+    shape, reverse, dtype = _HEADERS[_version(stream)](stream)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+    if stream.tell() + prod(shape) * dtype.itemsize != info.file_size:
+        raise ValueError(f"{info.filename!r} does not hold the {list(shape)} that it promises")
+    return _Member(info, dtype, tuple(shape), is_in_order=not reverse)
+
+
+def _version(stream: IO[bytes]) -> tuple[int, int]:
+    version: tuple[int, int] = _FORMAT.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"found version {version} of NumPy's format, expected {list(_HEADERS)}")
+    return version
+
+
+class _Source:
+    """Hands out the samples of one array, in order.
+
+    Where they lie one behind the other they are read one by one, else the array is held.
+    """
+
+    def __init__(self, stream: IO[bytes], member: _Member, spec: TensorSpec) -> None:
+        self._member = member
+        self._axis = sample_axis(spec) if spec.shape else 0
+        self._rows = _rows(spec) if spec.shape else 1
+        self._stream = stream
+        self._whole: Array | None = None
+        if member.is_in_order and spec.shape and self._axis == 0:
+            _described(member.info, self._stream)
+        else:
+            self._whole = _FORMAT.read_array(self._stream, allow_pickle=False)
+
+    @property
+    def count(self) -> int:
+        """Return the number of samples."""
+        return self._member.shape[self._axis] // self._rows
+
+    def take(self, index: int) -> Array:
+        """Return the next sample, number `index`."""
+        if self._whole is None:
+            array = np.empty((self._rows, *self._member.shape[1:]), self._member.dtype)
+            _fill(array, self._stream)
+            return array
+        if not self._whole.shape:
+            return self._whole
+        places = range(index * self._rows, (index + 1) * self._rows)
+        return np.ascontiguousarray(np.take(self._whole, places, axis=self._axis))
+
+    def finish(self) -> None:
+        """Read what is left over: at the end the checksum of all is compared."""
+        while self._stream.read(1 << 20):
+            pass
+
+
+def _fill(array: Array, stream: IO[bytes]) -> None:
+    data = array.reshape(-1).view(np.uint8).data
+    while data:
+        piece = stream.read(len(data))
+        if not piece:
+            raise EOFError("an array is cut short")
+        data[: len(piece)] = piece
+        data = data[len(piece) :]
+
+
+def _check_names(path: Path, arrays: Mapping[str, _Member], inputs: Sequence[TensorSpec]) -> None:
+    expected = {spec.name for spec in inputs}
+    unknown = sorted(arrays.keys() - expected)
+    missing = sorted(name for name in expected - arrays.keys() if not is_cache(name))
+    if unknown or missing or not arrays:
+        raise InputError(
+            f"found arrays {sorted(arrays)}, expected {sorted(expected)}"
+            f" (missing {missing}, unknown {unknown})",
+            where=str(path),
+            hint="Save one array per model input; cache inputs may be left out.",
+        )
+
+
+def _check_array(path: Path, spec: TensorSpec, found: _Member) -> None:
+    fits = len(found.shape) == len(spec.shape) and all(
+        isinstance(want, str) or axis == sample_axis(spec) or want == have
+        for axis, (want, have) in enumerate(zip(spec.shape, found.shape, strict=False))
+    )
+    if found.dtype != spec.dtype or not fits:
+        raise InputError(
+            f"array {spec.name!r} is {found.dtype} {list(found.shape)},"
+            f" expected {spec.dtype} {list(spec.shape)}",
+            where=str(path),
+        )
+
+
+def _check_finite(path: Path, feed: Feed) -> None:
+    for name, array in feed.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"array {name!r} holds NaN or infinity", where=str(path))
+
+
+def _rows(spec: TensorSpec) -> int:
+    """Return how many rows one run takes: those of a fixed batch, else one."""
+    size = spec.shape[sample_axis(spec)]
+    return size if isinstance(size, int) and size > 0 else 1

@@ -1,0 +1,186 @@
+"""Looking inside a graph while it runs: values and shapes of inner tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.weave import weave_in
+from qgraph._graph.errors import InputError
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.session import Provider, Session, open_session
+from qgraph._graph.run.streamed import Runner
+from qgraph._graph.tensors import Array, Feed
+
+_AT_ONCE = 256 << 20
+"""Bytes of inner tensors that one run hands out; more are fetched by running again."""
+_FIRST = 32
+"""Tensors fetched at once while their sizes are unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The smallest and largest value a tensor took."""
+
+    rmin: float
+    rmax: float
+
+
+def watch(
+    prepared: PreparedModel,
+    tensors: Sequence[str],
+    feeds: Sequence[Feed],
+    provider: Provider,
+    progress: Progress = silent,
+    memory: Memory | None = None,
+) -> Iterator[tuple[str, Array]]:
+    """Yield (tensor, values) for every tensor and feed: feed by feed, tensors in graph order; where
+    the model is larger than `memory`, part of it by part, all feeds through each.
+
+    Values have the shape and dtype of the tensor and are finite; empty ones are left out. Memory
+    does not grow with the number of feeds, but by what crosses from part to part.
+
+    Raises:
+        InputError: NaN or infinity arises (the first node that makes it is named), or no feed was
+            given.
+    """
+    if not feeds:
+        raise InputError("no sample was given to calibrate with")
+    ordered = _in_graph_order(prepared.model, tensors)
+    memory = memory or Memory.of(None)
+    runner = Runner(prepared.model, memory, provider)
+    if runner.in_parts:
+        seen = runner.visit(feeds, ordered, progress, "calibrating")
+    else:
+        seen = _whole(prepared, ordered, feeds, provider, progress)
+    for index, name, values in seen:
+        if not _is_finite(values):
+            raise _fault(prepared, feeds[index], name, memory, provider)
+        if values.size:
+            yield name, values
+
+
+def _whole(
+    prepared: PreparedModel,
+    tensors: Sequence[str],
+    feeds: Sequence[Feed],
+    provider: Provider,
+    progress: Progress,
+) -> Iterator[tuple[int, str, Array]]:
+    """Yield (number of the feed, tensor, values) from one session, a bearable lot at a time."""
+    session = open_session(with_outputs(prepared.model, tensors), provider)
+    sizes: dict[str, int] = {}
+    for index, feed in enumerate(feeds):
+        progress("calibrating", index, len(feeds))
+        for part in _parts(tensors, sizes):
+            found = _fetch(session, feed, part)
+            sizes.update({name: values.nbytes for name, values in found.items()})
+            yield from ((index, name, values) for name, values in found.items())
+    progress("calibrating", len(feeds), len(feeds))
+
+
+def _parts(tensors: Sequence[str], sizes: dict[str, int]) -> Iterator[list[str]]:
+    """Yield `tensors` in runs of what may be fetched at once."""
+    part: list[str] = []
+    held = 0
+    for name in list(tensors):
+        size = sizes.get(name, _AT_ONCE // _FIRST)
+        if part and held + size > _AT_ONCE:
+            yield part
+            part, held = [], 0
+        part.append(name)
+        held += size
+    if part:
+        yield part
+
+
+def _fetch(session: Session, feed: Feed, tensors: Sequence[str]) -> dict[str, Array]:
+    inner = [name for name in tensors if name not in feed]
+    return {name: feed[name] for name in tensors if name in feed} | session.run(feed, inner)
+
+
+def _is_finite(values: Array) -> bool:
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
+
+
+def _fault(
+    prepared: PreparedModel, feed: Feed, tensor: str, memory: Memory, provider: Provider
+) -> InputError:
+    """Return the error that names where NaN or infinity in `tensor` comes from."""
+    makers = {name: node for node in prepared.model.graph.node for name in node.output if name}
+    above = _above(tensor, makers)
+    (values,) = Runner(prepared.model, memory, provider, allow_cpu_nodes=True).run([feed], above)
+    bad = {name for name, found in values.items() if not _is_finite(found)}
+    first = tensor
+    while first in makers and (worse := [name for name in makers[first].input if name in bad]):
+        # a mask may hold infinity on purpose: what is not a number comes first
+        first = max(worse, key=lambda name: bool(np.isnan(values[name]).any()))
+    if first in makers:
+        node = makers[first]
+        what = f"NaN or infinity arises in the node {node.name!r} ({node.op_type})"
+    else:
+        what = f"the input {first!r} holds NaN or infinity"
+    return InputError(
+        f"{what} while calibrating",
+        where=f"tensor {first!r}",
+        hint="This is the first tensor it shows in; check the data and the model in fp32.",
+    )
+
+
+def _above(tensor: str, makers: dict[str, onnx.NodeProto]) -> list[str]:
+    """Return `tensor` and everything it is computed from that is not constant."""
+    found: dict[str, None] = {}
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in makers and name not in found:
+            found[name] = None
+            waiting.extend(makers[name].input)
+    found[tensor] = None
+    return list(found)
+
+
+def observe_shapes(
+    prepared: PreparedModel,
+    tensors: Iterable[str],
+    feed: Feed,
+    provider: Provider,
+    memory: Memory | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape each tensor has when `feed` is run."""
+    names = {name: f"{name}/qgraph.shape" for name in sorted(set(tensors))}
+    model = _copy(prepared.model)
+    weave_in(model.graph, [helper.make_node("Shape", [a], [b]) for a, b in names.items()])
+    runner = Runner(model, memory or Memory.of(None), provider)
+    (seen,) = runner.run([feed], list(names.values()), title="looking")
+    return {name: tuple(map(int, seen[shape])) for name, shape in names.items()}
+
+
+def _in_graph_order(model: onnx.ModelProto, tensors: Sequence[str]) -> list[str]:
+    """Return `tensors` sorted by where they arise, so that the first fault named is the first."""
+    order = {item.name: 0 for item in model.graph.input}
+    for position, node in enumerate(model.graph.node, start=1):
+        order.update(dict.fromkeys(node.output, position))
+    return sorted(dict.fromkeys(tensors), key=lambda name: (order.get(name, 0), name))
+
+
+def with_outputs(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of `model` that also hands out `tensors`; onnxruntime infers their types."""
+    model = _copy(model)
+    there = {value.name for value in (*model.graph.input, *model.graph.output)}
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in tensors if name not in there
+    )
+    return model
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy

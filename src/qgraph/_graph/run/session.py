@@ -1,0 +1,225 @@
+"""onnxruntime sessions that run where they were told to, and compute what the graph says.
+
+`Semantics.EXACT` executes Q/DQ as written (no fusion into kernels with other rounding): accuracy
+is measured so. `Semantics.FAST` leaves every optimization on: latency is measured so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from qgraph._graph.errors import EnvironmentFault, InputError, QGraphError
+from qgraph._graph.io.models import read_model
+from qgraph._graph.run.failures import failure
+from qgraph._graph.run.initializers import split
+from qgraph._graph.run.provider import Provider, quiet_stderr, require_provider, unusable
+from qgraph._graph.run.settings import Semantics, providers, session_options
+from qgraph._graph.tensors import Array, Feed
+
+__all__ = ["Provider", "Semantics", "Session", "open_session", "require_placed"]
+
+_COMPUTE = {"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv", "FusedGemm"}
+
+
+class Session:
+    """An open model. `run` takes a feed and returns outputs by name."""
+
+    def __init__(
+        self, session: ort.InferenceSession, provider: Provider, fixed: Feed | None = None
+    ) -> None:
+        self._session = session
+        self._fixed = fixed or {}
+        self.provider = provider
+        given = (item.name for item in session.get_inputs())
+        self.inputs = tuple(name for name in given if name not in self._fixed)
+        self.outputs = tuple(item.name for item in session.get_outputs())
+
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Return the outputs, all or those named.
+
+        Raises:
+            InputError: the runtime refuses the feed or fails on the model.
+            EnvironmentFault: the GPU failed, or was lost.
+            LimitError: the GPU's memory is full.
+        """
+        names = list(outputs if outputs is not None else self.outputs)
+        if not names:  # for onnxruntime an empty list means all
+            return {}
+        try:
+            return dict(zip(names, self._session.run(names, feed | self._fixed), strict=True))
+        except Exception as error:  # onnxruntime's own exception types share no public base
+            raise self._failed(error) from error
+
+    def fixing(self, feed: Feed) -> Session:
+        """Return the same session with some inputs given already."""
+        return Session(self._session, self.provider, self._fixed | feed)
+
+    def placement(self) -> dict[str, int]:
+        """Return provider name → number of nodes it runs, as the runtime itself reports."""
+        counts: Counter[str] = Counter()
+        for part in self._session.get_provider_graph_assignment_info():
+            counts[part.ep_name] += len(part.get_nodes())
+        return dict(sorted(counts.items()))
+
+    def elsewhere(self) -> dict[str, int]:
+        """Return operator → how many of its nodes run on another provider than was asked for."""
+        counts: Counter[str] = Counter()
+        for part in self._session.get_provider_graph_assignment_info():
+            if part.ep_name != self.provider.execution_provider:
+                counts.update(node.op_type for node in part.get_nodes())
+        return dict(sorted(counts.items()))
+
+    def bind(self, feed: Feed) -> Callable[[], None]:
+        """Return a run of `feed` that copies nothing to or from the device: what is timed.
+
+        Inputs lie on the device beforehand, outputs stay there; the call returns when they are
+        complete.
+
+        Raises:
+            InputError, EnvironmentFault, LimitError: as `run` does, when it is called.
+        """
+        device = str(self.provider)
+        binding = self._session.io_binding()
+        for name, array in (feed | self._fixed).items():
+            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+            binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            binding.bind_output(name, device, 0)
+
+        def run() -> None:
+            try:
+                self._session.run_with_iobinding(binding)
+                binding.synchronize_outputs()
+            except Exception as error:  # onnxruntime's own exception types share no public base
+                raise self._failed(error) from error
+
+        return run
+
+    def run_bound(self, feed: Mapping[str, Array | ort.OrtValue]) -> dict[str, ort.OrtValue]:
+        """Return all outputs, left on the device; inputs that lie there are not copied.
+
+        Raises:
+            InputError, EnvironmentFault, LimitError: as `run` does.
+        """
+        binding = self._session.io_binding()
+        try:
+            for name, value in (dict(feed) | self._fixed).items():
+                if isinstance(value, ort.OrtValue):
+                    binding.bind_ortvalue_input(name, value)
+                else:
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            for name in self.outputs:
+                binding.bind_output(name, str(self.provider), 0)
+            binding.synchronize_inputs()
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except Exception as error:  # onnxruntime's own exception types share no public base
+            raise self._failed(error) from error
+        return dict(zip(self.outputs, binding.get_outputs(), strict=True))
+
+    def _failed(self, error: Exception) -> QGraphError:
+        doing = "onnxruntime failed to run the model"
+        return failure(error, doing, on_gpu=self.provider is Provider.CUDA)
+
+    def compute_nodes_off(self, provider: Provider) -> list[str]:
+        """Return the MatMuls, Gemms and convolutions that `provider` does not run."""
+        return [
+            node.name
+            for part in self._session.get_provider_graph_assignment_info()
+            if part.ep_name != provider.execution_provider
+            for node in part.get_nodes()
+            if node.op_type in _COMPUTE
+        ]
+
+
+def open_session(
+    model: onnx.ModelProto | Path,
+    provider: Provider = Provider.CPU,
+    semantics: Semantics = Semantics.EXACT,
+    *,
+    allow_cpu_nodes: bool = False,
+    threads: int | None = None,
+    weights: Mapping[str, Array] | None = None,
+) -> Session:
+    """Return a session for `model` on `provider`.
+
+    `weights`: values of the initializers made by `io.weights.stub`. `threads`: how many a run
+    may use, where other sessions run right after it or beside it: they do not spin in wait for more
+    work, which would take the cores from the session at work, and share what memory runs take.
+    None: a thread per core, spinning, and memory of its own.
+
+    Raises:
+        EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
+        InputError: onnxruntime refuses the model.
+    """
+    require_provider(provider)
+    fp8 = _holds_fp8(model)
+    options = session_options(semantics, threads, fp8=fp8)
+    source: Any
+    if isinstance(model, onnx.ModelProto):
+        source, held = split(model, weights or {})
+        options.add_external_initializers(list(held), list(held.values()))
+    else:  # str() of a model would spell out all its weights
+        source = str(model)
+    try:
+        with quiet_stderr(provider):
+            raw = ort.InferenceSession(
+                source,
+                options,
+                providers=providers(provider, semantics),
+                disabled_optimizers=_RELU_TO_QUANTIZE if fp8 else [],
+            )
+    except Exception as error:  # onnxruntime's own exception types share no public base
+        where = str(model) if isinstance(model, Path) else ""
+        on_gpu, hint = provider is Provider.CUDA, _hint(error)
+        raise failure(
+            error, "onnxruntime refuses it", on_gpu=on_gpu, where=where, hint=hint
+        ) from error
+    if provider.execution_provider not in raw.get_providers():
+        raise unusable(provider)
+    session = Session(raw, provider)
+    if not allow_cpu_nodes:
+        require_placed(session, provider)
+    return session
+
+
+_RELU_TO_QUANTIZE = ["ReluQuantRewrite"]
+"""Takes a Relu before a QuantizeLinear away where 0 is the lowest number. onnxruntime 1.31 mistakes
+FP8's 0 for that, and negative numbers pass."""
+
+
+def _holds_fp8(model: onnx.ModelProto | Path) -> bool:
+    if isinstance(model, Path):
+        try:
+            model = read_model(model, weights=False)
+        except InputError:  # onnxruntime will say what it finds
+            return False
+    kinds = (tensor.data_type for tensor in model.graph.initializer)
+    return onnx.TensorProto.FLOAT8E4M3FN in kinds
+
+
+def require_placed(session: Session, provider: Provider) -> None:
+    """Check that `provider` runs every node that computes.
+
+    Raises:
+        EnvironmentFault: it leaves some to the CPU; the message counts them and names the first.
+    """
+    strays = session.compute_nodes_off(provider)
+    if strays:
+        raise EnvironmentFault(
+            f"{len(strays)} compute nodes would run on the CPU, first {strays[0]!r}",
+            hint="Use --provider cpu, or accept it with --allow-cpu-nodes where it is offered.",
+        )
+
+
+def _hint(error: Exception) -> str:
+    if "IR version" in str(error):
+        return "Load it with onnx, set model.ir_version = 10 and save it: nothing else changes."
+    return ""

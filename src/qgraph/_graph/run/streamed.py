@@ -1,0 +1,138 @@
+"""Running a model whose weights need not fit into memory, part by part.
+
+All samples go through a part before the next one is opened, so each weight is read once, and no
+more than one part's weights are held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx
+from onnx import helper
+
+from qgraph._graph.edit.segments import Segment, cut_by_weight, extract
+from qgraph._graph.io.weights import array_of, size_of
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.session import Provider, Semantics, Session, open_session
+from qgraph._graph.tensors import Array, Feed
+
+OPENING = 3
+"""Bytes of memory that a byte of fp32 weights takes while a session opens: the file's pages, the
+array, and the layout onnxruntime packs it into."""
+_LARGEST_PART, _SMALLEST_PART = 512 << 20, 16 << 20
+"""Bytes of weights. Larger parts save nothing, smaller ones cost more than they hold."""
+
+Tensors = dict[str, Array]
+
+
+class Runner:
+    """Runs `model` over many samples, in one session if it fits `memory`, else part by part.
+
+    `weights`: values of stubs, as for `open_session`. `part`: bytes of weights in a part, for whom
+    the cuts must not depend on what memory is free. `in_parts`: whether it is run so. `seconds`:
+    spent computing so far; the reading of weights does not count.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        memory: Memory,
+        provider: Provider = Provider.CPU,
+        semantics: Semantics = Semantics.EXACT,
+        *,
+        weights: Mapping[str, Array] | None = None,
+        allow_cpu_nodes: bool = False,
+        part: int | None = None,
+    ) -> None:
+        self._model = model
+        self._provider = provider
+        self._semantics = semantics
+        self._weights = weights
+        self._allow_cpu_nodes = allow_cpu_nodes
+        left = memory.left
+        self.in_parts = part is not None or OPENING * weight_bytes(model) > left
+        self._most = part or max(_SMALLEST_PART, min(_LARGEST_PART, left // (2 * OPENING)))
+        self.seconds = 0.0
+
+    def run(
+        self,
+        feeds: Sequence[Feed],
+        outputs: Sequence[str],
+        progress: Progress = silent,
+        title: str = "running",
+    ) -> list[Tensors]:
+        """Return the named tensors, any of the graph's, for each feed."""
+        found: list[Tensors] = [{} for _ in feeds]
+        for index, name, values in self.visit(feeds, outputs, progress, title):
+            found[index][name] = values
+        return found
+
+    def visit(
+        self,
+        feeds: Sequence[Feed],
+        tensors: Sequence[str],
+        progress: Progress = silent,
+        title: str = "running",
+    ) -> Iterator[tuple[int, str, Array]]:
+        """Yield (number of the feed, tensor, its values) as they arise, part by part."""
+        wanted = set(tensors)
+        weights = {item.name: item for item in self._model.graph.initializer}
+        constants = {name: array_of(weights[name]) for name in wanted & weights.keys()}
+        parts = cut_by_weight(self._model, tensors, self._most if self.in_parts else 1 << 62)
+        last_read = {name: number for number, part in enumerate(parts) for name in part.inputs}
+        states: list[Tensors] = [dict(feed) for feed in feeds]
+        for index, feed in enumerate(feeds):
+            for name, values in (constants | feed).items():
+                if name in wanted:
+                    yield index, name, values
+        total = len(parts) * len(feeds)
+        for number, part in enumerate(parts):
+            session = self._open(part, states[0]) if part.nodes else None
+            done = {name for name in part.inputs if last_read[name] <= number}
+            for index, state in enumerate(states):
+                progress(title, number * len(feeds) + index, total)
+                if session is None:
+                    continue
+                made = self._timed(session, {name: state[name] for name in part.inputs})
+                state.update({n: a for n, a in made.items() if last_read.get(n, 0) > number})
+                for name in done:
+                    del state[name]
+                yield from ((index, name, a) for name, a in made.items() if name in wanted)
+        progress(title, total, total)
+
+    def _open(self, part: Segment, state: Tensors) -> Session:
+        values = {name: declared(self._model, name, state[name]) for name in part.inputs}
+        values |= {value.name: value for value in self._model.graph.output}
+        return open_session(
+            extract(self._model, part, values),
+            self._provider,
+            self._semantics,
+            allow_cpu_nodes=self._allow_cpu_nodes,
+            weights=self._weights,
+        )
+
+    def _timed(self, session: Session, feed: Feed) -> Tensors:
+        start = time.perf_counter()
+        result = session.run(feed)
+        self.seconds += time.perf_counter() - start
+        return result
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the bytes of all weights of `model` in the types it declares."""
+    return sum(map(size_of, model.graph.initializer))
+
+
+def declared(model: onnx.ModelProto, name: str, seen: Array) -> onnx.ValueInfoProto:
+    """Return the declaration of a tensor: as a graph input has it, else of the rank it showed."""
+    for value in model.graph.input:
+        if value.name == name:
+            found: onnx.ValueInfoProto = value
+            return found
+    dtype = helper.np_dtype_to_tensor_dtype(seen.dtype)
+    dims = [f"{name}.{axis}" for axis in range(seen.ndim)]
+    made: onnx.ValueInfoProto = helper.make_tensor_value_info(name, dtype, dims)
+    return made

@@ -1,0 +1,52 @@
+"""Runs that do not depend on each other, side by side, each on cores of its own.
+
+Two runs on one core each end sooner than one after the other on two: threads within a run wait for
+each other at every operator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from qgraph._graph.run.session import Provider
+
+T = TypeVar("T")
+_MOST = 8
+"""Runs at once: each holds activations of its own, and has several cores where there are more."""
+
+
+class Workers:
+    """`count`: how many runs go on at once; `threads`: how many threads each of them may use.
+
+    A GPU has work enough from one.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        cores = _cores()
+        self.count = min(cores, _MOST) if provider is Provider.CPU else 1
+        self.threads = max(1, cores // self.count) if provider is Provider.CPU else 1
+        self._pool = ThreadPoolExecutor(self.count, "qgraph-run")
+
+    def start(self, work: Callable[[], T]) -> Future[T]:
+        """Begin a piece of work as soon as a worker is free."""
+        return self._pool.submit(work)
+
+
+def results(begun: Sequence[Future[T]]) -> list[T]:
+    """Return what the pieces of work give, once none of them is under way, whatever happens."""
+    try:
+        return [item.result() for item in begun]
+    finally:
+        for item in begun:
+            item.cancel()
+        wait(begun)
+
+
+def _cores() -> int:
+    """Return the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,260 @@
+"""Making a bundle: everything in a folder that appears whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qgraph._exporters.manifest import find_manifest
+from qgraph._exporters.preprocessing import Preprocessing
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.copies import copy_model
+from qgraph._graph.io.documents import write_document
+from qgraph._graph.io.files import copy_file, publishing, write_bytes, write_text
+from qgraph._graph.io.models import ModelId, identify
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.rules.finding import Finding, Target
+from qgraph._graph.rules.linting import lint
+from qgraph._graph.rules.qdq_graph import QdqGraph
+from qgraph._graph.rules.report import FindingPart, count
+from qgraph._graph.tensors import Feed, TensorSpec, inputs_of, specs_of
+from qgraph._handoff import text
+from qgraph._handoff.costs import macs_of
+from qgraph._handoff.document import (
+    AxisRange,
+    Calibration,
+    Evaluated,
+    FilePart,
+    Handoff,
+    LintPart,
+    Origin,
+    TensorPart,
+)
+from qgraph._handoff.exclude import exclude_files
+from qgraph._handoff.golden import Case, golden_cases, write_golden
+from qgraph._handoff.parts import graph_parts, part_files, write_chain
+from qgraph._handoff.precision import (
+    Facts,
+    advice_only,
+    counts,
+    estimate,
+    precision_table,
+    weight_scales,
+)
+from qgraph._handoff.run_folder import Provenance, RunFolder, look_beside
+from qgraph._handoff.shapes import meaning_of, shape_profiles
+from qgraph._handoff.sums import SUMS, files_of, read_sums, write_sums
+from qgraph._quantize.ranges import ModelRef
+
+HANDOFF, MODEL, SCALES = "handoff.json", "model.onnx", "scales.safetensors"
+_STEPS = ("look at the model", "run the golden inputs", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The golden input: one sample, and where it is from. `preprocessing`: how pictures become such
+    an input.
+    """
+
+    feed: Feed
+    data: str
+    synthetic: bool
+    preprocessing: Preprocessing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`axes`: sizes of dynamic axes; `plugins`: operators that the target brings."""
+
+    version: str
+    axes: Mapping[str, AxisRange] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+
+
+def make_bundle(
+    model: Path,
+    float_model: Path | None,
+    samples: Samples,
+    target: Path,
+    options: Options,
+    progress: Progress = silent,
+) -> Handoff:
+    """Write the bundle of `model` to the folder `target` and return its handoff.json.
+
+    Raises:
+        UsageError: `target` holds something else than a bundle.
+        InputError: the model cannot be read or run.
+    """
+    _require_replaceable(target)
+    progress("handoff", 0, len(_STEPS))
+    work = _Work(model, float_model, samples, options)
+    progress("handoff", 1, len(_STEPS))
+    cases = work.cases()
+    progress("handoff", 2, len(_STEPS))
+    old = set(files_of(target)) if target.exists() else set()
+    with publishing(target, last=SUMS) as folder:
+        handoff = work.write(folder, cases)
+        new = set(files_of(folder))
+    for name in old - new:  # of an older bundle
+        (target / name).unlink(missing_ok=True)
+    progress("handoff", len(_STEPS), len(_STEPS))
+    return handoff
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Check that `folder` is not there, is empty, or holds a bundle and nothing else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    hint = "Choose another with -o."
+    if not folder.is_dir() or not (folder / SUMS).is_file():
+        raise UsageError("this is there and is no bundle", where=str(folder), hint=hint)
+    extra = sorted(files_of(folder).keys() - read_sums(folder).keys())
+    if extra:
+        raise UsageError(
+            f"the bundle there also holds {extra[0]}, which is none of its files",
+            where=str(folder),
+            hint=f"Move it away. {hint}",
+        )
+
+
+class _Work:
+    """What is known before anything is written."""
+
+    def __init__(
+        self, model: Path, float_model: Path | None, samples: Samples, options: Options
+    ) -> None:
+        self._path, self._samples, self._options = model, samples, options
+        self._id: ModelId = identify(model)
+        self._graph = QdqGraph.read(model)
+        self._provenance = Provenance.of(self._graph.model)
+        self._run: RunFolder = look_beside(model, self._provenance, float_model)
+        self._inputs: tuple[TensorSpec, ...] = inputs_of(self._graph.model)
+        self._profiles = shape_profiles(self._inputs, samples.feed, options.axes)
+        self._findings: dict[Target, list[Finding]] = {
+            kind: lint(self._graph, kind, options.plugins) for kind in Target
+        }
+        macs = macs_of(self._graph, model, samples.feed)
+        advice = advice_only(self._findings[Target.TENSORRT_10])
+        facts = Facts(self._graph, self._run, macs, advice)
+        self._table = precision_table(facts)
+        self._counts, self._estimate = counts(facts, self._table), estimate(facts, self._table)
+
+    def cases(self) -> list[Case]:
+        """Run the golden inputs."""
+        return golden_cases(self._path, self._run.float_model, self._inputs, self._samples.feed)
+
+    def write(self, folder: Path, cases: Sequence[Case]) -> Handoff:
+        """Write every file of the bundle."""
+        roles = self._copy_model(folder)
+        samples = self._samples
+        golden = write_golden(folder, cases, samples.data, synthetic=samples.synthetic)
+        roles |= self._write_scales(folder)
+        for name, content in exclude_files(self._table).items():
+            write_text(folder / "exclude" / name, content)
+        parts = part_files(self._path)
+        for item in parts:
+            copy_file(item.source, folder / item.name)
+            roles[item.name] = item.role
+        if write_chain(folder, find_manifest(self._path)):
+            roles["chain.py"] = "runs embedding, vision and decoder with onnxruntime"
+        handoff = Handoff(
+            schema=Handoff.SCHEMA,
+            model=ModelRef(path=self._path.name, sha256=self._id.sha256),
+            bundled_sha256=identify(folder / MODEL).sha256,
+            qgraph=self._options.version,
+            origin=_origin(self._provenance),
+            inputs=_tensors(self._inputs),
+            outputs=_tensors(specs_of(self._graph.model.graph.output)),
+            shape_profiles=self._profiles,
+            preprocessing=samples.preprocessing,
+            precision=self._table,
+            counts=self._counts,
+            estimate=self._estimate,
+            golden=golden,
+            lint=self._lint(),
+            calibration=self._calibration(),
+            evaluation=self._evaluation(),
+            parts=graph_parts(self._profiles, parts),
+            files=tuple(FilePart(path=name, role=role) for name, role in (roles | _ROLES).items()),
+        )
+        self._write_text(folder, handoff)
+        write_sums(folder)
+        return handoff
+
+    def _copy_model(self, folder: Path) -> dict[str, str]:
+        data = copy_model(self._path, folder / MODEL)
+        return {MODEL: "the Q/DQ model"} | dict.fromkeys(data, "weights of model.onnx")
+
+    def _write_scales(self, folder: Path) -> dict[str, str]:
+        from safetensors.numpy import save
+
+        scales = weight_scales(self._graph)
+        if not scales:
+            return {}
+        write_bytes(folder / SCALES, save(dict(sorted(scales.items()))))
+        return {SCALES: "scales of every INT8 weight, float32, under the weight's name"}
+
+    def _write_text(self, folder: Path, handoff: Handoff) -> None:
+        for name in text.SCRIPTS:
+            write_text(folder / name, text.build_script(name, handoff))
+        write_text(folder / "polygraphy.sh", text.polygraphy_script(handoff))
+        for name in (*text.SCRIPTS, "polygraphy.sh"):
+            (folder / name).chmod(0o755)
+        write_text(folder / "engine_times.py", text.engine_times())
+        write_text(folder / "README.md", text.readme(handoff))
+        write_text(folder / "precision.md", text.precision_page(handoff))
+        write_document(folder / HANDOFF, handoff)
+
+    def _lint(self) -> tuple[LintPart, ...]:
+        parts = {
+            kind: tuple(FindingPart.of(item) for item in found)
+            for kind, found in self._findings.items()
+        }
+        return tuple(
+            LintPart(target=kind, counts=count(found), findings=found)
+            for kind, found in parts.items()
+        )
+
+    def _calibration(self) -> Calibration | None:
+        return Calibration.of(self._run.ranges.run) if self._run.ranges is not None else None
+
+    def _evaluation(self) -> Evaluated | None:
+        variant = self._run.variant(self._id)
+        if variant is None or self._run.evaluation is None:
+            return None
+        return Evaluated.of(self._run.evaluation.task, variant, self._run.float_variant())
+
+
+_ROLES = {
+    HANDOFF: "all of this as data",
+    SUMS: "checksum of every file",
+    "build_trt10.sh": "builds, checks and measures with TensorRT 10.13 to 10.16",
+    "build_trt11.sh": "the same with TensorRT 11.x",
+    "polygraphy.sh": "looks at the model and runs the golden inputs, without a GPU",
+    "engine_times.py": "sums up what trtexec measured",
+    "precision.md": "every node: INT8 or float, why, what it costs and brings",
+    "golden/": "inputs and outputs, raw for trtexec and as JSON for Polygraphy",
+    "exclude/": "the nodes left float, as lists for ModelOpt, onnxruntime and INC",
+}
+
+
+def _origin(provenance: Provenance) -> Origin:
+    return Origin(
+        source_sha256=provenance.source_sha256,
+        profile=provenance.profile,
+        scheme=provenance.scheme,
+        backend=provenance.backend,
+    )
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> tuple[TensorPart, ...]:
+    return tuple(
+        TensorPart(
+            name=spec.name,
+            dtype=str(spec.dtype),
+            shape=tuple(size if size != "" else "?" for size in spec.shape),
+            meaning=meaning_of(spec.name),
+        )
+        for spec in specs
+    )

@@ -1,0 +1,89 @@
+"""What an engine rounds on the way, as noise in the graph.
+
+On the CPU onnxruntime computes in fp32, half-precision graphs too, and rounds nothing between. An
+engine rounds to 11 bits: every result in an fp16 graph, what float products read in an fp32 one
+(TF32). Here those tensors are off by as much at random, so that a run shows what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from qgraph._graph.edit.names import fresh_name
+from qgraph._graph.rules.advice import is_int8
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, GEMMS, QUANTIZE, QdqGraph
+
+STEP = 2.0**-11
+"""Half the distance of numbers with 11 bits, as a share of their size."""
+_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_EXACT = {
+    *(QUANTIZE, DEQUANTIZE, "Constant", "Identity", "Cast", "Reshape", "Transpose", "Squeeze"),
+    *("Unsqueeze", "Flatten", "Concat", "Slice", "Split", "Gather", "Expand", "Relu", "Neg"),
+    *("MaxPool", "Where", "Clip", "Pad", "Tile"),
+}
+"""Operators that hand on values as they are."""
+
+
+def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model` in which rounding is noise of the same size, anew in every run."""
+    noisy = onnx.ModelProto()
+    noisy.CopyFrom(model)
+    graph = QdqGraph(noisy, Path())
+    places = {id(node): list(_places(graph, node)) for node in graph.nodes}
+    taken = set(graph.producer) | set(graph.initializers)
+    nodes: list[onnx.NodeProto] = []
+    for node in noisy.graph.node:
+        before, after = _around(node, places[id(node)], taken, seed=len(nodes) + 1)
+        nodes += [*before, node, *after]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del noisy.graph.node[:]
+    noisy.graph.node.extend(copies)
+    return noisy
+
+
+def _places(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[tuple[bool, int, int]]:
+    """Yield what a node rounds: (is it an output, which, its type)."""
+    if node.op_type not in _EXACT:
+        for index, name in enumerate(node.output):
+            if name and graph.type_of(name) in _HALF and name not in graph.outputs:
+                yield True, index, graph.type_of(name)
+    if node.op_type in GEMMS and not is_int8(graph, node):
+        for index, name in enumerate(node.input[:2]):
+            if graph.type_of(name) == TensorProto.FLOAT and not graph.is_constant(name):
+                yield False, index, TensorProto.FLOAT
+
+
+def _around(
+    node: onnx.NodeProto, places: list[tuple[bool, int, int]], taken: set[str], seed: int
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """Return the nodes to put before and after `node`, which is renamed to fit."""
+    before: list[onnx.NodeProto] = []
+    after: list[onnx.NodeProto] = []
+    for is_output, index, kind in places:
+        slot = node.output if is_output else node.input
+        other = fresh_name(f"{slot[index]}_rounded", taken)
+        taken.add(other)
+        if is_output:
+            after += _noise(other, slot[index], kind, taken, seed)
+        else:
+            before += _noise(slot[index], other, kind, taken, seed)
+        slot[index] = other
+    return before, after
+
+
+def _noise(source: str, target: str, kind: int, taken: set[str], seed: int) -> list[onnx.NodeProto]:
+    """Return nodes that make `target` of `source`, each value off by a random share."""
+    factor, typed = (fresh_name(f"{target}_{what}", taken) for what in ("factor", "typed"))
+    taken |= {factor, typed}
+    return [
+        helper.make_node(
+            "RandomUniformLike", [source], [factor], f"{factor}/random",
+            dtype=TensorProto.FLOAT, low=1 - STEP, high=1 + STEP, seed=float(seed),
+        ),
+        helper.make_node("Cast", [factor], [typed], f"{typed}/cast", to=kind),
+        helper.make_node("Mul", [source, typed], [target], f"{target}/mul"),
+    ]  # fmt: skip

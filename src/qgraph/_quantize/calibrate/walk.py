@@ -1,0 +1,60 @@
+"""Feeding observers from runs of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.widen import FeedsInSingle, in_single, is_half
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.probe import Range, watch
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.calibrate.observers import MinMax
+
+
+class Sees(Protocol):
+    """Whatever takes in arrays."""
+
+    def observe(self, values: Array) -> None:
+        """Take in the values of one run."""
+        ...
+
+
+def show(
+    observers: Mapping[str, Sees],
+    prepared: PreparedModel,
+    feeds: Sequence[Feed],
+    provider: Provider,
+    progress: Progress = silent,
+    memory: Memory | None = None,
+) -> None:
+    """Show every observer its tensor (its key); a half-precision model on the CPU in fp32.
+
+    Raises:
+        InputError: NaN or infinity arises, or no feed was given.
+    """
+    if provider is Provider.CPU and is_half(prepared.model):
+        prepared, feeds = in_single(prepared), FeedsInSingle(feeds)
+    for name, values in watch(prepared, list(observers), feeds, provider, progress, memory):
+        observers[name].observe(values)
+
+
+def observe_ranges(
+    prepared: PreparedModel,
+    tensors: Sequence[str],
+    feeds: Sequence[Feed],
+    provider: Provider = Provider.CPU,
+    progress: Progress = silent,
+) -> dict[str, Range]:
+    """Return the extremes of each tensor over all feeds, in the order of `tensors`.
+
+    Raises:
+        InputError: NaN or infinity arises, or no feed was given.
+    """
+    observers = {name: MinMax() for name in tensors}
+    show(observers, prepared, feeds, provider, progress)
+    results = {name: seen.result() for name, seen in observers.items()}
+    return {name: Range(seen.rmin, seen.rmax) for name, seen in results.items()}

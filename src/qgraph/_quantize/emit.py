@@ -1,0 +1,172 @@
+"""Writing the Q/DQ model of a profile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import onnx
+
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.nodes import QUANTIZABLE, QuantizableNode
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.models import tensor_from
+from qgraph._graph.io.weights import array_of
+from qgraph._graph.keep import Keep, by_reason
+from qgraph._graph.run.probe import Range
+from qgraph._graph.tensors import Array, OnDemand
+from qgraph._quantize import arithmetic
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.store import WeightStore
+from qgraph._quantize.weights import weight_scale
+
+_PLAIN = Scheme()
+METADATA = "qgraph."
+"""Prefix of the model metadata that says where a Q/DQ model comes from."""
+DTYPE = f"{METADATA}dtype"
+"""What an fp32 model was converted to."""
+BACKEND = f"{METADATA}backend"
+"""Who made a Q/DQ model, where it was not qgraph's own emitter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Written into an emitted model. `corrected`: how many of its biases were. `dtype`: what it was
+    converted to, with `in_single` the nodes that stayed fp32. An fp16 model in which nothing is
+    quantized has no profile and no scheme.
+    """
+
+    profile: str | None
+    scheme: Scheme | None
+    source_sha256: str
+    version: str
+    corrected: int = 0
+    dtype: str | None = None
+    in_single: tuple[Keep, ...] = ()
+
+
+def emit(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    ranges: Mapping[str, Range],
+    provenance: Provenance,
+    store: WeightStore | None = None,
+) -> onnx.ModelProto:
+    """Return the model in which exactly `nodes` are quantized.
+
+    Quantized weights stay in `store`, if one is given, and are shared with its other models.
+
+    Raises:
+        InputError: a weight holds NaN or infinity.
+    """
+    scheme = provenance.scheme or _PLAIN
+    parameters = quantization_parameters(prepared.model, nodes, ranges, scheme)
+    if store is not None:
+        parameters = replace(parameters, weights=store.once(parameters.weights))
+    hold = tensor_from if store is None else store.hold
+    model = insert_qdq(prepared.model, nodes, parameters, hold)
+    model.producer_name = "qgraph"
+    model.producer_version = provenance.version
+    write_metadata(model, provenance, sum(node.op_type in QUANTIZABLE for node in nodes))
+    return model
+
+
+def quantization_parameters(
+    model: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    ranges: Mapping[str, Range],
+    scheme: Scheme = _PLAIN,
+) -> QdqParameters:
+    """Return the scales and quantized weights of `nodes`; a weight is made when it is asked for.
+
+    Asking raises InputError where the weight holds NaN or infinity.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights: dict[tuple[str, int | None], Callable[[], QuantizedWeight]] = {}
+    scales: dict[str, Array] = {}
+    for node in nodes:
+        dtype = numpy_dtype(tensors, node)
+        for _, name in node.activations:
+            own = dtype if node.weight is not None else _declared_dtype(model, name, dtype)
+            scales[name] = arithmetic.activation_scale(ranges[name], own, scheme.grid)
+        if node.weight is not None:
+            weight = node.weight
+            weights[weight.tensor, weight.axis] = partial(
+                _quantized, tensors[weight.tensor], weight.axis, scheme
+            )
+    return QdqParameters(OnDemand(weights), scales, scheme.grid.dtype)
+
+
+def fake_quantization(parameters: QdqParameters) -> FakeQuantization:
+    """Return what a switch graph needs to compute the same numbers as the emitted model."""
+    quantized = parameters.weights
+
+    def made(key: tuple[str, int | None]) -> Array:
+        weight = quantized[key]
+        return arithmetic.dequantize(weight.values, weight.scale, weight.axis)
+
+    weights = OnDemand({key: partial(made, key) for key in quantized})
+    return FakeQuantization(weights, parameters.scales, parameters.dtype)
+
+
+def numpy_dtype(
+    tensors: Mapping[str, onnx.TensorProto], node: QuantizableNode
+) -> np.dtype[np.generic]:
+    """Return the float dtype a node computes in: its weight's, float32 for a product."""
+    if node.weight is None:
+        return np.dtype(np.float32)
+    data_type = tensors[node.weight.tensor].data_type
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+
+
+def _declared_dtype(
+    model: onnx.ModelProto, tensor: str, otherwise: np.dtype[np.generic]
+) -> np.dtype[np.generic]:
+    """Return the dtype the graph gives a tensor, or lets infer."""
+    graph = model.graph
+    for infos in (
+        (*graph.value_info, *graph.input, *graph.output),
+        onnx.shape_inference.infer_shapes(model).graph.value_info,
+    ):
+        for info in infos:
+            if info.name == tensor and info.type.tensor_type.elem_type:
+                data_type = info.type.tensor_type.elem_type
+                return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+    return otherwise
+
+
+def _quantized(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> QuantizedWeight:
+    weight = array_of(tensor)
+    finite = np.isfinite(weight)
+    if not finite.all():
+        index = tuple(map(int, np.argwhere(~finite)[0]))
+        raise InputError(
+            f"the weight holds {weight[index]} at {list(index)}",
+            where=f"tensor {tensor.name!r}",
+            hint="Mend the checkpoint, or leave its nodes out with --exclude.",
+        )
+    scale = weight_scale(weight, axis, scheme.weights, scheme.grid)
+    return QuantizedWeight(arithmetic.quantize(weight, scale, axis, scheme.grid), scale, axis)
+
+
+def write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -> None:
+    """Write metadata, in place; last of all, as graph-surgeon's round trip drops it."""
+    scheme, kept = provenance.scheme, provenance.in_single
+    entries = {
+        "profile": provenance.profile,
+        "scheme": scheme.model_dump_json(exclude_none=True) if scheme is not None else None,
+        "source_sha256": provenance.source_sha256,
+        "quantized_nodes": str(count),
+        "dtype": provenance.dtype,
+        "fp32_nodes": json.dumps(by_reason(kept)) if kept else None,
+    }
+    if provenance.corrected:
+        entries["corrected_biases"] = str(provenance.corrected)
+    for key, value in entries.items():
+        if value is not None:
+            model.metadata_props.add(key=METADATA + key, value=value)

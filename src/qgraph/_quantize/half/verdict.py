@@ -1,0 +1,114 @@
+"""Which nodes of an fp32 model are kept in fp32 when it is converted to fp16.
+
+Rules, numbered as in the code; `facts` are fp32's own, over data:
+
+1. What has no fp16 form, or a body (`_graph.edit.narrow`).
+2. Statistics of norms and angles of positions, by structure.
+3. What makes or reads a tensor that comes beyond half of fp16's range: other data reaches further.
+4. What sums up to more than fp16 holds on the way, whatever the order.
+5. What makes or reads a tensor that lies where fp16 has few numbers left, as a whole.
+6. What reads a constant that fp16 cannot hold: too large, or lost in rounding.
+
+Masks, large negative numbers that only a Softmax sees in the end, are as good at fp16's end and
+exempt from 3 to 6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from qgraph._graph.edit.element_types import element_types
+from qgraph._graph.edit.narrow import HELD, LARGEST, without_half_form
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.io.weights import array_of
+from qgraph._graph.keep import Keep
+from qgraph._graph.tensors import Array, pieces
+from qgraph._quantize.half.facts import Facts, Seen
+from qgraph._quantize.half.structure import keep_by_structure, masks, readers_of
+
+_MOST_LOST = 2.0**-8
+"""Of a tensor's length; rounding to fp16's 11 bits takes less than 2⁻¹¹."""
+_SATURATE = ("Clip", "Max", "Min")
+
+
+def kept_in_single(prepared: PreparedModel, facts: Facts) -> list[Keep]:
+    """Return the nodes to keep in fp32, in graph order, each with the first reason found."""
+    model = prepared.model
+    types = element_types(model)
+    found: dict[str, str] = {}
+    for keep in (
+        *without_half_form(model),
+        *keep_by_structure(model, types),
+        *_by_range(model, facts),
+        *_by_sums(facts),
+        *_by_constants(model, types),
+    ):
+        found.setdefault(keep.name, keep.reason)
+    return [Keep(node.name, found[node.name]) for node in model.graph.node if node.name in found]
+
+
+def _by_range(model: onnx.ModelProto, facts: Facts) -> Iterator[Keep]:
+    """Rules 3 and 5."""
+    exempt, readers = masks(model), readers_of(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for name, seen in facts.tensors.items():
+        reason = _unfit(seen, is_mask=name in exempt)
+        if not reason:
+            continue
+        if name in makers:
+            yield Keep(makers[name].name, f"its output {reason}")
+        for reader in readers.get(name, []):
+            if reader.op_type not in ("Shape", "Size"):
+                yield Keep(reader.name, f"it reads {name!r}, which {reason}")
+
+
+def _unfit(seen: Seen, *, is_mask: bool) -> str:
+    peak = seen.high if is_mask else seen.peak
+    if peak >= HELD:
+        return f"reaches {peak:.3g} in fp32; fp16 ends at {LARGEST:.0f}"
+    if seen.loss > _MOST_LOST and not is_mask:
+        return f"loses {seen.loss:.1%} when it is rounded to fp16 (largest value {peak:.2g})"
+    return ""
+
+
+def _by_sums(facts: Facts) -> Iterator[Keep]:
+    """Rule 4."""
+    for name, reach in facts.sums.items():
+        if reach > LARGEST:
+            yield Keep(name, f"its partial sums can reach {reach:.3g}; fp16 ends at {LARGEST:.0f}")
+
+
+def _by_constants(model: onnx.ModelProto, types: Mapping[str, int]) -> Iterator[Keep]:
+    """Rule 6."""
+    exempt, readers = masks(model), readers_of(model)
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        reason = _unfit_constant(array_of(tensor), is_mask=tensor.name in exempt)
+        for reader in readers.get(tensor.name, []) if reason else []:
+            saturates = reader.op_type in _SATURATE and "rounding" not in reason
+            if not saturates and types.get(reader.output[0]) == TensorProto.FLOAT:
+                yield Keep(reader.name, f"its constant {tensor.name!r} {reason}")
+
+
+def _unfit_constant(values: Array, *, is_mask: bool) -> str:
+    peak = lost = energy = 0.0
+    for part in pieces(values):
+        finite = part[np.isfinite(part)]
+        if finite.size:
+            peak = max(peak, float(finite.max() if is_mask else np.abs(finite).max()))
+            with np.errstate(over="ignore"):
+                off = finite - finite.astype(np.float16).astype(np.float32)
+            lost += float(np.square(off, dtype=np.float64).sum())
+            energy += float(np.square(finite, dtype=np.float64).sum())
+    if peak > LARGEST:
+        return f"holds {peak:.3g}; fp16 ends at {LARGEST:.0f}"
+    share = math.sqrt(lost / energy) if energy and not is_mask else 0.0
+    if share > _MOST_LOST:
+        return f"loses {share:.1%} in rounding to fp16 (largest value {peak:.2g})"
+    return ""

@@ -1,0 +1,65 @@
+"""What INC cannot take, found before it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.errors import InputError, LimitError
+
+_PROTOBUF_LIMIT = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A candidate that INC is not asked about, and why."""
+
+    name: str
+    reason: str
+
+
+def eligible(
+    model: onnx.ModelProto, nodes: Sequence[QuantizableNode], where: str
+) -> tuple[list[QuantizableNode], list[Refusal]]:
+    """Return the candidates INC can be asked about, and the others.
+
+    Raises:
+        InputError: the graph is not float32.
+        LimitError: the weights reach 2 GB, where INC compares a file with itself.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    total = sum(len(tensor.raw_data) for tensor in tensors.values())
+    if total >= _PROTOBUF_LIMIT:
+        raise LimitError(
+            f"the weights take {total >> 20} MiB; from 2048 MiB on Intel Neural Compressor compares"
+            " a file with itself, and every score would be 0",
+            where=where,
+            hint="Use --engine auto, which takes an engine of qgraph's own.",
+        )
+    protos = {node.name: node for node in model.graph.node}
+    taken: list[QuantizableNode] = []
+    refused: list[Refusal] = []
+    for node in nodes:
+        weight = tensors.get(node.weight.tensor) if node.weight else None
+        if weight is not None and weight.data_type != onnx.TensorProto.FLOAT:
+            raise InputError(
+                "a weight is float16; Intel Neural Compressor quantizes float32 graphs only",
+                where=f"{where}: node {node.name!r}",
+                hint="Export with --dtype fp32, or use --engine auto.",
+            )
+        reason = _reason(protos[node.name], tensors)
+        if reason is None:
+            taken.append(node)
+        else:
+            refused.append(Refusal(node.name, reason))
+    return taken, refused
+
+
+def _reason(proto: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> str | None:
+    bias = proto.input[2] if len(proto.input) > 2 else ""
+    if proto.op_type == "Conv" and len(proto.input) > 2 and bias not in tensors:
+        return "INC crashes on a convolution whose bias is not constant"
+    return None

@@ -1,0 +1,143 @@
+"""Profiles: named sets of nodes to quantize, as data in `profiles.json`.
+
+qgraph writes node names. A person may write patterns by hand: `re:` starts a regular expression
+that must match a whole name, anything else is a name. What is kept wins over what is quantized.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import Document, Part
+from qgraph._quantize.ranges import ModelRef
+from qgraph._quantize.scheme import Scheme
+
+_PATTERN = "re:"
+
+
+class KeepPart(Part):
+    """A node that stays float and why."""
+
+    name: str
+    reason: str
+
+
+class Fraction(Part):
+    """Share of the candidates' nodes, MACs and parameters that is quantized, 0 to 1."""
+
+    nodes: float
+    macs: float
+    params: float
+
+
+class Predicted(Part):
+    """What the sum of single errors lets expect; interactions are not in it."""
+
+    mse: float
+
+
+class Profile(Part):
+    """`companions` get Q/DQ because of a quantized neighbour, not for their own sake. `measured`:
+    metrics with these nodes quantized, on switches; `budget`: what the profile was searched for.
+    """
+
+    # files are named after it
+    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=100)]
+    title: str = ""
+    quantize: tuple[str, ...]
+    keep: tuple[KeepPart, ...] = ()
+    companions: tuple[str, ...] = ()
+    fraction: Fraction | None = None
+    predicted: Predicted | None = None
+    budget: str | None = None
+    measured: dict[str, float] | None = None
+
+
+_FACTOR = 2.0
+
+
+def apart(name: str, predicted: float | None, measured: float | None) -> str | None:
+    """Return a sentence where the MSE measured is not what the sum of single errors predicts."""
+    if predicted is None or not measured or predicted / _FACTOR <= measured <= predicted * _FACTOR:
+        return None
+    return (
+        f"{name}: measured MSE {measured:.2e}, predicted {predicted:.2e}: errors of single"
+        " nodes do not add up here; trust what was measured"
+    )
+
+
+class Profiles(Document):
+    """`source`: what the profiles were cut from."""
+
+    SCHEMA: ClassVar[str] = "qgraph.profiles/1"
+
+    model: ModelRef
+    scheme: Scheme
+    source: str
+    profiles: tuple[Profile, ...]
+
+    @field_validator("profiles")
+    @classmethod
+    def _names_are_unique(cls, profiles: tuple[Profile, ...]) -> tuple[Profile, ...]:
+        names = [profile.name for profile in profiles]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than one profile is called {', '.join(twice)}")
+        return profiles
+
+    def named(self, names: Sequence[str]) -> tuple[Profile, ...]:
+        """Return the profiles asked for, all if none is.
+
+        Raises:
+            UsageError: there is no such profile.
+        """
+        known = {profile.name: profile for profile in self.profiles}
+        for name in names:
+            if name not in known:
+                raise UsageError(
+                    f"no profile {name!r}; the file holds {', '.join(known) or 'none'}"
+                )
+        return tuple(known[name] for name in names) if names else self.profiles
+
+
+def resolve(profile: Profile, quantizable: Sequence[str], nodes: Sequence[str]) -> tuple[str, ...]:
+    """Return the nodes a profile quantizes, in graph order, patterns expanded.
+
+    `quantizable`: names that may be quantized; `nodes`: all names, any of which may be kept.
+
+    Raises:
+        UsageError: a name or pattern matches nothing; the nearest names are given.
+    """
+    where = f"profile {profile.name!r}"
+    wanted = {name for entry in profile.quantize for name in _expand(entry, quantizable, where)}
+    kept = {name for keep in profile.keep for name in _expand(keep.name, nodes, where)}
+    return tuple(name for name in quantizable if name in wanted - kept)
+
+
+def _expand(entry: str, names: Sequence[str], where: str) -> list[str]:
+    if entry.startswith(_PATTERN):
+        pattern = _compiled(entry.removeprefix(_PATTERN), where)
+        found = [name for name in names if pattern.fullmatch(name)]
+    else:
+        found = [entry] if entry in names else []
+    if not found:
+        near = difflib.get_close_matches(entry.removeprefix(_PATTERN), names, n=3, cutoff=0.3)
+        raise UsageError(
+            f"{entry!r} matches no node that could be meant",
+            where=where,
+            hint=f"Nearest names: {', '.join(near) or 'none'}",
+        )
+    return found
+
+
+def _compiled(pattern: str, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"{pattern!r} is no regular expression: {error}", where=where) from error

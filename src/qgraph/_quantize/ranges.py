@@ -1,0 +1,184 @@
+"""`ranges.json`: what calibration saw and chose, once, for every later step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.prepare import OPSET, PreparedModel
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import Document, Part
+from qgraph._graph.io.models import ModelId
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.fidelity import require_same_outputs
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.probe import Range
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.calibrate.observers import Observed, observer_for
+from qgraph._quantize.calibrate.walk import show
+from qgraph._quantize.companions import find_companions
+from qgraph._quantize.inc_scheme import tensors_to_calibrate
+from qgraph._quantize.scheme import Scheme, SchemeName, require_same
+
+
+class ModelRef(Part):
+    """Names a model by content."""
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, model: ModelId) -> ModelRef:
+        """Return the reference to a model."""
+        return cls(path=model.path, sha256=model.sha256)
+
+
+class TensorRange(Part):
+    """`rmin`, `rmax`: the extremes of an activation over all samples, in its own units. `clip`: the
+    magnitude that maps to the type's largest number, where the method chose one; without it, the
+    larger extreme does.
+    """
+
+    name: str
+    rmin: float
+    rmax: float
+    clip: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def covered(self) -> Range:
+        """Return the range that is quantized without clipping."""
+        if self.clip is None:
+            return Range(self.rmin, self.rmax)
+        return Range(max(self.rmin, -self.clip), min(self.rmax, self.clip))
+
+
+class SmoothedTensor(Part):
+    """An activation that is divided by `factors`, one per channel, before it is quantized; the
+    weights that read it are multiplied. `alpha`: the strength; `quantized`: the nodes that read it.
+    """
+
+    tensor: str
+    alpha: float
+    quantized: tuple[str, ...]
+    factors: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class RangesRun(Part):
+    """How the ranges came about; the only block that may differ between equal runs."""
+
+    qgraph: str
+    provider: str
+    samples: int
+    data: str
+    synthetic: bool
+
+
+class Ranges(Document):
+    """`tensors` stand in graph order; `flat` names those that never changed. With smoothing, ranges
+    are those of the model smoothed by `smoothing`.
+    """
+
+    SCHEMA: ClassVar[str] = "qgraph.ranges/1"
+
+    model: ModelRef
+    scheme: Scheme
+    run: RangesRun
+    smoothing: tuple[SmoothedTensor, ...] = ()
+    tensors: tuple[TensorRange, ...]
+    flat: tuple[str, ...] = ()
+
+    def note(self) -> str | None:
+        """Return what a person should know of tensors that never changed."""
+        if not self.flat:
+            return None
+        names = ", ".join(self.flat[:3]) + (" …" if len(self.flat) > 3 else "")
+        return (
+            f"{len(self.flat)} activations never changed while calibrating: {names}. Those that"
+            " were 0 throughout get scale 1. Is the data varied enough?"
+        )
+
+    def by_name(self) -> dict[str, Range]:
+        """Return tensor name → the range that is quantized."""
+        return {item.name: item.covered for item in self.tensors}
+
+
+def calibrate(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    feeds: Sequence[Feed],
+    scheme: Scheme,
+    run: RangesRun,
+    progress: Progress = silent,
+    *,
+    smoothing: Sequence[SmoothedTensor] = (),
+    memory: Memory | None = None,
+) -> Ranges:
+    """Return the range of every activation that `scheme` quantizes for `nodes` and companions.
+
+    `prepared` is the smoothed model, where `smoothing` is given, and `nodes` are its nodes.
+    """
+    if prepared.source_opset < OPSET and feeds:
+        require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
+    if scheme.name is SchemeName.INC_CPU:
+        tensors = tensors_to_calibrate(nodes)
+    else:
+        beside = [companion.node for companion in find_companions(prepared.model, nodes)]
+        read = (name for node in (*nodes, *beside) for _, name in node.activations)
+        tensors = list(dict.fromkeys(read))
+    observers = {name: observer_for(scheme) for name in tensors}
+    show(observers, prepared, feeds, Provider(run.provider), progress, memory)
+    seen = {name: observer.result() for name, observer in observers.items()}
+    return Ranges(
+        schema=Ranges.SCHEMA,
+        model=ModelRef.of(prepared.id),
+        scheme=scheme,
+        run=run,
+        smoothing=tuple(smoothing),
+        tensors=tuple(_range(name, item) for name, item in seen.items()),
+        flat=tuple(name for name, item in seen.items() if item.rmin == item.rmax),
+    )
+
+
+def _range(name: str, seen: Observed) -> TensorRange:
+    return TensorRange(name=name, rmin=seen.rmin, rmax=seen.rmax, clip=seen.clip)
+
+
+def require_same_model(found: ModelRef, expected: ModelId, where: str) -> None:
+    """Check that a file belongs to the model in use.
+
+    Raises:
+        UsageError: it does not; the message shows both hashes.
+    """
+    if found.sha256 != expected.sha256:
+        raise UsageError(
+            f"made for the model {found.path} {found.sha256[:16]}…,"
+            f" but this is {expected.path} {expected.sha256[:16]}…",
+            where=where,
+            hint="Use the model it was made for, or make it again for this one.",
+        )
+
+
+def ranges_for(
+    ranges: Ranges, model: ModelId, scheme: Scheme, nodes: Sequence[QuantizableNode], where: str
+) -> Mapping[str, Range]:
+    """Return the ranges of what `nodes` read, checked against the model and scheme in use.
+
+    Raises:
+        UsageError: another model, another scheme, or a tensor was not calibrated.
+    """
+    require_same_model(ranges.model, model, where)
+    require_same(ranges.scheme, scheme, where)
+    known = ranges.by_name()
+    for node in nodes:
+        for _, name in node.activations:
+            if name not in known:
+                raise UsageError(
+                    f"no range of tensor {name!r}, which node {node.name!r} reads",
+                    where=where,
+                    hint="Calibrate again with the same --include.",
+                )
+    return known

@@ -1,0 +1,139 @@
+"""How numbers are quantized. Files made under different schemes never mix."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import Part
+from qgraph._quantize.arithmetic import FP8, INT8, Grid
+
+NO_SMOOTHING, SEARCHED = "none", "auto"
+DEFAULT_PERCENTILE = 99.99
+
+
+class SchemeName(StrEnum):
+    """`int8`: symmetric W8A8, activations per-tensor, weights per output channel. `fp8`: the same
+    in E4M3 instead of whole numbers. `inc-cpu`: numbers and placement of Intel Neural Compressor's
+    CPU scheme, to compare with it.
+    """
+
+    INT8 = "int8"
+    FP8 = "fp8"
+    INC_CPU = "inc-cpu"
+
+
+class Calibration(StrEnum):
+    """How a range comes from the values seen. `minmax`: the extremes; `percentile`: what a share
+    of all values does not exceed; `entropy`: least KL divergence; `mse`: least squared error;
+    `moving-average`: the average of each sample's extreme.
+    """
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+    MSE = "mse"
+    MOVING_AVERAGE = "moving-average"
+
+
+class WeightScale(StrEnum):
+    """How a weight's scale is chosen, per output channel. `max`: the largest magnitude maps to 127;
+    `mse`: the largest weights are clipped where that makes the squared error less.
+    """
+
+    MAX = "max"
+    MSE = "mse"
+
+
+def smoothing(value: str) -> str:
+    """Return `none`, `auto`, or a strength in (0, 1] in its shortest form.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if value in (NO_SMOOTHING, SEARCHED):
+        return value
+    try:
+        strength = float(value)
+    except ValueError:
+        strength = -1.0
+    if not 0 < strength <= 1:
+        raise ValueError(f"found {value!r}, expected none, auto or a strength such as 0.5")
+    return f"{strength:g}"
+
+
+def _as_text(value: Any) -> Any:
+    """Let a recipe write a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Smoothing = Annotated[str, BeforeValidator(_as_text), AfterValidator(smoothing)]
+"""What moves activation outliers into weights. `none`: nothing (the plain scheme); a number: the
+strength α of SmoothQuant; `auto`: α searched for each tensor."""
+
+
+class Scheme(Part):
+    """Stands in every file and in every model emitted under it. `percentile`: per cent, where
+    ranges are calibrated by it.
+    """
+
+    name: SchemeName = SchemeName.INT8
+    calibrate: Calibration = Calibration.MINMAX
+    percentile: Annotated[float, Field(gt=50, le=100)] | None = None
+    smooth: Smoothing = NO_SMOOTHING
+    weights: WeightScale = WeightScale.MAX
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_percentile(cls, values: Any) -> Any:
+        lacks = isinstance(values, dict) and values.get("percentile") is None
+        if lacks and values.get("calibrate") == Calibration.PERCENTILE:
+            return {**values, "percentile": DEFAULT_PERCENTILE}
+        return values
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Scheme:
+        if self.percentile is not None and self.calibrate is not Calibration.PERCENTILE:
+            raise ValueError(f"percentile goes with calibrate=percentile, not {self.calibrate}")
+        if self.name is SchemeName.FP8 and self.calibrate is Calibration.ENTROPY:
+            raise ValueError(
+                "entropy weighs evenly spaced levels, which fp8 has not; take minmax or mse"
+            )
+        own = (Calibration.MINMAX, NO_SMOOTHING, WeightScale.MAX)
+        if self.name is SchemeName.INC_CPU and own != (self.calibrate, self.smooth, self.weights):
+            raise ValueError("the scheme inc-cpu has its own calibration: minmax, no smoothing")
+        return self
+
+    @property
+    def grid(self) -> Grid:
+        """Return the numbers that values are rounded to."""
+        return FP8 if self.name is SchemeName.FP8 else INT8
+
+    @property
+    def is_smoothed(self) -> bool:
+        """Return whether float tensors are rescaled before quantization."""
+        return self.smooth != NO_SMOOTHING
+
+    def __str__(self) -> str:
+        share = f":{self.percentile:g}" if self.percentile is not None else ""
+        return (
+            f"{self.name} calibrate={self.calibrate}{share} smooth={self.smooth}"
+            f" weights={self.weights}"
+        )
+
+
+def require_same(found: Scheme, expected: Scheme, where: str) -> None:
+    """Check that a file was made under the scheme in use.
+
+    Raises:
+        UsageError: it was not; the message shows both.
+    """
+    if found != expected:
+        raise UsageError(
+            f"made under the scheme [{found}], expected [{expected}]",
+            where=where,
+            hint="Make it again under this scheme, or ask for the other.",
+        )

@@ -1,0 +1,102 @@
+"""Which nodes are candidates and which are kept float: the same answer for every engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.errors import UsageError
+from qgraph._graph.keep import Keep
+from qgraph._graph.rules.fp8 import without_fp8_kernel
+from qgraph._quantize.scheme import Scheme, SchemeName
+
+KeepRule = Callable[[onnx.ModelProto, QuantizableNode], str | None]
+"""Returns why a family keeps a node float, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """`candidates` and `kept` stand in graph order; `op_types`: node name → operator."""
+
+    candidates: tuple[QuantizableNode, ...]
+    kept: tuple[Keep, ...]
+    op_types: dict[str, str]
+
+
+def select(
+    model: onnx.ModelProto,
+    rules: Iterable[KeepRule] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Selection:
+    """Return the candidates of a prepared model.
+
+    `include` and `exclude` are regular expressions searched in node names; an included node is a
+    candidate even where a rule keeps it, an excluded one never is.
+
+    Raises:
+        UsageError: an expression is malformed or matches no quantizable node.
+    """
+    nodes, impossible = quantizable_nodes(model)
+    names = [node.name for node in nodes]
+    wanted = _matching(include, names, "--include")
+    unwanted = _matching(exclude, names, "--exclude")
+    rules = [*rules, _keep_products]
+    candidates: list[QuantizableNode] = []
+    kept = {keep.name: keep for keep in impossible}
+    for node in nodes:
+        reason = _reason(model, node, rules) if node.name not in wanted else None
+        if node.name in unwanted:
+            reason = "excluded by the user"
+        if reason is None:
+            candidates.append(node)
+        else:
+            kept[node.name] = Keep(node.name, reason)
+    order = {node.name: node.op_type for node in model.graph.node}
+    return Selection(tuple(candidates), tuple(kept[name] for name in order if name in kept), order)
+
+
+def rules_of(scheme: Scheme) -> tuple[KeepRule, ...]:
+    """Return the rules that a scheme brings with it."""
+    return (_keep_without_fp8_kernel,) if scheme.name is SchemeName.FP8 else ()
+
+
+def _keep_without_fp8_kernel(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+    """TensorRT would run it in float, Q/DQ for nothing, or not build it."""
+    shape = node.weight.shape if node.weight is not None else None
+    return without_fp8_kernel(node.op_type, shape) or None
+
+
+def _reason(model: onnx.ModelProto, node: QuantizableNode, rules: Sequence[KeepRule]) -> str | None:
+    return next((why for rule in rules if (why := rule(model, node)) is not None), None)
+
+
+def _keep_products(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+    """Products of two activations lose TensorRT's fused attention when they carry Q/DQ."""
+    if node.weight is None:
+        return "a product of two activations (attention); INT8 here breaks attention fusion"
+    return None
+
+
+def _matching(patterns: Sequence[str], names: Sequence[str], option: str) -> set[str]:
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in names if _compiled(pattern, option).search(name)}
+        if not found:
+            raise UsageError(
+                f"{option} {pattern!r} matches none of the {len(names)} quantizable nodes",
+                hint=f"The first are: {', '.join(names[:3])}",
+            )
+        matched |= found
+    return matched
+
+
+def _compiled(pattern: str, option: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"{option} {pattern!r} is no regular expression: {error}") from error

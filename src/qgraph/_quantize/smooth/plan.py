@@ -1,0 +1,140 @@
+"""From samples to a smoothed model, and from `ranges.json` to the same model again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.errors import QGraphError, UsageError
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.fidelity import differing
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.session import Provider
+from qgraph._graph.run.streamed import Runner
+from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.calibrate.channels import ChannelPeaks
+from qgraph._quantize.calibrate.walk import show
+from qgraph._quantize.ranges import SmoothedTensor
+from qgraph._quantize.smooth.apply import smooth
+from qgraph._quantize.smooth.factors import smoothing_factors, weight_peaks
+from qgraph._quantize.smooth.points import SmoothPoint, find_points
+
+TOLERANCE = 1e-4
+"""What smoothing may change in a float output, of its largest magnitude. Measured: 1e-6."""
+_TOLERANCE_HALF = 1e-2
+"""The same where the graph computes in float16, whose steps are 5e-4."""
+
+
+class SmoothingPlan:
+    """The points of a model and the largest magnitude of each of their channels.
+
+    Takes one pass over the samples; factors of any strength then cost nothing.
+
+    Raises:
+        InputError: NaN or infinity arises.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedModel,
+        candidates: Sequence[QuantizableNode],
+        feeds: Sequence[Feed],
+        provider: Provider = Provider.CPU,
+        progress: Progress = silent,
+        memory: Memory | None = None,
+    ) -> None:
+        self.points = find_points(prepared.model, candidates)
+        observers = {point.tensor: ChannelPeaks(point.spatial) for point in self.points}
+        show(observers, prepared, feeds, provider, progress, memory)
+        self._peaks: dict[str, Array] = {
+            point.tensor: np.ones(point.channels, np.float32) if seen is None else seen
+            for point in self.points
+            for seen in [observers[point.tensor].peaks]
+        }
+        self._weights = {point.tensor: weight_peaks(prepared.model, point) for point in self.points}
+
+    def at(self, point: SmoothPoint, alpha: float) -> SmoothedTensor:
+        """Return a point smoothed with strength `alpha`."""
+        peaks, weights = self._peaks[point.tensor], self._weights[point.tensor]
+        if point.heads:
+            peaks, weights = point.heads.largest(peaks), point.heads.largest(weights)
+        factors = smoothing_factors(peaks, weights, alpha)
+        return SmoothedTensor(
+            tensor=point.tensor,
+            alpha=alpha,
+            quantized=point.quantized,
+            factors=tuple(float(f"{factor:.6g}") for factor in factors),
+        )
+
+    def everywhere(self, alpha: float) -> tuple[SmoothedTensor, ...]:
+        """Return every point smoothed with the same strength, except where that would put a Mul
+        before a convolution: on a whole feature map that is for a search to find worth its time.
+        """
+        points = (point for point in self.points if point.absorbers or not point.spatial)
+        return tuple(self.at(point, alpha) for point in points)
+
+
+def smoothed(prepared: PreparedModel, smoothing: Sequence[SmoothedTensor]) -> PreparedModel:
+    """Return the model with `smoothing` applied; node names stay.
+
+    Raises:
+        UsageError: the smoothing names a tensor, nodes or channels the model does not have.
+    """
+    if not smoothing:
+        return prepared
+    known = {node.name: node for node in quantizable_nodes(prepared.model)[0]}
+    wanted = {item.tensor: item for item in smoothing}
+    nodes = [known[n] for item in smoothing for n in item.quantized if n in known]
+    points = [p for p in find_points(prepared.model, nodes) if p.tensor in wanted]
+    _require_found(points, wanted)
+    factors = [np.asarray(wanted[point.tensor].factors, np.float32) for point in points]
+    return smooth(prepared, points, factors)
+
+
+def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedTensor]) -> None:
+    found = {point.tensor: point for point in points}
+    for name, item in wanted.items():
+        point = found.get(name)
+        fits = point is not None and set(point.quantized) == set(item.quantized)
+        fits = fits and point is not None and _are_shared(point, item)
+        if point is None or not fits or point.channels != len(item.factors):
+            raise UsageError(
+                f"tensor {name!r} cannot be smoothed as the file says: the model has no such"
+                f" tensor of {len(item.factors)} channels that {', '.join(item.quantized)} read",
+                where="ranges: smoothing",
+                hint="Calibrate again with this model.",
+            )
+
+
+def _are_shared(point: SmoothPoint, item: SmoothedTensor) -> bool:
+    factors = np.asarray(item.factors, np.float32)
+    if point.heads is None or point.channels != len(factors):
+        return True
+    return bool(np.array_equal(point.heads.largest(factors), factors))
+
+
+def require_unchanged(
+    before: PreparedModel,
+    after: PreparedModel,
+    feed: Feed,
+    provider: Provider,
+    memory: Memory | None = None,
+) -> None:
+    """Check on one sample that smoothing left every float output as it was, the cache included.
+
+    Raises:
+        QGraphError: an output is off by more than the tolerance.
+    """
+    memory = memory or Memory.of(None)
+    runners = [Runner(m.model, memory, provider, allow_cpu_nodes=True) for m in (before, after)]
+    outputs = [runner.run([feed], before.outputs)[0] for runner in runners]
+    half = any(spec.dtype == np.float16 for spec in before.inputs)
+    for name in differing(outputs[0], outputs[1], _TOLERANCE_HALF if half else TOLERANCE):
+        raise QGraphError(
+            "smoothing changed what the float model computes",
+            where=f"output {name!r}",
+            hint="Run with --smooth none, and please report this model.",
+        )

@@ -1,0 +1,46 @@
+"""Vega-Lite specifications drawn: the script for a page, and pictures without a browser.
+
+vl-convert comes with the `report` extra; nothing else imports it.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from functools import cache
+
+import vl_convert
+
+from qgraph._report.spec import Spec
+
+_WIDTH = 640
+_SCALE = 2.0
+_VERSION = "6.4"
+_EXPOSED = "window.vegaEmbed = vegaEmbed;"
+"""What of the bundle the page's own script may call."""
+
+
+class Picture(StrEnum):
+    """The formats of figures."""
+
+    SVG = "svg"
+    PNG = "png"
+
+
+@cache
+def script() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that can stand inside a page."""
+    bundle: str = vl_convert.javascript_bundle(_EXPOSED, vl_version=_VERSION)
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def draw(spec: Spec, kind: Picture) -> bytes:
+    """Return a chart as SVG or PNG on white, for a paper."""
+    paper = spec | {"width": _WIDTH, "config": spec["config"] | {"background": "white"}}
+    paper.pop("autosize", None)
+    text = json.dumps(paper)
+    if kind is Picture.SVG:
+        svg: str = vl_convert.vegalite_to_svg(text, vl_version=_VERSION)
+        return svg.encode("utf-8")
+    png: bytes = vl_convert.vegalite_to_png(text, vl_version=_VERSION, scale=_SCALE)
+    return png

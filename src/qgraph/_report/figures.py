@@ -1,0 +1,144 @@
+"""Every figure of the variants, topic by topic: many figures of few variants, so a row per figure.
+
+They fit a phone, paper and a pull request turned so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qgraph._evaluation.metrics import in_order, metric
+from qgraph._evaluation.proportions import Interval
+from qgraph._evaluation.results import Evaluation, Latency, Variant
+from qgraph._quantize.profiles import Profile
+from qgraph._report.notes import MARK
+
+DASH = "–"
+Rows = list[tuple[str, list[str]]]
+
+
+def topics(evaluation: Evaluation) -> list[tuple[str, Rows]]:
+    """Return title → figures, each with a cell per variant; what no variant has is left out."""
+    tables = {
+        "quality, 95 % interval": _quality(evaluation),
+        "less the float model's": _differences(evaluation),
+        "time": _times(evaluation),
+        "size and memory": _told(evaluation, _SIZES),
+        "what it is": _told(evaluation, _FACTS),
+    }
+    there = {
+        title: [row for row in found if set(row[1]) != {DASH}] for title, found in tables.items()
+    }
+    return [(title, found) for title, found in there.items() if found]
+
+
+def type_label(variant: Variant) -> str:
+    """Return the float type of a variant, and what it was computed in where that is another."""
+    note = f", computed in {variant.computed_in}" if variant.computed_in else ""
+    return f"{variant.dtype}{note}"
+
+
+def megabytes(count: int | None) -> str:
+    """Return bytes as a cell."""
+    return DASH if count is None else f"{count / 1e6:.1f}"
+
+
+def measured_mse(evaluation: Evaluation, profile: Profile) -> str:
+    """Return the MSE of the variant made from a profile, as a cell."""
+    found = [item.metrics.get("mse") for item in evaluation.variants if item.name == profile.name]
+    return DASH if not found or found[0] is None else metric("mse").form.format(found[0])
+
+
+def difference(key: str, variant: Variant) -> str:
+    """Return a difference from float with its interval, as a cell."""
+    found = variant.differences.get(key)
+    if found is None:
+        return DASH
+    form = metric(key).signed
+    return _with_interval(form, found.value, found.interval, is_doubtful=found.doubtful)
+
+
+def _with_interval(form: str, value: float, interval: Interval | None, *, is_doubtful: bool) -> str:
+    if interval is None:
+        return form.format(value)
+    low, high = map(form.format, interval)
+    return f"{form.format(value)} {MARK if is_doubtful else ''}[{low}, {high}]"
+
+
+def _quality(evaluation: Evaluation) -> Rows:
+    return [
+        (metric(key).label, [_measured(key, item) for item in evaluation.variants])
+        for key in in_order(evaluation.metrics)
+    ]
+
+
+def _measured(key: str, variant: Variant) -> str:
+    if key not in variant.metrics:
+        return DASH
+    interval, is_doubtful = variant.intervals.get(key), key in variant.doubtful
+    form = metric(key).form
+    return _with_interval(form, variant.metrics[key], interval, is_doubtful=is_doubtful)
+
+
+def _differences(evaluation: Evaluation) -> Rows:
+    """Return the differences of what does not tell the distance from float already."""
+    return [
+        (f"Δ {metric(key).label}", [difference(key, item) for item in evaluation.variants])
+        for key in in_order(evaluation.metrics)
+        if not metric(key).from_float
+    ]
+
+
+def _times(evaluation: Evaluation) -> Rows:
+    first = "prefill" if evaluation.decodes else "one pass"
+    latencies: dict[str, Callable[[Variant], Latency | None]] = {
+        first: lambda item: item.latency_ms,
+        "one more token": lambda item: item.decode_ms,
+    }
+    parts: dict[str, Callable[[Latency], float | None]] = {
+        "median ms": lambda latency: latency.p50,
+        "90 % below, ms": lambda latency: latency.p90,
+        "between quartiles, ms": lambda latency: latency.spread,
+    }
+    return [
+        (f"{name}: {part}", [_milliseconds(of(item), take) for item in evaluation.variants])
+        for name, of in latencies.items()
+        for part, take in parts.items()
+    ]
+
+
+def _milliseconds(latency: Latency | None, take: Callable[[Latency], float | None]) -> str:
+    found = None if latency is None else take(latency)
+    return DASH if found is None else f"{found:.2f}"
+
+
+def _told(evaluation: Evaluation, facts: dict[str, Callable[[Variant], str]]) -> Rows:
+    return [(name, [tell(item) for item in evaluation.variants]) for name, tell in facts.items()]
+
+
+def _shares(item: Variant) -> str:
+    share = item.int8_share
+    if share is None:
+        return DASH
+    return " / ".join(f"{part:.0%}" for part in (share.nodes, share.macs, share.params))
+
+
+def _places(item: Variant) -> str:
+    return ", ".join(f"{provider} {nodes}" for provider, nodes in item.placement.items())
+
+
+_SIZES: dict[str, Callable[[Variant], str]] = {
+    "files MB": lambda item: megabytes(item.size_bytes),
+    "weights MB": lambda item: megabytes(item.weight_bytes),
+    "host memory, peak MB": lambda item: megabytes(item.memory_bytes),
+    "device memory MB": lambda item: megabytes(item.device_memory_bytes),
+}
+_FACTS: dict[str, Callable[[Variant], str]] = {
+    "nodes quantized": lambda item: str(item.int8_nodes),
+    "quantized of nodes / MACs / parameters": _shares,
+    "file": lambda item: item.path,
+    "float type": type_label,
+    "made by": lambda item: item.backend,
+    "scheme": lambda item: item.scheme or DASH,
+    "nodes ran on": _places,
+}

@@ -1,0 +1,80 @@
+"""The report of a run as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from qgraph._evaluation.metrics import metric, quality_key
+from qgraph._report import drawing
+from qgraph._report.charts import charts
+from qgraph._report.engine_times import engine_notes
+from qgraph._report.figures import measured_mse, topics
+from qgraph._report.markdown import columns, rows
+from qgraph._report.notes import notes
+from qgraph._report.run_folder import RunFolder
+from qgraph._report.spec import Spec
+from qgraph._report.tables import kept_lists, node_rows, without_gain
+from qgraph._report.verdicts import verdicts
+
+_HERE = Path(__file__).parent
+_TEMPLATE = "report.html.j2"
+_DISAGREEMENTS = 8
+
+
+def render_page(run: RunFolder) -> str:
+    """Return the page; the same files give the same bytes."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    evaluation = run.evaluation
+    nodes = node_rows(run)
+    drawn = charts(evaluation, run.report, run.pairs)
+    return environment.get_template(_TEMPLATE).render(
+        evaluation=evaluation,
+        report=run.report,
+        profiles=run.profiles.profiles,
+        pairs=run.pairs,
+        shown=_DISAGREEMENTS,
+        columns=columns(evaluation),
+        rows=rows(evaluation),
+        topics=topics(evaluation),
+        measured_mse=measured_mse,
+        notes=[*notes(evaluation), *engine_notes(run.engines)],
+        verdicts=verdicts(evaluation),
+        quality=metric(quality_key(evaluation.variants[0].metrics)).label,
+        nodes=nodes,
+        kept=kept_lists(run.profiles),
+        charts=drawn,
+        unplaced=without_gain(run.report.nodes),
+        breakable=_breakable,
+        # the only markup that is not escaped: our own style and script, the chart library, and
+        # figures as JSON that cannot end the element it stands in
+        style=Markup(_text("report.css")),  # noqa: S704
+        behaviour=Markup(_text("report.js")),  # noqa: S704
+        library=Markup(drawing.script()),  # noqa: S704
+        figures=_json(drawn),
+    )
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name that a line may break after each of its parts."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/.])(?=.)", name))
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _json(drawn: Mapping[str, Spec]) -> Markup:
+    text = json.dumps(drawn, ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704

@@ -1,0 +1,75 @@
+"""What a report is made from: the files of a run folder, checked to belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qgraph._evaluation.results import Evaluation
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.documents import read_document, read_json
+from qgraph._graph.io.models import ModelId
+from qgraph._quantize.profiles import Profiles
+from qgraph._quantize.ranges import require_same_model
+from qgraph._report.engine_times import EngineTimes, read_engine_times
+from qgraph._sensitivity.ranking.agreement import Comparison, Pair, compare
+from qgraph._sensitivity.ranking.files import Source, read_rankings
+from qgraph._sensitivity.report import Sensitivity
+
+_NEEDED = ("sensitivity.json", "profiles.json", "evaluation.json")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """`pairs`: rankings of other engines or tools against each other. `engines`: what was measured
+    with TensorRT.
+    """
+
+    evaluation: Evaluation
+    report: Sensitivity
+    profiles: Profiles
+    pairs: tuple[Pair, ...]
+    engines: tuple[EngineTimes, ...] = ()
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Return the files of a run.
+
+    Rankings are those of `sensitivity-LABEL.json` files beside `sensitivity.json`, each against it,
+    and of every `comparison*.json`.
+
+    Raises:
+        InputError: a file of the run is missing.
+        UsageError: a file of the run is not what it should be, or of another model.
+    """
+    if missing := [name for name in _NEEDED if not (folder / name).exists()]:
+        raise InputError(
+            f"no {', '.join(missing)} in it",
+            where=str(folder),
+            hint="A report needs the files of a whole run: qgraph sensitivity, profile and evaluate"
+            f" write them with -o {folder / 'NAME.json'}, qgraph run all at once.",
+        )
+    evaluation = read_document(folder / "evaluation.json", Evaluation)
+    report = read_document(folder / "sensitivity.json", Sensitivity)
+    profiles = read_document(folder / "profiles.json", Profiles)
+    model = ModelId(evaluation.model.path, evaluation.model.sha256)
+    require_same_model(report.model, model, str(folder / "sensitivity.json"))
+    require_same_model(profiles.model, model, str(folder / "profiles.json"))
+    engines = read_engine_times(folder, evaluation)
+    return RunFolder(evaluation, report, profiles, _rankings(folder, report, model), engines)
+
+
+def _rankings(folder: Path, report: Sensitivity, model: ModelId) -> tuple[Pair, ...]:
+    pairs: list[Pair] = []
+    first = Source(folder / "sensitivity.json", str(report.run.engine))
+    for path in sorted(folder.glob("sensitivity-*.json")):
+        other = read_document(path, Sensitivity)
+        require_same_model(other.model, model, str(path))
+        label = path.stem.removeprefix("sensitivity-")
+        label = label if label != first.label else f"{label} (2)"
+        pairs += compare(read_rankings([first, Source(path, label)])).pairs
+    for path in sorted(folder.glob("comparison*.json")):
+        content = read_json(path)
+        if isinstance(content, dict) and content.get("schema") == Comparison.SCHEMA:
+            pairs += read_document(path, Comparison).pairs
+    return tuple(pairs)

@@ -1,0 +1,104 @@
+"""What every engine of ours is: something that answers questions about samples.
+
+A question is the set of nodes that are quantized. The answer is how far the outputs are then from
+the float model's. Samples, budgets and journals are the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from qgraph._graph.edit.heads import Head
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.distance import Columns, Comparator, Split, Sums, whole
+from qgraph._graph.tensors import Array, Feed
+
+Question = frozenset[str]
+Key = tuple[str, str]
+"""(`all`, `solo` or `without`; the node or group concerned): what a question is about."""
+Step = Callable[[float], None]
+"""Called now and then with the share of the work that is done; may raise to stop it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Where distances are taken: output names, and whether they are logits. `split`: into the parts
+    that are compared one by one, where outputs are not of one piece. `narrowed`: the head whose
+    output, the only one, stands narrower than the model's in what an engine computes.
+    """
+
+    outputs: tuple[str, ...]
+    logits: bool
+    split: Split | None = None
+    narrowed: Head | None = None
+
+
+class ScoringEngine(Protocol):
+    """Answers questions about samples."""
+
+    def samples_at_once(self, questions: Sequence[Question]) -> int:
+        """Return how many samples the engine would best be asked about together."""
+        ...
+
+    def sums(
+        self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+    ) -> list[list[Sums]]:
+        """Return, for each feed and question, the distance sums over the scored outputs.
+
+        Raises:
+            InputError: an output of the float model holds NaN or infinity.
+        """
+        ...
+
+
+class References:
+    """The float model's outputs for one sample, ready to be compared with; `spread`: over threads.
+
+    Raises:
+        InputError: one of them holds NaN or infinity, from which there is no distance.
+    """
+
+    def __init__(
+        self, outputs: Mapping[str, Array], scored: Scored, *, spread: bool = True
+    ) -> None:
+        split = scored.split or whole
+        self._narrowed = scored.narrowed
+        self._parts: list[tuple[str, Columns | None]] = [
+            (name, columns)
+            for name in scored.outputs
+            for columns in (split(outputs[name].shape) or (None,))
+        ]
+        self._comparators = [
+            Comparator(_part(outputs[name], columns), logits=scored.logits, spread=spread)
+            for name, columns in self._parts
+        ]
+        for (name, columns), comparator in zip(self._parts, self._comparators, strict=True):
+            try:
+                comparator.compare(_part(outputs[name], columns))
+            except InputError as error:
+                raise InputError(
+                    "the float model's output holds NaN or infinity",
+                    where=f"output {name!r}",
+                    hint="Measure elsewhere with --outputs, or check the model and the data.",
+                ) from error
+
+    def compare(self, outputs: Mapping[str, Array]) -> Sums:
+        """Return the distance of `outputs`; those that cannot be compared are counted as failed."""
+        pairs = zip(self._parts, self._comparators, strict=True)
+        sums = sum((_compare(by, _part(outputs[n], part)) for (n, part), by in pairs), Sums())
+        if self._narrowed is None:
+            return sums
+        return replace(sums, count=sums.count // self._narrowed.hidden * self._narrowed.width)
+
+
+def _part(output: Array, columns: Columns | None) -> Array:
+    return output if columns is None or output.ndim <= columns.axis else columns.of(output)
+
+
+def _compare(comparator: Comparator, output: Array) -> Sums:
+    try:
+        return comparator.compare(output)
+    except InputError:
+        return Sums(failed=1)

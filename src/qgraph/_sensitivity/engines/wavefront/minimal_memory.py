@@ -1,0 +1,57 @@
+"""The least memory an engine can work in: a budget below it is refused before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.segments import cut
+from qgraph._graph.edit.widen import is_half
+from qgraph._graph.errors import LimitError
+from qgraph._graph.run.memory import resident
+from qgraph._graph.run.session import Provider
+from qgraph._graph.run.streamed import OPENING
+from qgraph._sensitivity.engines.wavefront.sessions import weights_of
+from qgraph._sensitivity.report import Engine
+
+_MIB = 1 << 20
+
+
+def require_budget(
+    budget: int,
+    model: onnx.ModelProto,
+    candidates: Sequence[QuantizableNode],
+    outputs: Sequence[str],
+    engine: Engine,
+    provider: Provider,
+) -> None:
+    """Check that the process may grow to at least `budget` bytes and still do the work.
+
+    `wavefront` opens one segment at a time, the other engines all of them together. States come on
+    top, but these can wait on the disk.
+
+    Raises:
+        LimitError: it takes more; the message says how much.
+    """
+    segments = cut(model, candidates, outputs)
+    sizes = weights_of(model, segments, {node.name: node for node in candidates})
+    together = max(sizes) if engine is Engine.WAVEFRONT else sum(sizes)
+    widened = 2 if provider is Provider.CPU and is_half(model) else 1
+    held, opening = resident(), OPENING * widened * together
+    if held + opening <= budget:
+        return
+    largest = segments[sizes.index(together)].candidates[:1] if together in sizes else ()
+    what = f"the segment of {largest[0]!r}" if largest else "its weights"
+    raise LimitError(
+        f"a memory budget of {_shown(budget)} is too small: the process holds {_shown(held)} before"
+        f" the work begins, and opening {what} takes {_shown(opening)}",
+        hint=f"Give --memory-budget {_shown(held + opening)} or more, or leave it out to use what"
+        " is free.",
+    )
+
+
+def _shown(size: int) -> str:
+    """Return `size` in the words that the option takes, rounded up."""
+    return f"{-(-size // _MIB)}MiB"

@@ -1,0 +1,153 @@
+"""Why a node is sensitive, from one more pass over a sample, and what may help.
+
+What is looked at is local: the node's own output, with only its activation or only its weight
+quantized, and the channels of what it reads. It explains the score; the score is not made from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.peaks import insert_peaks
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.shadows import Side, insert_shadows
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.session import Provider
+from qgraph._graph.run.streamed import Runner
+from qgraph._graph.tensors import Array, Feed
+from qgraph._sensitivity.report import Cause
+
+_OUTLIER = 10.0
+"""From here on the largest channel leaves the median one 12 of the 127 steps."""
+_NARROW = 16
+"""A product with fewer rows or columns gains nothing from INT8 kernels."""
+_MOSTLY = 0.5
+_THROUGH = {"Mul", "Cast", "Identity", "Reshape", "Transpose"}
+
+
+def causes(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    quantization: FakeQuantization,
+    feed: Feed,
+    memory: Memory,
+    provider: Provider = Provider.CPU,
+) -> dict[str, Cause]:
+    """Return node → what makes it sensitive, seen on one sample."""
+    sides = (Side.ACTIVATION, Side.WEIGHT)
+    shadows = insert_shadows(prepared.model, nodes, quantization, sides)
+    peaks = insert_peaks(shadows.model, nodes)
+    runner = Runner(shadows.model, memory, provider, weights=shadows.weights)
+    (seen,) = runner.run([feed], [*shadows.outputs, *peaks.values()], title="looking for causes")
+    structure = _Structure(prepared.model)
+    found: dict[str, Cause] = {}
+    for node in nodes:
+        errors = {side: float(seen[shadows.errors[node.name, side]]) for side in sides}
+        channels = seen.get(peaks.get(node.activations[0][1], ""))
+        found[node.name] = _cause(node, errors, channels, structure)
+    return found
+
+
+def _cause(
+    node: QuantizableNode,
+    errors: Mapping[Side, float],
+    channels: Array | None,
+    structure: _Structure,
+) -> Cause:
+    total = sum(errors.values())
+    # squares beyond float32 leave no ratio to share
+    known = total > 0 and math.isfinite(total)
+    cause = Cause(
+        activation_share=errors[Side.ACTIVATION] / total if known else None,
+        outlier_ratio=_outlier_ratio(channels),
+        dead_channels=None if channels is None else int(np.count_nonzero(channels == 0)),
+        narrow=_is_narrow(node),
+        residual=node.output in structure.residual,
+        after_softmax=any(name in structure.from_softmax for _, name in node.activations),
+        why="",
+        remedy="",
+    )
+    why, remedy = _explain(node, cause) if known else _without_share(total)
+    return cause.model_copy(update={"why": why, "remedy": remedy})
+
+
+def _explain(node: QuantizableNode, cause: Cause) -> tuple[str, str]:
+    """Return what weighs most in words, and what may help against it."""
+    share, ratio = cause.activation_share or 0.0, cause.outlier_ratio
+    if cause.after_softmax:
+        return (
+            "it reads probabilities of a softmax, most of them close to 0: one scale for all rounds"
+            " the small ones away",
+            "keep it float",
+        )
+    if cause.narrow:
+        return (
+            f"its weight is only {_size(node)}: errors do not average out, and INT8 gains nothing",
+            "keep it float",
+        )
+    if share < _MOSTLY:
+        return (
+            f"{1 - share:.0%} of its error comes from its weights",
+            "--weights mse, or keep it float",
+        )
+    if ratio is not None and ratio >= _OUTLIER:
+        return (
+            f"the largest channel it reads is {ratio:.0f} times the median one, so that most"
+            " channels get few of the 127 steps",
+            "--smooth, or keep it float",
+        )
+    return (
+        f"{share:.0%} of its error comes from what it reads, over all channels alike",
+        "--calibrate percentile or mse, or keep it float",
+    )
+
+
+def _without_share(total: float) -> tuple[str, str]:
+    """Return the words for an error that has no shares: none at all, or one without measure."""
+    if total == 0:
+        return "quantizing it changes nothing at its output", "quantize it"
+    return "the error at its output is beyond float32", "keep it float"
+
+
+def _outlier_ratio(channels: Array | None) -> float | None:
+    """Return largest ÷ median channel peak; None where the median is 0."""
+    if channels is None or not channels.size:
+        return None
+    median = float(np.median(channels))
+    return float(channels.max()) / median if median else None
+
+
+def _is_narrow(node: QuantizableNode) -> bool:
+    """Return whether a product is too small on one side to gain from INT8."""
+    if node.weight is None or node.op_type not in ("MatMul", "Gemm"):
+        return False
+    return min(node.weight.shape) < _NARROW
+
+
+def _size(node: QuantizableNode) -> str:
+    return " × ".join(map(str, node.weight.shape)) if node.weight else ""
+
+
+class _Structure:
+    """`residual`: tensors added to something that does not come from them; `from_softmax`: those
+    that are a softmax's output, reshaped or scaled at most.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.from_softmax: set[str] = set()
+        self.residual: set[str] = set()
+        makers = {name: node for node in model.graph.node for name in node.output}
+        for node in model.graph.node:
+            read = [name for name in node.input if name in makers]
+            if node.op_type == "Softmax" or (
+                node.op_type in _THROUGH and self.from_softmax.intersection(node.input)
+            ):
+                self.from_softmax |= set(node.output)
+            if node.op_type == "Add" and len(read) == 2:
+                self.residual |= set(read)

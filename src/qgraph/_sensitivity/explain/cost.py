@@ -1,0 +1,64 @@
+"""What scoring must cost at least: E*, in forwards of the model.
+
+A node quantized alone changes only what lies downstream of it, so an engine that never repeats
+anything else computes, for each node, the node and everything downstream. Summed over the nodes
+and divided by the model's MACs, that is E*: N/2 for a uniform chain of N nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+
+from qgraph._graph.edit.nodes import QuantizableNode, macs_of, quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.probe import observe_shapes
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Feed
+
+
+def measure_macs(
+    prepared: PreparedModel, feed: Feed, provider: Provider, memory: Memory | None = None
+) -> dict[str, int]:
+    """Return node name → MACs of every node that multiplies matrices, for this feed."""
+    nodes, _ = quantizable_nodes(prepared.model)
+    tensors = {name for node in nodes for name in (node.output, node.activations[0][1])}
+    shapes = observe_shapes(prepared, tensors, feed, provider, memory)
+    return {node.name: macs_of(node, shapes) for node in nodes}
+
+
+def ideal_forwards(
+    model: onnx.ModelProto, macs: Mapping[str, int], nodes: Sequence[QuantizableNode]
+) -> float:
+    """Return E* for scoring `nodes` once, in forwards of the model."""
+    total = sum(macs.values())
+    if not total:
+        return 0.0
+    below = _macs_from_here_on(model, macs)
+    return sum(below[node.name] for node in nodes) / total
+
+
+def _macs_from_here_on(model: onnx.ModelProto, macs: Mapping[str, int]) -> dict[str, int]:
+    """Return node name → MACs of the node and all nodes that depend on it."""
+    costly = [node.name for node in model.graph.node if macs.get(node.name)]
+    bit = {name: 1 << index for index, name in enumerate(costly)}
+    weight = {1 << index: macs[name] for index, name in enumerate(costly)}
+    reached: dict[str, int] = {}
+    result: dict[str, int] = {}
+    for node in reversed(model.graph.node):
+        mask = bit.get(node.name, 0)
+        for output in node.output:
+            mask |= reached.get(output, 0)
+        for name in {*node.input, *_outer_reads(node)}:
+            reached[name] = reached.get(name, 0) | mask
+        result[node.name] = sum(value for flag, value in weight.items() if mask & flag)
+    return result
+
+
+def _outer_reads(node: onnx.NodeProto) -> set[str]:
+    """Return the tensors that the bodies of an If, Loop or Scan read from outside."""
+    bodies = [body for item in node.attribute for body in (item.g, *item.graphs)]
+    inside = [inner for body in bodies for inner in body.node]
+    return {name for inner in inside for name in (*inner.input, *_outer_reads(inner))}

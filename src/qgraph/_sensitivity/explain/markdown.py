@@ -1,0 +1,124 @@
+"""The report as a Markdown table, for pull requests and for reading without qgraph."""
+
+from __future__ import annotations
+
+from qgraph._sensitivity.report import Metric, NodeScore, Score, Sensitivity
+
+
+def to_markdown(report: Sensitivity) -> str:
+    """Return the ranking, most sensitive first, then what was kept float."""
+    run = report.run
+    inc = " INC solo | INC left out |" * (report.inc is not None)
+    first = "rank | node | noise/signal" if _by_ratio(report) else "rank | node"
+    lines = [
+        f"# Sensitivity of {cell(report.model.path)}",
+        "",
+        f"Model {report.model.sha256[:16]}…, scheme {report.scheme}, engine {run.engine}, "
+        f"provider {run.provider}, {run.samples} samples of {cell(run.data)}.",
+        "",
+        *(["**The data was made up: the ranking is only a rough guide.**", ""] * run.synthetic),
+        *(line for text in run.warnings or () for line in (f"**Warning: {cell(text)}**", "")),
+        _baseline(report),
+        *_about_inc(report),
+        "",
+        f"| {first} | solo MSE | SQNR dB | gain if left out | MACs | params | group |{inc}",
+        f"|---:|---|{'---:|' * (5 + _by_ratio(report))}---|{'---:|---:|' * bool(inc)}",
+        *(_row(node, report) for node in sorted(report.nodes, key=lambda node: node.rank)),
+        *_causes(report),
+        "",
+        "| kept float | reason |",
+        "|---|---|",
+        *(f"| {code(keep.name)} | {cell(keep.reason)} |" for keep in report.keep),
+        *_unscored(report),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _about_inc(report: Sensitivity) -> list[str]:
+    if report.inc is None:
+        return []
+    inc, total = report.inc, report.baseline.all_quantized.inc if report.baseline else None
+    own = f" INC's own score with all quantized: {total.mse:.3e}." if total else ""
+    return [
+        "",
+        f"Intel Neural Compressor {inc.version}, weights {inc.weights}, activations"
+        f" {inc.activations}, {inc.confidence_batches} batches scored. INC's own scores are its"
+        f" unweighted mean over all outputs.{own}",
+    ]
+
+
+_EXPLAINED = 10
+
+
+def _causes(report: Sensitivity) -> list[str]:
+    nodes = [node for node in sorted(report.nodes, key=lambda node: node.rank) if node.cause]
+    if not nodes:
+        return []
+    rows = [
+        f"| {node.rank} | {code(node.name)} | {cell(node.cause.why)} | {cell(node.cause.remedy)} |"
+        for node in nodes[:_EXPLAINED]
+        if node.cause
+    ]
+    return [
+        "",
+        "| rank | node | why it is sensitive | what may help |",
+        "|---:|---|---|---|",
+        *rows,
+    ]
+
+
+def _unscored(report: Sensitivity) -> list[str]:
+    if not report.unscored:
+        return []
+    rows = [f"| {code(node.name)} | {cell(node.reason)} |" for node in report.unscored]
+    return ["", "| no score | reason |", "|---|---|", *rows]
+
+
+def _baseline(report: Sensitivity) -> str:
+    if report.baseline is None:
+        return "**No sample was scored in time: nodes are ranked by what quantizing does to them.**"
+    return f"All candidates quantized: {_figures(report.baseline.all_quantized)}."
+
+
+def _row(node: NodeScore, report: Sensitivity) -> str:
+    solo, without = node.solo, node.leave_one_out
+    cells = [
+        str(node.rank),
+        code(node.name),
+        *([_ratio(solo)] * _by_ratio(report)),
+        f"{solo.mse:.3e}" if solo else "",
+        f"{solo.sqnr_db:.1f}" if solo and solo.sqnr_db is not None else "",
+        f"{without.gain:+.3e}" if without and without.gain is not None else "",
+        f"{node.macs:,}",
+        f"{node.params:,}",
+        code(node.group) if node.group else "",
+    ]
+    if report.inc is not None:
+        cells += [f"{s.inc.mse:.3e}" if s and s.inc else "" for s in (solo, without)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _by_ratio(report: Sensitivity) -> bool:
+    return report.metric is Metric.NOISE_TO_SIGNAL
+
+
+def _ratio(score: Score | None) -> str:
+    found = score.noise_to_signal if score else None
+    return "" if found is None else f"{found:.3e}"
+
+
+def _figures(score: Score) -> str:
+    parts = [f"MSE {score.mse:.3e}"]
+    parts += [f"SQNR {score.sqnr_db:.1f} dB"] if score.sqnr_db is not None else []
+    parts += [f"KL {score.kl:.3e} nats"] if score.kl is not None else []
+    return ", ".join(parts)
+
+
+def cell(text: str) -> str:
+    """Return `text` so that it cannot break out of a table cell or a line."""
+    return " ".join(text.splitlines()).replace("|", "\\|")
+
+
+def code(text: str) -> str:
+    """Return `text` as code that cannot break out of a table cell."""
+    return f"`{cell(text).replace('`', chr(39))}`"

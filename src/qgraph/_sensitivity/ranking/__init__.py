@@ -1,0 +1,1 @@
+"""From scores to ranks and profiles, and rankings held against each other."""

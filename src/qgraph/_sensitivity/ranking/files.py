@@ -1,0 +1,209 @@
+"""Reading a ranking: our own reports, and what any other tool can write.
+
+| file                          | becomes                                                     |
+|-------------------------------|-------------------------------------------------------------|
+| `sensitivity.json`            | one score per node, chosen by `Which`                       |
+| `.json`, `{name: number}`     | as it stands                                                |
+| `.csv`, `name,number` a line  | as it stands; a first line without a number is a heading    |
+
+Names are node names, or module paths (`model.layers.0.mlp.down_proj`) where one of our reports
+says which node that is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.io.documents import read_document, read_json
+from qgraph._graph.io.files import require_file
+from qgraph._sensitivity.ranking.agreement import Ranking
+from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
+
+_LARGEST = 64 << 20
+
+
+class Which(StrEnum):
+    """Which score of a report ranks its nodes. `auto`: solo where measured, else gain."""
+
+    AUTO = "auto"
+    SOLO = "solo"
+    GAIN = "gain"
+    INC_SOLO = "inc-solo"
+    INC_GAIN = "inc-gain"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to read. `lower_is_worse`: its smaller values mean more damage, as an SQNR's do.
+    `which` is for our reports, whose direction is known.
+    """
+
+    path: Path
+    label: str
+    which: Which = Which.AUTO
+    lower_is_worse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    source: Source
+    ranking: Ranking
+    report: Sensitivity | None
+
+
+def read_rankings(sources: Sequence[Source]) -> list[Ranking]:
+    """Return the rankings, module paths replaced by node names where a report knows them.
+
+    Raises:
+        InputError: no such file, or not text.
+        UsageError: not a ranking, a score a report does not hold, or reports of different models.
+    """
+    read = [_read(source) for source in sources]
+    reports = [item for item in read if item.report is not None]
+    for item in reports:
+        _require_one_model(reports[0], item)
+    by_scope = _by_scope([item.report for item in reports if item.report is not None])
+    nodes = {name for item in reports for name in item.ranking.scores}
+    return [
+        item.ranking if item.report is not None else _with_nodes(item.ranking, nodes, by_scope)
+        for item in read
+    ]
+
+
+def _read(source: Source) -> _Read:
+    if source.path.suffix.lower() == ".csv":
+        return _Read(source, _plain(source, _csv_rows(source.path)), None)
+    content = read_json(source.path)
+    if isinstance(content, dict) and "schema" in content:
+        report = read_document(source.path, Sensitivity)
+        return _Read(source, _of_report(source, report), report)
+    if not isinstance(content, dict):
+        raise UsageError("expected an object {name: number}", where=str(source.path))
+    return _Read(source, _plain(source, list(content.items())), None)
+
+
+def _csv_rows(path: Path) -> list[tuple[str, Any]]:
+    require_file(path, "CSV file")
+    if path.stat().st_size > _LARGEST:
+        raise UsageError(f"larger than {_LARGEST >> 20} MiB", where=str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"not a CSV file: {error}", where=str(path)) from error
+    result: list[tuple[str, Any]] = []
+    for number, row in enumerate(rows):
+        if len(row) != 2:
+            raise UsageError(
+                f"row {number + 1} has {len(row)} fields, expected a name and a number",
+                where=str(path),
+            )
+        value = _number(row[1])
+        if value is None and number == 0:
+            continue
+        result.append((row[0].strip(), row[1] if value is None else value))
+    return result
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _plain(source: Source, rows: Sequence[tuple[str, Any]]) -> Ranking:
+    scores: dict[str, float] = {}
+    for name, value in rows:
+        bad = isinstance(value, bool) or not isinstance(value, int | float)
+        if bad or not math.isfinite(value):
+            raise UsageError(
+                f"{name!r} has {value!r}, expected a finite number", where=str(source.path)
+            )
+        if name in scores:
+            raise UsageError(f"{name!r} stands twice", where=str(source.path))
+        scores[name] = -float(value) if source.lower_is_worse else float(value)
+    return Ranking(source.label, scores)
+
+
+def _of_report(source: Source, report: Sensitivity) -> Ranking:
+    scores = {node.name: _chosen(node, source) for node in report.nodes}
+    if source.lower_is_worse:
+        raise UsageError("a report's scores say themselves what is worse", where=str(source.path))
+    notes = [f"scheme {report.scheme}, engine {report.run.engine}, {source.which}"]
+    notes += ["made-up data"] * report.run.synthetic
+    notes += ["cut short: not every candidate has a score"] * (not report.run.complete)
+    return Ranking(source.label, scores, _total(report, source.which), tuple(notes))
+
+
+def _total(report: Sensitivity, which: Which) -> float | None:
+    if report.baseline is None:
+        return None
+    everything = report.baseline.all_quantized
+    if which in (Which.INC_SOLO, Which.INC_GAIN):
+        return everything.inc.mse if everything.inc else None
+    return everything.mse
+
+
+def _chosen(node: NodeScore, source: Source) -> float:
+    value = _value(node.solo, node.leave_one_out, source.which)
+    if value is None:
+        raise UsageError(
+            f"the node {node.name!r} has no score {source.which}",
+            where=str(source.path),
+            hint="Choose another with --score, or measure that direction.",
+        )
+    return value
+
+
+def _value(solo: Score | None, without: Score | None, which: Which) -> float | None:
+    match which:
+        case Which.AUTO:
+            return solo.mse if solo else without.gain if without else None
+        case Which.SOLO:
+            return solo.mse if solo else None
+        case Which.GAIN:
+            return without.gain if without else None
+        case Which.INC_SOLO:
+            return solo.inc.mse if solo and solo.inc else None
+        case Which.INC_GAIN:
+            return without.inc.gain if without and without.inc else None
+
+
+def _require_one_model(first: _Read, other: _Read) -> None:
+    if first.report is None or other.report is None:
+        return
+    a, b = first.report.model, other.report.model
+    if a.sha256 != b.sha256:
+        raise UsageError(
+            f"{first.source.path.name} is of the model {a.path} {a.sha256[:16]}…,"
+            f" {other.source.path.name} of {b.path} {b.sha256[:16]}…",
+            hint="Compare rankings of one model.",
+        )
+
+
+def _by_scope(reports: Sequence[Sensitivity]) -> dict[str, str]:
+    """Return module path → node, for the paths that only one node has."""
+    nodes: dict[str, set[str]] = {}
+    for report in reports:
+        for node in report.nodes:
+            nodes.setdefault(node.scope, set()).add(node.name)
+    return {scope: min(names) for scope, names in nodes.items() if scope and len(names) == 1}
+
+
+def _with_nodes(ranking: Ranking, nodes: set[str], by_scope: dict[str, str]) -> Ranking:
+    scores: dict[str, float] = {}
+    for name, score in ranking.scores.items():
+        node = name if name in nodes else by_scope.get(name, name)
+        if node in scores:
+            raise UsageError(f"{ranking.label}: {name!r} and another name are both {node!r}")
+        scores[node] = score
+    return Ranking(ranking.label, scores, ranking.total, ranking.notes)

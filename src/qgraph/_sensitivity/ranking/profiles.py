@@ -1,0 +1,201 @@
+"""Cutting profiles from a ranking: quantize the nodes that hurt least, up to a share.
+
+Units (single nodes, or fused groups) enter in order of the error they add for what they bring:
+solo MSE divided by the unit's weight in the share that is cut (nodes, MACs or parameters); where
+the ranking goes by the noise-to-signal ratio, that instead of the MSE. Under the assumption that
+errors add up, that order gives the least error at every share.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from qgraph._graph.errors import UsageError
+from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
+from qgraph._sensitivity.report import GroupScore, Metric, NodeScore, Sensitivity
+
+DEFAULT_CUTS: Mapping[str, float] = {"A": 0.15, "B": 0.50, "C": 0.80, "D": 1.0}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TITLES = {
+    "A": "minimal: only what hurts least",
+    "B": "moderate",
+    "C": "aggressive",
+    "D": "max W8A8: every candidate",
+}
+
+
+class By(StrEnum):
+    """What a cut counts: nodes, multiply-accumulates, or parameters."""
+
+    NODES = "nodes"
+    MACS = "macs"
+    PARAMS = "params"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Nodes that enter a profile together; `error`: what they add when they do, `weight`: their
+    count, MACs or parameters. `mse`: their joint solo MSE, where that was measured.
+    """
+
+    members: tuple[str, ...]
+    error: float
+    weight: float
+    mse: float = 0.0
+
+
+def cut_profiles(
+    report: Sensitivity,
+    source: str,
+    cuts: Mapping[str, float] = DEFAULT_CUTS,
+    by: By = By.NODES,
+    top_k: int | None = None,
+) -> Profiles:
+    """Return one profile per cut, and one that keeps the `top_k` most sensitive nodes float.
+
+    Raises:
+        UsageError: a cut is not in (0, 1] or its name is no file name, `top_k` is not below the
+            number of candidates, or nothing has a weight in what is counted.
+    """
+    _check(report, cuts, top_k)
+    units = units_of(report, by)
+    if not sum(unit.weight for unit in units):
+        raise UsageError(f"--by {by}: the candidates have no {by} at all; cut by nodes")
+    profiles = [
+        profile_of(report, name, _TITLES.get(name, f"{share:.0%} of {by}"), _prefix(units, share))
+        for name, share in cuts.items()
+    ]
+    if top_k is not None:
+        if f"keep{top_k}" in cuts:
+            raise UsageError(f"--cut keep{top_k} has the name that --top-k {top_k} gives")
+        chosen = [unit for unit in units if not _top(report, top_k) & set(unit.members)]
+        title = f"the {top_k} most sensitive stay float"
+        profiles.append(profile_of(report, f"keep{top_k}", title, chosen))
+    return Profiles(
+        schema=Profiles.SCHEMA,
+        model=report.model,
+        scheme=report.scheme,
+        source=source,
+        profiles=tuple(profiles),
+    )
+
+
+def _check(report: Sensitivity, cuts: Mapping[str, float], top_k: int | None) -> None:
+    for name, share in cuts.items():
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"--cut {name}={share}: a profile's name becomes a file name",
+                hint="Use letters, digits, '.', '_' and '-'.",
+            )
+        if not 0 < share <= 1:
+            raise UsageError(f"--cut {name}={share} is not a share above 0 and up to 1")
+    if top_k is not None and not 0 <= top_k < len(report.nodes):
+        raise UsageError(f"--top-k {top_k} is not between 0 and {len(report.nodes) - 1}")
+
+
+def units_of(report: Sensitivity, by: By) -> list[Unit]:
+    """Return the units, the least harmful for what they bring first."""
+    nodes = {node.name: node for node in report.nodes}
+    grouped = {member for group in report.groups for member in group.members}
+    units = [_unit(report, [node], node, by) for node in report.nodes if node.name not in grouped]
+    units += [
+        _unit(report, [nodes[name] for name in group.members], group, by) for group in report.groups
+    ]
+    order = {node.name: index for index, node in enumerate(report.nodes)}
+    return sorted(units, key=lambda u: (u.error / max(u.weight, 1e-300), order[u.members[0]]))
+
+
+def _unit(
+    report: Sensitivity, nodes: Sequence[NodeScore], scored: NodeScore | GroupScore, by: By
+) -> Unit:
+    names = tuple(node.name for node in nodes)
+    mse = scored.solo.mse if scored.solo is not None else 0.0
+    return Unit(names, _error(report, nodes, scored), _weight(nodes, by), mse)
+
+
+def _error(
+    report: Sensitivity, nodes: Sequence[NodeScore], scored: NodeScore | GroupScore
+) -> float:
+    """Return the error a unit adds: alone where measured, else what leaving it out removes, else
+    what the screen says of its members.
+    """
+    by_ratio = report.metric is Metric.NOISE_TO_SIGNAL
+    if scored.solo is not None:
+        return (scored.solo.noise_to_signal or 0.0) if by_ratio else scored.solo.mse
+    if scored.leave_one_out is not None and by_ratio and report.baseline is not None:
+        whole = report.baseline.all_quantized.noise_to_signal or 0.0
+        return whole - (scored.leave_one_out.noise_to_signal or 0.0)
+    if scored.leave_one_out is not None:
+        return scored.leave_one_out.gain or 0.0
+    return sum(node.screen.noise_to_signal for node in nodes if node.screen is not None)
+
+
+def _weight(nodes: Sequence[NodeScore], by: By) -> float:
+    match by:
+        case By.NODES:
+            return float(len(nodes))
+        case By.MACS:
+            return float(sum(node.macs for node in nodes))
+        case By.PARAMS:
+            return float(sum(node.params for node in nodes))
+
+
+def _prefix(units: Sequence[Unit], share: float) -> list[Unit]:
+    """Return the first units whose total comes nearest to `share`, at least one."""
+    total = sum(unit.weight for unit in units)
+    best, best_gap, reached = len(units), abs(1 - share), 0.0
+    for count, unit in enumerate(units, start=1):
+        reached += unit.weight / total
+        if share < 1 and abs(reached - share) < best_gap:
+            best, best_gap = count, abs(reached - share)
+    return list(units[:best])
+
+
+def _top(report: Sensitivity, count: int) -> set[str]:
+    return {node.name for node in report.nodes if node.rank <= count}
+
+
+def profile_of(report: Sensitivity, name: str, title: str, units: Sequence[Unit]) -> Profile:
+    """Return the profile that quantizes exactly `units`."""
+    chosen = {member for unit in units for member in unit.members}
+    kept = [
+        KeepPart(name=node.name, reason=_reason(report, node))
+        for node in report.nodes
+        if node.name not in chosen
+    ]
+    kept += [
+        KeepPart(name=node.name, reason=node.reason) for node in (*report.unscored, *report.keep)
+    ]
+    return Profile(
+        name=name,
+        title=title,
+        quantize=tuple(node.name for node in report.nodes if node.name in chosen),
+        keep=tuple(kept),
+        companions=tuple(item.name for item in report.companions if item.beside in chosen),
+        fraction=_fraction(report, chosen),
+        predicted=_predicted(report, units),
+    )
+
+
+def _predicted(report: Sensitivity, units: Sequence[Unit]) -> Predicted | None:
+    """Return the sum of single errors, where single errors were measured."""
+    if any(node.solo is None for node in report.nodes):
+        return None
+    return Predicted(mse=sum(unit.mse for unit in units))
+
+
+def _reason(report: Sensitivity, node: NodeScore) -> str:
+    score = node.solo or node.leave_one_out
+    how = "quantized alone" if node.solo else "left out alone"
+    figure = f", MSE {score.mse:.3g} {how}" if score else ""
+    joined = f" with {node.group}" if node.group else ""
+    return f"sensitivity rank {node.rank} of {len(report.nodes)}{figure}{joined}"
+
+
+def _fraction(report: Sensitivity, chosen: set[str]) -> Fraction:
+    inside = [node for node in report.nodes if node.name in chosen]
+    shares = {by: _weight(inside, by) / max(_weight(report.nodes, by), 1.0) for by in By}
+    return Fraction(nodes=shares[By.NODES], macs=shares[By.MACS], params=shares[By.PARAMS])

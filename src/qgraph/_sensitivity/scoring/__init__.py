@@ -1,0 +1,1 @@
+"""From a job to its report: samples, budgets, the journal."""

@@ -1,0 +1,226 @@
+"""What was scored so far, one row per finished unit of work, safe against kill -9.
+
+A journal belongs to one question: the fingerprint names model, data, options and versions, and a
+journal with another fingerprint is refused, never silently begun anew. Any engine can keep one:
+a key is text, a payload a JSON value.
+
+sqlite holds it (write-ahead log, synchronous FULL): a row is on the disk before the next unit
+begins, and the lock frees itself when the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._graph.io.files import require_writable_folder
+
+Fingerprint = Mapping[str, Any]
+"""JSON values by name; two runs may share a journal if all are equal."""
+
+_APPLICATION_ID = 0x71677261
+_FRESH = "Go on with the same options, or start anew with --fresh."
+
+
+class Journal:
+    """An open journal: `entries` are the finished units, key → payload, read when asked for."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self.entries: Mapping[str, Any] = _Entries(connection)
+        for _ in self.entries.values():  # damage shows now, not when the entry is asked for
+            pass
+
+    def record(self, key: str, payload: Any) -> None:
+        """Write one finished unit; it is on the disk when this returns.
+
+        Raises:
+            EnvironmentFault: the disk is full or fails.
+        """
+        text = json.dumps(payload, allow_nan=False)
+        try:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO entries (key, payload) VALUES (?, ?)", (key, text)
+            )
+        except sqlite3.Error as error:
+            raise EnvironmentFault(
+                f"cannot write the journal: {error}", where=str(self.path), hint="Free some space."
+            ) from error
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder beside the journal for what is too large for it; made when asked."""
+        return require_writable_folder(folder_of(self.path))
+
+    def close(self) -> None:
+        """Close the file; what was recorded stays."""
+        self._connection.close()
+
+    def discard(self) -> None:
+        """Remove the file: its work is finished and stands elsewhere."""
+        self.close()
+        remove_journal(self.path)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Entries(Mapping[str, Any]):
+    """The rows of a journal, in the order they were recorded. None is held in memory."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getitem__(self, key: str) -> Any:
+        row = self._connection.execute(
+            "SELECT payload FROM entries WHERE key = ?", (key,)
+        ).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return json.loads(row[0])
+
+    def __iter__(self) -> Iterator[str]:
+        rows = self._connection.execute("SELECT key FROM entries ORDER BY number")
+        return iter([key for (key,) in rows])
+
+    def __len__(self) -> int:
+        (count,) = self._connection.execute("SELECT count(*) FROM entries").fetchone()
+        return int(count)
+
+
+def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -> Journal:
+    """Return the journal in `path`, made if there is none; `fresh` forgets an older one.
+
+    Raises:
+        UsageError: the file is no journal, is damaged, or belongs to another run; the message
+            names the fields that differ.
+        EnvironmentFault: another run works on it, or the folder cannot be written.
+    """
+    require_writable_folder(path.parent)
+    if path.is_symlink():
+        raise UsageError("the journal is a link, expected a file", where=str(path))
+    if fresh and path.exists():
+        # locked first, so that a journal in use is not taken away from its run; damage is no matter
+        with contextlib.suppress(UsageError), closing(_connect(path)):
+            pass
+        remove_journal(path)
+    connection = _connect(path)
+    try:
+        _prepare(connection, path, fingerprint)
+        return Journal(path, connection)
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        connection.close()
+        raise _damaged(path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Return a connection that holds the file for itself."""
+    if path.exists() and not path.is_file():
+        raise UsageError("not a regular file, expected a journal", where=str(path))
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise _unusable(path, error) from error
+        raise _damaged(path, error) from error
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprint) -> None:
+    """Make the tables of a new journal, or check that an old one belongs to this run."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    wanted = json.loads(json.dumps(dict(fingerprint), allow_nan=False))
+    if not tables:
+        shutil.rmtree(folder_of(path), ignore_errors=True)  # of a journal that was deleted by hand
+        connection.execute("BEGIN")
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute("CREATE TABLE run (fingerprint TEXT NOT NULL)")
+        connection.execute(
+            "CREATE TABLE entries"
+            " (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL)"
+        )
+        connection.execute("INSERT INTO run VALUES (?)", (json.dumps(wanted, sort_keys=True),))
+        connection.execute("COMMIT")
+        return
+    if application != _APPLICATION_ID:
+        raise UsageError("a database, but no journal of qgraph's", where=str(path))
+    (found,) = connection.execute("SELECT fingerprint FROM run").fetchone()
+    _require_same(json.loads(found), wanted, path)
+
+
+def _require_same(found: Fingerprint, wanted: Fingerprint, path: Path) -> None:
+    differing = [
+        f"{name} (journal: {_short(found.get(name))}, now: {_short(wanted.get(name))})"
+        for name in sorted({*found, *wanted})
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise UsageError(
+            f"the journal is of another run; these differ: {'; '.join(differing)}",
+            where=str(path),
+            hint=_FRESH,
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"not a journal, or damaged: {error}", where=str(path), hint=_FRESH)
+
+
+def _unusable(path: Path, error: sqlite3.OperationalError) -> EnvironmentFault:
+    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return EnvironmentFault(
+            "another run is working with this journal",
+            where=str(path),
+            hint="Wait for it, or choose another -o.",
+        )
+    return EnvironmentFault(
+        f"cannot write the journal: {error}",
+        where=str(path),
+        hint="Free some space or choose another -o.",
+    )
+
+
+def remove_journal(path: Path) -> None:
+    """Remove a journal that no run has open, if it is there."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    shutil.rmtree(folder_of(path), ignore_errors=True)
+
+
+def folder_of(path: Path) -> Path:
+    """Return where lies what is too large for the journal in `path`; it may not be there."""
+    return path.with_name(f"{path.name}.states")

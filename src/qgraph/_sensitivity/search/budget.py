@@ -1,0 +1,169 @@
+"""The largest profile that meets a budget, found on switches: no model is emitted on the way.
+
+1. Units (nodes, or fused groups) are ranked by the error they add for what they bring. The longest
+   prefix of the ranking that meets the budget is found by bisection, in about log2 N measurements:
+   it is taken for granted here that more quantized nodes do not measure better.
+2. Exchange, which does not: units beyond the prefix are tried one by one, as errors do not add up;
+   then each of the last units let in is taken out to see whether others fit in its place. In the
+   end every unit left out has been measured to break the budget.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.progress import Progress, silent
+from qgraph._sensitivity.ranking.profiles import Unit
+
+_FORM = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(<=|>=)\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(x?)\s*", re.I)
+_EXCHANGED = 3
+"""How many of the last units let in are tried to be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`metric` at most (or at least) `limit`; `relative`: as a multiple of the float model's."""
+
+    metric: str
+    at_most: bool
+    limit: float
+    relative: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Return the budget written as `loss<=1.02x`, `loss<=3.1` or `top1_agreement>=0.98`.
+
+        Raises:
+            UsageError: it is not of that form.
+        """
+        found = _FORM.fullmatch(text)
+        if found is None:
+            raise UsageError(
+                f"--budget {text!r} is no budget",
+                hint='Write a metric of evaluate and a limit: "loss<=1.02x" or "sqnr_db>=30".',
+            )
+        metric, sign, number, times = found.groups()
+        try:
+            limit = float(number)
+        except ValueError as error:
+            raise UsageError(f"--budget {text!r}: {number!r} is no number") from error
+        return cls(metric, sign == "<=", limit, bool(times))
+
+    def __str__(self) -> str:
+        return f"{self.metric}{'<=' if self.at_most else '>='}{self.limit:g}{'x' * self.relative}"
+
+    def bound(self, float_value: float) -> float:
+        """Return the limit in the metric's own units."""
+        return self.limit * float_value if self.relative else self.limit
+
+    def is_met(self, value: float, float_value: float) -> bool:
+        """Return whether a measured value is within the budget; NaN never is."""
+        bound = self.bound(float_value)
+        return not math.isnan(value) and (value <= bound if self.at_most else value >= bound)
+
+
+Measure = Callable[[frozenset[str]], float]
+"""Returns the metric with exactly these nodes quantized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`units` meet the budget with `value`; `measurements` were made."""
+
+    units: tuple[Unit, ...]
+    value: float
+    measurements: int
+
+
+def search_budget(
+    units: Sequence[Unit], budget: Budget, measure: Measure, progress: Progress = silent
+) -> Found:
+    """Return the largest set of `units`, given in the order they enter a profile, that is found.
+
+    Raises:
+        InputError: not even the float model meets the budget.
+    """
+    asked = _Asked(units, budget, measure, progress)
+    if not asked.fits(frozenset()):
+        raise InputError(
+            f"the float model itself does not meet {budget}: its {budget.metric} is"
+            f" {asked.value(frozenset()):.6g}",
+            hint="Ask for less; a limit with x is relative to the float model.",
+        )
+    prefix = _longest_prefix(asked, len(units))
+    # each exchange and the last look go through what is left out once more
+    asked.expect((len(units) - len(prefix)) * (1 + min(_EXCHANGED, len(prefix))))
+    chosen = _filled(prefix, asked)
+    for index in sorted(chosen, reverse=True)[:_EXCHANGED]:
+        other = _filled(chosen - {index}, asked, without=index)
+        if asked.weight(other) > asked.weight(chosen):
+            chosen = other
+    chosen = _filled(chosen, asked)
+    asked.expect(0)
+    return Found(tuple(units[i] for i in sorted(chosen)), asked.value(chosen), len(asked.known))
+
+
+class _Asked:
+    """Sets of units, by index, each measured once."""
+
+    def __init__(
+        self, units: Sequence[Unit], budget: Budget, measure: Measure, progress: Progress
+    ) -> None:
+        self._units, self._budget = units, budget
+        self._measure, self._progress = measure, progress
+        self.known: dict[frozenset[int], float] = {}
+        self.count = len(units)
+        self._expected = self.count.bit_length() + 2
+
+    def expect(self, more: int) -> None:
+        """Say how many measurements there may still be; progress ends with none."""
+        self._expected = len(self.known) + more
+        self._show()
+
+    def _show(self) -> None:
+        done = len(self.known)
+        self._progress("searching the budget", done, max(done, self._expected))
+
+    def value(self, chosen: frozenset[int]) -> float:
+        """Return the metric of a set."""
+        if chosen not in self.known:
+            nodes = frozenset(n for index in chosen for n in self._units[index].members)
+            self.known[chosen] = self._measure(nodes)
+            self._show()
+        return self.known[chosen]
+
+    def fits(self, chosen: frozenset[int]) -> bool:
+        """Return whether a set meets the budget."""
+        return self._budget.is_met(self.value(chosen), self.value(frozenset()))
+
+    def weight(self, chosen: frozenset[int]) -> float:
+        """Return what a set brings."""
+        return sum(self._units[index].weight for index in chosen)
+
+
+def _longest_prefix(asked: _Asked, count: int) -> frozenset[int]:
+    """Return the longest prefix that fits, by bisection; 0 fits."""
+    fits, breaks = 0, count + 1
+    while breaks - fits > 1:
+        # all of it first: where everything fits, one measurement is enough
+        middle = count if breaks > count else (fits + breaks) // 2
+        if asked.fits(frozenset(range(middle))):
+            fits = middle
+        else:
+            breaks = middle
+    return frozenset(range(fits))
+
+
+def _filled(chosen: frozenset[int], asked: _Asked, without: int | None = None) -> frozenset[int]:
+    """Return `chosen` with every unit added that fits, until none does."""
+    while True:
+        before = chosen
+        for index in range(asked.count):
+            if index not in chosen and index != without and asked.fits(chosen | {index}):
+                chosen |= {index}
+        if chosen == before:
+            return chosen

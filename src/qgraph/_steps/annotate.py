@@ -1,0 +1,79 @@
+"""What is known of each node, written into a Q/DQ model, so that Netron shows it with the node."""
+
+from __future__ import annotations
+
+import onnx
+
+from qgraph._evaluation.variants import int8_nodes, type_of
+from qgraph._graph.errors import UsageError
+from qgraph._quantize.emit import METADATA
+from qgraph._sensitivity.report import NodeScore, Sensitivity
+from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.quantize import Quantized
+
+_FIRST_IR_VERSION = 10
+"""Of ONNX: before it, nodes have no `metadata_props`."""
+
+
+def annotate(quantized: Quantized, report: Sensitivity | AnyPath) -> Quantized:
+    """Return `quantized` with rank, errors, precision and reason in the metadata of its nodes.
+
+    The model is changed in place, and nothing that is computed changes: graph, Q/DQ and weights
+    stay as they are. Do it last: tools that rebuild graphs drop nodes' metadata.
+
+    Raises:
+        UsageError: the report is of another model than `quantized` was made from.
+    """
+    found = document(report, Sensitivity)
+    _require_source(quantized.model, found)
+    notes = _notes(quantized.model, found)
+    for node in quantized.model.graph.node:
+        kept = [item for item in node.metadata_props if not item.key.startswith(METADATA)]
+        if node.name in notes:
+            del node.metadata_props[:]
+            node.metadata_props.extend(kept)
+            for key, value in notes[node.name].items():
+                node.metadata_props.add(key=METADATA + key, value=value)
+    quantized.model.ir_version = max(quantized.model.ir_version, _FIRST_IR_VERSION)
+    return quantized
+
+
+def _require_source(model: onnx.ModelProto, report: Sensitivity) -> None:
+    metadata = {item.key: item.value for item in model.metadata_props}
+    source = metadata.get(f"{METADATA}source_sha256", "")
+    if source != report.model.sha256:
+        raise UsageError(
+            f"the report is of the model {report.model.sha256[:16]}…, the quantized model was made"
+            f" from {source[:16]}…",
+            hint="Annotate with the sensitivity.json of the same float model.",
+        )
+
+
+def _notes(model: onnx.ModelProto, report: Sensitivity) -> dict[str, dict[str, str]]:
+    """Return node name → key → value."""
+    profile = next(
+        (item.value for item in model.metadata_props if item.key == f"{METADATA}profile"), ""
+    )
+    inside = set(int8_nodes(model))
+    kind = type_of(model) or "int8"
+    total = len(report.nodes)
+    notes = {
+        node.name: _scores(node, total)
+        | {"profile": profile, "precision": kind if node.name in inside else "float"}
+        for node in report.nodes
+    }
+    for item in (*report.keep, *report.unscored):
+        precision = kind if item.name in inside else "float"
+        notes[item.name] = {"profile": profile, "precision": precision, "reason": item.reason}
+    return notes
+
+
+def _scores(node: NodeScore, total: int) -> dict[str, str]:
+    found = {"rank": f"{node.rank} of {total}"}
+    if node.solo is not None:
+        found["mse_alone"] = f"{node.solo.mse:.6g}"
+        if node.solo.sqnr_db is not None:
+            found["sqnr_db"] = f"{node.solo.sqnr_db:.4g}"
+    if node.leave_one_out is not None and node.leave_one_out.gain is not None:
+        found["gain_if_left_out"] = f"{node.leave_one_out.gain:.6g}"
+    return found

@@ -1,0 +1,71 @@
+"""Rankings, and evaluations, held against each other: what `qgraph compare` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from qgraph._evaluation.changes import Changes
+from qgraph._evaluation.changes import compare_evaluations as _compare_evaluations
+from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.run_changes import add_runs
+from qgraph._graph.errors import EnvironmentFault
+from qgraph._sensitivity.ranking.agreement import Comparison
+from qgraph._sensitivity.ranking.agreement import compare as _compare
+from qgraph._sensitivity.ranking.files import Source, read_rankings
+from qgraph._steps.inputs import AnyPath, document
+
+
+def compare(
+    sources: Sequence[Source], *, top: int = 10, tie_below: float | None = None
+) -> Comparison:
+    """Return how rankings of one model's nodes agree, pair by pair."""
+    return _compare(read_rankings(sources), top, tie_below)
+
+
+def compare_evaluations(
+    before: Evaluation | AnyPath,
+    after: Evaluation | AnyPath,
+    pairs: Mapping[str, str] | None = None,
+) -> Changes:
+    """Return what changed between two evaluations, or run folders, and whether beyond noise.
+
+    `pairs`: variant before → variant after, where metadata and names would not find them. Of run
+    folders also how the rankings agree, and which nodes profiles gained or lost.
+
+    Raises:
+        UsageError: they are of different tasks, have no variant in common, or `pairs` names one
+            that is not there.
+    """
+    old, new = (
+        item if isinstance(item, Evaluation) else document(evaluation_file(item), Evaluation)
+        for item in (before, after)
+    )
+    found = _compare_evaluations(old, new, pairs)
+    if isinstance(before, Evaluation) or isinstance(after, Evaluation):
+        return found
+    folders = [Path(before), Path(after)]
+    return add_runs(found, *folders) if all(path.is_dir() for path in folders) else found
+
+
+def evaluation_file(path: AnyPath) -> Path:
+    """Return the evaluation.json that is meant by its path or by its run folder's."""
+    found = Path(path)
+    return found / "evaluation.json" if found.is_dir() else found
+
+
+def scatter_plot(comparison: Comparison) -> str:
+    """Return a comparison as an HTML page.
+
+    Raises:
+        EnvironmentFault: the `report` extra is not installed.
+    """
+    try:
+        # the chart library comes with an extra
+        from qgraph._report.scatter import scatter_page
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"the plot needs a package that is not installed: {error.name}",
+            hint="pip install '.[report]'",
+        ) from error
+    return scatter_page(comparison)

@@ -1,0 +1,58 @@
+"""`qgraph.handoff` and `qgraph.engine_layers`: the bundle, and what became of it in an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from qgraph._exporters.preprocessing import Prepares
+from qgraph._graph.io.documents import read_document
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.version import VERSION
+from qgraph._handoff.bundle import HANDOFF, Options, Samples, make_bundle
+from qgraph._handoff.document import AxisRange, Handoff
+from qgraph._handoff.engine_layers import EngineLayers, compare
+from qgraph._handoff.layer_info import read_layers
+from qgraph._steps.inputs import AnyPath, paths
+from qgraph._steps.model import load_data, see_model
+
+
+def handoff(
+    model: AnyPath,
+    folder: AnyPath,
+    *,
+    data: Sequence[AnyPath] = (),
+    source: AnyPath | None = None,
+    axes: Mapping[str, AxisRange] | None = None,
+    plugins: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Handoff:
+    """Write the bundle of a Q/DQ model to `folder` and return its handoff.json.
+
+    `data`: the first sample is the golden input. `source`: the float model; looked for beside
+    `model` otherwise. `axes`: sizes of dynamic axes. What profiles.json, sensitivity.json,
+    ranges.json and evaluation.json beside `model` say of it goes in.
+
+    Raises:
+        UsageError: `folder` holds something else than a bundle.
+        InputError: the model or data cannot be read or run.
+    """
+    path = Path(model)
+    seen = see_model(path)
+    loaded = load_data(seen, paths(data), 1, seed)
+    pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None
+    samples = Samples(loaded.feeds[0], loaded.description, loaded.synthetic, pictures)
+    options = Options(VERSION, axes or {}, tuple(plugins))
+    float_model = Path(source) if source is not None else None
+    return make_bundle(path, float_model, samples, Path(folder), options, progress)
+
+
+def engine_layers(layers: AnyPath, bundle: AnyPath) -> EngineLayers:
+    """Return what became of the nodes that a bundle promised INT8, by TensorRT's layer information.
+
+    Raises:
+        InputError: `layers` is not what trtexec --exportLayerInfo writes, or there is no bundle.
+    """
+    promised = read_document(Path(bundle) / HANDOFF, Handoff).precision
+    return compare(promised, read_layers(Path(layers)))

@@ -1,0 +1,97 @@
+"""`qgraph.lint`: TensorRT's rules on a model, and mending what keeps its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from qgraph._graph.io.copies import copy_model
+from qgraph._graph.io.external import external_files
+from qgraph._graph.io.files import publishing, write_bytes
+from qgraph._graph.io.models import identify
+from qgraph._graph.rules.finding import Target
+from qgraph._graph.rules.fixes import Fix, fix
+from qgraph._graph.rules.linting import lint as run_rules
+from qgraph._graph.rules.qdq_graph import QdqGraph
+from qgraph._graph.rules.report import FindingPart, FixPart, Lint, count
+from qgraph._graph.rules.support import operator_table
+from qgraph._steps.inputs import AnyPath
+from qgraph._steps.lint_costs import placement
+
+
+def lint(
+    model: AnyPath,
+    *,
+    target: Target = Target.TENSORRT_10,
+    plugins: Sequence[str] = (),
+    sensitivity: AnyPath | None = None,
+) -> Lint:
+    """Return what TensorRT's rules find in a Q/DQ model, whoever made it.
+
+    Weights are not read, only scales and zero points. `plugins`: operators the target brings.
+    `sensitivity`: a report on the model it was quantized from; what INT8 costs and brings at each
+    node stands in `placement` then.
+
+    Raises:
+        InputError: not an ONNX model, or its external data cannot be used.
+        UsageError: the report is of another model.
+    """
+    path, graph = Path(model), QdqGraph.read(Path(model))
+    report = _report(path, graph, Target(target), plugins, [])
+    if sensitivity is None:
+        return report
+    parts = placement(path, graph, report.findings, Path(sensitivity))
+    return report.model_copy(update={"placement": parts})
+
+
+def mend(
+    model: AnyPath,
+    output: AnyPath,
+    *,
+    target: Target = Target.TENSORRT_10,
+    plugins: Sequence[str] = (),
+) -> Lint:
+    """Write `model` to `output` with what can be mended mended; return what is left to find.
+
+    Weights that lie in data files are copied; of a file that other models share, those of this one.
+
+    Raises:
+        InputError: not an ONNX model, or its external data cannot be used.
+    """
+    path, written = Path(model), Path(output)
+    graph = QdqGraph.read(path)
+    found = run_rules(graph, Target(target), plugins)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(graph.model)
+    done = fix(changed, found, graph)
+    _write(changed, path, written)
+    return _report(written, QdqGraph.read(written), Target(target), plugins, done)
+
+
+def _write(model: onnx.ModelProto, source: Path, target: Path) -> None:
+    """Write a mended graph; in another folder than `source`, with copies of the data it reads."""
+    same_folder = source.parent.resolve() == target.parent.resolve()
+    if same_folder or not external_files(model, source.parent):
+        write_bytes(target, model.SerializeToString(deterministic=True))
+        return
+    with publishing(target.parent, last=target.name) as folder:
+        copy_model(source, folder / target.name, model)
+
+
+def _report(
+    path: Path, graph: QdqGraph, target: Target, plugins: Sequence[str], done: Sequence[Fix]
+) -> Lint:
+    findings = tuple(FindingPart.of(item) for item in run_rules(graph, target, plugins))
+    return Lint(
+        schema=Lint.SCHEMA,
+        model=path.name,
+        sha256=identify(path).sha256,
+        target=target,
+        operators=operator_table().describe(target),
+        quantized=graph.is_quantized,
+        counts=count(findings),
+        findings=findings,
+        fixed=tuple(FixPart.of(item) for item in done),
+    )

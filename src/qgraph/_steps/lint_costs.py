@@ -1,0 +1,85 @@
+"""What INT8 costs and brings at each node: a sensitivity report beside what lint finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import read_document
+from qgraph._graph.io.models import identify
+from qgraph._graph.rules.advice import is_int8
+from qgraph._graph.rules.finding import Severity
+from qgraph._graph.rules.qdq_graph import GEMMS, QdqGraph
+from qgraph._graph.rules.report import FindingPart, PlacementPart
+from qgraph._handoff.run_folder import Provenance
+from qgraph._sensitivity.report import NodeScore, Sensitivity
+
+
+def placement(
+    model: Path, graph: QdqGraph, findings: Iterable[FindingPart], report: Path
+) -> tuple[PlacementPart, ...]:
+    """Return a part for every node of the sensitivity report that the model has: the worst trade
+    among the INT8 nodes first, then the best among the float ones.
+
+    Raises:
+        UsageError: the report is of another model.
+    """
+    scores = read_document(report, Sensitivity)
+    _require_same_model(model, graph, scores, report)
+    there = {node.name: node for node in graph.of(*GEMMS)}
+    rules: dict[str, dict[str, None]] = {}
+    for item in findings:
+        if item.node is not None and item.severity is not Severity.ERROR:
+            rules.setdefault(item.node, {})[item.rule] = None
+    costs = {node.name: _cost(node) for node in scores.nodes}
+    all_macs, all_costs = sum(n.macs for n in scores.nodes), sum(filter(None, costs.values()))
+
+    def part(node: NodeScore) -> PlacementPart:
+        share, cost = node.macs / all_macs if all_macs else 0.0, costs[node.name]
+        known = cost is not None and share > 0 and all_costs > 0
+        return PlacementPart(
+            node=node.name,
+            int8=is_int8(graph, there[node.name]),
+            rank=node.rank,
+            mse=node.solo.mse if node.solo is not None else None,
+            macs_share=share,
+            cost_per_mac=(cost or 0.0) / all_costs / share if known else None,
+            rules=tuple(rules.get(node.name, ())),
+        )
+
+    return tuple(sorted((part(n) for n in scores.nodes if n.name in there), key=_order))
+
+
+def _cost(node: NodeScore) -> float | None:
+    """Return the error that a node in INT8 makes: alone, else what leaving it out saves."""
+    if node.solo is not None:
+        return node.solo.mse
+    if node.leave_one_out is not None and node.leave_one_out.gain is not None:
+        return max(0.0, node.leave_one_out.gain)
+    return None
+
+
+def _order(part: PlacementPart) -> tuple[bool, float, int]:
+    cost = part.cost_per_mac or 0.0
+    return (not part.int8, -cost if part.int8 else cost, part.rank)
+
+
+def _require_same_model(path: Path, graph: QdqGraph, scores: Sensitivity, report: Path) -> None:
+    """Check that the report is of this model, or of the one it was quantized from; of another
+    tool's model, that it has nodes of those names.
+    """
+    source = Provenance.of(graph.model).source_sha256
+    if source is None and not graph.is_quantized:
+        source = identify(path).sha256
+    if source is not None and source != scores.model.sha256:
+        raise UsageError(
+            f"the report is about the model {scores.model.sha256[:16]}…, this one is or was"
+            f" quantized from {source[:16]}…",
+            where=str(report),
+            hint="Give the sensitivity.json of the same model.",
+        )
+    if not {node.name for node in scores.nodes} & {node.name for node in graph.nodes}:
+        raise UsageError(
+            "no node of the report is in the model", where=str(report), hint="Were they renamed?"
+        )

@@ -1,0 +1,149 @@
+"""Recipes: the whole chain's options in one TOML file. Paths in it are relative to the file."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import Part
+from qgraph._graph.io.files import require_file
+from qgraph._graph.run.session import Provider
+from qgraph._quantize.scheme import Scheme
+from qgraph._sensitivity.ranking.groups import Grouping
+from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By
+from qgraph._sensitivity.report import Direction, Engine, Metric
+
+_LARGEST = 1 << 20
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class ExportPart(Part):
+    """`[export]`: options of `qgraph export`."""
+
+    family: str = "auto"
+    dtype: str = "fp32"
+    with_past: bool = True
+    opset: int | None = None
+    batch: _Count | None = None
+    image_size: tuple[_Count, _Count] | None = None
+
+
+class SensitivityPart(Part):
+    """`[sensitivity]`: options of `qgraph sensitivity`; its data also calibrates."""
+
+    data: tuple[Path, ...] = ()
+    samples: _Count = 8
+    direction: Direction = Direction.BOTH
+    metric: Metric | None = None
+    logits: bool = True
+    adaptive: bool = False
+    group: Grouping | None = None
+    engine: Engine | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class ProfilePart(Part):
+    """`[profile]`: options of `qgraph profile`; a budget is measured on the data of
+    `[sensitivity]`.
+    """
+
+    cuts: dict[str, _Share] = dict(DEFAULT_CUTS)
+    by: By = By.NODES
+    top_k: int | None = None
+    budget: str | None = None
+
+
+class QuantizePart(Part):
+    """`[quantize]`: options of `qgraph quantize`; what overflows in fp16 is judged on the data of
+    `[sensitivity]`.
+    """
+
+    dtype: Literal["fp16"] | None = None
+
+
+class EvaluatePart(Part):
+    """`[evaluate]`: options of `qgraph evaluate`. `sanity`: false asks nothing."""
+
+    data: tuple[Path, ...] = ()
+    task: str | None = None
+    samples: _Count | None = None
+    sanity: Path | Literal[False] | None = None
+
+
+class Recipe(Part):
+    """Either `source`, a checkpoint to export, or `model`, an ONNX file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    source: Path | None = None
+    model: Path | None = None
+    provider: Provider = Provider.CPU
+    scheme: Scheme = Scheme()
+    export: ExportPart = ExportPart()
+    sensitivity: SensitivityPart = SensitivityPart()
+    profile: ProfilePart = ProfilePart()
+    quantize: QuantizePart = QuantizePart()
+    evaluate: EvaluatePart = EvaluatePart()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Recipe:
+        if (self.source is None) == (self.model is None):
+            raise ValueError("give either source (a checkpoint) or model (an ONNX file)")
+        return self
+
+    @model_validator(mode="after")
+    def _converted_once(self) -> Recipe:
+        if self.quantize.dtype is not None and self.export.dtype != "fp32":
+            raise ValueError(
+                f"quantize.dtype converts an fp32 model, and export.dtype is {self.export.dtype!r};"
+                " leave one of them out"
+            )
+        return self
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return the recipe in `path`, its paths made relative to the working directory.
+
+    Raises:
+        InputError: no such file.
+        UsageError: not TOML, an unknown key, or a value that does not belong.
+    """
+    require_file(path, "recipe")
+    if path.stat().st_size > _LARGEST:
+        raise UsageError("larger than 1 MiB, expected a recipe", where=str(path))
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Not strict: TOML has strings where a recipe has paths and enums.
+        recipe = Recipe.model_validate(content, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"])
+        what = "no such key in a recipe" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UsageError(
+            what, where=f"{path}: {place or 'recipe'}", hint="docs/recipes.md lists the keys."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(path)) from error
+    return _rebased(recipe, path.parent)
+
+
+def _rebased(recipe: Recipe, folder: Path) -> Recipe:
+    def data(part: SensitivityPart | EvaluatePart) -> dict[str, Any]:
+        return {"data": tuple(folder / item for item in part.data)}
+
+    prompts = recipe.evaluate.sanity
+    evaluate = data(recipe.evaluate) | {"sanity": folder / prompts if prompts else prompts}
+    return recipe.model_copy(
+        update={
+            "source": folder / recipe.source if recipe.source else None,
+            "model": folder / recipe.model if recipe.model else None,
+            "sensitivity": recipe.sensitivity.model_copy(update=data(recipe.sensitivity)),
+            "evaluate": recipe.evaluate.model_copy(update=evaluate),
+        }
+    )
