@@ -5,8 +5,7 @@
 Each sample of a length costs the same, so a tenth of the time is a tenth of the samples. What a
 budget of that size returns is held against the ranking of all samples; the screen, for which no
 sample is scored, stands at the left end. Several orders of the samples show how much it depends on
-which come first. Then the same samples are scored adaptively, and peak memory is read off two runs
-of the command, on few and many samples.
+which come first. Then peak memory is read off two runs of the command, on few and many samples.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -26,16 +23,12 @@ import vl_convert
 from engines import Setting
 from setting import setting as taken_with
 
-from qgraph._graph.run.distance import Sums
-from qgraph._sensitivity.engines.screen import screen
-from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._metrics import Sums, figures
+from qgraph._sensitivity.engines.screening import screen
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.ranking.agreement import spearman
-from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
-from qgraph._sensitivity.report import Direction, Metric
-from qgraph._sensitivity.scoring.loop import Limits, Scores, score
-from qgraph._sensitivity.scoring.score_table import ask
-from qgraph._sensitivity.scoring.settling import Settling
-from qgraph._steps.model import load_data, open_model
+from qgraph._sensitivity.scoring.loop import Scores, score
+from qgraph._steps.model import open_model
 
 _SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 _ORDERS = 20
@@ -43,13 +36,14 @@ _ORDERS = 20
 
 def ranking(scores: Scores, samples: np.ndarray) -> np.ndarray:
     """Return the MSE of every node over these samples."""
-    rows = [scores.samples[int(index)] for index in samples]
-    return np.array([reduce(Sums.__add__, row).result().mse for row in zip(*rows, strict=True)])
+    rows = [scores.table[int(index)] for index in samples]
+    totals = (reduce(Sums.__add__, row) for row in zip(*rows, strict=True))
+    return np.array([figures(total)["mse"] for total in totals])
 
 
 def curve(scores: Scores) -> list[dict[str, float]]:
     """Return, for each share of the samples, mean and worst correlation over several orders."""
-    count = len(scores.samples)
+    count = len(scores.table)
     full = ranking(scores, np.arange(count))
     generator = np.random.default_rng(0)
     points = []
@@ -61,46 +55,11 @@ def curve(scores: Scores) -> list[dict[str, float]]:
     return points
 
 
-@dataclass(frozen=True)
-class Adaptive:
-    """`work`: share of the answers, `seconds`: of the time, that an adaptive run took; `apart`:
-    nodes that it puts on another side of a default cut; `rho`: Spearman with the full ranking.
-    """
-
-    work: float
-    seconds: float
-    apart: int
-    rho: float
-
-
-def adaptive(setting: Setting, engine: WavefrontEngine) -> Adaptive:
-    """Return what an adaptive run takes beside a full one, with solo questions and no groups."""
-    asked = ask(setting.nodes, (), Direction.SOLO)
-    names = [node.name for node in setting.nodes]
-    settling = Settling(list(asked), names, (), Metric.MSE)
-    seconds, figures, work = [], [], []
-    for limits in (Limits(), Limits(settling=settling)):
-        start = time.perf_counter()
-        scores = score(engine, list(asked.values()), setting.feeds, limits)
-        seconds.append(time.perf_counter() - start)
-        figures.append(np.array([item.mse for item in scores.distances()[1:] if item]))
-        work.append(sum(scores.asked) or len(asked) * len(setting.feeds))
-    places = [np.argsort(np.argsort(values)) for values in figures]
-    last = [round(share * len(names)) for share in DEFAULT_CUTS.values()]
-    sides = [np.array([(place < cut) for cut in last]) for place in places]
-    return Adaptive(
-        work=work[1] / work[0],
-        seconds=seconds[1] / seconds[0],
-        apart=int((sides[0] != sides[1]).any(axis=0).sum()),
-        rho=spearman(figures[1], figures[0]) or 0.0,
-    )
-
-
 def screened(setting: Setting, scores: Scores) -> float:
     """Return the correlation of the screen with the full ranking."""
     found = screen(setting.opened.prepared, setting.nodes, setting.quantization, setting.feeds[:1])
     values = np.array([found[node.name] for node in setting.nodes])
-    return spearman(values, ranking(scores, np.arange(len(scores.samples)))) or 0.0
+    return spearman(values, ranking(scores, np.arange(len(scores.table)))) or 0.0
 
 
 def peak_of(model: Path, data: Path, samples: int) -> int:
@@ -179,13 +138,12 @@ def main(
 ) -> None:
     """Draw the curve for MODEL and read off peak memory."""
     opened = open_model(model)
-    setting = Setting(opened, load_data(opened, list(data), samples, 0).feeds)
-    engine = WavefrontEngine(
+    setting = Setting(opened, opened.data(data, samples).feeds)
+    engine = WavefrontAnswerer(
         opened.prepared, setting.nodes, setting.quantization, setting.scored, setting.feeds[0]
     )
     scores = score(engine, setting.questions, setting.feeds)
     points, at_start = curve(scores), screened(setting, scores)
-    chosen = adaptive(setting, engine)
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "samples.npz"
         write_samples(setting, many, drawn)
@@ -195,7 +153,7 @@ def main(
         "# A ranking at any time, in constant memory",
         "",
         f"Written by `benchmarks/budget.py`: {len(setting.nodes)} nodes scored alone on"
-        f" {len(scores.samples)} samples of {', '.join(path.name for path in data)}. A share of the"
+        f" {len(scores.table)} samples of {', '.join(path.name for path in data)}. A share of the"
         f" time is a share of the samples; {_ORDERS} random orders.",
         "",
         "| share of the time | Spearman with the full ranking, mean | worst |",
@@ -204,10 +162,6 @@ def main(
         *(f"| {p['share']:.0%} | {p['mean']:.3f} | {p['worst']:.3f} |" for p in points),
         "",
         "![Correlation by time](budget.svg)",
-        "",
-        f"`--adaptive` on the same {len(scores.samples)} samples: {chosen.work:.0%} of the answers,"
-        f" {chosen.seconds:.0%} of the time, Spearman with the full ranking {chosen.rho:.3f};"
-        f" {chosen.apart} of {len(setting.nodes)} nodes on another side of a default cut.",
         "",
         f"Peak resident memory of `qgraph sensitivity` on random samples of one length:"
         f" {peaks[0] / 2**20:.0f} MiB with {few} samples, {peaks[1] / 2**20:.0f} MiB with {many}:"

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from qgraph._evaluation.intervals import bootstrap
-from qgraph._evaluation.metrics import metric
 from qgraph._exporters.resampling import PerSample, Ratio, Resampled
 from qgraph._graph.progress import silent
 from qgraph._graph.run.session import open_session
 from qgraph._graph.tensors import Array
+from qgraph._metrics.table import metric
 from qgraph._steps.model import open_model
 
 ROOT = Path(__file__).parents[1]

@@ -45,7 +45,7 @@ class Side:
     @classmethod
     def of(cls, recipe: Recipe, folder: Path, provider: Provider) -> Side:
         """Run what is not done yet; return the results."""
-        qgraph.run(recipe, folder, provider=provider)
+        qgraph.run(recipe, folder, runtime=qgraph.Runtime(provider))
         return cls(
             read_document(folder / "sensitivity.json", Sensitivity),
             read_document(folder / "evaluation.json", Evaluation),

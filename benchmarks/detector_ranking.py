@@ -18,7 +18,7 @@ from setting import setting
 
 import qgraph
 from qgraph._evaluation.results import Variant
-from qgraph._sensitivity.report import Direction, Metric
+from qgraph._sensitivity.report import Direction
 from qgraph._steps.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ RECIPE = read_recipe(ROOT / "models/yolo_tiny.toml")
 CUTS = {"B": 0.5, "C": 0.8}
 
 
-def profiles_by(metric: Metric, include: list[str], folder: Path) -> tuple[Variant, ...]:
+def profiles_by(metric: str, include: list[str], folder: Path) -> tuple[Variant, ...]:
     """Return the figures of float and of the profiles cut from the ranking by `metric`."""
     model = ROOT / "models/yolo_tiny/model.onnx"
     report, ranges = qgraph.sensitivity(
@@ -45,7 +45,7 @@ def profiles_by(metric: Metric, include: list[str], folder: Path) -> tuple[Varia
 def rows(include: list[str], title: str) -> list[str]:
     """Return a row per metric and profile."""
     found = []
-    for metric in (Metric.MSE, Metric.NOISE_TO_SIGNAL):
+    for metric in ("mse", "noise_to_signal"):
         with tempfile.TemporaryDirectory() as scratch:
             variants = profiles_by(metric, include, Path(scratch))
         for item in variants[1:]:

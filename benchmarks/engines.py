@@ -28,23 +28,23 @@ from peers import Peer, with_aimet, with_neural_compressor
 from setting import setting as taken_with
 
 from qgraph._graph.edit.heads import find_head, narrow_head
-from qgraph._graph.run.distance import Distances
 from qgraph._graph.run.forward import forward_seconds
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION
+from qgraph._metrics import Figures
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.questions import Question, Scored, ScoringEngine
-from qgraph._sensitivity.engines.switch import SwitchEngine
-from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._sensitivity.engines.switch import node_switches
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
 from qgraph._sensitivity.report import Direction
 from qgraph._sensitivity.scoring.loop import score
+from qgraph._sensitivity.scoring.questions import Answerer, Question, Scored
 from qgraph._sensitivity.scoring.score_table import ask
-from qgraph._steps.model import OpenModel, open_model
+from qgraph._steps.model import Model, open_model
 
 _OURS = "wavefront"
 _NARROW = "wavefront without logits"
@@ -59,7 +59,7 @@ class Times:
     forwards: list[float] = field(default_factory=list)
 
 
-def feeds_for(model: OpenModel, samples: int, tokens: int) -> list[Feed]:
+def feeds_for(model: Model, samples: int, tokens: int) -> list[Feed]:
     """Return feeds of random embeddings [1, tokens, H]."""
     generator = np.random.default_rng(0)
     hidden = next(spec.shape[2] for spec in model.view.inputs if spec.name == "inputs_embeds")
@@ -76,13 +76,13 @@ def feeds_for(model: OpenModel, samples: int, tokens: int) -> list[Feed]:
 
 
 def time_engine(
-    opened: Callable[[], ScoringEngine], questions: Sequence[Question], feeds: Sequence[Feed]
-) -> tuple[float, float, list[Distances | None]]:
+    opened: Callable[[], Answerer], questions: Sequence[Question], feeds: Sequence[Feed]
+) -> tuple[float, float, list[Figures | None]]:
     """Return the seconds of set-up and of scoring, and the scores."""
     start = time.perf_counter()
     engine = opened()
     ready = time.perf_counter()
-    distances = score(engine, questions, feeds).distances()
+    distances = score(engine, questions, feeds).figures()
     return ready - start, time.perf_counter() - ready, distances
 
 
@@ -125,7 +125,7 @@ def main(
     setting = Setting(opened, feeds_for(opened, samples, tokens))
     engines = setting.engines()
     times = {name: Times() for name in engines}
-    seen: dict[str, list[Distances | None]] = {}
+    seen: dict[str, list[Figures | None]] = {}
     forward: list[float] = []
     for _ in range(rounds):
         forward.append(forward_seconds(setting.opened.prepared.model, setting.feeds, Provider.CPU))
@@ -151,18 +151,20 @@ def main(
         plot(per_node(setting, times, rivals), output.with_suffix(".svg"))
 
 
-def largest_difference(
-    wide: Sequence[Distances | None], narrow: Sequence[Distances | None]
-) -> float:
+def largest_difference(wide: Sequence[Figures | None], narrow: Sequence[Figures | None]) -> float:
     """Return by how much the MSE of a node differs at most, relative to it."""
     pairs = zip(wide, narrow, strict=True)
-    return max(abs(a.mse - b.mse) / a.mse for a, b in pairs if a is not None and b is not None)
+    return max(
+        abs((a["mse"] or 0.0) - (b["mse"] or 0.0)) / (a["mse"] or 1.0)
+        for a, b in pairs
+        if a is not None and b is not None
+    )
 
 
 class Setting:
     """The model, what is asked of it, and on which samples."""
 
-    def __init__(self, opened: OpenModel, feeds: Sequence[Feed]) -> None:
+    def __init__(self, opened: Model, feeds: Sequence[Feed]) -> None:
         self.opened, self.feeds = opened, feeds
         prepared = opened.prepared
         self.nodes = select(prepared.model, [opened.family.keep]).candidates
@@ -186,28 +188,28 @@ class Setting:
         """Return the length of a sample."""
         return int(self.feeds[0]["inputs_embeds"].shape[1])
 
-    def engines(self) -> dict[str, Callable[[], ScoringEngine]]:
+    def engines(self) -> dict[str, Callable[[], Answerer]]:
         """Return name → what opens the engine."""
         common = (self.opened.prepared, self.nodes, self.quantization, self.scored)
 
         return {
-            "switch": lambda: SwitchEngine(*common),
-            "wavefront, one variant at a time": lambda: WavefrontEngine(
+            "switch": lambda: node_switches(*common),
+            "wavefront, one variant at a time": lambda: WavefrontAnswerer(
                 *common, self.feeds[0], width=1
             ),
-            "wavefront, stacks of four": lambda: WavefrontEngine(*common, self.feeds[0], width=4),
-            _OURS: lambda: WavefrontEngine(*common, self.feeds[0]),
+            "wavefront, stacks of four": lambda: WavefrontAnswerer(*common, self.feeds[0], width=4),
+            _OURS: lambda: WavefrontAnswerer(*common, self.feeds[0]),
             _NARROW: self._without_logits,
         }
 
-    def _without_logits(self) -> WavefrontEngine:
+    def _without_logits(self) -> WavefrontAnswerer:
         """Return the engine that computes MSE, SQNR and cosine from what the LM head reads."""
         head = find_head(self.opened.prepared.model, "logits")
         narrow = narrow_head(self.opened.prepared, head) if head else None
         if narrow is None:
             sys.exit("the model ends in no LM head that could be left out")
         scored = Scored(("logits",), logits=False, narrowed=head)
-        return WavefrontEngine(narrow, self.nodes, self.quantization, scored, self.feeds[0])
+        return WavefrontAnswerer(narrow, self.nodes, self.quantization, scored, self.feeds[0])
 
 
 @dataclass

@@ -29,6 +29,7 @@ import qgraph
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.qwen.task import LmTask
 from qgraph._graph.errors import QGraphError
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import Session, open_session
 from qgraph._graph.tensors import Array
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
@@ -36,12 +37,11 @@ from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.screen import screen
+from qgraph._sensitivity.engines.screening import screen
 from qgraph._sensitivity.report import Direction, Sensitivity
 from qgraph._sensitivity.search.switched import SwitchedSession
-from qgraph._steps import with_inc
-from qgraph._steps.calibrate import in_form_of
-from qgraph._steps.model import load_data, open_model, scored_at
+from qgraph._steps.model import open_model
+from qgraph._steps.quantize_inc import quantized_by_inc
 from qgraph._steps.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -116,14 +116,14 @@ class Bench:
         self.figure, self.best = subject.figure, subject.best
         self.data = list(recipe.sensitivity.data)
         self.opened = open_model(self.path)
-        self.feeds = load_data(self.opened, self.data, SAMPLES, 0).feeds
+        self.feeds = self.opened.data(self.data, SAMPLES).feeds
         task = self.opened.family.task(
             self.opened.view, recipe.evaluate.task, recipe.evaluate.data, heldout
         )
-        self.task = task.without_questions() if isinstance(task, LmTask) else task
+        self.task = task.without_answers() if isinstance(task, LmTask) else task
         # what a detector finds is no sum over samples, so its output is judged beside it
         detects = recipe.evaluate.task == "detect"
-        outputs = scored_at(self.opened, ()).outputs
+        outputs = self.opened.scored_at().outputs
         self.judge_of = FidelityTask(self.task.feeds, outputs) if detects else self.task
         self.float = self.measure("float", open_session(self.path))
         self.samples = len(self.errors("float"))
@@ -160,7 +160,7 @@ class Bench:
 
     def sessions(self, ranges: Ranges) -> SwitchedSession:
         """Return sessions that behave like our emitted models, to the bit; no companions."""
-        prepared = in_form_of(self.opened, ranges).prepared
+        prepared = self.opened.in_form_of(ranges).prepared
         nodes = select(prepared.model, [self.opened.family.keep]).candidates
         made = quantization_parameters(prepared.model, nodes, ranges.by_name(), ranges.scheme)
         return SwitchedSession(prepared, nodes, fake_quantization(made))
@@ -196,7 +196,10 @@ def quantizers(
 
 
 def _by_inc(bench: Bench, profiles: Profiles, alpha: float | None) -> Made:
-    made = with_inc.quantize(bench.path, profiles, data=bench.data, samples=SAMPLES, smooth=alpha)
+    made = quantized_by_inc(
+        bench.opened, profiles.scheme, profiles.profiles,
+        bench.opened.data(bench.data, SAMPLES), Runtime(), alpha,
+    )  # fmt: skip
     return ((item, found.model) for item, found in made)
 
 
@@ -226,7 +229,9 @@ def rankings(bench: Bench, report: Sensitivity, profiles: Profiles, plain: Range
 
 def _orders(bench: Bench, report: Sensitivity, plain: Ranges) -> dict[str, list[str]]:
     """Return title → all nodes, the least sensitive first."""
-    inc = with_inc.sensitivity(bench.path, data=bench.data, samples=4, direction=Direction.SOLO)
+    inc, _ = qgraph.sensitivity(
+        bench.opened, engine="inc", data=bench.data, samples=4, direction=Direction.SOLO
+    )
     prepared, names = bench.opened.prepared, {node.name for node in report.nodes}
     nodes = [node for node in select(prepared.model).candidates if node.name in names]
     made = fake_quantization(

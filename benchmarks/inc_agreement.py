@@ -14,13 +14,13 @@ from pathlib import Path
 
 import click
 
+import qgraph as api
 from qgraph._graph.io.documents import write_document
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._sensitivity.ranking.agreement import Pair, compare
 from qgraph._sensitivity.ranking.files import Source, Which, read_rankings
 from qgraph._sensitivity.ranking.groups import Grouping
 from qgraph._sensitivity.report import NodeScore, Sensitivity
-from qgraph._steps import api, with_inc
 
 TIE = 0.005
 """Gains below this share of the total error are one tie."""
@@ -31,8 +31,8 @@ def measure(model: Path, data: Sequence[Path], samples: int) -> list[Sensitivity
     """Return the four reports, in the order of `LABELS`."""
     ours = {"data": data, "samples": samples, "group": Grouping.NONE}
     return [
-        with_inc.sensitivity(model, data=data, samples=samples),
-        with_inc.sensitivity(model, data=data, samples=samples, as_written=True),
+        api.sensitivity(model, engine="inc", data=data, samples=samples)[0],
+        api.sensitivity(model, engine="inc", data=data, samples=samples, as_written=True)[0],
         api.sensitivity(model, scheme=Scheme(name=SchemeName.INC_CPU), **ours)[0],
         api.sensitivity(model, **ours)[0],
     ]

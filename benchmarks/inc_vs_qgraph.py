@@ -17,11 +17,11 @@ from pathlib import Path
 import click
 import numpy as np
 
+import qgraph as api
 from qgraph._graph.tensors import TensorSpec
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._sensitivity.ranking.groups import Grouping
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._steps import api, with_inc
 from qgraph._steps.model import open_model
 
 
@@ -68,7 +68,9 @@ def main(model: Path, data: Path | None, samples: int, tokens: int, max_nodes: i
     """Print one table for MODEL."""
     with tempfile.TemporaryDirectory() as folder:
         source = data or write_samples(model, Path(folder), samples, tokens)
-        inc = with_inc.sensitivity(model, data=[source], samples=samples, max_nodes=max_nodes)
+        inc, _ = api.sensitivity(
+            model, engine="inc", data=[source], samples=samples, max_nodes=max_nodes
+        )
         common = {"data": [source], "samples": samples, "group": Grouping.NONE}
         ours, _ = api.sensitivity(model, **common)
         same, _ = api.sensitivity(model, scheme=Scheme(name=SchemeName.INC_CPU), **common)

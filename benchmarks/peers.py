@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+import qgraph
 from qgraph._graph.tensors import Feed
 from qgraph._sensitivity.report import Direction
-from qgraph._steps import with_inc
 
 _AIMET = ("torch==2.13.0", "aimet-onnx==2.42.0")
 """torch first: AIMET alone would bring the newest, which the CPU has no use for."""
@@ -57,8 +57,13 @@ def with_aimet(environment: Path, model: Path, feeds: Sequence[Feed], nodes: Seq
 
 def with_neural_compressor(model: Path, data: Path, samples: int, nodes: int) -> Peer:
     """Return what Intel Neural Compressor's adaptor takes for the first `nodes` nodes."""
-    report = with_inc.sensitivity(
-        model, data=[data], samples=samples, max_nodes=nodes, direction=Direction.SOLO
+    report, _ = qgraph.sensitivity(
+        model,
+        engine="inc",
+        data=[data],
+        samples=samples,
+        max_nodes=nodes,
+        direction=Direction.SOLO,
     )
     version = report.inc.version if report.inc else ""
     return Peer(

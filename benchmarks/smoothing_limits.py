@@ -29,7 +29,6 @@ from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.report import Direction
 from qgraph._sensitivity.search.switched import SwitchedSession
-from qgraph._steps.calibrate import in_form_of
 from qgraph._steps.model import open_model
 from qgraph._steps.recipe import read_recipe
 
@@ -66,12 +65,12 @@ def measure(path: Path, heldout: int) -> dict[str, float]:
     data = list(recipe.sensitivity.data)
     opened = open_model(path)
     task = opened.family.task(opened.view, "lm", recipe.evaluate.data, heldout)
-    task = task.without_questions() if isinstance(task, LmTask) else task
+    task = task.without_answers() if isinstance(task, LmTask) else task
     task.measure("float", open_session(path), _quiet)
     found = {}
     for smooth in ("none", "0.5", "auto"):
         ranges = qgraph.calibrate(path, data=data, samples=SAMPLES, scheme=Scheme(smooth=smooth))
-        prepared = in_form_of(opened, ranges).prepared
+        prepared = opened.in_form_of(ranges).prepared
         nodes = select(prepared.model, [opened.family.keep]).candidates
         made = quantization_parameters(prepared.model, nodes, ranges.by_name(), ranges.scheme)
         sessions = SwitchedSession(prepared, nodes, fake_quantization(made))

@@ -7,30 +7,82 @@ its parent must not load a runtime.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qgraph._graph.version import VERSION as __version__  # noqa: N811 - the name Python expects
 
 if TYPE_CHECKING:
-    from qgraph._steps.annotate import annotate
-    from qgraph._steps.api import (
-        bias_shifts,
-        calibrate,
-        evaluate,
-        export,
-        figures,
-        profile,
-        quantize,
-        report,
-        run,
-        sensitivity,
-    )
+    from qgraph._exporters.family import ExportOptions
+    from qgraph._graph.errors import QGraphError
+    from qgraph._graph.run.runtime import Runtime
+    from qgraph._quantize.scheme import Scheme
+    from qgraph._steps.bias import bias_shifts
+    from qgraph._steps.calibrate import calibrate
     from qgraph._steps.compare import compare, compare_evaluations
+    from qgraph._steps.evaluate import evaluate
+    from qgraph._steps.export import export
     from qgraph._steps.handoff import engine_layers, handoff
     from qgraph._steps.lint import lint
+    from qgraph._steps.model import Model
+    from qgraph._steps.model import open_model as open  # noqa: A004 - the natural name
+    from qgraph._steps.options import (
+        CalibrateOptions,
+        EvaluateOptions,
+        ProfileOptions,
+        QuantizeOptions,
+        SensitivityOptions,
+    )
+    from qgraph._steps.pipeline import run
+    from qgraph._steps.profile import profile
+    from qgraph._steps.quantize import annotate, quantize, write_quantized
+    from qgraph._steps.report import figures, report
+    from qgraph._steps.sensitivity import sensitivity
     from qgraph._steps.verify import verify
 
+_WHERE = {
+    "CalibrateOptions": "_steps.options",
+    "EvaluateOptions": "_steps.options",
+    "ExportOptions": "_exporters.family",
+    "Model": "_steps.model",
+    "ProfileOptions": "_steps.options",
+    "QGraphError": "_graph.errors",
+    "QuantizeOptions": "_steps.options",
+    "Runtime": "_graph.run.runtime",
+    "Scheme": "_quantize.scheme",
+    "SensitivityOptions": "_steps.options",
+    "annotate": "_steps.quantize",
+    "bias_shifts": "_steps.bias",
+    "calibrate": "_steps.calibrate",
+    "compare": "_steps.compare",
+    "compare_evaluations": "_steps.compare",
+    "engine_layers": "_steps.handoff",
+    "evaluate": "_steps.evaluate",
+    "export": "_steps.export",
+    "figures": "_steps.report",
+    "handoff": "_steps.handoff",
+    "lint": "_steps.lint",
+    "open": "_steps.model",
+    "profile": "_steps.profile",
+    "quantize": "_steps.quantize",
+    "report": "_steps.report",
+    "run": "_steps.pipeline",
+    "sensitivity": "_steps.sensitivity",
+    "verify": "_steps.verify",
+    "write_quantized": "_steps.quantize",
+}
+
 __all__ = [
+    "CalibrateOptions",
+    "EvaluateOptions",
+    "ExportOptions",
+    "Model",
+    "ProfileOptions",
+    "QGraphError",
+    "QuantizeOptions",
+    "Runtime",
+    "Scheme",
+    "SensitivityOptions",
     "__version__",
     "annotate",
     "bias_shifts",
@@ -43,12 +95,14 @@ __all__ = [
     "figures",
     "handoff",
     "lint",
+    "open",
     "profile",
     "quantize",
     "report",
     "run",
     "sensitivity",
     "verify",
+    "write_quantized",
 ]
 
 
@@ -57,22 +111,9 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _WHERE:
         raise AttributeError(f"module 'qgraph' has no attribute {name!r}")
-    from qgraph._steps import annotate as annotating
-    from qgraph._steps import api
-    from qgraph._steps import compare as rankings
-    from qgraph._steps import handoff as handing_over
-    from qgraph._steps import lint as linting
-    from qgraph._steps import verify as verifying
+    return getattr(import_module(f"qgraph.{_WHERE[name]}"), _NAMED.get(name, name))
 
-    elsewhere = {
-        "annotate": annotating,
-        "compare": rankings,
-        "compare_evaluations": rankings,
-        "engine_layers": handing_over,
-        "handoff": handing_over,
-        "lint": linting,
-        "verify": verifying,
-    }
-    return getattr(elsewhere.get(name, api), name)
+
+_NAMED = {"open": "open_model"}

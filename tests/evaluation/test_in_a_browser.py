@@ -18,9 +18,7 @@ from qgraph._sensitivity.ranking.agreement import Comparison, Ranking, compare
 from qgraph._sensitivity.report import (
     Baseline,
     Direction,
-    Engine,
     KeptNode,
-    Metric,
     NodeScore,
     Run,
     Score,
@@ -52,14 +50,14 @@ def many_nodes(evaluation: Evaluation, layers: int = LAYERS) -> RunFolder:
         for index, (name, error, rank) in enumerate(zip(names, errors, ranks, strict=True))
     )  # fmt: skip
     run = Run(
-        qgraph="0", engine=Engine.WAVEFRONT, direction=Direction.BOTH, provider="cpu",
+        qgraph="0", engine="wavefront", direction=Direction.BOTH, provider="cpu",
         device="cpu", samples=3, seed=0, data="made here", synthetic=False, packages={},
         started="", seconds=1.0, setup_seconds=0.0, scoring_seconds=1.0, forward_seconds=1.0,
         forward_equivalents=1.0, ideal_forward_equivalents=1.0, complete=True,
     )  # fmt: skip
     report = Sensitivity(
         schema=Sensitivity.SCHEMA, model=evaluation.model, scheme=Scheme(), run=run,
-        metric=Metric.MSE, outputs=("logits",),
+        metric="mse", outputs=("logits",),
         baseline=Baseline(all_quantized=Score(mse=1.0, cosine=0.9)), nodes=nodes,
         keep=(KeptNode(name="/lm_head/MatMul", op_type="MatMul", reason="the LM head"),),
     )  # fmt: skip

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from qgraph._evaluation.metrics import quality_key
 from qgraph._evaluation.results import Answer, Difference, Evaluation, Latency, Prompted
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import write_document
+from qgraph._metrics.table import quality_key
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from qgraph._quantize.scheme import Scheme
 from qgraph._report.charts import charts
@@ -26,9 +26,7 @@ from qgraph._sensitivity.report import (
     Baseline,
     Cause,
     Direction,
-    Engine,
     KeptNode,
-    Metric,
     NodeScore,
     Run,
     Score,
@@ -37,7 +35,7 @@ from qgraph._sensitivity.report import (
 
 ATTACK = "<script>alert(1)</script>|\n`x`"
 RUN = Run(
-    qgraph="0", engine=Engine.SWITCH, direction=Direction.SOLO, provider="cpu", device="cpu",
+    qgraph="0", engine="switch", direction=Direction.SOLO, provider="cpu", device="cpu",
     samples=3, seed=0, data="made here", synthetic=True, packages={}, started="", seconds=1.0,
     setup_seconds=0.0, scoring_seconds=1.0, forward_seconds=1.0, forward_equivalents=1.0,
     ideal_forward_equivalents=1.0, complete=True,
@@ -96,7 +94,7 @@ def write_run(folder: Path, evaluation: Evaluation, name: str) -> None:
     )  # fmt: skip
     report = Sensitivity(
         schema=Sensitivity.SCHEMA, model=evaluation.model, scheme=Scheme(), run=RUN,
-        metric=Metric.MSE, outputs=(name,), baseline=Baseline(all_quantized=score),
+        metric="mse", outputs=(name,), baseline=Baseline(all_quantized=score),
         nodes=(node, unscored), keep=(KeptNode(name=name, op_type="MatMul", reason=name),),
     )  # fmt: skip
     profile = Profile(

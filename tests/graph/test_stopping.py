@@ -3,58 +3,44 @@
 from __future__ import annotations
 
 import signal
-import threading
 
 import pytest
 
 from qgraph._graph import stopping
-from qgraph._graph.stopping import requests_held
+from qgraph._graph.stopping import StopRequest
+
+
+def test_a_request_that_nothing_holds_back_is_obeyed_at_once() -> None:
+    assert StopRequest().ask()
 
 
 def test_work_goes_on_until_it_heeds_a_request() -> None:
-    with requests_held() as stop:
+    stop = StopRequest()
+    with stop.held():
         stop.heed()
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)  # from terminal and parent: one request
+        assert not stop.ask()
+        assert not stop.ask()  # from terminal and parent: one request
         with pytest.raises(KeyboardInterrupt):
             stop.heed()
 
 
 def test_a_second_request_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "_SAME", 1e-9)
-    with requests_held():
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    stop = StopRequest()
+    with stop.held():
+        stop.ask()
+        assert stop.ask()
 
 
-def test_handlers_are_as_before_afterwards() -> None:
+def test_what_was_held_back_is_held_back_no_longer_than_the_work_takes() -> None:
+    stop = StopRequest()
+    with stop.held():
+        pass
+    assert stop.ask()
+
+
+def test_no_signal_handler_is_touched() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with requests_held():
-        assert signal.getsignal(signal.SIGINT) is not before[0]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def test_another_thread_holds_nothing_back() -> None:
-    seen = []
-
-    def work() -> None:
-        with requests_held() as stop:
-            stop.heed()
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    before = signal.getsignal(signal.SIGINT)
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [before]
-
-
-def test_a_process_that_ignores_interruptions_goes_on_ignoring_them() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with requests_held() as stop:
-            signal.raise_signal(signal.SIGINT)
-            stop.heed()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    stop = StopRequest()
+    with stop.held():
+        assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before

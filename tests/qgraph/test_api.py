@@ -17,7 +17,7 @@ from qgraph._graph.errors import InputError, QGraphError, UsageError
 from qgraph._graph.io.documents import Document
 from qgraph._quantize.ranges import Ranges
 
-FUNCTIONS = [name for name in qgraph.__all__ if name != "__version__"]
+FUNCTIONS = [name for name in qgraph.__all__ if inspect.isfunction(getattr(qgraph, name))]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -53,6 +53,7 @@ def in_file(path: Path) -> Any:
 def test_sensitivity_returns_the_report_and_the_ranges(files: Any) -> None:
     report, ranges = qgraph.sensitivity(files.model, data=[files.data])
     assert as_written(report) == in_file(files.sensitivity)
+    assert ranges is not None
     assert as_written(ranges) == in_file(files.ranges)
 
 
@@ -67,6 +68,7 @@ def test_profile_returns_the_profiles(files: Any) -> None:
 def test_quantize_returns_the_models(files: Any) -> None:
     for item in qgraph.quantize(files.model, files.profiles, files.ranges):
         assert item.model == onnx.load(files.folder / f"{item.profile.name}.onnx")
+        assert item.proof is not None
         assert item.proof.quantized == len(item.profile.quantize)
 
 
@@ -104,7 +106,9 @@ def test_progress_is_called_up_to_the_end(files: Any) -> None:
     qgraph.sensitivity(
         files.model,
         data=[files.data],
-        progress=lambda what, done, total: seen.update({what: (done, total)}),
+        runtime=qgraph.Runtime(
+            progress=lambda what, done, total: seen.update({what: (done, total)})
+        ),
     )
     assert set(seen) == {"calibrating", "scoring"}
     assert all(done == total > 0 for done, total in seen.values())
@@ -116,7 +120,7 @@ def test_a_run_that_goes_on_calibrates_no_second_time(
     journal = tmp_path / "journal"
     begun: list[str] = []
 
-    def ranges(samples: int = 2, *, fresh: bool = False) -> Ranges:
+    def ranges(samples: int = 2, *, fresh: bool = False) -> Ranges | None:
         begun.clear()
         return qgraph.sensitivity(
             mlp,
@@ -124,7 +128,7 @@ def test_a_run_that_goes_on_calibrates_no_second_time(
             samples=samples,
             journal=journal,
             fresh=fresh,
-            progress=lambda title, _done, _total: begun.append(title),
+            runtime=qgraph.Runtime(progress=lambda title, _done, _total: begun.append(title)),
         )[1]
 
     first = ranges()

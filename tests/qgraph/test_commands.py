@@ -187,7 +187,8 @@ def test_quantize_writes_only_the_profiles_asked_for(
     common = ("--profiles", files.profiles, "--ranges", files.ranges, "-o", tmp_path)
     result = qgraph("quantize", files.model, "--profile", "B", *common, "--json")
     assert [path.name for path in tmp_path.iterdir()] == ["B.onnx"]
-    (entry,) = result.json
+    assert result.json["schema"] == "qgraph.quantization/1"
+    (entry,) = result.json["models"]
     assert entry["profile"] == "B"
     assert entry["quantized"] == 2
 

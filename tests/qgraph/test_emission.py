@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+import qgraph as api
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.models import identify, read_model, size_on_disk, tensor_from, write_model
@@ -18,8 +19,6 @@ from qgraph._graph.io.weights import array_of
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import ModelRef, Ranges
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._steps import api
-from qgraph._steps.half import as_half
 from qgraph._steps.quantize import quantize, write_quantized
 
 
@@ -90,9 +89,9 @@ def test_what_is_written_is_what_quantize_returns_and_runs(tmp_path: Path, way: 
     profiles, ranges = chain.profiles(scheme), chain.ranges(scheme)
     given: dict[str, Any] = {}
     if way == "corrected":
-        given["shifts"] = api.bias_shifts(chain.path, profiles, ranges, data=[chain.data])
+        given = {"bias_correction": True, "data": [chain.data]}
     if way == "fp16":
-        given["half"] = as_half(chain.path, data=[chain.data])
+        given = {"dtype": "fp16", "data": [chain.data]}
     wanted = quantize(chain.path, profiles, ranges, **given)
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:

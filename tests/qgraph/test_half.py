@@ -81,7 +81,7 @@ def test_a_quantized_node_that_overflows_computes_in_fp32_and_says_why(
         "quantize", model, *options, "--data", data, "--dtype", "fp16", "-o", tmp_path, "--json"
     )
     assert result.code == 0, result.err
-    kept = {item["name"]: item["reason"] for item in result.json[0]["fp32_nodes"]}
+    kept = {item["name"]: item["reason"] for item in result.json["models"][0]["fp32_nodes"]}
     assert list(kept) == ["down", "stream", "scale"] and "fp16 ends at 65504" in kept["down"]
     path = tmp_path / "D-fp16.onnx"
     written = json.loads(metadata(path)["qgraph.fp32_nodes"])

@@ -16,10 +16,11 @@ from qgraph._graph.io.models import write_model
 from qgraph._graph.run.session import open_session
 from qgraph._quantize.companions import companions_named, find_companions
 from qgraph._quantize.profiles import Profile, Profiles
-from qgraph._sensitivity.report import Direction, Engine
+from qgraph._sensitivity.report import Direction
 from qgraph._steps import quantize as quantizing
 from qgraph._steps import sensitivity as measuring
-from qgraph._steps.api import calibrate, profile
+from qgraph._steps.calibrate import calibrate
+from qgraph._steps.profile import profile
 
 Build = Callable[..., onnx.ModelProto]
 HEAD = "(float[1,16,8,8] x) => (float[1,16,8,8] y)"
@@ -158,7 +159,8 @@ def test_the_emitted_add_reads_the_shortcut_quantized_and_the_branch_untouched(
     assert reads(model, "add") == ["DequantizeLinear", "Conv"]
     # the shortcut and the first convolution read the same tensor: one QuantizeLinear for both
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == 2
-    assert emitted[1][1].proof.quantized == 2
+    proof = emitted[1][1].proof
+    assert proof is not None and proof.quantized == 2
     assert open_session(model).outputs == ("y",)
 
 
@@ -190,7 +192,7 @@ def test_the_scores_of_a_convolution_are_those_of_the_model_emitted_with_its_com
     x = np.random.default_rng(1).standard_normal((1, 16, 8, 8)).astype(np.float32)
     np.savez(tmp_path / "x.npz", x=x)
     report, ranges = measuring.sensitivity(
-        path, data=[tmp_path / "x.npz"], direction=Direction.SOLO, engine=Engine(engine)
+        path, data=[tmp_path / "x.npz"], direction=Direction.SOLO, engine=engine
     )
     cut = profile(report)
     pair = Profile(name="pair", quantize=("two",), companions=("add",))

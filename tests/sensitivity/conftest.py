@@ -12,16 +12,17 @@ import pytest
 from onnx import numpy_helper, parser
 
 from qgraph._graph.edit.prepare import prepare
-from qgraph._graph.run.session import Provider
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.questions import Scored
+from qgraph._sensitivity.engines.registry import engine_of
+from qgraph._sensitivity.measure import measure
 from qgraph._sensitivity.ranking.groups import fused_groups
-from qgraph._sensitivity.report import Direction, Metric, Sensitivity
-from qgraph._sensitivity.scoring.job import Context, Task
-from qgraph._sensitivity.scoring.measure import measure
+from qgraph._sensitivity.report import Direction, Sensitivity
+from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.work import Work
 
 Build = Callable[[str, Mapping[str, Sequence[int]]], Path]
 Measure = Callable[..., Sensitivity]
@@ -91,7 +92,7 @@ def score() -> Measure:
         path: Path,
         *,
         direction: Direction = Direction.BOTH,
-        metric: Metric = Metric.MSE,
+        metric: str = "mse",
         grouped: bool = True,
         logits: bool = False,
         feeds: Sequence[Feed] | None = None,
@@ -99,9 +100,8 @@ def score() -> Measure:
         prepared = prepare(path)
         selection = select(prepared.model)
         feeds = samples(path) if feeds is None else feeds
-        context = Context("0", {}, "made here", synthetic=False, seed=0)
         seen = RangesRun(qgraph="0", provider="cpu", samples=2, data="x", synthetic=False)
-        task = Task(
+        work = Work(
             prepared=prepared,
             selection=selection,
             groups=fused_groups(selection.candidates) if grouped else (),
@@ -111,9 +111,8 @@ def score() -> Measure:
             ranges=calibrate(prepared, selection.candidates, feeds, Scheme(), seen),
             direction=direction,
             metric=metric,
-            provider=Provider.CPU,
         )
-        return measure(task, context)
+        return measure(work, engine_of("wavefront", None), Runtime())
 
     return run
 

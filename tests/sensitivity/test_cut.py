@@ -17,10 +17,8 @@ from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By, cut_profiles
 from qgraph._sensitivity.report import (
     Baseline,
     Direction,
-    Engine,
     GroupScore,
     KeptNode,
-    Metric,
     NodeScore,
     Run,
     Score,
@@ -28,7 +26,7 @@ from qgraph._sensitivity.report import (
 )
 
 RUN = Run(
-    qgraph="0", engine=Engine.SWITCH, direction=Direction.SOLO, provider="cpu", device="cpu",
+    qgraph="0", engine="switch", direction=Direction.SOLO, provider="cpu", device="cpu",
     samples=1, seed=0, data="x", synthetic=False, packages={}, started="", seconds=1.0,
     setup_seconds=0.0, scoring_seconds=1.0, forward_seconds=1.0, forward_equivalents=1.0,
     ideal_forward_equivalents=1.0, complete=True,
@@ -78,7 +76,7 @@ def report_of(drawn: Sequence[Drawn]) -> Sensitivity:
         model=ModelRef(path="m.onnx", sha256="00"),
         scheme=Scheme(),
         run=RUN,
-        metric=Metric.MSE,
+        metric="mse",
         outputs=("y",),
         baseline=Baseline(all_quantized=score(1.0)),
         nodes=nodes,
@@ -236,13 +234,14 @@ def test_a_reason_says_rank_error_and_group() -> None:
 
 def test_without_solo_errors_the_gain_orders_but_predicts_nothing() -> None:
     report = alone(1, 2)
-    gains = [Score(mse=1.0, cosine=1.0, gain=gain) for gain in (5.0, 3.0)]
+    everything = Baseline(all_quantized=Score(mse=6.0))
+    gains = [Score(mse=6.0 - gain, gain=gain) for gain in (5.0, 3.0)]
     nodes = tuple(
         node.model_copy(update={"solo": None, "leave_one_out": gain})
         for node, gain in zip(report.nodes, gains, strict=True)
     )
     (profile,) = cut_profiles(
-        report.model_copy(update={"nodes": nodes}), "s.json", {"X": 0.5}
+        report.model_copy(update={"nodes": nodes, "baseline": everything}), "s.json", {"X": 0.5}
     ).profiles
     assert profile.quantize == ("n1",)
     assert profile.predicted is None

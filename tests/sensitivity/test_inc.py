@@ -17,19 +17,21 @@ from qgraph._graph.errors import (
     LimitError,
     UsageError,
 )
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.inc import IncTask, fingerprint, measure_with_inc
-from qgraph._sensitivity.engines.questions import Scored
+from qgraph._sensitivity.engines.inc import Inc, IncOptions
+from qgraph._sensitivity.engines.switch import Switch
 from qgraph._sensitivity.explain.markdown import to_markdown
-from qgraph._sensitivity.report import Direction, Engine, Sensitivity
-from qgraph._sensitivity.scoring.job import Context, Task
+from qgraph._sensitivity.measure import measure
+from qgraph._sensitivity.report import Direction, Sensitivity
 from qgraph._sensitivity.scoring.journal import Journal, open_journal
-from qgraph._sensitivity.scoring.measure import measure
+from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.work import EngineOptions, Work
 
 Build = Callable[[str, Mapping[str, Sequence[int]]], Path]
-CONTEXT = Context("0", {}, "made here", synthetic=False, seed=0)
 ODD = """
 odd (float[batch, 8] x, float[batch, 3, 8] k) => (float[batch, 9] y, float[batch, 3] z)
 <int64[1] one = {1}>
@@ -46,9 +48,7 @@ odd (float[batch, 8] x, float[batch, 3, 8] k) => (float[batch, 9] y, float[batch
 """
 
 
-def task_of(
-    path: Path, samples: int = 3, include: Sequence[str] = (), **options: object
-) -> IncTask:
+def work_of(path: Path, include: Sequence[str] = (), **options: object) -> Work:
     prepared = prepare(path)
     generator = np.random.default_rng(0)
     shapes = {
@@ -59,36 +59,36 @@ def task_of(
         {name: generator.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
         for _ in range(3)
     ]
-    return IncTask(
+    return Work(
         prepared=prepared,
         selection=select(prepared.model, include=include),
         feeds=feeds,
         scored=Scored(prepared.outputs[:1], logits=False),
         scheme=Scheme(name=SchemeName.INC_CPU),
-        **options,  # type: ignore[arg-type]
+        options=IncOptions.model_validate(options),
     )
 
 
-def ask(task: IncTask, path: Path, **options: object) -> Sensitivity:
-    with open_journal(path, fingerprint(task, CONTEXT)) as journal:
-        return measure_with_inc(task, CONTEXT, journal, **options)  # type: ignore[arg-type]
+def with_options(work: Work, **options: object) -> Work:
+    return replace(work, options=IncOptions.model_validate(options))
 
 
-def ours(task: IncTask) -> Sensitivity:
-    candidates = task.selection.candidates
+def ask(
+    work: Work,
+    path: Path,
+    progress: Progress = silent,
+    keep: Callable[[Sensitivity], None] | None = None,
+) -> Sensitivity:
+    engine, runtime = Inc(), Runtime(progress=progress)
+    with open_journal(path, engine.identity(work, runtime)) as journal:
+        return measure(work, engine, runtime, journal, keep)
+
+
+def ours(work: Work) -> Sensitivity:
+    candidates = work.selection.candidates
     run = RangesRun(qgraph="0", provider="cpu", samples=3, data="x", synthetic=False)
-    ranges = calibrate(task.prepared, candidates, task.feeds, task.scheme, run)
-    same = Task(
-        prepared=task.prepared,
-        selection=task.selection,
-        groups=(),
-        feeds=task.feeds,
-        scored=task.scored,
-        scheme=task.scheme,
-        ranges=ranges,
-        engine=Engine.SWITCH,
-    )
-    return measure(same, CONTEXT)
+    ranges = calibrate(work.prepared, candidates, work.feeds, work.scheme, run)
+    return measure(replace(work, ranges=ranges, options=EngineOptions()), Switch(), Runtime())
 
 
 def content(report: Sensitivity) -> dict[str, object]:
@@ -96,17 +96,17 @@ def content(report: Sensitivity) -> dict[str, object]:
 
 
 @pytest.fixture
-def siblings_task(siblings: Path) -> IncTask:
-    return task_of(siblings)
+def siblings_work(siblings: Path) -> Work:
+    return work_of(siblings)
 
 
 def test_every_candidate_is_scored_in_both_directions_twice_the_same(
-    siblings_task: IncTask, tmp_path: Path
+    siblings_work: Work, tmp_path: Path
 ) -> None:
-    first = ask(siblings_task, tmp_path / "1")
-    second = ask(siblings_task, tmp_path / "2")
+    first = ask(siblings_work, tmp_path / "1")
+    second = ask(siblings_work, tmp_path / "2")
     assert content(first) == content(second)
-    assert [n.name for n in first.nodes] == [n.name for n in siblings_task.selection.candidates]
+    assert [n.name for n in first.nodes] == [n.name for n in siblings_work.selection.candidates]
     for node in first.nodes:
         assert node.solo and node.solo.inc and node.solo.mse > 0
         assert node.leave_one_out and node.leave_one_out.inc
@@ -117,7 +117,7 @@ def test_every_candidate_is_scored_in_both_directions_twice_the_same(
         assert node.solo.inc.mse == pytest.approx(node.solo.mse, rel=1e-5)
     assert sorted(node.rank for node in first.nodes) == list(range(1, len(first.nodes) + 1))
     assert first.run.complete
-    assert first.run.engine is Engine.INC
+    assert first.run.engine == "inc"
     assert first.inc and first.inc.version and "uint8 asym" in first.inc.activations
     text = to_markdown(first)
     assert "INC solo" in text
@@ -125,9 +125,9 @@ def test_every_candidate_is_scored_in_both_directions_twice_the_same(
 
 
 def test_incs_tensorrt_scheme_is_int8_symmetric_and_scores_otherwise(
-    siblings_task: IncTask, tmp_path: Path
+    siblings_work: Work, tmp_path: Path
 ) -> None:
-    report = ask(replace(siblings_task, scheme=Scheme()), tmp_path / "1")
+    report = ask(replace(siblings_work, scheme=Scheme()), tmp_path / "1")
     assert report.inc and "int8 sym" in report.inc.activations
     assert report.scheme.name is SchemeName.INT8
     assert all(node.solo and node.solo.mse > 0 for node in report.nodes)
@@ -137,8 +137,8 @@ def test_incs_tensorrt_scheme_is_int8_symmetric_and_scores_otherwise(
 def test_our_engine_in_incs_scheme_gives_incs_scores(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    task = task_of(request.getfixturevalue(kind))
-    theirs, mine = ask(task, tmp_path / "1"), ours(task)
+    work = work_of(request.getfixturevalue(kind))
+    theirs, mine = ask(work, tmp_path / "1"), ours(work)
     for a, b in zip(theirs.nodes, mine.nodes, strict=True):
         assert a.solo and b.solo and a.leave_one_out and b.leave_one_out
         # the same kernels on the same integers; float parts may differ in the last place, which
@@ -151,7 +151,7 @@ def test_what_inc_leaves_float_is_listed_with_the_reason_and_not_scored_as_0(
     build: Build, tmp_path: Path
 ) -> None:
     path = build(ODD, {"w1": (8, 8), "wt": (1, 1, 2)})
-    report = ask(task_of(path, include=["."]), tmp_path / "1")
+    report = ask(work_of(path, include=["."]), tmp_path / "1")
     assert [node.name for node in report.nodes] == ["first_quant"]
     reasons = {node.name: node.reason for node in report.unscored}
     assert "does not quantize a ConvTranspose" in reasons["up"]
@@ -160,20 +160,20 @@ def test_what_inc_leaves_float_is_listed_with_the_reason_and_not_scored_as_0(
 
 
 def test_max_nodes_scores_the_first_and_lists_the_others(
-    siblings_task: IncTask, tmp_path: Path
+    siblings_work: Work, tmp_path: Path
 ) -> None:
-    report = ask(replace(siblings_task, max_nodes=1), tmp_path / "1")
-    names = [node.name for node in siblings_task.selection.candidates]
+    report = ask(with_options(siblings_work, max_nodes=1), tmp_path / "1")
+    names = [node.name for node in siblings_work.selection.candidates]
     assert [node.name for node in report.nodes] == names[:1]
     assert [node.name for node in report.unscored] == names[1:]
     assert not report.run.complete
 
 
 def test_fewer_confidence_batches_score_fewer_samples_and_calibrate_on_all(
-    siblings_task: IncTask, tmp_path: Path
+    siblings_work: Work, tmp_path: Path
 ) -> None:
-    solo = replace(siblings_task, direction=Direction.SOLO)
-    report = ask(replace(solo, batches=1), tmp_path / "1")
+    solo = replace(siblings_work, direction=Direction.SOLO)
+    report = ask(with_options(solo, confidence_batches=1), tmp_path / "1")
     assert report.inc
     assert (report.inc.confidence_batches, report.inc.calibration_samples) == (1, 3)
     assert report.nodes[0].leave_one_out is None
@@ -182,69 +182,69 @@ def test_fewer_confidence_batches_score_fewer_samples_and_calibrate_on_all(
 
 
 def test_an_interrupted_run_hands_over_what_it_has_and_the_next_repeats_nothing(
-    siblings_task: IncTask, tmp_path: Path
+    siblings_work: Work, tmp_path: Path
 ) -> None:
     kept: list[Sensitivity] = []
 
-    def interrupt(_: str, done: int, total: int) -> None:
+    def interrupt(description: str, done: int, total: int) -> None:
         if done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(InterruptedRun):
-        ask(siblings_task, tmp_path / "1", progress=interrupt, keep=kept.append)
+        ask(siblings_work, tmp_path / "1", progress=interrupt, keep=kept.append)
     assert [report.run.complete for report in kept] == [False]
     assert {node.reason for node in kept[0].unscored} == {"the run was cut short before it"}
     seen: list[int] = []
-    resumed = ask(siblings_task, tmp_path / "1", progress=lambda _, done, __: seen.append(done))
+    resumed = ask(siblings_work, tmp_path / "1", progress=lambda _, done, __: seen.append(done))
     assert seen == list(range(4, seen[-1] + 1))
-    assert content(resumed) == content(ask(siblings_task, tmp_path / "2"))
+    assert content(resumed) == content(ask(siblings_work, tmp_path / "2"))
     again: list[int] = []
-    ask(siblings_task, tmp_path / "1", progress=lambda _, done, __: again.append(done))
+    ask(siblings_work, tmp_path / "1", progress=lambda _, done, __: again.append(done))
     assert again == [seen[-1]]
 
 
 def test_a_run_out_of_time_returns_what_is_there_or_says_that_nothing_is(
-    siblings_task: IncTask, tmp_path: Path
+    siblings_work: Work, tmp_path: Path
 ) -> None:
-    late = replace(siblings_task, deadline=0.0)
+    late = replace(siblings_work, deadline=0.0)
     with pytest.raises(LimitError, match="before the first score"):
         ask(late, tmp_path / "1")
 
-    def interrupt(_: str, done: int, total: int) -> None:
+    def interrupt(description: str, done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(InterruptedRun):
-        ask(replace(siblings_task, direction=Direction.SOLO), tmp_path / "1", progress=interrupt)
+        ask(replace(siblings_work, direction=Direction.SOLO), tmp_path / "1", progress=interrupt)
     report = ask(replace(late, direction=Direction.SOLO), tmp_path / "1")
     assert not report.run.complete
     assert (len(report.nodes), len(report.unscored)) == (1, 3)
 
 
-def test_the_journal_of_other_data_is_refused(siblings_task: IncTask, tmp_path: Path) -> None:
-    open_journal(tmp_path / "1", fingerprint(siblings_task, CONTEXT)).close()
-    other = replace(siblings_task, feeds=siblings_task.feeds[:2])
-    with pytest.raises(UsageError, match="data"):
+def test_the_journal_of_other_data_is_refused(siblings_work: Work, tmp_path: Path) -> None:
+    open_journal(tmp_path / "1", Inc().identity(siblings_work, Runtime())).close()
+    other = replace(siblings_work, feeds=siblings_work.feeds[:2])
+    with pytest.raises(UsageError, match="samples"):
         ask(other, tmp_path / "1")
 
 
-def test_directions_and_max_nodes_share_a_journal(siblings_task: IncTask) -> None:
-    same = fingerprint(siblings_task, CONTEXT)
-    assert fingerprint(replace(siblings_task, max_nodes=1), CONTEXT) == same
-    assert fingerprint(replace(siblings_task, direction=Direction.SOLO), CONTEXT) == same
+def test_directions_and_max_nodes_share_a_journal(siblings_work: Work) -> None:
+    same = Inc().identity(siblings_work, Runtime())
+    assert Inc().identity(with_options(siblings_work, max_nodes=1), Runtime()) == same
+    assert Inc().identity(replace(siblings_work, direction=Direction.SOLO), Runtime()) == same
 
 
 def test_a_model_with_nothing_to_quantize_is_bad_input(build: Build, tmp_path: Path) -> None:
     path = build("none (float[n, 2] x) => (float[n, 2] y) { y = Relu(x) }", {})
     with pytest.raises(InputError, match="no node"):
-        ask(task_of(path), tmp_path / "1")
+        ask(work_of(path), tmp_path / "1")
 
 
 def test_without_inc_nothing_is_begun(
-    siblings_task: IncTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    siblings_work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal: Journal = open_journal(tmp_path / "1", {})
     monkeypatch.setattr("qgraph._quantize.inc.version.version", lambda _: "3.8")
     with pytest.raises(EnvironmentFault, match=r"3\.8"):
-        measure_with_inc(siblings_task, CONTEXT, journal)
+        measure(siblings_work, Inc(), Runtime(), journal)
     journal.close()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qgraph._graph.run.distance import Sums
+from qgraph._graph.stopping import StopRequest
 from qgraph._graph.tensors import Feed
-from qgraph._sensitivity.engines.questions import Question, Step
+from qgraph._metrics.distance import Sums
 from qgraph._sensitivity.scoring.journal import open_journal
 from qgraph._sensitivity.scoring.loop import Limits, score
+from qgraph._sensitivity.scoring.questions import Question, Step
 
 QUESTIONS: list[Question] = [frozenset({"a"}), frozenset({"b"})]
 FEEDS: list[Feed] = [{"x": np.full((1, 2), value, np.float32)} for value in (1, 2, 3)]
@@ -45,18 +46,18 @@ class Counting:
 
 def test_figures_are_over_all_samples() -> None:
     scores = score(Counting(), QUESTIONS, FEEDS)
-    assert [item.mse for item in scores.distances() if item] == [2.0, 4.0]
+    assert [item["mse"] for item in scores.figures() if item] == [2.0, 4.0]
     assert scores.complete
 
 
 def test_each_sample_has_figures_of_its_own() -> None:
     scores = score(Counting(), QUESTIONS, FEEDS)
-    assert [item.mse for item in scores.of_sample(2) if item] == [3.0, 6.0]
+    assert [item["mse"] for item in list(scores.by_sample())[2] if item] == [3.0, 6.0]
 
 
 def test_a_deadline_in_the_past_scores_nothing() -> None:
     scores = score(Counting(), QUESTIONS, FEEDS, Limits(deadline=time.monotonic() - 1))
-    assert not scores.samples
+    assert not scores.table
     assert not scores.complete
 
 
@@ -64,7 +65,7 @@ def test_a_deadline_within_a_sample_leaves_that_sample_out() -> None:
     engine = Counting(seconds=0.2)
     scores = score(engine, QUESTIONS, FEEDS, Limits(deadline=time.monotonic() + 0.5))
     # one sample takes 0.4 s, so the second is under way when time is up
-    assert len(scores.samples) == 1
+    assert len(scores.table) == 1
     assert not scores.complete
 
 
@@ -76,7 +77,7 @@ def test_a_journal_spares_what_was_scored(tmp_path: Path) -> None:
         scores = score(engine, QUESTIONS, FEEDS, Limits(journal=journal))
     assert engine.seen == [[3.0]]
     assert scores.resumed == 2
-    assert scores.distances() == score(Counting(), QUESTIONS, FEEDS).distances()
+    assert scores.figures() == score(Counting(), QUESTIONS, FEEDS).figures()
 
 
 def test_an_engine_gets_as_many_samples_at_once_as_it_takes(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_an_engine_gets_as_many_samples_at_once_as_it_takes(tmp_path: Path) -> N
         scores = score(engine, QUESTIONS, FEEDS, Limits(journal=journal))
         assert len(journal.entries) == 3
     assert engine.seen == [[1.0, 2.0], [3.0]]
-    assert scores.distances() == score(Counting(), QUESTIONS, FEEDS).distances()
+    assert scores.figures() == score(Counting(), QUESTIONS, FEEDS).figures()
 
 
 def test_with_a_deadline_samples_go_one_by_one() -> None:
@@ -96,18 +97,35 @@ def test_with_a_deadline_samples_go_one_by_one() -> None:
 
 
 def test_a_sample_that_ends_after_a_request_to_stop_is_kept(tmp_path: Path) -> None:
+    stop = StopRequest()
+
     class Asked(Counting):
         def sums(
             self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
         ) -> list[list[Sums]]:
             found = super().sums(questions, feeds, step)
-            signal.raise_signal(signal.SIGINT)
+            assert not stop.ask()
             return found
 
     with open_journal(tmp_path / "j", {}) as journal:
         with pytest.raises(KeyboardInterrupt):
-            score(Asked(), QUESTIONS, FEEDS, Limits(journal=journal))
+            score(Asked(), QUESTIONS, FEEDS, Limits(journal=journal, stop=stop))
         assert len(journal.entries) == 1
+
+
+def test_samples_may_be_done_in_any_order(tmp_path: Path) -> None:
+    """As where several machines work on one journal."""
+    whole = score(Counting(), QUESTIONS, FEEDS)
+    engine = Counting()
+    with open_journal(tmp_path / "j", {}) as journal:
+        for number in (2, 0):
+            row = [astuple(sums) for sums in whole.table[number]]
+            journal.record(f"sample {number}", row)
+        scores = score(engine, QUESTIONS, FEEDS, Limits(journal=journal))
+    assert engine.seen == [[2.0]]
+    assert (scores.resumed, scores.complete) == (2, True)
+    assert scores.figures() == whole.figures()
+    assert list(scores.table) == [0, 1, 2]
 
 
 def test_sums_come_back_from_the_journal_to_the_last_bit(tmp_path: Path) -> None:
@@ -123,7 +141,7 @@ def test_sums_come_back_from_the_journal_to_the_last_bit(tmp_path: Path) -> None
         with open_journal(tmp_path / "j", {}) as journal:
             scores = score(Once(), QUESTIONS[:1], FEEDS[:1], Limits(journal=journal))
     assert scores.resumed == 1
-    assert scores.samples[0][0] == exact
+    assert scores.table[0][0] == exact
 
 
 def test_progress_never_runs_backwards() -> None:

@@ -17,8 +17,7 @@ from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.screen import screen
-from qgraph._sensitivity.report import Engine
+from qgraph._sensitivity.engines.screening import screen
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -64,7 +63,7 @@ def test_the_screen_is_each_nodes_own_noise_to_signal_ratio(model: Path) -> None
 
 def test_a_budget_too_small_for_one_sample_still_ranks_every_node(model: Path) -> None:
     report, _ = qgraph.sensitivity(model, data=[model.with_name("d.npz")], time_budget=1e-9)
-    assert report.run.engine is Engine.SCREEN
+    assert report.run.engine == "screen"
     assert not report.run.complete
     assert report.baseline is None
     assert sorted(node.rank for node in report.nodes) == [1, 2]
@@ -85,7 +84,7 @@ def test_a_journal_of_another_run_is_refused(model: Path, tmp_path: Path) -> Non
     journal = tmp_path / "journal"
     qgraph.sensitivity(model, data=data, journal=journal, time_budget=1e-9)
     with pytest.raises(UsageError, match="direction"):
-        qgraph.sensitivity(model, data=data, journal=journal, direction="solo")  # type: ignore[arg-type]
+        qgraph.sensitivity(model, data=data, journal=journal, direction="solo")
 
 
 def test_onnxruntime_still_runs_the_float_model_after_all_this(model: Path) -> None:
@@ -95,6 +94,14 @@ def test_onnxruntime_still_runs_the_float_model_after_all_this(model: Path) -> N
     assert ort.InferenceSession(str(model), providers=["CPUExecutionProvider"]).get_inputs()
 
 
-def test_the_screen_is_no_engine_to_ask_for(model: Path) -> None:
-    with pytest.raises(UsageError, match="no engine to ask for"):
-        qgraph.sensitivity(model, engine=Engine.SCREEN)
+def test_the_screen_can_be_asked_for_and_looks_at_all_samples(model: Path) -> None:
+    report, _ = qgraph.sensitivity(model, data=[model.with_name("d.npz")], engine="screen")
+    assert report.run.engine == "screen"
+    assert report.run.complete and report.run.samples == 3
+    assert sorted(node.rank for node in report.nodes) == [1, 2]
+    assert all(node.cause is not None for node in report.nodes)
+
+
+def test_a_metric_of_the_outputs_does_not_go_with_the_screen(model: Path) -> None:
+    with pytest.raises(UsageError, match="--metric cosine is taken at the model's outputs"):
+        qgraph.sensitivity(model, engine="screen", metric="cosine")

@@ -22,6 +22,7 @@ from qgraph._cli.commands.sensitivity import sensitivity
 from qgraph._cli.commands.verify import verify
 from qgraph._cli.console import print_error, print_json
 from qgraph._graph.errors import InterruptedRun, QGraphError, UsageError
+from qgraph._graph.stopping import StopRequest
 from qgraph._graph.version import VERSION
 
 
@@ -44,10 +45,12 @@ for command in (
     cli.add_command(command)
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command line; return the exit code that belongs to what happened."""
+def run(arguments: list[str], stop: StopRequest | None = None) -> int:
+    """Run the command line; return the exit code that belongs to what happened. `stop`: what the
+    process's signal handlers tell of.
+    """
     try:
-        code = cli.main(arguments, prog_name="qgraph", standalone_mode=False)
+        code = cli.main(arguments, prog_name="qgraph", standalone_mode=False, obj=stop)
     except QGraphError as error:
         return _report(error, arguments)
     except (click.Abort, KeyboardInterrupt):

@@ -79,18 +79,6 @@ data = click.option(
 
 seed = click.option("--seed", default=0, show_default=True, help="Seed of synthetic samples.")
 
-node_filters = apply(
-    click.option(
-        "--include",
-        multiple=True,
-        metavar="RE",
-        help="Make nodes candidates whose names RE is found in, although they are kept.",
-    ),
-    click.option(
-        "--exclude", multiple=True, metavar="RE", help="Keep nodes float that it is found in."
-    ),
-)
-
 
 class SmoothingType(click.ParamType[str]):
     """`none`, `auto`, or a strength."""
@@ -108,6 +96,11 @@ class SmoothingType(click.ParamType[str]):
 PLAIN: Mapping[str, Any] = Scheme().model_dump(
     mode="json", include={"calibrate", "smooth", "weights"}
 )
+
+
+def take_scheme_parts(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the parts of a scheme out of a command's values and return them."""
+    return {name: values.pop(name) for name in ("calibrate", "percentile", "smooth", "weights")}
 
 
 def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
@@ -209,11 +202,19 @@ class Size(click.ParamType[int]):
         return size
 
 
-def samples(default: int | None, text: str) -> Callable[[F], F]:
-    """Return the `--samples` option."""
-    return click.option(
-        "--samples", type=click.IntRange(min=1), default=default, show_default=True, help=text
-    )
+class ImageSize(click.ParamType[tuple[int, int]]):
+    """Pixels, height and width, written as `448x448`."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return height and width."""
+        height, _, width = str(value).partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            self.fail(f"found {value!r}, expected HxW, as in 448x448", param, ctx)
+        return int(height), int(width)
 
 
 def key_values(
@@ -232,3 +233,12 @@ def key_values(
                 f"found {value!r}, expected NAME=SHARE, as in A=0.15"
             ) from None
     return result
+
+
+memory_budget = click.option(
+    "--memory-budget",
+    type=Size(),
+    help="Hold at most this much memory, as in 900MiB or 8GiB; weights and states that do not fit"
+    " are read from the disk piece by piece. Less than the work takes is refused."
+    "  [default: what is free]",
+)

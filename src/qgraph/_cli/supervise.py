@@ -12,10 +12,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from types import FrameType
 
 from qgraph._graph.errors import InterruptedRun, LimitError, QGraphError, RuntimeDiedError
+from qgraph._graph.stopping import StopRequest
 
 _CHILD = "QGRAPH_CHILD"
 _PR_SET_PDEATHSIG = 1
@@ -32,42 +32,36 @@ def main() -> None:
 
 def _work(arguments: list[str]) -> int:
     """Run the command line, in the child; return its exit code."""
-    stop = _Stop()
+    signals = _Signals()
     for number in _STOPS:
-        signal.signal(number, stop)
+        signal.signal(number, signals)
     # the parent never gets here: it must not load a runtime
     from qgraph._cli.cli import run
 
     try:
-        stop.begin()
-        return run(arguments)
+        signals.begin()
+        return run(arguments, signals.stop)
     except KeyboardInterrupt:
         return _explain(InterruptedRun("interrupted before the work began"), arguments)
 
 
-class _Stop:
-    """What a request to stop does: raises KeyboardInterrupt, once the imports are through.
-
-    An import that is interrupted leaves half a module behind. Ctrl-C comes twice, from the terminal
-    and from the parent; a request within a second of the last one is the same request.
+class _Signals:
+    """What a request to stop does: raises KeyboardInterrupt, once the imports are through and where
+    no work holds it back. An import that is interrupted leaves half a module behind.
     """
 
     def __init__(self) -> None:
+        self.stop = StopRequest()
         self._working = False
-        self._last: float | None = None
 
     def begin(self) -> None:
         """Heed requests from here on, and one that came before."""
         self._working = True
-        if self._last is not None:
-            raise KeyboardInterrupt
+        self.stop.heed()
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         """Take a signal."""
-        now = time.monotonic()
-        repeated = self._last is not None and now - self._last < 1.0
-        self._last = now
-        if self._working and not repeated:
+        if self.stop.ask() and self._working:
             # Not an Exception: nothing on the way may take it for a failure of the runtime.
             raise KeyboardInterrupt
 

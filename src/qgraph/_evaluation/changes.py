@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 
 from qgraph._evaluation.intervals import ratio_interval
-from qgraph._evaluation.metrics import metric
 from qgraph._evaluation.pairing import Pairing, pair_variants
 from qgraph._evaluation.reliability import rests_on_few
 from qgraph._evaluation.results import Evaluation, Samples, Variant
@@ -16,6 +15,7 @@ from qgraph._evaluation.studentized import quotient
 from qgraph._exporters.resampling import Ratio
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part
+from qgraph._metrics.table import metric
 
 
 class Change(Part):

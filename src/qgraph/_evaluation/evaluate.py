@@ -13,7 +13,6 @@ import numpy as np
 from qgraph._evaluation.footprint import Footprint, measure_footprints
 from qgraph._evaluation.intervals import FEWEST, RESAMPLES, Intervals, bootstrap
 from qgraph._evaluation.latency import WARM_UP, fit_together, time_variants
-from qgraph._evaluation.metrics import Scale, metric
 from qgraph._evaluation.results import (
     Difference,
     Evaluation,
@@ -34,6 +33,7 @@ from qgraph._graph.run.provider import Provider, describe_device
 from qgraph._graph.run.session import Session, open_session
 from qgraph._graph.run.settings import Semantics, session_settings
 from qgraph._graph.tensors import Feed
+from qgraph._metrics.table import Scale, metric
 from qgraph._quantize.ranges import ModelRef
 
 _DIGITS = 9

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qgraph._evaluation.metrics import Metric, Scale, metric
 from qgraph._evaluation.proportions import Interval, difference_interval, is_share, share_interval
 from qgraph._evaluation.reliability import doubtful, effective_samples, rests_on_few
 from qgraph._evaluation.studentized import Draws, Figure, draw, figures, quotient
 from qgraph._exporters.resampling import PerSample, Ratio
 from qgraph._graph.tensors import Array
+from qgraph._metrics.table import Metric, Scale, metric
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from qgraph._evaluation.metrics import metric
 from qgraph._evaluation.studentized import Figure
 from qgraph._exporters.resampling import PerSample
+from qgraph._metrics.table import metric
 
 EFFECTIVE = 0.25
 """Of the samples, the share that an error must rest on for its interval to hold what it says."""

@@ -16,10 +16,10 @@ from typing import assert_never
 
 import numpy as np
 
-from qgraph._evaluation.metrics import Metric, Scale
 from qgraph._evaluation.proportions import Interval
 from qgraph._exporters.resampling import PerSample, Ratio
 from qgraph._graph.tensors import Array
+from qgraph._metrics.table import Metric, Scale
 
 _AT_ONCE = 100
 _MOST_LEFT_OUT = 1000

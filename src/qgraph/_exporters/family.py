@@ -13,16 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import onnx
+from pydantic import Field
 
 from qgraph._exporters.manifest import Manifest
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.flags import Flag
+from qgraph._graph.io.documents import Part
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.distance import Split
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Feed, TensorSpec
+from qgraph._metrics.distance import Split
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +39,10 @@ class ModelView:
     model: onnx.ModelProto
 
 
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
+Pixels = Annotated[int, Field(ge=1)]
+
+
+class ExportOptions(Part):
     """What `qgraph export` was asked for. None: the family's own choice.
 
     `data`: what shows how the model behaves, where that matters. `batch`: samples in a forward,
@@ -45,14 +50,35 @@ class ExportOptions:
     checkpoint may be unpickled, which can run code.
     """
 
-    part: str = "language"
-    dtype: str = "fp32"
-    with_past: bool = True
-    opset: int | None = None
-    data: tuple[Path, ...] = ()
-    batch: int | None = None
-    image_size: tuple[int, int] | None = None
-    trust_pickle: bool = False
+    part: Annotated[
+        str, Flag("Which part of a multimodal model.", choices=lambda: ("language", "vision"))
+    ] = "language"
+    dtype: Annotated[str, Flag("Float type of the graph.", choices=lambda: ("fp32", "fp16"))] = (
+        "fp32"
+    )
+    with_past: Annotated[bool, Flag("With the KV cache or without.", off="no-past")] = True
+    opset: Annotated[int | None, Flag("Opset of the graph  [default: 21]")] = None
+    image_size: Annotated[
+        tuple[Pixels, Pixels] | None,
+        Flag(
+            "Size of images, in pixels (vision).  [default: the largest square up to 448;"
+            " detectors: 640x640]",
+            metavar="HxW",
+            kind="image",
+        ),
+    ] = None
+    data: Annotated[tuple[Path, ...], Flag("Images that show what overflows fp16 (vision).")] = ()
+    batch: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Flag(
+            "Fixed number of pictures in a forward (classifiers, detectors).  [default: any number;"
+            " detectors: 1]"
+        ),
+    ] = None
+    trust_pickle: Annotated[
+        bool,
+        Flag("Let Ultralytics unpickle a .pt checkpoint, which can run code. For files you trust."),
+    ] = False
 
 
 class Task(Protocol):
@@ -79,6 +105,15 @@ class Stepwise(Protocol):
 
     def steps(self, session: Session) -> dict[str, Feed]:
         """Return `prefill` and, where the graph has a cache, `decode`: one more token after it."""
+        ...
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """A task that also has questions answered, which takes most of its time."""
+
+    def without_answers(self) -> Task:
+        """Return the task that leaves the questions out."""
         ...
 
 

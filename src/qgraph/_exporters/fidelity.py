@@ -8,9 +8,9 @@ import numpy as np
 
 from qgraph._exporters.resampling import SampleSums
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.distance import Comparator, Distances, Sums
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array, Feed
+from qgraph._metrics import Comparator, Figures, Sums, figures
 
 FIDELITY_RATIOS = {"mse": ("error", "elements")}
 """For `SampleSums` with the columns of `columns_of`."""
@@ -46,7 +46,7 @@ class FidelityTask:
             sums.append(sum((Comparator(a).compare(b) for a, b in pairs), Sums()))
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
         self._sums[name] = sums
-        return as_metrics(sum(sums, Sums()).result())
+        return as_metrics(figures(sum(sums, Sums())))
 
     def per_sample(self, name: str) -> SampleSums:
         """Return the distances of each sample."""
@@ -70,9 +70,6 @@ def fidelity_figures(sums: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-def as_metrics(distances: Distances) -> dict[str, float]:
-    """Return the figures that exist; SQNR is absent where outputs are equal."""
-    metrics = {"mse": distances.mse, "cosine": distances.cosine}
-    if distances.sqnr_db is not None:
-        metrics["sqnr_db"] = distances.sqnr_db
-    return metrics
+def as_metrics(found: Figures) -> dict[str, float]:
+    """Return the figures of fidelity that exist; SQNR is absent where outputs are equal."""
+    return {key: value for key in _METRICS if (value := found.get(key)) is not None}

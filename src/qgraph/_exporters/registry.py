@@ -7,11 +7,12 @@ with qgraph are asked after all others, the most particular first, the generic o
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from qgraph._exporters.family import Family, ModelView
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
+from qgraph._graph.plugins import load_plugin
 
 GROUP = "qgraph.families"
 _OWN = ("qwen", "yolo", "vit", "generic")
@@ -32,7 +33,7 @@ def families() -> tuple[Family, ...]:
             hint="Install it again: pip install . (or -e . in a clone).",
         )
     others = sorted(found.keys() - set(_OWN))
-    return tuple(_load(found[name]) for name in (*others, *_OWN))
+    return tuple(load_plugin(found[name], "model family") for name in (*others, *_OWN))
 
 
 def family_of(view: ModelView) -> Family:
@@ -61,22 +62,5 @@ def exporter_of(source: Path, name: str) -> Family:
             where=str(source),
             hint="--family NAME says what is wrong with it for that family. Any other model can be"
             " given to qgraph as an ONNX file.",
-        )
-    return family
-
-
-def _load(point: EntryPoint) -> Family:
-    try:
-        family: Family = point.load()()
-    except Exception as error:  # another package's code may raise anything
-        package = point.dist.name if point.dist else "a package"
-        raise EnvironmentFault(
-            f"the model family {point.name!r} of {package} cannot be loaded: {error}",
-            hint=f"Mend or uninstall {package}.",
-        ) from error
-    if family.name != point.name:
-        raise EnvironmentFault(
-            f"the model family {family.name!r} has an entry point called {point.name!r}",
-            hint="Give both the same name.",
         )
     return family

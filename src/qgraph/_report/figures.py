@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qgraph._evaluation.metrics import in_order, metric
 from qgraph._evaluation.proportions import Interval
 from qgraph._evaluation.results import Evaluation, Latency, Variant
+from qgraph._metrics.table import in_order, metric
 from qgraph._quantize.profiles import Profile
 from qgraph._report.notes import MARK
 

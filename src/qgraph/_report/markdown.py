@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qgraph._evaluation.metrics import in_order, metric, quality_key
 from qgraph._evaluation.results import Evaluation, Variant
+from qgraph._metrics.table import in_order, metric, quality_key
 from qgraph._report.figures import DASH, difference, megabytes, topics, type_label
 from qgraph._report.notes import notes
 from qgraph._sensitivity.explain.markdown import cell

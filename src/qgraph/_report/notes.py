@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qgraph._evaluation.metrics import in_order, metric, quality_key
 from qgraph._evaluation.reliability import EFFECTIVE
 from qgraph._evaluation.results import Evaluation, Latency
+from qgraph._metrics.table import in_order, metric, quality_key
 from qgraph._quantize.profiles import apart
 
 MARK = "≲"

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from qgraph._evaluation.metrics import metric, quality_key
+from qgraph._metrics.table import metric, quality_key
 from qgraph._report import drawing
 from qgraph._report.charts import charts
 from qgraph._report.engine_times import engine_notes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qgraph._evaluation.metrics import metric, quality_key
 from qgraph._evaluation.results import Evaluation, Variant
+from qgraph._metrics.table import metric, quality_key
 from qgraph._report.spec import ACCENT, LABEL, Spec, chart, equality, log_axis, without_none
 
 

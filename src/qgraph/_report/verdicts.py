@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qgraph._evaluation.metrics import metric, quality_key
 from qgraph._evaluation.results import Evaluation, Variant
+from qgraph._metrics.table import metric, quality_key
 
 
 def verdicts(evaluation: Evaluation) -> list[str]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from qgraph._graph.io.documents import Document, Part
-from qgraph._graph.run.distance import Distances
+from qgraph._metrics import SCORED, Figures
 from qgraph._quantize.ranges import ModelRef
 from qgraph._quantize.scheme import Scheme
-
-
-class Engine(StrEnum):
-    """Who computes the scores."""
-
-    SWITCH = "switch"
-    WAVEFRONT = "wavefront"
-    SCREEN = "screen"
-    INC = "inc"
 
 
 class Direction(StrEnum):
@@ -38,20 +37,14 @@ class Direction(StrEnum):
         return self is not Direction.SOLO
 
 
-class Metric(StrEnum):
-    """What the ranking goes by, at the scored outputs."""
+def _scored_metric(key: str) -> str:
+    if key not in SCORED:
+        raise ValueError(f"found the metric {key!r}, expected one of {', '.join(SCORED)}")
+    return key
 
-    MSE = "mse"
-    SQNR_DB = "sqnr_db"
-    COSINE = "cosine"
-    KL = "kl"
-    TOP1_AGREEMENT = "top1_agreement"
-    NOISE_TO_SIGNAL = "noise_to_signal"
 
-    @property
-    def higher_is_worse(self) -> bool:
-        """Return whether a larger value means more damage."""
-        return self in (Metric.MSE, Metric.KL, Metric.NOISE_TO_SIGNAL)
+MetricKey = Annotated[str, AfterValidator(_scored_metric)]
+"""Key of a metric that nodes are scored by."""
 
 
 class IncScore(Part):
@@ -64,32 +57,54 @@ class IncScore(Part):
 
 
 class Score(Part):
-    """Distances at the scored outputs. `noise_to_signal`: the mean over parts of outputs, which
-    count alike. `gain`: how much smaller the MSE gets when this node stays
-    float and all others are quantized; negative where quantizing it helps.
+    """Figures at the scored outputs, by key of their metric; without those that have none. `gain`:
+    how much smaller the MSE gets when this node stays float and all others are quantized; negative
+    where quantizing it helps.
     """
 
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float | None]
+
     mse: float
-    sqnr_db: float | None = None
-    cosine: float
-    kl: float | None = None
-    top1_agreement: float | None = None
-    noise_to_signal: float | None = None
     gain: float | None = None
     inc: IncScore | None = None
 
+    if TYPE_CHECKING:  # the other metrics, as the table has them
+
+        def __init__(
+            self,
+            *,
+            mse: float,
+            gain: float | None = None,
+            inc: IncScore | None = None,
+            **figures: float | None,
+        ) -> None: ...
+        def __getattr__(self, key: str) -> float | None: ...
+
+    @model_validator(mode="before")
     @classmethod
-    def of(cls, distances: Distances, gain: float | None = None) -> Score:
-        """Return the score of measured distances."""
-        return cls(
-            mse=distances.mse,
-            sqnr_db=distances.sqnr_db,
-            cosine=distances.cosine,
-            kl=distances.kl,
-            top1_agreement=distances.top1_agreement,
-            noise_to_signal=distances.noise_to_signal,
-            gain=gain,
-        )
+    def _every_metric(cls, given: Any) -> Any:
+        """Refuse what is no metric, and let those that have no value be None."""
+        if not isinstance(given, dict):
+            return given
+        for key in given.keys() - cls.model_fields.keys():
+            _scored_metric(key)
+        return dict.fromkeys(SCORED) | given
+
+    @model_serializer(mode="wrap")
+    def _metrics_first(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found = handler(self)
+        return {key: found[key] for key in (*SCORED, "gain", "inc") if key in found}
+
+    @classmethod
+    def of(cls, found: Figures, gain: float | None = None) -> Score:
+        """Return the score of measured figures."""
+        return cls.model_validate({**found, "gain": gain})
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """Return key → value of the metrics."""
+        return {"mse": self.mse, **self.__pydantic_extra__}
 
 
 class Baseline(Part):
@@ -133,9 +148,7 @@ class Cause(Part):
 
 
 class NodeScore(Part):
-    """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive.
-    `samples`: how many it was measured on, where an adaptive run left it out of others.
-    """
+    """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive."""
 
     name: str
     op_type: str
@@ -146,20 +159,18 @@ class NodeScore(Part):
     rank: int
     solo: Score | None = None
     leave_one_out: Score | None = None
-    samples: int | None = None
     stability: Stability | None = None
     screen: Screen | None = None
     cause: Cause | None = None
 
 
 class GroupScore(Part):
-    """Nodes that a runtime fuses, quantized or left out together; `samples` as for nodes."""
+    """Nodes that a runtime fuses, quantized or left out together."""
 
     name: str
     members: tuple[str, ...]
     solo: Score | None = None
     leave_one_out: Score | None = None
-    samples: int | None = None
 
 
 class KeptNode(Part):
@@ -201,13 +212,14 @@ class MemoryUse(Part):
 
 
 class Run(Part):
-    """How the scores came about. Seconds are wall time; a forward is one pass of the untouched
+    """How the scores came about. `engine`: the name of the one that made them. Seconds are wall
+    time; a forward is one pass of the untouched
     model over the same samples. `computed_in` stands where that is not the graph's own precision.
     `warnings`: why the scores say nothing, where they do not, and what was not done as asked.
     """
 
     qgraph: str
-    engine: Engine
+    engine: str
     direction: Direction
     provider: str
     device: str
@@ -240,7 +252,7 @@ class Sensitivity(Document):
     model: ModelRef
     scheme: Scheme
     run: Run
-    metric: Metric
+    metric: MetricKey
     outputs: tuple[str, ...]
     baseline: Baseline | None = None
     nodes: tuple[NodeScore, ...]

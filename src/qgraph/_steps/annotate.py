@@ -9,33 +9,31 @@ from qgraph._graph.errors import UsageError
 from qgraph._quantize.emit import METADATA
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 from qgraph._steps.inputs import AnyPath, document
-from qgraph._steps.quantize import Quantized
 
 _FIRST_IR_VERSION = 10
 """Of ONNX: before it, nodes have no `metadata_props`."""
 
 
-def annotate(quantized: Quantized, report: Sensitivity | AnyPath) -> Quantized:
-    """Return `quantized` with rank, errors, precision and reason in the metadata of its nodes.
+def annotate_model(model: onnx.ModelProto, report: Sensitivity | AnyPath) -> None:
+    """Write rank, errors, precision and reason of each node into the metadata of a Q/DQ model.
 
-    The model is changed in place, and nothing that is computed changes: graph, Q/DQ and weights
-    stay as they are. Do it last: tools that rebuild graphs drop nodes' metadata.
+    It is changed in place, and nothing that is computed changes: graph, Q/DQ and weights stay as
+    they are. Do it last: tools that rebuild graphs drop nodes' metadata.
 
     Raises:
-        UsageError: the report is of another model than `quantized` was made from.
+        UsageError: the report is of another model than this was made from.
     """
     found = document(report, Sensitivity)
-    _require_source(quantized.model, found)
-    notes = _notes(quantized.model, found)
-    for node in quantized.model.graph.node:
+    _require_source(model, found)
+    notes = _notes(model, found)
+    for node in model.graph.node:
         kept = [item for item in node.metadata_props if not item.key.startswith(METADATA)]
         if node.name in notes:
             del node.metadata_props[:]
             node.metadata_props.extend(kept)
             for key, value in notes[node.name].items():
                 node.metadata_props.add(key=METADATA + key, value=value)
-    quantized.model.ir_version = max(quantized.model.ir_version, _FIRST_IR_VERSION)
-    return quantized
+    model.ir_version = max(model.ir_version, _FIRST_IR_VERSION)
 
 
 def _require_source(model: onnx.ModelProto, report: Sensitivity) -> None:

@@ -9,11 +9,11 @@ from qgraph._evaluation.changes import Changes
 from qgraph._evaluation.changes import compare_evaluations as _compare_evaluations
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.run_changes import add_runs
-from qgraph._graph.errors import EnvironmentFault
 from qgraph._sensitivity.ranking.agreement import Comparison
 from qgraph._sensitivity.ranking.agreement import compare as _compare
 from qgraph._sensitivity.ranking.files import Source, read_rankings
 from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.report import without_charts
 
 
 def compare(
@@ -64,8 +64,5 @@ def scatter_plot(comparison: Comparison) -> str:
         # the chart library comes with an extra
         from qgraph._report.scatter import scatter_page
     except ImportError as error:
-        raise EnvironmentFault(
-            f"the plot needs a package that is not installed: {error.name}",
-            hint="pip install '.[report]'",
-        ) from error
+        raise without_charts(error, "the plot") from error
     return scatter_page(comparison)

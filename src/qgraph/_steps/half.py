@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from qgraph._graph.edit.narrow import before_narrowing
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
-from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.progress import Progress, silent
-from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import Range
-from qgraph._graph.run.session import Provider
-from qgraph._graph.tensors import Feed
+from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.half.convert import Half, to_half
-from qgraph._steps.inputs import AnyPath, paths
-from qgraph._steps.model import DEFAULT_SAMPLES, load_data, open_model
+from qgraph._steps.model import Data, Model
 
 SUFFIX = "fp16"
 """Of the names of what is converted: `A-fp16.onnx`; alone, the name of the baseline."""
@@ -24,42 +18,24 @@ SUFFIX = "fp16"
 
 @dataclass(slots=True, eq=False)
 class AsHalf:
-    """Converts models to fp16; what overflows is judged on `feeds`. `synthetic`: made up."""
+    """Converts a model and smoothed forms of it to fp16; what overflows is judged on `data`."""
 
-    feeds: Sequence[Feed]
-    synthetic: bool
-    provider: Provider = Provider.CPU
-    progress: Progress = silent
-    _done: dict[bool, Half] = field(default_factory=dict)
+    data: Data
+    runtime: Runtime
+    _done: dict[Model, Half] = field(default_factory=dict)
 
-    def __call__(self, prepared: PreparedModel, *, smoothed: bool = False) -> Half:
-        """Return the one model this is for, or its smoothed form, in fp16; worked out once.
+    def __call__(self, model: Model) -> Half:
+        """Return the model in fp16; worked out once.
 
         Raises:
             InputError: it is half precision already, or fp16 breaks it whatever is kept in fp32.
         """
-        if smoothed not in self._done:
-            memory = Memory.of(None)
-            made = to_half(prepared, self.feeds, self.provider, self.progress, memory)
-            self._done[smoothed] = made
-        return self._done[smoothed]
-
-
-def as_half(
-    model: AnyPath,
-    *,
-    data: Sequence[AnyPath] = (),
-    samples: int = DEFAULT_SAMPLES,
-    provider: Provider = Provider.CPU,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> AsHalf:
-    """Return what converts `model`, and forms of it, to fp16: for `write_quantized`.
-
-    Without `data`, samples come from what qgraph.json beside the model names, else are made up.
-    """
-    loaded = load_data(open_model(Path(model)), paths(data), samples, seed)
-    return AsHalf(loaded.feeds, loaded.synthetic, Provider(provider), progress)
+        if model not in self._done:
+            runtime = self.runtime
+            self._done[model] = to_half(
+                model.prepared, self.data.feeds, runtime.provider, runtime.progress, runtime.memory
+            )
+        return self._done[model]
 
 
 def in_half(half: Half, nodes: Sequence[QuantizableNode]) -> list[QuantizableNode]:

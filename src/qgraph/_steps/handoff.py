@@ -13,7 +13,7 @@ from qgraph._handoff.bundle import HANDOFF, Options, Samples, make_bundle
 from qgraph._handoff.document import AxisRange, Handoff
 from qgraph._handoff.engine_layers import EngineLayers, compare
 from qgraph._handoff.layer_info import read_layers
-from qgraph._steps.inputs import AnyPath, paths
+from qgraph._steps.inputs import AnyPath
 from qgraph._steps.model import load_data, see_model
 
 
@@ -40,9 +40,9 @@ def handoff(
     """
     path = Path(model)
     seen = see_model(path)
-    loaded = load_data(seen, paths(data), 1, seed)
+    loaded = load_data(seen, [Path(item) for item in data], 1, seed)
     pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None
-    samples = Samples(loaded.feeds[0], loaded.description, loaded.synthetic, pictures)
+    samples = Samples(loaded.feeds[0], loaded.source.description, loaded.source.synthetic, pictures)
     options = Options(VERSION, axes or {}, tuple(plugins))
     float_model = Path(source) if source is not None else None
     return make_bundle(path, float_model, samples, Path(folder), options, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,8 +14,3 @@ D = TypeVar("D", bound=Document)
 def document(value: D | AnyPath, kind: type[D]) -> D:
     """Return a document, read if a path was given."""
     return read_document(Path(value), kind) if isinstance(value, str | Path) else value
-
-
-def paths(values: Sequence[AnyPath]) -> list[Path]:
-    """Return paths of what may be strings."""
-    return [Path(value) for value in values]

@@ -1,9 +1,10 @@
-"""Joining what the lower layers keep apart: a model, its family, its data."""
+"""An opened model: prepared and hashed once, its family known, what was asked of it kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import Path
 
@@ -11,27 +12,24 @@ from qgraph._exporters.family import Family, ModelView
 from qgraph._exporters.manifest import find_manifest, inside
 from qgraph._exporters.registry import family_of
 from qgraph._graph.edit.names import ensure_names
+from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
-from qgraph._graph.io.models import read_model
+from qgraph._graph.io.models import ModelId, read_model
 from qgraph._graph.run.feeds import synthetic_feeds
 from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed, inputs_of
-from qgraph._sensitivity.engines.questions import Scored
-from qgraph._sensitivity.report import Metric
+from qgraph._quantize.inc_scheme import as_inc_selects
+from qgraph._quantize.ranges import Ranges, SmoothedTensor, require_same_model
+from qgraph._quantize.scheme import Scheme, SchemeName
+from qgraph._quantize.selection import Selection, rules_of, select
+from qgraph._quantize.smooth.plan import smoothed
+from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
 
-DEFAULT_SAMPLES = 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenModel:
-    """A prepared model and the family that knows about it."""
-
-    prepared: PreparedModel
-    view: ModelView
-    family: Family
+AnyPath = str | Path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,21 +40,154 @@ class SeenModel:
     family: Family
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Data:
-    """`description`: what reports say the data was; `synthetic`: whether it was made up."""
+    """Samples ready to be fed; `source`: what reports say of them."""
 
     feeds: Sequence[Feed]
-    description: str
-    synthetic: bool
+    source: DataSource
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """Return the SHA-256 of each sample."""
+        return tuple(map(digest_of_feed, self.feeds))
 
 
-def open_model(path: Path) -> OpenModel:
-    """Return the model in `path` with its family."""
-    prepared = prepare(path)
-    manifest = find_manifest(path)
-    view = ModelView(path, prepared.inputs, prepared.outputs, manifest, prepared.model)
-    return OpenModel(prepared, view, family_of(view))
+class Model:
+    """A float model, open. `qgraph.open` makes one; every function of the API takes it or a path.
+
+    What is worked out once is kept for the next step: candidates, data, the smoothed form.
+    """
+
+    def __init__(self, prepared: PreparedModel, view: ModelView, family: Family) -> None:
+        self.prepared = prepared
+        self.view = view
+        self.family = family
+        self._data: dict[tuple[tuple[Path, ...], int, int], Data] = {}
+        self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Candidates] = {}
+        self._forms: dict[tuple[SmoothedTensor, ...], Model] = {}
+
+    @classmethod
+    def open(cls, path: AnyPath) -> Model:
+        """Return the model in `path` with its family."""
+        prepared = prepare(Path(path))
+        manifest = find_manifest(prepared.path)
+        view = ModelView(prepared.path, prepared.inputs, prepared.outputs, manifest, prepared.model)
+        return cls(prepared, view, family_of(view))
+
+    def __repr__(self) -> str:
+        return f"Model({str(self.path)!r}, family {self.family.name}, {self.id.sha256[:16]}…)"
+
+    @property
+    def path(self) -> Path:
+        """Return where the model lies."""
+        return self.prepared.path
+
+    @property
+    def id(self) -> ModelId:
+        """Return what names the model: its file and the SHA-256 of graph and weights."""
+        return self.prepared.id
+
+    def candidates(
+        self, scheme: Scheme, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> Candidates:
+        """Return which nodes are candidates, in this model or in a smoothed form of it."""
+        key = (str(scheme.name), tuple(include), tuple(exclude))
+        if key not in self._candidates:
+            self._candidates[key] = Candidates(self.family, scheme, *key[1:])
+        return self._candidates[key]
+
+    def data(self, paths: Iterable[AnyPath], samples: int, seed: int = 0) -> Data:
+        """Return at most `samples` feeds, taken in turn from each of `paths`.
+
+        Without paths, from what `qgraph.json` names beside the model; without that, made up.
+
+        Raises:
+            InputError: the data cannot be read, or holds no sample.
+        """
+        key = (tuple(map(Path, paths)), samples, seed)
+        if key not in self._data:
+            self._data.clear()  # samples are large; steps that follow each other ask for the same
+            self._data[key] = load_data(self, key[0], samples, seed)
+        return self._data[key]
+
+    def in_form_of(self, ranges: Ranges) -> Model:
+        """Return the model in the form its ranges were taken in: smoothed as they say.
+
+        Raises:
+            UsageError: the ranges are another model's.
+        """
+        require_same_model(ranges.model, self.id, "ranges")
+        return self.smoothed(ranges.smoothing)
+
+    def smoothed(self, smoothing: Sequence[SmoothedTensor]) -> Model:
+        """Return the model with factors moved from activations into weights."""
+        key = tuple(smoothing)
+        if not key:
+            return self
+        if key not in self._forms:
+            made = Model(smoothed(self.prepared, key), self.view, self.family)
+            made._candidates, made._data = self._candidates, self._data
+            self._forms = {key: made}
+        return self._forms[key]
+
+    def scored_at(self, outputs: Sequence[str] = (), *, logits: bool = True) -> Scored:
+        """Return where distances are taken: at `outputs`, or where the family says. `logits` false
+        compares logits as any other output.
+
+        Raises:
+            UsageError: the model has no such output.
+        """
+        own = self.family.scored_outputs(self.view)
+        names = _known_outputs(self.view, outputs) or own
+        are_logits = logits and names == own and self.family.gives_logits(self.view)
+        return Scored(names, are_logits, self.family.parts(self.view))
+
+
+class Candidates:
+    """Which nodes of a model are candidates: asked of it or of any smoothed form."""
+
+    def __init__(
+        self, family: Family, scheme: Scheme, include: Sequence[str], exclude: Sequence[str]
+    ) -> None:
+        self._family = family
+        self._scheme = scheme
+        self._include, self._exclude = include, exclude
+        self._known: list[tuple[PreparedModel, Selection]] = []
+
+    def select(self, prepared: PreparedModel) -> Selection:
+        """Return the candidates and what is kept, with reasons.
+
+        Raises:
+            UsageError: an expression is malformed or matches no quantizable node.
+        """
+        for model, selection in self._known:
+            if model is prepared:
+                return selection
+        rules = [self._family.keep, *rules_of(self._scheme)]
+        made = select(prepared.model, rules, self._include, self._exclude)
+        if self._scheme.name is SchemeName.INC_CPU:
+            made = as_inc_selects(prepared.model, made)
+        self._known = [*self._known[-1:], (prepared, made)]  # a model and its smoothed form
+        return made
+
+    def __call__(self, prepared: PreparedModel) -> Sequence[QuantizableNode]:
+        """Return the candidates alone."""
+        return self.select(prepared).candidates
+
+
+def open_model(path: AnyPath) -> Model:
+    """Return the float model in `path`: prepared and hashed once for every step that takes it.
+
+    Raises:
+        InputError: it is not an ONNX model that can be used.
+    """
+    return Model.open(path)
+
+
+def opened(model: Model | AnyPath) -> Model:
+    """Return a model, opened if a path was given."""
+    return model if isinstance(model, Model) else Model.open(model)
 
 
 def see_model(path: Path) -> SeenModel:
@@ -68,10 +199,8 @@ def see_model(path: Path) -> SeenModel:
     return SeenModel(view, family_of(view))
 
 
-def load_data(model: OpenModel | SeenModel, data: Sequence[Path], samples: int, seed: int) -> Data:
-    """Return at most `samples` feeds, taken in turn from each of `data`.
-
-    Without `data`, from what `qgraph.json` names beside the model; without that, made up.
+def load_data(model: Model | SeenModel, data: Sequence[Path], samples: int, seed: int) -> Data:
+    """Return at most `samples` feeds, as `Model.data`; nothing is kept.
 
     Raises:
         InputError: the data cannot be read, or holds no sample.
@@ -79,7 +208,7 @@ def load_data(model: OpenModel | SeenModel, data: Sequence[Path], samples: int, 
     paths = list(data) or _default_data(model.view)
     if not paths:
         made = synthetic_feeds(model.view.inputs, samples, seed)
-        return Data(made, f"synthetic (seed {seed})", synthetic=True)
+        return Data(made, DataSource(f"synthetic (seed {seed})", synthetic=True, seed=seed))
     require_data(paths)
     sources = [_read(model, path, samples) for path in paths]
     mixed = (feed for turn in zip_longest(*sources) for feed in turn if feed is not None)
@@ -87,46 +216,7 @@ def load_data(model: OpenModel | SeenModel, data: Sequence[Path], samples: int, 
     feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)
     if not feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, paths)))
-    return Data(feeds, ", ".join(path.name for path in paths), synthetic=False)
-
-
-def scored_outputs(model: OpenModel, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the outputs to measure at: those asked for, or the family's choice.
-
-    Raises:
-        UsageError: the model has no such output.
-    """
-    for name in wanted:
-        if name not in model.view.outputs:
-            raise UsageError(
-                f"--outputs {name!r}: no such output",
-                where=str(model.view.path),
-                hint=f"The model has {', '.join(model.view.outputs)}",
-            )
-    return tuple(wanted) or model.family.scored_outputs(model.view)
-
-
-def scored_at(model: OpenModel, outputs: Sequence[str], *, logits: bool = True) -> Scored:
-    """Return where distances are taken: at `outputs`, or where the family says. `logits`
-    false compares logits as any other output.
-    """
-    names = scored_outputs(model, outputs)
-    own = names == model.family.scored_outputs(model.view)
-    are_logits = logits and own and model.family.gives_logits(model.view)
-    return Scored(names, are_logits, model.family.parts(model.view))
-
-
-def metric_of(scored: Scored, asked: Metric | None) -> Metric:
-    """Return what a ranking goes by: what was asked for, else the error in what outputs are of."""
-    if asked is not None:
-        return Metric(asked)
-    return Metric.NOISE_TO_SIGNAL if scored.split else Metric.MSE
-
-
-def _default_data(view: ModelView) -> list[Path]:
-    if view.manifest is None or view.manifest.data is None:
-        return []
-    return [inside(view.path, view.manifest.data)]
+    return Data(feeds, DataSource(", ".join(path.name for path in paths), seed=seed))
 
 
 def require_data(paths: Iterable[Path]) -> None:
@@ -140,7 +230,24 @@ def require_data(paths: Iterable[Path]) -> None:
             raise InputError("no such data", where=str(path), hint="Check --data.")
 
 
-def _read(model: OpenModel | SeenModel, path: Path, limit: int) -> Iterable[Feed]:
+def _known_outputs(view: ModelView, wanted: Sequence[str]) -> tuple[str, ...]:
+    for name in wanted:
+        if name not in view.outputs:
+            raise UsageError(
+                f"--outputs {name!r}: no such output",
+                where=str(view.path),
+                hint=f"The model has {', '.join(view.outputs)}",
+            )
+    return tuple(wanted)
+
+
+def _default_data(view: ModelView) -> list[Path]:
+    if view.manifest is None or view.manifest.data is None:
+        return []
+    return [inside(view.path, view.manifest.data)]
+
+
+def _read(model: Model | SeenModel, path: Path, limit: int) -> Iterable[Feed]:
     arrays = path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
     if arrays:
         return iterate_npz(path, model.view.inputs)

@@ -17,38 +17,61 @@ from qgraph._graph.io.documents import Document, read_document, write_document
 from qgraph._graph.io.external import external_files
 from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._graph.io.models import read_model, read_on_disk, write_model
-from qgraph._graph.progress import Progress
-from qgraph._graph.run.provider import Provider, require_provider
+from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.profiles import Profiles
+from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.explain.markdown import to_markdown
 from qgraph._sensitivity.scoring.journal import remove_journal
-from qgraph._steps import api
-from qgraph._steps.half import AsHalf, as_half
+from qgraph._steps.calibrate import calibrate
+from qgraph._steps.evaluate import evaluate
+from qgraph._steps.export import export
+from qgraph._steps.inputs import AnyPath
 from qgraph._steps.locking import locked
+from qgraph._steps.model import Model
+from qgraph._steps.options import CalibrateOptions
+from qgraph._steps.profile import profile
 from qgraph._steps.quantize import file_stem, write_quantized
-from qgraph._steps.recipe import Recipe
+from qgraph._steps.recipe import Recipe, read_recipe
+from qgraph._steps.report import report
+from qgraph._steps.sensitivity import sensitivity
 from qgraph._steps.stages import RECORD, Stage, digest_of, ensure, hashes_of
 
 FLOAT = "model.onnx"
 _RESERVED = {"model", "float", "embed_tokens", "shared", "budget"}
 
 
-def run_recipe(
-    recipe: Recipe,
-    folder: Path,
+def run(
+    recipe: Recipe | AnyPath,
+    folder: AnyPath | None = None,
     *,
-    provider: Provider | None,
-    fresh: bool,
-    progress: Progress,
+    fresh: bool = False,
+    runtime: Runtime | None = None,
 ) -> Path:
-    """Carry out every stage that is not done yet; return the run folder.
+    """Run a recipe's whole chain, leaving out what is done already; return the run folder.
+
+    `runtime` decides where, instead of the recipe.
 
     Raises:
         QGraphError: a stage failed; the stages before it stay done.
     """
-    if provider is not None:
-        recipe = recipe.model_copy(update={"provider": provider})
-    require_provider(recipe.provider)
+    loaded = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
+    target = Path(folder) if folder is not None else Path("runs") / loaded.name
+    if runtime is None:
+        runtime = Runtime(loaded.provider)
+    loaded = loaded.model_copy(update={"provider": runtime.provider})
+    _require_other_model(loaded, target)
+    _require_data(loaded)
+    with locked(target):
+        if fresh:
+            (target / RECORD).unlink(missing_ok=True)
+        chain = _Chain(loaded, target, runtime, fresh=fresh)
+        for stage in chain.stages():
+            ensure(stage, target)
+    return target
+
+
+def _require_other_model(recipe: Recipe, folder: Path) -> None:
+    """Check that no stage would write over what another reads."""
     if recipe.model is not None and recipe.model.resolve() == (folder / FLOAT).resolve():
         raise UsageError(
             "the run would write over the model it starts from",
@@ -58,14 +81,6 @@ def run_recipe(
     reserved = sorted(_RESERVED & recipe.profile.cuts.keys())
     if reserved:
         raise UsageError(f"a profile cannot be called {reserved[0]!r}, as another file is")
-    _require_data(recipe)
-    with locked(folder):
-        if fresh:
-            (folder / RECORD).unlink(missing_ok=True)
-        chain = _Chain(recipe, folder, progress, fresh=fresh)
-        for stage in chain.stages():
-            ensure(stage, folder)
-    return folder
 
 
 def _require_data(recipe: Recipe) -> None:
@@ -95,11 +110,12 @@ def _with_images(data: Iterable[Path]) -> list[Path]:
 class _Chain:
     """The stages of one recipe in one folder."""
 
-    def __init__(self, recipe: Recipe, folder: Path, progress: Progress, *, fresh: bool) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, runtime: Runtime, *, fresh: bool) -> None:
         self._recipe = recipe
         self._folder = folder
         self._fresh = fresh
-        self._progress = progress
+        self._runtime = runtime
+        self._opened: Model | None = None
 
     def stages(self) -> list[Stage]:
         """Return the stages in order."""
@@ -164,43 +180,42 @@ class _Chain:
     def _export(self) -> list[Path]:
         recipe = self._recipe
         if recipe.source is not None:
-            options = recipe.export.model_dump()
-            api.export(recipe.source, self._folder, progress=self._progress, **options)
-            made = self._path(FLOAT)
-            return [made, *_data_of(made), *companions(made)]
-        assert recipe.model is not None  # noqa: S101 - the recipe has one of the two
-        write_model(read_on_disk(recipe.model), self._path(FLOAT))
-        for path in companions(recipe.model):
-            write_bytes(self._folder / path.relative_to(recipe.model.parent), path.read_bytes())
+            given = {
+                name: getattr(recipe.export, name) for name in type(recipe.export).model_fields
+            }
+            export(recipe.source, self._folder, progress=self._runtime.progress, **given)
+        elif recipe.model is not None:
+            write_model(read_on_disk(recipe.model), self._path(FLOAT))
+            for path in companions(recipe.model):
+                write_bytes(self._folder / path.relative_to(recipe.model.parent), path.read_bytes())
         made = self._path(FLOAT)
         return [made, *_data_of(made), *companions(made)]
 
+    def _model(self) -> Model:
+        """Return the float model, opened once for all stages."""
+        if self._opened is None:
+            self._opened = Model.open(self._path(FLOAT))
+        return self._opened
+
     def _ranges(self) -> list[Path]:
-        part = self._recipe.sensitivity
-        ranges = api.calibrate(
-            self._path(FLOAT),
-            scheme=self._recipe.scheme,
-            include=part.include,
-            exclude=part.exclude,
-            **self._calibrating(),
-        )
-        return [self._write("ranges.json", ranges)]
+        asked = self._recipe.sensitivity
+        options = CalibrateOptions(
+            **{name: getattr(asked, name) for name in CalibrateOptions.model_fields}
+        ).model_copy(update={"scheme": self._recipe.scheme})
+        made = calibrate(self._model(), options=options, runtime=self._runtime)
+        return [self._write("ranges.json", made)]
 
     def _sensitivity(self) -> list[Path]:
-        options: dict[str, Any] = {
-            name: getattr(self._recipe.sensitivity, name)
-            for name in type(self._recipe.sensitivity).model_fields
-        }
         journal = self._path(f"sensitivity-{digest_of(self._sensitivity_inputs())[:12]}.journal")
-        report, _ = api.sensitivity(
-            self._path(FLOAT),
-            ranges=self._path("ranges.json"),
-            scheme=self._recipe.scheme,
+        asked = self._recipe.sensitivity
+        engine = engine_of(asked.engine, self._recipe.scheme.name)
+        report, _ = sensitivity(
+            self._model(),
+            ranges=None if engine.calibrates else self._path("ranges.json"),
             journal=journal,
             fresh=self._fresh,
-            provider=self._recipe.provider,
-            progress=self._progress,
-            **options,
+            options=asked.model_copy(update={"scheme": self._recipe.scheme}),
+            runtime=self._runtime,
         )
         write_text(self._path("sensitivity.md"), to_markdown(report))
         written = [self._write("sensitivity.json", report), self._path("sensitivity.md")]
@@ -210,62 +225,43 @@ class _Chain:
         return written
 
     def _profile(self) -> list[Path]:
-        part = self._recipe.profile
-        source = self._path("sensitivity.json")
-        measured: dict[str, Any] = {}
-        if part.budget is not None:
-            measured = {
-                "budget": part.budget,
-                "model": self._path(FLOAT),
-                "data": self._recipe.sensitivity.data,
-                "ranges": self._path("ranges.json"),
-                "provider": self._recipe.provider,
-                "progress": self._progress,
-            }
-        made = api.profile(source, cuts=part.cuts, by=part.by, top_k=part.top_k, **measured)
+        options, on = self._recipe.profile, None
+        if options.budget is not None:
+            options = options.model_copy(update={"data": self._recipe.sensitivity.data})
+            on = self._model()
+        made = profile(
+            self._path("sensitivity.json"),
+            model=on,
+            ranges=None if on is None else self._path("ranges.json"),
+            options=options,
+            runtime=self._runtime,
+        )
         return [self._write("profiles.json", made)]
 
     def _quantize_inputs(self) -> Any:
         made = self._made("profiles.json", "ranges.json", FLOAT)
-        if self._recipe.quantize.dtype is None:
+        options = self._recipe.quantize
+        if options.dtype is None and not options.bias_correction:
             return made
         part, provider = self._recipe.sensitivity, str(self._recipe.provider)
-        asked = [self._recipe.quantize.dtype, part.samples, part.seed, provider]
+        asked = [options.dtype, options.bias_correction, part.samples, part.seed, provider]
         return [made, asked, hashes_of(_with_images(part.data))]
 
     def _quantize(self) -> list[Path]:
+        part = self._recipe.sensitivity
+        update = {"data": part.data, "samples": part.samples, "seed": part.seed}
         write_quantized(
-            self._path(FLOAT),
+            self._model(),
             self._path("profiles.json"),
             self._path("ranges.json"),
             self._folder,
-            half=self._half(),
-            progress=self._progress,
+            options=self._recipe.quantize.model_copy(update=update),
+            runtime=self._runtime,
         )
-        return self._variant_files()
-
-    def _half(self) -> AsHalf | None:
-        """Return what converts the model to fp16, where the recipe asks for that."""
-        if self._recipe.quantize.dtype is None:
-            return None
-        return as_half(self._path(FLOAT), **self._calibrating())
-
-    def _calibrating(self) -> dict[str, Any]:
-        """Return the data that ranges and overflow are looked for on, and where that runs."""
-        part = self._recipe.sensitivity
-        return {
-            "data": part.data,
-            "samples": part.samples,
-            "seed": part.seed,
-            "provider": self._recipe.provider,
-            "progress": self._progress,
-        }
-
-    def _variant_files(self) -> list[Path]:
-        """Return the models that were quantized, or converted, with their data files."""
         return [file for path in self._variants() for file in (path, *_data_of(path))]
 
     def _variants(self) -> list[Path]:
+        """Return the models that were quantized, or converted."""
         profiles = read_document(self._path("profiles.json"), Profiles).profiles
         dtype = self._recipe.quantize.dtype
         names: list[str] = [dtype] if dtype is not None else []
@@ -288,21 +284,16 @@ class _Chain:
         return self._recipe.evaluate.data or self._recipe.sensitivity.data
 
     def _evaluate(self) -> list[Path]:
-        part = self._recipe.evaluate
-        evaluation = api.evaluate(
-            [self._path(FLOAT), *self._variants()],
-            data=self._data(),
-            task=part.task,
-            samples=part.samples,
+        made = evaluate(
+            [self._model(), *self._variants()],
             profiles=self._path("profiles.json"),
-            sanity=part.sanity,
-            provider=self._recipe.provider,
-            progress=self._progress,
+            options=self._recipe.evaluate.model_copy(update={"data": tuple(self._data())}),
+            runtime=self._runtime,
         )
-        return [self._write("evaluation.json", evaluation)]
+        return [self._write("evaluation.json", made)]
 
     def _report(self) -> list[Path]:
-        page, text = api.report(self._folder)
+        page, text = report(self._folder)
         write_text(self._path("report.html"), page)
         write_text(self._path("report.md"), text)
         return [self._path("report.html"), self._path("report.md")]

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from qgraph._exporters.family import Task
-from qgraph._exporters.qwen.task import LmTask
+from qgraph._exporters.family import Answers, Task
 from qgraph._graph.errors import UsageError
-from qgraph._graph.progress import Progress, silent
-from qgraph._graph.run.provider import Provider, require_provider
+from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import Ranges, ranges_for, require_same_model
 from qgraph._quantize.scheme import SchemeName
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.ranking.profiles import (
-    DEFAULT_CUTS,
-    By,
-    cut_profiles,
-    profile_of,
-    units_of,
-)
+from qgraph._sensitivity.ranking.profiles import By, cut_profiles, profile_of, units_of
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.search.budget import Budget, search_budget
 from qgraph._sensitivity.search.switched import SwitchedSession
-from qgraph._steps.calibrate import in_form_of
-from qgraph._steps.inputs import AnyPath, document, paths
-from qgraph._steps.model import OpenModel, open_model
+from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.model import Model, opened
+from qgraph._steps.options import ProfileOptions, chosen
 
 _QUESTIONS = "vqa_accuracy"
 _ALL = 1 << 30
@@ -40,47 +32,41 @@ _NONE_IF_EQUAL = ("sqnr_db",)
 def profile(
     report: Sensitivity | AnyPath,
     *,
-    cuts: Mapping[str, float] = DEFAULT_CUTS,
-    by: By = By.NODES,
-    top_k: int | None = None,
-    budget: str | None = None,
-    model: AnyPath | None = None,
-    data: Sequence[AnyPath] = (),
+    model: Model | AnyPath | None = None,
     ranges: Ranges | AnyPath | None = None,
-    task: str | None = None,
-    samples: int | None = None,
-    provider: Provider = Provider.CPU,
-    progress: Progress = silent,
+    options: ProfileOptions | None = None,
+    runtime: Runtime | None = None,
+    **given: Any,
 ) -> Profiles:
-    """Return the profiles cut from a sensitivity report.
+    """Return the profiles cut from a sensitivity report, by the metric that it ranks by.
 
     With `model`, `data` and `ranges` each is measured on the task, by switches and without emitting
-    a model; `budget` (as in `loss<=1.02x`) adds the largest profile found that meets it.
+    a model; `budget` adds the largest profile found that meets it. Options are those of
+    `ProfileOptions`, as an object or by name.
 
     Raises:
         InputError: not even the float model meets the budget.
         UsageError: a budget without a model and data, or of a metric that the task does not have.
     """
+    asked = chosen(ProfileOptions, options, given)
     source = Path(report).name if isinstance(report, str | Path) else "sensitivity.json"
     seen = document(report, Sensitivity)
-    asked = Budget.parse(budget) if budget is not None else None
-    cut = cut_profiles(seen, source, cuts, by, top_k)
+    budget = Budget.parse(asked.budget) if asked.budget is not None else None
+    cut = cut_profiles(seen, source, asked.cuts, asked.by, asked.top_k)
     if model is None:
-        if asked is not None:
+        if budget is not None:
             raise UsageError("--budget needs --model and --data to measure on")
         return cut
-    if ranges is None or not data:
+    if ranges is None or not asked.data:
         raise UsageError("measuring profiles needs the ranges they are quantized with, and --data")
-    require_provider(Provider(provider))
-    opened = open_model(Path(model))
-    bench = _Bench(opened, seen, document(ranges, Ranges), Provider(provider), progress)
-    questions = asked is not None and asked.metric == _QUESTIONS
-    bench.use(_task(opened, task, paths(data), samples, questions=questions))
-    if asked is not None:
-        _require_metric(asked, bench)  # before hours of measuring
+    found, runtime = opened(model), runtime or Runtime()
+    bench = _Bench(found, seen, document(ranges, Ranges), runtime)
+    bench.use(_task(found, asked, answers=budget is not None and budget.metric == _QUESTIONS))
+    if budget is not None:
+        _require_metric(budget, bench)  # before hours of measuring
     measured = [bench.measured(item) for item in cut.profiles]
-    if asked is not None:
-        measured.append(_searched(seen, by, asked, bench, progress))
+    if budget is not None:
+        measured.append(_searched(seen, asked.by, budget, bench, runtime))
     return cut.model_copy(update={"profiles": tuple(measured)})
 
 
@@ -89,24 +75,24 @@ class _Bench:
 
     def __init__(
         self,
-        opened: OpenModel,
+        model: Model,
         report: Sensitivity,
         ranges: Ranges,
-        provider: Provider,
-        progress: Progress,
+        runtime: Runtime,
     ) -> None:
-        require_same_model(report.model, opened.prepared.id, "sensitivity report")
+        require_same_model(report.model, model.id, "sensitivity report")
         if report.scheme.name is SchemeName.INC_CPU:
             raise UsageError(f"profiles of the scheme {report.scheme.name} cannot be measured here")
-        prepared = in_form_of(opened, ranges).prepared
+        prepared = model.in_form_of(ranges).prepared
         known = {node.name: node for node in select(prepared.model, include=[".*"]).candidates}
         nodes = [known[node.name] for node in report.nodes]
         self._companions = find_companions(prepared.model, nodes)
         nodes += [companion.node for companion in self._companions]
         covered = ranges_for(ranges, prepared.id, report.scheme, nodes, "ranges")
         parameters = quantization_parameters(prepared.model, nodes, covered, report.scheme)
-        self._sessions = SwitchedSession(prepared, nodes, fake_quantization(parameters), provider)
-        self._progress = progress
+        made = fake_quantization(parameters)
+        self._sessions = SwitchedSession(prepared, nodes, made, runtime.provider)
+        self._progress = runtime.progress
         self._task: Task | None = None
         self.float_metrics: dict[str, float] = {}
 
@@ -140,13 +126,13 @@ def _require_metric(budget: Budget, bench: _Bench) -> None:
 
 
 def _searched(
-    report: Sensitivity, by: By, budget: Budget, bench: _Bench, progress: Progress
+    report: Sensitivity, by: By, budget: Budget, bench: _Bench, runtime: Runtime
 ) -> Profile:
     found = search_budget(
         units_of(report, by),
         budget,
         lambda nodes: bench.metrics(nodes, "a set").get(budget.metric, math.inf),
-        progress,
+        runtime.progress,
     )
     bound = budget.bound(_float_values(bench)[budget.metric])
     title = f"the largest found with {budget}: {found.value:.6g} of {bound:.6g}"
@@ -154,17 +140,10 @@ def _searched(
     return bench.measured(made.model_copy(update={"budget": str(budget)}))
 
 
-def _task(
-    opened: OpenModel,
-    name: str | None,
-    data: Sequence[Path],
-    samples: int | None,
-    *,
-    questions: bool,
-) -> Task:
-    limit = _ALL if samples is None else samples
-    task = opened.family.task(opened.view, name, data, limit)
+def _task(model: Model, asked: ProfileOptions, *, answers: bool) -> Task:
+    limit = _ALL if asked.samples is None else asked.samples
+    task = model.family.task(model.view, asked.task, asked.data, limit)
     # answering by generation takes most of the time and is no budget's business but its own
-    if isinstance(task, LmTask) and not questions:
-        return task.without_questions()
+    if isinstance(task, Answers) and not answers:
+        return task.without_answers()
     return task

@@ -1,11 +1,12 @@
-"""`qgraph.quantize`: from profiles to proved Q/DQ models."""
+"""`qgraph.quantize`: from profiles to Q/DQ models, ours each proved to be what its profile says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -17,121 +18,134 @@ from qgraph._graph.io.models import write_model
 from qgraph._graph.io.pool import Pool
 from qgraph._graph.io.sharing import write_models
 from qgraph._graph.keep import Keep
-from qgraph._graph.progress import Progress, silent
-from qgraph._graph.run.session import Provider
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Array
 from qgraph._graph.version import VERSION
 from qgraph._quantize.companions import companions_named
-from qgraph._quantize.correct import correct, mean_shifts
-from qgraph._quantize.emit import Provenance, emit, fake_quantization, quantization_parameters
+from qgraph._quantize.correct import correct
+from qgraph._quantize.emit import Provenance, emit
 from qgraph._quantize.half.convert import Half
-from qgraph._quantize.profiles import Profile, Profiles, resolve
+from qgraph._quantize.inc import IncModel
+from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.proof import Proof, prove
 from qgraph._quantize.ranges import Ranges, ranges_for, require_same_model
-from qgraph._quantize.scheme import Scheme, SchemeName, require_same
-from qgraph._quantize.selection import select
+from qgraph._quantize.scheme import SchemeName, require_same
 from qgraph._quantize.store import WeightStore
-from qgraph._steps.calibrate import in_form_of
+from qgraph._sensitivity.report import Sensitivity
+from qgraph._steps.annotate import annotate_model
+from qgraph._steps.bias import bias_shifts, nodes_of
+from qgraph._steps.calibrate import calibrate
 from qgraph._steps.half import SUFFIX, AsHalf, in_half, ranges_in_half
-from qgraph._steps.inputs import AnyPath, document, paths
-from qgraph._steps.model import DEFAULT_SAMPLES, OpenModel, load_data, open_model
+from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.model import Model, opened
+from qgraph._steps.options import CalibrateOptions, QuantizeOptions, chosen
+from qgraph._steps.quantize_inc import quantized_by_inc
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantized:
-    """A Q/DQ model not yet written, with the proof that it is what its profile says. `dtype`: what
-    it was converted to, `in_single` what stayed fp32 then.
+    """A Q/DQ model not yet written. `proof`: that it is what its profile says. `dtype`: what it was
+    converted to, `in_single` what stayed fp32 then. `inc`: what INC's placement did, of a model
+    that INC made; nothing is proved of it.
     """
 
     profile: Profile
     model: onnx.ModelProto
-    proof: Proof
+    proof: Proof | None
     dtype: str | None = None
     in_single: tuple[Keep, ...] = ()
+    inc: IncModel | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Return what its file is called."""
+        suffix = self.dtype if self.inc is None else "inc"
+        return f"{file_stem(self.profile.name, suffix)}.onnx"
 
     def save(self, folder: AnyPath) -> Path:
         """Write the model to `folder`, named after its profile, and return its path."""
-        path = Path(folder) / f"{file_stem(self.profile.name, self.dtype)}.onnx"
+        path = Path(folder) / self.file_name
         write_model(self.model, path)
         return path
 
 
-def quantize(
-    model: AnyPath,
-    profiles: Profiles | AnyPath,
-    ranges: Ranges | AnyPath,
-    *,
-    names: Sequence[str] = (),
-    scheme: Scheme | None = None,
-    shifts: Mapping[str, Array] | None = None,
-    half: AsHalf | None = None,
-    progress: Progress = silent,
-) -> list[Quantized]:
-    """Return a proved Q/DQ model for each profile, or for those in `names`.
-
-    The scheme is that of the profiles, or `scheme`, for which the ranges were then made. `shifts`,
-    from `bias_shifts`, are taken into the biases of quantized nodes.
-    `half`, from `_steps.half.as_half`, converts an fp32 model to fp16 first.
-
-    Raises:
-        UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
-    """
-    return list(_each(model, profiles, ranges, names, scheme, shifts, progress, half))
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A model on the disk, with the proof that it is what its profile says; without a profile, the
-    float model in fp16. `in_single`: what a conversion to fp16 left in fp32; `sqnr_db`: of the
-    baseline's outputs, each node rounding, against fp32.
+    """A model on the disk, as `Quantized`; without a profile, the float model in fp16, and
+    `sqnr_db`: of its outputs, each node rounding, against fp32.
     """
 
     profile: Profile | None
     path: Path
-    proof: Proof
+    proof: Proof | None
     in_single: tuple[Keep, ...] = ()
     sqnr_db: Mapping[str, float] = field(default_factory=dict)
+    inc: IncModel | None = None
+
+
+def quantize(
+    model: Model | AnyPath,
+    profiles: Profiles | AnyPath,
+    ranges: Ranges | AnyPath | None = None,
+    *,
+    report: Sensitivity | AnyPath | None = None,
+    options: QuantizeOptions | None = None,
+    runtime: Runtime | None = None,
+    **given: Any,
+) -> list[Quantized]:
+    """Return a Q/DQ model for each profile, or for those in `names`.
+
+    Without `ranges` they are calibrated on `data`. `report` puts ranks and reasons into the nodes'
+    metadata. Options are those of `QuantizeOptions`, as an object or by name.
+
+    Raises:
+        EnvironmentFault: what the backend needs is not installed.
+        UsageError: profiles or ranges of another model or scheme, a name that matches nothing, or
+            an option that does not go with the backend.
+    """
+    asked = chosen(QuantizeOptions, options, given)
+    making = _Making(opened(model), asked, runtime or Runtime(), report)
+    wanted = document(profiles, Profiles)
+    return list(making.models(wanted, making.ranges(wanted, ranges)))
 
 
 def write_quantized(
-    model: AnyPath,
+    model: Model | AnyPath,
     profiles: Profiles | AnyPath | None,
     ranges: Ranges | AnyPath | None,
     folder: AnyPath,
     *,
-    names: Sequence[str] = (),
-    scheme: Scheme | None = None,
-    shifts: Mapping[str, Array] | None = None,
-    half: AsHalf | None = None,
-    finish: Callable[[Quantized], Quantized] | None = None,
-    progress: Progress = silent,
+    report: Sensitivity | AnyPath | None = None,
+    options: QuantizeOptions | None = None,
+    runtime: Runtime | None = None,
+    **given: Any,
 ) -> list[Written]:
-    """Write a proved Q/DQ model for each profile to `folder`, named after it.
+    """Write a Q/DQ model for each profile to `folder`, named after it; otherwise as `quantize`.
 
-    With `half`, they are fp16 (`A-fp16.onnx`), and `fp16.onnx` is the model itself in fp16: all
-    there is without profiles. One model at a time is held in memory, and what several hold is
-    stored once. None is written unless all are proved. `finish` has the last word on each;
-    `shifts` as for `quantize`.
+    With `dtype="fp16"`, `fp16.onnx` is the model itself in fp16: all there is without profiles. One
+    model at a time is held in memory, and what several hold is stored once. None is written unless
+    all are proved. Return what was written.
 
     Raises:
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
+    asked = chosen(QuantizeOptions, options, given)
+    making = _Making(opened(model), asked, runtime or Runtime(), report)
+    wanted = None if profiles is None else document(profiles, Profiles)
+    seen = None if wanted is None else making.ranges(wanted, ranges)
     done: list[Written] = []
 
     def made(pool: Pool) -> Iterator[tuple[Path, onnx.ModelProto]]:
-        if half is not None:
-            written, proto = _baseline(open_model(Path(model)), half, Path(folder))
+        if making.half is not None:
+            written, proto = _baseline(making.model, making.half, Path(folder))
             done.append(written)
             yield written.path, proto
-        if profiles is None or ranges is None:
+        if wanted is None:
             return
-        each = _each(
-            model, profiles, ranges, names, scheme, shifts, progress, half, WeightStore(pool.hold)
-        )
-        for item in each:
-            path = Path(folder) / f"{file_stem(item.profile.name, item.dtype)}.onnx"
-            done.append(Written(item.profile, path, item.proof, item.in_single))
-            yield path, (item if finish is None else finish(item)).model
+        for item in making.models(wanted, seen, WeightStore(pool.hold)):
+            path = Path(folder) / item.file_name
+            done.append(Written(item.profile, path, item.proof, item.in_single, inc=item.inc))
+            yield path, item.model
             del item  # before the next is made
 
     was_there = Path(folder).exists()
@@ -142,8 +156,109 @@ def write_quantized(
             with suppress(OSError):  # never made, or not empty
                 Path(folder).rmdir()
         raise
-    _take_along(Path(model), Path(folder))
+    _take_along(making.model.path, Path(folder))
     return done
+
+
+def annotate(quantized: Quantized, report: Sensitivity | AnyPath) -> Quantized:
+    """Return `quantized` with rank, errors, precision and reason in the metadata of its nodes.
+
+    The model is changed in place, and nothing that is computed changes: graph, Q/DQ and weights
+    stay as they are. Do it last: tools that rebuild graphs drop nodes' metadata.
+
+    Raises:
+        UsageError: the report is of another model than `quantized` was made from.
+    """
+    annotate_model(quantized.model, report)
+    return quantized
+
+
+def calibration_of(wanted: Profiles, asked: QuantizeOptions) -> CalibrateOptions:
+    """Return how the ranges of profiles are calibrated: for every node that one may name."""
+    names_some = any(item.quantize for item in wanted.profiles)
+    return CalibrateOptions(
+        data=asked.data,
+        samples=asked.samples,
+        seed=asked.seed,
+        scheme=asked.scheme or wanted.scheme,
+        include=(".*",) if names_some else (),
+    )
+
+
+def file_stem(profile: str, suffix: str | None) -> str:
+    """Return what the file of a profile's model is called."""
+    return profile if suffix is None else f"{profile}-{suffix}"
+
+
+class _Making:
+    """What models are made from: the open model, its data, and what is asked."""
+
+    def __init__(
+        self,
+        model: Model,
+        asked: QuantizeOptions,
+        runtime: Runtime,
+        report: Sensitivity | AnyPath | None,
+    ) -> None:
+        self.model = model
+        self._asked = asked
+        self._runtime = runtime
+        # read before the work, should it be no report
+        self._report = None if report is None else document(report, Sensitivity)
+        self.half: AsHalf | None = None
+        if asked.dtype is not None:
+            data = model.data(asked.data, asked.samples, asked.seed)
+            self.half = AsHalf(data, runtime)
+
+    def ranges(self, wanted: Profiles, given: Ranges | AnyPath | None) -> Ranges | None:
+        """Return the ranges to quantize with, None where INC calibrates by itself."""
+        require_same_model(wanted.model, self.model.id, "profiles")
+        if self._asked.backend == "inc":
+            return None
+        scheme = self._asked.scheme or wanted.scheme
+        if given is None:
+            options = calibration_of(wanted, self._asked)
+            return calibrate(self.model, options=options, runtime=self._runtime)
+        seen = document(given, Ranges)
+        require_same(seen.scheme, scheme, "ranges")
+        return seen
+
+    def models(
+        self, wanted: Profiles, ranges: Ranges | None, store: WeightStore | None = None
+    ) -> Iterator[Quantized]:
+        """Yield the model of each profile asked for, made when it is its turn."""
+        profiles = wanted.named(self._asked.names)
+        if ranges is None:
+            yield from self._by_inc(wanted, profiles)
+            return
+        form = self.model.in_form_of(ranges)
+        half = None if self.half is None else self.half(form)
+        shifts = self._shifts(wanted, ranges)
+        for index, item in enumerate(profiles):
+            self._runtime.progress("quantizing", index, len(profiles))
+            made = _quantized(form, item, ranges, shifts, half, store)
+            if self._report is not None:
+                annotate_model(made.model, self._report)
+            yield made
+        self._runtime.progress("quantizing", len(profiles), len(profiles))
+
+    def _by_inc(self, wanted: Profiles, profiles: tuple[Profile, ...]) -> Iterator[Quantized]:
+        if self._asked.dtype is not None or self._asked.bias_correction or self._report is not None:
+            raise UsageError("fp16, bias correction and annotations go with qgraph's own models")
+        data = self.model.data(self._asked.data, self._asked.samples, self._asked.seed)
+        for item, found in quantized_by_inc(
+            self.model, wanted.scheme, profiles, data, self._runtime
+        ):
+            yield Quantized(item, found.model, None, inc=found)
+
+    def _shifts(self, wanted: Profiles, ranges: Ranges) -> Mapping[str, Array]:
+        if not self._asked.bias_correction:
+            return {}
+        asked = self._asked
+        return bias_shifts(
+            self.model, wanted, ranges, data=asked.data, samples=asked.samples, seed=asked.seed,
+            names=asked.names, runtime=self._runtime,
+        )  # fmt: skip
 
 
 def _take_along(model: Path, folder: Path) -> None:
@@ -158,48 +273,18 @@ def _take_along(model: Path, folder: Path) -> None:
             write_bytes(folder / path.name, path.read_bytes())
 
 
-def _each(
-    model: AnyPath,
-    profiles: Profiles | AnyPath,
-    ranges: Ranges | AnyPath,
-    names: Sequence[str],
-    scheme: Scheme | None,
-    shifts: Mapping[str, Array] | None,
-    progress: Progress,
-    half: AsHalf | None = None,
-    store: WeightStore | None = None,
-) -> Iterator[Quantized]:
-    opened = open_model(Path(model))
-    wanted = document(profiles, Profiles)
-    require_same_model(wanted.model, opened.prepared.id, "profiles")
-    seen = document(ranges, Ranges)
-    require_same(seen.scheme, scheme or wanted.scheme, "ranges")
-    opened = in_form_of(opened, seen)
-    chosen = wanted.named(names)
-    converted = None if half is None else half(opened.prepared, smoothed=bool(seen.smoothing))
-    for index, item in enumerate(chosen):
-        progress("quantizing", index, len(chosen))
-        yield _quantized(opened, item, seen, shifts or {}, converted, store)
-    progress("quantizing", len(chosen), len(chosen))
-
-
-def file_stem(profile: str, dtype: str | None) -> str:
-    """Return what the file of a profile's model is called."""
-    return profile if dtype is None else f"{profile}-{dtype}"
-
-
-def _baseline(opened: OpenModel, half: AsHalf, folder: Path) -> tuple[Written, onnx.ModelProto]:
+def _baseline(model: Model, half: AsHalf, folder: Path) -> tuple[Written, onnx.ModelProto]:
     """Return the model itself in fp16."""
-    made = half(opened.prepared)
+    made = half(model)
     prepared = made.prepared
     provenance = Provenance(None, None, prepared.id.sha256, VERSION, 0, SUFFIX, made.kept)
-    model = emit(prepared, [], {}, provenance)
-    proof = prove(model, prepared.model, [])
-    return Written(None, folder / f"{SUFFIX}.onnx", proof, made.kept, made.sqnr_db), model
+    proto = emit(prepared, [], {}, provenance)
+    proof = prove(proto, prepared.model, [])
+    return Written(None, folder / f"{SUFFIX}.onnx", proof, made.kept, made.sqnr_db), proto
 
 
 def _quantized(
-    opened: OpenModel,
+    model: Model,
     item: Profile,
     ranges: Ranges,
     shifts: Mapping[str, Array],
@@ -212,8 +297,8 @@ def _quantized(
             f"the profile {item.name!r} is of the scheme {scheme.name}, which qgraph does not emit",
             hint="Use --backend inc, or profiles cut from a report of the scheme int8 or fp8.",
         )
-    prepared = opened.prepared
-    nodes = nodes_of(opened, item)
+    prepared = model.prepared
+    nodes: list[QuantizableNode] = nodes_of(model, item)
     nodes += companions_named(prepared.model, nodes, item.companions)
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
     provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
@@ -223,50 +308,6 @@ def _quantized(
         provenance = replace(provenance, dtype=SUFFIX, in_single=half.kept)
     made = correct(prepared, nodes, shifts)
     provenance = replace(provenance, corrected=len(made.biases))
-    model = emit(made.prepared, nodes, known, provenance, store)
-    proof = prove(model, prepared.model, nodes, scheme.grid.data_type, made.biases)
-    return Quantized(item, model, proof, provenance.dtype, provenance.in_single)
-
-
-def bias_shifts(
-    model: AnyPath,
-    profiles: Profiles | AnyPath,
-    ranges: Ranges | AnyPath,
-    *,
-    data: Sequence[AnyPath] = (),
-    samples: int = DEFAULT_SAMPLES,
-    names: Sequence[str] = (),
-    provider: Provider = Provider.CPU,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> dict[str, Array]:
-    """Return node → float64 [channels]: by how much quantizing it shifts the mean of its output.
-
-    For the nodes of the profiles that have a bias, measured on at most `samples` samples.
-
-    Raises:
-        UsageError: profiles or ranges of another model, or a name that matches nothing.
-    """
-    opened, seen = open_model(Path(model)), document(ranges, Ranges)
-    loaded = load_data(opened, paths(data), samples, seed)
-    opened = in_form_of(opened, seen)
-    chosen = document(profiles, Profiles).named(names)
-    nodes = {node.name: node for item in chosen for node in nodes_of(opened, item)}
-    known = ranges_for(seen, opened.prepared.id, seen.scheme, list(nodes.values()), "ranges")
-    made = quantization_parameters(opened.prepared.model, list(nodes.values()), known, seen.scheme)
-    return mean_shifts(
-        opened.prepared,
-        list(nodes.values()),
-        fake_quantization(made),
-        loaded.feeds,
-        provider,
-        progress,
-    )
-
-
-def nodes_of(opened: OpenModel, item: Profile) -> list[QuantizableNode]:
-    """Return the nodes a profile quantizes; one that was written by hand may name any."""
-    selection = select(opened.prepared.model, include=[".*"])
-    nodes = {node.name: node for node in selection.candidates}
-    names = [node.name for node in opened.prepared.model.graph.node]
-    return [nodes[name] for name in resolve(item, list(nodes), names)]
+    proto = emit(made.prepared, nodes, known, provenance, store)
+    proof = prove(proto, prepared.model, nodes, scheme.grid.data_type, made.biases)
+    return Quantized(item, proto, proof, provenance.dtype, provenance.in_single)

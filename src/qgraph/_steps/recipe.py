@@ -4,77 +4,30 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from qgraph._exporters.family import ExportOptions
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Part
 from qgraph._graph.io.files import require_file
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.scheme import Scheme
-from qgraph._sensitivity.ranking.groups import Grouping
-from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By
-from qgraph._sensitivity.report import Direction, Engine, Metric
+from qgraph._steps.options import (
+    EvaluateOptions,
+    ProfileOptions,
+    QuantizeOptions,
+    SensitivityOptions,
+)
 
 _LARGEST = 1 << 20
-_Share = Annotated[float, Field(gt=0, le=1)]
-_Count = Annotated[int, Field(ge=1)]
 
 
-class ExportPart(Part):
+class ExportPart(ExportOptions):
     """`[export]`: options of `qgraph export`."""
 
     family: str = "auto"
-    dtype: str = "fp32"
-    with_past: bool = True
-    opset: int | None = None
-    batch: _Count | None = None
-    image_size: tuple[_Count, _Count] | None = None
-
-
-class SensitivityPart(Part):
-    """`[sensitivity]`: options of `qgraph sensitivity`; its data also calibrates."""
-
-    data: tuple[Path, ...] = ()
-    samples: _Count = 8
-    direction: Direction = Direction.BOTH
-    metric: Metric | None = None
-    logits: bool = True
-    adaptive: bool = False
-    group: Grouping | None = None
-    engine: Engine | None = None
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    seed: int = 0
-
-
-class ProfilePart(Part):
-    """`[profile]`: options of `qgraph profile`; a budget is measured on the data of
-    `[sensitivity]`.
-    """
-
-    cuts: dict[str, _Share] = dict(DEFAULT_CUTS)
-    by: By = By.NODES
-    top_k: int | None = None
-    budget: str | None = None
-
-
-class QuantizePart(Part):
-    """`[quantize]`: options of `qgraph quantize`; what overflows in fp16 is judged on the data of
-    `[sensitivity]`.
-    """
-
-    dtype: Literal["fp16"] | None = None
-
-
-class EvaluatePart(Part):
-    """`[evaluate]`: options of `qgraph evaluate`. `sanity`: false asks nothing."""
-
-    data: tuple[Path, ...] = ()
-    task: str | None = None
-    samples: _Count | None = None
-    sanity: Path | Literal[False] | None = None
 
 
 class Recipe(Part):
@@ -86,15 +39,26 @@ class Recipe(Part):
     provider: Provider = Provider.CPU
     scheme: Scheme = Scheme()
     export: ExportPart = ExportPart()
-    sensitivity: SensitivityPart = SensitivityPart()
-    profile: ProfilePart = ProfilePart()
-    quantize: QuantizePart = QuantizePart()
-    evaluate: EvaluatePart = EvaluatePart()
+    sensitivity: SensitivityOptions = SensitivityOptions()
+    profile: ProfileOptions = ProfileOptions()
+    quantize: QuantizeOptions = QuantizeOptions()
+    evaluate: EvaluateOptions = EvaluateOptions()
 
     @model_validator(mode="after")
     def _one_origin(self) -> Recipe:
         if (self.source is None) == (self.model is None):
             raise ValueError("give either source (a checkpoint) or model (an ONNX file)")
+        return self
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Recipe:
+        if self.sensitivity.scheme is not None or self.quantize.scheme is not None:
+            raise ValueError("the scheme stands in [scheme], for all stages")
+        for part, own in ((self.profile, "profile"), (self.quantize, "quantize")):
+            if part.data:
+                raise ValueError(f"[{own}] has the data of [sensitivity]; leave its own out")
+        if self.quantize.backend != "qgraph" or self.quantize.names:
+            raise ValueError("a recipe writes qgraph's own model of every profile")
         return self
 
     @model_validator(mode="after")
@@ -134,7 +98,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _rebased(recipe: Recipe, folder: Path) -> Recipe:
-    def data(part: SensitivityPart | EvaluatePart) -> dict[str, Any]:
+    def data(part: SensitivityOptions | EvaluateOptions) -> dict[str, Any]:
         return {"data": tuple(folder / item for item in part.data)}
 
     prompts = recipe.evaluate.sanity

@@ -1,176 +1,168 @@
-"""`qgraph.sensitivity`."""
+"""`qgraph.sensitivity`: any engine, one way."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import UsageError
-from qgraph._graph.progress import Progress, silent
-from qgraph._graph.run.memory import Memory
-from qgraph._graph.run.provider import Provider, require_provider
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.ranges import Ranges
-from qgraph._quantize.scheme import Scheme, SchemeName, require_same
-from qgraph._quantize.selection import Selection
-from qgraph._sensitivity.engines.wavefront.minimal_memory import require_budget
+from qgraph._quantize.scheme import Scheme, require_same
+from qgraph._sensitivity.engines.protocol import Engine
+from qgraph._sensitivity.engines.registry import engine_of
+from qgraph._sensitivity.measure import check, measure
 from qgraph._sensitivity.ranking.groups import Group, Grouping, fused_groups
-from qgraph._sensitivity.report import Direction, Engine, Metric, Sensitivity
-from qgraph._sensitivity.scoring.job import Context, Task, digest_of_feed, fingerprint
-from qgraph._sensitivity.scoring.journal import open_journal
-from qgraph._sensitivity.scoring.measure import measure
-from qgraph._steps.calibrate import Nodes, in_form_of, ranges_of
-from qgraph._steps.inputs import AnyPath, document, paths
-from qgraph._steps.kept_ranges import find_ranges, keep_ranges
-from qgraph._steps.model import (
-    DEFAULT_SAMPLES,
-    Data,
-    OpenModel,
-    load_data,
-    metric_of,
-    open_model,
-    scored_at,
-)
+from qgraph._sensitivity.report import Sensitivity
+from qgraph._sensitivity.scoring.journal import Journal, open_journal
+from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
+from qgraph._sensitivity.scoring.work import Work
+from qgraph._steps.calibrate import ranges_of
+from qgraph._steps.inputs import document
+from qgraph._steps.model import AnyPath, Data, Model, opened
+from qgraph._steps.options import SensitivityOptions, chosen
 
 
 def sensitivity(
-    model: AnyPath,
+    model: Model | AnyPath,
     *,
-    data: Sequence[AnyPath] = (),
-    samples: int = DEFAULT_SAMPLES,
     ranges: Ranges | AnyPath | None = None,
-    direction: Direction = Direction.BOTH,
-    metric: Metric | None = None,
-    outputs: Sequence[str] = (),
-    logits: bool = True,
-    scheme: Scheme | None = None,
-    group: Grouping | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    engine: Engine | None = None,
-    adaptive: bool = False,
-    time_budget: float | None = None,
-    memory_budget: int | None = None,
     journal: AnyPath | None = None,
     fresh: bool = False,
-    provider: Provider = Provider.CPU,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> tuple[Sensitivity, Ranges]:
-    """Return the score of every candidate node, and the ranges they were computed with.
+    keep: Callable[[Sensitivity], None] | None = None,
+    options: SensitivityOptions | None = None,
+    runtime: Runtime | None = None,
+    **given: Any,
+) -> tuple[Sensitivity, Ranges | None]:
+    """Return the score of every candidate node, and the ranges they were computed with, None of an
+    engine that calibrates by itself.
 
-    `ranges` are reused if given, else calibrated on the same data. `group` None leaves the choice
-    to the family: fused for decoders. `metric` None ranks by MSE, and where outputs hold boxes and
-    scores by the noise-to-signal ratio of both. `logits` false leaves KL and top-1 agreement out,
-    and computes the rest from what a decoder's LM head reads. `engine` None takes the fastest.
-    `adaptive` leaves nodes that are on their side of every default cut, whatever samples are drawn,
-    out of further samples. `time_budget`, in seconds, ends the work after the sample under way;
-    `memory_budget`, in bytes, is what the process may hold resident, None what the machine has to
-    spare. `journal` is a file that keeps finished samples, to go on from and for the caller to
-    remove, and `fresh` forgets an older one.
+    `ranges` are reused if given, else calibrated on the same data. `journal` is a file that keeps
+    what is finished, to go on from and for the caller to remove, and `fresh` forgets an older one.
+    `keep` gets what is there when the work is broken off, before the error is raised. Options are
+    those of `SensitivityOptions` and of the engine, as an object or by name.
 
     Raises:
+        EnvironmentFault: what the engine or the provider needs is not installed.
+        InputError: the model or the data cannot be used.
         LimitError: the memory budget is less than the work takes at least, or the time budget ran
-            out before one sample was scored, under INC's scheme.
-        UsageError: the journal is another run's.
+            out before anything was scored.
+        UsageError: an option that does not go with the engine; the journal is another run's.
     """
     started = time.monotonic()
-    provider = Provider(provider)
-    require_provider(provider)
-    opened = open_model(Path(model))
-    nodes = Nodes(opened, scheme or Scheme(), include, exclude)
-    by = _engine(engine, nodes.scheme)
-    # what is wrong with the patterns or the budget shows before the work begins
-    candidates = nodes(opened.prepared)
-    if memory_budget is not None:
-        model_outputs = scored_at(opened, outputs).outputs
-        require_budget(
-            memory_budget, opened.prepared.model, candidates, model_outputs, by, provider
+    asked = chosen(SensitivityOptions, options, given)
+    runtime = runtime or Runtime()
+    found = opened(model)
+    engine, scheme = _engine_and_scheme(asked)
+    if ranges is not None and engine.calibrates:
+        raise UsageError(
+            f"--ranges does not go with --engine {engine.name}",
+            hint="It calibrates by itself; leave one of them out.",
         )
-    loaded = load_data(opened, paths(data), samples, seed)
-    memory = Memory.of(memory_budget)
-    asked: dict[str, Any] = {}
-    if journal is not None:
-        asked = _asked_of_calibration(opened, nodes.scheme, candidates, loaded, outputs, provider)
-    if ranges is None and journal is not None and not fresh:
-        ranges = find_ranges(Path(journal), asked)
-    if ranges is None:
-        ranges = ranges_of(opened, nodes, loaded, outputs, provider, memory, progress)
-    seen = document(ranges, Ranges)
-    require_same(seen.scheme, nodes.scheme, "ranges")
-    opened = in_form_of(opened, seen)
-    selection, scored = nodes.select(opened.prepared), scored_at(opened, outputs, logits=logits)
-    task = Task(
-        prepared=opened.prepared,
-        selection=selection,
-        groups=_groups(opened, selection, group),
-        feeds=loaded.feeds,
-        scored=scored,
-        scheme=nodes.scheme,
-        ranges=seen,
-        direction=Direction(direction),
-        metric=metric_of(scored, metric),
-        provider=provider,
-        engine=by,
-        deadline=None if time_budget is None else started + time_budget,
-        memory=memory,
-        narrow=not logits,
-        adaptive=adaptive,
+    seen = None if ranges is None else document(ranges, Ranges)
+    if seen is not None:
+        require_same(seen.scheme, scheme, "ranges")
+    # what is wrong with the options shows before the work begins
+    check(_work(found, asked, engine, scheme, seen), engine, runtime)
+    data = found.data(asked.data, asked.samples, asked.seed)
+    if seen is None and not engine.calibrates:
+        seen = _calibrated(found, asked, scheme, data, runtime, journal, fresh=fresh)
+    form = found if seen is None else found.in_form_of(seen)
+    work = replace(
+        _work(form, asked, engine, scheme, seen),
+        feeds=data.feeds,
+        digests=data.digests if journal is not None else (),
+        source=data.source,
+        deadline=None if asked.time_budget is None else started + asked.time_budget,
     )
-    context = Context(VERSION, packages(), loaded.description, loaded.synthetic, seed)
-    if journal is None:
-        return measure(task, context, progress=progress), seen
-    with open_journal(Path(journal), fingerprint(task, context), fresh=fresh) as kept:
-        keep_ranges(kept.path, asked, seen)
-        return measure(task, context, kept, progress), seen
+    with _opened(journal, work, engine, runtime, fresh=fresh) as kept:
+        if kept is not None and seen is not None:
+            question = _calibration(found, asked, scheme, data, runtime)
+            keep_ranges(kept.path, question, seen)
+        return measure(work, engine, runtime, kept, keep), seen
 
 
-def _asked_of_calibration(
-    opened: OpenModel,
+def _engine_and_scheme(asked: SensitivityOptions) -> tuple[Engine, Scheme]:
+    engine = engine_of(asked.engine, asked.scheme.name if asked.scheme is not None else None)
+    return engine, asked.scheme or Scheme(name=engine.schemes[0])
+
+
+def _work(
+    model: Model, asked: SensitivityOptions, engine: Engine, scheme: Scheme, ranges: Ranges | None
+) -> Work:
+    """Return what is asked of the engine, without its samples."""
+    scored = model.scored_at(asked.outputs, logits=asked.logits)
+    selection = model.candidates(scheme, asked.include, asked.exclude).select(model.prepared)
+    default = "noise_to_signal" if scored.split and not engine.calibrates else "mse"
+    return Work(
+        prepared=model.prepared,
+        selection=selection,
+        scored=scored,
+        scheme=scheme,
+        ranges=ranges,
+        groups=_groups(model, selection.candidates, asked.group, engine),
+        direction=asked.direction,
+        metric=asked.metric or default,
+        narrow=not asked.logits,
+        options=asked.own,
+    )
+
+
+def _groups(
+    model: Model, candidates: Any, group: Grouping | None, engine: Engine
+) -> tuple[Group, ...]:
+    """Return the groups asked for, or by default the family's, from engines that score some."""
+    fuses = model.family.fuses_siblings and not engine.calibrates
+    wanted = group or (Grouping.FUSED if fuses else Grouping.NONE)
+    return fused_groups(candidates) if wanted is Grouping.FUSED else ()
+
+
+@contextmanager
+def _opened(
+    path: AnyPath | None, work: Work, engine: Engine, runtime: Runtime, *, fresh: bool
+) -> Iterator[Journal | None]:
+    if path is None:
+        yield None
+        return
+    with open_journal(Path(path), engine.identity(work, runtime), fresh=fresh) as journal:
+        yield journal
+
+
+def _calibrated(
+    model: Model,
+    asked: SensitivityOptions,
     scheme: Scheme,
-    candidates: Sequence[QuantizableNode],
-    loaded: Data,
-    outputs: Sequence[str],
-    provider: Provider,
+    data: Data,
+    runtime: Runtime,
+    journal: AnyPath | None,
+    *,
+    fresh: bool,
+) -> Ranges:
+    """Return ranges: those that a run with the same journal calibrated, or new ones."""
+    if journal is not None and not fresh:
+        question = _calibration(model, asked, scheme, data, runtime)
+        if (kept := find_ranges(Path(journal), question)) is not None:
+            return kept
+    return ranges_of(model, asked, scheme, data, runtime)
+
+
+def _calibration(
+    model: Model, asked: SensitivityOptions, scheme: Scheme, data: Data, runtime: Runtime
 ) -> dict[str, Any]:
     """Return what two calibrations must share for one to stand for the other."""
+    nodes = model.candidates(scheme, asked.include, asked.exclude)(model.prepared)
     return {
-        "model": opened.prepared.id.sha256,
-        "candidates": [node.name for node in candidates],
+        "model": model.id.sha256,
+        "candidates": [node.name for node in nodes],
         "scheme": scheme.model_dump(mode="json"),
-        "outputs": list(outputs),
-        "provider": provider,
-        "samples": [digest_of_feed(feed) for feed in loaded.feeds],
+        "outputs": list(asked.outputs),
+        "provider": runtime.provider,
+        "samples": list(data.digests),
         "qgraph": VERSION,
         "packages": packages(),
     }
-
-
-def _groups(opened: OpenModel, selection: Selection, group: Grouping | None) -> tuple[Group, ...]:
-    fuses = Grouping.FUSED if opened.family.fuses_siblings else Grouping.NONE
-    return fused_groups(selection.candidates) if (group or fuses) is Grouping.FUSED else ()
-
-
-def _engine(engine: Engine | None, scheme: Scheme) -> Engine:
-    """Return the engine to use: of those that can, the fastest."""
-    if engine is not None and Engine(engine) is Engine.INC:
-        raise UsageError(
-            "the engine inc is asked through its own function",
-            hint="Use qgraph.with_inc.sensitivity, or the command.",
-        )
-    if engine is not None and Engine(engine) is Engine.SCREEN:
-        raise UsageError(
-            "screen is no engine to ask for: it is what is left where time ends before one sample",
-            hint="Use switch or wavefront, with a time budget.",
-        )
-    if scheme.name is not SchemeName.INC_CPU:
-        return Engine(engine or Engine.WAVEFRONT)
-    if engine is not None and Engine(engine) is not Engine.SWITCH:
-        raise UsageError(
-            f"the engine {engine} does not compute the scheme {scheme.name}",
-            hint="Use --engine switch, inc or auto with it.",
-        )
-    return Engine.SWITCH

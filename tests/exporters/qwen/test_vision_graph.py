@@ -20,7 +20,6 @@ from qgraph._exporters.qwen.export_vision import (
     VISION_ENCODER,
     VisionRequest,
     export_vision,
-    parse_size,
 )
 from qgraph._exporters.qwen.vision import VisionTower
 from qgraph._graph.errors import UsageError
@@ -150,13 +149,3 @@ def test_a_text_model_has_no_vision_tower(checkpoints: Any, tmp_path: Path) -> N
     kind = next(kind for kind in checkpoints if kind != "vl")
     with pytest.raises(UsageError, match="no vision tower"):
         export_vision(checkpoints[kind], tmp_path / "out", VisionRequest())
-
-
-@pytest.mark.parametrize("text", ["448", "448x", "axb", "1x2x3"])
-def test_a_malformed_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_size(text)
-
-
-def test_a_size_is_height_by_width() -> None:
-    assert parse_size("140x84") == (140, 84)

@@ -25,7 +25,7 @@ from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import silent
 from qgraph._graph.run.session import open_session
 from qgraph._quantize.selection import select
-from qgraph._steps.model import open_model, scored_at
+from qgraph._steps.model import open_model
 
 HF: Any = transformers
 
@@ -137,7 +137,6 @@ def test_the_narrow_stem_of_a_convolutional_classifier_is_kept(tmp_path: Path) -
     [
         (ExportOptions(dtype="bf16"), "found dtype bf16, expected"),
         (ExportOptions(opset=9), "opset 9, expected 17"),
-        (ExportOptions(batch=0), "batch 0"),
         (ExportOptions(image_size=(64, 64)), "image size is its checkpoint's"),
     ],
 )
@@ -261,7 +260,7 @@ def test_the_end_of_the_graph_says_what_a_row_of_outputs_is(
 ) -> None:
     onnx.save(ending_in(build, operator), tmp_path / "m.onnx")
     opened = open_model(tmp_path / "m.onnx")
-    assert (opened.family.name, scored_at(opened, ()).logits) == seen
+    assert (opened.family.name, opened.scored_at().logits) == seen
 
 
 @pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
@@ -308,7 +307,7 @@ def test_a_row_of_numbers_is_one_of_class_scores_where_something_says_so(
         (tmp_path / "config.json").write_text(json.dumps(beside))
     opened = open_model(tmp_path / "m.onnx")
     assert opened.family.name == "vit"
-    assert scored_at(opened, ()).logits is (metric is not None)
+    assert opened.scored_at().logits is (metric is not None)
 
 
 def test_of_equal_logits_the_lower_class_comes_first() -> None:

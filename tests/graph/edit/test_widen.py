@@ -15,12 +15,13 @@ from qgraph._graph.io.models import tensor_from, write_model
 from qgraph._graph.io.weights import is_on_disk
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.npz import read_npz
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import open_session
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.questions import Scored
-from qgraph._sensitivity.report import Engine
-from qgraph._sensitivity.scoring.job import Context, Task
-from qgraph._sensitivity.scoring.measure import measure
+from qgraph._sensitivity.engines.wavefront.plug import Wavefront
+from qgraph._sensitivity.measure import measure
+from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.work import Work
 
 NET = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -78,20 +79,22 @@ def test_every_engine_scores_a_half_graph_alike_and_says_how(
     path: Path, memory: Memory | None
 ) -> None:
     data = [path.with_suffix(".npz")]
-    switch, ranges = qgraph.sensitivity(path, engine=Engine.SWITCH, data=data)
+    switch, ranges = qgraph.sensitivity(path, engine="switch", data=data)
     prepared = prepare(path)
-    task = Task(
+    assert ranges is not None
+    runtime = Runtime()
+    if memory is not None:
+        object.__setattr__(runtime, "memory", memory)
+    work = Work(
         prepared=prepared,
         selection=select(prepared.model),
-        groups=(),
         feeds=read_npz(data[0], prepared.inputs),
         scored=Scored(("y",), logits=False),
         scheme=ranges.scheme,
         ranges=ranges,
-        memory=memory,
     )
-    wavefront = measure(task, Context("0", {}, "half.npz", synthetic=False, seed=0))
-    assert wavefront.run.engine is Engine.WAVEFRONT
+    wavefront = measure(work, Wavefront(), runtime)
+    assert wavefront.run.engine == "wavefront"
     assert wavefront.run.memory is not None
     assert wavefront.run.memory.streamed is (memory is not None)
     assert [n.solo for n in wavefront.nodes] == [n.solo for n in switch.nodes]

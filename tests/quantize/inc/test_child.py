@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from qgraph._graph.errors import InputError, LimitError, QGraphError, RuntimeDiedError
-from qgraph._quantize.inc import Patience, Request, Unit, UnitKind, converse
-from qgraph._quantize.inc.protocol import Answer
+from qgraph._quantize.inc import IncUnit, Patience, Request, UnitKind, converse
+from qgraph._quantize.inc.protocol import IncAnswer
 
 FEEDS = [{"x": np.random.default_rng(i).standard_normal((3, 8)).astype(np.float32)} for i in (0, 1)]
 TEXT = """(float[n, 8] x) => (float[n, 4] y)
@@ -29,8 +29,10 @@ def model(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
 
 def request(*candidates: str) -> Request:
     names = candidates or ("first", "second")
-    kinds = [Unit(kind=UnitKind.ALL)]
-    kinds += [Unit(kind=kind, node=n) for kind in (UnitKind.SOLO, UnitKind.WITHOUT) for n in names]
+    kinds = [IncUnit(kind=UnitKind.ALL)]
+    kinds += [
+        IncUnit(kind=kind, node=n) for kind in (UnitKind.SOLO, UnitKind.WITHOUT) for n in names
+    ]
     return Request(
         inputs=("x",),
         feeds=len(FEEDS),
@@ -58,7 +60,7 @@ def test_every_unit_is_answered_once_in_order_and_the_workspace_goes(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    heard: list[Answer] = []
+    heard: list[IncAnswer] = []
     converse(model, FEEDS, request(), heard.append)
     assert heard[0].settings is not None
     units = [answer.score.unit.key for answer in heard[1:] if answer.score]
@@ -72,9 +74,9 @@ def test_every_unit_is_answered_once_in_order_and_the_workspace_goes(
 def test_its_death_is_an_error_with_the_exit_code_for_it(
     model: onnx.ModelProto, number: signal.Signals, error: type[QGraphError]
 ) -> None:
-    heard: list[Answer] = []
+    heard: list[IncAnswer] = []
 
-    def hear(answer: Answer) -> None:
+    def hear(answer: IncAnswer) -> None:
         heard.append(answer)
         if len(heard) == 1:
             os.kill(worker(), number)
@@ -87,7 +89,7 @@ def test_its_death_is_an_error_with_the_exit_code_for_it(
 def test_a_process_that_falls_silent_is_stopped(model: onnx.ModelProto) -> None:
     seen = []
 
-    def hear(_: Answer) -> None:
+    def hear(_: IncAnswer) -> None:
         seen.append(worker())
         os.kill(worker(), signal.SIGSTOP)
 
@@ -100,7 +102,7 @@ def test_a_process_that_falls_silent_is_stopped(model: onnx.ModelProto) -> None:
 def test_what_the_listener_raises_ends_the_process(model: onnx.ModelProto) -> None:
     seen = []
 
-    def hear(_: Answer) -> None:
+    def hear(_: IncAnswer) -> None:
         seen.append(worker())
         raise KeyboardInterrupt
 

@@ -18,7 +18,7 @@ LOSS = Budget.parse("loss<=1.1x")
 
 def units(errors: Sequence[float]) -> list[Unit]:
     made = [Unit((f"n{i}",), error, 1.0) for i, error in enumerate(errors)]
-    return sorted(made, key=lambda unit: unit.error)
+    return sorted(made, key=lambda unit: unit.harm)
 
 
 class Additive:

@@ -12,15 +12,15 @@ import pytest
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel, prepare
-from qgraph._graph.run.distance import Sums
 from qgraph._graph.tensors import Feed
+from qgraph._metrics import Sums, figures
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, SmoothedTensor, calibrate
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._quantize.smooth.plan import smoothed
-from qgraph._sensitivity.engines.questions import Scored
-from qgraph._sensitivity.engines.switch import SwitchEngine
+from qgraph._sensitivity.engines.switch import node_switches
+from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.search.smoothing import Search, search_smoothing
 
 RUN = RangesRun(qgraph="0", provider="cpu", samples=4, data="x", synthetic=False)
@@ -62,10 +62,10 @@ def error(
     model = smoothed(prepared, choice)
     ranges = calibrate(model, nodes(model), feeds, Scheme(), RUN, smoothing=choice)
     parameters = quantization_parameters(model.model, nodes(model), ranges.by_name())
-    engine = SwitchEngine(model, nodes(model), fake_quantization(parameters), SCORED)
+    engine = node_switches(model, nodes(model), fake_quantization(parameters), SCORED)
     everything = frozenset(node.name for node in nodes(model))
     rows = engine.sums([everything], scored or feeds, lambda _: None)
-    return reduce(Sums.__add__, (row[0] for row in rows)).result().mse
+    return figures(reduce(Sums.__add__, (row[0] for row in rows)))["mse"] or 0.0
 
 
 def test_the_search_undoes_an_outlier(tmp_path: Path, feeds: list[Feed]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,20 +15,21 @@ from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.errors import EnvironmentFault
 from qgraph._graph.io.models import tensor_from, write_model
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.distance import Distances
 from qgraph._graph.run.memory import Memory
+from qgraph._graph.stopping import StopRequest
 from qgraph._graph.tensors import Array, Feed
+from qgraph._metrics import Figures
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.questions import Question, Scored, Step
-from qgraph._sensitivity.engines.switch import SwitchEngine
+from qgraph._sensitivity.engines.switch import node_switches
 from qgraph._sensitivity.engines.wavefront import checkpoint
-from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.engines.wavefront.state_store import Shelf
 from qgraph._sensitivity.scoring.journal import open_journal
 from qgraph._sensitivity.scoring.loop import Limits, Scores, score
+from qgraph._sensitivity.scoring.questions import Question, Scored, Step
 
 NONE, PLENTY = Memory(0), Memory(1 << 40)
 RUN = RangesRun(qgraph="test", provider="cpu", samples=2, data="random", synthetic=True)
@@ -89,14 +89,14 @@ class Setting:
             *(everything - one for one in singles),
         ]
 
-    def expected(self) -> list[Distances | None]:
-        engine = SwitchEngine(self._net, self._nodes, self._quantization, self._scored)
-        return score(engine, self.questions, self._feeds).distances()
+    def expected(self) -> list[Figures | None]:
+        engine = node_switches(self._net, self._nodes, self._quantization, self._scored)
+        return score(engine, self.questions, self._feeds).figures()
 
     def wavefront(
         self, memory: Memory, folder: Path | None = None, *, on_device: bool = False
-    ) -> WavefrontEngine:
-        return WavefrontEngine(
+    ) -> WavefrontAnswerer:
+        return WavefrontAnswerer(
             self._net,
             self._nodes,
             self._quantization,
@@ -118,7 +118,7 @@ def test_segments_opened_one_by_one_give_the_same_scores(
 ) -> None:
     engine = setting.wavefront(NONE)
     assert engine.sessions.streamed
-    assert score(engine, setting.questions, feeds).distances() == setting.expected()
+    assert score(engine, setting.questions, feeds).figures() == setting.expected()
 
 
 @pytest.mark.parametrize("memory", [NONE, PLENTY], ids=["spilled", "in memory"])
@@ -127,7 +127,7 @@ def test_states_that_stay_on_the_device_give_the_same_scores(
 ) -> None:
     """The device is the CPU here; what binds tensors to it is what binds them to CUDA."""
     engine = setting.wavefront(memory, tmp_path, on_device=True)
-    assert score(engine, setting.questions, feeds).distances() == setting.expected()
+    assert score(engine, setting.questions, feeds).figures() == setting.expected()
     assert (engine.spilled > 0) is (memory is NONE)
     assert bool(engine.stacking.stacked) is (memory is PLENTY)
 
@@ -135,7 +135,7 @@ def test_states_that_stay_on_the_device_give_the_same_scores(
 def test_with_memory_enough_all_segments_stay_open(setting: Setting, feeds: Sequence[Feed]) -> None:
     engine = setting.wavefront(PLENTY)
     assert not engine.sessions.streamed
-    assert score(engine, setting.questions, feeds).distances() == setting.expected()
+    assert score(engine, setting.questions, feeds).figures() == setting.expected()
 
 
 def test_states_on_the_disk_give_the_same_scores_and_leave_nothing(
@@ -144,7 +144,7 @@ def test_states_on_the_disk_give_the_same_scores_and_leave_nothing(
     folder = tmp_path / "states"
     folder.mkdir()
     engine = setting.wavefront(NONE, folder)
-    assert score(engine, setting.questions, feeds).distances() == setting.expected()
+    assert score(engine, setting.questions, feeds).figures() == setting.expected()
     assert engine.spilled > 0
     assert not list(folder.iterdir())
 
@@ -232,34 +232,31 @@ def test_a_walk_that_runs_out_of_time_is_taken_up_where_it_stopped(
 
 
 @pytest.mark.usefixtures("keep_all")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_within_a_segment_stops_the_walk_behind_it(
-    setting: Setting, feeds: Sequence[Feed], tmp_path: Path, number: signal.Signals
+def test_a_request_to_stop_within_a_segment_stops_the_walk_behind_it(
+    setting: Setting, feeds: Sequence[Feed], tmp_path: Path
 ) -> None:
     shown: list[int] = []
+    stop = StopRequest()
 
     def asked(description: str, done: int, total: int) -> None:
         shown.append(done)
         if 0 < done < total:  # the segment begins after this, and ends all the same
-            signal.raise_signal(number)
+            assert not stop.ask()
 
-    def scores(progress: Progress) -> Scores:
+    def scores(progress: Progress, stop: StopRequest) -> Scores:
         with open_journal(tmp_path / "journal", {}) as journal:
             engine = setting.wavefront(PLENTY, journal.folder)
-            return score(engine, setting.questions, feeds[:1], Limits(journal=journal), progress)
+            limits = Limits(journal=journal, stop=stop)
+            return score(engine, setting.questions, feeds[:1], limits, progress)
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            scores(asked)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(KeyboardInterrupt):
+        scores(asked, stop)
     last = shown[-1]
     assert 0 < last < 100
-    found = scores(lambda _title, done, _total: shown.append(done))
+    found = scores(lambda _title, done, _total: shown.append(done), StopRequest())
     assert min(shown[shown.index(last) + 1 :]) > last
     engine = setting.wavefront(PLENTY)
-    assert found.distances() == score(engine, setting.questions, feeds[:1]).distances()
+    assert found.figures() == score(engine, setting.questions, feeds[:1]).figures()
 
 
 class Left(Memory):
@@ -280,8 +277,8 @@ def test_a_heavy_segment_sends_states_to_the_disk_only_while_it_runs(
     engine, cautious = heavy.wavefront(Left(22 << 20), folder), heavy.wavefront(NONE, folder)
     assert engine.sessions.streamed
     assert engine.samples_at_once(heavy.questions) > 1
-    found = score(engine, heavy.questions, feeds).distances()
-    assert found == score(cautious, heavy.questions, feeds).distances() == heavy.expected()
+    found = score(engine, heavy.questions, feeds).figures()
+    assert found == score(cautious, heavy.questions, feeds).figures() == heavy.expected()
     assert 0 < engine.spilled <= cautious.spilled / 2
 
 

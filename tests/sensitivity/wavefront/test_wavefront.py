@@ -20,10 +20,10 @@ from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.questions import Question, Scored
-from qgraph._sensitivity.engines.switch import SwitchEngine
-from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._sensitivity.engines.switch import SwitchAnswerer, node_switches
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.scoring.loop import score
+from qgraph._sensitivity.scoring.questions import Question, Scored
 
 WIDTH = 8
 RUN = RangesRun(qgraph="0", provider="cpu", samples=2, data="random", synthetic=False)
@@ -119,7 +119,7 @@ def engines(
     outputs: Sequence[str],
     *,
     on_device: bool = False,
-) -> tuple[SwitchEngine, WavefrontEngine, list[Question]]:
+) -> tuple[SwitchAnswerer, WavefrontAnswerer, list[Question]]:
     onnx.save(model, path)
     prepared = prepare(path)
     nodes = select(prepared.model).candidates
@@ -131,8 +131,8 @@ def engines(
     pairs = [a | b for a, b in zip(singles, singles[2:], strict=False)]
     questions = [everything, *singles, *(everything - one for one in singles), *pairs]
     return (
-        SwitchEngine(prepared, nodes, quantization, scored),
-        WavefrontEngine(prepared, nodes, quantization, scored, feeds[0], on_device=on_device),
+        node_switches(prepared, nodes, quantization, scored),
+        WavefrontAnswerer(prepared, nodes, quantization, scored, feeds[0], on_device=on_device),
         questions,
     )
 
@@ -156,10 +156,7 @@ def test_scores_on_random_graphs_equal_those_of_the_switch_engine(
     pair = engines(model, tmp_path / "m.onnx", feeds, outputs, on_device=on_device)
     switch, wavefront, questions = pair
     # The same operators on the same numbers: equal to the last bit.
-    assert (
-        score(wavefront, questions, feeds).distances()
-        == score(switch, questions, feeds).distances()
-    )
+    assert score(wavefront, questions, feeds).figures() == score(switch, questions, feeds).figures()
 
 
 def chain(length: int) -> Sketch:
@@ -195,10 +192,7 @@ def test_variants_run_alone_where_samples_are_mixed(tmp_path: Path) -> None:
     feeds = random_feeds(2)
     feeds[0]["x"] = np.concatenate([feed["x"] for feed in feeds])
     switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, ["y"])
-    assert (
-        score(wavefront, questions, feeds).distances()
-        == score(switch, questions, feeds).distances()
-    )
+    assert score(wavefront, questions, feeds).figures() == score(switch, questions, feeds).figures()
     assert wavefront.segment_of("y") - 1 not in wavefront.stacking.stacked
 
 
@@ -208,10 +202,7 @@ def test_a_fixed_batch_is_not_stacked(tmp_path: Path) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     feeds = random_feeds(1)
     switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, sketch.tensors[-1:])
-    assert (
-        score(wavefront, questions, feeds).distances()
-        == score(switch, questions, feeds).distances()
-    )
+    assert score(wavefront, questions, feeds).figures() == score(switch, questions, feeds).figures()
     assert not wavefront.stacking.stacked
 
 
@@ -221,7 +212,7 @@ def test_an_output_that_no_candidate_influences_adds_no_error(tmp_path: Path) ->
     model = sketch.model([sketch.tensors[-1], "apart"])
     feeds = random_feeds(1)
     _, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, ["apart"])
-    assert all(item and item.mse == 0 for item in score(wavefront, questions, feeds).distances())
+    assert all(item and item["mse"] == 0 for item in score(wavefront, questions, feeds).figures())
 
 
 def test_nothing_above_the_first_candidate_is_in_a_later_segment(tmp_path: Path) -> None:
@@ -257,10 +248,7 @@ def test_an_output_may_have_an_influenced_shape_but_no_influenced_value(tmp_path
     feeds = random_feeds(1)
     engine_pair = engines(sketch.model(["t3", "t1"]), tmp_path / "m.onnx", feeds, ["t3", "t1"])
     switch, wavefront, questions = engine_pair
-    assert (
-        score(wavefront, questions, feeds).distances()
-        == score(switch, questions, feeds).distances()
-    )
+    assert score(wavefront, questions, feeds).figures() == score(switch, questions, feeds).figures()
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 64])
@@ -275,10 +263,8 @@ def test_how_many_run_together_does_not_change_the_scores(tmp_path: Path, width:
     ranges = calibrate(prepared, nodes, feeds, Scheme(), RUN).by_name()
     quantization = fake_quantization(quantization_parameters(prepared.model, nodes, ranges))
     scored = Scored(tuple(outputs), logits=False)
-    engine = WavefrontEngine(prepared, nodes, quantization, scored, feeds[0], width=width)
-    assert (
-        score(engine, questions, feeds).distances() == score(switch, questions, feeds).distances()
-    )
+    engine = WavefrontAnswerer(prepared, nodes, quantization, scored, feeds[0], width=width)
+    assert score(engine, questions, feeds).figures() == score(switch, questions, feeds).figures()
 
 
 def mixed_by(reduction: str) -> onnx.ModelProto:
@@ -304,8 +290,8 @@ def test_a_reduction_over_the_batch_is_seen_with_one_sample_too(
     feeds = random_feeds(1)
     pair = engines(mixed_by(reduction), tmp_path / "m.onnx", feeds, ["y"])
     switch, wavefront, questions = pair
-    expected = score(switch, questions, feeds).distances()
-    assert score(wavefront, questions, feeds).distances() == expected
+    expected = score(switch, questions, feeds).figures()
+    assert score(wavefront, questions, feeds).figures() == expected
     mixing = wavefront.segment_of("y") - 1
     assert mixing not in wavefront.stacking.stacked
 
@@ -330,8 +316,8 @@ def test_a_candidate_fed_from_a_shape_is_scored_wherever_it_is_used(tmp_path: Pa
     feeds = random_feeds(1)
     pair = engines(sketch.model(["out"]), tmp_path / "m.onnx", feeds, ["out"])
     switch, wavefront, questions = pair
-    expected = score(switch, questions, feeds).distances()
-    assert score(wavefront, questions, feeds).distances() == expected
+    expected = score(switch, questions, feeds).figures()
+    assert score(wavefront, questions, feeds).figures() == expected
 
 
 def test_an_output_that_folds_to_a_constant_has_no_error(tmp_path: Path) -> None:
@@ -344,5 +330,5 @@ def test_an_output_that_folds_to_a_constant_has_no_error(tmp_path: Path) -> None
     feeds = random_feeds(1)
     outputs = [*sketch.tensors[-1:], "constant"]
     switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, outputs)
-    expected = score(switch, questions, feeds).distances()
-    assert score(wavefront, questions, feeds).distances() == expected
+    expected = score(switch, questions, feeds).figures()
+    assert score(wavefront, questions, feeds).figures() == expected

@@ -9,11 +9,11 @@ from qgraph._cli.console import print_json, print_table, say
 from qgraph._cli.outputs import require_outputs
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.gates import FailWhen, parse_gate, require
-from qgraph._evaluation.metrics import in_order, metric
 from qgraph._evaluation.pairing import PairedBy
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import read_json, write_document
+from qgraph._metrics.table import in_order, metric
 from qgraph._steps import compare as rankings
 
 _SHOWN = 3

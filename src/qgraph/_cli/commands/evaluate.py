@@ -10,20 +10,22 @@ import click
 from qgraph._cli import options
 from qgraph._cli.bars import Bars
 from qgraph._cli.console import print_json, print_table, say
+from qgraph._cli.fields import options_of
 from qgraph._cli.outputs import require_outputs
+from qgraph._cli.runtime import runtime_of
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import write_document
+from qgraph._graph.run.session import Provider
 from qgraph._report.markdown import columns, rows
 from qgraph._report.notes import notes, sanity_line
-from qgraph._steps import api
+from qgraph._steps.evaluate import evaluate as evaluate_variants
+from qgraph._steps.options import EvaluateOptions, chosen
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=options.PATH)
-@options.data
-@options.samples(None, "Use at most this many samples of each.  [default: all]")
-@click.option("--task", help="lm, classify, detect or fidelity.  [default: what the data is for]")
+@options_of(EvaluateOptions)
 @click.option("--profiles", type=options.PATH, help="Show what these profiles predicted, too.")
 @click.option(
     "--sanity",
@@ -33,28 +35,31 @@ from qgraph._steps import api
 )
 @click.option("--no-sanity", is_flag=True, help="Ask the variants nothing.")
 @options.provider
-@click.option("--allow-cpu-nodes", is_flag=True, help="Accept compute nodes on the CPU with CUDA.")
 @options.common("evaluation.json", "File to write.")
 def evaluate(
     models: tuple[Path, ...],
+    profiles: Path | None,
+    sanity: Path | None,
+    no_sanity: bool,
+    provider: Provider,
     output: Path,
     as_json: bool,
     quiet: bool,
     debug: bool,
-    no_sanity: bool,
-    **chosen: Any,
+    **given: Any,
 ) -> None:
     """Measure the float model and its quantized variants MODELS side by side."""
-    if not chosen["data"]:
-        raise UsageError("evaluating needs data", hint="Give held-out samples with --data.")
-    if no_sanity and chosen["sanity"] is not None:
+    if no_sanity and sanity is not None:
         raise UsageError("--sanity and --no-sanity exclude each other")
-    read = [path for path in (chosen["sanity"], chosen["profiles"]) if path is not None]
-    require_outputs([output], [*models, *chosen["data"], *read])
-    if no_sanity:
-        chosen["sanity"] = False
+    asked = chosen(EvaluateOptions, None, {**given, "sanity": False if no_sanity else sanity})
+    if not asked.data:
+        raise UsageError("evaluating needs data", hint="Give held-out samples with --data.")
+    read = [path for path in (sanity, profiles) if path is not None]
+    require_outputs([output], [*models, *asked.data, *read])
     with Bars(quiet=quiet) as bars:
-        evaluation = api.evaluate(models, progress=bars, **chosen)
+        evaluation = evaluate_variants(
+            models, profiles=profiles, options=asked, runtime=runtime_of(bars, provider)
+        )
     write_document(output, evaluation)
     if as_json:
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from qgraph._cli import options
 from qgraph._cli.bars import Bars
 from qgraph._cli.console import print_json, print_table, say
-from qgraph._exporters.qwen.export_vision import parse_size
-from qgraph._steps import api
-
-
-def image_size(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> tuple[int, int] | None:
-    """Parse `HxW`."""
-    return parse_size(value) if value is not None else None
+from qgraph._cli.fields import options_of
+from qgraph._exporters.family import ExportOptions
+from qgraph._steps.export import export as export_checkpoint
 
 
 @click.command()
@@ -25,53 +20,16 @@ def image_size(
 @click.option(
     "--family", default="auto", show_default=True, help="auto, qwen, vit, yolo, or a package's own."
 )
-@click.option(
-    "--part", type=click.Choice(["language", "vision"]), default="language", show_default=True,
-    help="Which part of a multimodal model.",
-)  # fmt: skip
-@click.option(
-    "--dtype",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="Float type of the graph.",
-)
-@click.option(
-    "--with-past/--no-past", default=True, show_default=True, help="With the KV cache or without."
-)
-@click.option("--opset", type=int, default=None, help="Opset of the graph  [default: 21]")
-@click.option(
-    "--image-size",
-    metavar="HxW",
-    callback=image_size,
-    help="Size of images, in pixels (vision).  [default: the largest square up to 448; detectors: "
-    "640x640]",
-)
-@click.option(
-    "--data",
-    type=options.PATH,
-    multiple=True,
-    help="Images that show what overflows fp16 (vision).",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    help="Fixed number of pictures in a forward (classifiers, detectors).  [default: any number; "
-    "detectors: 1]",
-)
-@click.option(
-    "--trust-pickle",
-    is_flag=True,
-    help="Let Ultralytics unpickle a .pt checkpoint, which can run code. For files you trust.",
-)
+@options_of(ExportOptions)
 @options.common("exported", "Folder to write.")
 def export(
     source: Path,
+    family: str,
     output: Path,
     as_json: bool,
     quiet: bool,
     debug: bool,
-    **chosen: object,
+    **given: Any,
 ) -> None:
     """Export the checkpoint SOURCE to ONNX.
 
@@ -82,11 +40,11 @@ def export(
     vision_encoder.onnx, for images of one size.
     """
     with Bars(quiet=quiet) as bars:
-        manifest = api.export(source, output, progress=bars, **chosen)  # type: ignore[arg-type]
+        manifest = export_checkpoint(source, output, family=family, progress=bars, **given)
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
-    vision = manifest.vision_encoder if chosen["part"] == "vision" else None
+    vision = manifest.vision_encoder if given["part"] == "vision" else None
     checks = vision.checks if vision is not None else manifest.checks
     rows = [[check.case, f"{check.max_abs_difference:.1e}"] for check in checks]
     print_table(["compared with PyTorch", "max difference"], rows)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from qgraph._cli import options
 from qgraph._cli.bars import Bars
 from qgraph._cli.console import print_json, print_table, say, warn
+from qgraph._cli.fields import options_of
 from qgraph._cli.outputs import require_outputs
+from qgraph._cli.runtime import runtime_of
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.profiles import Profiles, apart
-from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By
-from qgraph._steps import api
+from qgraph._steps.options import ProfileOptions, chosen
+from qgraph._steps.profile import profile as cut_profiles
 
 
 @click.command()
@@ -27,58 +30,38 @@ from qgraph._steps import api
     callback=options.key_values,
     help="A profile that quantizes this share.  [default: A=0.15 B=0.5 C=0.8 D=1]",
 )
-@click.option(
-    "--by", type=options.EnumChoice(By), default=By.NODES.value, show_default=True,
-    help="What the share is of.",
-)  # fmt: skip
-@click.option(
-    "--top-k", type=click.IntRange(min=0), help="Also a profile that keeps the N most sensitive."
-)
-@click.option(
-    "--budget",
-    metavar="LIMIT",
-    help='Also the largest profile that keeps a metric, as in "loss<=1.02x" of the float model.',
-)
+@options_of(ProfileOptions)
 @click.option(
     "--model", type=options.PATH, help="Measure every profile on this model, without emitting one."
 )
-@options.data
 @click.option(
     "--ranges", type=options.PATH, help="Ranges of the model.  [default: beside the report]"
 )
-@click.option("--task", help="What to measure.  [default: by family and data]")
-@options.samples(None, "Measure on at most this many samples of each file.")
 @options.provider
 @options.common("profiles.json", "File to write.")
 def profile(
     report: Path,
     cuts: dict[str, float],
-    by: By,
-    top_k: int | None,
-    budget: str | None,
     model: Path | None,
-    data: tuple[Path, ...],
     ranges: Path | None,
-    task: str | None,
-    samples: int | None,
     provider: Provider,
     output: Path,
     as_json: bool,
     quiet: bool,
     debug: bool,
+    **given: Any,
 ) -> None:
     """Cut profiles from the sensitivity report REPORT, from minimal (A) to everything (D).
 
     With --model and --data, each profile is measured as if it were emitted; --budget also searches
     the largest one that meets a limit on any metric of `evaluate`.
     """
+    asked = chosen(ProfileOptions, None, {**given, **({"cuts": cuts} if cuts else {})})
     beside = ranges or (report.with_name("ranges.json") if model is not None else None)
-    require_outputs([output], [report, *data, *filter(None, (model, beside))])
+    require_outputs([output], [report, *asked.data, *filter(None, (model, beside))])
     with Bars(quiet=quiet) as bars:
-        profiles = api.profile(
-            report, cuts=cuts or DEFAULT_CUTS, by=by, top_k=top_k, budget=budget, model=model,
-            data=data, ranges=beside, task=task, samples=samples, provider=provider, progress=bars,
-        )  # fmt: skip
+        runtime = runtime_of(bars, provider)
+        profiles = cut_profiles(report, model=model, ranges=beside, options=asked, runtime=runtime)
     write_document(output, profiles)
     if as_json:
         print_json(profiles.model_dump(mode="json", by_alias=True, exclude_none=True))

@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from qgraph._cli.console import print_json, print_table, say
 from qgraph._graph.keep import by_reason
+from qgraph._quantize.inc import IncModel
+from qgraph._quantize.proof import Proof
+from qgraph._steps.quantization import quantization_of
 from qgraph._steps.quantize import Written
 
 
-def print_written(made: list[Written], *, as_json: bool) -> None:
-    """Print the models, and for a conversion to fp16 what stayed fp32."""
+def print_written(made: Sequence[Written], *, as_json: bool) -> None:
+    """Print the models, what a conversion to fp16 left fp32, and what INC's placement does."""
     if as_json:
-        print_json([_as_json(item) for item in made])
+        found = quantization_of(made)
+        print_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
-    quantized = [item for item in made if item.profile is not None]
-    rows = [
-        [
-            item.profile.name,
-            str(item.proof.quantized),
-            str(item.proof.activations),
-            str(item.proof.untouched),
-            str(item.path),
-        ]
-        for item in quantized
-        if item.profile is not None
-    ]
-    if quantized:
+    ours = [(_name(item), item.proof, item) for item in made if item.proof and item.profile]
+    if ours:
+        rows = [_row(name, proof, item) for name, proof, item in ours]
         print_table(["profile", "quantized", "Q on activations", "proved untouched", "file"], rows)
         say("Every quantized node reads Q/DQ on data and weight; every other node reads none.")
     for item in made:
         if item.profile is None:
             _print_half(item)
+    theirs = [(_name(item), item.inc, item) for item in made if item.inc is not None]
+    if theirs:
+        headings = ["profile", "quantized", "excluded reading DQ", "other nodes reading DQ", "file"]
+        print_table(headings, [_inc_row(name, inc, item) for name, inc, item in theirs])
+    for name, inc, _ in theirs:
+        for refusal in inc.left_float:
+            say(f"{name}: left float: {refusal.name}: {refusal.reason}")
+        for read in inc.excluded:
+            say(f"{name}: {read.node} is excluded and reads {read.tensor} dequantized")
 
 
-def _as_json(item: Written) -> dict[str, Any]:
-    kept = [{"name": keep.name, "reason": keep.reason} for keep in item.in_single]
-    return {
-        "profile": item.profile.name if item.profile is not None else None,
-        "path": str(item.path),
-        "quantized": item.proof.quantized,
-        "untouched": item.proof.untouched,
-        **({"fp32_nodes": kept} if kept else {}),
-        **({"sqnr_db": dict(item.sqnr_db)} if item.sqnr_db else {}),
-    }
+def _name(item: Written) -> str:
+    return item.profile.name if item.profile is not None else ""
+
+
+def _row(name: str, proof: Proof, item: Written) -> list[str]:
+    counts = (proof.quantized, proof.activations, proof.untouched)
+    return [name, *map(str, counts), str(item.path)]
+
+
+def _inc_row(name: str, inc: IncModel, item: Written) -> list[str]:
+    touched = (len({read.node for read in reads}) for reads in (inc.excluded, inc.others))
+    return [name, str(len(inc.quantized)), *map(str, touched), str(item.path)]
 
 
 def _print_half(item: Written) -> None:

@@ -9,7 +9,8 @@ import click
 from qgraph._cli import options
 from qgraph._cli.console import print_json, say
 from qgraph._graph.io.files import write_bytes, write_text
-from qgraph._steps import api
+from qgraph._steps.report import figures
+from qgraph._steps.report import report as render
 
 
 @click.command()
@@ -36,11 +37,11 @@ def report(
     are shown as rankings against its own.
     """
     target = output or folder
-    page, text = api.report(folder)
+    page, text = render(folder)
     pictures = {
         target / "figures" / f"{name}.{kind}": data
         for kind in kinds
-        for name, data in api.figures(folder, kind).items()
+        for name, data in figures(folder, kind).items()
     }
     paths = {kind: target / f"report.{kind}" for kind in ("html", "md")}
     write_text(paths["html"], page)

@@ -10,12 +10,14 @@ from qgraph._cli import options
 from qgraph._cli.bars import Bars
 from qgraph._cli.commands.evaluate import print_evaluation
 from qgraph._cli.console import print_json, say
+from qgraph._cli.runtime import runtime_of
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import EnvironmentFault
 from qgraph._graph.io.documents import read_document
 from qgraph._graph.run.session import Provider
-from qgraph._steps import api
 from qgraph._steps.pipeline import FLOAT
+from qgraph._steps.pipeline import run as run_recipe
+from qgraph._steps.recipe import read_recipe
 from qgraph._steps.stages import RECORD, RunRecord
 
 _SHOWN = 6
@@ -80,7 +82,9 @@ def _run(
     quiet: bool,
 ) -> None:
     with Bars(quiet=quiet) as bars:
-        folder = api.run(recipe, output, provider=provider, fresh=fresh, progress=bars)
+        loaded = read_recipe(recipe)
+        runtime = runtime_of(bars, provider or loaded.provider)
+        folder = run_recipe(loaded, output, fresh=fresh, runtime=runtime)
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     if as_json:
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))

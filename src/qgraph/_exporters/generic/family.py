@@ -13,10 +13,10 @@ from qgraph._exporters.manifest import Manifest
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.distance import Split
 from qgraph._graph.run.feeds import fill_cache
 from qgraph._graph.run.npz import read_npz
 from qgraph._graph.tensors import Feed
+from qgraph._metrics.distance import Split
 
 
 class GenericFamily:

@@ -148,18 +148,6 @@ def _manifest(
     )
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return (height, width) of `HxW`.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit()):
-        raise UsageError(f"found image size {text!r}, expected HEIGHTxWIDTH, as in 448x448")
-    return int(height), int(width)
-
-
 def all_images(paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return image files of files and folders, in order of name."""
     kinds = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

@@ -25,10 +25,10 @@ from qgraph._exporters.qwen.samples import decode
 from qgraph._exporters.resampling import SampleSums
 from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.distance import Comparator, Sums, log_softmax
 from qgraph._graph.run.feeds import is_cache
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array, Feed
+from qgraph._metrics.distance import Comparator, Sums, log_softmax
 
 _RATIOS = {
     "loss": ("loss", "tokens"),
@@ -71,7 +71,7 @@ class LmTask:
         self._seen[name] = SampleSums(columns, ratios, _figures)
         return self._seen[name].overall()
 
-    def without_questions(self) -> LmTask:
+    def without_answers(self) -> LmTask:
         """Return the same task without answers by generation, which take most of its time."""
         samples = [replace(sample, answer=None) for sample in self._samples]
         return LmTask(self._model, self._manifest, samples)

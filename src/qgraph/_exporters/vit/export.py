@@ -74,8 +74,6 @@ def export_classifier(
 
 def _check(source: Path, folder: Path, options: ExportOptions) -> None:
     check_request(source, folder, options.dtype, options.opset or DEFAULT_OPSET)
-    if options.batch is not None and options.batch < 1:
-        raise UsageError(f"found batch {options.batch}, expected 1 or more, or none for any number")
     if options.image_size is not None:
         raise UsageError("a classifier's image size is its checkpoint's; leave --image-size out")
 

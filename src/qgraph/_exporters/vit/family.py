@@ -20,9 +20,9 @@ from qgraph._exporters.vit.task import ClassifyTask
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.distance import Split
 from qgraph._graph.run.npz import read_npz
 from qgraph._graph.tensors import Feed
+from qgraph._metrics.distance import Split
 
 _TASKS = ("classify", "fidelity")
 _CHANNELS = (1, 3)

@@ -16,9 +16,9 @@ from qgraph._exporters.fidelity import FIDELITY_RATIOS, columns_of, fidelity_fig
 from qgraph._exporters.resampling import SampleSums
 from qgraph._exporters.vit.pictures import PictureFeeds
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.distance import Comparator, Sums
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
+from qgraph._metrics.distance import Comparator, Sums
 
 _SEVERAL = 5
 

@@ -19,8 +19,8 @@ from enum import StrEnum
 import numpy as np
 
 from qgraph._graph.errors import UsageError
-from qgraph._graph.run.distance import Columns
 from qgraph._graph.tensors import Array
+from qgraph._metrics.distance import Columns
 
 LEAST_SCORE = 0.001
 MOST_OVERLAP = 0.7

@@ -20,9 +20,9 @@ from qgraph._exporters.yolo.precision import ScenePrecision
 from qgraph._exporters.yolo.scenes import SceneFeeds
 from qgraph._graph.errors import EnvironmentFault
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.distance import Comparator, Sums
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
+from qgraph._metrics import Comparator, Sums, figures
 
 
 class DetectTask:
@@ -58,7 +58,7 @@ class DetectTask:
         evaluated = evaluate(self._annotations, found, self._ids())
         self._seen[name] = ScenePrecision(evaluated, self._groups())
         map50, mean = (float(evaluated.stats[item]) for item in (1, 0))
-        return {"map50": map50, "map": mean} | as_metrics(sum(sums, Sums()).result())
+        return {"map50": map50, "map": mean} | as_metrics(figures(sum(sums, Sums())))
 
     def per_sample(self, name: str) -> ScenePrecision:
         """Return what a variant already measured found in each sample."""

@@ -9,18 +9,26 @@ from qgraph._quantize.inc.backend import IncModel, Violation, quantize_with_inc
 from qgraph._quantize.inc.child import Patience, converse
 from qgraph._quantize.inc.eligible import Refusal, eligible
 from qgraph._quantize.inc.naming import private_names, renamed
-from qgraph._quantize.inc.protocol import Request, Score, Settings, Unit, UnitKind
+from qgraph._quantize.inc.protocol import (
+    AdaptorSettings,
+    IncAnswer,
+    IncUnit,
+    Request,
+    UnitKind,
+    UnitScore,
+)
 from qgraph._quantize.inc.version import require_inc
 
 __all__ = [
+    "AdaptorSettings",
+    "IncAnswer",
     "IncModel",
+    "IncUnit",
     "Patience",
     "Refusal",
     "Request",
-    "Score",
-    "Settings",
-    "Unit",
     "UnitKind",
+    "UnitScore",
     "Violation",
     "converse",
     "eligible",

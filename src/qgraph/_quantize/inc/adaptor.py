@@ -16,11 +16,11 @@ import onnx
 
 from qgraph._graph.errors import EnvironmentFault
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.inc.capture import Captured, Op, Where, capturing, distances_of, finite
+from qgraph._quantize.inc.capture import Captured, Op, Where, capturing, figures_of, finite
 from qgraph._quantize.inc.capture import quantized_nodes as _quantized_nodes
 from qgraph._quantize.inc.mapping import onnx_mapping
 from qgraph._quantize.inc.pinned import pinned_to_cpu
-from qgraph._quantize.inc.protocol import Request, Settings, UnitKind
+from qgraph._quantize.inc.protocol import AdaptorSettings, Request, UnitKind
 from qgraph._quantize.inc.version import require_inc
 
 FLOAT = {
@@ -98,14 +98,14 @@ class Inc:
         self._float = dict.fromkeys(offered, FLOAT)
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> AdaptorSettings:
         """Return what the adaptor was told, for the report."""
         told = {key: str(value) for key, value in self._info.items() if key != "workspace_path"}
         one = next(iter(self._int8.values()), FLOAT)
         missing = [
             name for name, kind in self._request.candidates if (name, kind) not in self._int8
         ]
-        return Settings(
+        return AdaptorSettings(
             version=require_inc(),
             adaptor=told,
             weights=_described(one["weight"]),
@@ -138,9 +138,9 @@ class Inc:
             infer(model, config, self._loader, [], batches) for model in (self._model, made)
         )
         score = self._adaptor._calculate_mse(reference, got)  # noqa: SLF001
-        distances = distances_of(reference, got, self._where)
+        found = figures_of(reference, got, self._where)
         quantized = _quantized_nodes(made.model)
-        return Captured(("", ""), finite(score), distances, quantized)
+        return Captured(("", ""), finite(score), found, quantized)
 
     def _config(self, int8: dict[Op, Any]) -> dict[str, Any]:
         samples = self._request.feeds

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from qgraph._graph.run.distance import Distances, DistanceSum
 from qgraph._graph.tensors import Array
+from qgraph._metrics import DistanceSum, Figures, figures
 from qgraph._quantize.inc.naming import SUFFIX
 
 Op = tuple[str, str]
@@ -29,7 +29,7 @@ class Captured:
 
     op: Op
     inc_mse: float | None
-    distances: Distances
+    figures: Figures
     quantized: frozenset[str]
 
 
@@ -89,8 +89,8 @@ class _Capture:
 
     def calculate_mse(self, reference: Sequence[Array], got: Sequence[Array]) -> Any:
         score = self._mse(reference, got)
-        distances = distances_of(reference, got, self._where)
-        self._report(Captured(next(self._pending), finite(score), distances, self._quantized))
+        found = figures_of(reference, got, self._where)
+        self._report(Captured(next(self._pending), finite(score), found, self._quantized))
         return score
 
 
@@ -101,13 +101,15 @@ def quantized_nodes(model: Any) -> frozenset[str]:
     )
 
 
-def distances_of(reference: Sequence[Array], got: Sequence[Array], where: Where) -> Distances:
-    """Return our distances from the flat lists of INC: batch by batch, output by output."""
+def figures_of(reference: Sequence[Array], got: Sequence[Array], where: Where) -> Figures:
+    """Return our metrics from the flat lists of INC: batch by batch, output by output."""
     total = DistanceSum(logits=where.logits)
     for index, (a, b) in enumerate(zip(reference, got, strict=True)):
         if index % where.outputs in where.scored:
             total.add(np.asarray(a), np.asarray(b))
-    return total.result()
+    found = figures(total.result())
+    # over whole outputs, where ours is over their parts
+    return {key: value for key, value in found.items() if key != "noise_to_signal"}
 
 
 def finite(score: Any) -> float | None:

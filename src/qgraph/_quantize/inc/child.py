@@ -20,7 +20,14 @@ from qgraph._graph.errors import InputError, LimitError, QGraphError, RuntimeDie
 from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._graph.io.models import to_bytes
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.inc.protocol import MODEL, REQUEST, Answer, Request, read_answer, write_feeds
+from qgraph._quantize.inc.protocol import (
+    MODEL,
+    REQUEST,
+    IncAnswer,
+    Request,
+    read_answer,
+    write_feeds,
+)
 
 _LOG = "inc.log"
 _TAIL = 4000
@@ -41,7 +48,7 @@ def converse(
     model: onnx.ModelProto,
     feeds: Sequence[Feed],
     request: Request,
-    hear: Callable[[Answer], None],
+    hear: Callable[[IncAnswer], None],
     patience: Patience | None = None,
     collect: Callable[[Path], None] | None = None,
 ) -> None:
@@ -112,7 +119,7 @@ def _process(workspace: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 def _answers(
     process: subprocess.Popen[bytes], pipe: int, workspace: Path, patience: Patience
-) -> Iterator[Answer]:
+) -> Iterator[IncAnswer]:
     """Yield answers until the process says that it is done."""
     for line in _lines(pipe, patience):
         try:

@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from qgraph._graph.io.documents import Part
-from qgraph._graph.run.distance import Distances
 from qgraph._graph.tensors import Feed
 
 REQUEST, MODEL, RESULT = "request.json", "model.onnx", "result.onnx"
@@ -27,7 +26,7 @@ class UnitKind(StrEnum):
     WITHOUT = "without"
 
 
-class Unit(Part):
+class IncUnit(Part):
     """One model that INC quantizes and compares. `node` is '' for `all`."""
 
     kind: UnitKind
@@ -56,13 +55,13 @@ class Request(Part):
     outputs: tuple[str, ...]
     logits: bool
     batches: int
-    units: tuple[Unit, ...] = ()
+    units: tuple[IncUnit, ...] = ()
     write_model: bool = False
     smooth: float | None = None
     as_written: bool = False
 
 
-class Settings(Part):
+class AdaptorSettings(Part):
     """What INC was told. `not_offered`: candidates of a type it cannot quantize."""
 
     version: str
@@ -72,26 +71,21 @@ class Settings(Part):
     not_offered: tuple[str, ...]
 
 
-class Score(Part):
-    """`inc_mse`: INC's own number, None where it is not finite. The rest: over `outputs`.
-
-    `left_float`: candidates that the unit meant to quantize and INC did not.
+class UnitScore(Part):
+    """`inc_mse`: INC's own number, None where it is not finite. `figures`: qgraph's metrics, over
+    `outputs`. `left_float`: candidates that the unit meant to quantize and INC did not.
     """
 
-    unit: Unit
+    unit: IncUnit
     inc_mse: float | None
-    mse: float
-    sqnr_db: float | None
-    cosine: float
-    kl: float | None
-    top1_agreement: float | None
+    figures: dict[str, float | None]
     left_float: tuple[str, ...]
     seconds: float
 
     @property
-    def distances(self) -> Distances:
-        """Return qgraph's distances."""
-        return Distances(self.mse, self.sqnr_db, self.cosine, self.kl, self.top1_agreement)
+    def mse(self) -> float:
+        """Return the metric that is always there."""
+        return self.figures["mse"] or 0.0
 
 
 class Failure(Part):
@@ -101,19 +95,19 @@ class Failure(Part):
     message: str
 
 
-class Answer(Part):
+class IncAnswer(Part):
     """One line; exactly one field is set."""
 
-    settings: Settings | None = None
-    score: Score | None = None
+    settings: AdaptorSettings | None = None
+    score: UnitScore | None = None
     failure: Failure | None = None
     done: bool = False
 
 
-_ANSWER = TypeAdapter(Answer)
+_ANSWER = TypeAdapter(IncAnswer)
 
 
-def read_answer(line: bytes) -> Answer:
+def read_answer(line: bytes) -> IncAnswer:
     """Return a line as an answer.
 
     Raises:

@@ -22,12 +22,12 @@ from qgraph._quantize.inc.protocol import (
     MODEL,
     REQUEST,
     RESULT,
-    Answer,
     Failure,
+    IncAnswer,
+    IncUnit,
     Request,
-    Score,
-    Unit,
     UnitKind,
+    UnitScore,
     read_feed,
 )
 from qgraph._quantize.inc.ptq import quantize_as_inc_does
@@ -45,12 +45,12 @@ def main(arguments: list[str]) -> int:
         with inc_at_work(as_written=request.as_written):
             _work(workspace, request, pipe)
     except QGraphError as error:
-        _send(pipe, Answer(failure=Failure(type=type(error).__name__, message=error.message)))
+        _send(pipe, IncAnswer(failure=Failure(type=type(error).__name__, message=error.message)))
         return 1
     except (Exception, SystemExit) as error:  # INC calls exit() on some faults
-        _send(pipe, Answer(failure=Failure(type=type(error).__name__, message=str(error))))
+        _send(pipe, IncAnswer(failure=Failure(type=type(error).__name__, message=str(error))))
         raise
-    _send(pipe, Answer(done=True))
+    _send(pipe, IncAnswer(done=True))
     return 0
 
 
@@ -62,19 +62,21 @@ def _work(workspace: Path, request: Request, pipe: int) -> None:
         write_model(made, workspace / RESULT, external_above=_ONE_FILE)
         return
     inc = Inc(model, feeds, request, workspace)
-    _send(pipe, Answer(settings=inc.settings))
+    _send(pipe, IncAnswer(settings=inc.settings))
     offered = {name for name, _ in request.candidates} - set(inc.settings.not_offered)
     clock = _Clock()
     for kind in UnitKind:
         nodes = {unit.node for unit in request.units if unit.kind is kind}
         if nodes and kind is UnitKind.ALL:
-            _send(pipe, Answer(score=_score(Unit(kind=kind), inc.score_all(), offered, clock)))
+            _send(
+                pipe, IncAnswer(score=_score(IncUnit(kind=kind), inc.score_all(), offered, clock))
+            )
         elif nodes:
 
             def report(captured: Captured, kind: UnitKind = kind) -> None:
-                unit = Unit(kind=kind, node=captured.op[0])
+                unit = IncUnit(kind=kind, node=captured.op[0])
                 meant = {unit.node} if kind is UnitKind.SOLO else offered - {unit.node}
-                _send(pipe, Answer(score=_score(unit, captured, meant, clock)))
+                _send(pipe, IncAnswer(score=_score(unit, captured, meant, clock)))
 
             inc.score(kind, nodes, report)
 
@@ -89,22 +91,17 @@ class _Clock:
         return self._last - before
 
 
-def _score(unit: Unit, captured: Captured, meant: set[str], clock: _Clock) -> Score:
-    distances = captured.distances
-    return Score(
+def _score(unit: IncUnit, captured: Captured, meant: set[str], clock: _Clock) -> UnitScore:
+    return UnitScore(
         unit=unit,
         inc_mse=captured.inc_mse,
-        mse=distances.mse,
-        sqnr_db=distances.sqnr_db,
-        cosine=distances.cosine,
-        kl=distances.kl,
-        top1_agreement=distances.top1_agreement,
+        figures=dict(captured.figures),
         left_float=tuple(sorted(meant - captured.quantized)),
         seconds=clock.lap(),
     )
 
 
-def _send(pipe: int, answer: Answer) -> None:
+def _send(pipe: int, answer: IncAnswer) -> None:
     line = answer.model_dump_json(exclude_none=False).encode() + b"\n"
     while line:
         line = line[os.write(pipe, line) :]

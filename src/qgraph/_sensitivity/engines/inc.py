@@ -1,4 +1,4 @@
-"""The `inc` engine: Intel Neural Compressor's ONNXRT adaptor asked for every node.
+"""The engine `inc`: Intel Neural Compressor's ONNXRT adaptor asked for every node.
 
 Candidates, names and file are those of every engine. The distances are taken from INC's own
 models at the outputs that matter; INC's own score, which is over all outputs, stands beside them.
@@ -7,23 +7,27 @@ Its two orders are no clean exclusions: docs/inc.md says what they are.
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.errors import InputError, InterruptedRun, LimitError, QGraphError
-from qgraph._graph.progress import Progress, silent
+from qgraph._graph.errors import InputError, InterruptedRun, LimitError, QGraphError, UsageError
+from qgraph._graph.flags import Flag
 from qgraph._graph.run.forward import forward_seconds
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import Provider
-from qgraph._graph.tensors import Feed
 from qgraph._quantize.inc import (
+    IncAnswer,
+    IncUnit,
     Patience,
     Request,
-    Unit,
     UnitKind,
     converse,
     eligible,
@@ -31,155 +35,205 @@ from qgraph._quantize.inc import (
     renamed,
     require_inc,
 )
-from qgraph._quantize.inc.protocol import Answer
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._quantize.selection import Selection
-from qgraph._sensitivity.engines.inc_report import SETTINGS, Asked, Seconds, build_report
-from qgraph._sensitivity.engines.questions import Scored
+from qgraph._sensitivity.engines.inc_journal import SETTINGS, Found, read_found, to_scores
+from qgraph._sensitivity.engines.protocol import NodeScores, Timing
 from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
-from qgraph._sensitivity.ranking.order import require_measurable
-from qgraph._sensitivity.report import Direction, Metric, Sensitivity
-from qgraph._sensitivity.scoring.job import Context, digest_of_feed
-from qgraph._sensitivity.scoring.journal import Journal
+from qgraph._sensitivity.report import Direction
+from qgraph._sensitivity.scoring.journal import Journal, open_journal
+from qgraph._sensitivity.scoring.work import EngineOptions, Work, identity
 
-Keep = Callable[[Sensitivity], None]
-"""Takes what was measured when a run is cut short."""
+_Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class IncTask:
-    """What INC is asked. `batches`: how many feeds are scored, None for all; all calibrate.
-
-    `max_nodes`: only the first so many candidates, in graph order. `deadline`: on
-    `time.monotonic`'s clock, the node under way is the last. `as_written`: INC's models run without
+class IncOptions(EngineOptions):
+    """`max_nodes`: only the first so many candidates, in graph order. `confidence_batches`: how
+    many samples are scored, None for all; all calibrate. `as_written`: INC's models run without
     integer kernels, to see how much of a score is theirs.
     """
 
-    prepared: PreparedModel
-    selection: Selection
-    feeds: Sequence[Feed]
-    scored: Scored
-    scheme: Scheme
-    direction: Direction = Direction.BOTH
-    metric: Metric = Metric.MSE
-    batches: int | None = None
-    max_nodes: int | None = None
-    deadline: float | None = None
-    patience: Patience | None = None
+    max_nodes: Annotated[_Count | None, Flag("inc: score only the first N candidates.")] = None
+    confidence_batches: Annotated[
+        _Count | None, Flag("inc: score on the first N samples; all calibrate.  [default: all]")
+    ] = None
     as_written: bool = False
 
 
-def measure_with_inc(
-    task: IncTask,
-    context: Context,
-    journal: Journal,
-    progress: Progress = silent,
-    keep: Keep | None = None,
-) -> Sensitivity:
-    """Return INC's scores of the candidates; each is in `journal` as soon as it is known.
+class Inc:
+    """INC runs in a process of its own; each unit of its work is kept as soon as it is known."""
 
-    A run that ends on its time budget returns what it has, `complete: false`. One that ends on an
-    interruption or a death of INC's process gives it to `keep` and raises.
+    name = "inc"
+    options = IncOptions
+    schemes = (SchemeName.INC_CPU, SchemeName.INT8)
+    calibrates = True
 
-    Raises:
-        EnvironmentFault: INC is missing, or of a version this was not written for.
-        InputError: nothing to quantize, a float16 graph, or INC fails on the model.
-        LimitError: 2 GB of weights, no memory, no answer, or no time for a single score.
-        RuntimeDiedError: INC's process crashed.
-        InterruptedRun: stopped on request; the next run goes on.
-    """
-    clock, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
-    require_inc()
-    require_measurable(task.metric, logits=task.scored.logits)
-    asked = _asked(task)
-    work = _Work(task, asked, journal, progress)
-    forward = forward_seconds(task.prepared.model, task.feeds[: task.batches], Provider.CPU)
-    setup = time.perf_counter() - clock
-    error = work.run()
-    if SETTINGS not in journal.entries or asked.units[0].key not in journal.entries:
-        raise error or LimitError("the time budget ended before the first score", hint=_LONGER)
-    seconds = Seconds(started, time.perf_counter() - clock, setup, forward)
-    report = build_report(asked, context, journal.entries, seconds)
-    if error is not None:
-        if keep is not None:
-            keep(report)
-        raise error
-    return report
+    def __init__(self, patience: Patience | None = None) -> None:
+        self._patience = patience
+
+    def check(self, work: Work, runtime: Runtime) -> None:
+        """Refuse what INC does by itself or not at all."""
+        require_inc()
+        if work.metric == "noise_to_signal":
+            raise UsageError(
+                f"--metric {work.metric} is not measured on INC's models",
+                hint="Leave it out, or use --engine switch --scheme inc-cpu.",
+            )
+        unfit = {
+            "--group fused": bool(work.groups),
+            f"--provider {runtime.provider}": runtime.provider is not Provider.CPU,
+            f"the scheme [{work.scheme}]": work.scheme != Scheme(name=work.scheme.name),
+            "--memory-budget": runtime.memory_budget is not None,
+            "--no-logits": work.narrow,
+        }
+        for option in (name for name, is_given in unfit.items() if is_given):
+            raise UsageError(
+                f"{option} does not go with --engine inc",
+                hint="INC calibrates by itself, scores single nodes, and is run on the CPU.",
+            )
+
+    def identity(self, work: Work, runtime: Runtime) -> dict[str, Any]:
+        """Return what two runs must share. Directions and `max_nodes` are no part of it: they only
+        choose among units.
+        """
+        options = options_of(work)
+        return identity(work, self.name) | {
+            "batches": len(work.feeds[: options.confidence_batches]),
+            "as_written": options.as_written,
+            "neural-compressor": require_inc(),
+        }
+
+    def measure(self, work: Work, runtime: Runtime, journal: Journal | None) -> NodeScores:
+        """Return INC's scores of the candidates.
+
+        A run that ends on its time budget is not complete. One that ends on an interruption or a
+        death of INC's process is broken off, with what was scored.
+
+        Raises:
+            EnvironmentFault: INC is missing, or of a version this was not written for.
+            InputError: nothing to quantize, a float16 graph, or INC fails on the model.
+            LimitError: 2 GB of weights, no memory, no answer, or no time for a single score.
+            RuntimeDiedError, InterruptedRun: before anything was scored.
+        """
+        clock = time.perf_counter()
+        plan = _plan(work)
+        options = options_of(work)
+        forward = forward_seconds(
+            work.prepared.model, work.feeds[: options.confidence_batches], Provider.CPU
+        )
+        setup = time.perf_counter() - clock
+        with _kept(journal) as kept:
+            error = _Conversation(work, plan, kept, runtime, self._patience).run()
+            if SETTINGS not in kept.entries or plan.units[0].key not in kept.entries:
+                raise error or LimitError(
+                    "the time budget ended before the first score", hint=_LONGER
+                )
+            found = read_found(plan.units, kept.entries)
+        # units of earlier runs count too: what was resumed cost their time
+        timing = Timing(setup, found.seconds, forward, plan.ideal)
+        return _scores(work, plan, found, timing, error)
+
+
+def options_of(work: Work) -> IncOptions:
+    """Return the engine's own options, or their defaults."""
+    return work.options if isinstance(work.options, IncOptions) else IncOptions()
 
 
 _LONGER = "Give --time-budget more, or use fewer --samples; what was begun is kept."
 
 
-def _asked(task: IncTask) -> Asked:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """`nodes`: candidates INC quantizes; `units`: the models it makes, the one with all of them
+    first; `limited`: some nodes were left out for --max-nodes; `reasons`: candidate → why it has no
+    score; `ideal`: E*, in forwards.
+    """
+
+    nodes: tuple[QuantizableNode, ...]
+    units: tuple[IncUnit, ...]
+    limited: bool
+    reasons: Mapping[str, str]
+    macs: Mapping[str, int]
+    ideal: float
+
+
+def _plan(work: Work) -> _Plan:
     """Return which candidates INC is asked about, and the units of work that takes."""
-    where = str(task.prepared.path)
-    nodes, refusals = eligible(task.prepared.model, task.selection.candidates, where)
+    where, most = str(work.prepared.path), options_of(work).max_nodes
+    nodes, refusals = eligible(work.prepared.model, work.selection.candidates, where)
     if not nodes:
         raise InputError(
             "the model has no node that Intel Neural Compressor can be asked about", where=where
         )
-    chosen = nodes[: task.max_nodes]
-    macs = measure_macs(task.prepared, task.feeds[0], Provider.CPU)
+    chosen = nodes[:most]
+    macs = measure_macs(work.prepared, work.feeds[0], Provider.CPU)
     reasons = {item.name: item.reason for item in refusals}
     for node in nodes[len(chosen) :]:
-        reasons[node.name] = f"beyond --max-nodes {task.max_nodes}"
-    ideal = ideal_forwards(task.prepared.model, macs, chosen)
-    return Asked(
-        task.prepared,
-        task.selection,
-        task.scored,
-        task.scheme,
-        task.direction,
-        task.metric,
-        samples=len(task.feeds),
-        batches=len(task.feeds[: task.batches]),
+        reasons[node.name] = f"beyond --max-nodes {most}"
+    ideal = ideal_forwards(work.prepared.model, macs, chosen)
+    return _Plan(
         nodes=tuple(nodes),
-        units=_units(chosen, task.direction),
+        units=_units(chosen, work.direction),
         limited=len(chosen) < len(nodes),
         reasons=reasons,
         macs=macs,
-        ideal=ideal * (2 if task.direction is Direction.BOTH else 1),
+        ideal=ideal * (2 if work.direction is Direction.BOTH else 1),
     )
 
 
-def _units(nodes: Sequence[QuantizableNode], direction: Direction) -> tuple[Unit, ...]:
+def _units(nodes: Sequence[QuantizableNode], direction: Direction) -> tuple[IncUnit, ...]:
     """Return the models INC has to make: all quantized first, then one or two per node."""
     kinds = [UnitKind.SOLO] * direction.has_solo + [UnitKind.WITHOUT] * direction.has_leave_one_out
-    singles = (Unit(kind=kind, node=node.name) for kind in kinds for node in nodes)
-    return (Unit(kind=UnitKind.ALL), *singles)
+    singles = (IncUnit(kind=kind, node=node.name) for kind in kinds for node in nodes)
+    return (IncUnit(kind=UnitKind.ALL), *singles)
+
+
+@contextmanager
+def _kept(journal: Journal | None) -> Iterator[Journal]:
+    """Yield the journal, or a temporary one where none is named."""
+    if journal is not None:
+        yield journal
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="qgraph-journal-") as folder,
+        open_journal(Path(folder) / "journal", {}) as temporary,
+    ):
+        yield temporary
 
 
 class _TimeIsUp(Exception):  # noqa: N818 - no error: what is there is returned
     """The deadline passed."""
 
 
-class _Work:
+class _Conversation:
     """The units that are not in the journal yet."""
 
-    def __init__(self, task: IncTask, asked: Asked, journal: Journal, progress: Progress) -> None:
-        self._task = task
-        self._asked = asked
+    def __init__(
+        self, work: Work, plan: _Plan, journal: Journal, runtime: Runtime, patience: Patience | None
+    ) -> None:
+        self._work = work
+        self._plan = plan
         self._journal = journal
-        self._progress = progress
-        self._todo = [unit for unit in asked.units if unit.key not in journal.entries]
-        self._private = private_names(task.prepared.model)
+        self._runtime = runtime
+        self._patience = patience
+        self._todo = [unit for unit in plan.units if unit.key not in journal.entries]
+        self._private = private_names(work.prepared.model)
         self._own = {private: name for name, private in self._private.items()}
 
     def run(self) -> QGraphError | None:
         """Work until done, or the deadline; return what broke the work off."""
-        deadline = self._task.deadline
+        deadline = self._work.deadline
         self._show()
         if not self._todo:
             return None
 
-        def hear(answer: Answer) -> None:
+        def hear(answer: IncAnswer) -> None:
             self._write_down(answer)
             if deadline is not None and time.monotonic() >= deadline:
                 raise _TimeIsUp
 
-        model = renamed(self._task.prepared.model, self._private)
+        model = renamed(self._work.prepared.model, self._private)
         try:
-            converse(model, self._task.feeds, self._request(), hear, self._task.patience)
+            converse(model, self._work.feeds, self._request(), hear, self._patience)
         except _TimeIsUp:
             return None
         except KeyboardInterrupt:
@@ -189,25 +243,25 @@ class _Work:
         return None
 
     def _request(self) -> Request:
-        task = self._task
-        private = self._private
+        work, private, options = self._work, self._private, options_of(self._work)
         return Request(
-            inputs=tuple(spec.name for spec in task.prepared.inputs),
-            feeds=len(task.feeds),
+            inputs=tuple(spec.name for spec in work.prepared.inputs),
+            feeds=len(work.feeds),
             candidates=tuple(
-                (private.get(node.name, node.name), node.op_type) for node in self._asked.nodes
+                (private.get(node.name, node.name), node.op_type) for node in self._plan.nodes
             ),
-            tensorrt=task.scheme.name is not SchemeName.INC_CPU,
-            outputs=task.scored.outputs,
-            logits=task.scored.logits,
-            batches=self._asked.batches,
+            tensorrt=work.scheme.name is not SchemeName.INC_CPU,
+            outputs=work.scored.outputs,
+            logits=work.scored.logits,
+            batches=len(work.feeds[: options.confidence_batches]),
             units=tuple(
-                Unit(kind=unit.kind, node=private.get(unit.node, unit.node)) for unit in self._todo
+                IncUnit(kind=unit.kind, node=private.get(unit.node, unit.node))
+                for unit in self._todo
             ),
-            as_written=task.as_written,
+            as_written=options.as_written,
         )
 
-    def _write_down(self, answer: Answer) -> None:
+    def _write_down(self, answer: IncAnswer) -> None:
         if answer.settings is not None and SETTINGS not in self._journal.entries:
             missing = tuple(self._own.get(name, name) for name in answer.settings.not_offered)
             settings = answer.settings.model_copy(update={"not_offered": missing})
@@ -221,28 +275,43 @@ class _Work:
             self._show()
 
     def _show(self) -> None:
-        done = sum(unit.key in self._journal.entries for unit in self._asked.units)
-        self._progress("INC, one model a node", done, len(self._asked.units))
+        done = sum(unit.key in self._journal.entries for unit in self._plan.units)
+        self._runtime.progress("INC, one model a node", done, len(self._plan.units))
 
 
 _AGAIN = "What was scored is kept; run the same command again and it goes on."
 
 
-def fingerprint(task: IncTask, context: Context) -> dict[str, Any]:
-    """Return what two runs must share for one to go on with the other's journal.
+def _scores(
+    work: Work, plan: _Plan, found: Found, timing: Timing, error: QGraphError | None
+) -> NodeScores:
+    unscored = _unscored(plan, found)
+    nodes = [node.name for node in plan.nodes if node.name not in unscored]
+    samples = len(work.feeds)
+    return NodeScores(
+        table=to_scores(found, nodes),
+        macs=plan.macs,
+        timing=timing,
+        samples=samples,
+        complete=len(found.scores) == len(plan.units) and not plan.limited,
+        unscored=unscored,
+        inc=found.told(samples, len(work.feeds[: options_of(work).confidence_batches])),
+        broken_off=error,
+    )
 
-    Directions, the metric and `max_nodes` are no part of it: they only choose among units.
-    """
-    return {
-        "engine": "inc",
-        "model": task.prepared.id.sha256,
-        "data": [digest_of_feed(feed) for feed in task.feeds],
-        "candidates": [node.name for node in task.selection.candidates],
-        "scheme": task.scheme.model_dump(mode="json"),
-        "outputs": list(task.scored.outputs),
-        "batches": len(task.feeds[: task.batches]),
-        "as_written": task.as_written,
-        "qgraph": context.version,
-        "neural-compressor": require_inc(),
-        "packages": dict(context.packages),
-    }
+
+def _unscored(plan: _Plan, found: Found) -> dict[str, str]:
+    """Return candidate → why it has no score; what INC left float is no score of 0."""
+    reasons = dict(plan.reasons)
+    for node in plan.nodes:
+        units = [unit for unit in plan.units if unit.node == node.name]
+        solo = found.of(UnitKind.SOLO, node.name)
+        if node.name in found.settings.not_offered:
+            reasons[node.name] = f"INC's adaptor does not quantize a {node.op_type}"
+        elif node.name in found.everything.left_float:
+            reasons[node.name] = "INC leaves it float although asked"
+        elif solo is not None and solo.left_float:
+            reasons[node.name] = "INC leaves it float when it is the only one quantized"
+        elif any(unit.key not in found.scores for unit in units):
+            reasons.setdefault(node.name, "the run was cut short before it")
+    return reasons

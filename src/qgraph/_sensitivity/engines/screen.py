@@ -1,38 +1,74 @@
-"""The screen: what quantizing a node does to its own output, for all nodes in about two forwards.
+"""The engine `screen`: nodes ranked by what quantizing them does to their own output.
 
-It says nothing of what becomes of that error downstream, so it is only what is left when time runs
-out before a single sample was scored.
+About two forwards in all, whatever the number of nodes; it says nothing of what becomes of the
+error downstream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from typing import Any
 
-from qgraph._graph.edit.fake_quantize import FakeQuantization
-from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.edit.shadows import Side, insert_shadows
-from qgraph._graph.run.memory import Memory
-from qgraph._graph.run.session import Provider
-from qgraph._graph.run.streamed import Runner
-from qgraph._graph.tensors import Feed
+from qgraph._graph.edit.tensor_switches import TensorQuantization
+from qgraph._graph.errors import UsageError
+from qgraph._graph.run.forward import forward_seconds
+from qgraph._graph.run.runtime import Runtime
+from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.engines.protocol import NodeScores, Timing
+from qgraph._sensitivity.engines.question_engine import causes_of, ranges_of
+from qgraph._sensitivity.engines.screening import screen
+from qgraph._sensitivity.explain.cost import measure_macs
+from qgraph._sensitivity.scoring.computed_model import computed
+from qgraph._sensitivity.scoring.journal import Journal
+from qgraph._sensitivity.scoring.score_table import ScoreTable
+from qgraph._sensitivity.scoring.work import EngineOptions, Work, identity
+
+FORWARDS = 2.0
+"""What screening a sample costs."""
 
 
-def screen(
-    prepared: PreparedModel,
-    nodes: Sequence[QuantizableNode],
-    quantization: FakeQuantization,
-    feeds: Sequence[Feed],
-    provider: Provider = Provider.CPU,
-    memory: Memory | None = None,
-) -> dict[str, float]:
-    """Return node → noise-to-signal power ratio of its own output, over `feeds`."""
-    shadows = insert_shadows(prepared.model, nodes, quantization)
-    runner = Runner(shadows.model, memory or Memory.of(None), provider, weights=shadows.weights)
-    error = dict.fromkeys(shadows.signals, 0.0)
-    signal = dict.fromkeys(shadows.signals, 0.0)
-    for values in runner.run(feeds, shadows.outputs, title="screening"):
-        for name in error:
-            error[name] += float(values[shadows.errors[name, Side.BOTH]])
-            signal[name] += float(values[shadows.signals[name]])
-    return {name: error[name] / signal[name] if signal[name] else 0.0 for name in error}
+class Screen:
+    """Every node and its shadows in one run a sample."""
+
+    name = "screen"
+    options = EngineOptions
+    schemes = (SchemeName.INT8, SchemeName.FP8)
+    calibrates = False
+
+    def check(self, work: Work, runtime: Runtime) -> None:
+        """Refuse a metric, which is taken at the model's outputs."""
+        if work.metric != "mse":
+            raise UsageError(
+                f"--metric {work.metric} is taken at the model's outputs, where --engine screen"
+                " does not look",
+                hint="Leave one of them out.",
+            )
+
+    def identity(self, work: Work, runtime: Runtime) -> dict[str, Any]:
+        """Return what names the run; nothing of it is kept."""
+        return identity(work, self.name)
+
+    def measure(self, work: Work, runtime: Runtime, journal: Journal | None) -> NodeScores:
+        """Return node → noise-to-signal ratio of its own output, over all samples."""
+        clock = time.perf_counter()
+        model = computed(work, ranges_of(work), runtime.provider)
+        if isinstance(model.quantization, TensorQuantization):
+            raise AssertionError("check refused this scheme")  # noqa: TRY004
+        provider, memory = runtime.provider, runtime.memory
+        macs = measure_macs(model.prepared, model.feeds[0], provider, memory)
+        forward = forward_seconds(model.prepared.model, model.feeds, provider, memory)
+        setup = time.perf_counter() - clock
+        nodes = work.selection.candidates
+        found = screen(model.prepared, nodes, model.quantization, model.feeds, provider, memory)
+        scoring = time.perf_counter() - clock - setup
+        return NodeScores(
+            table=ScoreTable({}, {}),
+            macs=macs,
+            timing=Timing(setup, scoring, forward, FORWARDS),
+            samples=len(model.feeds),
+            complete=True,
+            screened=found,
+            causes=causes_of(work, model, runtime),
+            companions=model.companions,
+            computed_in=model.computed_in,
+        )

@@ -1,11 +1,12 @@
-"""The `switch` engine: one session, a switch per node, one run per question.
+"""The engine `switch`: one session, a switch per node, one run per question.
 
 The reference for every faster engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 
 import numpy as np
 
@@ -13,27 +14,87 @@ from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches
-from qgraph._graph.run.distance import Sums
-from qgraph._graph.run.session import Provider, open_session
+from qgraph._graph.edit.tensor_switches import TensorQuantization, insert_tensor_switches
+from qgraph._graph.run.runtime import Runtime
+from qgraph._graph.run.session import Provider, Semantics, Session, open_session
 from qgraph._graph.tensors import Array, Feed
-from qgraph._sensitivity.engines.questions import Question, References, Scored, Step
+from qgraph._metrics import Sums
+from qgraph._quantize.inc_scheme import FOLLOWERS
+from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.engines.question_engine import QuestionEngine
+from qgraph._sensitivity.engines.wavefront.minimal_memory import require_budget
+from qgraph._sensitivity.scoring.computed_model import ComputedModel
+from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
+from qgraph._sensitivity.scoring.work import Work
 
 
-class SwitchEngine:
-    """Holds one session; every answer costs one forward."""
+class Switch(QuestionEngine):
+    """Any scheme; every answer costs a forward."""
 
-    def __init__(
-        self,
-        prepared: PreparedModel,
-        nodes: Sequence[QuantizableNode],
-        quantization: FakeQuantization,
-        scored: Scored,
-        provider: Provider = Provider.CPU,
-    ) -> None:
-        switched = insert_switches(prepared.model, nodes, quantization)
+    name = "switch"
+    schemes = (SchemeName.INT8, SchemeName.FP8, SchemeName.INC_CPU)
+
+    def check(self, work: Work, runtime: Runtime) -> None:
+        """Refuse a memory budget that the model with its switches does not fit into."""
+        if runtime.memory_budget is not None:
+            require_budget(
+                runtime.memory_budget,
+                work.prepared.model,
+                work.selection.candidates,
+                work.scored.outputs,
+                runtime.provider,
+                one_by_one=False,
+            )
+
+    def open(
+        self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
+    ) -> SwitchAnswerer:
+        """Return a session with a switch for each node, or tensor under INC's scheme."""
+        candidates = work.selection.candidates
+        provider, how = runtime.provider, model.quantization
+        if isinstance(how, TensorQuantization):
+            return tensor_switches(model.prepared, candidates, how, model.scored, provider)
+        nodes = [*candidates, *(companion.node for companion in model.companions)]
+        return node_switches(model.prepared, nodes, how, model.scored, provider)
+
+
+def node_switches(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    quantization: FakeQuantization,
+    scored: Scored,
+    provider: Provider = Provider.CPU,
+) -> SwitchAnswerer:
+    """Return what answers with a switch for each node."""
+    switched = insert_switches(prepared.model, nodes, quantization)
+    session = open_session(switched.model, provider, weights=switched.weights)
+    switches = {name: frozenset({node}) for node, name in switched.inputs.items()}
+    return SwitchAnswerer(session, scored, switches)
+
+
+def tensor_switches(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    quantization: TensorQuantization,
+    scored: Scored,
+    provider: Provider = Provider.CPU,
+) -> SwitchAnswerer:
+    """Return what answers with INC's numbers and placement: a switch is on while any of the nodes
+    it serves is quantized.
+    """
+    switched = insert_tensor_switches(prepared.model, nodes, quantization, FOLLOWERS)
+    # INC scores with all optimizations on, integer kernels among them
+    session = open_session(switched.model, provider, Semantics.FAST)
+    return SwitchAnswerer(session, scored, switched.switches)
+
+
+class SwitchAnswerer:
+    """Holds one session; `switches`: input of it → the nodes that turn it on."""
+
+    def __init__(self, session: Session, scored: Scored, switches: Mapping[str, Set[str]]) -> None:
+        self._session = session
         self._scored = scored
-        self._inputs = switched.inputs
-        self._session = open_session(switched.model, provider, weights=switched.weights)
+        self._switches = switches
 
     def samples_at_once(self, questions: Sequence[Question]) -> int:
         """Return 1: nothing is saved by more."""
@@ -53,5 +114,8 @@ class SwitchEngine:
         return results
 
     def _run(self, feed: Feed, quantized: Question) -> dict[str, Array]:
-        switches = {name: np.asarray(node in quantized) for node, name in self._inputs.items()}
+        switches = {
+            name: np.asarray(not quantized.isdisjoint(nodes))
+            for name, nodes in self._switches.items()
+        }
         return self._session.run(feed | switches, self._scored.outputs)

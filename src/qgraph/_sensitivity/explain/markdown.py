@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from qgraph._sensitivity.report import Metric, NodeScore, Score, Sensitivity
+from qgraph._metrics import metric
+from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
 
 
 def to_markdown(report: Sensitivity) -> str:
     """Return the ranking, most sensitive first, then what was kept float."""
     run = report.run
     inc = " INC solo | INC left out |" * (report.inc is not None)
-    first = "rank | node | noise/signal" if _by_ratio(report) else "rank | node"
+    own = _own_column(report)
+    first = f"rank | node | {metric(report.metric).label}" if own else "rank | node"
     lines = [
         f"# Sensitivity of {cell(report.model.path)}",
         "",
@@ -22,7 +24,7 @@ def to_markdown(report: Sensitivity) -> str:
         *_about_inc(report),
         "",
         f"| {first} | solo MSE | SQNR dB | gain if left out | MACs | params | group |{inc}",
-        f"|---:|---|{'---:|' * (5 + _by_ratio(report))}---|{'---:|---:|' * bool(inc)}",
+        f"|---:|---|{'---:|' * (5 + own)}---|{'---:|---:|' * bool(inc)}",
         *(_row(node, report) for node in sorted(report.nodes, key=lambda node: node.rank)),
         *_causes(report),
         "",
@@ -76,7 +78,7 @@ def _unscored(report: Sensitivity) -> list[str]:
 
 def _baseline(report: Sensitivity) -> str:
     if report.baseline is None:
-        return "**No sample was scored in time: nodes are ranked by what quantizing does to them.**"
+        return "**Nothing was scored at the outputs: ranks are by each node's own output.**"
     return f"All candidates quantized: {_figures(report.baseline.all_quantized)}."
 
 
@@ -85,7 +87,7 @@ def _row(node: NodeScore, report: Sensitivity) -> str:
     cells = [
         str(node.rank),
         code(node.name),
-        *([_ratio(solo)] * _by_ratio(report)),
+        *([_own_figure(report, solo)] * _own_column(report)),
         f"{solo.mse:.3e}" if solo else "",
         f"{solo.sqnr_db:.1f}" if solo and solo.sqnr_db is not None else "",
         f"{without.gain:+.3e}" if without and without.gain is not None else "",
@@ -98,13 +100,14 @@ def _row(node: NodeScore, report: Sensitivity) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _by_ratio(report: Sensitivity) -> bool:
-    return report.metric is Metric.NOISE_TO_SIGNAL
+def _own_column(report: Sensitivity) -> bool:
+    """Return whether the ranking goes by a metric that has no column of its own already."""
+    return report.metric not in ("mse", "sqnr_db")
 
 
-def _ratio(score: Score | None) -> str:
-    found = score.noise_to_signal if score else None
-    return "" if found is None else f"{found:.3e}"
+def _own_figure(report: Sensitivity, score: Score | None) -> str:
+    found = score.figures.get(report.metric) if score else None
+    return "" if found is None else metric(report.metric).form.format(found)
 
 
 def _figures(score: Score) -> str:

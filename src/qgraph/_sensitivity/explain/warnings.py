@@ -25,7 +25,7 @@ def warnings_of(scores: Scores, model: onnx.ModelProto, outputs: Sequence[str]) 
 
 
 def _all_alike(scores: Scores) -> str | None:
-    samples = scores.samples
+    samples = scores.table.values()
     if not samples:
         return None
     if not any(sums.signal for row in samples for sums in row):
@@ -36,7 +36,8 @@ def _all_alike(scores: Scores) -> str | None:
             " constant, saturated, or do not depend on the candidates; or the data is all zeros."
             f" {_ORDER}"
         )
-    if len(samples) > 1 and all(samples[i] == samples[0] for i in range(1, len(samples))):
+    first = next(iter(samples))
+    if len(samples) > 1 and all(row == first for row in samples):
         return (
             f"all {len(samples)} samples have the very same scores: the outputs do not depend on"
             " the input, or the samples are all alike."

@@ -24,8 +24,10 @@ from typing import Any
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import read_document, read_json
 from qgraph._graph.io.files import require_file
+from qgraph._metrics import metric
 from qgraph._sensitivity.ranking.agreement import Ranking
-from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
+from qgraph._sensitivity.ranking.order import harm
+from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 _LARGEST = 64 << 20
 
@@ -135,26 +137,27 @@ def _plain(source: Source, rows: Sequence[tuple[str, Any]]) -> Ranking:
 
 
 def _of_report(source: Source, report: Sensitivity) -> Ranking:
-    scores = {node.name: _chosen(node, source) for node in report.nodes}
+    scores = {node.name: _chosen(node, report, source) for node in report.nodes}
     if source.lower_is_worse:
         raise UsageError("a report's scores say themselves what is worse", where=str(source.path))
     notes = [f"scheme {report.scheme}, engine {report.run.engine}, {source.which}"]
+    notes += [f"by {metric(report.metric).label}"] * (report.metric != "mse")
     notes += ["made-up data"] * report.run.synthetic
     notes += ["cut short: not every candidate has a score"] * (not report.run.complete)
     return Ranking(source.label, scores, _total(report, source.which), tuple(notes))
 
 
 def _total(report: Sensitivity, which: Which) -> float | None:
-    if report.baseline is None:
+    everything = report.baseline.all_quantized if report.baseline is not None else None
+    if everything is None:
         return None
-    everything = report.baseline.all_quantized
     if which in (Which.INC_SOLO, Which.INC_GAIN):
         return everything.inc.mse if everything.inc else None
-    return everything.mse
+    return metric(report.metric).damage(everything.figures)
 
 
-def _chosen(node: NodeScore, source: Source) -> float:
-    value = _value(node.solo, node.leave_one_out, source.which)
+def _chosen(node: NodeScore, report: Sensitivity, source: Source) -> float:
+    value = _value(node, report, source.which)
     if value is None:
         raise UsageError(
             f"the node {node.name!r} has no score {source.which}",
@@ -164,18 +167,22 @@ def _chosen(node: NodeScore, source: Source) -> float:
     return value
 
 
-def _value(solo: Score | None, without: Score | None, which: Which) -> float | None:
-    match which:
-        case Which.AUTO:
-            return solo.mse if solo else without.gain if without else None
-        case Which.SOLO:
-            return solo.mse if solo else None
-        case Which.GAIN:
-            return without.gain if without else None
-        case Which.INC_SOLO:
-            return solo.inc.mse if solo and solo.inc else None
-        case Which.INC_GAIN:
-            return without.inc.gain if without and without.inc else None
+def _value(node: NodeScore, report: Sensitivity, which: Which) -> float | None:
+    """Return the damage by the report's own metric, or INC's own number; larger is worse."""
+    solo, without = node.solo, node.leave_one_out
+    if which is Which.INC_SOLO:
+        return solo.inc.mse if solo and solo.inc else None
+    if which is Which.INC_GAIN:
+        return without.inc.gain if without and without.inc else None
+    asked = {
+        Which.AUTO: (solo, without),
+        Which.SOLO: (solo, None),
+        Which.GAIN: (None, without),
+    }[which]
+    if asked == (None, None):
+        return None
+    everything = report.baseline.all_quantized if report.baseline is not None else None
+    return harm(*asked, everything, report.metric)
 
 
 def _require_one_model(first: _Read, other: _Read) -> None:

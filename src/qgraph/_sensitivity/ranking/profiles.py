@@ -1,9 +1,9 @@
 """Cutting profiles from a ranking: quantize the nodes that hurt least, up to a share.
 
-Units (single nodes, or fused groups) enter in order of the error they add for what they bring:
-solo MSE divided by the unit's weight in the share that is cut (nodes, MACs or parameters); where
-the ranking goes by the noise-to-signal ratio, that instead of the MSE. Under the assumption that
-errors add up, that order gives the least error at every share.
+Units (single nodes, or fused groups) enter in order of the damage they add for what they bring:
+that of the metric the report ranks by, alone, divided by the unit's weight in the share that is cut
+(nodes, MACs or parameters). Under the assumption that damage adds up, that order gives the least at
+every share.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from qgraph._graph.errors import UsageError
+from qgraph._metrics import metric
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
-from qgraph._sensitivity.report import GroupScore, Metric, NodeScore, Sensitivity
+from qgraph._sensitivity.ranking.order import harm
+from qgraph._sensitivity.report import GroupScore, NodeScore, Sensitivity
 
 DEFAULT_CUTS: Mapping[str, float] = {"A": 0.15, "B": 0.50, "C": 0.80, "D": 1.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -37,12 +39,12 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Nodes that enter a profile together; `error`: what they add when they do, `weight`: their
+    """Nodes that enter a profile together; `harm`: the damage they add, `weight`: their
     count, MACs or parameters. `mse`: their joint solo MSE, where that was measured.
     """
 
     members: tuple[str, ...]
-    error: float
+    harm: float
     weight: float
     mse: float = 0.0
 
@@ -105,7 +107,7 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
         _unit(report, [nodes[name] for name in group.members], group, by) for group in report.groups
     ]
     order = {node.name: index for index, node in enumerate(report.nodes)}
-    return sorted(units, key=lambda u: (u.error / max(u.weight, 1e-300), order[u.members[0]]))
+    return sorted(units, key=lambda u: (u.harm / max(u.weight, 1e-300), order[u.members[0]]))
 
 
 def _unit(
@@ -113,24 +115,17 @@ def _unit(
 ) -> Unit:
     names = tuple(node.name for node in nodes)
     mse = scored.solo.mse if scored.solo is not None else 0.0
-    return Unit(names, _error(report, nodes, scored), _weight(nodes, by), mse)
+    return Unit(names, _harm(report, nodes, scored), _weight(nodes, by), mse)
 
 
-def _error(
-    report: Sensitivity, nodes: Sequence[NodeScore], scored: NodeScore | GroupScore
-) -> float:
-    """Return the error a unit adds: alone where measured, else what leaving it out removes, else
-    what the screen says of its members.
+def _harm(report: Sensitivity, nodes: Sequence[NodeScore], scored: NodeScore | GroupScore) -> float:
+    """Return the damage a unit adds, by the report's metric: alone where measured, else what
+    leaving it out removes, else what the screen says of its members.
     """
-    by_ratio = report.metric is Metric.NOISE_TO_SIGNAL
-    if scored.solo is not None:
-        return (scored.solo.noise_to_signal or 0.0) if by_ratio else scored.solo.mse
-    if scored.leave_one_out is not None and by_ratio and report.baseline is not None:
-        whole = report.baseline.all_quantized.noise_to_signal or 0.0
-        return whole - (scored.leave_one_out.noise_to_signal or 0.0)
-    if scored.leave_one_out is not None:
-        return scored.leave_one_out.gain or 0.0
-    return sum(node.screen.noise_to_signal for node in nodes if node.screen is not None)
+    if scored.solo is None and scored.leave_one_out is None:
+        return sum(node.screen.noise_to_signal for node in nodes if node.screen is not None)
+    everything = report.baseline.all_quantized if report.baseline is not None else None
+    return harm(scored.solo, scored.leave_one_out, everything, report.metric)
 
 
 def _weight(nodes: Sequence[NodeScore], by: By) -> float:
@@ -188,9 +183,10 @@ def _predicted(report: Sensitivity, units: Sequence[Unit]) -> Predicted | None:
 
 
 def _reason(report: Sensitivity, node: NodeScore) -> str:
-    score = node.solo or node.leave_one_out
+    score, known = node.solo or node.leave_one_out, metric(report.metric)
     how = "quantized alone" if node.solo else "left out alone"
-    figure = f", MSE {score.mse:.3g} {how}" if score else ""
+    value = score.figures.get(known.key) if score else None
+    figure = f", {known.label} {value:.3g} {how}" if value is not None else ""
     joined = f" with {node.group}" if node.group else ""
     return f"sensitivity rank {node.rank} of {len(report.nodes)}{figure}{joined}"
 

@@ -15,14 +15,14 @@ from qgraph._graph.tensors import Feed
 from qgraph._quantize.companions import Companion, find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.inc_scheme import inc_parameters
-from qgraph._quantize.ranges import ranges_for
+from qgraph._quantize.ranges import Ranges, ranges_for
 from qgraph._quantize.scheme import SchemeName
-from qgraph._sensitivity.engines.questions import Scored
-from qgraph._sensitivity.scoring.job import Task
+from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.work import Work
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Form:
+class ComputedModel:
     """The model and data in the precision that is computed with, and what is quantized how:
     tensors where INC's scheme is asked for, else what nodes read. `scored`: where, in this model.
     `companions`: residual Adds that a candidate takes along.
@@ -36,26 +36,31 @@ class Form:
     companions: Sequence[Companion] = ()
 
 
-def form_of(task: Task) -> Form:
-    """Return the form in which `task` is computed.
+def computed(work: Work, ranges: Ranges, provider: Provider) -> ComputedModel:
+    """Return the form in which `work` is computed.
 
     Raises:
         UsageError: its ranges are of another model or scheme.
     """
-    model, candidates = task.prepared.model, task.selection.candidates
-    if task.scheme.name is SchemeName.INC_CPU:
-        ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, candidates, "ranges")
-        switches = inc_parameters(model, candidates, ranges)
-        return Form(task.prepared, task.feeds, switches, task.scored, None)
+    model, candidates = work.prepared.model, work.selection.candidates
+    if work.scheme.name is SchemeName.INC_CPU:
+        known = ranges_for(ranges, work.prepared.id, work.scheme, candidates, "ranges")
+        switches = inc_parameters(model, candidates, known)
+        return ComputedModel(work.prepared, work.feeds, switches, work.scored, None)
     companions = find_companions(model, candidates)
     nodes = [*candidates, *(companion.node for companion in companions)]
-    ranges = ranges_for(task.ranges, task.prepared.id, task.scheme, nodes, "ranges")
-    quantization = fake_quantization(quantization_parameters(model, nodes, ranges, task.scheme))
-    if task.provider is not Provider.CPU or not is_half(model):
-        return Form(task.prepared, task.feeds, quantization, task.scored, None, companions)
-    single, quantization = in_single(task.prepared), quantization.in_single()
-    feeds = FeedsInSingle(task.feeds)
-    return Form(single, feeds, quantization, task.scored, "fp32", companions)
+    known = ranges_for(ranges, work.prepared.id, work.scheme, nodes, "ranges")
+    quantization = fake_quantization(quantization_parameters(model, nodes, known, work.scheme))
+    made = ComputedModel(work.prepared, work.feeds, quantization, work.scored, None, companions)
+    if provider is not Provider.CPU or not is_half(model):
+        return made
+    return replace(
+        made,
+        prepared=in_single(work.prepared),
+        feeds=FeedsInSingle(work.feeds),
+        quantization=quantization.in_single(),
+        computed_in="fp32",
+    )
 
 
 WHOLE_HEAD = (
@@ -65,18 +70,18 @@ WHOLE_HEAD = (
 )
 
 
-def narrowed(task: Task, form: Form) -> Form:
-    """Return `form` with a wide last projection narrowed, where that may be and can be done.
+def narrowed(work: Work, model: ComputedModel) -> ComputedModel:
+    """Return `model` with a wide last projection narrowed, where that may be and can be done.
 
     Where the projection is itself scored, its own weight is needed.
     """
-    outputs, names = task.scored.outputs, {node.name for node in task.selection.candidates}
-    if not task.narrow or len(outputs) != 1 or task.scored.split is not None:
-        return form
-    head = find_head(form.prepared.model, outputs[0])
-    if head is None or head.node in names or task.scheme.name is SchemeName.INC_CPU:
-        return form
-    narrow = narrow_head(form.prepared, head)
+    outputs = work.scored.outputs
+    if not work.narrow or len(outputs) != 1 or work.scored.split is not None:
+        return model
+    head = find_head(model.prepared.model, outputs[0])
+    if head is None or head.node in work.names or work.scheme.name is SchemeName.INC_CPU:
+        return model
+    narrow = narrow_head(model.prepared, head)
     if narrow is None:
-        return form
-    return replace(form, prepared=narrow, scored=replace(form.scored, narrowed=head))
+        return model
+    return replace(model, prepared=narrow, scored=replace(model.scored, narrowed=head))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.run.distance import Distances
+from qgraph._metrics import Figures
 from qgraph._quantize.companions import Companion
-from qgraph._sensitivity.engines.questions import Key, Question
 from qgraph._sensitivity.ranking.groups import Group
-from qgraph._sensitivity.ranking.order import badness, ranks
-from qgraph._sensitivity.report import Direction, Metric, Score, Screen, Stability
-from qgraph._sensitivity.scoring.loop import Scores
+from qgraph._sensitivity.ranking.order import harm, ranks
+from qgraph._sensitivity.report import Direction, Score, Stability
+from qgraph._sensitivity.scoring.questions import Key, Question
 
 _ALL: Key = ("all", "")
 
@@ -44,91 +43,49 @@ def ask(
     return questions
 
 
-def _view(keys: Sequence[Key], distances: Sequence[Distances | None]) -> _View:
-    pairs = zip(keys, distances, strict=True)
-    return _View({key: found for key, found in pairs if found is not None})
-
-
 @dataclass(frozen=True, slots=True)
-class _View:
-    """Distances by key, over all samples or over one."""
-
-    found: dict[Key, Distances]
-
-    def solo(self, name: str) -> Score | None:
-        distances = self.found.get(("solo", name))
-        return None if distances is None else Score.of(distances)
-
-    def without(self, name: str) -> Score | None:
-        distances, whole = self.found.get(("without", name)), self.found.get(_ALL)
-        if distances is None:
-            return None
-        return Score.of(distances, gain=None if whole is None else whole.mse - distances.mse)
-
-    def ranks(self, names: Sequence[str], metric: Metric) -> list[int]:
-        return ranks([badness(self.solo(name), self.without(name), metric) for name in names])
-
-
-class Answers:
-    """The answers to `ask`'s questions, `keys` in the order they were asked.
-
-    `screened`: node → noise-to-signal ratio of its own output, where no sample was scored.
+class ScoreTable:
+    """The scores of nodes and groups, by name: each alone, each left out alone; `everything`: all
+    candidates quantized. What has none is not there.
     """
 
-    def __init__(
-        self, keys: Sequence[Key], scores: Scores, screened: Mapping[str, float] | None = None
-    ) -> None:
-        self.scores = scores
-        self._keys = list(keys)
-        self._overall = _view(keys if scores.samples else [], scores.distances())
-        self._screened = screened or {}
+    solo: Mapping[str, Score]
+    without: Mapping[str, Score]
+    everything: Score | None = None
 
-    def all_quantized(self) -> Score | None:
-        """Return the score with every candidate quantized, if a sample was scored."""
-        found = self._overall.found.get(_ALL)
-        return None if found is None else Score.of(found)
-
-    def screen(self, name: str) -> Screen | None:
-        """Return what quantizing a node does to its own output, if that was asked."""
-        found = self._screened.get(name)
-        return None if found is None else Screen(noise_to_signal=found)
-
-    def solo(self, name: str) -> Score | None:
-        """Return the score of a unit quantized alone, if it was asked for."""
-        return self._overall.solo(name)
-
-    def without(self, name: str) -> Score | None:
-        """Return the score of a unit left out alone, if it was asked for."""
-        return self._overall.without(name)
-
-    def samples_of(self, name: str) -> int | None:
-        """Return how many samples a unit was measured on, None where on all."""
-        asked = self.scores.asked
-        seen = [asked[i] for i, (_, of) in enumerate(self._keys) if of == name] if asked else []
-        return min(seen) if seen and min(seen) < len(self.scores.samples) else None
-
-    def failed(self, name: str) -> bool:
-        """Return whether quantizing this unit leaves outputs that cannot be compared."""
-        if self._screened:
-            return False
-        asked = ("solo", name) if ("solo", name) in self._keys else ("without", name)
-        return asked not in self._overall.found
-
-    def ranks(self, names: Sequence[str], metric: Metric) -> list[int]:
-        """Return the rank of each node, 1 for the most sensitive."""
-        if self._screened:
-            return ranks([self._screened[name] for name in names])
-        return self._overall.ranks(names, metric)
-
-    def stability(self, names: Sequence[str], metric: Metric) -> list[Stability]:
-        """Return the range of each node's rank over single samples, those about which all was
-        asked; empty where there is one.
-        """
-        whole = min(self.scores.asked, default=len(self.scores.samples))
-        if whole < 2:
-            return []
-        rows = [
-            _view(self._keys, self.scores.of_sample(index)).ranks(names, metric)
-            for index in range(whole)
+    def harms(self, names: Iterable[str], metric: str) -> list[float]:
+        """Return how much quantizing each hurts."""
+        return [
+            harm(self.solo.get(name), self.without.get(name), self.everything, metric)
+            for name in names
         ]
-        return [Stability(rank_min=min(r), rank_max=max(r)) for r in zip(*rows, strict=True)]
+
+
+def read_answers(keys: Sequence[Key], found: Sequence[Figures | None]) -> ScoreTable:
+    """Return the scores in the answers to `ask`'s questions; None: no answer."""
+    answers = {key: item for key, item in zip(keys, found, strict=True) if item is not None}
+    whole = answers.get(_ALL)
+    gain_over = None if whole is None else whole["mse"]
+
+    def without(figures: Figures) -> Score:
+        mse = figures["mse"]
+        return Score.of(figures, None if gain_over is None or mse is None else gain_over - mse)
+
+    return ScoreTable(
+        {name: Score.of(item) for (kind, name), item in answers.items() if kind == "solo"},
+        {name: without(item) for (kind, name), item in answers.items() if kind == "without"},
+        None if whole is None else Score.of(whole),
+    )
+
+
+def stability_of(
+    tables: Iterable[ScoreTable], names: Sequence[str], metric: str
+) -> dict[str, Stability]:
+    """Return the range of each node's rank over tables of single samples; empty where there are
+    fewer than two.
+    """
+    rows = [ranks(table.harms(names, metric)) for table in tables]
+    if len(rows) < 2:
+        return {}
+    spans = zip(names, zip(*rows, strict=True), strict=True)
+    return {name: Stability(rank_min=min(row), rank_max=max(row)) for name, row in spans}

@@ -32,8 +32,8 @@ from qgraph._quantize.ranges import RangesRun, SmoothedTensor, calibrate
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._quantize.smooth.points import SmoothPoint
-from qgraph._sensitivity.engines.questions import Question, Scored
-from qgraph._sensitivity.engines.wavefront.engine import WavefrontEngine
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
+from qgraph._sensitivity.scoring.questions import Question, Scored
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _SCORED = 16
@@ -182,7 +182,7 @@ def _errors(
     if search.provider is Provider.CPU and is_half(model.model):
         model, scored, made = in_single(model), FeedsInSingle(scored), made.in_single()
     with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
-        engine = WavefrontEngine(
+        engine = WavefrontAnswerer(
             model, nodes, made, search.scored, scored[0], search.provider,
             memory=search.memory, folder=Path(folder),
         )  # fmt: skip

@@ -13,12 +13,11 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.segments import Segment, cut
 from qgraph._graph.io.weights import array_of
-from qgraph._graph.run.distance import Sums
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.workers import Workers
 from qgraph._graph.tensors import Array, Feed
-from qgraph._sensitivity.engines.questions import Question, References, Scored, Step
+from qgraph._metrics.distance import Sums
 from qgraph._sensitivity.engines.wavefront.boundary import Crossing, observe_crossing
 from qgraph._sensitivity.engines.wavefront.checkpoint import Checkpoint
 from qgraph._sensitivity.engines.wavefront.plan import Plan, Variant, make_plan
@@ -26,7 +25,8 @@ from qgraph._sensitivity.engines.wavefront.sessions import SegmentSessions
 from qgraph._sensitivity.engines.wavefront.stacking import Stacking
 from qgraph._sensitivity.engines.wavefront.state_store import Shelf
 from qgraph._sensitivity.engines.wavefront.walk import Walk
-from qgraph._sensitivity.scoring.job import digest_of_feed
+from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
+from qgraph._sensitivity.scoring.work import digest_of_feed
 
 _WIDTH, _ROWS = 4, 64
 """Variants that run together at most, and on the CPU the rows they have then: where a GEMM fills a
@@ -38,7 +38,7 @@ _SAMPLES = 8
 """Samples that share a walk at most: more save little, and a kill would cost more."""
 
 
-class WavefrontEngine:
+class WavefrontAnswerer:
     """Holds a session per segment, or one at a time; a variant costs what lies below its nodes.
 
     `folder`: where states go that memory has no room for and, where the run is `resumable`,

@@ -14,7 +14,6 @@ from qgraph._graph.run.memory import resident
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import OPENING
 from qgraph._sensitivity.engines.wavefront.sessions import weights_of
-from qgraph._sensitivity.report import Engine
 
 _MIB = 1 << 20
 
@@ -24,20 +23,21 @@ def require_budget(
     model: onnx.ModelProto,
     candidates: Sequence[QuantizableNode],
     outputs: Sequence[str],
-    engine: Engine,
     provider: Provider,
+    *,
+    one_by_one: bool,
 ) -> None:
     """Check that the process may grow to at least `budget` bytes and still do the work.
 
-    `wavefront` opens one segment at a time, the other engines all of them together. States come on
-    top, but these can wait on the disk.
+    `one_by_one`: whether segments are opened one at a time, or all together. States come on top,
+    but these can wait on the disk.
 
     Raises:
         LimitError: it takes more; the message says how much.
     """
     segments = cut(model, candidates, outputs)
     sizes = weights_of(model, segments, {node.name: node for node in candidates})
-    together = max(sizes) if engine is Engine.WAVEFRONT else sum(sizes)
+    together = max(sizes) if one_by_one else sum(sizes)
     widened = 2 if provider is Provider.CPU and is_half(model) else 1
     held, opening = resident(), OPENING * widened * together
     if held + opening <= budget:

@@ -1,4 +1,4 @@
-"""docs/api.md, made from the docstrings: `python -m qgraph._cli.api_reference > docs/api.md`."""
+"""docs/api.md, made from the docstrings: `python docs/api_reference.py > docs/api.md`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ import sys
 import types
 from collections.abc import Iterator
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 import qgraph
+from qgraph._graph.flags import Flag
 
 _HEAD = """# Python API
 
-Made from the functions' own docstrings by `python -m qgraph._cli.api_reference > docs/api.md`;
+Made from the functions' own docstrings by `python docs/api_reference.py > docs/api.md`;
 tests keep it true and run the example.
 
 Each command has a function of the same name in `qgraph`, which returns what the command writes.
-Paths may be strings; a document may be given as an object or as its file. Nothing is printed: long
-work calls `progress(what, done, total)`. Every error is a `_graph.errors.QGraphError` with
-`message`, `where`, `hint` and the command's `exit_code`.
+A model may be given as its path, or open: `qgraph.open` prepares it once for all steps. Paths may
+be strings, a document an object or its file, options an object (`SensitivityOptions(samples=2)`) or
+keywords. Where work runs and who hears of its progress is a `Runtime`. Nothing is printed, and no
+signal handler is touched. Every error is a `QGraphError` with `message`, `where`, `hint` and
+the command's `exit_code`.
 
 ```python
 import qgraph
 
 # score every node; without data, samples are made up from the model's inputs
-report, ranges = qgraph.sensitivity("model.onnx", samples=2)
+model = qgraph.open("model.onnx")
+report, ranges = qgraph.sensitivity(model, samples=2)
 worst = min(report.nodes, key=lambda node: node.rank)
 print(worst.name, worst.solo.mse)
 
@@ -32,11 +39,11 @@ print(worst.name, worst.solo.mse)
 profiles = qgraph.profile(report, cuts={"half": 0.5, "all": 1.0})
 paths = [
     qgraph.annotate(item, report).save("quantized")
-    for item in qgraph.quantize("model.onnx", profiles, ranges)
+    for item in qgraph.quantize(model, profiles, ranges)
 ]
 
 # float and quantized side by side
-evaluation = qgraph.evaluate(["model.onnx", *paths], data=["heldout.npz"], profiles=profiles)
+evaluation = qgraph.evaluate([model, *paths], data=["heldout.npz"], profiles=profiles)
 for variant in evaluation.variants:
     print(variant.name, variant.metrics["mse"], variant.differences.get("mse"))
 
@@ -48,13 +55,48 @@ assert all(change.difference == 0 for change in changes.changes)
 
 
 def api_reference() -> str:
-    """Return the reference of all public functions as Markdown."""
+    """Return the reference of all public functions, then of the classes they take, as Markdown."""
+    public = {name: getattr(qgraph, name) for name in sorted(qgraph.__all__, key=str.lower)}
     sections = [_HEAD]
-    for name in sorted(qgraph.__all__):
-        value = getattr(qgraph, name)
+    for name, value in public.items():
         if isinstance(value, types.FunctionType):
             sections.append(f"## qgraph.{name}\n\n{_signature(value)}\n\n{_described(value)}\n")
+    for name, value in public.items():
+        if isinstance(value, type):
+            sections.append(f"## qgraph.{name}\n\n{_described(value)}\n{_members(value)}")
     return "\n".join(sections)
+
+
+def _members(kind: type) -> str:
+    """Return a class's fields as a table, or its own public methods and properties as a list."""
+    if issubclass(kind, BaseModel):
+        rows = [
+            f"| `{name}` | {_default(field)} | {_told(field)} |"
+            for name, field in kind.model_fields.items()
+        ]
+        return "\n".join(["", "| option | default | |", "|---|---|---|", *rows, ""])
+    if issubclass(kind, Exception):
+        return ""
+    lines = []
+    for name, value in vars(kind).items():
+        member = value.__func__ if isinstance(value, classmethod) else value
+        if name.startswith("_") or (not callable(member) and not isinstance(member, property)):
+            continue
+        first = (inspect.getdoc(member) or "").partition("\n\n")[0].replace("\n", " ")
+        call = "" if isinstance(member, property) else "(…)"
+        lines.append(f"- `{name}{call}`: {first}")
+    return "\n".join(["", *lines, ""]) if lines else ""
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    return f"`{value.model_dump() if isinstance(value, BaseModel) else value}`"
+
+
+def _told(field: FieldInfo) -> str:
+    """Return what the command line says of a field, which is what there is to say."""
+    found = next((item.help for item in field.metadata if isinstance(item, Flag)), "")
+    return found.replace("|", "\\|")
 
 
 def _signature(function: types.FunctionType) -> str:
@@ -73,7 +115,8 @@ def _parameters(signature: inspect.Signature) -> Iterator[str]:
             starred = True
             yield "*"
         default = "" if parameter.default is parameter.empty else f" = {_value(parameter.default)}"
-        yield f"{parameter.name}: {_type(parameter.annotation)}{default}"
+        stars = "**" * (parameter.kind is parameter.VAR_KEYWORD)
+        yield f"{stars}{parameter.name}: {_type(parameter.annotation)}{default}"
 
 
 def _type(annotation: object) -> str:
@@ -91,7 +134,7 @@ def _value(default: object) -> str:
     return f'"{text}"' if isinstance(default, str) else text
 
 
-def _described(function: types.FunctionType) -> str:
+def _described(function: types.FunctionType | type) -> str:
     """Return a docstring as Markdown, its `Raises:` as a list."""
     text = inspect.getdoc(function) or ""
     text, _, raised = text.partition("\nRaises:\n")

@@ -1,4 +1,4 @@
-"""How far outputs are from the reference: sums over samples, and the figures that follow.
+"""How far outputs are from the reference: sums over samples. `table` makes figures of them.
 
 Arrays are compared in blocks that stay in a core's cache. Sums within a block are float32, sums of
 blocks are float64, so a figure is good to about 1e-6 of itself.
@@ -29,24 +29,6 @@ _NOTHING = 1e-300
 _TINY, _SMALL, _LARGE = 0.03, 0.3, 20.0
 """Below these |x|, eˣ − 1 − x is taken from its series, of 3 and of 5 terms, good to 1e-6: the
 difference itself would lose its digits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Distances:
-    """`mse`; `sqnr_db`: 10·log10(signal power / error power), higher is better, None if equal or if
-    the reference is 0 throughout;
-    `noise_to_signal`: error power / signal power of each part of an output and each sample, their
-    mean, to which all count alike whatever their size; None where there is no signal;
-    `cosine`: similarity of the flattened outputs; for logits `kl`: mean KL(reference ‖ got) in nats
-    and `top1_agreement`: share of positions with the same argmax, else None.
-    """
-
-    mse: float
-    sqnr_db: float | None
-    cosine: float
-    kl: float | None = None
-    top1_agreement: float | None = None
-    noise_to_signal: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +76,6 @@ class Sums:
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-    def result(self) -> Distances:
-        """Return the figures over everything summed."""
-        mse = self.error / max(self.count, 1)
-        sqnr = 10 * math.log10(self.signal / self.error) if self.error and self.signal else None
-        norm = math.sqrt(self.signal * self.got)
-        cosine = min(1.0, self.dot / norm) if norm else float(self.error == 0)
-        ratio = self.relative / self.parts if self.parts else None
-        if not self.positions:
-            return Distances(mse, sqnr, cosine, noise_to_signal=ratio)
-        kl = max(0.0, self.kl / self.positions)
-        return Distances(mse, sqnr, cosine, kl, self.agree / self.positions, ratio)
 
 
 class _Logits:
@@ -210,9 +180,9 @@ class DistanceSum:
         """
         self._sums = self._sums + Comparator(reference, logits=self._logits).compare(got)
 
-    def result(self) -> Distances:
-        """Return the figures over everything added."""
-        return self._sums.result()
+    def result(self) -> Sums:
+        """Return the sums over everything added."""
+        return self._sums
 
 
 def log_softmax(logits: Array) -> Array:

@@ -1,4 +1,4 @@
-"""docs/cli.md, made from the commands: `python -m qgraph._cli.reference > docs/cli.md`."""
+"""docs/cli.md, made from the commands: `python docs/cli_reference.py > docs/cli.md`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from qgraph._cli.cli import cli
 
 _HEAD = """# Command line
 
-Made from the commands' own help by `python -m qgraph._cli.reference > docs/cli.md`; tests keep it
-true.
+Made from the commands' own help by `python docs/cli_reference.py > docs/cli.md`; tests keep
+it true.
 
 Every command takes `--json` (the result, or the error, as one JSON value on stdout), `--quiet` (no
 progress on stderr) and `--debug` (the traceback of an error).

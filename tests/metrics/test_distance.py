@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from qgraph._graph.errors import InputError
-from qgraph._graph.run.distance import Distances, DistanceSum, log_softmax
 from qgraph._graph.tensors import Array
+from qgraph._metrics import DistanceSum, figures, log_softmax
+from qgraph._sensitivity.report import Score
 
 # float32 products of sums kept in float64: each term is rounded once, so 2^-23 and a margin
 CLOSE = 1e-6
@@ -20,10 +21,10 @@ def pair(*shape: int, seed: int = 0) -> tuple[Array, Array]:
     return reference, (reference + 0.1 * generator.standard_normal(shape)).astype(np.float32)
 
 
-def distances(reference: Array, got: Array, *, logits: bool = False) -> Distances:
+def distances(reference: Array, got: Array, *, logits: bool = False) -> Score:
     total = DistanceSum(logits=logits)
     total.add(reference, got)
-    return total.result()
+    return Score.of(figures(total.result()))
 
 
 def test_mse_is_the_mean_of_squared_differences() -> None:
@@ -70,11 +71,11 @@ def test_equal_outputs_have_no_sqnr_and_are_otherwise_perfect() -> None:
 
 def test_two_outputs_of_zeros_are_equal() -> None:
     zeros = np.zeros(4, np.float32)
-    assert distances(zeros, zeros) == Distances(0.0, None, 1.0)
+    assert distances(zeros, zeros) == Score(mse=0.0, cosine=1.0)
 
 
 def test_a_reference_of_zeros_has_no_sqnr() -> None:
-    assert distances(np.zeros(4, np.float32), np.ones(4, np.float32)) == Distances(1.0, None, 0.0)
+    assert distances(np.zeros(4, np.float32), np.ones(4, np.float32)) == Score(mse=1.0, cosine=0.0)
 
 
 def test_without_logits_there_is_no_kl() -> None:
@@ -83,13 +84,13 @@ def test_without_logits_there_is_no_kl() -> None:
 
 
 def test_nothing_added_is_no_distance() -> None:
-    assert DistanceSum(logits=True).result().mse == 0
+    assert figures(DistanceSum(logits=True).result())["mse"] == 0
 
 
 @pytest.mark.parametrize("logits", [False, True])
 def test_an_output_without_elements_is_no_distance(*, logits: bool) -> None:
     empty = np.zeros((0, 4), np.float32)
-    assert distances(empty, empty, logits=logits) == Distances(0.0, None, 1.0)
+    assert distances(empty, empty, logits=logits) == Score(mse=0.0, cosine=1.0)
 
 
 def test_samples_in_turn_count_like_samples_together() -> None:
@@ -99,8 +100,8 @@ def test_samples_in_turn_count_like_samples_together() -> None:
         total.add(a[part], b[part])
     together = distances(a, b, logits=True)
     # float32 sums within a block, in another order
-    assert total.result().mse == pytest.approx(together.mse, rel=1e-6)
-    assert total.result().kl == pytest.approx(together.kl, rel=1e-12)
+    assert figures(total.result())["mse"] == pytest.approx(together.mse, rel=1e-6)
+    assert figures(total.result())["kl"] == pytest.approx(together.kl, rel=1e-12)
 
 
 @given(
@@ -111,7 +112,7 @@ def test_figures_stay_within_their_bounds(arrays: tuple[Array, Array]) -> None:
     result = distances(*arrays, logits=True)
     assert result.mse >= 0 and result.kl is not None and result.kl >= 0
     # the quotient of two float64 roundings may pass -1 by one unit
-    assert -1 - 1e-6 <= result.cosine <= 1
+    assert result.cosine is not None and -1 - 1e-6 <= result.cosine <= 1
     assert result.top1_agreement is not None and 0 <= result.top1_agreement <= 1
 
 

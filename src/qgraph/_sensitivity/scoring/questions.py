@@ -1,4 +1,4 @@
-"""What every engine of ours is: something that answers questions about samples.
+"""Questions about samples, and what answers them.
 
 A question is the set of nodes that are quantized. The answer is how far the outputs are then from
 the float model's. Samples, budgets and journals are the caller's business.
@@ -12,8 +12,8 @@ from typing import Protocol
 
 from qgraph._graph.edit.heads import Head
 from qgraph._graph.errors import InputError
-from qgraph._graph.run.distance import Columns, Comparator, Split, Sums, whole
 from qgraph._graph.tensors import Array, Feed
+from qgraph._metrics import Columns, Comparator, Split, Sums, whole
 
 Question = frozenset[str]
 Key = tuple[str, str]
@@ -35,11 +35,11 @@ class Scored:
     narrowed: Head | None = None
 
 
-class ScoringEngine(Protocol):
+class Answerer(Protocol):
     """Answers questions about samples."""
 
     def samples_at_once(self, questions: Sequence[Question]) -> int:
-        """Return how many samples the engine would best be asked about together."""
+        """Return how many samples it would best be asked about together."""
         ...
 
     def sums(

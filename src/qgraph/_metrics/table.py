@@ -1,0 +1,187 @@
+"""The metrics: each is one entry of one table, for sensitivity and evaluation alike.
+
+A metric that follows from sums (`of`) is scored at every node; with `damage`, nodes can be ranked
+and profiles cut by it. The others are measured by tasks alone. To add one, add an entry here and
+its line to docs/files.md; what needs a sum that is not there yet adds it to `distance.Sums`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from qgraph._metrics.distance import Sums
+
+Figures = Mapping[str, float | None]
+"""Key of a metric → its value; None where there is none: an SQNR without error, a KL without
+logits."""
+
+
+class Scale(Enum):
+    """On what a figure can move up and down alike. `LOG`: an error, which cannot fall below 0;
+    `REST`: 1 less an error; `DECIBEL`: ten times the logarithm of one; `EXPONENTIAL`: that of what
+    itself is linear.
+    """
+
+    LINEAR = auto()
+    LOG = auto()
+    REST = auto()
+    DECIBEL = auto()
+    EXPONENTIAL = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """`form` writes a value, `signed` a difference. `axis`: the label with its unit, where it has
+    one. `from_float`: whether it says how far a variant is from the float model. `most`: the
+    highest it can be. `is_share`: whether it counts what is right. `needs_logits`: whether it is
+    one of logits alone. `enough`: samples from which on its 95 % interval holds what it should
+    (docs/benchmarks/coverage.md).
+
+    `of`: from sums to its value. `of_damage`: from its value to an amount that is 0 for equal
+    outputs, grows with the error and adds up over nodes: what rankings and cuts go by.
+    """
+
+    key: str
+    label: str
+    form: str
+    axis: str = ""
+    scale: Scale = Scale.LINEAR
+    from_float: bool = False
+    most: float | None = None
+    is_share: bool = False
+    needs_logits: bool = False
+    enough: int = 40
+    of: Callable[[Sums], float | None] | None = None
+    of_damage: Callable[[float], float] | None = None
+
+    @property
+    def signed(self) -> str:
+        """Return the format of a difference."""
+        return self.form.replace("{:", "{:+")
+
+    def damage(self, found: Figures) -> float:
+        """Return how much damage figures show: 0 for equal outputs, infinity where there is an
+        error and the metric has no value for it, as where there is no signal.
+
+        Raises:
+            KeyError: it is no metric that nodes are ranked by.
+        """
+        if self.of_damage is None:
+            raise KeyError(self.key)
+        value = found.get(self.key)
+        if value is None:
+            return 0.0 if found.get("mse") == 0 else math.inf
+        return self.of_damage(value)
+
+
+def _mse(sums: Sums) -> float:
+    return sums.error / max(sums.count, 1)
+
+
+def _sqnr_db(sums: Sums) -> float | None:
+    return 10 * math.log10(sums.signal / sums.error) if sums.error and sums.signal else None
+
+
+def _cosine(sums: Sums) -> float:
+    norm = math.sqrt(sums.signal * sums.got)
+    return min(1.0, sums.dot / norm) if norm else float(sums.error == 0)
+
+
+def _kl(sums: Sums) -> float | None:
+    return max(0.0, sums.kl / sums.positions) if sums.positions else None
+
+
+def _top1_agreement(sums: Sums) -> float | None:
+    return sums.agree / sums.positions if sums.positions else None
+
+
+def _noise_to_signal(sums: Sums) -> float | None:
+    return sums.relative / sums.parts if sums.parts else None
+
+
+def _itself(value: float) -> float:
+    return value
+
+
+def _rest(value: float) -> float:
+    return 1.0 - value
+
+
+def _power(decibels: float) -> float:
+    """Return the noise-to-signal power ratio of an SQNR."""
+    return float(10.0 ** (-decibels / 10))
+
+
+_TABLE = (
+    Metric(key="loss", label="loss", form="{:.4f}", axis="loss (nats per token)"),
+    Metric(key="perplexity", label="perplexity", form="{:.3f}", scale=Scale.EXPONENTIAL),
+    Metric(
+        key="kl", label="KL", form="{:.2e}", axis="KL from float (nats per token)",
+        scale=Scale.LOG, from_float=True, needs_logits=True, enough=100,
+        of=_kl, of_damage=_itself,
+    ),
+    Metric(
+        key="top1_agreement", label="top-1 as float", form="{:.1%}", from_float=True,
+        is_share=True, needs_logits=True, of=_top1_agreement, of_damage=_rest,
+    ),
+    Metric(
+        key="vqa_accuracy", label="questions", form="{:.1%}", axis="questions answered",
+        is_share=True,
+    ),
+    Metric(key="top1", label="top-1", form="{:.1%}", axis="top-1 accuracy", is_share=True),
+    Metric(key="top5", label="top-5", form="{:.1%}", axis="top-5 accuracy", is_share=True),
+    Metric(key="map50", label="mAP50", form="{:.3f}", axis="mAP at IoU 0.5", most=1.0, enough=60),
+    Metric(
+        key="map", label="mAP", form="{:.3f}", axis="mAP at IoU 0.5 to 0.95", most=1.0, enough=60
+    ),
+    Metric(
+        key="mse", label="MSE", form="{:.2e}", scale=Scale.LOG, from_float=True, enough=60,
+        of=_mse, of_damage=_itself,
+    ),
+    Metric(
+        key="sqnr_db", label="SQNR dB", form="{:.1f}", scale=Scale.DECIBEL, from_float=True,
+        enough=60, of=_sqnr_db, of_damage=_power,
+    ),
+    Metric(
+        key="cosine", label="cosine", form="{:.5f}", scale=Scale.REST, from_float=True, enough=60,
+        of=_cosine, of_damage=_rest,
+    ),
+    Metric(
+        key="noise_to_signal", label="noise/signal", form="{:.3e}", scale=Scale.LOG,
+        from_float=True, enough=60, of=_noise_to_signal, of_damage=_itself,
+    ),
+)  # fmt: skip
+METRICS: Mapping[str, Metric] = {item.key: item for item in _TABLE}
+"""Key → metric, in the order of columns."""
+SCORED = ("mse", *(item.key for item in _TABLE if item.of is not None and item.key != "mse"))
+"""The metrics that every node is scored by, the one that is always there first."""
+_SAYS_MOST = ("loss", "map50", "top1", "mse")
+_FIDELITY = {"perplexity", "mse", "sqnr_db", "cosine"}
+"""What a better metric says already, where there is one."""
+
+
+def figures(sums: Sums) -> dict[str, float | None]:
+    """Return every scored metric over what was summed."""
+    return {key: made(sums) for key in SCORED if (made := METRICS[key].of) is not None}
+
+
+def metric(key: str) -> Metric:
+    """Return what is known of a metric; a key of another version is shown as it is."""
+    return METRICS.get(key) or Metric(key=key, label=key, form="{:.4g}")
+
+
+def in_order(keys: Collection[str], *, narrow: bool = False) -> list[str]:
+    """Return the metrics in the order of columns; `narrow` leaves out what another says already."""
+    known = [key for key in METRICS if key in keys]
+    shown = [*known, *sorted(set(keys) - set(known))]
+    if narrow and quality_key(keys) != "mse":
+        shown = [key for key in shown if key not in _FIDELITY]
+    return shown
+
+
+def quality_key(keys: Collection[str]) -> str:
+    """Return the metric that says most about the task."""
+    return next(key for key in (*_SAYS_MOST, *sorted(keys)) if key in keys)

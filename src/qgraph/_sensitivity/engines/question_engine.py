@@ -1,0 +1,219 @@
+"""What the engines share that answer questions about samples: the set-up, the loop, the end.
+
+Such an engine says how its answers are come by (`open`); asking about sample after sample, time
+budgets and journals are the same for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qgraph._graph.edit.tensor_switches import TensorQuantization
+from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.run.forward import forward_seconds
+from qgraph._graph.run.runtime import Runtime
+from qgraph._quantize.ranges import Ranges
+from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.engines.protocol import NodeScores, Timing
+from qgraph._sensitivity.engines.screening import screen
+from qgraph._sensitivity.explain.causes import causes
+from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
+from qgraph._sensitivity.explain.warnings import warnings_of
+from qgraph._sensitivity.report import Cause, Direction, MemoryUse
+from qgraph._sensitivity.scoring.computed_model import (
+    WHOLE_HEAD,
+    ComputedModel,
+    computed,
+    narrowed,
+)
+from qgraph._sensitivity.scoring.journal import Journal
+from qgraph._sensitivity.scoring.loop import Limits, Scores, score
+from qgraph._sensitivity.scoring.questions import Answerer, Key
+from qgraph._sensitivity.scoring.score_table import ScoreTable, ask, read_answers, stability_of
+from qgraph._sensitivity.scoring.work import (
+    EngineOptions,
+    Work,
+    identity,
+    identity_of_questions,
+)
+
+_FAILED = "quantizing it, or its group, makes the outputs NaN, infinite or of another shape"
+_FORWARD = "forward seconds"
+
+
+class QuestionEngine(ABC):
+    """An engine that answers questions about samples; a subclass says how."""
+
+    name: str
+    options: type[EngineOptions] = EngineOptions
+    schemes: tuple[SchemeName, ...] = (SchemeName.INT8, SchemeName.FP8)
+    calibrates = False
+
+    @abstractmethod
+    def open(
+        self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
+    ) -> Answerer:
+        """Return what answers. `folder`: for what memory has no room for; `resumable`: whether the
+        state of long work is kept there, to go on from.
+        """
+
+    def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
+        """Return what the work took, where the engine keeps count."""
+        return None
+
+    def check(self, work: Work, runtime: Runtime) -> None:  # noqa: B027 - most refuse nothing
+        """Refuse what it cannot do."""
+
+    def identity(self, work: Work, runtime: Runtime) -> dict[str, Any]:
+        """Return what two runs must share for one to go on with the other's journal."""
+        own = {"provider": runtime.provider, "options": work.options.model_dump(mode="json")}
+        return identity(work, self.name) | identity_of_questions(work) | own
+
+    def measure(self, work: Work, runtime: Runtime, journal: Journal | None) -> NodeScores:
+        """Return the scores of every candidate and group, over the samples the deadline allows.
+
+        Where it allows none, nodes are ranked by what quantizing them does to their own output.
+
+        Raises:
+            InputError: NaN or infinity at the float model's outputs, or with any node quantized.
+            LimitError: no sample was scored in time, under INC's scheme.
+            UsageError: ranges of another model or scheme.
+        """
+        clock = time.perf_counter()
+        model = computed(work, ranges_of(work), runtime.provider)
+        prepared, first = model.prepared, model.feeds[0]
+        macs = measure_macs(prepared, first, runtime.provider, runtime.memory)
+        forward = _forward(model, runtime, journal)
+        questions = ask(work.selection.candidates, work.groups, work.direction, model.companions)
+        with _folder(journal) as folder:
+            walked = narrowed(work, model)
+            answerer = self.open(work, walked, runtime, folder, resumable=journal is not None)
+            setup = time.perf_counter() - clock
+            limits = Limits(work.deadline, journal, runtime.stop)
+            scores = score(
+                answerer, list(questions.values()), model.feeds, limits, runtime.progress
+            )
+        scoring = time.perf_counter() - clock - setup
+        memory = self.memory_use(answerer, runtime)
+        del answerer  # and the weights it holds
+        keys = list(questions)
+        table = read_answers(keys, scores.figures() or [None] * len(keys))
+        unscored = _unscored(work, table) if scores.table else {}
+        ideal = ideal_forwards(prepared.model, macs, work.selection.candidates)
+        whole_head = work.narrow and walked.scored.narrowed is None
+        return NodeScores(
+            table=table,
+            macs=macs,
+            timing=Timing(setup, scoring, forward, ideal * _directions(work)),
+            samples=len(scores.table),
+            complete=scores.complete,
+            engine=None if scores.table else "screen",
+            unscored=unscored,
+            stability=_stability(work, keys, scores, unscored),
+            screened={} if scores.table else _screened(work, model, runtime),
+            causes=causes_of(work, model, runtime),
+            companions=model.companions,
+            memory=memory,
+            computed_in=model.computed_in,
+            warnings=warnings_of(scores, work.prepared.model, work.scored.outputs)
+            + (WHOLE_HEAD,) * whole_head,
+        )
+
+
+def ranges_of(work: Work) -> Ranges:
+    """Return the ranges, which an engine that does not calibrate is given."""
+    if work.ranges is None:
+        raise AssertionError("ranges are calibrated before these engines are asked")
+    return work.ranges
+
+
+def causes_of(work: Work, model: ComputedModel, runtime: Runtime) -> dict[str, Cause]:
+    """Return why nodes are sensitive, if there is time left to look."""
+    late = work.deadline is not None and time.monotonic() >= work.deadline
+    if late or isinstance(model.quantization, TensorQuantization):
+        return {}
+    return causes(
+        model.prepared,
+        work.selection.candidates,
+        model.quantization,
+        model.feeds[0],
+        runtime.memory,
+        runtime.provider,
+    )
+
+
+def _directions(work: Work) -> int:
+    return 2 if work.direction is Direction.BOTH else 1
+
+
+def _forward(model: ComputedModel, runtime: Runtime, journal: Journal | None) -> float:
+    """Return the seconds of a forward; a run that goes on has them in its journal."""
+    if journal is not None and _FORWARD in journal.entries:
+        return float(journal.entries[_FORWARD])
+    seconds = forward_seconds(model.prepared.model, model.feeds, runtime.provider, runtime.memory)
+    if journal is not None:
+        journal.record(_FORWARD, seconds)
+    return seconds
+
+
+@contextlib.contextmanager
+def _folder(journal: Journal | None) -> Iterator[Path]:
+    """Yield the folder for states: the journal's, so that a later run finds them, or one that goes.
+
+    An empty one of the journal's goes too.
+    """
+    if journal is None:
+        with tempfile.TemporaryDirectory(prefix="qgraph-states-") as name:
+            yield Path(name)
+        return
+    folder = journal.folder
+    yield folder
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _unscored(work: Work, table: ScoreTable) -> dict[str, str]:
+    """Return the candidates that have no score, alone or because their group has none."""
+    found = table.solo if work.direction.has_solo else table.without
+    failed = {name for name in work.names if name not in found}
+    for group in work.groups:
+        if group.name not in found or failed & set(group.members):
+            failed |= set(group.members)
+    if len(failed) == len(work.names):
+        raise InputError(
+            "quantizing any of the candidates makes the outputs NaN, infinite or of another shape",
+            where=", ".join(work.scored.outputs),
+            hint="Measure elsewhere with --outputs, or check the data.",
+        )
+    return dict.fromkeys(failed, _FAILED)
+
+
+def _stability(
+    work: Work, keys: list[Key], scores: Scores, unscored: dict[str, str]
+) -> dict[str, Any]:
+    names = [name for name in work.names if name not in unscored]
+    tables = (read_answers(keys, row) for row in scores.by_sample())
+    return stability_of(tables, names, work.metric)
+
+
+def _screened(work: Work, model: ComputedModel, runtime: Runtime) -> dict[str, float]:
+    """Return what is left to say when no sample was scored in time."""
+    if isinstance(model.quantization, TensorQuantization):
+        raise LimitError(
+            "the time budget ran out before one sample was scored",
+            hint="Give more time, a shorter sample, or fewer nodes with --exclude.",
+        )
+    return screen(
+        model.prepared,
+        work.selection.candidates,
+        model.quantization,
+        model.feeds[:1],
+        runtime.provider,
+        runtime.memory,
+    )

@@ -1,0 +1,64 @@
+"""The engine `wavefront`, as qgraph asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qgraph._graph.edit.tensor_switches import TensorQuantization
+from qgraph._graph.run.memory import peak
+from qgraph._graph.run.runtime import Runtime
+from qgraph._sensitivity.engines.question_engine import QuestionEngine
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
+from qgraph._sensitivity.engines.wavefront.minimal_memory import require_budget
+from qgraph._sensitivity.report import MemoryUse
+from qgraph._sensitivity.scoring.computed_model import ComputedModel
+from qgraph._sensitivity.scoring.questions import Answerer
+from qgraph._sensitivity.scoring.work import Work
+
+
+class Wavefront(QuestionEngine):
+    """The fastest that is exact; an answer costs what lies below its nodes."""
+
+    name = "wavefront"
+
+    def check(self, work: Work, runtime: Runtime) -> None:
+        """Refuse a memory budget that the largest segment does not fit into."""
+        if runtime.memory_budget is not None:
+            require_budget(
+                runtime.memory_budget,
+                work.prepared.model,
+                work.selection.candidates,
+                work.scored.outputs,
+                runtime.provider,
+                one_by_one=True,
+            )
+
+    def open(
+        self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
+    ) -> WavefrontAnswerer:
+        """Return a session per segment, or one at a time where memory is short."""
+        if isinstance(model.quantization, TensorQuantization):
+            raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
+        return WavefrontAnswerer(
+            model.prepared,
+            [*work.selection.candidates, *(companion.node for companion in model.companions)],
+            model.quantization,
+            model.scored,
+            model.feeds[0],
+            runtime.provider,
+            memory=runtime.memory,
+            folder=folder,
+            resumable=resumable,
+        )
+
+    def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
+        """Return what the walks took."""
+        if not isinstance(answerer, WavefrontAnswerer):
+            return None
+        return MemoryUse(
+            budget=runtime.memory.budget,
+            peak=peak(),
+            streamed=answerer.sessions.streamed,
+            samples_at_once=answerer.at_once,
+            spilled=answerer.spilled,
+        )

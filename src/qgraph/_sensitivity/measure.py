@@ -1,0 +1,63 @@
+"""Measuring sensitivity: from work at hand to the report, by any engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from qgraph._graph.errors import InputError
+from qgraph._graph.run.runtime import Runtime
+from qgraph._sensitivity.assemble import Clock, assemble
+from qgraph._sensitivity.engines.protocol import Engine
+from qgraph._sensitivity.ranking.order import require_measurable
+from qgraph._sensitivity.report import Sensitivity
+from qgraph._sensitivity.scoring.journal import Journal
+from qgraph._sensitivity.scoring.work import Work
+
+Keep = Callable[[Sensitivity], None]
+"""Takes what was measured when a run is cut short."""
+
+
+def check(work: Work, engine: Engine, runtime: Runtime) -> None:
+    """Refuse, before any work, what cannot be measured.
+
+    Raises:
+        InputError: the model has no candidates.
+        UsageError: a metric these outputs do not have, or what the engine does not do.
+    """
+    if not work.selection.candidates:
+        raise InputError(
+            "the model has no node to quantize: no MatMul, Gemm or convolution with constant"
+            " weights is left after what is kept float",
+            where=str(work.prepared.path),
+        )
+    require_measurable(work.metric, logits=work.scored.logits)
+    engine.check(work, runtime)
+
+
+def measure(
+    work: Work,
+    engine: Engine,
+    runtime: Runtime,
+    journal: Journal | None = None,
+    keep: Keep | None = None,
+) -> Sensitivity:
+    """Return the scores of every candidate and group, over the samples the deadline allows.
+
+    Where the work is broken off, what there is goes to `keep` before the error is raised.
+
+    Raises:
+        InputError: no candidates, or NaN or infinity at the model's outputs.
+        UsageError: ranges of another model or scheme, or a metric these outputs do not have.
+    """
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    check(work, engine, runtime)
+    found = engine.measure(work, runtime, journal)
+    seconds = Clock(started, time.perf_counter() - clock)
+    report = assemble(work, engine.name, found, runtime, seconds)
+    if found.broken_off is not None:
+        if keep is not None:
+            keep(report)
+        raise found.broken_off
+    return report

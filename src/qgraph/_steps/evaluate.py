@@ -1,0 +1,109 @@
+"""`qgraph.evaluate`: the float model and its variants side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qgraph._evaluation.evaluate import Cost, Settings
+from qgraph._evaluation.evaluate import evaluate as _evaluate
+from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.variants import Candidate, inspect_variants
+from qgraph._exporters.family import Converses, Suite
+from qgraph._exporters.manifest import SANITY
+from qgraph._graph.edit.nodes import quantizable_nodes
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.run.runtime import Runtime
+from qgraph._graph.tensors import Feed
+from qgraph._graph.version import VERSION, packages
+from qgraph._quantize.profiles import Profiles
+from qgraph._quantize.ranges import require_same_model
+from qgraph._sensitivity.explain.cost import measure_macs
+from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.model import Model, opened, require_data
+from qgraph._steps.options import EvaluateOptions, chosen
+
+_ALL = 1 << 30
+
+
+def evaluate(
+    models: Sequence[Model | AnyPath],
+    *,
+    profiles: Profiles | AnyPath | None = None,
+    options: EvaluateOptions | None = None,
+    runtime: Runtime | None = None,
+    **given: Any,
+) -> Evaluation:
+    """Return the figures of the float model and its variants over data.
+
+    `profiles` adds what each profile predicted beside what is measured. Options are those of
+    `EvaluateOptions`, as an object or by name. Without `sanity`, variants answer `sanity.jsonl`
+    beside a model that can answer, else the general prompts of its family.
+
+    Raises:
+        EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
+        InputError: a model or the data cannot be used.
+        UsageError: not exactly one float model, a task the family does not have, or prompts for a
+            model that cannot answer.
+    """
+    asked = chosen(EvaluateOptions, options, given)
+    runtime = runtime or Runtime()
+    require_data(asked.data)
+    known = {item.path: item for item in models if isinstance(item, Model)}
+    paths = [item.path if isinstance(item, Model) else Path(item) for item in models]
+    candidates = inspect_variants(paths)
+    model = known.get(candidates[0].path) or opened(candidates[0].path)
+    task = model.family.task(model.view, asked.task, asked.data, asked.samples or _ALL)
+    if not task.feeds:
+        raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))
+    suite = None if asked.sanity is False else _suite(model, asked.sanity)
+    expected = None if profiles is None else document(profiles, Profiles)
+    settings = Settings(
+        version=VERSION,
+        packages=packages(),
+        data=tuple(path.name for path in asked.data),
+        provider=runtime.provider,
+        allow_cpu_nodes=asked.allow_cpu_nodes,
+        prompts=None if suite is None else suite.title,
+        predicted={} if expected is None else _predicted(candidates, expected),
+        costs=_costs(model, task.feeds[0], runtime),
+    )
+    return _evaluate(candidates, task, settings, runtime.progress, suite)
+
+
+def _predicted(candidates: Sequence[Candidate], expected: Profiles) -> dict[str, dict[str, float]]:
+    """Return variant → what its profile lets expect, where it was made under the same scheme."""
+    require_same_model(expected.model, candidates[0].id, "profiles")
+    known = {item.name: item.predicted for item in expected.profiles}
+    return {
+        item.name: {"mse": predicted.mse}
+        for item in candidates
+        if item.backend == "qgraph" and item.scheme == str(expected.scheme)
+        if (predicted := known.get(item.profile or "")) is not None
+    }
+
+
+def _suite(model: Model, sanity: Path | None) -> Suite | None:
+    """Return the prompts given, else those beside an exported model, else its family's."""
+    exported = model.view.manifest is not None and isinstance(model.family, Converses)
+    if sanity is None and not exported:
+        return None
+    if not isinstance(model.family, Converses):
+        raise UsageError(
+            f"the prompts of {sanity} need a model that answers; this one's family is"
+            f" {model.family.name}",
+            hint="Leave --sanity out.",
+        )
+    beside = model.path.parent / SANITY
+    path = beside if sanity is None and beside.is_file() else sanity
+    return model.family.suite(model.view, path)
+
+
+def _costs(model: Model, feed: Feed, runtime: Runtime) -> Mapping[str, Cost]:
+    """Return what each node that multiplies matrices takes."""
+    macs = measure_macs(model.prepared, feed, runtime.provider)
+    nodes, _ = quantizable_nodes(model.prepared.model)
+    return {
+        node.name: Cost(macs[node.name], node.weight.params if node.weight else 0) for node in nodes
+    }

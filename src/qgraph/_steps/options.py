@@ -1,0 +1,229 @@
+"""The options of each step: one class, used by the function, the command and the recipe.
+
+A field is an option. Its `Flag` says what the command line shows of it; a field without one has no
+option of its own there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+
+from qgraph._graph.errors import UsageError
+from qgraph._graph.flags import Flag
+from qgraph._graph.io.documents import Part
+from qgraph._metrics import SCORED
+from qgraph._quantize.scheme import Scheme
+from qgraph._sensitivity.engines.registry import AUTO, engine_of, engines
+from qgraph._sensitivity.ranking.groups import Grouping
+from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By
+from qgraph._sensitivity.report import Direction, MetricKey
+from qgraph._sensitivity.scoring.work import EngineOptions
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+DEFAULT_SAMPLES = 8
+
+_DATA = Flag(
+    "Samples: .npz or a folder of .npz; by family also .txt and .jsonl, a folder of images, COCO's"
+    " .json. Give it again to mix several."
+)
+_SEED = Flag("Seed of synthetic samples.")
+
+
+class CalibrateOptions(Part):
+    """What ranges are calibrated on, how, and for which nodes. `outputs`: where a search for the
+    strength of smoothing measures.
+    """
+
+    data: Annotated[tuple[Path, ...], _DATA] = ()
+    samples: Annotated[Count, Flag("Use at most this many samples.")] = DEFAULT_SAMPLES
+    scheme: Scheme | None = None
+    outputs: Annotated[tuple[str, ...], Flag("Measure at this output.  [default: by family]")] = ()
+    include: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Make nodes candidates whose names RE is found in, although they are kept.",
+            metavar="RE",
+        ),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...], Flag("Keep nodes float that it is found in.", metavar="RE")
+    ] = ()
+    seed: Annotated[int, _SEED] = 0  # fmt: skip
+
+
+class SensitivityOptions(CalibrateOptions):
+    """What is scored, by whom, how. `scheme` None: the engine's own choice. `metric` None: the
+    error, and where outputs hold boxes and scores the noise-to-signal ratio of both. `group` None:
+    the family's choice. `own`: options that the engine alone has; given like all others.
+    """
+
+    engine: Annotated[
+        str,
+        Flag(
+            "Who computes the scores; auto takes the fastest, inc is Intel Neural Compressor.",
+            choices=lambda: (AUTO, *engines()),
+        ),
+    ] = AUTO
+    direction: Annotated[
+        Direction, Flag("solo: only one node quantized; leave-one-out: all but one.")
+    ] = Direction.BOTH
+    metric: Annotated[
+        MetricKey | None,
+        Flag(
+            "What ranking, profiles and comparisons go by.  [default: noise_to_signal for"
+            " detectors, else mse]",
+            choices=lambda: SCORED,
+        ),
+    ] = None
+    logits: Annotated[
+        bool,
+        Flag(
+            "Score KL and top-1 agreement of logits too. Without them a decoder's LM head is left"
+            " out of every run: the same MSE, SQNR and cosine in less time and memory."
+        ),
+    ] = True
+    group: Annotated[
+        Grouping | None,
+        Flag("fused: q/k/v and gate/up together.  [default: fused for decoders, else none]"),
+    ] = None
+    time_budget: Annotated[
+        float | None,
+        Field(gt=0),
+        Flag(
+            "Stop after this long, as in 90s, 20m or 2h, with the samples scored by then.",
+            kind="duration",
+        ),
+    ] = None
+    own: SerializeAsAny[EngineOptions] = EngineOptions()  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_apart(cls, given: Any) -> Any:
+        """Put what is no option of every engine where the engine's own stand."""
+        if not isinstance(given, Mapping):
+            return given
+        common = {key: value for key, value in given.items() if key in cls.model_fields}
+        own = {key: value for key, value in given.items() if key not in cls.model_fields}
+        if not own:
+            return common
+        engine = engine_of(str(given.get("engine", AUTO)), None)
+        _require_own(engine.name, engine.options, own)
+        return common | {"own": engine.options.model_validate(own, strict=False)}
+
+
+def _require_own(engine: str, kind: type[EngineOptions], given: Mapping[str, Any]) -> None:
+    for key in given:
+        if key in kind.model_fields:
+            continue
+        others = [name for name, item in engines().items() if key in item.options.model_fields]
+        if others:
+            flag = f"--{key.replace('_', '-')}"
+            raise UsageError(f"{flag} is an option of --engine {' and '.join(others)}")
+        raise ValueError(f"no such option: {key!r}; the engine {engine} has none of its own")
+
+
+class ProfileOptions(Part):
+    """Where profiles are cut, and on what they are measured. `budget`: as in `loss<=1.02x`."""
+
+    cuts: dict[str, Share] = dict(DEFAULT_CUTS)
+    by: Annotated[By, Flag("What the share is of.")] = By.NODES
+    top_k: Annotated[
+        Annotated[int, Field(ge=0)] | None,
+        Flag("Also a profile that keeps the N most sensitive."),
+    ] = None
+    budget: Annotated[
+        str | None,
+        Flag(
+            'Also the largest profile that keeps a metric, as in "loss<=1.02x" of the float model.',
+            metavar="LIMIT",
+        ),
+    ] = None
+    data: Annotated[tuple[Path, ...], _DATA] = ()
+    task: Annotated[str | None, Flag("What to measure.  [default: by family and data]")] = None
+    samples: Annotated[
+        Count | None, Flag("Measure on at most this many samples of each file.")
+    ] = None  # fmt: skip
+
+
+class QuantizeOptions(Part):
+    """Which profiles become models, by whom. `scheme` None: that of the profiles. `data`: what
+    calibrates where no ranges are given, and shows overflow and shifts.
+    """
+
+    names: Annotated[
+        tuple[str, ...],
+        Flag("Only this profile.  [default: all]", name="profile"),
+    ] = ()
+    backend: Annotated[
+        Literal["qgraph", "inc"],
+        Flag("Who quantizes: qgraph, or Intel Neural Compressor in its own placement."),
+    ] = "qgraph"
+    dtype: Annotated[
+        Literal["fp16"] | None,
+        Flag(
+            "Convert an fp32 model first, what overflows kept in fp32; fp16.onnx is the model"
+            " itself.  [default: the model's own]"
+        ),
+    ] = None
+    bias_correction: Annotated[
+        bool,
+        Flag("Take the mean shift of each quantized node's output, seen on --data, into its bias."),
+    ] = False
+    scheme: Scheme | None = None
+    data: Annotated[tuple[Path, ...], _DATA] = ()
+    samples: Annotated[Count, Flag("Calibrate on at most this many samples.")] = DEFAULT_SAMPLES
+    seed: Annotated[int, _SEED] = 0  # fmt: skip
+
+
+class EvaluateOptions(Part):
+    """What variants are measured on. `sanity`: a file of prompts; false asks nothing."""
+
+    data: Annotated[tuple[Path, ...], _DATA] = ()
+    samples: Annotated[
+        Count | None, Flag("Use at most this many samples of each.  [default: all]")
+    ] = None
+    task: Annotated[
+        str | None, Flag("lm, classify, detect or fidelity.  [default: what the data is for]")
+    ] = None
+    sanity: Path | Literal[False] | None = None
+    allow_cpu_nodes: Annotated[bool, Flag("Accept compute nodes on the CPU with CUDA.")] = False
+
+
+P = TypeVar("P", bound=Part)
+
+
+def chosen(kind: type[P], options: P | None, given: Mapping[str, Any]) -> P:
+    """Return the options given as an object, or by name, or both, where names win.
+
+    Raises:
+        UsageError: there is no such option, or a value does not belong.
+    """
+    if options is not None and not given:
+        return options
+    known = {} if options is None else _as_given(options)
+    try:
+        return kind.model_validate(known | dict(given), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "options"
+        what = "no such option" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UsageError(f"{place}: {what.removeprefix('Value error, ')}") from error
+
+
+def _as_given(options: Part) -> dict[str, Any]:
+    """Return the fields as they might have been given: the engine's own among the others."""
+    fields = {name: getattr(options, name) for name in type(options).model_fields}
+    own = fields.pop("own", None)
+    if isinstance(own, Part):
+        fields |= {name: getattr(own, name) for name in own.model_fields_set}
+    return fields
+
+
+def paths_of(values: Sequence[str | Path]) -> list[Path]:
+    """Return paths of what may be strings."""
+    return [Path(value) for value in values]

@@ -1,0 +1,57 @@
+"""`qgraph.report` and `qgraph.figures`: the page, the Markdown and the charts of a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._report.run_folder import read_run
+from qgraph._report.summary import render_summary
+from qgraph._steps.inputs import AnyPath
+
+
+def report(run_folder: AnyPath) -> tuple[str, str]:
+    """Return the report of a run folder as one self-contained HTML page and as Markdown.
+
+    Raises:
+        EnvironmentFault: the `report` extra is not installed.
+        InputError: a file of the run is missing.
+        UsageError: a file of the run is not what it should be, or of another model.
+    """
+    found = read_run(Path(run_folder))
+    try:
+        # the chart library comes with an extra; the core writes JSON and tables without it
+        from qgraph._report.page import render_page
+    except ImportError as error:
+        raise without_charts(error, "the report") from error
+    return render_page(found), render_summary(found)
+
+
+def figures(run_folder: AnyPath, kind: str = "svg") -> dict[str, bytes]:
+    """Return the charts of a run folder's report by name, each as an `svg` or `png` file.
+
+    Raises:
+        EnvironmentFault: the `report` extra is not installed.
+        InputError: a file of the run is missing.
+        UsageError: a file of the run is not what it should be, or of another model; or the kind is
+            unknown.
+    """
+    if kind not in ("svg", "png"):
+        raise UsageError(f"figures of the kind {kind!r} cannot be drawn; expected svg or png")
+    found = read_run(Path(run_folder))
+    try:
+        # see above
+        from qgraph._report.charts import charts
+        from qgraph._report.drawing import Picture, draw
+    except ImportError as error:
+        raise without_charts(error, "the report") from error
+    drawn = charts(found.evaluation, found.report, found.pairs)
+    return {name: draw(spec, Picture(kind)) for name, spec in drawn.items()}
+
+
+def without_charts(error: ImportError, what: str) -> EnvironmentFault:
+    """Return the error of a page that cannot be drawn."""
+    return EnvironmentFault(
+        f"{what} needs a package that is not installed: {error.name}",
+        hint="pip install '.[report]'",
+    )
