@@ -22,6 +22,7 @@ from qgraph._report.page import render_page
 from qgraph._report.run_folder import read_run
 from qgraph._report.summary import render_summary
 from qgraph._report.tables import kept_lists
+from qgraph._report.verdicts import verdicts
 from qgraph._sensitivity.report import (
     Baseline,
     Cause,
@@ -208,37 +209,32 @@ def test_latency_from_a_busy_machine_is_called_so(
 
 
 @pytest.mark.parametrize(
-    ("samples", "effective", "said"),
+    ("samples", "said"),
     [
-        (70, 3.0, "≲ MSE of D: a few of the 70 samples make it, as if there were 3"),
-        (59, 59.0, "≲ Too few samples for an interval that holds 95 %; it takes: MSE 60."),
+        (70, "≲ Δ MSE of D: hardly a sample differs from float's"),
+        (59, "≲ Too few samples for an interval that holds 95 %; Δ MSE takes 60."),
     ],
 )
 def test_an_interval_that_holds_less_is_marked_and_the_reason_said(
-    evaluation: Evaluation, samples: int, effective: float, said: str
+    evaluation: Evaluation, samples: int, said: str
 ) -> None:
-    *others, last = evaluation.variants
-    changed = last.model_copy(
-        update={
-            "doubtful": ("mse",),
-            "effective_samples": {"mse": effective},
-            "differences": {"mse": Difference(value=0.5, interval=(0.25, 2.0), doubtful=True)},
-        }
-    )
     run = evaluation.run.model_copy(update={"samples": samples, "resamples": 2000})
-    marked = evaluation.model_copy(update={"variants": (*others, changed), "run": run})
-    text = to_markdown(marked)
-    assert said in text and "+5.00e-01 ≲[+2.50e-01, +2.00e+00]" in text
-    assert "≲" not in to_markdown(evaluation.model_copy(update={"run": run}))
-
-
-def test_a_difference_that_hardly_a_sample_makes_is_said_to_be_one(evaluation: Evaluation) -> None:
     *others, last = evaluation.variants
-    change = Difference(value=0.5, interval=(0.25, 2.0), doubtful=True)
-    changed = last.model_copy(update={"differences": {"mse": change}})
-    run = evaluation.run.model_copy(update={"samples": 70, "resamples": 2000})
-    marked = evaluation.model_copy(update={"variants": (*others, changed), "run": run})
-    assert "≲ Δ MSE of D: hardly a sample differs from float's" in to_markdown(marked)
+    for doubtful in (True, False):
+        change = Difference(value=0.5, interval=(0.25, 2.0), doubtful=doubtful)
+        changed = last.model_copy(update={"differences": {"mse": change}})
+        text = to_markdown(
+            evaluation.model_copy(update={"variants": (*others, changed), "run": run})
+        )
+        assert (said in text) is doubtful and ("≲" in text) is doubtful
+        assert f"+5.00e-01 {'≲' * doubtful}[+2.50e-01, +2.00e+00]" in text
+
+
+def test_a_distance_from_float_is_told_without_an_interval(evaluation: Evaluation) -> None:
+    run = evaluation.run.model_copy(update={"samples": 70})
+    text = to_markdown(evaluation.model_copy(update={"run": run}))
+    assert "its 95 % interval" not in text and "too few" not in text
+    assert any(line.endswith(" from float.") for line in verdicts(evaluation))
 
 
 def test_what_did_not_run_where_it_was_asked_to_is_said(evaluation: Evaluation) -> None:

@@ -33,7 +33,7 @@ from qgraph._graph.run.provider import Provider, describe_device
 from qgraph._graph.run.session import Session, open_session
 from qgraph._graph.run.settings import Semantics, session_settings
 from qgraph._graph.tensors import Feed
-from qgraph._metrics.table import Scale, metric
+from qgraph._metrics.table import metric
 from qgraph._quantize.ranges import ModelRef
 
 _DIGITS = 9
@@ -127,7 +127,7 @@ def evaluate(
             settings,
             samples=len(task.feeds),
             interleaved=interleaved,
-            resampled=any(item.alone for item in intervals.values()),
+            resampled=any(item.alone or item.difference for item in intervals.values()),
             started=started,
             seconds=time.perf_counter() - clock,
         ),
@@ -225,10 +225,6 @@ def _variant(
         metrics=quality.metrics,
         intervals=found.intervals.alone,
         differences={} if item.is_float else _differences(found, reference),
-        doubtful=found.intervals.doubtful,
-        effective_samples={
-            key: _rounded(count) for key, count in found.intervals.effective.items()
-        },
         latency_ms=forward,
         decode_ms=more[0] if more else None,
         size_bytes=size_on_disk(item.path),
@@ -256,7 +252,7 @@ def _differences(found: _Measured, reference: Mapping[str, float]) -> dict[str, 
         key: Difference(
             value=value - reference[key],
             interval=found.intervals.difference.get(key),
-            doubtful=key in found.intervals.doubtful_differences,
+            doubtful=key in found.intervals.doubtful,
         )
         for key, value in found.quality.metrics.items()
         if key in reference
@@ -271,7 +267,7 @@ def _kept(found: _Measured) -> dict[str, Samples]:
     ratios = dict(samples.ratios())
     for key, figure in found.intervals.figures.items():
         # the mean of the jackknife's pseudo-values is the figure: of average precision, say
-        if key not in ratios and metric(key).scale is Scale.LINEAR:
+        if key not in ratios and not metric(key).by_parts:
             ones = np.ones_like(figure.influence)
             ratios[key] = Ratio(figure.value + figure.influence, ones)
     return {

@@ -56,10 +56,10 @@ class Variant(Part):
 
     `latency_ms`: one forward pass over the first sample, for a decoder the prefill; `decode_ms`:
     one more token after it. Latency comes from a session with all optimizations, metrics from one
-    that executes Q/DQ as written. `intervals` hold 95 % of what metrics would be over samples drawn
-    anew; `differences` are from the float model, over the same draws. `doubtful`: metrics whose
-    intervals hold less; `effective_samples`: error → how many samples of equal size would make it
-    as steady.
+    that executes Q/DQ as written. `intervals` hold 95 % of what shares would be over other samples
+    of the kind; `differences` are from the float model, over samples drawn anew for all variants.
+    `doubtful` and `effective_samples` are of intervals of other metrics, which earlier versions
+    wrote: read, ignored and no longer written.
     """
 
     name: str
@@ -72,8 +72,8 @@ class Variant(Part):
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
     differences: dict[str, Difference] = {}
-    doubtful: tuple[str, ...] = ()
-    effective_samples: dict[str, float] = {}
+    doubtful: tuple[str, ...] | None = None
+    effective_samples: dict[str, float] | None = None
     latency_ms: Latency
     decode_ms: Latency | None = None
     size_bytes: int

@@ -20,7 +20,7 @@ Rows = list[tuple[str, list[str]]]
 def topics(evaluation: Evaluation) -> list[tuple[str, Rows]]:
     """Return title → figures, each with a cell per variant; what no variant has is left out."""
     tables = {
-        "quality, 95 % interval": _quality(evaluation),
+        "quality, shares with 95 % intervals": _quality(evaluation),
         "less the float model's": _differences(evaluation),
         "time": _times(evaluation),
         "size and memory": _told(evaluation, _SIZES),
@@ -55,14 +55,14 @@ def difference(key: str, variant: Variant) -> str:
     if found is None:
         return DASH
     form = metric(key).signed
-    return _with_interval(form, found.value, found.interval, is_doubtful=found.doubtful)
+    return _with_interval(form, found.value, found.interval, MARK if found.doubtful else "")
 
 
-def _with_interval(form: str, value: float, interval: Interval | None, *, is_doubtful: bool) -> str:
+def _with_interval(form: str, value: float, interval: Interval | None, mark: str = "") -> str:
     if interval is None:
         return form.format(value)
     low, high = map(form.format, interval)
-    return f"{form.format(value)} {MARK if is_doubtful else ''}[{low}, {high}]"
+    return f"{form.format(value)} {mark}[{low}, {high}]"
 
 
 def _quality(evaluation: Evaluation) -> Rows:
@@ -75,9 +75,9 @@ def _quality(evaluation: Evaluation) -> Rows:
 def _measured(key: str, variant: Variant) -> str:
     if key not in variant.metrics:
         return DASH
-    interval, is_doubtful = variant.intervals.get(key), key in variant.doubtful
-    form = metric(key).form
-    return _with_interval(form, variant.metrics[key], interval, is_doubtful=is_doubtful)
+    known = metric(key)
+    interval = variant.intervals.get(key) if known.is_share else None
+    return _with_interval(known.form, variant.metrics[key], interval)
 
 
 def _differences(evaluation: Evaluation) -> Rows:

@@ -37,6 +37,10 @@ def _sentence(variant: Variant, key: str) -> str:
     if change is None:
         return f"{variant.name}: no {known.label} to compare."
     value = known.signed.format(change.value)
+    if change.interval is None and known.from_float:
+        return (
+            f"{variant.name}: {known.label} {known.form.format(variant.metrics[key])} from float."
+        )
     if change.interval is None:
         return f"{variant.name}: {known.label} {value} from float, with too few samples to judge."
     low, high = (known.signed.format(end) for end in change.interval)
