@@ -19,7 +19,7 @@ from qgraph._report.charts import charts
 from qgraph._report.drawing import Picture, draw
 from qgraph._report.markdown import to_markdown
 from qgraph._report.page import render_page
-from qgraph._report.run_folder import read_run
+from qgraph._report.reported_run import read_run
 from qgraph._report.summary import render_summary
 from qgraph._report.tables import kept_lists
 from qgraph._report.verdicts import verdicts

@@ -9,7 +9,7 @@ from qgraph._report.engine_times import engine_notes
 from qgraph._report.figures import measured_mse
 from qgraph._report.markdown import to_markdown
 from qgraph._report.notes import sanity_line
-from qgraph._report.run_folder import RunFolder
+from qgraph._report.reported_run import ReportedRun
 from qgraph._report.verdicts import verdicts
 from qgraph._sensitivity.explain.markdown import cell, code
 from qgraph._sensitivity.report import NodeScore
@@ -17,7 +17,7 @@ from qgraph._sensitivity.report import NodeScore
 _WORST = 10
 
 
-def render_summary(run: RunFolder) -> str:
+def render_summary(run: ReportedRun) -> str:
     """Return the variants, what they mean, the answers, the profiles and the worst nodes."""
     evaluation, report = run.evaluation, run.report
     worst = sorted(report.nodes, key=lambda node: node.rank)[:_WORST]
@@ -55,7 +55,7 @@ def _node(node: NodeScore) -> str:
     return f"{node.rank}. {code(node.name)}{error}"
 
 
-def _answers(run: RunFolder) -> Iterator[str]:
+def _answers(run: ReportedRun) -> Iterator[str]:
     if not run.evaluation.sanity:
         return
     names = [variant.name for variant in run.evaluation.variants]
@@ -85,7 +85,7 @@ def _said(prompt: Prompted) -> list[str]:
     ]
 
 
-def _rankings(run: RunFolder) -> Iterator[str]:
+def _rankings(run: ReportedRun) -> Iterator[str]:
     for pair in run.pairs:
         if pair.spearman is not None:
             yield ""

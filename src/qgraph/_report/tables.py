@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qgraph._quantize.profiles import KeepPart, Profiles
 from qgraph._report.locate import Placed, place
-from qgraph._report.run_folder import RunFolder
+from qgraph._report.reported_run import ReportedRun
 from qgraph._sensitivity.report import NodeScore
 
 
@@ -44,7 +44,7 @@ def kept_lists(profiles: Profiles) -> list[tuple[str, list[KeepPart]]]:
     ]
 
 
-def node_rows(run: RunFolder) -> list[NodeRow]:
+def node_rows(run: ReportedRun) -> list[NodeRow]:
     """Return the table of nodes, most sensitive first."""
     inside = quantized_by(run.profiles)
     ordered = sorted(run.report.nodes, key=lambda node: node.rank)
