@@ -17,12 +17,11 @@ from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Pr
 from qgraph._quantize.scheme import Scheme
 from qgraph._report.charts import charts
 from qgraph._report.drawing import Picture, draw
-from qgraph._report.markdown import to_markdown
+from qgraph._report.markdown import render_summary, to_markdown
+from qgraph._report.node_tables import kept_lists
 from qgraph._report.page import render_page
 from qgraph._report.reported_run import read_run
-from qgraph._report.summary import render_summary
-from qgraph._report.tables import kept_lists
-from qgraph._report.verdicts import verdicts
+from qgraph._report.sentences import verdicts
 from qgraph._sensitivity.report import (
     Baseline,
     Cause,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._report.markdown import render_summary
 from qgraph._report.reported_run import read_run
-from qgraph._report.summary import render_summary
 from qgraph._steps.inputs import AnyPath
 
 

@@ -1,6 +1,6 @@
-"""Every figure of the variants, topic by topic: many figures of few variants, so a row per figure.
+"""The tables of variants: what matters most, a row each, and every figure, topic by topic.
 
-They fit a phone, paper and a pull request turned so.
+Of many figures of few variants each figure has a row: so they fit a phone, paper, a pull request.
 """
 
 from __future__ import annotations
@@ -9,12 +9,51 @@ from collections.abc import Callable
 
 from qgraph._evaluation.proportions import Interval
 from qgraph._evaluation.results import Evaluation, Latency, Variant
-from qgraph._metrics.table import in_order, metric
+from qgraph._metrics.table import in_order, metric, quality_key
 from qgraph._quantize.profiles import Profile
-from qgraph._report.notes import MARK
+from qgraph._report.sentences import MARK
 
 DASH = "–"
 Rows = list[tuple[str, list[str]]]
+
+
+def columns(evaluation: Evaluation) -> list[str]:
+    """Return the table's headings; what a better metric says already is left to `topics`."""
+    keys = in_order(evaluation.metrics, narrow=True)
+    best = quality_key(keys)
+    names = [metric(key).label for key in keys]
+    names.insert(keys.index(best) + 1, f"Δ {metric(best).label} (95 %)")
+    times = ["prefill ms", "decode ms"] if evaluation.decodes else ["p50 ms"]
+    kinds = ["type"] if _mixes_types(evaluation) else []
+    return ["variant", *kinds, evaluation.eight_bits, "of MACs", *names, *times, "MB"]
+
+
+def rows(evaluation: Evaluation) -> list[list[str]]:
+    """Return one row of cells per variant, for the same columns."""
+    keys = in_order(evaluation.metrics, narrow=True)
+    found = [_row(item, keys, decodes=evaluation.decodes) for item in evaluation.variants]
+    if _mixes_types(evaluation):
+        for row, item in zip(found, evaluation.variants, strict=True):
+            row.insert(1, type_label(item))
+    return found
+
+
+def _mixes_types(evaluation: Evaluation) -> bool:
+    return any(variant.dtype != "fp32" for variant in evaluation.variants)
+
+
+def _row(variant: Variant, keys: list[str], *, decodes: bool) -> list[str]:
+    best = quality_key(keys)
+    cells = [
+        metric(key).form.format(variant.metrics[key]) if key in variant.metrics else DASH
+        for key in keys
+    ]
+    cells.insert(keys.index(best) + 1, difference(best, variant))
+    share = DASH if variant.int8_share is None else f"{variant.int8_share.macs:.0%}"
+    timed = [variant.latency_ms, *([variant.decode_ms] if decodes else [])]
+    times = [DASH if latency is None else f"{latency.p50:.2f}" for latency in timed]
+    size = megabytes(variant.size_bytes)
+    return [variant.name, str(variant.int8_nodes), share, *cells, *times, size]
 
 
 def topics(evaluation: Evaluation) -> list[tuple[str, Rows]]:
