@@ -9,8 +9,9 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
 
-from qgraph._evaluation.evaluate import Settings, evaluate
+from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.settings import Settings
 from qgraph._evaluation.variants import inspect_variants, int8_nodes
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.errors import InputError, UsageError

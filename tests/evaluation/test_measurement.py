@@ -10,10 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from qgraph._evaluation.evaluate import Cost, Settings, evaluate
+from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.footprint import measure_footprints
 from qgraph._evaluation.latency import fit_together, summarize, time_variants
 from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.settings import Cost, Settings
 from qgraph._evaluation.variants import inspect_variants, weight_bytes
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.progress import silent

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qgraph._evaluation.evaluate import Cost, Settings
 from qgraph._evaluation.evaluate import evaluate as _evaluate
 from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.settings import Cost, Settings
 from qgraph._evaluation.variants import Candidate, inspect_variants
 from qgraph._exporters.family import Converses, Suite
 from qgraph._exporters.manifest import SANITY
