@@ -12,7 +12,7 @@ from onnx import numpy_helper, parser
 
 from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.results import Evaluation
-from qgraph._evaluation.settings import Cost, Settings
+from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import inspect_variants
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.edit.prepare import prepare
@@ -69,7 +69,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Variants:
 
 @pytest.fixture(scope="session")
 def evaluation(variants: Variants) -> Evaluation:
-    costs = {"first": Cost(128, 128), "second": Cost(256, 256), "third": Cost(64, 64)}
-    settings = Settings("0", {"onnx": "1"}, ("made here",), latency_runs=5, costs=costs)
+    costs = {"first": NodeCost(128, 128), "second": NodeCost(256, 256), "third": NodeCost(64, 64)}
+    settings = EvaluationSettings("0", {"onnx": "1"}, ("made here",), latency_runs=5, costs=costs)
     task = FidelityTask(variants.feeds, ("y",))
     return evaluate(inspect_variants(variants.paths), task, settings)

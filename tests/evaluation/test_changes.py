@@ -10,7 +10,7 @@ import pytest
 from qgraph._evaluation.changes import Change, Changes, compare_evaluations
 from qgraph._evaluation.gates import FailWhen, parse_gate, require
 from qgraph._evaluation.pairing import PairedBy
-from qgraph._evaluation.results import Evaluation, Samples
+from qgraph._evaluation.results import Evaluation, MetricSamples
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
 
@@ -19,7 +19,7 @@ def with_samples(evaluation: Evaluation, shift: float, count: int = 50) -> Evalu
     """Return the evaluation with drawn samples whose MSE is higher by `shift`."""
     draw = np.random.default_rng(0)
     values = draw.lognormal(0, 1, count) + shift + 0.01 * draw.standard_normal(count) * shift
-    samples = Samples(numerator=tuple(map(float, values)), denominator=(1.0,) * count)
+    samples = MetricSamples(numerator=tuple(map(float, values)), denominator=(1.0,) * count)
     changed = [
         item.model_copy(
             update={"metrics": {"mse": float(values.mean())}, "samples": {"mse": samples}}

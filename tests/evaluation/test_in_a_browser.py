@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qgraph._evaluation.results import Answer, Difference, Evaluation, Prompted
+from qgraph._evaluation.results import Difference, Evaluation, Prompted, SanityAnswer
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from qgraph._quantize.scheme import Scheme
 from qgraph._report.page import render_page
@@ -74,8 +74,8 @@ def many_nodes(evaluation: Evaluation, layers: int = LAYERS) -> ReportedRun:
         Ranking("ours", dict(zip(names, errors, strict=True))),
         Ranking("theirs", dict(zip(names, draw.permutation(errors), strict=True))),
     ]
-    first = Answer(variant="float", agreed="a & b <i>", tokens=3)
-    other = Answer(variant="D", agreed="a", token=" <b>", rest=" c", tokens=3, diverges_at=1)
+    first = SanityAnswer(variant="float", agreed="a & b <i>", tokens=3)
+    other = SanityAnswer(variant="D", agreed="a", token=" <b>", rest=" c", tokens=3, diverges_at=1)
     sanity = (Prompted(text="<p>What?", answers=(first, other)),)
     variants = tuple(
         item.model_copy(

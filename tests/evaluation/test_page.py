@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from qgraph._evaluation.results import Answer, Difference, Evaluation, Latency, Prompted
+from qgraph._evaluation.results import Difference, Evaluation, Latency, Prompted, SanityAnswer
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._metrics.table import quality_key
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from qgraph._quantize.scheme import Scheme
 from qgraph._report.charts import charts
-from qgraph._report.drawing import Picture, draw
+from qgraph._report.drawing import FigureKind, draw
 from qgraph._report.markdown import render_summary, to_markdown
 from qgraph._report.node_tables import kept_lists
 from qgraph._report.page import render_page
@@ -105,8 +105,8 @@ def write_run(folder: Path, evaluation: Evaluation, name: str) -> None:
         schema=Profiles.SCHEMA, model=evaluation.model, scheme=Scheme(), source="s.json",
         profiles=(profile,),
     )  # fmt: skip
-    said = Answer(variant=name, agreed=name, token=name, rest=name, tokens=3, diverges_at=1)
-    first = Answer(variant="float", agreed=name, tokens=1)
+    said = SanityAnswer(variant=name, agreed=name, token=name, rest=name, tokens=3, diverges_at=1)
+    first = SanityAnswer(variant="float", agreed=name, tokens=1)
     prompt = Prompted(text=name, answer=name, image=name, answers=(first, said))
     evaluation = evaluation.model_copy(update={"sanity": (prompt,)})
     write_document(folder / "evaluation.json", evaluation)
@@ -353,15 +353,15 @@ def test_another_engines_ranking_beside_the_run_is_shown_against_its_own(
     assert "switch and inc rank 2 nodes" in text
 
 
-@pytest.mark.parametrize("kind", Picture)
+@pytest.mark.parametrize("kind", FigureKind)
 def test_figures_are_drawn_without_a_browser(
-    evaluation: Evaluation, tmp_path: Path, kind: Picture
+    evaluation: Evaluation, tmp_path: Path, kind: FigureKind
 ) -> None:
     write_run(tmp_path, evaluation, "plain")
     run = read_run(tmp_path)
     drawn = {name: draw(spec, kind) for name, spec in charts(run.evaluation, run.report).items()}
     assert {"frontier", "size", "nodes"} <= drawn.keys()
-    start = {Picture.SVG: b"<svg", Picture.PNG: b"\x89PNG"}[kind]
+    start = {FigureKind.SVG: b"<svg", FigureKind.PNG: b"\x89PNG"}[kind]
     assert all(picture.startswith(start) for picture in drawn.values())
 
 

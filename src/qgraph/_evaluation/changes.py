@@ -9,7 +9,7 @@ import numpy as np
 
 from qgraph._evaluation.intervals import ratio_interval, rests_on_few
 from qgraph._evaluation.pairing import Pairing, pair_variants
-from qgraph._evaluation.results import Evaluation, Samples, Variant
+from qgraph._evaluation.results import Evaluation, MetricSamples, Variant
 from qgraph._evaluation.studentized import quotient
 from qgraph._exporters.resampling import Ratio
 from qgraph._graph.errors import UsageError
@@ -195,5 +195,5 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
     )
 
 
-def _ratio(samples: Samples) -> Ratio:
+def _ratio(samples: MetricSamples) -> Ratio:
     return Ratio(*(np.array(x, np.float64) for x in (samples.numerator, samples.denominator)))

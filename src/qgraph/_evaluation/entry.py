@@ -9,9 +9,9 @@ import numpy as np
 
 from qgraph._evaluation.footprint import Footprint
 from qgraph._evaluation.intervals import FEWEST, Intervals
-from qgraph._evaluation.results import Difference, Latency, Samples, Share, Variant
-from qgraph._evaluation.settings import Cost, Settings
-from qgraph._evaluation.variants import Candidate
+from qgraph._evaluation.results import Difference, Latency, MetricSamples, QuantizedShare, Variant
+from qgraph._evaluation.settings import EvaluationSettings, NodeCost
+from qgraph._evaluation.variants import InspectedModel
 from qgraph._exporters.family import Said
 from qgraph._exporters.resampling import PerSample, Ratio
 from qgraph._graph.io.models import size_on_disk
@@ -48,7 +48,10 @@ class Measured:
 
 
 def entry(
-    item: Candidate, found: Measured, reference: Mapping[str, float], settings: Settings
+    item: InspectedModel,
+    found: Measured,
+    reference: Mapping[str, float],
+    settings: EvaluationSettings,
 ) -> Variant:
     """Return the entry of a variant; `reference`: the float model's metrics."""
     quality, memory = found.quality, found.footprint
@@ -81,7 +84,7 @@ def entry(
     )
 
 
-def _computed_in(item: Candidate, provider: Provider) -> str | None:
+def _computed_in(item: InspectedModel, provider: Provider) -> str | None:
     """Return the type a half-precision graph is computed in, where that is not its own."""
     return "fp32" if provider is Provider.CPU and item.dtype in ("fp16", "bf16") else None
 
@@ -98,7 +101,7 @@ def _differences(found: Measured, reference: Mapping[str, float]) -> dict[str, D
     }
 
 
-def _kept(found: Measured) -> dict[str, Samples]:
+def _kept(found: Measured) -> dict[str, MetricSamples]:
     """Return what another evaluation can be compared with sample by sample."""
     samples = found.quality.samples
     if samples is None or samples.count < FEWEST:
@@ -110,7 +113,7 @@ def _kept(found: Measured) -> dict[str, Samples]:
             ones = np.ones_like(figure.influence)
             ratios[key] = Ratio(figure.value + figure.influence, ones)
     return {
-        key: Samples(
+        key: MetricSamples(
             numerator=tuple(map(_rounded, ratio.numerator)),
             denominator=tuple(map(_rounded, ratio.denominator)),
         )
@@ -122,14 +125,14 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _share(item: Candidate, costs: Mapping[str, Cost]) -> Share | None:
+def _share(item: InspectedModel, costs: Mapping[str, NodeCost]) -> QuantizedShare | None:
     """Return the share in INT8; None where the model's names are not the float model's."""
     names = {name if name in costs else without_mark(name) for name in item.int8_nodes}
     if not costs or not names <= costs.keys():
         return None
 
     whole, part = list(costs.values()), [costs[name] for name in names]
-    return Share(
+    return QuantizedShare(
         nodes=_part(len(part), len(whole)),
         macs=_part(sum(cost.macs for cost in part), sum(cost.macs for cost in whole)),
         params=_part(sum(cost.params for cost in part), sum(cost.params for cost in whole)),

@@ -13,8 +13,8 @@ from qgraph._evaluation.intervals import RESAMPLES, Intervals, bootstrap
 from qgraph._evaluation.latency import WARM_UP, fit_together, time_variants
 from qgraph._evaluation.results import Evaluation, EvaluationRun
 from qgraph._evaluation.sanity import side_by_side
-from qgraph._evaluation.settings import Settings
-from qgraph._evaluation.variants import Candidate
+from qgraph._evaluation.settings import EvaluationSettings
+from qgraph._evaluation.variants import InspectedModel
 from qgraph._exporters.family import Stepwise, Suite, Task
 from qgraph._exporters.resampling import Resampled
 from qgraph._graph.errors import InputError
@@ -27,13 +27,13 @@ from qgraph._quantize.ranges import ModelRef
 
 
 def evaluate(
-    candidates: Sequence[Candidate],
+    models: Sequence[InspectedModel],
     task: Task,
-    settings: Settings,
+    settings: EvaluationSettings,
     progress: Progress = silent,
     suite: Suite | None = None,
 ) -> Evaluation:
-    """Return the figures of every candidate, and its answers to `suite`; the first is the float
+    """Return the figures of every model, and its answers to `suite`; the first is the float
     model.
 
     Raises:
@@ -43,13 +43,13 @@ def evaluate(
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(settings.data))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    interleaved = fit_together([item.path for item in candidates])
-    measured = _measure(candidates, task, settings, progress, suite, interleaved=interleaved)
+    interleaved = fit_together([item.path for item in models])
+    measured = _measure(models, task, settings, progress, suite, interleaved=interleaved)
     qualities = {name: found.quality for name, found in measured.items()}
-    reference = qualities[candidates[0].name].metrics
+    reference = qualities[models[0].name].metrics
     return Evaluation(
         schema=Evaluation.SCHEMA,
-        model=ModelRef.of(candidates[0].id),
+        model=ModelRef.of(models[0].id),
         task=task.name,
         run=EvaluationRun(
             qgraph=settings.version,
@@ -70,7 +70,7 @@ def evaluate(
             started=started,
             seconds=time.perf_counter() - clock,
         ),
-        variants=tuple(entry(it, measured[it.name], reference, settings) for it in candidates),
+        variants=tuple(entry(it, measured[it.name], reference, settings) for it in models),
         sanity=()
         if suite is None
         else side_by_side(suite.prompts, {name: it.said for name, it in qualities.items()}),
@@ -78,26 +78,26 @@ def evaluate(
 
 
 def _measure(
-    candidates: Sequence[Candidate],
+    models: Sequence[InspectedModel],
     task: Task,
-    settings: Settings,
+    settings: EvaluationSettings,
     progress: Progress,
     suite: Suite | None,
     *,
     interleaved: bool,
 ) -> dict[str, Measured]:
     """Return variant → what was found out about it: quality first, then times, then memory."""
-    quality = {item.name: _quality(item, task, suite, settings, progress) for item in candidates}
-    feeds = quality[candidates[0].name].feeds
+    quality = {item.name: _quality(item, task, suite, settings, progress) for item in models}
+    feeds = quality[models[0].name].feeds
     latency = time_variants(
-        {item.name: partial(_open, item, settings, Semantics.FAST) for item in candidates},
+        {item.name: partial(_open, item, settings, Semantics.FAST) for item in models},
         feeds,
         settings.latency_runs,
         progress,
         interleaved=interleaved,
     )
     intervals = _intervals(quality)
-    footprints = _footprints(candidates, settings, next(iter(feeds.values())), progress)
+    footprints = _footprints(models, settings, next(iter(feeds.values())), progress)
     return {
         name: Measured(found, intervals[name], latency[name], footprints[name])
         for name, found in quality.items()
@@ -110,23 +110,23 @@ def _has_intervals(measured: Mapping[str, Measured]) -> bool:
 
 
 def _quality(
-    candidate: Candidate,
+    model: InspectedModel,
     task: Task,
     suite: Suite | None,
-    settings: Settings,
+    settings: EvaluationSettings,
     progress: Progress,
 ) -> Quality:
-    session = _open(candidate, settings, Semantics.EXACT)
-    metrics = task.measure(candidate.name, session, progress)
-    samples = task.per_sample(candidate.name) if isinstance(task, Resampled) else None
+    session = _open(model, settings, Semantics.EXACT)
+    metrics = task.measure(model.name, session, progress)
+    samples = task.per_sample(model.name) if isinstance(task, Resampled) else None
     feeds = task.steps(session) if isinstance(task, Stepwise) else {"forward": task.feeds[0]}
-    said = [] if suite is None else suite.say(candidate.name, session, progress)
+    said = [] if suite is None else suite.say(model.name, session, progress)
     return Quality(metrics, samples, session.placement(), session.elsewhere(), feeds, said)
 
 
-def _open(candidate: Candidate, settings: Settings, semantics: Semantics) -> Session:
+def _open(model: InspectedModel, settings: EvaluationSettings, semantics: Semantics) -> Session:
     return open_session(
-        candidate.path,
+        model.path,
         settings.provider,
         semantics,
         allow_cpu_nodes=settings.allow_cpu_nodes,
@@ -140,9 +140,12 @@ def _intervals(quality: Mapping[str, Quality]) -> dict[str, Intervals]:
 
 
 def _footprints(
-    candidates: Sequence[Candidate], settings: Settings, feed: Feed, progress: Progress
+    models: Sequence[InspectedModel],
+    settings: EvaluationSettings,
+    feed: Feed,
+    progress: Progress,
 ) -> dict[str, Footprint | None]:
     progress("weighing", 0, 1)
-    found = measure_footprints([item.path for item in candidates], settings.provider, feed)
+    found = measure_footprints([item.path for item in models], settings.provider, feed)
     progress("weighing", 1, 1)
-    return {item.name: footprint for item, footprint in zip(candidates, found, strict=True)}
+    return {item.name: footprint for item, footprint in zip(models, found, strict=True)}

@@ -27,7 +27,7 @@ class Difference(Part):
     doubtful: bool = False
 
 
-class Share(Part):
+class QuantizedShare(Part):
     """Share in INT8, 0 to 1, of all nodes that multiply matrices, products of activations and the
     LM head included.
     """
@@ -37,7 +37,7 @@ class Share(Part):
     params: float
 
 
-class Samples(Part):
+class MetricSamples(Part):
     """A metric sample by sample: the sum of `numerator` over that of `denominator`."""
 
     numerator: tuple[float, ...]
@@ -83,14 +83,14 @@ class Variant(Part):
     int8_nodes: int
     quantized_to: str | None = None
     computed_in: str | None = None
-    int8_share: Share | None = None
+    int8_share: QuantizedShare | None = None
     predicted: dict[str, float] = {}
     placement: dict[str, int]
     elsewhere: dict[str, int] = {}
-    samples: dict[str, Samples] = {}
+    samples: dict[str, MetricSamples] = {}
 
 
-class Answer(Part):
+class SanityAnswer(Part):
     """What a variant said to a prompt. `diverges_at`: the first token that is not the float
     model's, counted from 0; then `agreed` is the text before it, `token` its own, `rest` what
     follows. Without it all of the text is `agreed`.
@@ -113,7 +113,7 @@ class Prompted(Part):
     answer: str | None = None
     image: str | None = None
     picture: str | None = None
-    answers: tuple[Answer, ...]
+    answers: tuple[SanityAnswer, ...]
 
 
 class EvaluationRun(Part):

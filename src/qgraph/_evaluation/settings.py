@@ -9,7 +9,7 @@ from qgraph._graph.run.provider import Provider
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class NodeCost:
     """What a node that multiplies matrices takes: MACs of the first sample, parameters."""
 
     macs: int
@@ -17,7 +17,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EvaluationSettings:
     """`predicted`: variant name → what the profile lets expect. `costs`: node name → cost, of the
     float model; without it no shares are given.
     """
@@ -30,4 +30,4 @@ class Settings:
     prompts: str | None = None
     latency_runs: int = 30
     predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    costs: Mapping[str, Cost] = field(default_factory=dict)
+    costs: Mapping[str, NodeCost] = field(default_factory=dict)

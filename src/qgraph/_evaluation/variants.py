@@ -23,7 +23,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class InspectedModel:
     """A model file, with what its metadata says. `source_sha256` is None for a float model.
     `int8_nodes`: the nodes that read Q/DQ on both operands; `quantized_to`: the type of their
     values, `int8` or `fp8`, None where there are none. `scheme`: None where metadata does not say.
@@ -47,7 +47,7 @@ class Candidate:
         return self.source_sha256 is None
 
 
-def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
+def inspect_variants(paths: Sequence[Path]) -> list[InspectedModel]:
     """Return the models, the float one first.
 
     Models of one profile are called after what tells them apart: scheme, float type or folder.
@@ -80,7 +80,7 @@ def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
     return [*floats, *(item for item in found if item.source_sha256 is not None)]
 
 
-def _full_name(item: Candidate, alike: Sequence[Candidate]) -> str:
+def _full_name(item: InspectedModel, alike: Sequence[InspectedModel]) -> str:
     """Return the name, with what tells a model from the others of it where something does."""
     for told in (_own_scheme, _type, _folder):
         said = [told(other, alike) for other in alike]
@@ -89,28 +89,28 @@ def _full_name(item: Candidate, alike: Sequence[Candidate]) -> str:
     return item.name
 
 
-def _own_scheme(item: Candidate, alike: Sequence[Candidate]) -> str:
+def _own_scheme(item: InspectedModel, alike: Sequence[InspectedModel]) -> str:
     """Return the words of its scheme that not all of the others have."""
     words = [(other.scheme or "").split() for other in alike]
     shared = set.intersection(*map(set, words))
     return " ".join(word for word in (item.scheme or "").split() if word not in shared)
 
 
-def _type(item: Candidate, _: Sequence[Candidate]) -> str:
+def _type(item: InspectedModel, _: Sequence[InspectedModel]) -> str:
     return item.dtype
 
 
-def _folder(item: Candidate, _: Sequence[Candidate]) -> str:
+def _folder(item: InspectedModel, _: Sequence[InspectedModel]) -> str:
     return item.path.parent.name
 
 
-def _inspect(path: Path) -> Candidate:
+def _inspect(path: Path) -> InspectedModel:
     model = read_model(path, weights=False)
     said, inside = Provenance.of(model), int8_nodes(model)
     if said.source_sha256 is None and inside:
         # Made by another tool: compared all the same, without knowing what it was made from.
         said = replace(said, source_sha256="", profile=None)
-    return Candidate(
+    return InspectedModel(
         name=_name(path, said),
         path=path,
         id=identify(path),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from qgraph._evaluation.results import Answer, Evaluation
+from qgraph._evaluation.results import Evaluation, SanityAnswer
 from qgraph._report.engine_times import engine_notes
 from qgraph._report.reported_run import ReportedRun
 from qgraph._report.sentences import notes, sanity_line, verdicts
@@ -99,7 +99,7 @@ def _answers(evaluation: Evaluation) -> list[str]:
     return [sanity_line(evaluation), "", *answers]
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: SanityAnswer) -> str:
     if answer.diverges_at is None:
         return "the same"
     return f"from token {answer.diverges_at + 1}: {(answer.token + answer.rest).strip()}"
