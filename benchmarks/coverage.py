@@ -7,8 +7,8 @@ r"""How often a 95 % interval from a few samples holds the figure of all samples
       --run detect runs/yolo_tiny models/yolo_tiny/data/heldout.json
 
 Evaluates the float model and some variants of finished runs, then takes subsamples again and again,
-and counts how often each metric's interval, and that of its difference from float, holds the value
-over everything, and how often it is marked as one that may not.
+and counts how often each share's interval, and that of each metric's difference from float, holds
+the value over everything, and how often the difference's is marked as one that may not.
 """
 
 from __future__ import annotations
@@ -60,11 +60,6 @@ class Subsample:
     def count(self) -> int:
         """Return the number of samples."""
         return len(self.rows)
-
-    @property
-    def leaping(self) -> frozenset[str]:
-        """Return the metrics of which one sample can make most."""
-        return self.whole.leaping
 
     def metrics(self, weights: Array) -> dict[str, Array]:
         """Return metric → float64 [R]; `weights` float64 [R, count]."""
@@ -119,14 +114,13 @@ def coverage(
         for name in others:
             item, truth = made[name], full[name]
             figures = [
-                (key, interval, truth[key], key in item.doubtful)
-                for key, interval in item.alone.items()
+                (key, interval, truth[key], False) for key, interval in item.alone.items()
             ] + [
                 (
                     f"{key} − float's",
                     interval,
                     truth[key] - full[first][key],
-                    key in item.doubtful_differences,
+                    key in item.doubtful,
                 )
                 for key, interval in item.difference.items()
                 if not metric(key).from_float
@@ -199,11 +193,14 @@ def main() -> None:
 _HEAD = """# How often intervals hold
 
 Written by `benchmarks/coverage.py`. Of the shipped small models: how often the 95 % interval from
-so many samples holds the value over all of them. In brackets: all of these intervals are marked, in
-tables, the report and `evaluation.json` (`doubtful`), as ones that may hold less; else the share
-that is. Without replacement is the plain question, but from 60 of 148
-samples part of the answer is in hand. With replacement it is as if all samples stood for very many
-of their kind, which is what a deployment meets.
+so many samples, of a share or of a difference from float, holds the value over all of them. In
+brackets: all of these intervals are marked, in tables, the report and `evaluation.json` (`doubtful`
+of a difference), as ones that may hold less; else the share that is. Without replacement is the
+plain question, but from 60 of 148 samples part of the answer is in hand. With replacement it is as
+if all samples stood for very many of their kind, which is what a deployment meets.
+
+Errors (KL, MSE, SQNR, cosine), perplexity, loss and mAP have no interval of their own: of the
+errors no method's held 95 % ([061](../decisions/061-intervals-of-differences-and-shares-only.md)).
 
 """
 

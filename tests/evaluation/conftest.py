@@ -10,13 +10,15 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from qgraph._evaluation.evaluate import Cost, Settings, evaluate
+from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import inspect_variants
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.emit import Provenance, emit
+from qgraph._quantize.emit import emit
+from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
@@ -67,7 +69,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Variants:
 
 @pytest.fixture(scope="session")
 def evaluation(variants: Variants) -> Evaluation:
-    costs = {"first": Cost(128, 128), "second": Cost(256, 256), "third": Cost(64, 64)}
-    settings = Settings("0", {"onnx": "1"}, ("made here",), latency_runs=5, costs=costs)
+    costs = {"first": NodeCost(128, 128), "second": NodeCost(256, 256), "third": NodeCost(64, 64)}
+    settings = EvaluationSettings("0", {"onnx": "1"}, ("made here",), latency_runs=5, costs=costs)
     task = FidelityTask(variants.feeds, ("y",))
     return evaluate(inspect_variants(variants.paths), task, settings)

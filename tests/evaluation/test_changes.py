@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from qgraph._evaluation.changes import Change, Changes, compare_evaluations
 from qgraph._evaluation.gates import FailWhen, parse_gate, require
 from qgraph._evaluation.pairing import PairedBy
-from qgraph._evaluation.results import Evaluation, Samples
+from qgraph._evaluation.results import Evaluation, MetricSamples
 from qgraph._graph.errors import QualityGateError, UsageError
+from qgraph._graph.io.documents import read_document, write_document
 
 
 def with_samples(evaluation: Evaluation, shift: float, count: int = 50) -> Evaluation:
     """Return the evaluation with drawn samples whose MSE is higher by `shift`."""
     draw = np.random.default_rng(0)
     values = draw.lognormal(0, 1, count) + shift + 0.01 * draw.standard_normal(count) * shift
-    samples = Samples(numerator=tuple(map(float, values)), denominator=(1.0,) * count)
+    samples = MetricSamples(numerator=tuple(map(float, values)), denominator=(1.0,) * count)
     changed = [
         item.model_copy(
             update={"metrics": {"mse": float(values.mean())}, "samples": {"mse": samples}}
@@ -39,13 +42,15 @@ def test_a_small_shift_of_every_sample_is_beyond_noise(evaluation: Evaluation) -
         assert item.interval and item.interval[0] <= item.difference <= item.interval[1]
 
 
-def test_the_same_shift_on_other_data_is_within_noise(evaluation: Evaluation) -> None:
+def test_of_other_data_nothing_is_said_about_noise_of_what_is_no_share(
+    evaluation: Evaluation,
+) -> None:
     a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.05)
     other = b.model_copy(update={"run": b.run.model_copy(update={"data": ("other",)})})
     found = compare_evaluations(a, other)
     assert [item.name for item in found.settings] == ["data"]
     for item in found.changes:
-        assert not item.paired and item.beyond_noise is False
+        assert not item.paired and item.beyond_noise is None
 
 
 def test_without_samples_nothing_is_said_about_noise(evaluation: Evaluation) -> None:
@@ -193,16 +198,20 @@ SURE, POSSIBLE = FailWhen.SURE, FailWhen.POSSIBLE
     [
         ("loss>+0", SURE, False), ("loss>+0", POSSIBLE, True), ("loss>+5%", POSSIBLE, True),
         ("loss>+6%", POSSIBLE, False), ("loss>-1%", SURE, True), ("loss<+0", SURE, False),
-        ("loss<+0", POSSIBLE, True), ("loss>2.02", SURE, False), ("loss>1.9", SURE, True),
-        ("loss>2.15", POSSIBLE, False), ("loss>2.05", POSSIBLE, True),
+        ("loss<+0", POSSIBLE, True), ("top1<0.8", SURE, False), ("top1<0.9", SURE, True),
+        ("top1<0.7", POSSIBLE, False), ("top1<0.75", POSSIBLE, True),
     ],
 )  # fmt: skip
 def test_a_gate_can_ask_for_all_or_any_of_the_interval(
     gate: str, when: FailWhen, *, fails: bool
 ) -> None:
     (change,) = changed(2.0, 2.05).changes
-    noisy = change.model_copy(update={"interval": WIDE, "after_interval": (1.95, 2.1)})
-    found = changed(2.0, 2.05).model_copy(update={"changes": (noisy,)})
+    noisy = change.model_copy(update={"interval": WIDE})
+    top1 = Change(
+        variant="D", metric="top1", before=0.8, after=0.78, difference=-0.02,
+        after_interval=(0.72, 0.84),
+    )  # fmt: skip
+    found = changed(2.0, 2.05).model_copy(update={"changes": (noisy, top1)})
     if fails:
         with pytest.raises(QualityGateError):
             require(found, [parse_gate(gate)], when)
@@ -222,3 +231,30 @@ def test_a_failure_that_noise_could_explain_says_so() -> None:
 def test_a_gate_without_an_interval_to_ask_is_refused_not_passed(when: FailWhen) -> None:
     with pytest.raises(UsageError, match="has no interval"):
         require(changed(2.0, 2.05), [parse_gate("loss>+1%")], when)
+
+
+@pytest.mark.parametrize("when", [SURE, POSSIBLE])
+def test_a_limit_of_what_has_no_interval_of_its_own_is_refused_with_the_way_out(
+    when: FailWhen,
+) -> None:
+    with pytest.raises(UsageError, match="loss has no interval of its own, as only shares do") as e:
+        require(changed(2.0, 2.05), [parse_gate("loss>2")], when)
+    assert "loss>+5%" in (e.value.hint or "")
+
+
+def test_an_evaluation_of_an_earlier_version_is_read_without_what_it_says_of_errors(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    *others, last = evaluation.variants
+    old = last.model_copy(
+        update={
+            "intervals": {"mse": (0.1, 0.2)},
+            "doubtful": ("mse",),
+            "effective_samples": {"mse": 3.0},
+        }
+    )
+    path = tmp_path / "evaluation.json"
+    write_document(path, evaluation.model_copy(update={"variants": (*others, old)}))
+    read = read_document(path, Evaluation)
+    found = compare_evaluations(read, read)
+    assert {item.after_interval for item in found.changes} == {None}

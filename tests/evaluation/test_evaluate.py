@@ -9,8 +9,9 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
 
-from qgraph._evaluation.evaluate import Settings, evaluate
+from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import inspect_variants, int8_nodes
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.errors import InputError, UsageError
@@ -134,7 +135,7 @@ def test_external_data_counts_in_the_size(variants: Any, tmp_path: Path) -> None
     model = onnx.load(variants.paths[0])
     onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
     task = FidelityTask(variants.feeds, ("y",))
-    settings = Settings("0", {}, ("x",), latency_runs=2)
+    settings = EvaluationSettings("0", {}, ("x",), latency_runs=2)
     found = evaluate(inspect_variants([path]), task, settings).variants[0]
     assert found.size_bytes == path.stat().st_size + (tmp_path / "w.bin").stat().st_size
 
@@ -153,7 +154,7 @@ def test_every_node_is_placed_on_the_provider_that_was_asked_for(evaluation: Eva
 
 
 def test_no_sample_is_bad_input(variants: Any) -> None:
-    settings = Settings("0", {}, ("none.npz",))
+    settings = EvaluationSettings("0", {}, ("none.npz",))
     with pytest.raises(InputError, match="no sample"):
         evaluate(inspect_variants(variants.paths), FidelityTask([], ("y",)), settings)
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qgraph._evaluation.results import Answer, Difference, Evaluation, Prompted
+from qgraph._evaluation.results import Difference, Evaluation, Prompted, SanityAnswer
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from qgraph._quantize.scheme import Scheme
 from qgraph._report.page import render_page
-from qgraph._report.run_folder import RunFolder
+from qgraph._report.reported_run import ReportedRun
 from qgraph._report.scatter import scatter_page
 from qgraph._sensitivity.ranking.agreement import Comparison, Ranking, compare
 from qgraph._sensitivity.report import (
@@ -30,7 +30,7 @@ LAYERS = 143
 """With seven kinds, 1,001 nodes."""
 
 
-def many_nodes(evaluation: Evaluation, layers: int = LAYERS) -> RunFolder:
+def many_nodes(evaluation: Evaluation, layers: int = LAYERS) -> ReportedRun:
     """Return a run as a large decoder gives it, with drawn scores."""
     draw = np.random.default_rng(0)
     names = [
@@ -74,8 +74,8 @@ def many_nodes(evaluation: Evaluation, layers: int = LAYERS) -> RunFolder:
         Ranking("ours", dict(zip(names, errors, strict=True))),
         Ranking("theirs", dict(zip(names, draw.permutation(errors), strict=True))),
     ]
-    first = Answer(variant="float", agreed="a & b <i>", tokens=3)
-    other = Answer(variant="D", agreed="a", token=" <b>", rest=" c", tokens=3, diverges_at=1)
+    first = SanityAnswer(variant="float", agreed="a & b <i>", tokens=3)
+    other = SanityAnswer(variant="D", agreed="a", token=" <b>", rest=" c", tokens=3, diverges_at=1)
     sanity = (Prompted(text="<p>What?", answers=(first, other)),)
     variants = tuple(
         item.model_copy(
@@ -84,16 +84,16 @@ def many_nodes(evaluation: Evaluation, layers: int = LAYERS) -> RunFolder:
         for index, item in enumerate(evaluation.variants)
     )
     changed = evaluation.model_copy(update={"sanity": sanity, "variants": variants})
-    return RunFolder(changed, report, profiles, compare(rankings).pairs)
+    return ReportedRun(changed, report, profiles, compare(rankings).pairs)
 
 
 @pytest.fixture(scope="module")
-def run(evaluation: Evaluation) -> RunFolder:
+def run(evaluation: Evaluation) -> ReportedRun:
     return many_nodes(evaluation)
 
 
 @pytest.fixture(scope="module")
-def page(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(run: ReportedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render_page(run), encoding="utf-8")
     return path
@@ -153,7 +153,7 @@ def test_the_heat_map_has_a_cell_for_each_of_a_thousand_nodes(opened: Any) -> No
 
 
 def test_the_table_is_sorted_by_rank_and_again_by_what_is_pressed(
-    opened: Any, run: RunFolder
+    opened: Any, run: ReportedRun
 ) -> None:
     opened.run(SEARCH, "")
     nodes = sorted(run.report.nodes, key=lambda node: node.rank)
@@ -189,7 +189,7 @@ def test_a_cell_of_the_heat_map_finds_its_node(opened: Any) -> None:
     opened.run(SEARCH, "")
 
 
-def test_pointing_at_a_mark_shows_its_figures(opened: Any, run: RunFolder) -> None:
+def test_pointing_at_a_mark_shows_its_figures(opened: Any, run: ReportedRun) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
     mark = opened.run(
@@ -296,7 +296,7 @@ def luminance(colour: str) -> float:
 
 
 def test_the_scatter_plot_of_a_comparison_is_drawn_without_network(
-    browser: Any, run: RunFolder, tmp_path: Path
+    browser: Any, run: ReportedRun, tmp_path: Path
 ) -> None:
     comparison = Comparison(schema=Comparison.SCHEMA, rankings=("ours", "theirs"), pairs=run.pairs)
     path = tmp_path / "scatter.html"

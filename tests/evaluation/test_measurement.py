@@ -10,10 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from qgraph._evaluation.evaluate import Cost, Settings, evaluate
+from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.footprint import measure_footprints
 from qgraph._evaluation.latency import fit_together, summarize, time_variants
 from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import inspect_variants, weight_bytes
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.progress import silent
@@ -124,8 +125,8 @@ def test_weight_bytes_shrink_to_a_quarter_in_int8(variants: Any) -> None:
 
 
 def test_shares_are_of_nodes_macs_and_parameters(variants: Any) -> None:
-    costs = {"first": Cost(100, 10), "second": Cost(200, 20), "third": Cost(700, 0)}
-    settings = Settings("0", {}, ("x",), latency_runs=1, costs=costs)
+    costs = {"first": NodeCost(100, 10), "second": NodeCost(200, 20), "third": NodeCost(700, 0)}
+    settings = EvaluationSettings("0", {}, ("x",), latency_runs=1, costs=costs)
     task = FidelityTask(variants.feeds, ("y",))
     shares = [
         v.int8_share for v in evaluate(inspect_variants(variants.paths), task, settings).variants

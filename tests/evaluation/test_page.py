@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from qgraph._evaluation.results import Answer, Difference, Evaluation, Latency, Prompted
+from qgraph._evaluation.results import Difference, Evaluation, Latency, Prompted, SanityAnswer
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._metrics.table import quality_key
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from qgraph._quantize.scheme import Scheme
 from qgraph._report.charts import charts
-from qgraph._report.drawing import Picture, draw
-from qgraph._report.markdown import to_markdown
+from qgraph._report.drawing import FigureKind, draw
+from qgraph._report.markdown import render_summary, to_markdown
+from qgraph._report.node_tables import kept_lists
 from qgraph._report.page import render_page
-from qgraph._report.run_folder import read_run
-from qgraph._report.summary import render_summary
-from qgraph._report.tables import kept_lists
+from qgraph._report.reported_run import read_run
+from qgraph._report.sentences import verdicts
 from qgraph._sensitivity.report import (
     Baseline,
     Cause,
@@ -105,8 +105,8 @@ def write_run(folder: Path, evaluation: Evaluation, name: str) -> None:
         schema=Profiles.SCHEMA, model=evaluation.model, scheme=Scheme(), source="s.json",
         profiles=(profile,),
     )  # fmt: skip
-    said = Answer(variant=name, agreed=name, token=name, rest=name, tokens=3, diverges_at=1)
-    first = Answer(variant="float", agreed=name, tokens=1)
+    said = SanityAnswer(variant=name, agreed=name, token=name, rest=name, tokens=3, diverges_at=1)
+    first = SanityAnswer(variant="float", agreed=name, tokens=1)
     prompt = Prompted(text=name, answer=name, image=name, answers=(first, said))
     evaluation = evaluation.model_copy(update={"sanity": (prompt,)})
     write_document(folder / "evaluation.json", evaluation)
@@ -208,37 +208,32 @@ def test_latency_from_a_busy_machine_is_called_so(
 
 
 @pytest.mark.parametrize(
-    ("samples", "effective", "said"),
+    ("samples", "said"),
     [
-        (70, 3.0, "≲ MSE of D: a few of the 70 samples make it, as if there were 3"),
-        (59, 59.0, "≲ Too few samples for an interval that holds 95 %; it takes: MSE 60."),
+        (70, "≲ Δ MSE of D: hardly a sample differs from float's"),
+        (59, "≲ Too few samples for an interval that holds 95 %; Δ MSE takes 60."),
     ],
 )
 def test_an_interval_that_holds_less_is_marked_and_the_reason_said(
-    evaluation: Evaluation, samples: int, effective: float, said: str
+    evaluation: Evaluation, samples: int, said: str
 ) -> None:
-    *others, last = evaluation.variants
-    changed = last.model_copy(
-        update={
-            "doubtful": ("mse",),
-            "effective_samples": {"mse": effective},
-            "differences": {"mse": Difference(value=0.5, interval=(0.25, 2.0), doubtful=True)},
-        }
-    )
     run = evaluation.run.model_copy(update={"samples": samples, "resamples": 2000})
-    marked = evaluation.model_copy(update={"variants": (*others, changed), "run": run})
-    text = to_markdown(marked)
-    assert said in text and "+5.00e-01 ≲[+2.50e-01, +2.00e+00]" in text
-    assert "≲" not in to_markdown(evaluation.model_copy(update={"run": run}))
-
-
-def test_a_difference_that_hardly_a_sample_makes_is_said_to_be_one(evaluation: Evaluation) -> None:
     *others, last = evaluation.variants
-    change = Difference(value=0.5, interval=(0.25, 2.0), doubtful=True)
-    changed = last.model_copy(update={"differences": {"mse": change}})
-    run = evaluation.run.model_copy(update={"samples": 70, "resamples": 2000})
-    marked = evaluation.model_copy(update={"variants": (*others, changed), "run": run})
-    assert "≲ Δ MSE of D: hardly a sample differs from float's" in to_markdown(marked)
+    for doubtful in (True, False):
+        change = Difference(value=0.5, interval=(0.25, 2.0), doubtful=doubtful)
+        changed = last.model_copy(update={"differences": {"mse": change}})
+        text = to_markdown(
+            evaluation.model_copy(update={"variants": (*others, changed), "run": run})
+        )
+        assert (said in text) is doubtful and ("≲" in text) is doubtful
+        assert f"+5.00e-01 {'≲' * doubtful}[+2.50e-01, +2.00e+00]" in text
+
+
+def test_a_distance_from_float_is_told_without_an_interval(evaluation: Evaluation) -> None:
+    run = evaluation.run.model_copy(update={"samples": 70})
+    text = to_markdown(evaluation.model_copy(update={"run": run}))
+    assert "its 95 % interval" not in text and "too few" not in text
+    assert any(line.endswith(" from float.") for line in verdicts(evaluation))
 
 
 def test_what_did_not_run_where_it_was_asked_to_is_said(evaluation: Evaluation) -> None:
@@ -358,15 +353,15 @@ def test_another_engines_ranking_beside_the_run_is_shown_against_its_own(
     assert "switch and inc rank 2 nodes" in text
 
 
-@pytest.mark.parametrize("kind", Picture)
+@pytest.mark.parametrize("kind", FigureKind)
 def test_figures_are_drawn_without_a_browser(
-    evaluation: Evaluation, tmp_path: Path, kind: Picture
+    evaluation: Evaluation, tmp_path: Path, kind: FigureKind
 ) -> None:
     write_run(tmp_path, evaluation, "plain")
     run = read_run(tmp_path)
     drawn = {name: draw(spec, kind) for name, spec in charts(run.evaluation, run.report).items()}
     assert {"frontier", "size", "nodes"} <= drawn.keys()
-    start = {Picture.SVG: b"<svg", Picture.PNG: b"\x89PNG"}[kind]
+    start = {FigureKind.SVG: b"<svg", FigureKind.PNG: b"\x89PNG"}[kind]
     assert all(picture.startswith(start) for picture in drawn.values())
 
 

@@ -14,7 +14,8 @@ from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.run.feeds import synthetic_feeds
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.calibrate.walk import observe_ranges
-from qgraph._quantize.emit import Provenance, emit
+from qgraph._quantize.emit import emit
+from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.scheme import Scheme, SchemeName
 
 PLAIN = Scheme()

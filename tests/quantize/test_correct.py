@@ -18,8 +18,9 @@ from qgraph._graph.run.probe import Range
 from qgraph._graph.run.session import open_session
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.correct import Corrected, correct, mean_shifts
-from qgraph._quantize.emit import Provenance, emit, fake_quantization, quantization_parameters
+from qgraph._quantize.emit import emit, fake_quantization, quantization_parameters
 from qgraph._quantize.proof import ProofError, prove
+from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from qgraph._evaluation.intervals import ratio_interval
+from qgraph._evaluation.intervals import ratio_interval, rests_on_few
 from qgraph._evaluation.pairing import Pairing, pair_variants
-from qgraph._evaluation.reliability import rests_on_few
-from qgraph._evaluation.results import Evaluation, Samples, Variant
+from qgraph._evaluation.results import Evaluation, MetricSamples, Variant
 from qgraph._evaluation.studentized import quotient
 from qgraph._exporters.resampling import Ratio
 from qgraph._graph.errors import UsageError
@@ -20,9 +19,10 @@ from qgraph._metrics.table import metric
 
 class Change(Part):
     """One metric of one variant. `interval`: 95 % of what the difference would be over samples
-    drawn anew, sample by sample where `paired`; absent where an evaluation holds no samples.
-    `beyond_noise`: whether the interval leaves out 0; None without one. `after_interval`: that of
-    the figure `after` itself. `doubtful`: whether the intervals hold less than they say.
+    drawn anew, sample by sample where `paired`; absent where an evaluation holds no samples, or
+    other ones and the metric is no share. `beyond_noise`: whether the interval leaves out 0; None
+    without one. `after_interval`: that of the figure `after` itself, of shares only. `doubtful`:
+    whether `interval` holds less than it says.
     """
 
     variant: str
@@ -173,12 +173,14 @@ def _of(before: Variant, after: Variant, *, same_data: bool) -> list[Change]:
 
 def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Change:
     a, b = before.samples.get(key), after.samples.get(key)
-    interval, paired, few = None, False, False
+    interval, paired, doubtful = None, False, False
     if a is not None and b is not None:
         paired = same_data and a.denominator == b.denominator
         one, other = _ratio(a), _ratio(b)
         interval = ratio_interval(one, other, paired=paired, share=metric(key).is_share)
         few = paired and rests_on_few(key, quotient(other).less(quotient(one)))
+        counted = min(np.count_nonzero(side.denominator) for side in (one, other))
+        doubtful = interval is not None and (few or counted < metric(key).enough)
     return Change(
         variant=before.name,
         metric=key,
@@ -186,12 +188,12 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
         after=after.metrics[key],
         difference=after.metrics[key] - before.metrics[key],
         interval=interval,
-        after_interval=after.intervals.get(key),
+        after_interval=after.intervals.get(key) if metric(key).is_share else None,
         paired=paired,
         beyond_noise=None if interval is None else not interval[0] <= 0 <= interval[1],
-        doubtful=few or key in (*before.doubtful, *after.doubtful),
+        doubtful=doubtful,
     )
 
 
-def _ratio(samples: Samples) -> Ratio:
+def _ratio(samples: MetricSamples) -> Ratio:
     return Ratio(*(np.array(x, np.float64) for x in (samples.numerator, samples.denominator)))

@@ -10,6 +10,7 @@ from enum import StrEnum
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.proportions import Interval
 from qgraph._graph.errors import QualityGateError, UsageError
+from qgraph._metrics.table import metric
 
 _GATE = re.compile(
     r"(?:(?P<variant>[^:<>]+):)?(?P<metric>\w+)\s*(?P<side>[<>])\s*"
@@ -20,7 +21,7 @@ _GATE = re.compile(
 class FailWhen(StrEnum):
     """What of a figure has to be past a gate's limit. `measured`: the figure itself; `sure`: all
     of its 95 % interval, so that noise fails nothing; `possible`: any of its interval, so that
-    what the samples cannot rule out fails.
+    what the samples cannot rule out fails. Of figures themselves only shares have an interval.
     """
 
     MEASURED = "measured"
@@ -64,11 +65,18 @@ class Gate:
         if when is FailWhen.MEASURED:
             return value, value
         interval = change.interval if self.signed else change.after_interval
+        if interval is None and not self.signed and not metric(change.metric).is_share:
+            raise UsageError(
+                f"--fail-when {when}: {change.metric} has no interval of its own, as only shares do"
+                " (top1, vqa_accuracy …)",
+                hint=f"Limit how far it moves, as {change.metric}>+5% does, or gate what was"
+                " measured.",
+            )
         if interval is None:
             raise UsageError(
-                f"--fail-when {when}: {change.variant}'s {change.metric} has no interval, as its"
-                " evaluation holds too few samples or none by sample",
-                hint="Evaluate on more samples, or gate what was measured.",
+                f"--fail-when {when}: {change.variant}'s {change.metric} has no interval, as an"
+                " evaluation holds too few samples, none by sample, or other ones",
+                hint="Evaluate both on the same data with more samples, or gate what was measured.",
             )
         return interval
 

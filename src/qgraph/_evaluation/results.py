@@ -27,7 +27,7 @@ class Difference(Part):
     doubtful: bool = False
 
 
-class Share(Part):
+class QuantizedShare(Part):
     """Share in INT8, 0 to 1, of all nodes that multiply matrices, products of activations and the
     LM head included.
     """
@@ -37,7 +37,7 @@ class Share(Part):
     params: float
 
 
-class Samples(Part):
+class MetricSamples(Part):
     """A metric sample by sample: the sum of `numerator` over that of `denominator`."""
 
     numerator: tuple[float, ...]
@@ -56,10 +56,10 @@ class Variant(Part):
 
     `latency_ms`: one forward pass over the first sample, for a decoder the prefill; `decode_ms`:
     one more token after it. Latency comes from a session with all optimizations, metrics from one
-    that executes Q/DQ as written. `intervals` hold 95 % of what metrics would be over samples drawn
-    anew; `differences` are from the float model, over the same draws. `doubtful`: metrics whose
-    intervals hold less; `effective_samples`: error → how many samples of equal size would make it
-    as steady.
+    that executes Q/DQ as written. `intervals` hold 95 % of what shares would be over other samples
+    of the kind; `differences` are from the float model, over samples drawn anew for all variants.
+    `doubtful` and `effective_samples` are of intervals of other metrics, which earlier versions
+    wrote: read, ignored and no longer written.
     """
 
     name: str
@@ -72,8 +72,8 @@ class Variant(Part):
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
     differences: dict[str, Difference] = {}
-    doubtful: tuple[str, ...] = ()
-    effective_samples: dict[str, float] = {}
+    doubtful: tuple[str, ...] | None = None
+    effective_samples: dict[str, float] | None = None
     latency_ms: Latency
     decode_ms: Latency | None = None
     size_bytes: int
@@ -83,14 +83,14 @@ class Variant(Part):
     int8_nodes: int
     quantized_to: str | None = None
     computed_in: str | None = None
-    int8_share: Share | None = None
+    int8_share: QuantizedShare | None = None
     predicted: dict[str, float] = {}
     placement: dict[str, int]
     elsewhere: dict[str, int] = {}
-    samples: dict[str, Samples] = {}
+    samples: dict[str, MetricSamples] = {}
 
 
-class Answer(Part):
+class SanityAnswer(Part):
     """What a variant said to a prompt. `diverges_at`: the first token that is not the float
     model's, counted from 0; then `agreed` is the text before it, `token` its own, `rest` what
     follows. Without it all of the text is `agreed`.
@@ -113,7 +113,7 @@ class Prompted(Part):
     answer: str | None = None
     image: str | None = None
     picture: str | None = None
-    answers: tuple[Answer, ...]
+    answers: tuple[SanityAnswer, ...]
 
 
 class EvaluationRun(Part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qgraph._evaluation.changes import Agreement, Changes, ProfileChange, Setting
-from qgraph._graph.io.documents import read_document
+from qgraph._evaluation.run_folder import RunFolder
 from qgraph._quantize.profiles import Profiles
 from qgraph._sensitivity.ranking.agreement import Ranking, compare
 from qgraph._sensitivity.report import NodeScore, Sensitivity
@@ -25,10 +25,9 @@ def add_runs(changes: Changes, before: Path, after: Path) -> Changes:
 
 
 def _with_sensitivity(changes: Changes, before: Path, after: Path) -> Changes:
-    paths = [folder / "sensitivity.json" for folder in (before, after)]
-    if not all(path.is_file() for path in paths):
+    old, new = (RunFolder(folder).find(Sensitivity) for folder in (before, after))
+    if old is None or new is None:
         return changes
-    old, new = (read_document(path, Sensitivity) for path in paths)
     a, b = _described(old), _described(new)
     differing = tuple(
         Setting(name=name, before=a[name], after=b[name]) for name in a if a[name] != b[name]
@@ -73,12 +72,11 @@ def _score(node: NodeScore) -> float:
 
 
 def _with_profiles(changes: Changes, before: Path, after: Path) -> Changes:
-    paths = [folder / "profiles.json" for folder in (before, after)]
-    if not all(path.is_file() for path in paths):
-        return changes
+    found = [RunFolder(folder).find(Profiles) for folder in (before, after)]
+    # a folder without profiles has none in common with the other
     old, new = (
-        {item.name: set(item.quantize) for item in read_document(path, Profiles).profiles}
-        for path in paths
+        {item.name: set(item.quantize) for item in profiles.profiles} if profiles else {}
+        for profiles in found
     )
     moved = tuple(
         ProfileChange(

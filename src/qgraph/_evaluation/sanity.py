@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qgraph._evaluation.results import Answer, Prompted
+from qgraph._evaluation.results import Prompted, SanityAnswer
 from qgraph._exporters.family import Prompt, Said
 
 
@@ -27,7 +27,7 @@ def side_by_side(
     )
 
 
-def compare_answer(name: str, reference: Said, said: Said) -> Answer:
+def compare_answer(name: str, reference: Said, said: Said) -> SanityAnswer:
     """Return what was said, cut at the first token that is not the reference's.
 
     An answer that stops where the reference goes on diverges after its last token.
@@ -35,11 +35,11 @@ def compare_answer(name: str, reference: Said, said: Said) -> Answer:
     at = diverging(reference.tokens, said.tokens)
     whole = _until(said, len(said.tokens))
     if at is None:
-        return Answer(variant=name, agreed=whole, tokens=len(said.tokens))
+        return SanityAnswer(variant=name, agreed=whole, tokens=len(said.tokens))
     # A token may end a character that the one before began, so texts are cut where they agree.
     before, through = _until(said, at), _until(said, at + 1)
     agreed = _common(before, through)
-    return Answer(
+    return SanityAnswer(
         variant=name,
         agreed=agreed,
         token=through[len(agreed) :],

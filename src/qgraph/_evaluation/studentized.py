@@ -2,24 +2,20 @@
 
 Of a skewed figure a draw without the large samples is low and looks sure of itself. So the
 distance of each draw is counted in its own standard error (bootstrap-t: Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993, ch. 12.5), on a scale on which the figure can move up and down
-alike. Standard errors come from the jackknife's influence values (ibid. ch. 11), so any figure has
-them.
+Introduction to the Bootstrap, 1993, ch. 12.5). Standard errors come from the jackknife's influence
+values (ibid. ch. 11), so any figure has them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import assert_never
 
 import numpy as np
 
 from qgraph._evaluation.proportions import Interval
 from qgraph._exporters.resampling import PerSample, Ratio
 from qgraph._graph.tensors import Array
-from qgraph._metrics.table import Metric, Scale
 
 _AT_ONCE = 100
 _MOST_LEFT_OUT = 1000
@@ -54,37 +50,11 @@ class Figure:
         """Return the difference of two figures of the same samples."""
         return Figure(self.value - other.value, self.influence - other.influence)
 
-    def less_apart(self, other: Figure) -> Figure:
-        """Return the difference of figures of different samples, of `other`'s and then these."""
-        count = self.influence.size + other.influence.size
-        sides = -other.influence / other.influence.size, self.influence / self.influence.size
-        return Figure(self.value - other.value, count * np.concatenate(sides))
-
     @property
     def carriers(self) -> float:
         """Return on how many samples of equal influence the standard error would rest as much."""
         squares = self.influence**2
         return float(squares.sum() ** 2 / np.sum(squares**2)) if squares.any() else 0.0
-
-    def effective(self, known: Metric) -> float | None:
-        """Return how many samples of equal error would make the figure as steady; None of one that
-        is no error and has no highest value to fall short of, and where no sample has an error.
-        """
-        match known.scale:
-            case Scale.LOG:
-                unit = self.value
-            case Scale.REST:
-                unit = 1 - self.value
-            case Scale.DECIBEL:
-                unit = 10 / math.log(10)
-            case Scale.LINEAR | Scale.EXPONENTIAL:
-                if known.most is None:
-                    return None
-                unit = known.most - self.value
-        if unit <= 0:
-            return 0.0 if self.influence.any() else None
-        spread = float(np.mean((self.influence / unit) ** 2))
-        return self.influence.size / (1 + spread)
 
 
 def figures(samples: PerSample) -> dict[str, Figure]:
@@ -144,53 +114,14 @@ class Draws:
         self._values.append(values)
         self._errors.append(self.figure.errors(weights))
 
-    def interval(self, scale: Scale, level: float) -> Interval | None:
-        """Return the interval; None where a draw has no such figure or no draw bounds it."""
+    def interval(self, level: float) -> Interval | None:
+        """Return the interval; None where a draw has no such figure."""
         values, errors = np.concatenate(self._values), np.concatenate(self._errors)
         whole, error = self.figure.value, self.figure.error
         if not np.isfinite(values).all():
             return None
         if error == 0:
             return whole, whole
-        with np.errstate(divide="ignore", invalid="ignore"):
-            far, errors = _scaled(scale, whole, values, errors)
-            steps = far / np.maximum(errors, _LEAST_ERROR * error)
-        # of a draw of zeros on a scale without zero
-        steps[np.isnan(steps)] = -np.inf
+        steps = (values - whole) / np.maximum(errors, _LEAST_ERROR * error)
         first, last = np.quantile(steps, [(1 - level) / 2, (1 + level) / 2], method="nearest")
-        with np.errstate(over="ignore"):
-            low, high = (_moved(scale, whole, -float(end) * error) for end in (last, first))
-        return (low, high) if math.isfinite(high - low) else None
-
-
-def _scaled(scale: Scale, whole: float, values: Array, errors: Array) -> tuple[Array, Array]:
-    """Return how far draws lie from the whole on a scale, and their errors there, both in the
-    whole's own unit.
-    """
-    match scale:
-        case Scale.LINEAR:
-            return values - whole, errors
-        case Scale.LOG:
-            return whole * np.log(values / whole), errors * whole / values
-        case Scale.EXPONENTIAL:
-            return whole * np.log(values / whole), errors
-        case Scale.REST:
-            rest = (1 - values) / (1 - whole)
-            return (whole - 1) * np.log(rest), errors / rest
-        case Scale.DECIBEL:
-            return values - whole, errors * 10 ** ((values - whole) / 10)
-        case _:
-            assert_never(scale)
-
-
-def _moved(scale: Scale, value: float, far: float) -> float:
-    """Return a value moved by `far`, which is in its own unit, on a scale."""
-    match scale:
-        case Scale.LINEAR | Scale.DECIBEL:
-            return value + far
-        case Scale.LOG | Scale.EXPONENTIAL:
-            return value * float(np.exp(far / value))
-        case Scale.REST:
-            return 1 - (1 - value) * float(np.exp(-far / (1 - value)))
-        case _:
-            assert_never(scale)
+        return whole - float(last) * error, whole - float(first) * error

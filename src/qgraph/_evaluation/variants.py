@@ -12,8 +12,7 @@ import onnx
 from qgraph._graph.edit.nodes import QUANTIZABLE
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import ModelId, identify, read_model
-from qgraph._quantize.emit import BACKEND, DTYPE, METADATA
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.provenance import Provenance
 
 _TYPES = {onnx.TensorProto.FLOAT8E4M3FN: "fp8"}
 _NAMES = {
@@ -24,7 +23,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class InspectedModel:
     """A model file, with what its metadata says. `source_sha256` is None for a float model.
     `int8_nodes`: the nodes that read Q/DQ on both operands; `quantized_to`: the type of their
     values, `int8` or `fp8`, None where there are none. `scheme`: None where metadata does not say.
@@ -48,7 +47,7 @@ class Candidate:
         return self.source_sha256 is None
 
 
-def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
+def inspect_variants(paths: Sequence[Path]) -> list[InspectedModel]:
     """Return the models, the float one first.
 
     Models of one profile are called after what tells them apart: scheme, float type or folder.
@@ -81,7 +80,7 @@ def inspect_variants(paths: Sequence[Path]) -> list[Candidate]:
     return [*floats, *(item for item in found if item.source_sha256 is not None)]
 
 
-def _full_name(item: Candidate, alike: Sequence[Candidate]) -> str:
+def _full_name(item: InspectedModel, alike: Sequence[InspectedModel]) -> str:
     """Return the name, with what tells a model from the others of it where something does."""
     for told in (_own_scheme, _type, _folder):
         said = [told(other, alike) for other in alike]
@@ -90,60 +89,48 @@ def _full_name(item: Candidate, alike: Sequence[Candidate]) -> str:
     return item.name
 
 
-def _own_scheme(item: Candidate, alike: Sequence[Candidate]) -> str:
+def _own_scheme(item: InspectedModel, alike: Sequence[InspectedModel]) -> str:
     """Return the words of its scheme that not all of the others have."""
     words = [(other.scheme or "").split() for other in alike]
     shared = set.intersection(*map(set, words))
     return " ".join(word for word in (item.scheme or "").split() if word not in shared)
 
 
-def _type(item: Candidate, _: Sequence[Candidate]) -> str:
+def _type(item: InspectedModel, _: Sequence[InspectedModel]) -> str:
     return item.dtype
 
 
-def _folder(item: Candidate, _: Sequence[Candidate]) -> str:
+def _folder(item: InspectedModel, _: Sequence[InspectedModel]) -> str:
     return item.path.parent.name
 
 
-def _inspect(path: Path) -> Candidate:
+def _inspect(path: Path) -> InspectedModel:
     model = read_model(path, weights=False)
-    metadata = {item.key: item.value for item in model.metadata_props}
-    profile = metadata.get(f"{METADATA}profile")
-    source = metadata.get(f"{METADATA}source_sha256")
-    inside = int8_nodes(model)
-    if source is None and inside:
+    said, inside = Provenance.of(model), int8_nodes(model)
+    if said.source_sha256 is None and inside:
         # Made by another tool: compared all the same, without knowing what it was made from.
-        source, profile = "", None
-    converted = metadata.get(DTYPE)
-    backend = metadata.get(BACKEND) or ("qgraph" if profile or converted else "other")
-    if source is None:
-        backend = "float"
-    name = profile or converted or ("float" if source is None else path.stem)
-    if profile and backend != "qgraph":
-        name = f"{profile}-{backend}"
-    if profile and converted:
-        name = f"{profile}-{converted}"
-    return Candidate(
-        name=name,
+        said = replace(said, source_sha256="", profile=None)
+    return InspectedModel(
+        name=_name(path, said),
         path=path,
         id=identify(path),
-        profile=profile,
-        source_sha256=source,
-        dtype=converted or _dtype(model),
+        profile=said.profile,
+        source_sha256=said.source_sha256,
+        dtype=said.dtype or _dtype(model),
         int8_nodes=inside,
         quantized_to=type_of(model),
-        backend=backend,
+        backend="float" if said.source_sha256 is None else said.made_by,
         weight_bytes=weight_bytes(model),
-        scheme=_scheme(metadata.get(f"{METADATA}scheme")),
+        scheme=said.scheme_name,
     )
 
 
-def _scheme(text: str | None) -> str | None:
-    """Return a scheme in words; one that this version does not know as it stands."""
-    try:
-        return None if text is None else str(Scheme.model_validate_json(text))
-    except ValueError:
-        return text
+def _name(path: Path, said: Provenance) -> str:
+    """Return the profile, with the type or the tool where these are not the usual ones."""
+    if said.profile is None:
+        return said.dtype or ("float" if said.source_sha256 is None else path.stem)
+    told = said.dtype or ("" if said.made_by == "qgraph" else said.made_by)
+    return f"{said.profile}-{told}" if told else said.profile
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:

@@ -18,18 +18,12 @@ _METRICS = ("mse", "sqnr_db", "cosine")
 
 
 class FidelityTask:
-    """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model.
-
-    `leaps`: whether outputs can leap, as a detector's boxes do; see `PerSample.leaping`.
-    """
+    """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model."""
 
     name = "fidelity"
 
-    def __init__(
-        self, feeds: Sequence[Feed], outputs: Sequence[str], *, leaps: bool = False
-    ) -> None:
+    def __init__(self, feeds: Sequence[Feed], outputs: Sequence[str]) -> None:
         self.feeds = feeds
-        self._leaping = frozenset(_METRICS if leaps else ())
         self._outputs = tuple(outputs)
         self._reference: list[list[Array]] = []
         self._sums: dict[str, list[Sums]] = {}
@@ -51,7 +45,7 @@ class FidelityTask:
     def per_sample(self, name: str) -> SampleSums:
         """Return the distances of each sample."""
         columns = columns_of(self._sums[name])
-        return SampleSums(columns, FIDELITY_RATIOS, fidelity_figures, self._leaping)
+        return SampleSums(columns, FIDELITY_RATIOS, fidelity_figures)
 
 
 def columns_of(sums: Sequence[Sums]) -> dict[str, Array]:

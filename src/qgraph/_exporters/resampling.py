@@ -33,11 +33,6 @@ class PerSample(Protocol):
         """Return the number of samples."""
         ...
 
-    @property
-    def leaping(self) -> frozenset[str]:
-        """Return the metrics of which one sample can make most, unforeseen from the others."""
-        ...
-
     def metrics(self, weights: Array) -> dict[str, Array]:
         """Return metric → float64 [R] for R resamples; `weights` float64 [R, n]: how often each
         sample counts. NaN where a resample has no such figure.
@@ -63,13 +58,12 @@ class SampleSums:
     """Sums of each sample by column, float64 [n] each.
 
     `quotients`: metric → its numerator's and denominator's column. `derive`: further metrics, each
-    from the columns summed over a resample, [R] each. `leaping`: see `PerSample`.
+    from the columns summed over a resample, [R] each.
     """
 
     columns: Mapping[str, Array]
     quotients: Mapping[str, tuple[str, str]]
     derive: Callable[[Mapping[str, Array]], dict[str, Array]] = lambda _sums: {}
-    leaping: frozenset[str] = frozenset()
 
     @property
     def count(self) -> int:

@@ -42,9 +42,10 @@ from qgraph._handoff.precision import (
     precision_table,
     weight_scales,
 )
-from qgraph._handoff.run_folder import Provenance, RunFolder, look_beside
 from qgraph._handoff.shapes import meaning_of, shape_profiles
 from qgraph._handoff.sums import SUMS, files_of, read_sums, write_sums
+from qgraph._handoff.surroundings import look_beside
+from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import ModelRef
 
 HANDOFF, MODEL, SCALES = "handoff.json", "model.onnx", "scales.safetensors"
@@ -128,7 +129,7 @@ class _Work:
         self._id: ModelId = identify(model)
         self._graph = QdqGraph.read(model)
         self._provenance = Provenance.of(self._graph.model)
-        self._run: RunFolder = look_beside(model, self._provenance, float_model)
+        self._run = look_beside(model, self._provenance, float_model)
         self._inputs: tuple[TensorSpec, ...] = inputs_of(self._graph.model)
         self._profiles = shape_profiles(self._inputs, samples.feed, options.axes)
         self._findings: dict[Target, list[Finding]] = {
@@ -244,7 +245,7 @@ def _origin(provenance: Provenance) -> Origin:
         source_sha256=provenance.source_sha256,
         profile=provenance.profile,
         scheme=provenance.scheme,
-        backend=provenance.backend,
+        backend=provenance.made_by,
     )
 
 

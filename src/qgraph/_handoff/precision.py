@@ -23,7 +23,7 @@ from qgraph._graph.rules.qdq_graph import (
     scale_of,
 )
 from qgraph._handoff.document import Cost, Counts, Estimate, Gain, NodePrecision, WeightPart
-from qgraph._handoff.run_folder import RunFolder
+from qgraph._handoff.surroundings import Surroundings
 
 INT8, FP8, FLOAT = "int8", "fp8", "float"
 _SMALL = 1024
@@ -39,7 +39,7 @@ class Facts:
     """A graph with what is known about it. `macs`: node → multiply-accumulates."""
 
     graph: QdqGraph
-    run: RunFolder
+    run: Surroundings
     macs: Mapping[str, int]
     findings: tuple[Finding, ...]
 
@@ -134,7 +134,7 @@ def _reason(
     return f"{small}: INT8 gains nothing" if small else "not quantized by the tool that made it"
 
 
-def _reasons(run: RunFolder) -> dict[str, str]:
+def _reasons(run: Surroundings) -> dict[str, str]:
     """Return node → why it is float, the profile's word before the report's."""
     found: dict[str, str] = {}
     if run.sensitivity is not None:
@@ -145,7 +145,7 @@ def _reasons(run: RunFolder) -> dict[str, str]:
     return found
 
 
-def _costs(run: RunFolder) -> dict[str, Cost]:
+def _costs(run: Surroundings) -> dict[str, Cost]:
     if run.sensitivity is None:
         return {}
     return {

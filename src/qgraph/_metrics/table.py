@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from qgraph._metrics.distance import Sums
 
@@ -19,25 +18,13 @@ Figures = Mapping[str, float | None]
 logits."""
 
 
-class Scale(Enum):
-    """On what a figure can move up and down alike. `LOG`: an error, which cannot fall below 0;
-    `REST`: 1 less an error; `DECIBEL`: ten times the logarithm of one; `EXPONENTIAL`: that of what
-    itself is linear.
-    """
-
-    LINEAR = auto()
-    LOG = auto()
-    REST = auto()
-    DECIBEL = auto()
-    EXPONENTIAL = auto()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """`form` writes a value, `signed` a difference. `axis`: the label with its unit, where it has
-    one. `from_float`: whether it says how far a variant is from the float model. `most`: the
-    highest it can be. `is_share`: whether it counts what is right. `needs_logits`: whether it is
-    one of logits alone. `enough`: samples from which on its 95 % interval holds what it should
+    one. `from_float`: whether it says how far a variant is from the float model. `by_parts`:
+    whether it is made of the sums of others, which are kept sample by sample instead. `is_share`:
+    whether it counts what is right. `needs_logits`: whether it is one of logits alone. `enough`:
+    samples from which on the 95 % interval of a difference holds what it should
     (docs/benchmarks/coverage.md).
 
     `of`: from sums to its value. `of_damage`: from its value to an amount that is 0 for equal
@@ -48,9 +35,8 @@ class Metric:
     label: str
     form: str
     axis: str = ""
-    scale: Scale = Scale.LINEAR
     from_float: bool = False
-    most: float | None = None
+    by_parts: bool = False
     is_share: bool = False
     needs_logits: bool = False
     enough: int = 40
@@ -117,10 +103,10 @@ def _power(decibels: float) -> float:
 
 _TABLE = (
     Metric(key="loss", label="loss", form="{:.4f}", axis="loss (nats per token)"),
-    Metric(key="perplexity", label="perplexity", form="{:.3f}", scale=Scale.EXPONENTIAL),
+    Metric(key="perplexity", label="perplexity", form="{:.3f}", by_parts=True),
     Metric(
         key="kl", label="KL", form="{:.2e}", axis="KL from float (nats per token)",
-        scale=Scale.LOG, from_float=True, needs_logits=True, enough=100,
+        from_float=True, needs_logits=True, enough=100,
         of=_kl, of_damage=_itself,
     ),
     Metric(
@@ -133,25 +119,25 @@ _TABLE = (
     ),
     Metric(key="top1", label="top-1", form="{:.1%}", axis="top-1 accuracy", is_share=True),
     Metric(key="top5", label="top-5", form="{:.1%}", axis="top-5 accuracy", is_share=True),
-    Metric(key="map50", label="mAP50", form="{:.3f}", axis="mAP at IoU 0.5", most=1.0, enough=60),
+    Metric(key="map50", label="mAP50", form="{:.3f}", axis="mAP at IoU 0.5", enough=60),
     Metric(
-        key="map", label="mAP", form="{:.3f}", axis="mAP at IoU 0.5 to 0.95", most=1.0, enough=60
+        key="map", label="mAP", form="{:.3f}", axis="mAP at IoU 0.5 to 0.95", enough=60
     ),
     Metric(
-        key="mse", label="MSE", form="{:.2e}", scale=Scale.LOG, from_float=True, enough=60,
+        key="mse", label="MSE", form="{:.2e}", from_float=True, enough=60,
         of=_mse, of_damage=_itself,
     ),
     Metric(
-        key="sqnr_db", label="SQNR dB", form="{:.1f}", scale=Scale.DECIBEL, from_float=True,
+        key="sqnr_db", label="SQNR dB", form="{:.1f}", by_parts=True, from_float=True,
         enough=60, of=_sqnr_db, of_damage=_power,
     ),
     Metric(
-        key="cosine", label="cosine", form="{:.5f}", scale=Scale.REST, from_float=True, enough=60,
+        key="cosine", label="cosine", form="{:.5f}", by_parts=True, from_float=True, enough=60,
         of=_cosine, of_damage=_rest,
     ),
     Metric(
-        key="noise_to_signal", label="noise/signal", form="{:.3e}", scale=Scale.LOG,
-        from_float=True, enough=60, of=_noise_to_signal, of_damage=_itself,
+        key="noise_to_signal", label="noise/signal", form="{:.3e}", from_float=True,
+        enough=60, of=_noise_to_signal, of_damage=_itself,
     ),
 )  # fmt: skip
 METRICS: Mapping[str, Metric] = {item.key: item for item in _TABLE}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,37 +16,15 @@ from qgraph._graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.io.weights import array_of
-from qgraph._graph.keep import Keep, by_reason
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, OnDemand
 from qgraph._quantize import arithmetic
+from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.store import WeightStore
 from qgraph._quantize.weights import weight_scale
 
 _PLAIN = Scheme()
-METADATA = "qgraph."
-"""Prefix of the model metadata that says where a Q/DQ model comes from."""
-DTYPE = f"{METADATA}dtype"
-"""What an fp32 model was converted to."""
-BACKEND = f"{METADATA}backend"
-"""Who made a Q/DQ model, where it was not qgraph's own emitter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Written into an emitted model. `corrected`: how many of its biases were. `dtype`: what it was
-    converted to, with `in_single` the nodes that stayed fp32. An fp16 model in which nothing is
-    quantized has no profile and no scheme.
-    """
-
-    profile: str | None
-    scheme: Scheme | None
-    source_sha256: str
-    version: str
-    corrected: int = 0
-    dtype: str | None = None
-    in_single: tuple[Keep, ...] = ()
 
 
 def emit(
@@ -72,7 +49,7 @@ def emit(
     model = insert_qdq(prepared.model, nodes, parameters, hold)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
-    write_metadata(model, provenance, sum(node.op_type in QUANTIZABLE for node in nodes))
+    provenance.write(model, sum(node.op_type in QUANTIZABLE for node in nodes))
     return model
 
 
@@ -152,21 +129,3 @@ def _quantized(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> Qu
         )
     scale = weight_scale(weight, axis, scheme.weights, scheme.grid)
     return QuantizedWeight(arithmetic.quantize(weight, scale, axis, scheme.grid), scale, axis)
-
-
-def write_metadata(model: onnx.ModelProto, provenance: Provenance, count: int) -> None:
-    """Write metadata, in place; last of all, as graph-surgeon's round trip drops it."""
-    scheme, kept = provenance.scheme, provenance.in_single
-    entries = {
-        "profile": provenance.profile,
-        "scheme": scheme.model_dump_json(exclude_none=True) if scheme is not None else None,
-        "source_sha256": provenance.source_sha256,
-        "quantized_nodes": str(count),
-        "dtype": provenance.dtype,
-        "fp32_nodes": json.dumps(by_reason(kept)) if kept else None,
-    }
-    if provenance.corrected:
-        entries["corrected_biases"] = str(provenance.corrected)
-    for key, value in entries.items():
-        if value is not None:
-            model.metadata_props.add(key=METADATA + key, value=value)

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from qgraph._evaluation.results import Evaluation
 from qgraph._report.node_charts import heat_map, in_company, node_errors, rankings
 from qgraph._report.spec import Spec
-from qgraph._report.variant_charts import Share, Size, frontier, predicted_against_measured
+from qgraph._report.variant_charts import (
+    frontier_by_share,
+    frontier_by_size,
+    predicted_against_measured,
+)
 from qgraph._sensitivity.ranking.agreement import Pair
 from qgraph._sensitivity.report import Sensitivity
 
@@ -21,8 +25,8 @@ def charts(
 ) -> dict[str, Spec]:
     """Return name → chart, in the order of the page; a chart without data is left out."""
     found = {
-        "frontier": frontier(evaluation, Share),
-        "size": frontier(evaluation, Size),
+        "frontier": frontier_by_share(evaluation),
+        "size": frontier_by_size(evaluation),
         "prediction": predicted_against_measured(evaluation),
         "heatmap": heat_map(report),
         "nodes": node_errors(report),

@@ -20,7 +20,7 @@ _EXPOSED = "window.vegaEmbed = vegaEmbed;"
 """What of the bundle the page's own script may call."""
 
 
-class Picture(StrEnum):
+class FigureKind(StrEnum):
     """The formats of figures."""
 
     SVG = "svg"
@@ -34,12 +34,12 @@ def script() -> str:
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def draw(spec: Spec, kind: Picture) -> bytes:
+def draw(spec: Spec, kind: FigureKind) -> bytes:
     """Return a chart as SVG or PNG on white, for a paper."""
     paper = spec | {"width": _WIDTH, "config": spec["config"] | {"background": "white"}}
     paper.pop("autosize", None)
     text = json.dumps(paper)
-    if kind is Picture.SVG:
+    if kind is FigureKind.SVG:
         svg: str = vl_convert.vegalite_to_svg(text, vl_version=_VERSION)
         return svg.encode("utf-8")
     png: bytes = vl_convert.vegalite_to_png(text, vl_version=_VERSION, scale=_SCALE)

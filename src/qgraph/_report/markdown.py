@@ -1,83 +1,114 @@
-"""The evaluation as a table: columns and cells of what matters most, and the same as Markdown."""
+"""An evaluation, and the report of a run, as Markdown for pull requests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 
-from qgraph._evaluation.results import Evaluation, Variant
-from qgraph._metrics.table import in_order, metric, quality_key
-from qgraph._report.figures import DASH, difference, megabytes, topics, type_label
-from qgraph._report.notes import notes
-from qgraph._sensitivity.explain.markdown import cell
+from qgraph._evaluation.results import Evaluation, SanityAnswer
+from qgraph._report.engine_times import engine_notes
+from qgraph._report.reported_run import ReportedRun
+from qgraph._report.sentences import notes, sanity_line, verdicts
+from qgraph._report.variant_tables import columns, measured_mse, rows, topics
+from qgraph._sensitivity.explain.markdown import cell, code
+from qgraph._sensitivity.report import NodeScore
 
-
-def columns(evaluation: Evaluation) -> list[str]:
-    """Return the table's headings; what a better metric says already is left to `topics`."""
-    keys = in_order(evaluation.metrics, narrow=True)
-    best = quality_key(keys)
-    names = [metric(key).label for key in keys]
-    names.insert(keys.index(best) + 1, f"Δ {metric(best).label} (95 %)")
-    times = ["prefill ms", "decode ms"] if evaluation.decodes else ["p50 ms"]
-    kinds = ["type"] if _mixes_types(evaluation) else []
-    return ["variant", *kinds, evaluation.eight_bits, "of MACs", *names, *times, "MB"]
+_WORST = 10
+_SHARES = ["profile", "nodes", "MACs", "params", "predicted MSE", "measured"]
 
 
-def rows(evaluation: Evaluation) -> list[list[str]]:
-    """Return one row of cells per variant, for the same columns."""
-    keys = in_order(evaluation.metrics, narrow=True)
-    found = [_row(item, keys, decodes=evaluation.decodes) for item in evaluation.variants]
-    if _mixes_types(evaluation):
-        for row, item in zip(found, evaluation.variants, strict=True):
-            row.insert(1, type_label(item))
-    return found
+def render_summary(run: ReportedRun) -> str:
+    """Return the variants, what they mean, the answers, the profiles and the worst nodes."""
+    evaluation, report = run.evaluation, run.report
+    worst = sorted(report.nodes, key=lambda node: node.rank)[:_WORST]
+    lines = [
+        f"# {cell(evaluation.model.path)}: {report.scheme}",
+        "",
+        *(f"- {cell(line)}" for line in verdicts(evaluation)),
+        "",
+        to_markdown(evaluation),
+        *(f"{cell(line)}\n" for line in engine_notes(run.engines)),
+        *_answers(evaluation),
+        *_table(_SHARES, _profiles(run)),
+        "",
+        "Most sensitive nodes:",
+        "",
+        *map(_node, worst),
+        *_rankings(run),
+        "",
+        f"Model `{evaluation.model.sha256[:16]}`, qgraph {evaluation.run.qgraph},"
+        f" {evaluation.run.samples} samples of {cell(', '.join(evaluation.run.data))}.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def to_markdown(evaluation: Evaluation) -> str:
     """Return the table, what the figures do and do not say, and the others, folded."""
+    names = [item.name for item in evaluation.variants]
+    figures = [
+        line
+        for title, found in topics(evaluation)
+        for line in (*_table([title, *names], [[name, *cells] for name, cells in found]), "")
+    ]
     return "\n".join(
         [
             *_table(columns(evaluation), rows(evaluation)),
             "",
             *(line for note in notes(evaluation) for line in (cell(note), "")),
-            *_folded(evaluation),
+            *_folded("All figures", figures),
         ]
     )
 
 
-def _folded(evaluation: Evaluation) -> Iterator[str]:
-    """Yield a table per topic, a row per figure, which GitHub and GitLab fold away."""
-    yield "<details><summary>All figures</summary>"
-    yield ""
-    for title, found in topics(evaluation):
-        yield from _table(
-            [title, *(item.name for item in evaluation.variants)],
-            [[name, *cells] for name, cells in found],
-        )
-        yield ""
-    yield "</details>"
-    yield ""
+def _folded(title: str, lines: Iterable[str]) -> list[str]:
+    """Return lines that GitHub and GitLab fold away."""
+    return [f"<details><summary>{title}</summary>", "", *lines, "</details>", ""]
 
 
-def _table(head: list[str], body: list[list[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(map(cell, head))} |"
-    yield f"|---|{'---:|' * (len(head) - 1)}"
-    for row in body:
-        yield f"| {' | '.join(map(cell, row))} |"
+def _table(head: Sequence[str], body: Iterable[Sequence[str]], align: str = "---:") -> list[str]:
+    lines = [f"| {' | '.join(map(cell, row))} |" for row in (head, *body)]
+    return [lines[0], f"|---|{f'{align}|' * (len(head) - 1)}", *lines[1:]]
 
 
-def _mixes_types(evaluation: Evaluation) -> bool:
-    return any(variant.dtype != "fp32" for variant in evaluation.variants)
-
-
-def _row(variant: Variant, keys: list[str], *, decodes: bool) -> list[str]:
-    best = quality_key(keys)
-    cells = [
-        metric(key).form.format(variant.metrics[key]) if key in variant.metrics else DASH
-        for key in keys
+def _profiles(run: ReportedRun) -> list[list[str]]:
+    return [
+        [
+            f"{item.name} {item.title}",
+            *(f"{share:.0%}" for share in (part.nodes, part.macs, part.params)),
+            f"{item.predicted.mse:.2e}",
+            measured_mse(run.evaluation, item),
+        ]
+        for item in run.profiles.profiles
+        if (part := item.fraction) and item.predicted
     ]
-    cells.insert(keys.index(best) + 1, difference(best, variant))
-    share = DASH if variant.int8_share is None else f"{variant.int8_share.macs:.0%}"
-    timed = [variant.latency_ms, *([variant.decode_ms] if decodes else [])]
-    times = [DASH if latency is None else f"{latency.p50:.2f}" for latency in timed]
-    size = megabytes(variant.size_bytes)
-    return [variant.name, str(variant.int8_nodes), share, *cells, *times, size]
+
+
+def _node(node: NodeScore) -> str:
+    error = f", MSE alone {node.solo.mse:.2e}" if node.solo else ""
+    return f"{node.rank}. {code(node.name)}{error}"
+
+
+def _answers(evaluation: Evaluation) -> list[str]:
+    if not evaluation.sanity:
+        return []
+    head = ["prompt", *(variant.name for variant in evaluation.variants)]
+    body = [
+        [prompt.text, prompt.answers[0].agreed.strip(), *map(_said, prompt.answers[1:])]
+        for prompt in evaluation.sanity
+    ]
+    answers = _folded("All answers", [*_table(head, body, "---"), ""])
+    return [sanity_line(evaluation), "", *answers]
+
+
+def _said(answer: SanityAnswer) -> str:
+    if answer.diverges_at is None:
+        return "the same"
+    return f"from token {answer.diverges_at + 1}: {(answer.token + answer.rest).strip()}"
+
+
+def _rankings(run: ReportedRun) -> list[str]:
+    return [
+        f"\n{cell(pair.a)} and {cell(pair.b)} rank {pair.common} nodes with Spearman"
+        f" {pair.spearman:.3f}, and share {pair.top_overlap:.0%} of the top {pair.top}."
+        for pair in run.pairs
+        if pair.spearman is not None
+    ]

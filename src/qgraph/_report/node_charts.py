@@ -2,58 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from qgraph._report.locate import Placed, place
-from qgraph._report.spec import ACCENT, SECOND, Spec, chart, equality, log_axis, without_none
+from qgraph._report.spec import (
+    ACCENT,
+    Spec,
+    chart,
+    equality,
+    layer,
+    log_axis,
+    number,
+    point,
+    without_none,
+)
 from qgraph._sensitivity.ranking.agreement import Pair
 from qgraph._sensitivity.report import NodeScore, Sensitivity
+
+_ALONE = "error of this node alone (MSE)"
+_POINT = point(60, opacity=0.9, cursor="pointer")
+_TOOLTIP = [
+    {"field": "node"},
+    {"field": "rank"},
+    number("error", "MSE alone", format=".3e"),
+    number("gain", "gain if left out", format="+.2e"),
+]
 
 
 def heat_map(report: Sensitivity) -> Spec | None:
     """Return layers × kinds, coloured by error; None where names hold no layers."""
     placed = [item for item in place(report.nodes) if item.layer is not None]
-    if len({item.layer for item in placed}) < 2:
+    layers = len({item.layer for item in placed})
+    if layers < 2:
         return None
     kinds = list(dict.fromkeys(item.kind for item in placed))
-    encoding = {
-        "x": {"field": "kind", "type": "nominal", "sort": kinds, "title": None,
-              "axis": {"orient": "top", "labelAngle": 0 if len(kinds) < 5 else -35,
-                       "labelOverlap": False}},
-        "y": {"field": "layer", "type": "ordinal", "title": "layer"},
-        "color": {
-            "field": "error", "type": "quantitative", "scale": {"type": "log", "scheme": "viridis"},
-            "title": "error alone (MSE)",
-            "legend": {"format": "~e", "tickCount": 5, "orient": "bottom", "gradientLength": 220},
-        },
-        "tooltip": _NODE_TOOLTIP,
-    }  # fmt: skip
+    above = {"orient": "top", "labelAngle": 0 if len(kinds) < 5 else -35, "labelOverlap": False}
+    legend = {"format": "~e", "tickCount": 5, "orient": "bottom", "gradientLength": 220}
+    drawn = layer(
+        {"type": "rect", "cornerRadius": 2, "cursor": "pointer"},
+        x={"field": "kind", "type": "nominal", "sort": kinds, "title": None, "axis": above},
+        y={"field": "layer", "type": "ordinal", "title": "layer"},
+        color=number(
+            "error", "error alone (MSE)", scale={"type": "log", "scheme": "viridis"}, legend=legend
+        ),
+        tooltip=_TOOLTIP,
+    )
     what = "Error of each node alone, by layer and kind; the table below holds the same figures."
-    mark = {"type": "rect", "cornerRadius": 2, "cursor": "pointer"}
-    layers = len({item.layer for item in placed})
-    step = 24 if layers <= 40 else 14
-    data = [row for item in placed if (row := _node(item)) and row["error"] is not None]
-    return chart(what, data, mark=mark, encoding=encoding, height=step * layers)
+    return chart(what, _with_error(placed), (24 if layers <= 40 else 14) * layers, drawn)
 
 
 def node_errors(report: Sensitivity) -> Spec | None:
     """Return the error of every node by rank, coloured by kind; log scale."""
     placed = place(report.nodes)
-    data = [row for item in placed if (row := _node(item))["error"] is not None]
-    if not data:
+    rows = _with_error(placed)
+    if not rows:
         return None
     kinds = list(dict.fromkeys(item.kind for item in placed))
-    encoding = {
-        "x": {"field": "rank", "type": "quantitative", "title": "rank (1 is the most sensitive)",
-              "scale": {"domainMin": 0, "nice": False}},
-        "y": log_axis("error", "error of this node alone (MSE)", [row["error"] for row in data]),
-        "color": {"field": "kind", "type": "nominal", "sort": kinds, "title": None,
-                  "legend": {"orient": "top", "columns": 3, "symbolLimit": 20}},
-        "tooltip": _NODE_TOOLTIP,
-    }  # fmt: skip
+    legend = {"orient": "top", "columns": 3, "symbolLimit": 20}
+    title, scale = "rank (1 is the most sensitive)", {"domainMin": 0, "nice": False}
+    drawn = layer(
+        _POINT,
+        x=number("rank", title, scale=scale),
+        y=log_axis("error", _ALONE, [row["error"] for row in rows]),
+        color={"field": "kind", "type": "nominal", "sort": kinds, "title": None, "legend": legend},
+        tooltip=_TOOLTIP,
+    )
     what = "Error of every node alone, most sensitive first, coloured by kind of layer."
-    mark = {"type": "point", "filled": True, "size": 60, "opacity": 0.9, "cursor": "pointer"}
-    return chart(what, data, mark=mark, encoding=encoding, height=300)
+    return chart(what, rows, 300, drawn)
 
 
 def in_company(report: Sensitivity) -> Spec | None:
@@ -61,81 +74,51 @@ def in_company(report: Sensitivity) -> Spec | None:
 
     Where errors add up the two are equal. A gain that is negative has no place on a log scale.
     """
-    data = [
+    both = [item for item in place(report.nodes) if item.node.solo is not None]
+    rows = [
         row | {"x": row["error"], "y": row["gain"]}
-        for item in place(report.nodes)
-        if item.node.solo is not None and (row := _node(item))["error"] and row.get("gain", 0) > 0
+        for row in _with_error(both)
+        if row.get("gain", 0) > 0
     ]
-    if len(data) < 2:
+    if len(rows) < 2:
         return None
-    x = log_axis("x", "error of this node alone (MSE)", [row["x"] for row in data])
-    y = log_axis("y", "gain when it alone stays float (MSE)", [row["y"] for row in data])
-    mark = {"type": "point", "filled": True, "size": 60, "opacity": 0.9, "cursor": "pointer"}
-    layers = [
-        equality(x, y),
-        {
-            "mark": mark | {"color": ACCENT},
-            "encoding": {"x": x, "y": y, "tooltip": _NODE_TOOLTIP},
-        },
-    ]
+    x = log_axis("x", _ALONE, [row["x"] for row in rows])
+    y = log_axis("y", "gain when it alone stays float (MSE)", [row["y"] for row in rows])
+    points = layer(_POINT | {"color": ACCENT}, x=x, y=y, tooltip=_TOOLTIP)
     what = (
         "Gain of leaving each node float while all others are quantized, against its error alone."
     )
-    return chart(what, data, height=320, layer=layers)
-
-
-_NODE_TOOLTIP = [
-    {"field": "node"},
-    {"field": "rank"},
-    {"field": "error", "title": "MSE alone", "format": ".3e"},
-    {"field": "gain", "title": "gain if left out", "format": "+.2e"},
-]
+    return chart(what, rows, 320, equality(x, y), points)
 
 
 def rankings(pair: Pair) -> Spec:
     """Return the ranks of the nodes two rankings share; on the line they agree."""
-    points = [
-        {
-            "node": node.name,
-            "x": node.rank_a,
-            "y": node.rank_b,
-            "a": node.score_a,
-            "b": node.score_b,
-        }
-        for node in pair.nodes
+    x, y = number("x", f"rank in {pair.a}"), number("y", f"rank in {pair.b}")
+    scores = [("a", f"score in {pair.a}"), ("b", f"score in {pair.b}")]
+    tooltip = [{"field": "node"}, x, y, *(number(*score, format=".3e") for score in scores)]
+    rows: list[Spec] = [
+        {"node": it.name, "x": it.rank_a, "y": it.rank_b, "a": it.score_a, "b": it.score_b}
+        for it in pair.nodes
     ]
-    x = {"field": "x", "type": "quantitative", "title": f"rank in {pair.a}"}
-    y = {"field": "y", "type": "quantitative", "title": f"rank in {pair.b}"}
-    tooltip = [
-        {"field": "node"},
-        {"field": "x", "title": f"rank in {pair.a}"},
-        {"field": "y", "title": f"rank in {pair.b}"},
-        {"field": "a", "title": f"score in {pair.a}", "format": ".3e"},
-        {"field": "b", "title": f"score in {pair.b}", "format": ".3e"},
-    ]
-    layers: list[Spec] = [
-        {
-            "data": {"values": [{"x": 1, "y": 1}, {"x": pair.common, "y": pair.common}]},
-            "mark": {"type": "line", "strokeDash": [4, 4], "color": SECOND},
-            "encoding": {"x": x, "y": y},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 50, "color": ACCENT},
-            "encoding": {"x": x, "y": y, "tooltip": tooltip},
-        },
-    ]
+    points = layer(point(50, color=ACCENT), x=x, y=y, tooltip=tooltip)
     what = f"Rank of each node in {pair.b} against its rank in {pair.a}."
-    return chart(what, points, height=320, layer=layers)
+    return chart(what, rows, 320, equality(x, y, (1, pair.common)), points)
 
 
-def _node(item: Placed) -> dict[str, Any]:
-    return without_none(
-        node=item.node.name,
-        layer=item.layer,
-        kind=item.kind,
-        rank=item.node.rank,
-        gain=item.node.leave_one_out.gain if item.node.leave_one_out else None,
-    ) | {"error": error_of(item.node)}
+def _with_error(placed: list[Placed]) -> list[Spec]:
+    """Return the row of each node that has an error to show on a log scale."""
+    return [
+        without_none(
+            node=item.node.name,
+            layer=item.layer,
+            kind=item.kind,
+            rank=item.node.rank,
+            gain=item.node.leave_one_out.gain if item.node.leave_one_out else None,
+            error=error,
+        )
+        for item in placed
+        if (error := error_of(item.node)) is not None
+    ]
 
 
 def error_of(node: NodeScore) -> float | None:

@@ -14,20 +14,18 @@ from qgraph._metrics.table import metric, quality_key
 from qgraph._report import drawing
 from qgraph._report.charts import charts
 from qgraph._report.engine_times import engine_notes
-from qgraph._report.figures import measured_mse, topics
-from qgraph._report.markdown import columns, rows
-from qgraph._report.notes import notes
-from qgraph._report.run_folder import RunFolder
+from qgraph._report.node_tables import kept_lists, node_rows, without_gain
+from qgraph._report.reported_run import ReportedRun
+from qgraph._report.sentences import notes, verdicts
 from qgraph._report.spec import Spec
-from qgraph._report.tables import kept_lists, node_rows, without_gain
-from qgraph._report.verdicts import verdicts
+from qgraph._report.variant_tables import columns, measured_mse, rows, topics
 
 _HERE = Path(__file__).parent
 _TEMPLATE = "report.html.j2"
 _DISAGREEMENTS = 8
 
 
-def render_page(run: RunFolder) -> str:
+def render_page(run: ReportedRun) -> str:
     """Return the page; the same files give the same bytes."""
     environment = Environment(
         loader=FileSystemLoader(_HERE),

@@ -6,7 +6,7 @@ import onnx
 
 from qgraph._evaluation.variants import int8_nodes, type_of
 from qgraph._graph.errors import UsageError
-from qgraph._quantize.emit import METADATA
+from qgraph._quantize.provenance import METADATA, Provenance
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 from qgraph._steps.inputs import AnyPath, document
 
@@ -37,8 +37,7 @@ def annotate_model(model: onnx.ModelProto, report: Sensitivity | AnyPath) -> Non
 
 
 def _require_source(model: onnx.ModelProto, report: Sensitivity) -> None:
-    metadata = {item.key: item.value for item in model.metadata_props}
-    source = metadata.get(f"{METADATA}source_sha256", "")
+    source = Provenance.of(model).source_sha256 or ""
     if source != report.model.sha256:
         raise UsageError(
             f"the report is of the model {report.model.sha256[:16]}…, the quantized model was made"
@@ -49,9 +48,7 @@ def _require_source(model: onnx.ModelProto, report: Sensitivity) -> None:
 
 def _notes(model: onnx.ModelProto, report: Sensitivity) -> dict[str, dict[str, str]]:
     """Return node name → key → value."""
-    profile = next(
-        (item.value for item in model.metadata_props if item.key == f"{METADATA}profile"), ""
-    )
+    profile = Provenance.of(model).profile or ""
     inside = set(int8_nodes(model))
     kind = type_of(model) or "int8"
     total = len(report.nodes)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qgraph._evaluation.evaluate import Cost, Settings
 from qgraph._evaluation.evaluate import evaluate as _evaluate
 from qgraph._evaluation.results import Evaluation
-from qgraph._evaluation.variants import Candidate, inspect_variants
+from qgraph._evaluation.settings import EvaluationSettings, NodeCost
+from qgraph._evaluation.variants import InspectedModel, inspect_variants
 from qgraph._exporters.family import Converses, Suite
 from qgraph._exporters.manifest import SANITY
 from qgraph._graph.edit.nodes import quantizable_nodes
@@ -59,7 +59,7 @@ def evaluate(
         raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))
     suite = None if asked.sanity is False else _suite(model, asked.sanity)
     expected = None if profiles is None else document(profiles, Profiles)
-    settings = Settings(
+    settings = EvaluationSettings(
         version=VERSION,
         packages=packages(),
         data=tuple(path.name for path in asked.data),
@@ -72,7 +72,9 @@ def evaluate(
     return _evaluate(candidates, task, settings, runtime.progress, suite)
 
 
-def _predicted(candidates: Sequence[Candidate], expected: Profiles) -> dict[str, dict[str, float]]:
+def _predicted(
+    candidates: Sequence[InspectedModel], expected: Profiles
+) -> dict[str, dict[str, float]]:
     """Return variant → what its profile lets expect, where it was made under the same scheme."""
     require_same_model(expected.model, candidates[0].id, "profiles")
     known = {item.name: item.predicted for item in expected.profiles}
@@ -100,10 +102,11 @@ def _suite(model: Model, sanity: Path | None) -> Suite | None:
     return model.family.suite(model.view, path)
 
 
-def _costs(model: Model, feed: Feed, runtime: Runtime) -> Mapping[str, Cost]:
+def _costs(model: Model, feed: Feed, runtime: Runtime) -> Mapping[str, NodeCost]:
     """Return what each node that multiplies matrices takes."""
     macs = measure_macs(model.prepared, feed, runtime.provider)
     nodes, _ = quantizable_nodes(model.prepared.model)
     return {
-        node.name: Cost(macs[node.name], node.weight.params if node.weight else 0) for node in nodes
+        node.name: NodeCost(macs[node.name], node.weight.params if node.weight else 0)
+        for node in nodes
     }

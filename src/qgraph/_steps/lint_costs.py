@@ -12,7 +12,7 @@ from qgraph._graph.rules.advice import is_int8
 from qgraph._graph.rules.finding import Severity
 from qgraph._graph.rules.qdq_graph import GEMMS, QdqGraph
 from qgraph._graph.rules.report import FindingPart, PlacementPart
-from qgraph._handoff.run_folder import Provenance
+from qgraph._quantize.provenance import Provenance
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 

@@ -23,11 +23,12 @@ from qgraph._graph.tensors import Array
 from qgraph._graph.version import VERSION
 from qgraph._quantize.companions import companions_named
 from qgraph._quantize.correct import correct
-from qgraph._quantize.emit import Provenance, emit
+from qgraph._quantize.emit import emit
 from qgraph._quantize.half.convert import Half
 from qgraph._quantize.inc import IncModel
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.proof import Proof, prove
+from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import Ranges, ranges_for, require_same_model
 from qgraph._quantize.scheme import SchemeName, require_same
 from qgraph._quantize.store import WeightStore

@@ -8,9 +8,9 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION
-from qgraph._quantize.emit import BACKEND, METADATA, Provenance, write_metadata
 from qgraph._quantize.inc import IncModel, quantize_with_inc, require_inc
 from qgraph._quantize.profiles import Profile
+from qgraph._quantize.provenance import METADATA, Provenance
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._steps.bias import nodes_of
 from qgraph._steps.model import Data, Model
@@ -62,9 +62,8 @@ def _sign(
     result.model.metadata_props.extend(model.prepared.model.metadata_props)
     # INC calibrates in its own way: nothing of the profile's calibration or smoothing is in there
     own = Scheme(name=scheme.name)
-    provenance = Provenance(item.name, own, model.id.sha256, VERSION)
-    write_metadata(result.model, provenance, len(result.quantized))
-    result.model.metadata_props.add(key=BACKEND, value="inc")
+    provenance = Provenance(item.name, own, model.id.sha256, VERSION, backend="inc")
+    provenance.write(result.model, len(result.quantized))
     touched = sorted({item.node for item in result.excluded})
     result.model.metadata_props.add(
         key=f"{METADATA}excluded_reading_dequantized", value="\n".join(touched)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from qgraph._graph.errors import EnvironmentFault, UsageError
-from qgraph._report.run_folder import read_run
-from qgraph._report.summary import render_summary
+from qgraph._report.markdown import render_summary
+from qgraph._report.reported_run import read_run
 from qgraph._steps.inputs import AnyPath
 
 
@@ -42,11 +42,11 @@ def figures(run_folder: AnyPath, kind: str = "svg") -> dict[str, bytes]:
     try:
         # see above
         from qgraph._report.charts import charts
-        from qgraph._report.drawing import Picture, draw
+        from qgraph._report.drawing import FigureKind, draw
     except ImportError as error:
         raise without_charts(error, "the report") from error
     drawn = charts(found.evaluation, found.report, found.pairs)
-    return {name: draw(spec, Picture(kind)) for name, spec in drawn.items()}
+    return {name: draw(spec, FigureKind(kind)) for name, spec in drawn.items()}
 
 
 def without_charts(error: ImportError, what: str) -> EnvironmentFault:

@@ -126,7 +126,7 @@ def verdict(change: Change) -> str:
     if change.difference == 0:
         return "same"
     if change.beyond_noise is None:
-        return "no samples to tell from noise"
+        return "no samples of both to tell from noise"
     kind = "" if change.paired else " (other samples)"
     kind += ", but on too few samples to be sure" if change.doubtful else ""
     return ("beyond noise" if change.beyond_noise else "within noise") + kind

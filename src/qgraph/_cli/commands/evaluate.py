@@ -17,8 +17,8 @@ from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
-from qgraph._report.markdown import columns, rows
-from qgraph._report.notes import notes, sanity_line
+from qgraph._report.sentences import notes, sanity_line
+from qgraph._report.variant_tables import columns, rows
 from qgraph._steps.evaluate import evaluate as evaluate_variants
 from qgraph._steps.options import EvaluateOptions, chosen
 
@@ -74,4 +74,4 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for note in notes(evaluation):
         say(note)
     if evaluation.sanity:
-        say(sanity_line(evaluation))
+        say(f"{sanity_line(evaluation)} The report shows them.")

@@ -101,9 +101,9 @@ class YoloFamily:
             return _detection(view, data, limit)
         if arrays:
             feeds = [feed for path in data for feed in read_npz(path, view.inputs)]
-            return FidelityTask(feeds[:limit], self.scored_outputs(view), leaps=True)
+            return FidelityTask(feeds[:limit], self.scored_outputs(view))
         scenes: list[Scene] = [item for path in data for item in read_scenes(path)[:limit]]
-        return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view), leaps=True)
+        return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view))
 
     def exports(self, source: Path) -> bool:
         """Return whether it is a checkpoint or a description of Ultralytics."""

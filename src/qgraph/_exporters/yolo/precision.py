@@ -45,7 +45,6 @@ class ScenePrecision:
         self._recalls = np.asarray(evaluated.params.recThrs)
         self._classes = _classes(evaluated, groups)
         self.count = int(groups.max()) + 1
-        self.leaping = frozenset[str]()
 
     def metrics(self, weights: Array) -> dict[str, Array]:
         """Return `map50` and `map` of R resamples; `weights` float64 [R, samples]."""

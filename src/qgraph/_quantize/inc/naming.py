@@ -14,6 +14,11 @@ from qgraph._graph.edit.names import fresh_name
 SUFFIX = "_quant"
 
 
+def without_mark(name: str) -> str:
+    """Return what a node was called before INC marked it as one it quantized."""
+    return name.removesuffix(SUFFIX)
+
+
 def private_names(model: onnx.ModelProto) -> dict[str, str]:
     """Return node name → the name INC gets to see, for those that differ."""
     taken = {node.name for node in model.graph.node}
@@ -45,7 +50,7 @@ def restore_names(model: onnx.ModelProto, names: Mapping[str, str]) -> frozenset
     quantized = set()
     for node in model.graph.node:
         if node.name.endswith(SUFFIX):
-            seen = node.name.removesuffix(SUFFIX)
+            seen = without_mark(node.name)
             quantized.add(own.get(seen, seen))
             node.name = own.get(seen, seen)
         else:

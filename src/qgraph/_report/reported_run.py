@@ -1,4 +1,4 @@
-"""What a report is made from: the files of a run folder, checked to belong together."""
+"""What a report is made from: the documents of a run, its rankings and its engines' times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qgraph._evaluation.results import Evaluation
-from qgraph._graph.errors import InputError
+from qgraph._evaluation.run_folder import RunFolder
 from qgraph._graph.io.documents import read_document, read_json
 from qgraph._graph.io.models import ModelId
 from qgraph._quantize.profiles import Profiles
@@ -16,11 +16,9 @@ from qgraph._sensitivity.ranking.agreement import Comparison, Pair, compare
 from qgraph._sensitivity.ranking.files import Source, read_rankings
 from qgraph._sensitivity.report import Sensitivity
 
-_NEEDED = ("sensitivity.json", "profiles.json", "evaluation.json")
-
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
+class ReportedRun:
     """`pairs`: rankings of other engines or tools against each other. `engines`: what was measured
     with TensorRT.
     """
@@ -32,7 +30,7 @@ class RunFolder:
     engines: tuple[EngineTimes, ...] = ()
 
 
-def read_run(folder: Path) -> RunFolder:
+def read_run(folder: Path) -> ReportedRun:
     """Return the files of a run.
 
     Rankings are those of `sensitivity-LABEL.json` files beside `sensitivity.json`, each against it,
@@ -42,21 +40,13 @@ def read_run(folder: Path) -> RunFolder:
         InputError: a file of the run is missing.
         UsageError: a file of the run is not what it should be, or of another model.
     """
-    if missing := [name for name in _NEEDED if not (folder / name).exists()]:
-        raise InputError(
-            f"no {', '.join(missing)} in it",
-            where=str(folder),
-            hint="A report needs the files of a whole run: qgraph sensitivity, profile and evaluate"
-            f" write them with -o {folder / 'NAME.json'}, qgraph run all at once.",
-        )
-    evaluation = read_document(folder / "evaluation.json", Evaluation)
-    report = read_document(folder / "sensitivity.json", Sensitivity)
-    profiles = read_document(folder / "profiles.json", Profiles)
+    run = RunFolder(folder)
+    run.require([Sensitivity, Profiles, Evaluation])
+    evaluation = run.need(Evaluation)
     model = ModelId(evaluation.model.path, evaluation.model.sha256)
-    require_same_model(report.model, model, str(folder / "sensitivity.json"))
-    require_same_model(profiles.model, model, str(folder / "profiles.json"))
+    report, profiles = run.need(Sensitivity, model), run.need(Profiles, model)
     engines = read_engine_times(folder, evaluation)
-    return RunFolder(evaluation, report, profiles, _rankings(folder, report, model), engines)
+    return ReportedRun(evaluation, report, profiles, _rankings(folder, report, model), engines)
 
 
 def _rankings(folder: Path, report: Sensitivity, model: ModelId) -> tuple[Pair, ...]:

@@ -1,6 +1,6 @@
-"""Every figure of the variants, topic by topic: many figures of few variants, so a row per figure.
+"""The tables of variants: what matters most, a row each, and every figure, topic by topic.
 
-They fit a phone, paper and a pull request turned so.
+Of many figures of few variants each figure has a row: so they fit a phone, paper, a pull request.
 """
 
 from __future__ import annotations
@@ -9,18 +9,57 @@ from collections.abc import Callable
 
 from qgraph._evaluation.proportions import Interval
 from qgraph._evaluation.results import Evaluation, Latency, Variant
-from qgraph._metrics.table import in_order, metric
+from qgraph._metrics.table import in_order, metric, quality_key
 from qgraph._quantize.profiles import Profile
-from qgraph._report.notes import MARK
+from qgraph._report.sentences import MARK
 
 DASH = "–"
 Rows = list[tuple[str, list[str]]]
 
 
+def columns(evaluation: Evaluation) -> list[str]:
+    """Return the table's headings; what a better metric says already is left to `topics`."""
+    keys = in_order(evaluation.metrics, narrow=True)
+    best = quality_key(keys)
+    names = [metric(key).label for key in keys]
+    names.insert(keys.index(best) + 1, f"Δ {metric(best).label} (95 %)")
+    times = ["prefill ms", "decode ms"] if evaluation.decodes else ["p50 ms"]
+    kinds = ["type"] if _mixes_types(evaluation) else []
+    return ["variant", *kinds, evaluation.eight_bits, "of MACs", *names, *times, "MB"]
+
+
+def rows(evaluation: Evaluation) -> list[list[str]]:
+    """Return one row of cells per variant, for the same columns."""
+    keys = in_order(evaluation.metrics, narrow=True)
+    found = [_row(item, keys, decodes=evaluation.decodes) for item in evaluation.variants]
+    if _mixes_types(evaluation):
+        for row, item in zip(found, evaluation.variants, strict=True):
+            row.insert(1, type_label(item))
+    return found
+
+
+def _mixes_types(evaluation: Evaluation) -> bool:
+    return any(variant.dtype != "fp32" for variant in evaluation.variants)
+
+
+def _row(variant: Variant, keys: list[str], *, decodes: bool) -> list[str]:
+    best = quality_key(keys)
+    cells = [
+        metric(key).form.format(variant.metrics[key]) if key in variant.metrics else DASH
+        for key in keys
+    ]
+    cells.insert(keys.index(best) + 1, difference(best, variant))
+    share = DASH if variant.int8_share is None else f"{variant.int8_share.macs:.0%}"
+    timed = [variant.latency_ms, *([variant.decode_ms] if decodes else [])]
+    times = [DASH if latency is None else f"{latency.p50:.2f}" for latency in timed]
+    size = megabytes(variant.size_bytes)
+    return [variant.name, str(variant.int8_nodes), share, *cells, *times, size]
+
+
 def topics(evaluation: Evaluation) -> list[tuple[str, Rows]]:
     """Return title → figures, each with a cell per variant; what no variant has is left out."""
     tables = {
-        "quality, 95 % interval": _quality(evaluation),
+        "quality, shares with 95 % intervals": _quality(evaluation),
         "less the float model's": _differences(evaluation),
         "time": _times(evaluation),
         "size and memory": _told(evaluation, _SIZES),
@@ -55,14 +94,14 @@ def difference(key: str, variant: Variant) -> str:
     if found is None:
         return DASH
     form = metric(key).signed
-    return _with_interval(form, found.value, found.interval, is_doubtful=found.doubtful)
+    return _with_interval(form, found.value, found.interval, MARK if found.doubtful else "")
 
 
-def _with_interval(form: str, value: float, interval: Interval | None, *, is_doubtful: bool) -> str:
+def _with_interval(form: str, value: float, interval: Interval | None, mark: str = "") -> str:
     if interval is None:
         return form.format(value)
     low, high = map(form.format, interval)
-    return f"{form.format(value)} {MARK if is_doubtful else ''}[{low}, {high}]"
+    return f"{form.format(value)} {mark}[{low}, {high}]"
 
 
 def _quality(evaluation: Evaluation) -> Rows:
@@ -75,9 +114,9 @@ def _quality(evaluation: Evaluation) -> Rows:
 def _measured(key: str, variant: Variant) -> str:
     if key not in variant.metrics:
         return DASH
-    interval, is_doubtful = variant.intervals.get(key), key in variant.doubtful
-    form = metric(key).form
-    return _with_interval(form, variant.metrics[key], interval, is_doubtful=is_doubtful)
+    known = metric(key)
+    interval = variant.intervals.get(key) if known.is_share else None
+    return _with_interval(known.form, variant.metrics[key], interval)
 
 
 def _differences(evaluation: Evaluation) -> Rows:

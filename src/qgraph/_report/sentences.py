@@ -1,18 +1,60 @@
-"""What stands below the figures wherever they are printed: what they do and do not say."""
+"""What the figures say in words, and what they do not: verdicts, caveats, counts of answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from qgraph._evaluation.reliability import EFFECTIVE
-from qgraph._evaluation.results import Evaluation, Latency
-from qgraph._metrics.table import in_order, metric, quality_key
+from qgraph._evaluation.intervals import FEWEST
+from qgraph._evaluation.results import Evaluation, Latency, Variant
+from qgraph._metrics.table import metric, quality_key
 from qgraph._quantize.profiles import apart
 
 MARK = "≲"
-"""Before an interval that holds less than it says."""
+"""Before the interval of a difference that holds less than it says."""
 _UNSTEADY = 0.25
 """Of the median, the distance between the quartiles from which on latency says little."""
+
+
+def verdicts(evaluation: Evaluation) -> list[str]:
+    """Return a sentence for each quantized variant, and one for the largest share that holds."""
+    key = quality_key(evaluation.variants[0].metrics)
+    quantized = evaluation.variants[1:]
+    said = [_sentence(variant, key) for variant in quantized]
+    even = [variant for variant in quantized if _is_even(variant, key)]
+    if even:
+        best = max(even, key=lambda variant: variant.int8_share.macs if variant.int8_share else 0.0)
+        share = (
+            f" ({best.int8_share.macs:.0%} of MACs in {evaluation.eight_bits})"
+            if best.int8_share
+            else ""
+        )
+        said.insert(
+            0,
+            f"The largest variant in {evaluation.eight_bits} that these samples cannot tell from"
+            f" float by its {metric(key).label} is {best.name}{share}.",
+        )
+    return said
+
+
+def _is_even(variant: Variant, key: str) -> bool:
+    change = variant.differences.get(key)
+    return bool(change and change.interval and change.interval[0] <= 0 <= change.interval[1])
+
+
+def _sentence(variant: Variant, key: str) -> str:
+    change, known = variant.differences.get(key), metric(key)
+    if change is None:
+        return f"{variant.name}: no {known.label} to compare."
+    value = known.signed.format(change.value)
+    if change.interval is None and known.from_float:
+        return (
+            f"{variant.name}: {known.label} {known.form.format(variant.metrics[key])} from float."
+        )
+    if change.interval is None:
+        return f"{variant.name}: {known.label} {value} from float, with too few samples to judge."
+    low, high = (known.signed.format(end) for end in change.interval)
+    told = "cannot be told from float" if _is_even(variant, key) else "differs from float"
+    if change.doubtful:
+        told += ", as far as these samples can tell"
+    return f"{variant.name}: {known.label} {value} ({low} to {high}), {told}."
 
 
 def notes(evaluation: Evaluation) -> list[str]:
@@ -42,62 +84,29 @@ def notes(evaluation: Evaluation) -> list[str]:
 
 
 def _interval_notes(evaluation: Evaluation) -> list[str]:
-    run = evaluation.run
-    if not run.resamples:
+    run, best = evaluation.run, quality_key(evaluation.metrics)
+    if run.samples < FEWEST:
         return [f"{run.samples} samples are too few to say how far these figures would move."]
+    changes = {item.name: item.differences.get(best) for item in evaluation.variants}
+    intervals = {name: item for name, item in changes.items() if item and item.interval}
+    if not intervals:
+        return []
     found = [
         "Δ is the difference from float; in brackets, its 95 % interval over other samples like"
         f" these {run.samples}. Where it holds 0, this data shows no difference."
     ]
-    marked = _doubtful(evaluation)
-    few = [key for key in marked if run.samples < metric(key).enough]
-    if few:
-        takes = ", ".join(f"{metric(key).label} {metric(key).enough}" for key in few)
-        found.append(f"{MARK} Too few samples for an interval that holds 95 %; it takes: {takes}.")
-    best = quality_key(evaluation.metrics)
-    changed = {item.name: item.differences.get(best) for item in evaluation.variants}
-    names = [
-        name
-        for name, change in changed.items()
-        if change and change.doubtful and name not in marked.get(best, [])
-    ]
-    if names:
+    known, marked = metric(best), [name for name, item in intervals.items() if item.doubtful]
+    if marked and run.samples < known.enough:
         found.append(
-            f"{MARK} Δ {metric(best).label} of {', '.join(names)}: hardly a sample differs from"
-            " float's, so the interval holds less than 95 %."
+            f"{MARK} Too few samples for an interval that holds 95 %; Δ {known.label} takes"
+            f" {known.enough}."
         )
-    alike: dict[str, list[str]] = {}
-    for key, names in marked.items():
-        if key not in few:
-            reason = f" of {', '.join(names)}: {_why(evaluation, key, names)}"
-            alike.setdefault(reason, []).append(metric(key).label)
-    return found + [
-        f"{MARK} {', '.join(labels)}{reason}, so the interval holds less than 95 %."
-        for reason, labels in alike.items()
-    ]
-
-
-def _doubtful(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Return metric → the variants whose interval of it is marked, of the metrics in the table."""
-    found = {
-        key: [item.name for item in evaluation.variants if key in item.doubtful]
-        for key in in_order(evaluation.metrics, narrow=True)
-    }
-    return {key: names for key, names in found.items() if names}
-
-
-def _why(evaluation: Evaluation, key: str, names: Sequence[str]) -> str:
-    samples = evaluation.run.samples
-    effective = [
-        item.effective_samples[key]
-        for item in evaluation.variants
-        if item.name in names and key in item.effective_samples
-    ]
-    if effective and min(effective) < EFFECTIVE * samples:
-        return f"a few of the {samples} samples make it, as if there were {min(effective):.0f}"
-    if metric(key).is_share:
-        return f"fewer than {metric(key).enough} samples ask for it"
-    return "a single sample can make most of it, unforeseen from the others"
+    elif marked:
+        found.append(
+            f"{MARK} Δ {known.label} of {', '.join(marked)}: hardly a sample differs from float's,"
+            " so the interval holds less than 95 %."
+        )
+    return found
 
 
 def _is_unsteady(latency: Latency) -> bool:
@@ -132,4 +141,4 @@ def sanity_line(evaluation: Evaluation) -> str:
         for item in evaluation.variants[1:]
     }
     counts = ", ".join(f"{name} {count}" for name, count in same.items())
-    return f"Of {total} sanity answers, as float word for word: {counts}. The report shows them."
+    return f"Of {total} sanity answers, as float word for word: {counts}."

@@ -1,0 +1,33 @@
+"""What an evaluation is told beside its models and its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qgraph._graph.run.provider import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCost:
+    """What a node that multiplies matrices takes: MACs of the first sample, parameters."""
+
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """`predicted`: variant name → what the profile lets expect. `costs`: node name → cost, of the
+    float model; without it no shares are given.
+    """
+
+    version: str
+    packages: Mapping[str, str]
+    data: tuple[str, ...]
+    provider: Provider = Provider.CPU
+    allow_cpu_nodes: bool = False
+    prompts: str | None = None
+    latency_runs: int = 30
+    predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    costs: Mapping[str, NodeCost] = field(default_factory=dict)
