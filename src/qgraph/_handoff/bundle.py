@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from qgraph._exporters.manifest import find_manifest
 from qgraph._exporters.preprocessing import Preprocessing
@@ -33,7 +33,7 @@ from qgraph._handoff.document import (
 )
 from qgraph._handoff.exclude import exclude_files
 from qgraph._handoff.golden import Case, golden_cases, write_golden
-from qgraph._handoff.parts import graph_parts, part_files, write_chain
+from qgraph._handoff.parts import CHAIN, PartFile, graph_parts, part_files, write_chain
 from qgraph._handoff.precision import (
     Facts,
     advice_only,
@@ -153,6 +153,7 @@ class _Work:
         for name, content in exclude_files(self._table).items():
             write_text(folder / "exclude" / name, content)
         parts = part_files(self._path)
+        _require_free_names(parts)
         for item in parts:
             copy_file(item.source, folder / item.name)
             roles[item.name] = item.role
@@ -237,6 +238,19 @@ _ROLES = {
     "golden/": "inputs and outputs, raw for trtexec and as JSON for Polygraphy",
     "exclude/": "the nodes left float, as lists for ModelOpt, onnxruntime and INC",
 }
+
+
+def _require_free_names(parts: Sequence[PartFile]) -> None:
+    """Check that no part is called as one of the bundle's own files, or lies among them."""
+    own = {MODEL, SCALES, CHAIN, "README.md", *_ROLES}
+    for item in parts:
+        first, *below = PurePosixPath(item.name).parts
+        if {first, f"{first}/" if below else first} & own:
+            raise UsageError(
+                f"a part of the model is called {item.name!r}, as a file of the bundle is",
+                where=str(item.source),
+                hint="Name it otherwise, in qgraph.json too.",
+            )
 
 
 def _origin(provenance: Provenance) -> Origin:

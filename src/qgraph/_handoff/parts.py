@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from qgraph._exporters.manifest import Manifest, find_manifest, inside
+from qgraph._exporters.manifest import Manifest, find_manifest, named_inside
 from qgraph._graph.io.external import external_files
 from qgraph._graph.io.files import write_text
 from qgraph._graph.io.models import read_model
@@ -47,20 +47,22 @@ def part_files(model: Path) -> list[PartFile]:
     if manifest.vision_encoder is not None:
         files += _graph(model, manifest.vision_encoder.path, "image patches → embeddings")
     if manifest.tokenizer is not None:
-        files.append(PartFile(inside(model, manifest.tokenizer), manifest.tokenizer, "tokenizer"))
+        files.append(_part(model, manifest.tokenizer, "tokenizer"))
     for name, role in _SETTINGS.items():
         if (model.parent / name).is_file():
-            files.append(PartFile(model.parent / name, name, role))
+            files.append(_part(model, name, role))
     return files
 
 
+def _part(model: Path, relative: str, role: str) -> PartFile:
+    found = named_inside(model, relative)
+    return PartFile(found.path, found.name, role)
+
+
 def _graph(model: Path, relative: str, role: str) -> list[PartFile]:
-    path = inside(model, relative)
-    data = external_files(read_model(path, weights=False), path.parent)
-    return [
-        PartFile(path, relative, role),
-        *(PartFile(file, file.name, f"weights of {relative}") for file in data),
-    ]
+    part = _part(model, relative, role)
+    data = external_files(read_model(part.source, weights=False), part.source.parent)
+    return [part, *(PartFile(file, file.name, f"weights of {part.name}") for file in data)]
 
 
 def graph_parts(

@@ -37,6 +37,11 @@ from qgraph._steps.sensitivity import sensitivity
 from qgraph._steps.stages import RECORD, Stage, digest_of, ensure, hashes_of
 
 FLOAT = "model.onnx"
+_WRITTEN = {
+    *(RECORD, "ranges.json", "sensitivity.json", "sensitivity.md", "profiles.json"),
+    *("evaluation.json", "report.html", "report.md", FLOAT),
+}
+"""Files of the stages after the first: what comes with a model must not be called so."""
 _RESERVED = {"model", "float", "embed_tokens", "shared", "budget"}
 
 
@@ -186,10 +191,20 @@ class _Chain:
             export(recipe.source, self._folder, progress=self._runtime.progress, **given)
         elif recipe.model is not None:
             write_model(read_on_disk(recipe.model), self._path(FLOAT))
-            for path in companions(recipe.model):
-                write_bytes(self._folder / path.relative_to(recipe.model.parent), path.read_bytes())
+            self._take_along(recipe.model)
         made = self._path(FLOAT)
         return [made, *_data_of(made), *companions(made)]
+
+    def _take_along(self, model: Path) -> None:
+        """Put what belongs to a model beside the run's own."""
+        for path in companions(model):
+            name = path.relative_to(model.parent).as_posix()
+            if name in _WRITTEN or name.endswith(".journal"):
+                raise UsageError(
+                    f"the manifest names {name!r}, which the run writes itself",
+                    where=str(model.parent),
+                )
+            write_bytes(self._folder / name, path.read_bytes())
 
     def _model(self) -> Model:
         """Return the float model, opened once for all stages."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qgraph._graph.errors import EnvironmentFault, InputError
+from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
 from qgraph._graph.io.leftovers import clear_leftovers, temporary_file, temporary_folder
 
 _CHUNK = 1 << 20
@@ -101,10 +101,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 def copy_file(source: Path, target: Path) -> None:
     """Copy the bytes of `source` to `target`, a piece at a time; never a link.
 
-    For folders that are filled before they are published: `target` itself may be seen half done.
+    For folders that are filled before they are published: `target` itself may be seen half done,
+    and must be new, so that neither `source` nor another file of the folder is written over.
+
+    Raises:
+        UsageError: something is at `target` already.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as read, target.open("wb") as written:
+    if os.path.lexists(target):
+        raise UsageError(f"two files are to be called {target.name!r}", where=str(source))
+    with source.open("rb") as read, target.open("xb") as written:
         while piece := read.read(_CHUNK):
             written.write(piece)
 
