@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,19 +68,45 @@ def require_writable_folder(folder: Path) -> Path:
     return folder
 
 
+def require_replaceable(path: Path) -> Path:
+    """Return `path` if a file may be written there: over nothing, or over a regular file.
+
+    Raises:
+        UsageError: it is a folder, a device, a pipe, a socket: a rename would put a file in its
+            place, for every process of the machine.
+        EnvironmentFault: it cannot be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except OSError as error:
+        raise _write_fault(path, error) from error
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
+        kind = next((name for is_a, name in kinds if is_a(mode)), "device")
+        raise UsageError(
+            f"this is a {kind}, expected a file to write",
+            where=str(path),
+            hint="Choose another with -o; --json prints the result on the standard output.",
+        )
+    return path
+
+
 def write_named(folder: Path, fill: Callable[[Path], str]) -> Path:
     """Let `fill` write a temporary file in `folder` and return the name it shall have.
 
     For files named after their content. Returns the path of the finished file.
 
     Raises:
+        UsageError: what has this name is no file.
         EnvironmentFault: no space, no permission, or the folder cannot be made.
     """
     require_writable_folder(folder)
     clear_leftovers(folder)
     try:
         with temporary_file(folder) as temporary:
-            path = folder / fill(temporary)
+            path = require_replaceable(folder / fill(temporary))
             _flush(temporary)
             temporary.replace(path)
             _flush(folder)
@@ -148,6 +175,9 @@ def _publish(temporary: Path, folder: Path, last: str) -> None:
     if not folder.exists():
         temporary.rename(folder)
     else:
+        for entry in temporary.iterdir():
+            if not entry.is_dir():
+                require_replaceable(folder / entry.name)
         (folder / last).unlink(missing_ok=True)
         for entry in sorted(temporary.iterdir(), key=lambda path: path.name == last):
             target = folder / entry.name
