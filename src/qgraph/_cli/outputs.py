@@ -6,28 +6,26 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from qgraph._exporters.belongings import read_with
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.files import is_there, require_replaceable
+from qgraph._graph.io.overwriting import require_apart
 
 _LONGEST_NAME = 200
 """Bytes. File systems take 255; a journal's and its folder's names are longer than the output's."""
 
 
 def require_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Check that every output can be written, is named once, and is not an input. Makes nothing.
+    """Check that every output can be written, is named once, and is not an input, nor a file that
+    is read with one. Makes nothing.
 
     Raises:
         UsageError: two outputs share a path, or an output is an input, a folder, a device, a pipe.
         EnvironmentFault: the nearest folder that exists cannot be written.
     """
-    taken = {path.resolve(): "one of its inputs" for path in inputs}
-    for path in outputs:
-        where, place = str(path), path.resolve()
-        if place in taken:
-            raise UsageError(
-                f"this would write over {taken[place]}", where=where, hint="Choose another with -o."
-            )
-        taken[place] = "another file it writes"
+    wanted = list(outputs)
+    require_apart(wanted, read_with(inputs))
+    for path in wanted:
         _require_file_name(path)
         require_replaceable(path)
         _require_writable(path)

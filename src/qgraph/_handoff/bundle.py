@@ -87,6 +87,7 @@ def make_bundle(
         InputError: the model cannot be read or run.
     """
     _require_replaceable(target)
+    _require_apart(target, [model, *([float_model] if float_model is not None else [])])
     progress("handoff", 0, len(_STEPS))
     work = _Work(model, float_model, samples, options)
     progress("handoff", 1, len(_STEPS))
@@ -116,6 +117,18 @@ def _require_replaceable(folder: Path) -> None:
             where=str(folder),
             hint=f"Move it away. {hint}",
         )
+
+
+def _require_apart(target: Path, inputs: Sequence[Path]) -> None:
+    """Check that no input lies in the folder whose files are replaced."""
+    folder = target.resolve()
+    for path in inputs:
+        if path.resolve().is_relative_to(folder):
+            raise UsageError(
+                "the bundle would be written over the folder that its input lies in",
+                where=str(path),
+                hint="Choose another with -o.",
+            )
 
 
 class _Work:

@@ -39,7 +39,8 @@ def report(
     """
     target = output or folder
     paths = {kind: target / f"report.{kind}" for kind in ("html", "md")}
-    require_outputs(paths.values(), [])
+    read = ("evaluation", "sensitivity", "profiles", "ranges", "run")
+    require_outputs(paths.values(), [folder / f"{name}.json" for name in read])
     page, text = render(folder)
     pictures = {
         target / "figures" / f"{name}.{kind}": data
