@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from qgraph._exporters.manifest import find_manifest
 from qgraph._exporters.preprocessing import Preprocessing
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.copies import copy_model
+from qgraph._graph.io.copies import copy_model, require_same_model
 from qgraph._graph.io.documents import write_document
-from qgraph._graph.io.files import copy_file, publishing, write_bytes, write_text
+from qgraph._graph.io.files import publishing, write_bytes, write_text
 from qgraph._graph.io.models import ModelId, identify
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.rules.finding import Finding, Target
@@ -33,7 +33,7 @@ from qgraph._handoff.document import (
 )
 from qgraph._handoff.exclude import exclude_files
 from qgraph._handoff.golden import Case, golden_cases, write_golden
-from qgraph._handoff.parts import CHAIN, PartFile, graph_parts, part_files, write_chain
+from qgraph._handoff.parts import CHAIN, PartFile, copy_part, graph_parts, part_files, write_chain
 from qgraph._handoff.precision import (
     Facts,
     advice_only,
@@ -168,8 +168,7 @@ class _Work:
         parts = part_files(self._path)
         _require_free_names(parts)
         for item in parts:
-            copy_file(item.source, folder / item.name)
-            roles[item.name] = item.role
+            roles |= copy_part(item, folder)
         if write_chain(folder, find_manifest(self._path)):
             roles["chain.py"] = "runs embedding, vision and decoder with onnxruntime"
         handoff = Handoff(
@@ -193,6 +192,8 @@ class _Work:
             files=tuple(FilePart(path=name, role=role) for name, role in (roles | _ROLES).items()),
         )
         self._write_text(folder, handoff)
+        # other files were written since it was copied
+        require_same_model(self._path, folder / MODEL)
         write_sums(folder)
         return handoff
 
