@@ -18,6 +18,8 @@ from qgraph._graph.errors import InterruptedRun, LimitError, QGraphError, Runtim
 from qgraph._graph.stopping import StopRequest
 
 _CHILD = "QGRAPH_CHILD"
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""No command asks the network for anything, whatever a checkpoint names."""
 _PR_SET_PDEATHSIG = 1
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -68,7 +70,7 @@ class _Signals:
 
 def _supervise(arguments: list[str]) -> int:
     command = [sys.executable, "-P", "-m", "qgraph", *arguments]
-    environment = {**os.environ, _CHILD: str(os.getpid())}
+    environment = {**os.environ, **_OFFLINE, _CHILD: str(os.getpid())}
     # Ignored until there is a child to forward to; the child sets its own handlers.
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)

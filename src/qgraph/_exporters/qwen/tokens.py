@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from qgraph._exporters.checkpoint_names import require_plain
 from qgraph._graph.errors import EnvironmentFault, InputError
 from qgraph._graph.io.files import require_file
 
@@ -64,6 +65,7 @@ class Chat:
                 "chat data needs the package transformers", hint="pip install '.[export]'"
             ) from error
         self._folder = folder
+        require_plain(folder)
         try:
             loader: Any = AutoTokenizer
             self._tokenizer = loader.from_pretrained(
