@@ -14,7 +14,14 @@ import subprocess
 import sys
 from types import FrameType
 
-from qgraph._graph.errors import InterruptedRun, LimitError, QGraphError, RuntimeDiedError
+from qgraph._graph.errors import (
+    InterruptedRun,
+    LimitError,
+    QGraphError,
+    RuntimeDiedError,
+    UsageError,
+)
+from qgraph._graph.limits import Limit, end_after_limit
 from qgraph._graph.stopping import StopRequest
 
 _CHILD = "QGRAPH_CHILD"
@@ -42,7 +49,10 @@ def _work(arguments: list[str]) -> int:
 
     try:
         signals.begin()
+        end_after_limit()
         return run(arguments, signals.stop)
+    except UsageError as error:
+        return _explain(error, arguments)
     except KeyboardInterrupt:
         return _explain(InterruptedRun("interrupted before the work began"), arguments)
 
@@ -87,6 +97,13 @@ def _supervise(arguments: list[str]) -> int:
 
 def _death(by: signal.Signals) -> QGraphError:
     """Return what a child killed by this signal means to the user."""
+    if by is signal.SIGALRM:
+        limit = Limit.STEP_SECONDS
+        return LimitError(
+            f"a step took longer than {limit.get():g} s: onnxruntime opening or running the model,"
+            " folding it, or rendering a template; nothing partial was written",
+            hint=f"A loop in the model may have no end. {limit.hint}",
+        )
     if by in _STOPS:
         return InterruptedRun("interrupted", hint="Run the same command again.")
     if by is signal.SIGKILL:

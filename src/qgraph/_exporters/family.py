@@ -78,8 +78,8 @@ class ExportOptions(Part):
     trust_pickle: Annotated[
         bool,
         Flag(
-            "Let Ultralytics open a .pt checkpoint or a .yaml file, either of which can run code. For"
-            " files you trust."
+            "Let Ultralytics open a .pt checkpoint or a .yaml file, either of which can run code."
+            " For files you trust."
         ),
     ] = False
 

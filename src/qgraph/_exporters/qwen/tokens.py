@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from qgraph._exporters.checkpoint_names import require_plain
 from qgraph._graph.errors import EnvironmentFault, InputError
 from qgraph._graph.io.files import require_file
+from qgraph._graph.limits import step
 
 
 class Tokens:
@@ -88,12 +89,13 @@ class Chat:
 
     def _render(self, turns: list[dict[str, Any]], *, prompt: bool) -> str:
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                turns,
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=prompt,
-            )
+            with step():
+                text: str = self._tokenizer.apply_chat_template(
+                    turns,
+                    chat_template=self._template,
+                    tokenize=False,
+                    add_generation_prompt=prompt,
+                )
         except Exception as error:  # jinja2's errors, or whatever the template raises itself
             raise InputError(
                 f"the chat template cannot be used: {error}",
