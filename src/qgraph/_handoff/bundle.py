@@ -93,12 +93,8 @@ def make_bundle(
     progress("handoff", 1, len(_STEPS))
     cases = work.cases()
     progress("handoff", 2, len(_STEPS))
-    old = set(files_of(target)) if target.exists() else set()
-    with publishing(target, last=SUMS) as folder:
+    with publishing(target, last=SUMS, whole=True) as folder:
         handoff = work.write(folder, cases)
-        new = set(files_of(folder))
-    for name in old - new:  # of an older bundle
-        (target / name).unlink(missing_ok=True)
     progress("handoff", len(_STEPS), len(_STEPS))
     return handoff
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
 from qgraph._graph.io.leftovers import clear_leftovers, temporary_file, temporary_folder
+from qgraph._graph.io.replacing import exchange, replace_entries
 
 _CHUNK = 1 << 20
 
@@ -103,8 +103,8 @@ def write_named(folder: Path, fill: Callable[[Path], str]) -> Path:
         EnvironmentFault: no space, no permission, or the folder cannot be made.
     """
     require_writable_folder(folder)
-    clear_leftovers(folder)
     try:
+        clear_leftovers(folder)
         with temporary_file(folder) as temporary:
             path = require_replaceable(folder / fill(temporary))
             _flush(temporary)
@@ -148,43 +148,67 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def publishing(folder: Path, last: str) -> Iterator[Path]:
+def publishing(folder: Path, last: str, *, whole: bool = False) -> Iterator[Path]:
     """Yield a temporary folder whose entries move to `folder` once it is filled.
 
     A new folder appears in one rename. In an existing one, entries of the same names are replaced
     and others are left alone; `last` names the entry that makes the folder complete: it is removed
-    first and put back last, so that a torn folder shows.
+    first and put back last, so that a folder torn by a kill shows. With `whole`, the older folder
+    goes, in one step, with all it holds. Where a call fails, what was there stands.
 
     Raises:
         EnvironmentFault: no space, or `folder` cannot be written.
+        UsageError: an entry would replace what is no file.
     """
-    folder = folder.resolve()  # `.` has no name to call the temporary after
-    require_writable_folder(folder.parent)
-    clear_leftovers(folder.parent)
     try:
+        folder = folder.resolve()  # `.` has no name to call the temporary after
+        require_writable_folder(folder.parent)
+        clear_leftovers(folder.parent)
         with temporary_folder(folder) as temporary:
             yield temporary
             for path in sorted(temporary.rglob("*")):
                 _flush(path)
-            _publish(temporary, folder, last)
+            _publish(temporary, folder, last, whole=whole)
     except OSError as error:
         raise _write_fault(folder, error) from error
 
 
-def _publish(temporary: Path, folder: Path, last: str) -> None:
+def _publish(temporary: Path, folder: Path, last: str, *, whole: bool) -> None:
     if not folder.exists():
         temporary.rename(folder)
+    elif whole:
+        exchange(temporary, folder)
     else:
-        for entry in temporary.iterdir():
-            if not entry.is_dir():
-                require_replaceable(folder / entry.name)
-        (folder / last).unlink(missing_ok=True)
-        for entry in sorted(temporary.iterdir(), key=lambda path: path.name == last):
-            target = folder / entry.name
-            if target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
-            entry.replace(target)
+        _require_replaceable_entries(temporary, folder)
+        replace_entries(temporary, folder, last)
     _flush(folder.parent)
+
+
+def _require_replaceable_entries(source: Path, folder: Path) -> None:
+    for entry in source.iterdir():
+        if not entry.is_dir():
+            require_replaceable(folder / entry.name)
+
+
+def write_together(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:
+    """Write files of these names in `folder`: all, or none where a call fails.
+
+    Raises:
+        UsageError: what has one of the names is no file.
+        EnvironmentFault: no space, or the folder cannot be written; what was there stands.
+    """
+    require_writable_folder(folder)
+    try:
+        clear_leftovers(folder)
+        with temporary_folder(folder / "files") as temporary:
+            for name, content in contents:
+                (temporary / name).write_bytes(content)
+                _flush(temporary / name)
+            _require_replaceable_entries(temporary, folder)
+            replace_entries(temporary, folder)
+            _flush(folder)
+    except OSError as error:
+        raise _write_fault(folder, error) from error
 
 
 def _flush(path: Path) -> None:
@@ -202,5 +226,5 @@ def _write_fault(path: Path, error: OSError) -> EnvironmentFault:
         errno.EACCES: "Choose an output you may write to.",
         errno.EROFS: "The file system is read-only; choose another output.",
     }
-    hint = hints.get(error.errno or 0, "Check the output path.")
+    hint = hints.get(error.errno or 0, "Check the output path.") + " What was there before stands."
     return EnvironmentFault(f"cannot write: {error.strerror or error}", where=str(path), hint=hint)
