@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qgraph as api
 from qgraph._graph.edit.segments import Segment
+from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.io.copies import copy_model, require_same_model
 from qgraph._graph.io.models import identify, size_on_disk, write_model
 from qgraph._graph.io.sharing import write_models
 from qgraph._graph.run.session import Session, open_session
@@ -138,3 +141,47 @@ def test_of_a_file_that_models_share_a_bundle_takes_its_own_part(tmp_path: Path)
     feed = {"x": np.random.default_rng(2).standard_normal((2, WIDTH), np.float32)}
     found = open_session(bundle / "model.onnx").run(feed)["t3"]
     np.testing.assert_array_equal(found, open_session(path).run(feed)["t3"])
+
+
+OWN = [
+    *("handoff.json", "README.md", "SHA256SUMS", "build_trt11.sh", "golden/batch/outputs.json"),
+    *("model.onnx.data", "exclude", "golden", "line\nbreak", "scales.safetensors"),
+]
+
+
+@pytest.mark.parametrize("location", OWN)
+def test_a_data_file_called_as_a_file_of_the_bundle_gets_another_name(
+    make_qdq: Callable[..., Path], tmp_path: Path, location: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    path = make_qdq(tmp_path / "in" / "q.onnx", external=location)
+    made = api.handoff(path, tmp_path / "bundle")
+    assert api.verify(tmp_path / "bundle").problems == ()
+    feed = {"x": np.random.default_rng(2).standard_normal((2, 8), np.float32)}
+    found = open_session(tmp_path / "bundle" / "model.onnx").run(feed)["y"]
+    np.testing.assert_array_equal(found, open_session(path).run(feed)["y"])
+    assert location not in {part.path for part in made.files if part.role.startswith("weights")}
+
+
+def test_a_copy_with_another_weight_or_graph_is_noticed(
+    make_qdq: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_qdq(tmp_path / "q.onnx", external="w.bin")
+    copy_model(path, tmp_path / "bundle" / "model.onnx")
+    copied = onnx.load(tmp_path / "bundle" / "model.onnx")
+    for change in (change_weight, change_graph):
+        other = onnx.ModelProto()
+        other.CopyFrom(copied)
+        change(other)
+        onnx.save(other, tmp_path / "other.onnx")
+        with pytest.raises(EnvironmentFault, match="of the copy is not"):
+            require_same_model(path, tmp_path / "other.onnx")
+
+
+def change_weight(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.raw_data = tensor.raw_data[:-1] + bytes([tensor.raw_data[-1] ^ 1])
+
+
+def change_graph(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Identity"

@@ -398,3 +398,12 @@ def test_a_weight_with_nan_is_refused_by_name(qgraph: Command, mlp: Path, tmp_pa
     onnx.save(model, mlp)
     result = qgraph("sensitivity", mlp, "-o", tmp_path / "s.json")
     assert result.code == 3 and "'wo'" in result.err
+
+
+def test_a_recipe_cannot_trust_the_checkpoint_it_names(qgraph: Command, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('name = "r"\nsource = "best.pt"\n[export]\ntrust_pickle = true\n')
+    (tmp_path / "best.pt").write_bytes(b"cos\nsystem\n")
+    result = qgraph("run", recipe, "-o", tmp_path / "out")
+    assert result.code == 2
+    assert "a recipe cannot trust a checkpoint" in result.err

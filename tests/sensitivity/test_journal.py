@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -169,3 +172,87 @@ def test_everything_that_was_recorded_before_a_kill_is_there(path: Path) -> None
     assert numbers == list(range(len(numbers)))
     # the kill may fall between a commit and the line that tells of it
     assert len(seen) <= len(numbers) <= len(seen) + 1
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Make the kernel refuse longer files, as a full disk would; Python ignores SIGXFSZ."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def fault(path: Path, size: int) -> str:
+    """Return what is said where the disk is full; the error, which holds the file, is let go of."""
+    with largest_file(size):
+        try:
+            with open_journal(path, {"a": 1}) as journal:
+                journal.record("l", "x" * 20000)
+        except EnvironmentFault as error:
+            return str(error)
+    raise AssertionError("nothing was refused")
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096, 8192])
+def test_a_full_disk_while_the_journal_opens_says_nothing_against_it(path: Path, size: int) -> None:
+    with open_journal(path, {"a": 1}) as journal:
+        journal.record("k", 1)
+    message = fault(path, size)
+    assert "cannot use the journal" in message
+    assert "--fresh" not in message
+    assert "not lost" in message
+    with open_journal(path, {"a": 1}) as journal:
+        assert journal.entries["k"] == 1
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096, 8192])
+def test_a_full_disk_while_a_journal_is_made_leaves_one_that_can_be_opened(
+    path: Path, size: int
+) -> None:
+    assert "--fresh" not in fault(path, size)
+    with open_journal(path, {"a": 1}) as journal:
+        assert dict(journal.entries) == {}
+
+
+def change_schema(path: Path, *statements: str) -> None:
+    open_journal(path, {"a": 1}).close()
+    with sqlite3.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+ENDLESS = "AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("DROP TABLE entries", f"CREATE VIEW entries {ENDLESS} i number, i key, 1 payload FROM n"),
+        ("DROP TABLE run", f"CREATE VIEW run {ENDLESS} max(i) fingerprint FROM n"),
+        ("CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM entries; END",),
+        ("DROP TABLE entries",),
+        ("ALTER TABLE entries ADD COLUMN more",),
+        ("CREATE TABLE more (a)",),
+    ],
+)  # fmt: skip
+def test_a_journal_with_other_tables_is_refused_at_once(
+    path: Path, statements: tuple[str, ...]
+) -> None:
+    change_schema(path, *statements)
+    with pytest.raises(UsageError, match="its tables are not those of one"):
+        open_journal(path, {"a": 1})
+
+
+def test_an_entry_damaged_later_is_damage_and_no_defect(path: Path) -> None:
+    with open_journal(path, {"a": 1}) as journal:
+        for key in range(300):
+            journal.record(str(key), "x" * 500)
+    content = bytearray(path.read_bytes())
+    content[4096 * 8 : 4096 * 12] = b"\xff" * (4096 * 4)
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="damaged"):
+        open_journal(path, {"a": 1})

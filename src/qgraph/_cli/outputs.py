@@ -6,31 +6,47 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from qgraph._exporters.belongings import read_with
 from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._graph.io.files import is_there, require_replaceable
+from qgraph._graph.io.overwriting import require_apart
+
+_LONGEST_NAME = 200
+"""Bytes. File systems take 255; a journal's and its folder's names are longer than the output's."""
 
 
 def require_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Check that every output can be written, is named once, and is not an input. Makes nothing.
+    """Check that every output can be written, is named once, and is not an input, nor a file that
+    is read with one. Makes nothing.
 
     Raises:
-        UsageError: two outputs share a path, or an output is an input or a folder.
+        UsageError: two outputs share a path, or an output is an input, a folder, a device, a pipe.
         EnvironmentFault: the nearest folder that exists cannot be written.
     """
-    taken = {path.resolve(): "one of its inputs" for path in inputs}
-    for path in outputs:
-        where, place = str(path), path.resolve()
-        if place in taken:
-            raise UsageError(
-                f"this would write over {taken[place]}", where=where, hint="Choose another with -o."
-            )
-        taken[place] = "another file it writes"
-        if path.is_dir():
-            raise UsageError("this is a folder, expected a file to write", where=where)
+    wanted = list(outputs)
+    require_apart(wanted, read_with(inputs))
+    for path in wanted:
+        _require_file_name(path)
+        require_replaceable(path)
         _require_writable(path)
 
 
+def _require_file_name(path: Path) -> None:
+    if path == Path("-"):
+        raise UsageError(
+            "-o - names no file, expected a path to write to",
+            hint="--json prints the result; the file is written besides.",
+        )
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise UsageError(
+            f"the name has more than {_LONGEST_NAME} bytes, expected a shorter one",
+            where=f"{str(path)[:80]}…",
+            hint="Files written beside it have longer names still. Choose another with -o.",
+        )
+
+
 def _require_writable(path: Path) -> None:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    folder = next(parent for parent in path.absolute().parents if is_there(parent))
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise EnvironmentFault(
             f"cannot write: {folder} is not a folder one can write to",

@@ -14,10 +14,19 @@ import subprocess
 import sys
 from types import FrameType
 
-from qgraph._graph.errors import InterruptedRun, LimitError, QGraphError, RuntimeDiedError
+from qgraph._graph.errors import (
+    InterruptedRun,
+    LimitError,
+    QGraphError,
+    RuntimeDiedError,
+    UsageError,
+)
+from qgraph._graph.limits import Limit, end_after_limit
 from qgraph._graph.stopping import StopRequest
 
 _CHILD = "QGRAPH_CHILD"
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""No command asks the network for anything, whatever a checkpoint names."""
 _PR_SET_PDEATHSIG = 1
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,7 +49,10 @@ def _work(arguments: list[str]) -> int:
 
     try:
         signals.begin()
+        end_after_limit()
         return run(arguments, signals.stop)
+    except UsageError as error:
+        return _explain(error, arguments)
     except KeyboardInterrupt:
         return _explain(InterruptedRun("interrupted before the work began"), arguments)
 
@@ -68,7 +80,7 @@ class _Signals:
 
 def _supervise(arguments: list[str]) -> int:
     command = [sys.executable, "-P", "-m", "qgraph", *arguments]
-    environment = {**os.environ, _CHILD: str(os.getpid())}
+    environment = {**os.environ, **_OFFLINE, _CHILD: str(os.getpid())}
     # Ignored until there is a child to forward to; the child sets its own handlers.
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
@@ -85,6 +97,13 @@ def _supervise(arguments: list[str]) -> int:
 
 def _death(by: signal.Signals) -> QGraphError:
     """Return what a child killed by this signal means to the user."""
+    if by is signal.SIGALRM:
+        limit = Limit.STEP_SECONDS
+        return LimitError(
+            f"a step took longer than {limit.get():g} s: onnxruntime opening or running the model,"
+            " folding it, or rendering a template; nothing partial was written",
+            hint=f"A loop in the model may have no end. {limit.hint}",
+        )
     if by in _STOPS:
         return InterruptedRun("interrupted", hint="Run the same command again.")
     if by is signal.SIGKILL:

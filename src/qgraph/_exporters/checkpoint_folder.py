@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from qgraph._exporters.checkpoint_names import require_plain
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
 from qgraph._graph.io.documents import read_json
 
@@ -57,8 +58,9 @@ def require_float_weights(source: Path, config: Mapping[str, Any]) -> None:
     """Check that the checkpoint holds weights that may be opened, and are not quantized.
 
     Raises:
-        InputError: no safetensors, or quantized ones.
+        InputError: no safetensors, or quantized ones, or names of what lies elsewhere.
     """
+    require_plain(source)
     if config.get("quantization_config") is not None:
         raise InputError(
             "the checkpoint is already quantized",

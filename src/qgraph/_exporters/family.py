@@ -47,7 +47,7 @@ class ExportOptions(Part):
 
     `data`: what shows how the model behaves, where that matters. `batch`: samples in a forward,
     None for any number. `image_size`: height and width in pixels. `trust_pickle`: whether a
-    checkpoint may be unpickled, which can run code.
+    checkpoint may be opened by what runs code of it.
     """
 
     part: Annotated[
@@ -77,7 +77,10 @@ class ExportOptions(Part):
     ] = None
     trust_pickle: Annotated[
         bool,
-        Flag("Let Ultralytics unpickle a .pt checkpoint, which can run code. For files you trust."),
+        Flag(
+            "Let Ultralytics open a .pt checkpoint or a .yaml file, either of which can run code."
+            " For files you trust."
+        ),
     ] = False
 
 

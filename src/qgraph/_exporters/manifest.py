@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
 from qgraph._exporters.data_files import files_named_in
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part, read_document
+from qgraph._graph.io.inside import Inside, find_inside
 
 MANIFEST = "qgraph.json"
 SANITY = "sanity.jsonl"
@@ -83,18 +86,28 @@ def find_manifest(model: Path) -> Manifest | None:
 
 
 def inside(model: Path, relative: str) -> Path:
-    """Return the file or folder a manifest names.
+    """Return the file or folder a manifest names, where it really lies.
 
     Raises:
         UsageError: it lies outside the model's folder.
     """
-    folder = model.parent.resolve()
-    path = (folder / relative).resolve()
-    if not path.is_relative_to(folder):
+    return named_inside(model, relative).path
+
+
+def named_inside(model: Path, relative: str) -> Inside:
+    """Return the file or folder a manifest names, with its name below the model's folder.
+
+    Raises:
+        UsageError: it lies outside the model's folder.
+    """
+    found = find_inside(model.parent, relative)
+    if found is None:
         raise UsageError(
-            f"{MANIFEST} names {relative!r}, which is outside its folder", where=str(model.parent)
+            f"{MANIFEST} names {relative!r}, expected a path inside its folder",
+            where=str(model.parent),
+            hint="Name files below the folder of the model, without `..` or links out of it.",
         )
-    return path
+    return found
 
 
 _OF_PICTURES = ("config.json", "preprocessor_config.json")
@@ -121,6 +134,7 @@ def companions(model: Path) -> list[Path]:
 
     Raises:
         InputError: the prompts beside it cannot be read.
+        UsageError: the manifest names what lies outside its folder, or the model itself.
     """
     manifest = find_manifest(model)
     if manifest is None:
@@ -131,20 +145,30 @@ def companions(model: Path) -> list[Path]:
         for name in (manifest.embed, manifest.tokenizer, manifest.processor, manifest.data)
         if name
     ]
-    paths = [inside(model, name) for name in (*named, *_SIBLINGS)]
-    if manifest.embed:
-        stem = Path(manifest.embed).stem
-        paths += sorted(model.parent.glob(f"{stem}-*.data"))
-    if manifest.vision_encoder is not None:
-        path = inside(model, manifest.vision_encoder.path)
-        paths += [path, *sorted(path.parent.glob(f"{path.stem}-*.data"))]
-    prompts = model.parent / SANITY
-    paths += [prompts, *files_named_in(prompts)]
+    tower = manifest.vision_encoder
+    graphs = [*([manifest.embed] if manifest.embed else []), *([tower.path] if tower else [])]
+    for graph in graphs:
+        named += [graph, *_data_beside(model, graph)]
     if manifest.vision:
-        paths += sorted(inside(model, manifest.vision).rglob("*"))
-    found = (path for path in paths if path.is_file())
-    return [model.parent / MANIFEST, *(model.parent / _below(path, model) for path in found)]
+        folder = model.parent / named_inside(model, manifest.vision).name
+        named += _below(model, folder.rglob("*"))
+    named += _below(model, files_named_in(model.parent / named_inside(model, SANITY).name))
+    found = (named_inside(model, name) for name in (*named, *_SIBLINGS, SANITY))
+    names = [MANIFEST, *(item.name for item in found if item.path.is_file())]
+    if model.name in names:
+        raise UsageError(
+            f"{MANIFEST} names {model.name!r}, which is the model itself, as a file beside it",
+            where=str(model.parent),
+        )
+    return [model.parent / name for name in dict.fromkeys(names)]
 
 
-def _below(path: Path, model: Path) -> Path:
-    return path.resolve().relative_to(model.parent.resolve())
+def _data_beside(model: Path, graph: str) -> list[str]:
+    """Return the data files of another graph that a manifest names, as qgraph calls them."""
+    path = model.parent / named_inside(model, graph).name
+    return _below(model, path.parent.glob(f"{glob.escape(path.stem)}-*.data"))
+
+
+def _below(model: Path, paths: Iterable[Path]) -> list[str]:
+    """Return where paths in a model's folder lie below it."""
+    return sorted(path.relative_to(model.parent).as_posix() for path in paths)

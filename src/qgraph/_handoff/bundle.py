@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from qgraph._exporters.manifest import find_manifest
 from qgraph._exporters.preprocessing import Preprocessing
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.copies import copy_model
+from qgraph._graph.io.copies import copy_model, require_same_model
 from qgraph._graph.io.documents import write_document
-from qgraph._graph.io.files import copy_file, publishing, write_bytes, write_text
+from qgraph._graph.io.files import publishing, write_bytes, write_text
 from qgraph._graph.io.models import ModelId, identify
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.rules.finding import Finding, Target
@@ -33,7 +33,7 @@ from qgraph._handoff.document import (
 )
 from qgraph._handoff.exclude import exclude_files
 from qgraph._handoff.golden import Case, golden_cases, write_golden
-from qgraph._handoff.parts import graph_parts, part_files, write_chain
+from qgraph._handoff.parts import CHAIN, PartFile, copy_part, graph_parts, part_files, write_chain
 from qgraph._handoff.precision import (
     Facts,
     advice_only,
@@ -88,17 +88,14 @@ def make_bundle(
         InputError: the model cannot be read or run.
     """
     _require_replaceable(target)
+    _require_apart(target, [model, *([float_model] if float_model is not None else [])])
     progress("handoff", 0, len(_STEPS))
     work = _Work(model, float_model, samples, options)
     progress("handoff", 1, len(_STEPS))
     cases = work.cases()
     progress("handoff", 2, len(_STEPS))
-    old = set(files_of(target)) if target.exists() else set()
-    with publishing(target, last=SUMS) as folder:
+    with publishing(target, last=SUMS, whole=True) as folder:
         handoff = work.write(folder, cases)
-        new = set(files_of(folder))
-    for name in old - new:  # of an older bundle
-        (target / name).unlink(missing_ok=True)
     progress("handoff", len(_STEPS), len(_STEPS))
     return handoff
 
@@ -117,6 +114,18 @@ def _require_replaceable(folder: Path) -> None:
             where=str(folder),
             hint=f"Move it away. {hint}",
         )
+
+
+def _require_apart(target: Path, inputs: Sequence[Path]) -> None:
+    """Check that no input lies in the folder whose files are replaced."""
+    folder = target.resolve()
+    for path in inputs:
+        if path.resolve().is_relative_to(folder):
+            raise UsageError(
+                "the bundle would be written over the folder that its input lies in",
+                where=str(path),
+                hint="Choose another with -o.",
+            )
 
 
 class _Work:
@@ -154,9 +163,9 @@ class _Work:
         for name, content in exclude_files(self._table).items():
             write_text(folder / "exclude" / name, content)
         parts = part_files(self._path)
+        _require_free_names(parts)
         for item in parts:
-            copy_file(item.source, folder / item.name)
-            roles[item.name] = item.role
+            roles |= copy_part(item, folder)
         if write_chain(folder, find_manifest(self._path)):
             roles["chain.py"] = "runs embedding, vision and decoder with onnxruntime"
         handoff = Handoff(
@@ -180,6 +189,8 @@ class _Work:
             files=tuple(FilePart(path=name, role=role) for name, role in (roles | _ROLES).items()),
         )
         self._write_text(folder, handoff)
+        # other files were written since it was copied
+        require_same_model(self._path, folder / MODEL)
         write_sums(folder)
         return handoff
 
@@ -238,6 +249,19 @@ _ROLES = {
     "golden/": "inputs and outputs, raw for trtexec and as JSON for Polygraphy",
     "exclude/": "the nodes left float, as lists for ModelOpt, onnxruntime and INC",
 }
+
+
+def _require_free_names(parts: Sequence[PartFile]) -> None:
+    """Check that no part is called as one of the bundle's own files, or lies among them."""
+    own = {MODEL, SCALES, CHAIN, "README.md", *_ROLES}
+    for item in parts:
+        first, *below = PurePosixPath(item.name).parts
+        if {first, f"{first}/" if below else first} & own:
+            raise UsageError(
+                f"a part of the model is called {item.name!r}, as a file of the bundle is",
+                where=str(item.source),
+                hint="Name it otherwise, in qgraph.json too.",
+            )
 
 
 def _origin(provenance: Provenance) -> Origin:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from qgraph._exporters.manifest import Manifest, find_manifest, inside
-from qgraph._graph.io.external import external_files
-from qgraph._graph.io.files import write_text
+from qgraph._exporters.manifest import Manifest, find_manifest, named_inside
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.copies import copy_model
+from qgraph._graph.io.files import copy_file, write_text
 from qgraph._graph.io.models import read_model
 from qgraph._graph.tensors import inputs_of
 from qgraph._handoff.document import GraphPart, ShapeProfile
@@ -43,24 +44,34 @@ def part_files(model: Path) -> list[PartFile]:
     manifest = find_manifest(model)
     if manifest is None or manifest.embed is None:
         return []
-    files = _graph(model, manifest.embed, "token ids → embeddings")
+    files = [_part(model, manifest.embed, "token ids → embeddings")]
     if manifest.vision_encoder is not None:
-        files += _graph(model, manifest.vision_encoder.path, "image patches → embeddings")
+        path = manifest.vision_encoder.path
+        files.append(_part(model, path, "image patches → embeddings"))
     if manifest.tokenizer is not None:
-        files.append(PartFile(inside(model, manifest.tokenizer), manifest.tokenizer, "tokenizer"))
+        files.append(_part(model, manifest.tokenizer, "tokenizer"))
     for name, role in _SETTINGS.items():
         if (model.parent / name).is_file():
-            files.append(PartFile(model.parent / name, name, role))
+            files.append(_part(model, name, role))
     return files
 
 
-def _graph(model: Path, relative: str, role: str) -> list[PartFile]:
-    path = inside(model, relative)
-    data = external_files(read_model(path, weights=False), path.parent)
-    return [
-        PartFile(path, relative, role),
-        *(PartFile(file, file.name, f"weights of {relative}") for file in data),
-    ]
+def _part(model: Path, relative: str, role: str) -> PartFile:
+    found = named_inside(model, relative)
+    return PartFile(found.path, found.name, role)
+
+
+def copy_part(item: PartFile, folder: Path) -> dict[str, str]:
+    """Copy a part into the bundle in `folder`; return the role of each file written."""
+    target, roles = folder / item.name, {item.name: item.role}
+    if target.suffix != ".onnx":
+        copy_file(item.source, target)
+        return roles
+    if target.exists():
+        raise UsageError(f"two parts are called {item.name!r}", where=str(item.source))
+    place = target.parent.relative_to(folder)
+    data = [(place / name).as_posix() for name in copy_model(item.source, target)]
+    return roles | dict.fromkeys(data, f"weights of {item.name}")
 
 
 def graph_parts(

@@ -7,7 +7,6 @@ that must match a whole name, anything else is a name. What is kept wins over wh
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
@@ -15,6 +14,7 @@ from pydantic import Field, field_validator
 
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part
+from qgraph._quantize.patterns import matched
 from qgraph._quantize.ranges import ModelRef
 from qgraph._quantize.scheme import Scheme
 
@@ -122,8 +122,7 @@ def resolve(profile: Profile, quantizable: Sequence[str], nodes: Sequence[str]) 
 
 def _expand(entry: str, names: Sequence[str], where: str) -> list[str]:
     if entry.startswith(_PATTERN):
-        pattern = _compiled(entry.removeprefix(_PATTERN), where)
-        found = [name for name in names if pattern.fullmatch(name)]
+        found = matched(entry.removeprefix(_PATTERN), names, where)
     else:
         found = [entry] if entry in names else []
     if not found:
@@ -134,10 +133,3 @@ def _expand(entry: str, names: Sequence[str], where: str) -> list[str]:
             hint=f"Nearest names: {', '.join(near) or 'none'}",
         )
     return found
-
-
-def _compiled(pattern: str, where: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"{pattern!r} is no regular expression: {error}", where=where) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.errors import UsageError
 from qgraph._graph.keep import Keep
 from qgraph._graph.rules.fp8 import without_fp8_kernel
+from qgraph._quantize.patterns import searched
 from qgraph._quantize.scheme import Scheme, SchemeName
 
 KeepRule = Callable[[onnx.ModelProto, QuantizableNode], str | None]
@@ -85,7 +85,7 @@ def _keep_products(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
 def _matching(patterns: Sequence[str], names: Sequence[str], option: str) -> set[str]:
     matched: set[str] = set()
     for pattern in patterns:
-        found = {name for name in names if _compiled(pattern, option).search(name)}
+        found = set(searched(pattern, names, option))
         if not found:
             raise UsageError(
                 f"{option} {pattern!r} matches none of the {len(names)} quantizable nodes",
@@ -93,10 +93,3 @@ def _matching(patterns: Sequence[str], names: Sequence[str], option: str) -> set
             )
         matched |= found
     return matched
-
-
-def _compiled(pattern: str, option: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"{option} {pattern!r} is no regular expression: {error}") from error

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from qgraph._exporters.belongings import read_with
 from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.manifest import SANITY, companions
 from qgraph._graph.errors import InputError, UsageError
@@ -17,6 +18,7 @@ from qgraph._graph.io.documents import Document, read_document, write_document
 from qgraph._graph.io.external import external_files
 from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._graph.io.models import read_model, read_on_disk, write_model
+from qgraph._graph.io.overwriting import require_apart
 from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.profiles import Profiles
 from qgraph._sensitivity.engines.registry import engine_of
@@ -37,6 +39,11 @@ from qgraph._steps.sensitivity import sensitivity
 from qgraph._steps.stages import RECORD, Stage, digest_of, ensure, hashes_of
 
 FLOAT = "model.onnx"
+_WRITTEN = {
+    *(RECORD, "ranges.json", "sensitivity.json", "sensitivity.md", "profiles.json"),
+    *("evaluation.json", "report.html", "report.md", FLOAT),
+}
+"""Files of the stages after the first: what comes with a model must not be called so."""
 _RESERVED = {"model", "float", "embed_tokens", "shared", "budget"}
 
 
@@ -59,7 +66,8 @@ def run(
     if runtime is None:
         runtime = Runtime(loaded.provider)
     loaded = loaded.model_copy(update={"provider": runtime.provider})
-    _require_other_model(loaded, target)
+    _require_free_names(loaded)
+    _require_apart(loaded, target)
     _require_data(loaded)
     with locked(target):
         if fresh:
@@ -70,17 +78,21 @@ def run(
     return target
 
 
-def _require_other_model(recipe: Recipe, folder: Path) -> None:
-    """Check that no stage would write over what another reads."""
-    if recipe.model is not None and recipe.model.resolve() == (folder / FLOAT).resolve():
-        raise UsageError(
-            "the run would write over the model it starts from",
-            where=str(recipe.model),
-            hint="Choose another run folder with -o.",
-        )
+def _require_free_names(recipe: Recipe) -> None:
+    """Check that no profile is called as another file of the run."""
     reserved = sorted(_RESERVED & recipe.profile.cuts.keys())
     if reserved:
         raise UsageError(f"a profile cannot be called {reserved[0]!r}, as another file is")
+
+
+def _require_apart(recipe: Recipe, folder: Path) -> None:
+    """Check that the run writes over none of the files it starts from."""
+    prompts = [recipe.evaluate.sanity] if recipe.evaluate.sanity else []
+    read = [*([recipe.model] if recipe.model else []), *prompts]
+    read += [*recipe.sensitivity.data, *recipe.evaluate.data]
+    stems = (file_stem(name, recipe.quantize.dtype) for name in recipe.profile.cuts)
+    written = sorted({*_WRITTEN, *(f"{stem}.onnx" for stem in stems)})
+    require_apart([folder / name for name in written], read_with(read))
 
 
 def _require_data(recipe: Recipe) -> None:
@@ -186,10 +198,20 @@ class _Chain:
             export(recipe.source, self._folder, progress=self._runtime.progress, **given)
         elif recipe.model is not None:
             write_model(read_on_disk(recipe.model), self._path(FLOAT))
-            for path in companions(recipe.model):
-                write_bytes(self._folder / path.relative_to(recipe.model.parent), path.read_bytes())
+            self._take_along(recipe.model)
         made = self._path(FLOAT)
         return [made, *_data_of(made), *companions(made)]
+
+    def _take_along(self, model: Path) -> None:
+        """Put what belongs to a model beside the run's own."""
+        for path in companions(model):
+            name = path.relative_to(model.parent).as_posix()
+            if name in _WRITTEN or name.endswith(".journal"):
+                raise UsageError(
+                    f"the manifest names {name!r}, which the run writes itself",
+                    where=str(model.parent),
+                )
+            write_bytes(self._folder / name, path.read_bytes())
 
     def _model(self) -> Model:
         """Return the float model, opened once for all stages."""

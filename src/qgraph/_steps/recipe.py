@@ -29,6 +29,15 @@ class ExportPart(ExportOptions):
 
     family: str = "auto"
 
+    @model_validator(mode="after")
+    def _trusts_nothing(self) -> ExportPart:
+        if self.trust_pickle:
+            raise ValueError(
+                "a recipe cannot trust a checkpoint: that is for who runs the command. Export it"
+                " with qgraph export --trust-pickle and name the model"
+            )
+        return self
+
 
 class Recipe(Part):
     """Either `source`, a checkpoint to export, or `model`, an ONNX file."""

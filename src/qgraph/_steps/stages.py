@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import Document, Part, read_document, write_document
 from qgraph._graph.io.files import sha256_of
+from qgraph._graph.io.inside import find_inside
 from qgraph._graph.version import VERSION, packages
 
 RECORD = "run.json"
@@ -65,14 +66,25 @@ def ensure(stage: Stage, folder: Path) -> None:
 def _remove(folder: Path, names: Iterable[str]) -> None:
     """Remove what a stage wrote under other options; a name that leads elsewhere is left alone."""
     for name in names:
-        if Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
+        path = _output(folder, name)
+        if path is not None and path == folder.resolve() / name:
+            path.unlink(missing_ok=True)
+
+
+def _output(folder: Path, name: str) -> Path | None:
+    """Return a file that a record names, None where it is not there or lies elsewhere."""
+    found = find_inside(folder, name)
+    return found.path if found is not None and found.path.is_file() else None
+
+
+def _is_whole(folder: Path, name: str, digest: str) -> bool:
+    path = _output(folder, name)
+    return path is not None and sha256_of(path) == digest
 
 
 def _holds(record: StageRecord, fingerprint: str, folder: Path) -> bool:
     return record.fingerprint == fingerprint and all(
-        (folder / name).is_file() and sha256_of(folder / name) == digest
-        for name, digest in record.outputs.items()
+        _is_whole(folder, name, digest) for name, digest in record.outputs.items()
     )
 
 
@@ -83,10 +95,10 @@ def changed_outputs(folder: Path) -> list[str]:
         UsageError: the record is damaged.
     """
     return [
-        f"{name} is missing" if not (folder / name).is_file() else f"{name} was altered"
+        f"{name} is missing" if _output(folder, name) is None else f"{name} was altered"
         for stage in _read_record(folder).stages
         for name, digest in stage.outputs.items()
-        if not (folder / name).is_file() or sha256_of(folder / name) != digest
+        if not _is_whole(folder, name, digest)
     ]
 
 

@@ -43,3 +43,21 @@ def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_an_option_that_cannot_be_had_is_refused(tmp_path: Path, options: ExportOptions) -> None:
     with pytest.raises(UsageError):
         export_detector(Path("yolo11n.yaml"), tmp_path / "out", options, silent)
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "yolo11n.yaml", "m.YML", "weights.onnx"])
+def test_a_file_that_ultralytics_would_read_is_not_opened_unless_it_is_trusted(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("activation: print(1)\n")
+    for source in (Path(name), tmp_path / name):
+        with pytest.raises(UsageError, match="can run any code") as caught:
+            export_detector(source, tmp_path / "out", ExportOptions(), silent)
+        assert "--trust-pickle" in caught.value.hint
+
+
+@pytest.mark.parametrize("source", ["no/yolo11n.yaml", "https://example.org/a.yaml", "a.yaml/.."])
+def test_a_description_that_is_no_name_must_be_a_file(tmp_path: Path, source: str) -> None:
+    with pytest.raises(InputError, match="no such checkpoint"):
+        export_detector(Path(source), tmp_path / "out", ExportOptions(), silent)

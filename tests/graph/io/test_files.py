@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qgraph._graph.errors import EnvironmentFault, InputError
+from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
 from qgraph._graph.io.files import (
     publishing,
     require_file,
@@ -91,9 +91,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
-def test_writing_over_a_folder_is_an_environment_fault(tmp_path: Path) -> None:
+def test_writing_over_a_folder_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(EnvironmentFault):
+    with pytest.raises(UsageError, match="this is a folder"):
         write_bytes(tmp_path / "a", b"x")
     assert names_in(tmp_path) == ["a"]
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from qgraph._graph.errors import EnvironmentFault, InputError, LimitError
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, UsageError
 from qgraph._graph.io import models
 from qgraph._graph.io.files import sha256_of
 from qgraph._graph.io.models import (
@@ -213,7 +213,7 @@ def test_a_model_file_that_cannot_be_placed_takes_its_data_file_along(
     linear: onnx.ModelProto, path: Path
 ) -> None:
     path.mkdir()
-    with pytest.raises(EnvironmentFault):
+    with pytest.raises(UsageError):
         write_model(linear, path, external_above=0)
     assert data_files(path.parent) == []
 

@@ -8,6 +8,7 @@ import click
 
 from qgraph._cli import options
 from qgraph._cli.console import print_json, say
+from qgraph._cli.outputs import require_outputs
 from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._steps.report import figures
 from qgraph._steps.report import report as render
@@ -37,13 +38,15 @@ def report(
     are shown as rankings against its own.
     """
     target = output or folder
+    paths = {kind: target / f"report.{kind}" for kind in ("html", "md")}
+    read = ("evaluation", "sensitivity", "profiles", "ranges", "run")
+    require_outputs(paths.values(), [folder / f"{name}.json" for name in read])
     page, text = render(folder)
     pictures = {
         target / "figures" / f"{name}.{kind}": data
         for kind in kinds
         for name, data in figures(folder, kind).items()
     }
-    paths = {kind: target / f"report.{kind}" for kind in ("html", "md")}
     write_text(paths["html"], page)
     write_text(paths["md"], text)
     for path, data in pictures.items():

@@ -23,10 +23,11 @@ def verify(path: Path, output: Path | None, as_json: bool, quiet: bool, debug: b
     PATH is a bundle, a run folder, an exported folder, a model or a JSON file. Exit code 3 where
     it is not whole.
     """
+    if output is not None:
+        require_outputs([output], path.rglob("*") if path.is_dir() else [path])
     verdict = verifying.verify(path)
     found = {"kind": verdict.kind, "files": verdict.files, "problems": list(verdict.problems)}
     if output is not None:
-        require_outputs([output], [path])
         write_json(output, found)
     if as_json:
         print_json(found)

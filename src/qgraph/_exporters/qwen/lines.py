@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.documents import Part
 from qgraph._graph.io.files import require_file
+from qgraph._graph.io.inside import find_inside
 
 LONGEST_LINE = 10 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -119,15 +120,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _image_inside(folder: Path, relative: str, where: str) -> Path:
-    path = folder / relative
-    # Resolved, so that neither `..`, nor an absolute path, nor a link leads out of the folder.
-    inside = "\0" not in relative and path.resolve().is_relative_to(folder.resolve())
-    if not inside:
+    found = find_inside(folder, relative)
+    if found is None:
         raise InputError(
-            f"the image {relative!r} is outside the folder of the data",
+            f"the image {relative[:200]!r} is outside the folder of the data",
             where=where,
             hint="Put images beside the .jsonl file, or below it.",
         )
-    if not path.is_file():
+    if not found.path.is_file():
         raise InputError(f"no such image: {relative!r}", where=where)
-    return path
+    return folder / found.name

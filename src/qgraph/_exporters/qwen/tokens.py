@@ -9,8 +9,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from qgraph._exporters.checkpoint_names import require_plain
 from qgraph._graph.errors import EnvironmentFault, InputError
 from qgraph._graph.io.files import require_file
+from qgraph._graph.limits import step
 
 
 class Tokens:
@@ -64,6 +66,7 @@ class Chat:
                 "chat data needs the package transformers", hint="pip install '.[export]'"
             ) from error
         self._folder = folder
+        require_plain(folder)
         try:
             loader: Any = AutoTokenizer
             self._tokenizer = loader.from_pretrained(
@@ -86,12 +89,13 @@ class Chat:
 
     def _render(self, turns: list[dict[str, Any]], *, prompt: bool) -> str:
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                turns,
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=prompt,
-            )
+            with step():
+                text: str = self._tokenizer.apply_chat_template(
+                    turns,
+                    chat_template=self._template,
+                    tokenize=False,
+                    add_generation_prompt=prompt,
+                )
         except Exception as error:  # jinja2's errors, or whatever the template raises itself
             raise InputError(
                 f"the chat template cannot be used: {error}",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qgraph._exporters.images import images_in
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import read_json
+from qgraph._graph.io.inside import find_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +132,13 @@ def _folders(path: Path) -> list[Path]:
 
 def _find(name: str, folders: list[Path], path: Path) -> Path:
     for folder in folders:
-        found = folder / name
-        # resolved, so that neither `..`, nor an absolute path, nor a link leads out of the folder
-        if "\0" not in name and found.resolve().is_relative_to(folder.resolve()):
-            if found.is_file():
-                return found
-        else:
-            raise InputError(f"the image {name!r} is outside the data's folder", where=str(path))
+        found = find_inside(folder, name)
+        if found is None:
+            raise InputError(
+                f"the image {name[:200]!r} is outside the data's folder", where=str(path)
+            )
+        if found.path.is_file():
+            return folder / found.name
     raise InputError(
         f"no such image: {name!r}, looked for in {', '.join(str(item) for item in folders[:3])}",
         where=str(path),

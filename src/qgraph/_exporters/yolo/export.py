@@ -1,8 +1,9 @@
 """`qgraph export` of Ultralytics' models (needs the `yolo` extra, best in its own environment).
 
 Ultralytics is AGPL-3.0: it is used where a user installed it, never shipped, and imported here
-alone. A description (`yolo11n.yaml`) gives a model with random weights; a checkpoint (`.pt`) is a
-pickle, which can run code, and is opened on request only.
+alone. A description (`yolo11n.yaml`) gives a model with random weights. A checkpoint (`.pt`) is a
+pickle, and of a description Ultralytics evaluates parts: both can run code, and a file of either
+kind is opened on request only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import shutil
 import tempfile
 from importlib import metadata
@@ -39,6 +41,8 @@ DEFAULT_SIZE = (640, 640)
 _TOLERANCE = 1e-3
 """As a share of the largest value, which is a position in pixels."""
 _PACKAGES = ("numpy", "onnx", "torch", "ultralytics")
+_DESCRIPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.ya?ml")
+"""A description that comes with Ultralytics, asked for by name; of others it evaluates parts."""
 _OFFLINE = {"YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
 
 
@@ -83,14 +87,19 @@ def export_detector(
 def _check(source: Path, options: ExportOptions) -> None:
     if options.dtype != "fp32":
         raise UsageError(f"found dtype {options.dtype!r}, expected fp32 for a detector")
-    if source.suffix.lower() == ".pt":
+    if _DESCRIPTION.fullmatch(str(source)) is None or source.exists():
         require_file(source, "checkpoint")
         if not options.trust_pickle:
+            is_pickle = source.suffix.lower() == ".pt"
+            what = (
+                "a .pt checkpoint is a pickle" if is_pickle else "Ultralytics evaluates this file"
+            )
             raise UsageError(
-                "a .pt checkpoint is a pickle, which can run any code when it is opened",
+                f"{what}, which can run any code when it is opened",
                 where=str(source),
                 hint="Give --trust-pickle if you trust where it comes from, or export it to ONNX"
-                " elsewhere and give that to qgraph.",
+                " elsewhere and give that to qgraph. A description of Ultralytics' own, such as"
+                " yolo11n.yaml, is given by its name.",
             )
     if options.image_size is not None and any(side % 32 for side in options.image_size):
         height, width = options.image_size

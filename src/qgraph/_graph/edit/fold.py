@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
 from qgraph._graph.errors import InputError
+from qgraph._graph.limits import step
 
 _IR_OF_OPSET_21, _NEWEST_IR = 10, 12
 """A newer format version says nothing about the operators used, but runtimes refuse it."""
@@ -29,9 +30,12 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         InputError: the graph has a cycle or is otherwise not one graph-surgeon can hold.
     """
-    with _quiet_graphsurgeon():
+    with _quiet_graphsurgeon(), step():
         graph = import_graph(model)
-        graph.fold_constants().cleanup(remove_unused_graph_inputs=False)
+        try:
+            graph.fold_constants().cleanup(remove_unused_graph_inputs=False)
+        except Exception as error:  # graph-surgeon raises whatever it meets on the way
+            raise InputError(f"onnx-graphsurgeon cannot fold the graph: {error!r}") from error
         return export_graph(graph, model)
 
 

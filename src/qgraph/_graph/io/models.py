@@ -8,6 +8,7 @@ a model cannot tear it from its weights.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import re
@@ -153,6 +154,15 @@ def identify(path: Path) -> ModelId:
     return ModelId(path=path.name, sha256=digest.hexdigest())
 
 
+def data_files(path: Path) -> list[Path]:
+    """Return the data files that the model in `path` names.
+
+    Raises:
+        InputError: not an ONNX model, or a data file cannot be used.
+    """
+    return external_files(_outlined(require_file(path, "ONNX model")).model, path.parent)
+
+
 def size_on_disk(path: Path) -> int:
     """Return the bytes of the model file and of what it reads of its data files, which other
     models may share.
@@ -184,8 +194,22 @@ def write_model(
 
 def drop_stale_data(path: Path) -> None:
     """Remove data files that earlier versions of the model in `path` left beside it."""
-    for file in _data_files_of(path) - set(external_files(parse(path), path.parent)):
-        file.unlink(missing_ok=True)
+    drop_unread(path.parent, _data_files_of(path))
+
+
+def drop_unread(folder: Path, candidates: set[Path]) -> None:
+    """Remove those of `candidates` that no model in `folder` reads any more."""
+    if not candidates:
+        return
+    read: set[Path] = set()
+    for path in folder.glob("*.onnx"):
+        try:
+            read |= set(data_files(path))
+        except InputError:  # a model that cannot be read may still need its data
+            return
+    for path in candidates - read:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _data_files_of(path: Path) -> set[Path]:

@@ -9,6 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from qgraph._graph.errors import InputError
+from qgraph._graph.io.expansion import require_finite
 
 _LARGEST_OPSET = 26
 
@@ -51,7 +52,8 @@ def check_basics(model: onnx.ModelProto, path: Path) -> None:
     """Check that there is a graph with outputs, of an opset that is known, with names that fit.
 
     Raises:
-        InputError: there is not.
+        InputError: there is not, or a function calls itself.
+        LimitError: too many nodes.
     """
     opsets = {item.domain: item.version for item in model.opset_import}
     if not model.HasField("graph") or not model.graph.output:
@@ -65,6 +67,7 @@ def check_basics(model: onnx.ModelProto, path: Path) -> None:
             where=str(path),
             hint="Export it with an older opset.",
         )
+    require_finite(model, path)
     _check_names(model.graph, path)
 
 

@@ -7,16 +7,13 @@ several readers, never a hard link: onnx refuses those.)
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import onnx
 
-from qgraph._graph.errors import InputError
-from qgraph._graph.io.external import external_files
-from qgraph._graph.io.files import write_bytes, write_named
-from qgraph._graph.io.models import EXTERNAL_ABOVE, drop_stale_data, read_model
+from qgraph._graph.io.files import write_named, write_together
+from qgraph._graph.io.models import EXTERNAL_ABOVE, drop_stale_data, drop_unread
 from qgraph._graph.io.pool import Pool
 from qgraph._graph.io.weights import is_on_disk, load, relocate
 
@@ -35,8 +32,8 @@ def write_models(make: Made, folder: Path, *, shared_above: int = SHARED_ABOVE) 
 
     Models are taken one by one, and their weights let go of before the next is asked for. Several
     that would share more than `shared_above` bytes read one data file, as does one that holds more
-    than `EXTERNAL_ABOVE`; others are one file each. No model appears unless all could be made. The
-    models given are emptied of their weights.
+    than `EXTERNAL_ABOVE`; others are one file each. No model appears, nor replaces an older one,
+    unless all could be made and written. The models given are emptied of their weights.
 
     Raises:
         EnvironmentFault: the folder cannot be written.
@@ -52,20 +49,24 @@ def write_models(make: Made, folder: Path, *, shared_above: int = SHARED_ABOVE) 
                 del model  # before the next is made
             return f"{STEM}-{pool.sha256[:12]}.data"
 
-    older = set(folder.glob(f"{STEM}-*.data")) if folder.is_dir() else set()
+    def placed(model: onnx.ModelProto) -> bytes:
+        for tensor in filter(is_on_disk, model.graph.initializer):
+            relocate(tensor, data if inline else data.name)
+            if inline:
+                load(tensor)
+        content = model.SerializeToString(deterministic=True)
+        model.Clear()
+        return bytes(content)
+
+    older = set(folder.glob(f"{STEM}-{'[0-9a-f]' * 12}.data")) if folder.is_dir() else set()
     data = write_named(folder, fill)
     inline = data.stat().st_size <= (shared_above if len(slims) > 1 else EXTERNAL_ABOVE)
     try:
-        for path, model in slims:
-            for tensor in filter(is_on_disk, model.graph.initializer):
-                relocate(tensor, data if inline else data.name)
-                if inline:
-                    load(tensor)
-            write_bytes(path, model.SerializeToString(deterministic=True))
-            model.Clear()
+        write_together(folder, ((path.name, placed(model)) for path, model in slims))
+        for path, _ in slims:
             drop_stale_data(path)
     finally:
-        _drop_unread(folder, older | {data})
+        drop_unread(folder, older | {data})
     return [path for path, _ in slims]
 
 
@@ -74,16 +75,3 @@ def _compact(model: onnx.ModelProto) -> onnx.ModelProto:
     fresh = onnx.ModelProto()
     fresh.ParseFromString(model.SerializeToString())
     return fresh
-
-
-def _drop_unread(folder: Path, candidates: set[Path]) -> None:
-    """Remove shared data files that no model in the folder reads any more."""
-    read: set[Path] = set()
-    for path in folder.glob("*.onnx"):
-        try:
-            read |= set(external_files(read_model(path, weights=False), folder))
-        except InputError:  # a model that cannot be read may still need its data
-            return
-    for path in candidates - read:
-        with contextlib.suppress(OSError):
-            path.unlink()

@@ -6,10 +6,13 @@ arrays from files; raw data (text, images) is a family's business and never seen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.limits import Limit
 from qgraph._graph.tensors import Array, Feed, TensorSpec
 
 _SYNTHETIC_LENGTHS = {"batch": 1, "past": 0}
@@ -20,7 +23,12 @@ def synthetic_feeds(inputs: Sequence[TensorSpec], count: int, seed: int = 0) -> 
     """Return made-up feeds: standard normal floats, ones for integers and masks.
 
     They make every engine run; what it then says about a real model is only a rough guide.
+
+    Raises:
+        InputError: an input has a negative size.
+        LimitError: a sample would hold more numbers than `Limit.INPUT_ELEMENTS`.
     """
+    _require_sizes(inputs)
     generator = np.random.default_rng(seed)
     return [{spec.name: _synthetic(spec, generator) for spec in inputs} for _ in range(count)]
 
@@ -30,6 +38,22 @@ def _synthetic(spec: TensorSpec, generator: np.random.Generator) -> Array:
     if spec.dtype.kind == "f":
         return generator.standard_normal(shape).astype(spec.dtype)
     return np.ones(shape, spec.dtype)
+
+
+def _require_sizes(inputs: Sequence[TensorSpec]) -> None:
+    total = 0
+    for spec in inputs:
+        sizes = [size if isinstance(size, int) else _made_up(size) for size in spec.shape]
+        if any(size < 0 for size in sizes):
+            raise InputError(
+                f"input {spec.name!r} has the shape {list(spec.shape)}, expected sizes from 0 up"
+            )
+        total += math.prod(sizes)
+    if total > Limit.INPUT_ELEMENTS.get():
+        raise LimitError(
+            f"a made-up sample would hold {total:,} numbers",
+            hint=f"Give samples with --data. {Limit.INPUT_ELEMENTS.hint}",
+        )
 
 
 def _made_up(name: str) -> int:

@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from qgraph._graph.errors import EnvironmentFault, InputError, QGraphError
 from qgraph._graph.io.models import read_model
+from qgraph._graph.limits import step
 from qgraph._graph.run.failures import failure
 from qgraph._graph.run.initializers import split
 from qgraph._graph.run.provider import Provider, quiet_stderr, require_provider, unusable
@@ -53,7 +54,9 @@ class Session:
         if not names:  # for onnxruntime an empty list means all
             return {}
         try:
-            return dict(zip(names, self._session.run(names, feed | self._fixed), strict=True))
+            with step():
+                found = self._session.run(names, feed | self._fixed)
+            return dict(zip(names, found, strict=True))
         except Exception as error:  # onnxruntime's own exception types share no public base
             raise self._failed(error) from error
 
@@ -95,8 +98,9 @@ class Session:
 
         def run() -> None:
             try:
-                self._session.run_with_iobinding(binding)
-                binding.synchronize_outputs()
+                with step():
+                    self._session.run_with_iobinding(binding)
+                    binding.synchronize_outputs()
             except Exception as error:  # onnxruntime's own exception types share no public base
                 raise self._failed(error) from error
 
@@ -117,9 +121,10 @@ class Session:
                     binding.bind_cpu_input(name, np.ascontiguousarray(value))
             for name in self.outputs:
                 binding.bind_output(name, str(self.provider), 0)
-            binding.synchronize_inputs()
-            self._session.run_with_iobinding(binding)
-            binding.synchronize_outputs()
+            with step():
+                binding.synchronize_inputs()
+                self._session.run_with_iobinding(binding)
+                binding.synchronize_outputs()
         except Exception as error:  # onnxruntime's own exception types share no public base
             raise self._failed(error) from error
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))
@@ -169,7 +174,7 @@ def open_session(
     else:  # str() of a model would spell out all its weights
         source = str(model)
     try:
-        with quiet_stderr(provider):
+        with quiet_stderr(provider), step():
             raw = ort.InferenceSession(
                 source,
                 options,

@@ -21,12 +21,18 @@ from types import TracebackType
 from typing import Any
 
 from qgraph._graph.errors import EnvironmentFault, UsageError
-from qgraph._graph.io.files import require_writable_folder
+from qgraph._graph.io.files import is_there, require_writable_folder
 
 Fingerprint = Mapping[str, Any]
 """JSON values by name; two runs may share a journal if all are equal."""
 
 _APPLICATION_ID = 0x71677261
+_TABLES = {
+    "run": "CREATE TABLE run (fingerprint TEXT NOT NULL)",
+    "entries": "CREATE TABLE entries"
+    " (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL)",
+}
+"""All that a journal consists of. A view or a trigger of that name could compute without end."""
 _FRESH = "Go on with the same options, or start anew with --fresh."
 
 
@@ -36,7 +42,7 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
-        self.entries: Mapping[str, Any] = _Entries(connection)
+        self.entries: Mapping[str, Any] = _Entries(path, connection)
         for _ in self.entries.values():  # damage shows now, not when the entry is asked for
             pass
 
@@ -47,14 +53,10 @@ class Journal:
             EnvironmentFault: the disk is full or fails.
         """
         text = json.dumps(payload, allow_nan=False)
-        try:
+        with _explained(self.path):
             self._connection.execute(
                 "INSERT OR REPLACE INTO entries (key, payload) VALUES (?, ?)", (key, text)
             )
-        except sqlite3.Error as error:
-            raise EnvironmentFault(
-                f"cannot write the journal: {error}", where=str(self.path), hint="Free some space."
-            ) from error
 
     @property
     def folder(self) -> Path:
@@ -85,24 +87,25 @@ class Journal:
 class _Entries(Mapping[str, Any]):
     """The rows of a journal, in the order they were recorded. None is held in memory."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path, self._connection = path, connection
 
     def __getitem__(self, key: str) -> Any:
-        row = self._connection.execute(
-            "SELECT payload FROM entries WHERE key = ?", (key,)
-        ).fetchone()
-        if row is None:
+        rows = self._ask("SELECT payload FROM entries WHERE key = ?", key)
+        if not rows:
             raise KeyError(key)
-        return json.loads(row[0])
+        with _explained(self._path):
+            return json.loads(rows[0][0])
 
     def __iter__(self) -> Iterator[str]:
-        rows = self._connection.execute("SELECT key FROM entries ORDER BY number")
-        return iter([key for (key,) in rows])
+        return iter([key for (key,) in self._ask("SELECT key FROM entries ORDER BY number")])
 
     def __len__(self) -> int:
-        (count,) = self._connection.execute("SELECT count(*) FROM entries").fetchone()
-        return int(count)
+        return int(self._ask("SELECT count(*) FROM entries")[0][0])
+
+    def _ask(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        with _explained(self._path):
+            return self._connection.execute(query, values).fetchall()
 
 
 def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -> Journal:
@@ -111,23 +114,22 @@ def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -
     Raises:
         UsageError: the file is no journal, is damaged, or belongs to another run; the message
             names the fields that differ.
-        EnvironmentFault: another run works on it, or the folder cannot be written.
+        EnvironmentFault: another run works on it, the disk is full or fails, or the folder cannot
+            be written. Nothing is wrong with the journal then.
     """
     require_writable_folder(path.parent)
     if path.is_symlink():
         raise UsageError("the journal is a link, expected a file", where=str(path))
-    if fresh and path.exists():
+    if fresh and is_there(path):
         # locked first, so that a journal in use is not taken away from its run; damage is no matter
         with contextlib.suppress(UsageError), closing(_connect(path)):
             pass
         remove_journal(path)
     connection = _connect(path)
     try:
-        _prepare(connection, path, fingerprint)
+        with _explained(path):
+            _prepare(connection, path, fingerprint)
         return Journal(path, connection)
-    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-        connection.close()
-        raise _damaged(path, error) from error
     except BaseException:
         connection.close()
         raise
@@ -135,44 +137,47 @@ def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Return a connection that holds the file for itself."""
-    if path.exists() and not path.is_file():
+    if is_there(path) and not path.is_file():
         raise UsageError("not a regular file, expected a journal", where=str(path))
-    connection: sqlite3.Connection | None = None
-    try:
+    with _explained(path):
         connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN EXCLUSIVE")
-        connection.execute("COMMIT")
-    except sqlite3.DatabaseError as error:
-        if connection is not None:
-            connection.close()
-        if isinstance(error, sqlite3.OperationalError):
-            raise _unusable(path, error) from error
-        raise _damaged(path, error) from error
+    try:
+        with _explained(path):
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprint) -> None:
     """Make the tables of a new journal, or check that an old one belongs to this run."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    schema = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_autoindex%'"
+    tables = dict(connection.execute(schema).fetchmany(len(_TABLES) + 1))
     wanted = json.loads(json.dumps(dict(fingerprint), allow_nan=False))
     if not tables:
         shutil.rmtree(folder_of(path), ignore_errors=True)  # of a journal that was deleted by hand
         connection.execute("BEGIN")
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute("CREATE TABLE run (fingerprint TEXT NOT NULL)")
-        connection.execute(
-            "CREATE TABLE entries"
-            " (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL)"
-        )
+        for statement in _TABLES.values():
+            connection.execute(statement)
         connection.execute("INSERT INTO run VALUES (?)", (json.dumps(wanted, sort_keys=True),))
         connection.execute("COMMIT")
         return
     if application != _APPLICATION_ID:
         raise UsageError("a database, but no journal of qgraph's", where=str(path))
+    if tables != _TABLES:
+        raise UsageError(
+            "not a journal, or damaged: its tables are not those of one",
+            where=str(path),
+            hint=_FRESH,
+        )
     (found,) = connection.execute("SELECT fingerprint FROM run").fetchone()
     _require_same(json.loads(found), wanted, path)
 
@@ -196,28 +201,58 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what sqlite raises into an error that says whether the journal or the machine fails."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        raise (_unusable if code in _MACHINE else _damaged)(path, error) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_MACHINE = _BUSY | {
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
+    *(sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_INTERRUPT),
+}
+"""Primary result codes that say nothing against the file."""
+
+
 def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(f"not a journal, or damaged: {error}", where=str(path), hint=_FRESH)
 
 
-def _unusable(path: Path, error: sqlite3.OperationalError) -> EnvironmentFault:
-    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+def _unusable(path: Path, error: sqlite3.Error) -> EnvironmentFault:
+    if error.sqlite_errorcode & 0xFF in _BUSY:
         return EnvironmentFault(
             "another run is working with this journal",
             where=str(path),
             hint="Wait for it, or choose another -o.",
         )
     return EnvironmentFault(
-        f"cannot write the journal: {error}",
+        f"cannot use the journal: {error}",
         where=str(path),
-        hint="Free some space or choose another -o.",
+        hint="What it holds is not lost. Free some space, look at the disk, or choose another -o;"
+        " then run the same command again.",
     )
 
 
 def remove_journal(path: Path) -> None:
-    """Remove a journal that no run has open, if it is there."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    """Remove a journal that no run has open, if it is there.
+
+    Raises:
+        EnvironmentFault: it cannot be removed.
+    """
+    try:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot remove the journal: {error.strerror}", where=str(path)
+        ) from error
     shutil.rmtree(folder_of(path), ignore_errors=True)
 
 

@@ -1,0 +1,58 @@
+"""Paths that a file names, proved to lie in that file's folder.
+
+A manifest, a list of samples or a record of a run comes from elsewhere: what it names is looked up
+once, and the path that was proved is the one that is used, to read from and to write to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """`path`: where it really lies, to be read; `name`: its place below the folder, `a/b`, to be
+    written as.
+    """
+
+    path: Path
+    name: str
+
+
+def find_inside(folder: Path, named: str) -> Inside | None:
+    """Return what `named`, relative to `folder`, is; None where it lies elsewhere.
+
+    1. A name is a plain one: no `..`, not absolute, no control character, for any system.
+    2. What it leads to, links followed, lies in the folder; in a model hub's cache, where every
+       file is a link, in the blobs of the same repository.
+    """
+    name = _plain(named)
+    if name is None:
+        return None
+    try:
+        path, root = (folder / name).resolve(), folder.resolve()
+    except (OSError, RuntimeError):  # a name no file can have; links that lead in a circle
+        return None
+    homes = [root, *blobs_of(root)]
+    return Inside(path, name) if any(path.is_relative_to(home) for home in homes) else None
+
+
+def _plain(named: str) -> str | None:
+    """Return a relative name in its shortest spelling, None where it is none."""
+    pure = PurePosixPath(named)
+    leaves = ".." in pure.parts or pure.is_absolute() or PureWindowsPath(named).is_absolute()
+    if leaves or not pure.parts or not named.isprintable():
+        return None
+    return pure.as_posix()
+
+
+def blobs_of(folder: Path) -> list[Path]:
+    """Return where the files of `folder` may really lie if it is a snapshot in a model hub's cache:
+    `models--x--y/snapshots/REVISION/…` has its files in `models--x--y/blobs`, and nowhere else.
+    """
+    for parent in folder.parents:
+        if parent.name == "snapshots":
+            blobs = parent.parent / "blobs"
+            return [blobs] if blobs.is_dir() and not blobs.is_symlink() else []
+    return []
