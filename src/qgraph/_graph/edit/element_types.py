@@ -7,6 +7,16 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
+HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def is_half(model: onnx.ModelProto) -> bool:
+    """Return whether weights, inputs or outputs of `model` are fp16 or bf16."""
+    values = (*model.graph.input, *model.graph.output)
+    types = {value.type.tensor_type.elem_type for value in values}
+    types |= {tensor.data_type for tensor in model.graph.initializer}
+    return not types.isdisjoint(HALF)
+
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return tensor → element type (`TensorProto.DataType`) of the tensors of the main graph."""
