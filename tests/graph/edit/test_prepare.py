@@ -77,6 +77,40 @@ def test_a_prepared_model_passes_the_checker(build: Build, prepared: Prepare) ->
     onnx.checker.check_model(prepared(build(OLD, opset=9, w=WEIGHT)).model, full_check=True)
 
 
+@pytest.mark.parametrize("size", [-1, -7])
+def test_a_size_below_zero_is_a_dynamic_one(build: Build, prepared: Prepare, size: int) -> None:
+    model = build("(float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }", w=WEIGHT)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    assert prepared(model).inputs == (TensorSpec("x", np.dtype(np.float32), ("", 4)),)
+
+
+def test_an_input_without_a_shape_is_told_from_a_number(build: Build, prepared: Prepare) -> None:
+    model = build("(float x, float s) => (float y) { y = Mul(x, s) }")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    model.graph.input[1].type.tensor_type.shape.SetInParent()
+    assert [spec.ranked for spec in prepared(model).inputs] == [False, True]
+
+
+OPTIONAL = "(optional(float[N]) o) => (float[N] y) { x = OptionalGetElement(o) y = Relu(x) }"
+SEQUENCE = "(float[N] x) => (seq(float[N]) y) { y = SequenceConstruct(x) }"
+STRINGS = "(string[N] s) => (bool[N] y) { y = Equal(s, s) }"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OPTIONAL, "'o' is declared as optional, expected a tensor"),
+        (SEQUENCE, "'y' is declared as sequence, expected a tensor"),
+        (STRINGS, "the input 's' holds strings"),
+    ],
+)
+def test_what_is_no_tensor_of_numbers_is_named(
+    build: Build, prepared: Prepare, text: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        prepared(build(text))
+
+
 def test_the_source_file_is_not_changed(build: Build, prepared: Prepare) -> None:
     result = prepared(build(OLD, opset=9, w=WEIGHT))
     assert identify(result.path) == result.id

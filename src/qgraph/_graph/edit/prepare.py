@@ -69,6 +69,7 @@ def prepare(path: Path) -> PreparedModel:
     source_opset = opset_of(model)
     respell(model)
     _refuse_quantized(model, path)
+    inputs_of(model), specs_of(model.graph.output)  # graph-surgeon takes no other than tensors
     inline_functions(model)
     load_foldable(model)
     sort_nodes(model.graph)
