@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
+from qgraph._graph.edit.bodies import reads
 from qgraph._graph.edit.element_types import ranks
 from qgraph._graph.edit.graft import tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.segments import reads
 
 _SUFFIX = "/row"
 

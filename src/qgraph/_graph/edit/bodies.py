@@ -34,6 +34,23 @@ def nodes_within(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
             yield from nodes_within(body.node)
 
 
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Return the tensors a node reads, those its bodies read from outside included."""
+    found = [name for name in node.input if name]
+    for body in bodies_of(node):
+        found += _read_from_outside(body)
+    return list(dict.fromkeys(found))
+
+
+def _read_from_outside(body: onnx.GraphProto) -> list[str]:
+    inner = {value.name for value in body.input} | {item.name for item in body.initializer}
+    found: list[str] = []
+    for node in body.node:
+        found += [name for name in reads(node) if name not in inner]
+        inner |= set(node.output)
+    return found + [value.name for value in body.output if value.name not in inner]
+
+
 def sort_nodes(graph: onnx.GraphProto) -> None:
     """Put the nodes of `graph` and its bodies in an order that runs, in place.
 
@@ -56,7 +73,7 @@ def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
     after: list[list[int]] = [[] for _ in nodes]
     waits = [0] * len(nodes)
     for at, node in enumerate(nodes):
-        for above in {maker[name] for name in _reads(node) if name in maker}:
+        for above in {maker[name] for name in _all_reads(node) if name in maker}:
             after[above].append(at)
             waits[at] += 1
     if all(below > above for above, found in enumerate(after) for below in found):
@@ -80,9 +97,10 @@ def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
     return order
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def _all_reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what a node and its bodies read, which need not stand in an order that runs."""
     yield from node.input
     for body in bodies_of(node):
         for inner in body.node:
-            yield from _reads(inner)
+            yield from _all_reads(inner)
         yield from (value.name for value in body.output)

@@ -37,10 +37,19 @@ def ranks(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
+def inferred(model: onnx.ModelProto, *, values: bool = False) -> onnx.GraphProto:
+    """Return the graph with what inference finds, bodies included; large weights are inputs.
+
+    `values`: follow those of shape arithmetic, too.
+    """
+    slim = _without_weights(model)
+    return onnx.shape_inference.infer_shapes(slim, data_prop=values).graph
+
+
 def _described(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
     """Yield what is known of tensors, what the model itself says last."""
     graph = model.graph
-    yield from onnx.shape_inference.infer_shapes(_without_weights(model)).graph.value_info
+    yield from inferred(model).value_info
     yield from (*graph.value_info, *graph.input, *graph.output)
 
 

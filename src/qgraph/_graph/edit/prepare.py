@@ -16,6 +16,7 @@ from qgraph._graph.edit.bodies import sort_nodes
 from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.edit.inline import inline_functions
+from qgraph._graph.edit.matrices import squeeze_weights
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS, opset_of, raised
 from qgraph._graph.edit.spelling import respell
@@ -77,6 +78,7 @@ def prepare(path: Path) -> PreparedModel:
     folded = fold(model)
     # folding may put the body of an If in its place, with names of its own
     renamed |= ensure_names(folded)
+    squeeze_weights(folded)
     made = PreparedModel(path, identify(path), folded, renamed, source_opset)
     return at_least(made, OTHER_FLOATS if is_half(folded) else PER_AXIS)
 
