@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.macs import counted_nodes
-from qgraph._graph.edit.names import module_path
 from qgraph._graph.edit.nodes import without_int8
+from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.rules.advice import is_int8, too_small
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.numbers import quantized_type
@@ -106,7 +106,7 @@ def _row(
     return NodePrecision(
         node=node.name,
         op_type=node.op_type,
-        module=module_path(node.name),
+        module=scope_of(node),
         precision=_type(graph, node) if quantized else FLOAT,
         reason=_reason(graph, node, reasons, quantized=quantized),
         activation_scale=_activation_scale(graph, node) if quantized else None,

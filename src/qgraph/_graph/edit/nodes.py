@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 
 from qgraph._graph.edit.macs import RECURRENT, costly_inside, multiplies
-from qgraph._graph.edit.names import module_path
+from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.errors import InputError
 from qgraph._graph.keep import Keep
 
@@ -47,7 +47,8 @@ class Weight:
 class QuantizableNode:
     """A node that can be quantized.
 
-    `activations`: the tensors it reads that are not constant, with their input positions.
+    `activations`: the tensors it reads that are not constant, with their input positions. `scope`:
+    the path of the module the exporter made it from.
     """
 
     name: str
@@ -55,11 +56,7 @@ class QuantizableNode:
     activations: tuple[tuple[int, str], ...]
     weight: Weight | None
     output: str
-
-    @property
-    def scope(self) -> str:
-        """Return the module path the exporter left in the name."""
-        return module_path(self.name)
+    scope: str = ""
 
 
 def quantizable_nodes(
@@ -138,13 +135,18 @@ def _without_weight(node: onnx.NodeProto) -> QuantizableNode | Keep:
     if node.op_type != "MatMul":
         return Keep(node.name, "its weight is computed at run time")
     activations = ((0, node.input[0]), (1, node.input[1]))
-    return QuantizableNode(node.name, node.op_type, activations, None, node.output[0])
+    return QuantizableNode(
+        node.name, node.op_type, activations, None, node.output[0], scope_of(node)
+    )
 
 
 def _with_weight(node: onnx.NodeProto, shape: tuple[int, ...]) -> QuantizableNode:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     weight = Weight(node.input[1], 1, _output_axis(node.op_type, attributes), shape)
-    return QuantizableNode(node.name, node.op_type, ((0, node.input[0]),), weight, node.output[0])
+    activations = ((0, node.input[0]),)
+    return QuantizableNode(
+        node.name, node.op_type, activations, weight, node.output[0], scope_of(node)
+    )
 
 
 def _output_axis(op_type: str, attributes: Mapping[str, Any]) -> int | None:
