@@ -128,8 +128,9 @@ class Model:
             return self
         if self._raised is None:
             prepared = at_least(self.prepared, OTHER_FLOATS)
-            self._raised = Model(prepared, self.view, self.family)
-            self._raised._candidates, self._raised._data = self._candidates, self._data
+            made = Model(prepared, self.view, self.family)
+            made._candidates, made._data = self._candidates, self._data
+            self._raised = made
         return self._raised
 
     def smoothed(self, smoothing: Sequence[SmoothedTensor]) -> Model:
