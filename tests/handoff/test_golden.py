@@ -89,3 +89,19 @@ def test_rounding_is_noise_of_one_step_and_leaves_shapes_alone(half: Path) -> No
     found = open_session(noisy).run({"x": x})["y"]
     assert 0 < rms(found.astype(np.float64) - exact) < 0.2 * rms(exact)
     assert [node.op_type for node in model.graph.node].count("Mul") == 0
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_an_input_without_axes_is_jittered_like_others(tmp_path: Path, kind: int) -> None:
+    values = [helper.make_tensor_value_info(name, kind, dims) for name, dims in
+              (("x", [4, 8]), ("t", []), ("y", [4, 8]))]  # fmt: skip
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "t"], ["y"], "m")], "g",
+                              values[:2], values[2:])  # fmt: skip
+    path = tmp_path / "scaled.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    feed = {"x": np.ones((4, 8), dtype), "t": np.array(3, dtype)}
+    (case,) = golden_cases(path, path, inputs_of(onnx.load(path)), feed)
+    assert case.tolerances[0].measured_rms > 0

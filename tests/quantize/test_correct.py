@@ -143,6 +143,17 @@ def test_what_is_no_bias_of_one_node_is_left_alone(case: Callable[..., Case], te
     assert made.corrected().biases == {}
 
 
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+@pytest.mark.parametrize("node", ["p = MatMul(x, w)", "p = Gemm(x, w)"])
+def test_one_value_for_all_channels_is_no_bias(
+    case: Callable[..., Case], node: str, shape: tuple[int, ...]
+) -> None:
+    text = f"(float[N,8] x) => (float[N,6] y) {{ [a] {node} y = Add(p, c) }}"
+    made = case(text.replace("Gemm(x, w) y = Add(p, c)", "Gemm(x, w, c) y = Relu(p)"), 64, 8,
+                w=(8, 6), c=shape)  # fmt: skip
+    assert made.corrected().biases == {}
+
+
 def test_a_shift_within_the_noise_of_the_samples_is_not_taken(case: Callable[..., Case]) -> None:
     made = case(GEMM, 64, 8, w=(8, 6), c=(6,))
     nodes = made.nodes()

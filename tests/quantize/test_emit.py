@@ -369,3 +369,14 @@ def test_weights_of_any_size_give_a_model_that_is_proved(
     model = quantized(source, ["a"], scheme)
     nodes = quantizable_nodes(source.model)[0]
     assert prove(model, source.model, nodes, scheme.grid.data_type).activations == 1
+
+
+def test_an_emitted_model_keeps_what_the_exporter_wrote_beside_nodes(
+    build: Build, prepared: Prepare, quantized: Quantized, weight: Weight
+) -> None:
+    model = build("(float[N,8] x) => (float[N,8] y) { [a] y = MatMul(x, w) }", w=weight(8, 8))
+    model.graph.node[0].metadata_props.add(key="namespace", value="layers.0")
+    emitted = quantized(prepared(model), ["a"])
+    assert [(p.key, p.value) for p in node(emitted, "a").metadata_props] == [
+        ("namespace", "layers.0")
+    ]

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from qgraph._graph.errors import InputError
+
 Array = NDArray[Any]
 Feed = dict[str, Array]
 """One sample: an array per model input."""
@@ -83,26 +85,59 @@ def pieces(values: Array) -> Iterator[Array]:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output as the model declares it; a dynamic dimension is its name or ''."""
+    """An input or output as the model declares it; a dynamic dimension is its name or ''. `ranked`:
+    whether it declares how many axes there are; `shape` is empty where not.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str, ...]
+    ranked: bool = True
 
 
 def specs_of(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
-    """Return the declared tensors of a graph's `input` or `output` list."""
+    """Return the declared tensors of a graph's `input` or `output` list.
+
+    Raises:
+        InputError: one is no tensor.
+    """
     return tuple(_spec(value) for value in values)
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
-    dims = (d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+    if not tensor.elem_type:
+        kind = value.type.WhichOneof("value") or "nothing"
+        raise InputError(
+            f"{value.name!r} is declared as {kind.removesuffix('_type')}, expected a tensor",
+            where="the graph's inputs and outputs",
+            hint="TensorRT takes tensors alone, too: export the model without sequences, maps and"
+            " optional values at its ends.",
+        )
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    return TensorSpec(value.name, dtype, tuple(dims))
+    shape = tuple(_size(dim) for dim in tensor.shape.dim)
+    return TensorSpec(value.name, dtype, shape, tensor.HasField("shape"))
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str:
+    """Return a size, or the name of a dynamic one; older exporters write -1 for that."""
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
+        return int(dim.dim_value)
+    return str(dim.dim_param)
 
 
 def inputs_of(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """Return what must be fed: graph inputs that are not initializers."""
+    """Return what must be fed: graph inputs that are not initializers.
+
+    Raises:
+        InputError: one is no tensor, or holds text.
+    """
     initializers = {tensor.name for tensor in model.graph.initializer}
-    return specs_of([value for value in model.graph.input if value.name not in initializers])
+    fed = [value for value in model.graph.input if value.name not in initializers]
+    for value in fed:
+        if value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
+            raise InputError(
+                f"the input {value.name!r} holds strings, which neither TensorRT nor qgraph takes",
+                hint="Cut the model behind what makes numbers of text (onnx.utils.extract_model).",
+            )
+    return specs_of(fed)

@@ -126,7 +126,8 @@ def _jittered(feed: Feed, seed: int) -> Feed:
         if array.dtype.kind != "f":
             return array
         factor = 1 + STEP * rng.uniform(-1, 1, array.shape)
-        return (array.astype(np.float64) * factor).astype(array.dtype)
+        # of an input without axes, the product is a number, which is no array
+        return np.asarray(array.astype(np.float64) * factor).astype(array.dtype)
 
     return {name: moved(array) for name, array in feed.items()}
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.names import module_path
+from qgraph._graph.edit.macs import counted_nodes
+from qgraph._graph.edit.nodes import without_int8
+from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.rules.advice import is_int8, too_small
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.numbers import quantized_type
@@ -45,10 +47,11 @@ class Facts:
 
 
 def precision_table(facts: Facts) -> tuple[NodePrecision, ...]:
-    """Return a row for every node that multiplies matrices, in graph order."""
+    """Return a row for every node that multiplies, in graph order."""
     reasons = _reasons(facts.run)
     costs = _costs(facts.run)
-    return tuple(_row(facts, node, reasons, costs) for node in facts.graph.of(*GEMMS))
+    nodes = counted_nodes(facts.graph.nodes)
+    return tuple(_row(facts, node, reasons, costs) for node in nodes)
 
 
 def counts(facts: Facts, table: Iterable[NodePrecision]) -> Counts:
@@ -96,14 +99,14 @@ def _row(
     facts: Facts, node: onnx.NodeProto, reasons: Mapping[str, str], costs: Mapping[str, Cost]
 ) -> NodePrecision:
     graph = facts.graph
-    quantized = is_int8(graph, node)
+    quantized = node.op_type in GEMMS and is_int8(graph, node)
     advice = tuple(
         f"{item.rule}: {item.reason}" for item in facts.findings if item.node == node.name
     )
     return NodePrecision(
         node=node.name,
         op_type=node.op_type,
-        module=module_path(node.name),
+        module=scope_of(node),
         precision=_type(graph, node) if quantized else FLOAT,
         reason=_reason(graph, node, reasons, quantized=quantized),
         activation_scale=_activation_scale(graph, node) if quantized else None,
@@ -128,6 +131,8 @@ def _reason(
         return "quantized by the profile" if reasons else "reads Q/DQ on both inputs"
     if node.name in reasons:
         return reasons[node.name]
+    if node.op_type not in GEMMS:
+        return without_int8(node)
     if is_product(graph, node):
         return "a product of two activations; INT8 here keeps attention from being fused"
     small = too_small(graph, node)
@@ -155,7 +160,7 @@ def _costs(run: Surroundings) -> dict[str, Cost]:
 
 
 def _gain(facts: Facts, node: onnx.NodeProto) -> Gain | None:
-    if is_product(facts.graph, node):
+    if node.op_type not in GEMMS or is_product(facts.graph, node):
         return None
     macs = facts.macs.get(node.name)
     shape = facts.graph.shape_of(_stored(facts.graph, node.input[1]))

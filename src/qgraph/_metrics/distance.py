@@ -123,8 +123,7 @@ class Comparator:
         """Return the sums for one output of the reference's shape.
 
         Raises:
-            InputError: one of the two holds NaN, infinity, or values whose squares are, or the
-                shapes differ.
+            InputError: one of the two holds NaN or infinity, or the shapes differ.
         """
         if got.shape != self._shape:
             raise InputError(
@@ -142,7 +141,7 @@ class Comparator:
         dot = (self._signal + squares - error) / 2
         if not math.isfinite(dot):
             raise InputError(
-                "an output holds NaN, infinity, or values too large to compare",
+                "an output holds NaN or infinity",
                 hint="Check that the float model and the data give finite outputs.",
             )
         positions = 0 if self._logits is None else len(rows)
@@ -159,6 +158,8 @@ class Comparator:
             difference = _SCRATCH.like(0, rows[part])
             np.subtract(rows[part], self._rows[part], out=difference)
             error, squares = _square_sum(difference), _square_sum(rows[part])
+            if not math.isfinite(error):  # a difference of float32's extremes is none of its own
+                error = _square_sum(rows[part].astype(np.float64) - self._rows[part])
             if self._logits is None:
                 return error, squares, 0.0, 0
             divergence = self._logits.divergence(part, difference)
@@ -176,7 +177,7 @@ class DistanceSum:
         """Take in one output of one sample; shapes are equal.
 
         Raises:
-            InputError: one of the two holds NaN, infinity, or values whose squares are.
+            InputError: one of the two holds NaN or infinity.
         """
         self._sums = self._sums + Comparator(reference, logits=self._logits).compare(got)
 
@@ -246,6 +247,10 @@ def _blocks(rows: Array) -> Iterator[slice]:
 
 
 def _square_sum(array: Array) -> float:
-    """Return the sum of squares."""
+    """Return the sum of squares; those of masks, as low as float32 goes, are beyond float32."""
     flat = array.ravel()
-    return float(np.dot(flat, flat))
+    found = float(np.dot(flat, flat))
+    if math.isfinite(found):
+        return found
+    wide = flat.astype(np.float64)
+    return float(np.dot(wide, wide))

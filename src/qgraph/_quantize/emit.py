@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import onnx
 
+from qgraph._graph.edit.bias_rows import spell_biases_as_rows
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QUANTIZABLE, QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
@@ -47,6 +48,7 @@ def emit(
         parameters = replace(parameters, weights=store.once(parameters.weights))
     hold = tensor_from if store is None else store.hold
     model = insert_qdq(prepared.model, nodes, parameters, hold)
+    spell_biases_as_rows(model, nodes)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
     provenance.write(model, sum(node.op_type in QUANTIZABLE for node in nodes))

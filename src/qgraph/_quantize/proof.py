@@ -7,8 +7,9 @@ in the code:
    tensor it read in the float model, or of quantized values, each within half a step of the
    weight's, which may be clipped to what the type reaches.
 2. No other input of any node differs from the float model: excluded nodes read the untouched
-   tensors, a bias stays float, constants keep their values. Only where biases were corrected does
-   a quantized node's own bias (or that of the Add behind it) read another float constant.
+   tensors, a bias stays float, constants keep their values; a vector may be spelled as a row. Only
+   where biases were corrected does a quantized node's own bias (or that of the Add behind it) read
+   another float constant.
 3. A Q is read by DQs only, and no tensor has two Qs.
 4. Every scale is positive and finite; every zero point is present, of the type
    that was asked for (INT8, or FP8 E4M3FN), and 0.
@@ -21,7 +22,7 @@ in the code:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +67,10 @@ def prove(
     originals = {node.name: node for node in source.graph.node}
     _check_all_there(facts, originals.values())
     biases = _check_biases(facts, originals, quantized, corrected or {})
-    for name, original in originals.items():
-        _check_reads(facts, original, quantized.get(name), biases.get(name))
     weights = {tensor.name: tensor for tensor in source.graph.initializer}
+    for name, original in originals.items():
+        untouched = _untouched(facts, original, weights) | {biases.get(name, -1)}
+        _check_reads(facts, original, quantized.get(name), untouched)
     for node in nodes:
         check_weight(facts, node)
     for name in facts.initializers.keys() & weights.keys():
@@ -122,20 +124,40 @@ def _check_biases(
         what = f"holds no bias of a quantized {name!r}, and was corrected"
         require(node is not None and bool(own or behind), 2, bias.reader, what)
         held = facts.initializers.get(facts.by_name[bias.reader].input[bias.index])
-        same = held is not None and tuple(held.dims) == bias.shape
+        same = held is not None and tuple(held.dims) in (bias.shape, (1, *bias.shape))
         require(same, 2, bias.reader, f"reads no bias of shape {list(bias.shape)}")
     return {bias.reader: bias.index for bias in corrected.values()}
 
 
+def _untouched(
+    facts: EmittedModel, original: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]
+) -> set[int]:
+    """Return the inputs of an Add that read the row of a vector that the float model reads."""
+    if original.op_type != "Add":
+        return set()
+    found = set()
+    pairs = zip(facts.by_name[original.name].input, original.input, strict=False)
+    for index, (tensor, before) in enumerate(pairs):
+        row, vector = facts.initializers.get(tensor), weights.get(before)
+        if tensor != before and row is not None and vector is not None:
+            same = row.data_type == vector.data_type and list(row.dims) == [1, *vector.dims]
+            if same and np.array_equal(array_of(row)[0], array_of(vector), equal_nan=True):
+                found.add(index)
+    return found
+
+
 def _check_reads(
-    facts: EmittedModel, original: onnx.NodeProto, node: QuantizableNode | None, bias: int | None
+    facts: EmittedModel,
+    original: onnx.NodeProto,
+    node: QuantizableNode | None,
+    untouched: Collection[int],
 ) -> None:
     name, inputs = original.name, facts.by_name[original.name].input
     activations = {index for index, _ in node.activations} if node else set()
     weights = {node.weight.index} if node and node.weight else set()
     require(len(inputs) == len(original.input), 2, name, "has another number of inputs")
     for index, (tensor, before) in enumerate(zip(inputs, original.input, strict=True)):
-        if index == bias:
+        if index in untouched:
             continue
         if index not in activations | weights:
             require(tensor == before, 2, name, f"reads {tensor!r}, not {before!r} untouched")

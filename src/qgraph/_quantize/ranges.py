@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.prepare import OPSET, PreparedModel
+from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part
 from qgraph._graph.io.models import ModelId
@@ -121,7 +121,7 @@ def calibrate(
 
     `prepared` is the smoothed model, where `smoothing` is given, and `nodes` are its nodes.
     """
-    if prepared.source_opset < OPSET and feeds:
+    if prepared.is_converted and feeds:
         require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
     if scheme.name is SchemeName.INC_CPU:
         tensors = tensors_to_calibrate(nodes)

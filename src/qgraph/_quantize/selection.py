@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from qgraph._graph.edit.names import module_path
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.errors import UsageError
 from qgraph._graph.keep import Keep
@@ -35,16 +36,16 @@ def select(
 ) -> Selection:
     """Return the candidates of a prepared model.
 
-    `include` and `exclude` are regular expressions searched in node names; an included node is a
-    candidate even where a rule keeps it, an excluded one never is.
+    `include` and `exclude` are regular expressions searched in the names of nodes, and in module
+    paths that an exporter left beside them; an included node is a candidate even where a rule keeps
+    it, an excluded one never is.
 
     Raises:
         UsageError: an expression is malformed or matches no quantizable node.
     """
     nodes, impossible = quantizable_nodes(model)
-    names = [node.name for node in nodes]
-    wanted = _matching(include, names, "--include")
-    unwanted = _matching(exclude, names, "--exclude")
+    wanted = _matching(include, nodes, "--include")
+    unwanted = _matching(exclude, nodes, "--exclude")
     rules = [*rules, _keep_products]
     candidates: list[QuantizableNode] = []
     kept = {keep.name: keep for keep in impossible}
@@ -82,14 +83,23 @@ def _keep_products(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
     return None
 
 
-def _matching(patterns: Sequence[str], names: Sequence[str], option: str) -> set[str]:
+def _matching(patterns: Sequence[str], nodes: Sequence[QuantizableNode], option: str) -> set[str]:
     matched: set[str] = set()
     for pattern in patterns:
-        found = set(searched(pattern, names, option))
+        spelt = [spelling for node in nodes for spelling in _spellings(node)]
+        hits = set(searched(pattern, spelt, option))
+        found = {node.name for node in nodes if not hits.isdisjoint(_spellings(node))}
         if not found:
+            first = ", ".join(" in ".join(_spellings(node)) for node in nodes[:3])
             raise UsageError(
-                f"{option} {pattern!r} matches none of the {len(names)} quantizable nodes",
-                hint=f"The first are: {', '.join(names[:3])}",
+                f"{option} {pattern!r} matches none of the {len(nodes)} quantizable nodes",
+                hint=f"The first are: {first}",
             )
         matched |= found
     return matched
+
+
+def _spellings(node: QuantizableNode) -> tuple[str, ...]:
+    """Return what a pattern may match: the name, and a module path that it does not hold."""
+    own = node.scope in ("", module_path(node.name))
+    return (node.name,) if own else (node.name, node.scope)

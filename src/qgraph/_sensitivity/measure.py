@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from qgraph._graph.errors import InputError
+from qgraph._graph.keep import by_reason
 from qgraph._graph.run.runtime import Runtime
 from qgraph._sensitivity.assemble import Clock, assemble
 from qgraph._sensitivity.engines.protocol import Engine
@@ -27,13 +28,23 @@ def check(work: Work, engine: Engine, runtime: Runtime) -> None:
         UsageError: a metric these outputs do not have, or what the engine does not do.
     """
     if not work.selection.candidates:
-        raise InputError(
-            "the model has no node to quantize: no MatMul, Gemm or convolution with constant"
-            " weights is left after what is kept float",
-            where=str(work.prepared.path),
-        )
+        raise _nothing_to_quantize(work)
     require_measurable(work.metric, logits=work.scored.logits)
     engine.check(work, runtime)
+
+
+def _nothing_to_quantize(work: Work) -> InputError:
+    """Return the error that says what there is instead of candidates."""
+    reasons = by_reason(work.selection.kept)
+    kept = [f"{names[0]!r}{', …' * (len(names) > 1)}: {why}" for why, names in reasons.items()]
+    inside = any("in the bodies of" in why for why in reasons)
+    hint = "If one branch is all you need, make the If's condition constant." if inside else ""
+    return InputError(
+        "the model has no node to quantize: no MatMul, Gemm or convolution with constant weights"
+        f" is left after what is kept float{': ' if kept else ''}{'; '.join(kept)}",
+        where=str(work.prepared.path),
+        hint=hint,
+    )
 
 
 def measure(

@@ -47,6 +47,7 @@ def ranges_of(
     Raises:
         QGraphError: smoothing changed what the float model computes.
     """
+    model = model.at_opset_of(scheme)
     nodes = model.candidates(scheme, asked.include, asked.exclude)
     run = RangesRun(
         qgraph=VERSION,

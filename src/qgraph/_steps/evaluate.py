@@ -12,14 +12,13 @@ from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
 from qgraph._exporters.family import Converses, Suite
 from qgraph._exporters.manifest import SANITY
-from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import require_same_model
-from qgraph._sensitivity.explain.cost import measure_macs
+from qgraph._sensitivity.explain.cost import measure_macs, params_of
 from qgraph._steps.inputs import AnyPath, document
 from qgraph._steps.model import Model, opened, require_data
 from qgraph._steps.options import EvaluateOptions, chosen
@@ -103,10 +102,7 @@ def _suite(model: Model, sanity: Path | None) -> Suite | None:
 
 
 def _costs(model: Model, feed: Feed, runtime: Runtime) -> Mapping[str, NodeCost]:
-    """Return what each node that multiplies matrices takes."""
+    """Return what each node that multiplies takes."""
+    params = params_of(model.prepared.model)
     macs = measure_macs(model.prepared, feed, runtime.provider)
-    nodes, _ = quantizable_nodes(model.prepared.model)
-    return {
-        node.name: NodeCost(macs[node.name], node.weight.params if node.weight else 0)
-        for node in nodes
-    }
+    return {name: NodeCost(count, params[name]) for name, count in macs.items()}

@@ -13,7 +13,8 @@ from qgraph._exporters.manifest import find_manifest, inside
 from qgraph._exporters.registry import family_of
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.edit.opsets import OTHER_FLOATS, opset_of
+from qgraph._graph.edit.prepare import PreparedModel, at_least, prepare
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
 from qgraph._graph.io.models import ModelId, read_model
@@ -66,6 +67,7 @@ class Model:
         self._data: dict[tuple[tuple[Path, ...], int, int], Data] = {}
         self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Candidates] = {}
         self._forms: dict[tuple[SmoothedTensor, ...], Model] = {}
+        self._raised: Model | None = None
 
     @classmethod
     def open(cls, path: AnyPath) -> Model:
@@ -118,7 +120,18 @@ class Model:
             UsageError: the ranges are another model's.
         """
         require_same_model(ranges.model, self.id, "ranges")
-        return self.smoothed(ranges.smoothing)
+        return self.at_opset_of(ranges.scheme).smoothed(ranges.smoothing)
+
+    def at_opset_of(self, scheme: Scheme) -> Model:
+        """Return the model at an opset that has the numbers of `scheme`: FP8 is young."""
+        if scheme.name is not SchemeName.FP8 or opset_of(self.prepared.model) >= OTHER_FLOATS:
+            return self
+        if self._raised is None:
+            prepared = at_least(self.prepared, OTHER_FLOATS)
+            made = Model(prepared, self.view, self.family)
+            made._candidates, made._data = self._candidates, self._data
+            self._raised = made
+        return self._raised
 
     def smoothed(self, smoothing: Sequence[SmoothedTensor]) -> Model:
         """Return the model with factors moved from activations into weights."""

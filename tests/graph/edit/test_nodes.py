@@ -1,16 +1,15 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
 
-from qgraph._graph.edit.nodes import QuantizableNode, macs_of, quantizable_nodes
+from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import InputError
-from qgraph._graph.run.probe import observe_shapes
-from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array
 
 Build = Callable[..., onnx.ModelProto]
@@ -59,65 +58,6 @@ def test_the_axis_of_a_weight_counts_output_channels(
     weight = only_node(build(text, w=zeros(*shape))).weight
     assert weight is not None
     assert (weight.axis, weight.shape, weight.index, weight.tensor) == (axis, shape, 1, "w")
-
-
-@pytest.mark.parametrize(
-    ("text", "weight", "x", "macs"),
-    [
-        # 5 rows · 3 columns · 4 products each
-        ("(float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }", (4, 3), (5, 4), 60),
-        ("(float[2,N,4] x) => (float[2,N,3] y) { y = MatMul(x, w) }", (4, 3), (2, 5, 4), 120),
-        ("(float[N,4] x) => (float[N,3] y) { y = Gemm(x, w) }", (4, 3), (5, 4), 60),
-        ("(float[N,4] x) => (float[N,3] y) { y = Gemm<transB=1>(x, w) }", (3, 4), (5, 4), 60),
-        ("(float[4,N] x) => (float[N,3] y) { y = Gemm<transA=1>(x, w) }", (4, 3), (4, 5), 60),
-        # 6 channels · 6·6 places · 4·3·3 products
-        (
-            "(float[N,4,8,8] x) => (float[N,6,6,6] y) { y = Conv(x, w) }",
-            (6, 4, 3, 3),
-            (1, 4, 8, 8),
-            6 * 36 * 36,
-        ),
-        # each output channel sees the 2 input channels of its group
-        (
-            "(float[N,4,8,8] x) => (float[N,6,6,6] y) { y = Conv<group = 2>(x, w) }",
-            (6, 2, 3, 3),
-            (1, 4, 8, 8),
-            6 * 36 * 18,
-        ),
-        # each of 4·8 inputs goes into 6 channels · 3 places
-        (
-            "(float[N,4,8] x) => (float[N,6,10] y) { y = ConvTranspose(x, w) }",
-            (4, 6, 3),
-            (1, 4, 8),
-            32 * 18,
-        ),
-        (
-            "(float[N,4,8] x) => (float[N,6,10] y) { y = ConvTranspose<group = 2>(x, w) }",
-            (4, 3, 3),
-            (1, 4, 8),
-            32 * 9,
-        ),
-    ],
-)
-def test_macs_are_those_counted_by_hand(
-    build: Build,
-    prepared: Prepare,
-    text: str,
-    weight: tuple[int, ...],
-    x: tuple[int, ...],
-    macs: int,
-) -> None:
-    model = prepared(build(text, w=zeros(*weight)))
-    node = only_node(model.model)
-    shapes = observe_shapes(model, ["x", "y"], {"x": zeros(*x)}, Provider.CPU)
-    assert macs_of(node, shapes) == macs
-
-
-def test_macs_of_a_product_are_output_elements_times_the_inner_size(build: Build) -> None:
-    node = only_node(
-        build("(float[2,5,4] a, float[2,4,3] b) => (float[2,5,3] y) { y = MatMul(a, b) }")
-    )
-    assert macs_of(node, {"a": (2, 5, 4), "b": (2, 4, 3), "y": (2, 5, 3)}) == 2 * 5 * 3 * 4
 
 
 def test_a_product_of_activations_reads_both(build: Build) -> None:
@@ -197,3 +137,39 @@ def test_a_node_without_its_operands_is_bad_input(build: Build, inputs: list[str
     model.graph.node[0].input[:] = inputs
     with pytest.raises(InputError, match="node 'fc'"):
         quantizable_nodes(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "reason"),
+    [
+        ('y = Einsum<equation = "ab,bc->ac">(x, w)', {"w": (4, 3)}, "an Einsum"),
+        (
+            "z = Unsqueeze(x, a) y, h, c = LSTM<hidden_size = 2>(z, w, r)",
+            {"w": (1, 8, 4), "r": (1, 8, 2)},
+            r"a recurrent cell \(LSTM\)",
+        ),
+        (
+            "z = Unsqueeze(x, a) y = Attention<q_num_heads = 2, kv_num_heads = 2>(z, z, z)",
+            {},
+            "a product of activations",
+        ),
+        (
+            "s = ReduceSum<keepdims = 0>(x) c = Greater(s, k) y = If (c)"
+            " <then_branch = t () => (float[N,3] p) { p = MatMul(x, w) },"
+            " else_branch = e () => (float[N,3] q) { h = MatMul(x, w) q = Neg(h) }>",
+            {"w": (4, 3)},
+            "2 MatMul in the bodies of this If",
+        ),
+    ],
+)
+def test_what_multiplies_and_is_no_candidate_is_listed_with_its_reason(
+    build: Build, text: str, weights: dict[str, tuple[int, ...]], reason: str
+) -> None:
+    constants = {name: zeros(*shape) for name, shape in weights.items()}
+    if "Unsqueeze" in text:
+        constants["a"] = np.array([0])
+    if "Greater" in text:
+        constants["k"] = np.array(0, np.float32)
+    model = build(f"(float[N,4] x) => (float y) {{ {text} }}", opset=23, **constants)
+    found, (keep,) = quantizable_nodes(model)
+    assert not found and re.search(reason, keep.reason)

@@ -8,7 +8,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from qgraph._graph.edit.prepare import OPSET, PreparedModel, opset_of, prepare
+from qgraph._graph.edit.opsets import PER_AXIS, opset_of
+from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import identify
 from qgraph._graph.tensors import TensorSpec
@@ -36,8 +37,10 @@ def test_converting_an_old_model_keeps_its_outputs(
     assert run(prepared(model).model, x) == run(model, x)
 
 
-def test_an_old_model_comes_out_at_opset_21(build: Build, prepared: Prepare) -> None:
-    assert opset_of(prepared(build(OLD, opset=9, w=WEIGHT)).model) == OPSET
+def test_an_old_model_comes_out_at_the_least_opset_that_q_dq_needs(
+    build: Build, prepared: Prepare
+) -> None:
+    assert opset_of(prepared(build(OLD, opset=9, w=WEIGHT)).model) == PER_AXIS
 
 
 def test_a_converted_model_has_only_its_own_nodes_all_named(
@@ -53,9 +56,11 @@ def test_conversion_keeps_metadata(build: Build, prepared: Prepare) -> None:
     assert list(prepared(model).model.metadata_props) == list(model.metadata_props)
 
 
-def test_a_newer_opset_is_left_alone(build: Build, prepared: Prepare) -> None:
-    model = build("(float[N] x) => (float[N] y) { y = Relu(x) }", opset=22)
-    assert opset_of(prepared(model).model) == 22
+@pytest.mark.parametrize("opset", [13, 17, 22, 26])
+def test_an_opset_that_q_dq_has_is_left_alone(build: Build, prepared: Prepare, opset: int) -> None:
+    model = build("(float[N] x) => (float[N] y) { y = Relu(x) }", opset=opset)
+    result = prepared(model)
+    assert opset_of(result.model) == opset and not result.is_converted
 
 
 def test_preparing_twice_gives_the_same_bytes(
@@ -70,6 +75,40 @@ def test_preparing_twice_gives_the_same_bytes(
 
 def test_a_prepared_model_passes_the_checker(build: Build, prepared: Prepare) -> None:
     onnx.checker.check_model(prepared(build(OLD, opset=9, w=WEIGHT)).model, full_check=True)
+
+
+@pytest.mark.parametrize("size", [-1, -7])
+def test_a_size_below_zero_is_a_dynamic_one(build: Build, prepared: Prepare, size: int) -> None:
+    model = build("(float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }", w=WEIGHT)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    assert prepared(model).inputs == (TensorSpec("x", np.dtype(np.float32), ("", 4)),)
+
+
+def test_an_input_without_a_shape_is_told_from_a_number(build: Build, prepared: Prepare) -> None:
+    model = build("(float x, float s) => (float y) { y = Mul(x, s) }")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    model.graph.input[1].type.tensor_type.shape.SetInParent()
+    assert [spec.ranked for spec in prepared(model).inputs] == [False, True]
+
+
+OPTIONAL = "(optional(float[N]) o) => (float[N] y) { x = OptionalGetElement(o) y = Relu(x) }"
+SEQUENCE = "(float[N] x) => (seq(float[N]) y) { y = SequenceConstruct(x) }"
+STRINGS = "(string[N] s) => (bool[N] y) { y = Equal(s, s) }"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OPTIONAL, "'o' is declared as optional, expected a tensor"),
+        (SEQUENCE, "'y' is declared as sequence, expected a tensor"),
+        (STRINGS, "the input 's' holds strings"),
+    ],
+)
+def test_what_is_no_tensor_of_numbers_is_named(
+    build: Build, prepared: Prepare, text: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        prepared(build(text))
 
 
 def test_the_source_file_is_not_changed(build: Build, prepared: Prepare) -> None:
@@ -108,8 +147,8 @@ def test_a_quantized_model_is_refused(build: Build, prepared: Prepare, node: str
 
 
 def test_an_operator_unknown_to_the_converter_is_bad_input(build: Build, prepared: Prepare) -> None:
-    model = build("(float[N] x) => (float[N] y) { y = Frobnicate(x) }", opset=17)
-    with pytest.raises(InputError, match="cannot convert from opset 17"):
+    model = build("(float[N] x) => (float[N] y) { y = Frobnicate(x) }", opset=11)
+    with pytest.raises(InputError, match="cannot convert from opset 11"):
         prepared(model)
 
 

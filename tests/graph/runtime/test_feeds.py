@@ -96,10 +96,99 @@ def test_another_type_is_refused_showing_both(path: Path) -> None:
     assert "float64" in message and "float32" in message
 
 
-@pytest.mark.parametrize("shape", [(1, 5), (4,), (1, 4, 1), ()])
+@pytest.mark.parametrize("shape", [(1, 5), (4,), (1, 4, 1), (2, 1, 5), ()])
 def test_another_shape_is_refused_showing_both(path: Path, shape: tuple[int, ...]) -> None:
     message = refusal(save(path, x=np.zeros(shape, np.float32)))
     assert str(list(shape)) in message and "['batch', 4]" in message
+
+
+STATE = TensorSpec("state", F32, (2, "batch", 8))
+SCALAR = TensorSpec("t", F32, ())
+
+
+def test_an_array_with_an_axis_more_is_a_stack_of_samples(path: Path) -> None:
+    states = np.arange(96, dtype=np.float32).reshape(3, 2, 2, 8)
+    feeds = read_npz(save(path, state=states, x=zeros(3, 4)), [STATE, X])
+    assert [feed["state"].tolist() for feed in feeds] == states.tolist()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_stack_is_read_in_whatever_order_it_lies(path: Path, order: str) -> None:
+    states = np.asarray(
+        zeros(3, 2, 2, 8) + np.arange(3)[:, None, None, None], np.float32, order=order
+    )  # type: ignore[call-overload]
+    feeds = read_npz(save(path, state=states), [STATE])
+    assert [feed["state"].max() for feed in feeds] == [0, 1, 2]
+
+
+def test_numbers_may_differ_from_sample_to_sample(path: Path) -> None:
+    given = save(path, t=np.arange(3, dtype=np.float32), x=zeros(3, 4))
+    assert [(feed["t"].shape, float(feed["t"])) for feed in read_npz(given, [SCALAR, X])] == [
+        ((), 0.0),
+        ((), 1.0),
+        ((), 2.0),
+    ]
+
+
+def test_a_file_of_numbers_alone_is_one_sample(path: Path) -> None:
+    assert len(read_npz(save(path, t=np.array(3, np.float32)), [SCALAR])) == 1
+
+
+def test_a_batch_without_a_name_of_its_own_is_told_by_where_it_leads(path: Path) -> None:
+    inner = TensorSpec("state", F32, (2, "s6", 8))
+    feeds = read_npz(
+        save(path, state=zeros(2, 3, 8), x=zeros(3, 4)), [inner, TensorSpec("x", F32, ("s6", 4))]
+    )
+    assert [feed["state"].shape for feed in feeds] == [(2, 1, 8)] * 3
+
+
+@pytest.mark.parametrize("length", [5, 9])
+def test_a_file_of_a_folder_that_fits_the_model_is_one_sample(tmp_path: Path, length: int) -> None:
+    steps = TensorSpec("input", F32, ("time", 4)), TensorSpec("h", F32, (1, 1, 8))
+    for index in range(2):
+        save(tmp_path / f"{index}.npz", input=zeros(length, 4), h=zeros(1, 1, 8))
+    feeds = read_npz(tmp_path, steps)
+    assert [feed["input"].shape for feed in feeds] == [(length, 4)] * 2
+
+
+def test_a_lone_file_of_unequal_counts_names_the_form_that_works(path: Path) -> None:
+    steps = TensorSpec("input", F32, ("time", 4)), TensorSpec("h", F32, (1, 1, 8))
+    with pytest.raises(InputError) as caught:
+        read_npz(save(path, input=zeros(5, 4), h=zeros(1, 1, 8)), steps)
+    assert "a folder with one .npz for each sample" in caught.value.hint
+
+
+def test_an_input_of_no_declared_rank_takes_arrays_of_any(path: Path) -> None:
+    free = TensorSpec("x", F32, (), ranked=False)
+    feeds = read_npz(save(path, x=zeros(3, 5, 7)), [free])
+    assert [feed["x"].shape for feed in feeds] == [(1, 5, 7)] * 3
+    with pytest.raises(InputError, match="how many axes the input 'x' has"):
+        synthetic_feeds([free], 1)
+
+
+def test_a_mask_of_minus_infinity_is_data(path: Path) -> None:
+    mask = np.where(np.tri(4, dtype=bool), 0, -np.inf).astype(np.float32)
+    assert np.array_equal(
+        np.concatenate([feed["x"] for feed in read_npz(save(path, x=mask), [X])]), mask
+    )
+
+
+@pytest.mark.parametrize("name", ["", "unk__12", "s6", "DynamicDimension.0", "None", "dim_0"])
+def test_a_first_axis_that_nobody_named_is_made_up_as_a_batch_of_1(name: str) -> None:
+    specs = [TensorSpec("x", F32, (name, 3)), TensorSpec("y", F32, (2, name or "batch", 3))]
+    (feed,) = synthetic_feeds(specs, 1)
+    assert feed["x"].shape == (1, 3) and feed["y"].shape == (2, 1, 3)
+
+
+@pytest.mark.parametrize("name", ["time", "N", "height"])
+def test_a_first_axis_that_a_person_named_is_no_batch(name: str) -> None:
+    (feed,) = synthetic_feeds([TensorSpec("x", F32, (name, 3))], 1)
+    assert feed["x"].shape == (32, 3)
+
+
+def test_made_up_numbers_are_arrays() -> None:
+    (feed,) = synthetic_feeds([SCALAR], 1)
+    assert isinstance(feed["t"], np.ndarray) and feed["t"].shape == ()
 
 
 def test_unequal_sample_counts_are_refused(path: Path) -> None:

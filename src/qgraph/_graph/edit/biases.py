@@ -55,9 +55,16 @@ def find_biases(model: onnx.ModelProto, nodes: Sequence[QuantizableNode]) -> dic
         if node.op_type == "MatMul":
             place = None if node.output in outputs else _added(node.output, readers[node.output])
         bias = _bias(place, constants) if place else None
-        if bias is not None:
+        if bias is not None and _fits(bias, node):
             found[node.name] = bias
     return found
+
+
+def _fits(bias: Bias, node: QuantizableNode) -> bool:
+    """Return whether a bias has one value a channel; a single one is for all channels together."""
+    if node.op_type in _CONVOLUTIONS or node.weight is None or node.weight.axis is None:
+        return True
+    return bias.shape[-1] == node.weight.shape[node.weight.axis]
 
 
 def _added(output: str, readers: Sequence[onnx.NodeProto]) -> tuple[onnx.NodeProto, int] | None:

@@ -1,7 +1,8 @@
 """Constant folding: what an exporter hides behind Identity, Constant and shape arithmetic.
 
-onnx-graphsurgeon folds; this module keeps what its round trip drops (model metadata) and turns its
-failures into errors that name the model's fault. Names of the nodes that stay are kept.
+onnx-graphsurgeon folds; this module keeps what its round trip drops (metadata of the model and of
+nodes, the format version), opens an If of a constant condition itself, and turns failures into
+errors that name the model's fault. Names of the nodes that stay are kept.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
+from qgraph._graph.edit.branches import take_branches
+from qgraph._graph.edit.draws import RANDOM_OPS
+from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.errors import InputError
 from qgraph._graph.limits import step
 
-_IR_OF_OPSET_21, _NEWEST_IR = 10, 12
-"""A newer format version says nothing about the operators used, but runtimes refuse it."""
+_OLDEST_IR, _NEWEST_IR = 4, 13
+"""Before the oldest, a weight is an input, too; a newer one than the newest, which says nothing of
+the operators used, is refused by runtimes."""
 _WARNING, _FATAL = 2, 4
 """Log levels of onnxruntime; the first is its default."""
 
@@ -30,13 +35,30 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         InputError: the graph has a cycle or is otherwise not one graph-surgeon can hold.
     """
-    with _quiet_graphsurgeon(), step():
+    with step():
+        folded = _folded(model)
+        # a branch brings nodes along that may be constant; graph-surgeon opens one with its first
+        # output alone connected
+        while take_branches(folded):
+            ensure_names(folded)
+            folded = _folded(folded)
+        return folded
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    with _quiet_graphsurgeon():
         graph = import_graph(model)
         try:
-            graph.fold_constants().cleanup(remove_unused_graph_inputs=False)
+            graph.fold_constants(flatten_subgraphs=False, should_exclude_node=_draws)
+            graph.cleanup(remove_unused_graph_inputs=False)
         except Exception as error:  # graph-surgeon raises whatever it meets on the way
             raise InputError(f"onnx-graphsurgeon cannot fold the graph: {error!r}") from error
         return export_graph(graph, model)
+
+
+def _draws(node: gs.Node) -> bool:
+    """Return whether a node gives other values each time: what it gives once is no constant."""
+    return node.op in RANDOM_OPS
 
 
 def import_graph(model: onnx.ModelProto) -> gs.Graph:
@@ -65,10 +87,20 @@ def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
         model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     except Exception as error:  # names or sizes that no message can hold
         raise InputError(f"onnx-graphsurgeon cannot write the graph: {error}") from error
-    model.ir_version = min(max(source.ir_version, _IR_OF_OPSET_21), _NEWEST_IR)
+    _restore(model, source)
+    return model
+
+
+def _restore(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
+    """Give `model` what graph-surgeon drops of `source`, in place."""
+    known = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    model.ir_version = min(max(source.ir_version, known, _OLDEST_IR), _NEWEST_IR)
     del model.metadata_props[:]
     model.metadata_props.extend(source.metadata_props)
-    return model
+    metadata = {node.name: node.metadata_props for node in source.graph.node if node.name}
+    for node in model.graph.node:
+        if not node.metadata_props and node.name in metadata:
+            node.metadata_props.extend(metadata[node.name])
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qgraph._graph.edit.opsets import reads_axes
 from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.io.models import tensor_from
 
@@ -79,8 +80,11 @@ class GaugeFitter:
 
     def length_along(self, tensor: str, axis: int) -> str:
         """Return the largest Euclidean length that `tensor` has along `axis`."""
-        axes = self._axis(axis)
-        length = self._node("ReduceL2", f"{tensor}/length.{axis}", tensor, axes, keepdims=0)
+        stem = f"{tensor}/length.{axis}"
+        if reads_axes(self.model):
+            length = self._node("ReduceL2", stem, tensor, self._axis(axis), keepdims=0)
+        else:
+            length = self._node("ReduceL2", stem, tensor, axes=[axis], keepdims=0)
         return self._largest(length, f"{tensor}/length.{axis}.largest")
 
     def _largest(self, tensor: str, stem: str) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from qgraph._graph.edit.bodies import reads
 from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.edit.segments import reads
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 

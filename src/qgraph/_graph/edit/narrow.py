@@ -21,9 +21,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from qgraph._graph.edit.bodies import reads
 from qgraph._graph.edit.element_types import element_types
-from qgraph._graph.edit.prepare import opset_of
-from qgraph._graph.edit.segments import reads
+from qgraph._graph.edit.opsets import opset_of
 from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.io.weights import array_of, is_on_disk, retype_on_reading
 from qgraph._graph.keep import Keep

@@ -1,24 +1,26 @@
 """The nodes that can be computed in INT8, and what they read.
 
-| op             | weight `W`          | scale per-axis on | MACs                       |
-|----------------|---------------------|-------------------|----------------------------|
-| MatMul         | [K, N]              | 1                 | elements of output · K     |
-| Gemm           | [K, N] / [N, K]     | 1 / 0 (transB)    | elements of output · K     |
-| Conv           | [M, C/g, k…]        | 0                 | elements of output · |W|/M |
-| ConvTranspose  | [C, M/g, k…]        | 1 (g = 1)         | elements of data · |W|/C   |
-| MatMul, no `W` | activation × activation | –             | elements of output · K     |
+| op             | weight `W`              | scale per-axis on |
+|----------------|-------------------------|-------------------|
+| MatMul         | [K, N]                  | 1                 |
+| Gemm           | [K, N] / [N, K]         | 1 / 0 (transB)    |
+| Conv           | [M, C/g, k…]            | 0                 |
+| ConvTranspose  | [C, M/g, k…]            | 1 (g = 1)         |
+| MatMul, no `W` | activation × activation | –                 |
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
 
-from qgraph._graph.edit.names import module_path
+from qgraph._graph.edit.macs import RECURRENT, costly_inside, multiplies
+from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.errors import InputError
 from qgraph._graph.keep import Keep
 
@@ -45,7 +47,8 @@ class Weight:
 class QuantizableNode:
     """A node that can be quantized.
 
-    `activations`: the tensors it reads that are not constant, with their input positions.
+    `activations`: the tensors it reads that are not constant, with their input positions. `scope`:
+    the path of the module the exporter made it from.
     """
 
     name: str
@@ -53,29 +56,14 @@ class QuantizableNode:
     activations: tuple[tuple[int, str], ...]
     weight: Weight | None
     output: str
-
-    @property
-    def scope(self) -> str:
-        """Return the module path the exporter left in the name."""
-        return module_path(self.name)
-
-
-def macs_of(node: QuantizableNode, shapes: Mapping[str, Sequence[int]]) -> int:
-    """Return the multiply-accumulates of one run in which tensors have these shapes."""
-    data = shapes[node.activations[0][1]]
-    if node.weight is None:
-        return math.prod(shapes[node.output]) * data[-1]
-    size, shape = node.weight.params, node.weight.shape
-    if node.op_type == "ConvTranspose":
-        return math.prod(data) * (size // shape[0])
-    channels = shape[node.weight.axis or 0]
-    return math.prod(shapes[node.output]) * (size // channels)
+    scope: str = ""
 
 
 def quantizable_nodes(
     model: onnx.ModelProto,
 ) -> tuple[list[QuantizableNode], list[Keep]]:
-    """Return the quantizable nodes of `model` in graph order, and those that are not, with reason.
+    """Return the quantizable nodes of `model` in graph order, and those that are not, with reason:
+    what else multiplies, in the bodies of a node too, stands among these.
 
     A MatMul of two activations is quantizable too; whether it should be is the caller's choice.
 
@@ -87,6 +75,8 @@ def quantizable_nodes(
     kept: list[Keep] = []
     for node in model.graph.node:
         if node.op_type not in QUANTIZABLE or node.domain not in ("", "ai.onnx"):
+            if multiplies(node) or costly_inside(node):
+                kept.append(Keep(node.name, without_int8(node)))
             continue
         result = _examine(node, weights)
         if isinstance(result, Keep):
@@ -94,6 +84,21 @@ def quantizable_nodes(
         else:
             found.append(result)
     return found, kept
+
+
+def without_int8(node: onnx.NodeProto) -> str:
+    """Return why a node that multiplies, and is of no quantizable kind, stays float."""
+    inside = Counter(inner.op_type for inner in costly_inside(node))
+    if inside:
+        found = " and ".join(f"{count} {op_type}" for op_type, count in inside.items())
+        return f"{found} in the bodies of this {node.op_type}, which are left float"
+    if node.op_type in RECURRENT:
+        return f"a recurrent cell ({node.op_type}): it has no INT8 kernel"
+    if node.op_type == "Einsum":
+        return "an Einsum: it has no INT8 kernel; exported as a MatMul it would be a candidate"
+    if node.op_type == "Attention":
+        return "a product of activations (attention); INT8 here breaks attention fusion"
+    return f"{node.op_type} of the domain {node.domain!r}: its INT8 form is not known"
 
 
 def _examine(
@@ -115,6 +120,12 @@ def _examine(
         name = onnx.TensorProto.DataType.Name(tensor.data_type)
         return Keep(node.name, f"its weight is {name}, expected FLOAT, FLOAT16 or BFLOAT16")
     shape = tuple(tensor.dims)
+    if node.op_type == "MatMul" and len(shape) > 2 and 0 not in shape:
+        return Keep(
+            node.name,
+            f"its weight of shape {list(shape)} is a matrix for each of {math.prod(shape[:-2])}"
+            " batches, which no one scale per channel fits",
+        )
     if 0 in shape or (node.op_type in ("MatMul", "Gemm") and len(shape) != 2):
         return Keep(node.name, f"its weight has shape {list(shape)}, not a matrix with elements")
     return _with_weight(node, shape)
@@ -124,13 +135,18 @@ def _without_weight(node: onnx.NodeProto) -> QuantizableNode | Keep:
     if node.op_type != "MatMul":
         return Keep(node.name, "its weight is computed at run time")
     activations = ((0, node.input[0]), (1, node.input[1]))
-    return QuantizableNode(node.name, node.op_type, activations, None, node.output[0])
+    return QuantizableNode(
+        node.name, node.op_type, activations, None, node.output[0], scope_of(node)
+    )
 
 
 def _with_weight(node: onnx.NodeProto, shape: tuple[int, ...]) -> QuantizableNode:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     weight = Weight(node.input[1], 1, _output_axis(node.op_type, attributes), shape)
-    return QuantizableNode(node.name, node.op_type, ((0, node.input[0]),), weight, node.output[0])
+    activations = ((0, node.input[0]),)
+    return QuantizableNode(
+        node.name, node.op_type, activations, weight, node.output[0], scope_of(node)
+    )
 
 
 def _output_axis(op_type: str, attributes: Mapping[str, Any]) -> int | None:

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
+from qgraph._graph.edit.opsets import reads_axes
 from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.io.models import tensor_from
 
@@ -26,14 +27,15 @@ def insert_peaks(model: onnx.ModelProto, nodes: Sequence[QuantizableNode]) -> di
         tensor = node.activations[0][1]
         if node.weight is not None and tensor not in found:
             found[tensor] = f"{tensor}{_SUFFIX}"
-            made += _peaks(model.graph, node.op_type, node.weight, tensor, found[tensor])
+            made += _peaks(model, node.op_type, node.weight, tensor, found[tensor])
     weave_in(model.graph, made)
     return found
 
 
 def _peaks(
-    graph: onnx.GraphProto, op_type: str, weight: Weight, tensor: str, result: str
+    model: onnx.ModelProto, op_type: str, weight: Weight, tensor: str, result: str
 ) -> list[onnx.NodeProto]:
+    graph = model.graph
     magnitude, single, axes = (f"{result}.{tag}" for tag in ("abs", "fp32", "axes"))
     nodes = [
         helper.make_node("Abs", [tensor], [magnitude]),
@@ -48,6 +50,8 @@ def _peaks(
         reduced = [0]
     else:
         reduced = [0, *range(2, len(weight.shape))]
+    if not reads_axes(model):
+        return [*nodes, helper.make_node("ReduceMax", [source], [result], axes=reduced, keepdims=0)]
     graph.initializer.append(tensor_from(axes, np.array(reduced, np.int64)))
     return [*nodes, helper.make_node("ReduceMax", [source, axes], [result], keepdims=0)]
 

@@ -1,25 +1,29 @@
 """The form of a model that every engine and the emitter start from.
 
-Named nodes, folded constants, opset 21: computed the same way each time, so that a name in a
-report means the same node in every later step.
+Named nodes, functions inlined, constants folded, at the opset it came with or the least that Q/DQ
+needs: computed the same way each time, so that a name in a report means the same node in every
+later step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-from onnx import version_converter
 
+from qgraph._graph.edit.bodies import sort_nodes
+from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.fold import fold
+from qgraph._graph.edit.inline import inline_functions
+from qgraph._graph.edit.matrices import squeeze_weights
 from qgraph._graph.edit.names import ensure_names
+from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS, opset_of, raised
+from qgraph._graph.edit.spelling import respell
 from qgraph._graph.errors import InputError
+from qgraph._graph.io.foldable import load_foldable
 from qgraph._graph.io.models import ModelId, identify, read_lazily
 from qgraph._graph.tensors import TensorSpec, inputs_of, specs_of
-
-OPSET = 21
-"""Q/DQ of every type and granularity qgraph writes exists from here on; TensorRT 10 takes it."""
 
 _QUANTIZED_OPS = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
@@ -37,7 +41,12 @@ class PreparedModel:
     id: ModelId
     model: onnx.ModelProto
     renamed: dict[str, str]
-    source_opset: int = OPSET
+    source_opset: int = PER_AXIS
+
+    @property
+    def is_converted(self) -> bool:
+        """Return whether its opset was raised, by a converter that is to be distrusted."""
+        return opset_of(self.model) > self.source_opset
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -54,42 +63,40 @@ def prepare(path: Path) -> PreparedModel:
     """Return the model in `path`, ready to be analysed and rewritten; large weights stay there.
 
     Raises:
-        InputError: it cannot be read, is quantized already, or cannot be brought to opset 21.
+        InputError: it cannot be read, is quantized already, or cannot be brought to the opset that
+            Q/DQ of its type needs.
     """
     model = read_lazily(path)
+    source_opset = opset_of(model)
+    respell(model)
     _refuse_quantized(model, path)
+    inputs_of(model), specs_of(model.graph.output)  # graph-surgeon takes no other than tensors
+    inline_functions(model)
+    load_foldable(model)
+    sort_nodes(model.graph)
     renamed = ensure_names(model)
     folded = fold(model)
     # folding may put the body of an If in its place, with names of its own
     renamed |= ensure_names(folded)
-    prepared = _at_opset(folded, path)
-    return PreparedModel(path, identify(path), prepared, renamed, opset_of(model))
+    squeeze_weights(folded)
+    made = PreparedModel(path, identify(path), folded, renamed, source_opset)
+    return at_least(made, OTHER_FLOATS if is_half(folded) else PER_AXIS)
 
 
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the ONNX domain's operators."""
-    versions = {item.domain: item.version for item in model.opset_import}
-    return int(versions.get("", versions.get("ai.onnx", 0)))
+def at_least(prepared: PreparedModel, opset: int) -> PreparedModel:
+    """Return `prepared` at `opset`, or as it is where it is there already.
 
-
-def _at_opset(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    if opset_of(model) >= OPSET:
-        return model
-    try:
-        converted = version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the converter raises bare RuntimeErrors of many kinds
-        raise InputError(
-            f"cannot convert from opset {opset_of(model)} to {OPSET}: {error}",
-            where=str(path),
-            hint=f"Export the model with opset {OPSET}, or the nearest the exporter offers.",
-        ) from error
-    del converted.metadata_props[:]
-    converted.metadata_props.extend(model.metadata_props)
+    Raises:
+        InputError: it cannot be converted.
+    """
+    if opset_of(prepared.model) >= opset:
+        return prepared
+    converted = raised(prepared.model, opset, prepared.path)
     # what were attributes are now inputs, fed by Constant nodes without a name
     ensure_names(converted)
     folded = fold(converted)
     ensure_names(folded)
-    return folded
+    return replace(prepared, model=folded)
 
 
 def _refuse_quantized(model: onnx.ModelProto, path: Path) -> None:

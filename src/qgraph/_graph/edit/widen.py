@@ -14,19 +14,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from qgraph._graph.edit.element_types import HALF
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.weights import is_on_disk, retype_on_reading
 from qgraph._graph.tensors import Feed, LazyFeeds
-
-HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-
-
-def is_half(model: onnx.ModelProto) -> bool:
-    """Return whether weights, inputs or outputs of `model` are fp16 or bf16."""
-    values = (*model.graph.input, *model.graph.output)
-    types = {value.type.tensor_type.elem_type for value in values}
-    types |= {tensor.data_type for tensor in model.graph.initializer}
-    return not types.isdisjoint(HALF)
 
 
 def in_single(prepared: PreparedModel) -> PreparedModel:

@@ -28,11 +28,11 @@ from qgraph._graph.io.external import (
     require_whole,
 )
 from qgraph._graph.io.files import require_file, sha256_of, write_bytes, write_named
+from qgraph._graph.io.foldable import load_foldable
 from qgraph._graph.io.outline import Outline, outline
 from qgraph._graph.io.parsing import check_basics, parse
 from qgraph._graph.io.weights import (
     EXTERNAL_TENSOR,
-    LAZY,
     PAGE,
     SMALL,
     bytes_of,
@@ -86,10 +86,7 @@ def read_lazily(path: Path) -> onnx.ModelProto:
         InputError: not an ONNX model, cut short, or its external data cannot be used.
     """
     model = _left_on_disk(path)
-    folded = _read_by_constant_nodes(model.graph)
-    for tensor in model.graph.initializer:
-        if not (tensor.data_type in LAZY and size_of(tensor) >= SMALL) or tensor.name in folded:
-            load(tensor)
+    load_foldable(model)
     return model
 
 
@@ -127,22 +124,6 @@ def _left_on_disk(path: Path) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         require_whole(tensor, str(path))
     return model
-
-
-def _read_by_constant_nodes(graph: onnx.GraphProto) -> set[str]:
-    """Return the initializers that a node reads which reads nothing else."""
-    weights = {tensor.name for tensor in graph.initializer}
-    constant = set(weights)
-    found: set[str] = set()
-    for node in graph.node:
-        read = [name for name in node.input if name]
-        if constant.issuperset(read):
-            found |= weights.intersection(read)
-            constant |= set(node.output)
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                found |= weights & {name for inner in body.node for name in inner.input}
-    return found
 
 
 def identify(path: Path) -> ModelId:

@@ -7,7 +7,8 @@ arrays from files; raw data (text, images) is a family's business and never seen
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from qgraph._graph.tensors import Array, Feed, TensorSpec
 
 _SYNTHETIC_LENGTHS = {"batch": 1, "past": 0}
 _SYNTHETIC_DYNAMIC = 32
+_MADE_BY_TOOLS = re.compile(r"|None|\?|s\d+|dim_?\d+|unk__\d+|DynamicDimension\.\d+")
+"""What exporters call a size that nobody gave a name."""
 
 
 def synthetic_feeds(inputs: Sequence[TensorSpec], count: int, seed: int = 0) -> list[Feed]:
@@ -25,30 +28,41 @@ def synthetic_feeds(inputs: Sequence[TensorSpec], count: int, seed: int = 0) -> 
     They make every engine run; what it then says about a real model is only a rough guide.
 
     Raises:
-        InputError: an input has a negative size.
+        InputError: the model does not say how many axes an input has.
         LimitError: a sample would hold more numbers than `Limit.INPUT_ELEMENTS`.
     """
-    _require_sizes(inputs)
+    leading = leading_names(inputs)
+    shapes = {spec.name: _shape(spec, leading) for spec in inputs}
+    _require_few(shapes.values())
     generator = np.random.default_rng(seed)
-    return [{spec.name: _synthetic(spec, generator) for spec in inputs} for _ in range(count)]
+    return [
+        {spec.name: _synthetic(spec, shapes[spec.name], generator) for spec in inputs}
+        for _ in range(count)
+    ]
 
 
-def _synthetic(spec: TensorSpec, generator: np.random.Generator) -> Array:
-    shape = tuple(size if isinstance(size, int) else _made_up(size) for size in spec.shape)
+def _shape(spec: TensorSpec, leading: Collection[str]) -> tuple[int, ...]:
+    if not spec.ranked:
+        raise InputError(
+            f"the model does not say how many axes the input {spec.name!r} has, so no data can be"
+            " made up",
+            hint="Give samples with --data.",
+        )
+    return tuple(
+        size if isinstance(size, int) else _made_up(size, is_batch=_is_batch(axis, size, leading))
+        for axis, size in enumerate(spec.shape)
+    )
+
+
+def _synthetic(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     if spec.dtype.kind == "f":
-        return generator.standard_normal(shape).astype(spec.dtype)
+        # not generator's scalar for an input without axes, which is no array
+        return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
     return np.ones(shape, spec.dtype)
 
 
-def _require_sizes(inputs: Sequence[TensorSpec]) -> None:
-    total = 0
-    for spec in inputs:
-        sizes = [size if isinstance(size, int) else _made_up(size) for size in spec.shape]
-        if any(size < 0 for size in sizes):
-            raise InputError(
-                f"input {spec.name!r} has the shape {list(spec.shape)}, expected sizes from 0 up"
-            )
-        total += math.prod(sizes)
+def _require_few(shapes: Iterable[tuple[int, ...]]) -> None:
+    total = sum(map(math.prod, shapes))
     if total > Limit.INPUT_ELEMENTS.get():
         raise LimitError(
             f"a made-up sample would hold {total:,} numbers",
@@ -56,7 +70,20 @@ def _require_sizes(inputs: Sequence[TensorSpec]) -> None:
         )
 
 
-def _made_up(name: str) -> int:
+def _is_batch(axis: int, name: str, leading: Collection[str]) -> bool:
+    """Return whether a dynamic axis that nobody named is a batch: a first one, or as large."""
+    return bool(_MADE_BY_TOOLS.fullmatch(name)) and (axis == 0 or (name != "" and name in leading))
+
+
+def leading_names(inputs: Sequence[TensorSpec]) -> frozenset[str]:
+    """Return the names of the dynamic sizes that inputs begin with."""
+    first = (spec.shape[0] for spec in inputs if spec.shape)
+    return frozenset(size for size in first if isinstance(size, str) and size)
+
+
+def _made_up(name: str, *, is_batch: bool) -> int:
+    if is_batch:
+        return 1
     for part, size in _SYNTHETIC_LENGTHS.items():
         if part in name and "+" not in name:
             return size
@@ -68,10 +95,16 @@ def is_cache(name: str) -> bool:
     return name.startswith("past_key_values")
 
 
-def sample_axis(spec: TensorSpec) -> int:
-    """Return the first dynamic axis named like a batch, else 0."""
-    named = (axis for axis, size in enumerate(spec.shape) if isinstance(size, str))
-    return next((axis for axis in named if "batch" in str(spec.shape[axis])), 0)
+def sample_axis(spec: TensorSpec, leading: Collection[str] = ()) -> int:
+    """Return the first dynamic axis named like a batch, or as one that inputs begin with, else 0.
+
+    `leading`: the names that inputs of the model begin with.
+    """
+    named = [axis for axis, size in enumerate(spec.shape) if isinstance(size, str)]
+    for axis in named:
+        if "batch" in str(spec.shape[axis]):
+            return axis
+    return next((axis for axis in named if spec.shape[axis] in leading), 0)
 
 
 def fill_cache(feed: Feed, inputs: Sequence[TensorSpec]) -> Feed:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from qgraph._graph.edit.opsets import opset_of
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_lazily
@@ -39,7 +40,7 @@ def require_same_outputs(
         raise InputError(
             f"converted from opset {prepared.source_opset}, the model computes something else",
             where=f"{prepared.path}: output {name!r}",
-            hint="Export it with opset 21, or the nearest the exporter offers.",
+            hint=f"Export it with opset {opset_of(prepared.model)} or a newer one.",
         )
 
 

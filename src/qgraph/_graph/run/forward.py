@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from qgraph._graph.errors import InputError
-from qgraph._graph.run.feeds import sample_axis
+from qgraph._graph.run.feeds import leading_names, sample_axis
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, Semantics, Session, open_session
 from qgraph._graph.run.streamed import Runner
@@ -66,10 +66,10 @@ def _joined(feeds: Sequence[Feed], specs: Sequence[TensorSpec], like: Feed) -> F
 
     They must have the shapes of the sample `like`, and its values where no samples are stacked.
     """
-    batched = _batched(specs)
+    batched, leading = _batched(specs), leading_names(specs)
     alone = [spec.name for spec in specs if spec not in batched]
     shapes = {name: array.shape for name, array in like.items()}
-    dynamic = all(isinstance(spec.shape[sample_axis(spec)], str) for spec in batched)
+    dynamic = all(isinstance(spec.shape[sample_axis(spec, leading)], str) for spec in batched)
     same = all(
         {name: array.shape for name, array in feed.items()} == shapes
         and all(np.array_equal(feed[name], like[name]) for name in alone)
@@ -78,7 +78,7 @@ def _joined(feeds: Sequence[Feed], specs: Sequence[TensorSpec], like: Feed) -> F
     if not batched or not dynamic or not same:
         return None
     return {name: feeds[0][name] for name in alone} | {
-        spec.name: np.concatenate([feed[spec.name] for feed in feeds], sample_axis(spec))
+        spec.name: np.concatenate([feed[spec.name] for feed in feeds], sample_axis(spec, leading))
         for spec in batched
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +18,8 @@ import numpy as np
 
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.files import require_file
-from qgraph._graph.run.feeds import is_cache, sample_axis
+from qgraph._graph.run.feeds import is_cache, leading_names
+from qgraph._graph.run.layout import WHOLE, Layout, layout_in, takes
 from qgraph._graph.tensors import Array, Feed, TensorSpec
 
 _LARGEST_ARRAY = 8 << 30
@@ -41,8 +42,10 @@ def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> list[Feed]:
 def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
     """Yield one feed per sample of an `.npz` file, or of each file in a folder of them.
 
-    Samples lie along the first axis, or along the input's dynamic batch axis where that is another.
-    An input without axes is the same for every sample.
+    Samples lie along the first axis, or along the input's dynamic batch axis where that is another;
+    an array with an axis more than the input is a stack of samples, along the first. An input
+    without axes may be one number for every sample. In a folder, a file whose arrays hold no equal
+    number of samples, but are what the model takes, is one sample.
 
     Raises:
         InputError: arrays are missing, unknown, of the wrong type, or of unequal sample counts.
@@ -50,25 +53,39 @@ def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
     """
     if path.is_dir():
         for file in sorted(path.glob("*.npz")):
-            yield from iterate_npz(file, inputs)
+            yield from _samples_of(file, inputs, alone=True)
         return
+    yield from _samples_of(path, inputs, alone=False)
+
+
+def _samples_of(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Iterator[Feed]:
+    """Yield the samples of a file; `alone`: it may be a single one."""
     file = require_file(path, "NumPy archive")
     with _readable(path), zipfile.ZipFile(file) as archive, ExitStack() as opened:
         members = _members(archive, path)
         _check_names(path, members, inputs)
-        given = [spec for spec in inputs if spec.name in members]
-        for spec in given:
-            _check_array(path, spec, members[spec.name])
-        sources = {
-            spec.name: _Source(opened.enter_context(archive.open(item.info)), item, spec)
-            for spec, item in ((spec, members[spec.name]) for spec in given)
+        given = {spec.name: spec for spec in inputs if spec.name in members}
+        leading = leading_names(inputs)
+        layouts = {
+            name: _layout(path, spec, members[name], leading) for name, spec in given.items()
         }
-        counts = {spec.name: sources[spec.name].count for spec in given if spec.shape}
+        counts = {name: item.count for name, item in layouts.items() if item.count is not None}
         if len(set(counts.values())) > 1:
-            raise InputError(
-                f"the arrays differ in their number of samples: {counts}", where=str(path)
-            )
-        for index in range(min(counts.values(), default=0)):
+            if not (
+                alone and all(takes(spec, members[name].shape) for name, spec in given.items())
+            ):
+                raise InputError(
+                    f"the arrays differ in their number of samples: {counts}",
+                    where=str(path),
+                    hint="Give a folder with one .npz for each sample, its arrays of the shapes"
+                    " that the model takes.",
+                )
+            layouts, counts = dict.fromkeys(given, WHOLE), {}
+        sources = {
+            name: _Source(opened.enter_context(archive.open(members[name].info)), members[name], at)
+            for name, at in layouts.items()
+        }
+        for index in range(min(counts.values(), default=1)):
             feed = {name: source.take(index) for name, source in sources.items()}
             _check_finite(path, feed)
             yield feed
@@ -133,32 +150,30 @@ class _Source:
     Where they lie one behind the other they are read one by one, else the array is held.
     """
 
-    def __init__(self, stream: IO[bytes], member: _Member, spec: TensorSpec) -> None:
+    def __init__(self, stream: IO[bytes], member: _Member, layout: Layout) -> None:
         self._member = member
-        self._axis = sample_axis(spec) if spec.shape else 0
-        self._rows = _rows(spec) if spec.shape else 1
+        self._layout = layout
         self._stream = stream
         self._whole: Array | None = None
-        if member.is_in_order and spec.shape and self._axis == 0:
+        if member.is_in_order and layout.count is not None and layout.axis == 0:
             _described(member.info, self._stream)
         else:
             self._whole = _FORMAT.read_array(self._stream, allow_pickle=False)
 
-    @property
-    def count(self) -> int:
-        """Return the number of samples."""
-        return self._member.shape[self._axis] // self._rows
-
     def take(self, index: int) -> Array:
         """Return the next sample, number `index`."""
+        layout, rest = self._layout, self._member.shape[1:]
         if self._whole is None:
-            array = np.empty((self._rows, *self._member.shape[1:]), self._member.dtype)
+            shape = rest if layout.is_stacked else (layout.rows, *rest)
+            array = np.empty(shape, self._member.dtype)
             _fill(array, self._stream)
             return array
-        if not self._whole.shape:
+        if layout.count is None:
             return self._whole
-        places = range(index * self._rows, (index + 1) * self._rows)
-        return np.ascontiguousarray(np.take(self._whole, places, axis=self._axis))
+        if layout.is_stacked:
+            return np.asarray(self._whole[index], order="C")
+        places = range(index * layout.rows, (index + 1) * layout.rows)
+        return np.ascontiguousarray(np.take(self._whole, places, axis=layout.axis))
 
     def finish(self) -> None:
         """Read what is left over: at the end the checksum of all is compared."""
@@ -189,26 +204,26 @@ def _check_names(path: Path, arrays: Mapping[str, _Member], inputs: Sequence[Ten
         )
 
 
-def _check_array(path: Path, spec: TensorSpec, found: _Member) -> None:
-    fits = len(found.shape) == len(spec.shape) and all(
-        isinstance(want, str) or axis == sample_axis(spec) or want == have
-        for axis, (want, have) in enumerate(zip(spec.shape, found.shape, strict=False))
-    )
-    if found.dtype != spec.dtype or not fits:
+def _layout(path: Path, spec: TensorSpec, found: _Member, leading: Collection[str]) -> Layout:
+    """Return how the samples of `spec` lie in an array.
+
+    Raises:
+        InputError: it has another type or shape.
+    """
+    layout = layout_in(spec, found.shape, leading) if found.dtype == spec.dtype else None
+    if layout is None:
         raise InputError(
             f"array {spec.name!r} is {found.dtype} {list(found.shape)},"
             f" expected {spec.dtype} {list(spec.shape)}",
             where=str(path),
+            hint="Along its batch axis an array may hold many samples, and so it may along an axis"
+            " more, before the others.",
         )
+    return layout
 
 
 def _check_finite(path: Path, feed: Feed) -> None:
+    """Check that values are finite, or −∞, which masks are made of."""
     for name, array in feed.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not (np.isfinite(array) | np.isneginf(array)).all():
             raise InputError(f"array {name!r} holds NaN or infinity", where=str(path))
-
-
-def _rows(spec: TensorSpec) -> int:
-    """Return how many rows one run takes: those of a fixed batch, else one."""
-    size = spec.shape[sample_axis(spec)]
-    return size if isinstance(size, int) and size > 0 else 1

@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.gauges import GaugeFitter, only_moves
 from qgraph._graph.edit.narrow import before_narrowing, narrow
-from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.opsets import OTHER_FLOATS
+from qgraph._graph.edit.prepare import PreparedModel, at_least
 from qgraph._graph.edit.rounding import rounded
-from qgraph._graph.edit.widen import is_half
 from qgraph._graph.errors import InputError
 from qgraph._graph.keep import Keep
 from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.fidelity import require_same_outputs
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
@@ -65,6 +67,9 @@ def to_half(
     if not feeds:
         raise InputError("no sample was given to see what overflows in fp16")
     memory = memory or Memory.of(None)
+    prepared = at_least(prepared, OTHER_FLOATS)
+    if prepared.is_converted:
+        require_same_outputs(prepared, feeds[0], provider, memory)
     facts = observe(prepared, feeds, provider, memory, progress)
     kept = kept_in_single(prepared, facts)
     sample = feeds[:CONFIRMED_ON]

@@ -7,11 +7,15 @@ and divided by the model's MACs, that is E*: N/2 for a uniform chain of N nodes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.edit.nodes import QuantizableNode, macs_of, quantizable_nodes
+from qgraph._graph.edit.bodies import reads
+from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
+from qgraph._graph.edit.macs_inside import macs_inside
+from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import observe_shapes
@@ -22,11 +26,25 @@ from qgraph._graph.tensors import Feed
 def measure_macs(
     prepared: PreparedModel, feed: Feed, provider: Provider, memory: Memory | None = None
 ) -> dict[str, int]:
-    """Return node name → MACs of every node that multiplies matrices, for this feed."""
-    nodes, _ = quantizable_nodes(prepared.model)
-    tensors = {name for node in nodes for name in (node.output, node.activations[0][1])}
-    shapes = observe_shapes(prepared, tensors, feed, provider, memory)
-    return {node.name: macs_of(node, shapes) for node in nodes}
+    """Return node name → MACs of every node that multiplies, for this feed, quantizable or not."""
+    model = prepared.model
+    shapes: dict[str, Sequence[int]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    nodes = counted_nodes(model.graph.node)
+    asked = [name for name in tensors_to_know(nodes) if name not in shapes]
+    shapes |= observe_shapes(prepared, asked, feed, provider, memory)
+    inside = macs_inside(model, shapes)
+    return {node.name: inside.get(node.name) or macs_by_shapes(node, shapes) or 0 for node in nodes}
+
+
+def params_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Return node name → parameters it multiplies with, of every node that multiplies."""
+    sizes = {
+        item.name: math.prod(item.dims) for item in model.graph.initializer if len(item.dims) > 1
+    }
+    return {
+        node.name: sum(sizes.get(name, 0) for name in set(reads(node)))
+        for node in counted_nodes(model.graph.node)
+    }
 
 
 def ideal_forwards(

@@ -1,0 +1,106 @@
+"""The bodies of If, Loop and Scan, found in a graph, and the order nodes run in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+from qgraph._graph.errors import InputError
+
+
+def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a node holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield `graph` and every graph inside it, the outer ones first."""
+    yield graph
+    for node in graph.node:
+        for body in bodies_of(node):
+            yield from with_bodies(body)
+
+
+def nodes_within(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield `nodes` and every node inside them, the outer ones first."""
+    for node in nodes:
+        yield node
+        for body in bodies_of(node):
+            yield from nodes_within(body.node)
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Return the tensors a node reads, those its bodies read from outside included."""
+    found = [name for name in node.input if name]
+    for body in bodies_of(node):
+        found += _read_from_outside(body)
+    return list(dict.fromkeys(found))
+
+
+def _read_from_outside(body: onnx.GraphProto) -> list[str]:
+    inner = {value.name for value in body.input} | {item.name for item in body.initializer}
+    found: list[str] = []
+    for node in body.node:
+        found += [name for name in reads(node) if name not in inner]
+        inner |= set(node.output)
+    return found + [value.name for value in body.output if value.name not in inner]
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put the nodes of `graph` and its bodies in an order that runs, in place.
+
+    Nodes that are in such an order already stay where they are.
+
+    Raises:
+        InputError: the graph has a cycle.
+    """
+    for inner in reversed(list(with_bodies(graph))):  # the outer ones copy the inner
+        order = _order(inner.node)
+        if order != list(range(len(inner.node))):
+            nodes = [inner.node[at] for at in order]
+            del inner.node[:]
+            inner.node.extend(nodes)
+
+
+def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
+    """Return the places of `nodes` in an order that runs: where possible, as they stand."""
+    maker = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+    after: list[list[int]] = [[] for _ in nodes]
+    waits = [0] * len(nodes)
+    for at, node in enumerate(nodes):
+        for above in {maker[name] for name in _all_reads(node) if name in maker}:
+            after[above].append(at)
+            waits[at] += 1
+    if all(below > above for above, found in enumerate(after) for below in found):
+        return list(range(len(nodes)))
+    ready = deque(at for at, count in enumerate(waits) if not count)
+    order: list[int] = []
+    while ready:
+        at = ready.popleft()
+        order.append(at)
+        for below in after[at]:
+            waits[below] -= 1
+            if not waits[below]:
+                ready.append(below)
+    if len(order) < len(nodes):
+        stuck = next(node.name for node, count in zip(nodes, waits, strict=True) if count)
+        raise InputError(
+            "the graph cannot be sorted: it has a cycle",
+            where=f"node {stuck!r}",
+            hint="The model is damaged; export it again.",
+        )
+    return order
+
+
+def _all_reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what a node and its bodies read, which need not stand in an order that runs."""
+    yield from node.input
+    for body in bodies_of(node):
+        for inner in body.node:
+            yield from _all_reads(inner)
+        yield from (value.name for value in body.output)

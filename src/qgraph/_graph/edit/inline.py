@@ -1,0 +1,131 @@
+"""Local functions put in the place of their calls.
+
+The node `mm` of a function that the node `layer.0` calls is then `layer.0/mm`: where calls stand
+for modules, names say which. onnx's own inliner calls it `mm__7`, drops the metadata of the call,
+and passes over functions of another opset than the model's without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx
+
+from qgraph._graph.edit.bodies import bodies_of, nodes_within
+from qgraph._graph.edit.graft import fresh_names, renamed, tensor_names
+from qgraph._graph.errors import InputError
+
+_Key = tuple[str, str, str]
+_Table = Mapping[_Key, onnx.FunctionProto]
+
+
+def inline_functions(model: onnx.ModelProto) -> None:
+    """Replace the calls of local functions by what these compute, in place.
+
+    A function of another opset stays where one of its operators means something else in the
+    model's.
+
+    Raises:
+        InputError: a function calls itself.
+    """
+    versions = {item.domain: int(item.version) for item in model.opset_import}
+    table: dict[_Key, onnx.FunctionProto] = {}
+    for function in model.functions:
+        if _means_the_same(function, versions):
+            table[function.domain, function.name, function.overload] = function
+    if not table:
+        return
+    taken = tensor_names(model.graph)
+    _replace(model.graph, list(_inlined(model.graph.node, table, taken, ())))
+    for function in table.values():
+        for item in function.opset_import:
+            if item.domain not in versions:
+                versions[item.domain] = int(item.version)
+                model.opset_import.append(item)
+    if len(table) == len(model.functions):
+        del model.functions[:]
+
+
+def _means_the_same(function: onnx.FunctionProto, versions: Mapping[str, int]) -> bool:
+    """Return whether the operators of a function are the same in opset `versions` as in its own."""
+    for item in function.opset_import:
+        there = versions.get(item.domain, item.version)
+        ops = {n.op_type for n in nodes_within(function.node) if n.domain == item.domain}
+        if item.domain == "" and any(_since(op, there) != _since(op, item.version) for op in ops):
+            return False
+    return True
+
+
+def _since(op_type: str, opset: int) -> int:
+    """Return the opset in which an operator got the form it has in `opset`; 0: there is none."""
+    try:
+        return int(onnx.defs.get_schema(op_type, opset, "").since_version)
+    except onnx.defs.SchemaError:
+        return 0
+
+
+def _replace(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _inlined(
+    nodes: Sequence[onnx.NodeProto], table: _Table, taken: set[str], inside: tuple[_Key, ...]
+) -> Iterator[onnx.NodeProto]:
+    """Yield `nodes`, what they call in the place of each call; `inside`: what is being inlined."""
+    for node in nodes:
+        key = (node.domain, node.op_type, node.overload)
+        if key not in table:
+            for body in bodies_of(node):
+                _replace(body, list(_inlined(body.node, table, taken, inside)))
+            yield node
+        elif key in inside:
+            raise InputError(
+                f"the function {node.op_type!r} of the domain {node.domain!r} calls itself",
+                hint="The model is damaged; export it again.",
+            )
+        else:
+            yield from _inlined(_called(node, table[key], taken), table, taken, (*inside, key))
+
+
+def _called(
+    call: onnx.NodeProto, function: onnx.FunctionProto, taken: set[str]
+) -> list[onnx.NodeProto]:
+    """Return the nodes of `function` as `call` runs them."""
+    prefix = call.name or f"{call.op_type}:{next(iter(call.output), '')}"
+    given = dict(zip(function.input, [*call.input, *[""] * len(function.input)], strict=False))
+    wanted = dict(zip(function.output, call.output, strict=False))
+    made = [name for node in function.node for name in node.output if name]
+    own = [name for name in made if not wanted.get(name)]
+    names = {"": "", **fresh_names(own, taken, f"{prefix}/{{}}".format), **given}
+    names |= {name: wanted[name] for name in made if wanted.get(name)}
+    attributes = {item.name: item for item in (*function.attribute_proto, *call.attribute)}
+    nodes = [renamed(_bound(node, attributes), names, taken) for node in function.node]
+    for node in nodes:
+        node.name = f"{prefix}/{node.name}" if node.name else ""
+        known = {item.key for item in node.metadata_props}
+        node.metadata_props.extend(item for item in call.metadata_props if item.key not in known)
+    return nodes
+
+
+def _bound(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
+    """Return a copy of `node` with the values its attributes take from the call."""
+    bound = onnx.NodeProto()
+    bound.CopyFrom(node)
+    for inner in nodes_within([bound]):
+        _bind(inner, attributes)
+    return bound
+
+
+def _bind(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> None:
+    if not any(item.ref_attr_name for item in node.attribute):
+        return
+    kept = []
+    for item in node.attribute:
+        value = onnx.AttributeProto()
+        value.CopyFrom(attributes.get(item.ref_attr_name, item))
+        value.name = item.name
+        if not value.ref_attr_name:  # one that the call leaves out, and that has no default
+            kept.append(value)
+    del node.attribute[:]
+    node.attribute.extend(kept)

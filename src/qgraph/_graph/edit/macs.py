@@ -1,0 +1,134 @@
+"""The multiply-accumulates of nodes, those that no engine runs in INT8 included.
+
+| op                      | MACs                                                       |
+|-------------------------|------------------------------------------------------------|
+| MatMul, FusedMatMul     | elements of output · last size of the left operand         |
+| Gemm                    | elements of output · K                                     |
+| Conv                    | elements of output · |W|/M                                 |
+| ConvTranspose           | elements of data · |W|/C                                   |
+| Einsum                  | product of the sizes of all letters                        |
+| LSTM, GRU, RNN          | steps · batch · directions · gates · H · (I + H)           |
+| Attention               | B · heads · queries · keys · (head size of K and of V)     |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from qgraph._graph.edit.bodies import bodies_of, nodes_within, reads
+
+Shapes = Mapping[str, Sequence[int]]
+RECURRENT = ("LSTM", "GRU", "RNN")
+COUNTED = (
+    *("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention"),
+    *RECURRENT,
+)
+_DOMAINS = {"FusedMatMul": "com.microsoft"}
+
+
+def multiplies(node: onnx.NodeProto) -> bool:
+    """Return whether a node itself is counted: ONNX's own, or onnxruntime's fused one."""
+    return node.op_type in COUNTED and node.domain == _DOMAINS.get(node.op_type, "")
+
+
+def counted_nodes(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return the nodes that multiply, themselves or in their bodies."""
+    return [node for node in nodes if multiplies(node) or costly_inside(node)]
+
+
+def costly_inside(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nodes in the bodies of `node` that multiply."""
+    inside = nodes_within([inner for body in bodies_of(node) for inner in body.node])
+    return [inner for inner in inside if multiplies(inner)]
+
+
+def tensors_to_know(nodes: Iterable[onnx.NodeProto]) -> list[str]:
+    """Return the tensors whose shapes MACs are worked out from."""
+    names = (n for node in counted_nodes(nodes) for n in (*reads(node), *node.output) if n)
+    return list(dict.fromkeys(names))
+
+
+def macs_by_shapes(node: onnx.NodeProto, shapes: Shapes) -> int | None:
+    """Return the MACs of a node without bodies, None where a shape is missing or does not fit."""
+    rule = _RULES.get(node.op_type) if multiplies(node) else None
+    if rule is None:
+        return None
+    try:
+        return rule(node, shapes)
+    except (KeyError, IndexError, ValueError):
+        return None
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def _product(node: onnx.NodeProto, shapes: Shapes) -> int:
+    return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+
+
+def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
+    inner = shapes[node.input[0]][0 if _attributes(node).get("transA", 0) else 1]
+    return math.prod(shapes[node.output[0]]) * inner
+
+
+def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
+    return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+
+
+def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
+    return math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
+
+
+def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:
+    equation = _attributes(node)["equation"]
+    text = equation.decode() if isinstance(equation, bytes) else str(equation)
+    terms = text.replace(" ", "").split("->")[0].split(",")
+    if len(terms) == 1:
+        return 0  # it moves values or sums them up
+    sizes: dict[str, int] = {}
+    for term, name in zip(terms, node.input, strict=True):
+        shape = list(shapes[name])
+        head, dots, tail = term.partition("...")
+        between = len(shape) - len(head) - len(tail)
+        letters = [*head, *(f".{between - i}" for i in range(between) if dots), *tail]
+        for letter, size in zip(letters, shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return math.prod(sizes.values())
+
+
+def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
+    batch_first = bool(_attributes(node).get("layout", 0))
+    steps, batch = (shapes[node.input[0]][i] for i in ((1, 0) if batch_first else (0, 1)))
+    directions, rows, width = shapes[node.input[1]]
+    hidden = shapes[node.input[2]][-1]
+    return steps * batch * directions * rows * (width + hidden)
+
+
+def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Opset 23: Q, K and V have 3 axes, or 4 with the heads; a past adds keys."""
+    query, key, value = (shapes[name] for name in node.input[:3])
+    past = shapes[node.input[4]][2] if len(node.input) > 4 and node.input[4] else 0
+    keys = key[-2] + past
+    if len(query) == 4:
+        return query[0] * query[1] * query[2] * keys * (query[3] + value[3])
+    heads = {name: _attributes(node)[f"{name}_num_heads"] for name in ("q", "kv")}
+    size = value[2] // int(heads["kv"])
+    return query[0] * query[1] * keys * (query[2] + int(heads["q"]) * size)
+
+
+_RULES: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
+    "MatMul": _product,
+    "FusedMatMul": _product,
+    "Gemm": _gemm,
+    "Conv": _convolution,
+    "ConvTranspose": _transposed,
+    "Einsum": _einsum,
+    "Attention": _attention,
+    **dict.fromkeys(RECURRENT, _recurrent),
+}

@@ -1,0 +1,103 @@
+"""One spelling of what ONNX lets a model spell in several ways.
+
+- The domain `ai.onnx` is ``: the one is what nodes are looked up by.
+- A Constant holds a tensor, `value`: onnx-graphsurgeon makes a double of `value_float`.
+- A sparse constant is a dense one: it is a pruned weight, of a size that a device computes anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from qgraph._graph.edit.bodies import nodes_within, with_bodies
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.models import tensor_from
+from qgraph._graph.tensors import Array
+
+_SPELLED_OUT = "ai.onnx"
+_LARGEST_DENSE = 1 << 31
+"""Bytes: what a message can hold."""
+
+
+def respell(model: onnx.ModelProto) -> None:
+    """Spell domains, constants and sparse weights in one way, in place.
+
+    Raises:
+        InputError: a sparse constant has indices that its shape does not have.
+    """
+    _one_domain(model)
+    for function in model.functions:
+        _hold_tensors(function.node)
+    for graph in with_bodies(model.graph):
+        _hold_tensors(graph.node)
+        for sparse in graph.sparse_initializer:
+            graph.initializer.append(_dense(sparse, sparse.values.name))
+        del graph.sparse_initializer[:]
+
+
+def _one_domain(model: onnx.ModelProto) -> None:
+    for imports in (model.opset_import, *(item.opset_import for item in model.functions)):
+        versions = {item.domain: item.version for item in imports}
+        if _SPELLED_OUT in versions:
+            version = max(versions.pop(_SPELLED_OUT), versions.get("", 0))
+            versions = {"": version, **{k: v for k, v in versions.items() if k}}
+            del imports[:]
+            imports.extend(helper.make_opsetid(domain, v) for domain, v in versions.items())
+    for nodes in (model.graph.node, *(item.node for item in model.functions)):
+        for node in nodes_within(nodes):
+            if node.domain == _SPELLED_OUT:
+                node.domain = ""
+
+
+def _hold_tensors(nodes: Sequence[onnx.NodeProto]) -> None:
+    for node in nodes:
+        if node.op_type == "Constant" and node.domain == "" and len(node.attribute) == 1:
+            (held,) = node.attribute
+            if held.name in _TENSOR_OF and not held.ref_attr_name:
+                value = helper.make_attribute("value", _TENSOR_OF[held.name](held))
+                del node.attribute[:]
+                node.attribute.append(value)
+
+
+_TENSOR_OF: dict[str, Callable[[onnx.AttributeProto], onnx.TensorProto]] = {
+    "value_float": lambda held: tensor_from("", np.array(held.f, np.float32)),
+    "value_floats": lambda held: tensor_from("", np.array(held.floats, np.float32)),
+    "value_int": lambda held: tensor_from("", np.array(held.i, np.int64)),
+    "value_ints": lambda held: tensor_from("", np.array(held.ints, np.int64)),
+    "sparse_value": lambda held: _dense(held.sparse_tensor, ""),
+}
+
+
+def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    """Return a sparse tensor with its zeros."""
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    shape = tuple(sparse.dims)
+    size = int(np.prod(shape, dtype=object)) * values.itemsize
+    flat = _flat(indices, shape) if 0 <= size < _LARGEST_DENSE else None
+    if flat is None or flat.shape != values.shape:
+        raise InputError(
+            f"a sparse tensor of shape {list(shape)} has {values.size} values and indices of"
+            f" shape {list(indices.shape)}, which do not fit",
+            where=f"tensor {name!r}",
+            hint="Store it as a dense tensor.",
+        )
+    dense = np.zeros(shape, values.dtype)
+    dense.reshape(-1)[flat] = values
+    return tensor_from(name, dense)
+
+
+def _flat(indices: Array, shape: tuple[int, ...]) -> Array | None:
+    """Return indices [values] or [values, rank] as places in the flattened tensor."""
+    if indices.ndim == 2 and indices.shape[1] != len(shape):
+        return None
+    size = int(np.prod(shape, dtype=object))
+    limits: Sequence[int] = (size,) if indices.ndim == 1 else shape
+    columns = indices.reshape(len(indices), -1)
+    if (columns < 0).any() or (columns >= np.array(limits)).any():
+        return None
+    flat: Array = np.ravel_multi_index(tuple(columns.T), tuple(limits)) if columns.size else columns
+    return flat.reshape(-1)

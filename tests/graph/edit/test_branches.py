@@ -1,0 +1,73 @@
+"""An If of a constant condition gives way to its branch; onnxruntime says what both compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from qgraph._graph.edit.fold import fold
+
+Build = Callable[..., onnx.ModelProto]
+X = np.random.default_rng(0).standard_normal((1, 4), np.float32)
+W = np.random.default_rng(1).standard_normal((4, 4), np.float32)
+PAIR = """(float[1,4] x) => (float[1,4] y) {
+  a, b = If (c) <
+    then_branch = t () => (float[1,4] a1, float[1,4] b1) { a1 = Relu(x) b1 = Sigmoid(x) },
+    else_branch = e () => (float[1,4] a2, float[1,4] b2) { a2 = Neg(x) b2 = Abs(x) }>
+  s = Sub(a, b) y = MatMul(s, w)
+}"""
+NESTED = """(float[1,4] x) => (float[1,4] y) {
+  y = If (c) <
+    then_branch = t () => (float[1,4] a) {
+      a = If (c) <then_branch = u () => (float[1,4] h) { h = MatMul(x, w) },
+                  else_branch = v () => (float[1,4] i) { i = Neg(x) }> },
+    else_branch = e () => (float[1,4] b) { b = Abs(x) }>
+}"""
+OWN_CONSTANTS = """(float[1,4] x) => (float[1,4] y) {
+  a, b = If (c) <
+    then_branch = t () => (float[1,4] h, float[1,4] k)
+      <float[1,4] k = {1, 2, 3, 4}> { h = Add(x, k) },
+    else_branch = e () => (float[1,4] i, float[1,4] k)
+      <float[1,4] k = {4, 3, 2, 1}> { i = Sub(x, k) }>
+  k = Mul(a, b) y = MatMul(k, w)
+}"""
+
+
+def computed(model: onnx.ModelProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    result: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = session.run(None, {"x": X})[0]
+    return result
+
+
+@pytest.mark.parametrize("text", [PAIR, NESTED, OWN_CONSTANTS])
+@pytest.mark.parametrize("condition", [True, False])
+@pytest.mark.parametrize("opset", [13, 21])
+def test_all_outputs_of_the_branch_are_connected(
+    build: Build, text: str, opset: int, *, condition: bool
+) -> None:
+    model = build(text, opset=opset, c=np.array(condition), w=W)
+    folded = fold(model)
+    assert "If" not in {node.op_type for node in folded.graph.node}
+    onnx.checker.check_model(folded, full_check=True)
+    assert np.array_equal(computed(folded), computed(model))
+
+
+def test_a_condition_that_folding_works_out_counts(build: Build) -> None:
+    text = PAIR.replace(
+        "{\n  a, b", "{ k = Constant<value = int64 {3}>() c = Greater(n, k)\n  a, b"
+    )
+    model = build(text, n=np.array(7), w=W)
+    folded = fold(model)
+    assert [node.op_type for node in folded.graph.node] == ["Relu", "Sigmoid", "Sub", "MatMul"]
+
+
+def test_an_if_whose_condition_is_computed_stays(build: Build) -> None:
+    text = PAIR.replace("{\n  a, b", "{ m = ReduceSum<keepdims = 0>(x) c = Greater(m, n)\n  a, b")
+    model = build(text, n=np.float32(0), w=W)
+    folded = fold(model)
+    assert "If" in {node.op_type for node in folded.graph.node}
+    assert np.array_equal(computed(folded), computed(model))
