@@ -46,11 +46,12 @@ def test_the_family_of_the_guide_reads_its_data_and_keeps_its_node(tmp_path: Pat
         with wave.open(str(tmp_path / f"recordings/{number}.wav"), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
             file.writeframes(generator.integers(-9000, 9000, 64).astype(np.int16).tobytes())
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-m", "qgraph", "sensitivity", "model.onnx", "--data", "recordings",
          "--quiet", "--json"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     report = json.loads(done.stdout)
     assert report["run"]["samples"] == 3 and not report["run"]["synthetic"]
