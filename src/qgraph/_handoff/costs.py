@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
 from onnx import helper
 
+from qgraph._graph.edit.macs import multiply_accumulates
 from qgraph._graph.edit.weave import weave_in
-from qgraph._graph.rules.qdq_graph import GEMMS, QdqGraph, attributes
+from qgraph._graph.rules.qdq_graph import GEMMS, QdqGraph
 from qgraph._graph.tensors import Feed
 from qgraph._handoff.running import run_all
 
@@ -26,18 +26,33 @@ def macs_of(graph: QdqGraph, path: Path, feed: Feed) -> dict[str, int]:
         InputError: onnxruntime cannot run it.
     """
     gemms = list(graph.of(*GEMMS))
-    shapes = _measured(path, gemms, feed)
-    found: dict[str, int] = {}
-    for node in gemms:
-        inner = _inner(graph, node, shapes)
-        if inner is not None:
-            found[node.name] = math.prod(shapes[node.output[0]]) * inner
-    return found
+    tensors = [name for node in gemms for name in _tensors(node)]
+    # a weight that is looked at while the model runs would be held to the end
+    known = {name: _static_shape(graph, name) for name in tensors}
+    shapes = {name: shape for name, shape in known.items() if shape is not None}
+    shapes |= _measured(path, [name for name in known if name not in shapes], feed)
+    return {
+        node.name: multiply_accumulates(node.op_type, *(shapes[name] for name in _tensors(node)))
+        for node in gemms
+    }
 
 
-def _measured(path: Path, gemms: list[onnx.NodeProto], feed: Feed) -> Shapes:
-    """Return the shapes of what GEMMs read first and make."""
-    tensors = dict.fromkeys(name for node in gemms for name in (node.input[0], node.output[0]))
+def _tensors(node: onnx.NodeProto) -> tuple[str, str, str]:
+    """Return both operands of a GEMM and its output."""
+    return node.input[0], node.input[1], node.output[0]
+
+
+def _static_shape(graph: QdqGraph, tensor: str) -> tuple[int, ...] | None:
+    """Return the shape of what is the same in every run, None of anything else."""
+    shape = graph.shape_of(tensor) if graph.is_constant(tensor) else None
+    if shape is None or None in shape:
+        return None
+    return tuple(size for size in shape if size is not None)
+
+
+def _measured(path: Path, names: Sequence[str], feed: Feed) -> Shapes:
+    """Return the shape of each tensor when `feed` is run."""
+    tensors = dict.fromkeys(names)
 
     def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         looking = onnx.ModelProto()
@@ -55,20 +70,3 @@ def _measured(path: Path, gemms: list[onnx.NodeProto], feed: Feed) -> Shapes:
         return {}
     (seen,) = run_all(path, [feed], change=with_shapes)
     return {name: tuple(map(int, seen[name + _SUFFIX])) for name in tensors}
-
-
-def _inner(graph: QdqGraph, node: onnx.NodeProto, shapes: Shapes) -> int | None:
-    """Return the products summed for one element of the output."""
-    if node.op_type == "MatMul":
-        return shapes[node.input[0]][-1]
-    if node.op_type == "Gemm":
-        return shapes[node.input[0]][0 if attributes(node).get("transA", 0) else 1]
-    weight = graph.shape_of(node.input[1])
-    if weight is None or None in weight:
-        return None
-    sizes: list[int] = [size for size in weight if size is not None]
-    if node.op_type == "Conv":
-        return math.prod(sizes[1:])
-    # ConvTranspose spreads each input over its kernel; per output element, by the stride
-    strides: list[int] = attributes(node).get("strides", [1] * (len(sizes) - 2))
-    return max(1, sizes[0] * math.prod(sizes[2:]) // math.prod(strides))

@@ -1,12 +1,12 @@
 """The nodes that can be computed in INT8, and what they read.
 
-| op             | weight `W`          | scale per-axis on | MACs                       |
-|----------------|---------------------|-------------------|----------------------------|
-| MatMul         | [K, N]              | 1                 | elements of output · K     |
-| Gemm           | [K, N] / [N, K]     | 1 / 0 (transB)    | elements of output · K     |
-| Conv           | [M, C/g, k…]        | 0                 | elements of output · |W|/M |
-| ConvTranspose  | [C, M/g, k…]        | 1 (g = 1)         | elements of data · |W|/C   |
-| MatMul, no `W` | activation × activation | –             | elements of output · K     |
+| op             | weight `W`              | scale per-axis on |
+|----------------|-------------------------|-------------------|
+| MatMul         | [K, N]                  | 1                 |
+| Gemm           | [K, N] / [N, K]         | 1 / 0 (transB)    |
+| Conv           | [M, C/g, k…]            | 0                 |
+| ConvTranspose  | [C, M/g, k…]            | 1 (g = 1)         |
+| MatMul, no `W` | activation × activation | –                 |
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import onnx
 
+from qgraph._graph.edit.macs import multiply_accumulates
 from qgraph._graph.edit.names import module_path
 from qgraph._graph.errors import InputError
 from qgraph._graph.keep import Keep
@@ -61,15 +62,10 @@ class QuantizableNode:
 
 
 def macs_of(node: QuantizableNode, shapes: Mapping[str, Sequence[int]]) -> int:
-    """Return the multiply-accumulates of one run in which tensors have these shapes."""
+    """Return the MACs of one run in which activations and the output have these shapes."""
     data = shapes[node.activations[0][1]]
-    if node.weight is None:
-        return math.prod(shapes[node.output]) * data[-1]
-    size, shape = node.weight.params, node.weight.shape
-    if node.op_type == "ConvTranspose":
-        return math.prod(data) * (size // shape[0])
-    channels = shape[node.weight.axis or 0]
-    return math.prod(shapes[node.output]) * (size // channels)
+    weight = () if node.weight is None else node.weight.shape
+    return multiply_accumulates(node.op_type, data, weight, shapes[node.output])
 
 
 def quantizable_nodes(
