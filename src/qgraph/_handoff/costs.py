@@ -9,8 +9,9 @@ import onnx
 from onnx import helper
 
 from qgraph._graph.edit.macs import multiply_accumulates
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.edit.weave import weave_in
-from qgraph._graph.rules.qdq_graph import GEMMS, QdqGraph
+from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.tensors import Feed
 from qgraph._handoff.running import run_all
 

@@ -8,8 +8,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from qgraph._graph.edit.prepare import OPSET, PreparedModel, opset_of, prepare
+from qgraph._graph.edit.prepare import OPSET, PreparedModel, prepare
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import opset_of
 from qgraph._graph.io.models import identify
 from qgraph._graph.tensors import TensorSpec
 

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import onnx
 
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array
 
@@ -40,21 +40,16 @@ def channel_axis(node: QuantizableNode) -> int:
 
 def find_biases(model: onnx.ModelProto, nodes: Sequence[QuantizableNode]) -> dict[str, Bias]:
     """Return node → its bias; a node without one is left out."""
-    constants = {item.name: tuple(item.dims) for item in model.graph.initializer}
-    protos = {node.name: node for node in model.graph.node}
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for proto in model.graph.node:
-        for name in proto.input:
-            readers[name].append(proto)
-    outputs = {value.name for value in model.graph.output}
+    index = GraphIndex(model)
     found: dict[str, Bias] = {}
     for node in nodes:
         if node.weight is None:
             continue
-        place: tuple[onnx.NodeProto, int] | None = (protos[node.name], 2)
+        place: tuple[onnx.NodeProto, int] | None = (index.by_name[node.name], 2)
         if node.op_type == "MatMul":
-            place = None if node.output in outputs else _added(node.output, readers[node.output])
-        bias = _bias(place, constants) if place else None
+            alone = node.output not in index.outputs
+            place = _added(node.output, index.readers(node.output)) if alone else None
+        bias = _bias(place, index.initializers) if place else None
         if bias is not None:
             found[node.name] = bias
     return found
@@ -68,10 +63,11 @@ def _added(output: str, readers: Sequence[onnx.NodeProto]) -> tuple[onnx.NodePro
 
 
 def _bias(
-    place: tuple[onnx.NodeProto, int], constants: Mapping[str, tuple[int, ...]]
+    place: tuple[onnx.NodeProto, int], constants: Mapping[str, onnx.TensorProto]
 ) -> Bias | None:
     reader, index = place
-    shape = constants.get(reader.input[index]) if len(reader.input) > index else None
+    tensor = constants.get(reader.input[index]) if len(reader.input) > index else None
+    shape = tuple(tensor.dims) if tensor is not None else ()
     # Gemm's may be a matrix, an Add's anything that can be broadcast
     if not shape or not set(shape[:-1]) <= {1}:
         return None

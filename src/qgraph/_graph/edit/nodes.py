@@ -21,9 +21,10 @@ import onnx
 from qgraph._graph.edit.macs import multiply_accumulates
 from qgraph._graph.edit.names import module_path
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import ONNX, attributes
 from qgraph._graph.keep import Keep
 
-QUANTIZABLE = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+GEMMS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
@@ -82,7 +83,7 @@ def quantizable_nodes(
     found: list[QuantizableNode] = []
     kept: list[Keep] = []
     for node in model.graph.node:
-        if node.op_type not in QUANTIZABLE or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in GEMMS or node.domain not in ONNX:
             continue
         result = _examine(node, weights)
         if isinstance(result, Keep):
@@ -124,19 +125,18 @@ def _without_weight(node: onnx.NodeProto) -> QuantizableNode | Keep:
 
 
 def _with_weight(node: onnx.NodeProto, shape: tuple[int, ...]) -> QuantizableNode:
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    weight = Weight(node.input[1], 1, _output_axis(node.op_type, attributes), shape)
+    weight = Weight(node.input[1], 1, _output_axis(node.op_type, attributes(node)), shape)
     return QuantizableNode(node.name, node.op_type, ((0, node.input[0]),), weight, node.output[0])
 
 
-def _output_axis(op_type: str, attributes: Mapping[str, Any]) -> int | None:
+def _output_axis(op_type: str, settings: Mapping[str, Any]) -> int | None:
     """Return the weight's axis of output channels; None where groups mix them with inputs."""
     match op_type:
         case "Gemm":
-            return 0 if attributes.get("transB", 0) else 1
+            return 0 if settings.get("transB", 0) else 1
         case "Conv":
             return 0
         case "ConvTranspose":
-            return 1 if attributes.get("group", 1) == 1 else None
+            return 1 if settings.get("group", 1) == 1 else None
         case _:
             return 1

@@ -15,6 +15,7 @@ from onnx import version_converter
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import opset_of
 from qgraph._graph.io.models import ModelId, identify, read_lazily
 from qgraph._graph.tensors import TensorSpec, inputs_of, specs_of
 
@@ -64,12 +65,6 @@ def prepare(path: Path) -> PreparedModel:
     renamed |= ensure_names(folded)
     prepared = _at_opset(folded, path)
     return PreparedModel(path, identify(path), prepared, renamed, opset_of(model))
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the ONNX domain's operators."""
-    versions = {item.domain: item.version for item in model.opset_import}
-    return int(versions.get("", versions.get("ai.onnx", 0)))
 
 
 def _at_opset(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

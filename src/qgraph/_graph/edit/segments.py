@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.index import reads
 from qgraph._graph.io.weights import size_of
 
 _SHAPE_OPS = ("Shape", "Size")
@@ -88,15 +89,6 @@ def _linked(
         made = {name for node in nodes for name in node.output}
         wanted = (wanted - made) | set(segments[-1].inputs)
     return segments[::-1]
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Return the tensors a node reads, those its bodies read from outside included."""
-    found = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs):
-            found += _read_from_outside(body)
-    return list(dict.fromkeys(found))
 
 
 def extract(
@@ -245,12 +237,3 @@ def _reaches(
         start: frozenset(name for name in outputs if masks.get(name, 0) & bit)
         for start, bit in bits.items()
     }
-
-
-def _read_from_outside(body: onnx.GraphProto) -> list[str]:
-    inner = {value.name for value in body.input} | {item.name for item in body.initializer}
-    found: list[str] = []
-    for node in body.node:
-        found += [name for name in reads(node) if name not in inner]
-        inner |= set(node.output)
-    return found + [value.name for value in body.output if value.name not in inner]

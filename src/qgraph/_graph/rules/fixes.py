@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from qgraph._graph.edit.names import fresh_name
+from qgraph._graph.index import reads
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.rules.finding import Finding
 from qgraph._graph.rules.numbers import quantized_type
@@ -110,7 +111,7 @@ class _Mender:
         graph = self._model.graph
         outputs = {value.name for value in graph.output}
         while True:
-            read = {name for node in graph.node for name in node.input} | outputs
+            read = {name for node in graph.node for name in reads(node)} | outputs
             dead = [
                 node
                 for node in graph.node
@@ -125,7 +126,7 @@ class _Mender:
 
     def _drop_unread(self, names: set[str]) -> None:
         graph = self._model.graph
-        read = {name for node in graph.node for name in node.input}
+        read = {name for node in graph.node for name in reads(node)}
         read |= {value.name for value in graph.output}
         for tensor in [t for t in graph.initializer if t.name in names - read]:
             graph.initializer.remove(tensor)

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 
 import onnx
 
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.rules.finding import Finding, Severity, Target
 from qgraph._graph.rules.numbers import quantized_type
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
-    GEMMS,
     QUANTIZE,
     QdqGraph,
     scale_of,
@@ -210,5 +210,5 @@ def _weight_only(graph: QdqGraph, node: onnx.NodeProto, tensor: str) -> bool:
     """Return whether a node only carries an integer weight to its DQ (folded while parsing)."""
     if node.op_type in GEMMS or not graph.is_constant(tensor):
         return False
-    readers = graph.readers.get(node.output[0], [])
+    readers = graph.uses(node.output[0])
     return bool(readers) and all(reader.op_type == DEQUANTIZE for reader, _ in readers)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import onnx
 
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.rules.finding import Finding, Severity
-from qgraph._graph.rules.qdq_graph import DEQUANTIZE, GEMMS, QUANTIZE, QdqGraph
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
 from qgraph._graph.rules.residual import residual
 
 _HEAD_SIZES, _LONGEST = (16, 32, 64), 512
@@ -41,8 +42,10 @@ def both_inputs_are_quantized(graph: QdqGraph) -> Iterator[Finding]:
 
 def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Finding]:
     """R11: one Q per tensor, shared by its readers."""
-    for tensor, readers in graph.readers.items():
-        quantizers = [node for node, index in readers if node.op_type == QUANTIZE and index == 0]
+    shared: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.of(QUANTIZE):
+        shared.setdefault(node.input[0], []).append(node)
+    for tensor, quantizers in shared.items():
         for node in quantizers[1:]:
             yield Finding(
                 "R11",
@@ -127,7 +130,7 @@ def quantizer_is_used(graph: QdqGraph) -> Iterator[Finding]:
     """R22: no Q or DQ whose output nobody reads."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         name = node.output[0]
-        if name not in graph.readers and name not in graph.outputs:
+        if not graph.readers(name) and name not in graph.outputs:
             yield Finding(
                 "R22",
                 Severity.WARNING,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from qgraph._graph.rules.qdq_graph import DEQUANTIZE, GEMMS, QUANTIZE, QdqGraph
+from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
 
 _PASSED = ("Relu", "Clip", "Identity", "Cast", "BatchNormalization", "LeakyRelu")
 _PASSED_ON_A_SHORTCUT = (*_PASSED, "MaxPool", "AveragePool", QUANTIZE, DEQUANTIZE)

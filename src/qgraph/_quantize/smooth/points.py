@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.weights import array_of
 from qgraph._quantize.smooth.attention import values_of
 from qgraph._quantize.smooth.layers import Along, Heads, Layer, Operand, attribute, layer_of
@@ -89,21 +90,14 @@ class _Graph:
     """The graph, looked up."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._nodes = {node.name: node for node in model.graph.node}
-        self._producer = {name: node for node in model.graph.node for name in node.output if name}
+        self._index = GraphIndex(model)
+        self._nodes, self._producer = self._index.by_name, self._index.producer
+        self.outputs = self._index.outputs
         self._integers = {
             item.name: array_of(item).tolist()
             for item in model.graph.initializer
             if item.data_type == onnx.TensorProto.INT64 and len(item.dims) == 1 and item.dims[0] < 8
         }
-        self._constants = {item.name: tuple(item.dims) for item in model.graph.initializer}
-        self._readers: dict[str, set[str]] = defaultdict(set)
-        for node in model.graph.node:
-            reads = set(node.input) | _outer_reads(node)
-            for name in reads if node.op_type not in _SHAPE_ONLY else ():
-                self._readers[name].add(node.name)
-        self.outputs = {value.name for value in model.graph.output}
-        self._inputs = {value.name for value in model.graph.input}
         self.layers = dict(self._layers(model))
 
     def _layers(self, model: onnx.ModelProto) -> Iterable[tuple[str, Layer]]:
@@ -114,13 +108,14 @@ class _Graph:
 
     def readers(self, tensor: str) -> set[str]:
         """Return the nodes that read the values of `tensor`."""
-        return self._readers[tensor]
+        readers = self._index.readers(tensor)
+        return {node.name for node in readers if node.op_type not in _SHAPE_ONLY}
 
     def is_picture(self, tensor: str, name: str) -> bool:
         """Return whether a convolution reads an input of the model: of a picture, the channels are
         as large as each other.
         """
-        return tensor in self._inputs and self.layers[name].along.spatial > 0
+        return tensor in self._index.inputs and self.layers[name].along.spatial > 0
 
     def reads_as_data(self, name: str, tensor: str, along: Along) -> bool:
         """Return whether a node is a layer that reads `tensor` as its data and nowhere else."""
@@ -148,7 +143,7 @@ class _Graph:
 
     def _is_alone(self, node: onnx.NodeProto, index: int) -> bool:
         tensor = node.input[index]
-        alone = self._readers[tensor] == {node.name} and list(node.input).count(tensor) == 1
+        alone = self.readers(tensor) == {node.name} and list(node.input).count(tensor) == 1
         return alone and tensor not in self.outputs
 
     def _above(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto | None:
@@ -206,16 +201,10 @@ class _Graph:
 
     def _vector(self, node: onnx.NodeProto, index: int, along: Along) -> Operand | None:
         """Return an operand that is constant and differs along the channels only."""
-        shape = self._constants.get(node.input[index])
-        if shape is None or len(shape) <= along.spatial or along.channels == 1:
+        tensor = self._index.initializers.get(node.input[index])
+        shape = () if tensor is None else tuple(tensor.dims)
+        if len(shape) <= along.spatial or along.channels == 1:
             return None
         axis = len(shape) - 1 - along.spatial
         alone = {size for i, size in enumerate(shape) if i != axis} <= {1}
         return Operand(node.name, index, axis) if alone and shape[axis] == along.channels else None
-
-
-def _outer_reads(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors that the bodies of an If, Loop or Scan read from outside."""
-    bodies = [body for item in node.attribute for body in (item.g, *item.graphs)]
-    inside = [inner for body in bodies for inner in body.node]
-    return {name for inner in inside for name in (*inner.input, *_outer_reads(inner))}
