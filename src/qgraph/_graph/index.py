@@ -21,6 +21,10 @@ from qgraph._graph.tensors import Array
 
 ONNX = ("", "ai.onnx")
 """Names of the domain of ONNX's own operators."""
+_FOLLOWS = {
+    *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
+    *("QuantizeLinear", "DequantizeLinear"),
+}
 _KEPT = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 _FEW = 16
 """Constants that shapes follow from: whole numbers, and the few scales that a Resize has."""
@@ -96,6 +100,15 @@ class GraphIndex:
     def opset(self) -> int:
         """The version of ONNX's own operators."""
         return opset_of(self.model)
+
+    def is_constant(self, tensor: str) -> bool:
+        """Return whether `tensor` is an initializer, or what follows from one without inputs."""
+        node = self.producer.get(tensor)
+        if node is None or tensor in self.initializers:
+            return tensor in self.initializers
+        return node.op_type == "Constant" or (
+            node.op_type in _FOLLOWS and self.is_constant(node.input[0])
+        )
 
     def constant(self, tensor: str) -> Array | None:
         """Return the values of an initializer or Constant node, None of anything else."""

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.edit.nodes import CONVOLUTIONS, GEMMS
 from qgraph._graph.index import GraphIndex, reads
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 _MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"}
 
 
@@ -62,7 +61,7 @@ def find_head(model: onnx.ModelProto) -> Head | None:
         elif _averages_a_softmax(index, node):
             distributions.add(node.name)
             decoding.add(node.name)
-        elif node.op_type in _CONVOLUTIONS:
+        elif node.op_type in CONVOLUTIONS:
             convolutions.add(node.name)
             continue
         else:

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 import onnx
 
 from qgraph._graph.edit.names import fresh_name
-from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array
-
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Bias:
 
 def channel_axis(node: QuantizableNode) -> int:
     """Return the axis of the output of `node` that its output channels lie on."""
-    return 1 if node.op_type in _CONVOLUTIONS else -1
+    return 1 if node.op_type in CONVOLUTIONS else -1
 
 
 def find_biases(model: onnx.ModelProto, nodes: Sequence[QuantizableNode]) -> dict[str, Bias]:

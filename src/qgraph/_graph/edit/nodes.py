@@ -24,7 +24,8 @@ from qgraph._graph.errors import InputError
 from qgraph._graph.index import ONNX, attributes
 from qgraph._graph.keep import Keep
 
-GEMMS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+GEMMS = ("MatMul", "Gemm", *CONVOLUTIONS)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 

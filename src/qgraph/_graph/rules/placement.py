@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.edit.residual import residual
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
-from qgraph._graph.rules.residual import residual
 
 _HEAD_SIZES, _LONGEST = (16, 32, 64), 512
 
@@ -61,8 +61,6 @@ def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Finding]:
 def residual_add_has_one_branch(graph: QdqGraph) -> Iterator[Finding]:
     """R12: at a residual Add, Q/DQ stands on the shortcut branch only."""
     for node in graph.of("Add"):
-        if len(node.input) < 2 or any(graph.is_constant(name) for name in node.input):
-            continue
         sides = [graph.comes_from(name, DEQUANTIZE) for name in node.input]
         branches = residual(graph, node) if any(sides) else None
         if branches is None or not sides[branches.deep]:

@@ -66,18 +66,6 @@ class QdqGraph(GraphIndex):
             node = self.producer.get(node.input[0])
         return node if node is not None and node.op_type == DEQUANTIZE else None
 
-    def is_constant(self, tensor: str) -> bool:
-        """Return whether `tensor` is an initializer, or what follows from one without inputs."""
-        if tensor in self.initializers:
-            return True
-        node = self.producer.get(tensor)
-        if node is None:
-            return False
-        if node.op_type == "Constant":
-            return True
-        through = (*_SHAPE_OPS, "Cast", QUANTIZE, DEQUANTIZE)
-        return node.op_type in through and self.is_constant(node.input[0])
-
     @cached_property
     def _values(self) -> dict[str, Array]:
         return {}

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.gauges import Gauge, GaugeFitter, only_moves, reductions
-from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode, quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.weights import array_of
@@ -95,7 +95,7 @@ def observe(
 def _lengths(fitter: GaugeFitter, item: QuantizableNode) -> list[str]:
     """Return gauges that bound Σ|a·b| inside a product (Cauchy and Schwarz; Hölder for windows)."""
     data = item.activations[0][1]
-    if item.op_type in ("Conv", "ConvTranspose"):
+    if item.op_type in CONVOLUTIONS:
         return [fitter.length_along(data, 1)]
     left = fitter.length_along(data, -1)
     if item.weight is not None:
@@ -109,7 +109,7 @@ def _product(
     if item.weight is None:
         return found[0] * found[1]
     values = array_of(weights[item.weight.tensor])
-    if item.op_type in ("Conv", "ConvTranspose"):
+    if item.op_type in CONVOLUTIONS:
         # at each tap the channels' products are at most the product of their lengths
         summed = 1 if item.op_type == "Conv" else 0
         channels = np.square(values, dtype=np.float64).sum(axis=summed)
