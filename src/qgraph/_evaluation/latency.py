@@ -11,6 +11,7 @@ import numpy as np
 from qgraph._evaluation.results import Latency
 from qgraph._graph.io.models import size_on_disk
 from qgraph._graph.progress import Progress
+from qgraph._graph.run.memory import available
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Feed
 
@@ -82,14 +83,4 @@ def summarize(milliseconds: Sequence[float]) -> Latency:
 
 def fit_together(paths: Sequence[Path]) -> bool:
     """Return whether sessions of all these models can be open at once without filling memory."""
-    return _COPIES * sum(map(size_on_disk, paths)) < _available_memory() / 2
-
-
-def _available_memory() -> float:
-    """Return the bytes the kernel says can be had; elsewhere than on Linux, no limit is known."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return float("inf")
-    found = dict(line.split(":", 1) for line in lines)
-    return 1024.0 * int(found["MemAvailable"].split()[0])
+    return _COPIES * sum(map(size_on_disk, paths)) < available() / 2
