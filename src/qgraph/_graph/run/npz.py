@@ -9,10 +9,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -54,26 +53,27 @@ def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
         return
     file = require_file(path, "NumPy archive")
     with _readable(path), zipfile.ZipFile(file) as archive, ExitStack() as opened:
-        members = _members(archive, path)
-        _check_names(path, members, inputs)
-        given = [spec for spec in inputs if spec.name in members]
-        for spec in given:
-            _check_array(path, spec, members[spec.name])
-        sources = {
-            spec.name: _Source(opened.enter_context(archive.open(item.info)), item, spec)
-            for spec, item in ((spec, members[spec.name]) for spec in given)
-        }
-        counts = {spec.name: sources[spec.name].count for spec in given if spec.shape}
+        arrays: dict[str, _Array] = {}
+        for info in archive.infolist():
+            if info.file_size > _LARGEST_ARRAY:
+                raise LimitError(f"array {info.filename!r} exceeds 8 GiB", where=str(path))
+            stream = cast("zipfile.ZipExtFile", opened.enter_context(archive.open(info)))
+            arrays[info.filename.removesuffix(".npy")] = _Array(stream, info)
+        _check_names(path, arrays, inputs)
+        given = [(spec, arrays[spec.name]) for spec in inputs if spec.name in arrays]
+        for spec, array in given:
+            _check_array(path, spec, array)
+        counts = {spec.name: array.count(spec) for spec, array in given if spec.shape}
         if len(set(counts.values())) > 1:
             raise InputError(
                 f"the arrays differ in their number of samples: {counts}", where=str(path)
             )
         for index in range(min(counts.values(), default=0)):
-            feed = {name: source.take(index) for name, source in sources.items()}
+            feed = {spec.name: array.take(spec, index) for spec, array in given}
             _check_finite(path, feed)
             yield feed
-        for source in sources.values():
-            source.finish()
+        for array in arrays.values():
+            array.finish()
 
 
 @contextmanager
@@ -85,80 +85,49 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(f"not a readable .npz file: {error}", where=str(path)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """An array as its header describes it. `is_in_order`: its first axis is the outermost."""
+class _Array:
+    """An array of an archive: its header is read, its values when they are asked for.
 
-    info: zipfile.ZipInfo
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    is_in_order: bool
-
-
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, _Member]:
-    """Return input name → array, nothing of which but the header has been read."""
-    found = {}
-    for info in archive.infolist():
-        if info.file_size > _LARGEST_ARRAY:
-            raise LimitError(f"array {info.filename!r} exceeds 8 GiB", where=str(path))
-        with archive.open(info) as stream:
-            if stream.read(len(_FORMAT.MAGIC_PREFIX)) != _FORMAT.MAGIC_PREFIX:
-                name = info.filename
-                raise InputError(f"{name!r} in the archive is no NumPy array", where=str(path))
-        with archive.open(info) as stream:
-            found[info.filename.removesuffix(".npy")] = _described(info, stream)
-    return found
-
-
-def _described(info: zipfile.ZipInfo, stream: IO[bytes]) -> _Member:
-    """Return what the header says, `stream` standing behind it then."""
-    shape, reverse, dtype = _HEADERS[_version(stream)](stream)
-    if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
-    if stream.tell() + prod(shape) * dtype.itemsize != info.file_size:
-        raise ValueError(f"{info.filename!r} does not hold the {list(shape)} that it promises")
-    return _Member(info, dtype, tuple(shape), is_in_order=not reverse)
-
-
-def _version(stream: IO[bytes]) -> tuple[int, int]:
-    version: tuple[int, int] = _FORMAT.read_magic(stream)
-    if version not in _HEADERS:
-        raise ValueError(f"found version {version} of NumPy's format, expected {list(_HEADERS)}")
-    return version
-
-
-class _Source:
-    """Hands out the samples of one array, in order.
-
-    Where they lie one behind the other they are read one by one, else the array is held.
+    Samples that lie one behind the other are read one by one; else the whole array is held.
     """
 
-    def __init__(self, stream: IO[bytes], member: _Member, spec: TensorSpec) -> None:
-        self._member = member
-        self._axis = sample_axis(spec) if spec.shape else 0
-        self._rows = _rows(spec) if spec.shape else 1
+    def __init__(self, stream: zipfile.ZipExtFile, info: zipfile.ZipInfo) -> None:
         self._stream = stream
         self._whole: Array | None = None
-        if member.is_in_order and spec.shape and self._axis == 0:
-            _described(member.info, self._stream)
-        else:
-            self._whole = _FORMAT.read_array(self._stream, allow_pickle=False)
+        if stream.peek(len(_FORMAT.MAGIC_PREFIX))[:6] != _FORMAT.MAGIC_PREFIX:
+            raise ValueError(f"{info.filename!r} is no NumPy array")
+        version = _FORMAT.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"found version {version} of NumPy's format, expected 1.0 or 2.0")
+        self.shape, self._is_reversed, self.dtype = _HEADERS[version](stream)
+        if self.dtype.hasobject:
+            raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+        if stream.tell() + prod(self.shape) * self.dtype.itemsize != info.file_size:
+            raise ValueError(f"{info.filename!r} does not hold the {self.shape} that it promises")
 
-    @property
-    def count(self) -> int:
-        """Return the number of samples."""
-        return self._member.shape[self._axis] // self._rows
+    def count(self, spec: TensorSpec) -> int:
+        """Return the number of samples for an input with axes."""
+        return int(self.shape[sample_axis(spec)]) // _rows(spec)
 
-    def take(self, index: int) -> Array:
-        """Return the next sample, number `index`."""
-        if self._whole is None:
-            array = np.empty((self._rows, *self._member.shape[1:]), self._member.dtype)
-            _fill(array, self._stream)
-            return array
-        if not self._whole.shape:
+    def take(self, spec: TensorSpec, index: int) -> Array:
+        """Return sample number `index`, the one after the last that was taken."""
+        axis = sample_axis(spec) if spec.shape else 0
+        if spec.shape and axis == 0 and not self._is_reversed:
+            return self._next((_rows(spec), *self.shape[1:]))
+        if self._whole is None and self._is_reversed:
+            self._whole = self._next(self.shape[::-1]).T
+        elif self._whole is None:
+            self._whole = self._next(self.shape)
+        if not spec.shape:
             return self._whole
-        places = range(index * self._rows, (index + 1) * self._rows)
-        return np.ascontiguousarray(np.take(self._whole, places, axis=self._axis))
+        places = range(index * _rows(spec), (index + 1) * _rows(spec))
+        return np.ascontiguousarray(np.take(self._whole, places, axis=axis))
+
+    def _next(self, shape: tuple[int, ...]) -> Array:
+        array = np.empty(shape, self.dtype)
+        if self._stream.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:
+            raise EOFError("an array is cut short")
+        return array
 
     def finish(self) -> None:
         """Read what is left over: at the end the checksum of all is compared."""
@@ -166,17 +135,7 @@ class _Source:
             pass
 
 
-def _fill(array: Array, stream: IO[bytes]) -> None:
-    data = array.reshape(-1).view(np.uint8).data
-    while data:
-        piece = stream.read(len(data))
-        if not piece:
-            raise EOFError("an array is cut short")
-        data[: len(piece)] = piece
-        data = data[len(piece) :]
-
-
-def _check_names(path: Path, arrays: Mapping[str, _Member], inputs: Sequence[TensorSpec]) -> None:
+def _check_names(path: Path, arrays: Mapping[str, _Array], inputs: Sequence[TensorSpec]) -> None:
     expected = {spec.name for spec in inputs}
     unknown = sorted(arrays.keys() - expected)
     missing = sorted(name for name in expected - arrays.keys() if not is_cache(name))
@@ -189,7 +148,7 @@ def _check_names(path: Path, arrays: Mapping[str, _Member], inputs: Sequence[Ten
         )
 
 
-def _check_array(path: Path, spec: TensorSpec, found: _Member) -> None:
+def _check_array(path: Path, spec: TensorSpec, found: _Array) -> None:
     fits = len(found.shape) == len(spec.shape) and all(
         isinstance(want, str) or axis == sample_axis(spec) or want == have
         for axis, (want, have) in enumerate(zip(spec.shape, found.shape, strict=False))
