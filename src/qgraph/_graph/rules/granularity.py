@@ -203,6 +203,7 @@ def _mixed(graph: QdqGraph, node: onnx.NodeProto, found: int, wanted: int) -> Fi
         " network mixes no types",
         f"Write the scale as {type_name(wanted)}; --fix does where no scale becomes 0.",
         fixable=graph.constant(scale_of(node)) is not None,
+        wanted=wanted,
     )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import TensorProto
@@ -87,14 +88,24 @@ def _by_constants(index: GraphIndex) -> Iterator[Keep]:
     for tensor in index.initializers.values():
         if tensor.data_type != TensorProto.FLOAT:
             continue
-        reason = _unfit_constant(array_of(tensor), is_mask=tensor.name in exempt)
-        for reader in index.readers(tensor.name) if reason else []:
-            saturates = reader.op_type in _SATURATE and "rounding" not in reason
+        unfit = _unfit_constant(array_of(tensor), is_mask=tensor.name in exempt)
+        if unfit is None:
+            continue
+        for reader in index.readers(tensor.name):
+            saturates = unfit.too_large and reader.op_type in _SATURATE
             if not saturates and index.types.get(reader.output[0]) == TensorProto.FLOAT:
-                yield Keep(reader.name, f"its constant {tensor.name!r} {reason}")
+                yield Keep(reader.name, f"its constant {tensor.name!r} {unfit.reason}")
 
 
-def _unfit_constant(values: Array, *, is_mask: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class _Unfit:
+    """Why fp16 cannot hold a constant: it is `too_large`, or lost in rounding."""
+
+    reason: str
+    too_large: bool
+
+
+def _unfit_constant(values: Array, *, is_mask: bool) -> _Unfit | None:
     peak = lost = energy = 0.0
     for part in pieces(values):
         finite = part[np.isfinite(part)]
@@ -105,8 +116,9 @@ def _unfit_constant(values: Array, *, is_mask: bool) -> str:
             lost += float(np.square(off, dtype=np.float64).sum())
             energy += float(np.square(finite, dtype=np.float64).sum())
     if peak > LARGEST:
-        return f"holds {peak:.3g}; fp16 ends at {LARGEST:.0f}"
+        return _Unfit(f"holds {peak:.3g}; fp16 ends at {LARGEST:.0f}", too_large=True)
     share = math.sqrt(lost / energy) if energy and not is_mask else 0.0
     if share > _MOST_LOST:
-        return f"loses {share:.1%} in rounding to fp16 (largest value {peak:.2g})"
-    return ""
+        reason = f"loses {share:.1%} in rounding to fp16 (largest value {peak:.2g})"
+        return _Unfit(reason, too_large=False)
+    return None
