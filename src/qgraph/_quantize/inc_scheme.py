@@ -16,7 +16,7 @@ import onnx
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.tensor_switches import Affine, Steps, TensorQuantization
 from qgraph._graph.errors import InputError, UsageError
-from qgraph._graph.index import GraphIndex
+from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.keep import Keep
 from qgraph._graph.run.probe import Range
@@ -93,7 +93,8 @@ def inc_parameters(
         weight = weights[node.name] = _weight(tensors[node.weight.tensor], node.weight.axis or 0)
         proto = index.by_name[node.name]
         if len(proto.input) > 2:
-            step = activations[proto.input[0]].scale * weight.scale * np.float32(_beta(proto))
+            beta = np.float32(attributes(proto).get("beta", 1.0))
+            step = activations[proto.input[0]].scale * weight.scale * beta
             values = np.rint(_float32(tensors[proto.input[2]]) / step).astype(np.int32)
             biases[node.name] = Steps(values, step, 0)
     return TensorQuantization(weights, biases, activations)
@@ -157,7 +158,3 @@ def _float32(tensor: onnx.TensorProto) -> Array:
             hint="The scheme inc-cpu is for float32 models; export with --dtype fp32.",
         )
     return array
-
-
-def _beta(proto: onnx.NodeProto) -> float:
-    return next((item.f for item in proto.attribute if item.name == "beta"), 1.0)

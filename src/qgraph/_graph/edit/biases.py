@@ -16,7 +16,7 @@ import onnx
 
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode
-from qgraph._graph.index import GraphIndex
+from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array
 
@@ -69,7 +69,7 @@ def _bias(
     # Gemm's may be a matrix, an Add's anything that can be broadcast
     if not shape or not set(shape[:-1]) <= {1}:
         return None
-    scaled = any(item.name == "beta" and item.f != 1 for item in reader.attribute)
+    scaled = attributes(reader).get("beta", 1) != 1
     return None if scaled else Bias(reader.name, index, reader.input[index], shape)
 
 

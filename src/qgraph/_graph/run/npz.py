@@ -21,6 +21,8 @@ from qgraph._graph.run.feeds import is_cache, sample_axis
 from qgraph._graph.tensors import Array, Feed, TensorSpec
 
 _LARGEST_ARRAY = 8 << 30
+_PIECE = 1 << 20
+"""Bytes unpacked at a time: they are held twice."""
 _UNREADABLE = (
     # zipfile: damaged, encrypted, or packed in a way Python does not know
     *(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError),
@@ -125,13 +127,16 @@ class _Array:
 
     def _next(self, shape: tuple[int, ...]) -> Array:
         array = np.empty(shape, self.dtype)
-        if self._stream.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:
-            raise EOFError("an array is cut short")
+        data = array.reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), _PIECE):
+            piece = data[start : start + _PIECE]
+            if self._stream.readinto(piece) < len(piece):
+                raise EOFError("an array is cut short")
         return array
 
     def finish(self) -> None:
         """Read what is left over: at the end the checksum of all is compared."""
-        while self._stream.read(1 << 20):
+        while self._stream.read(_PIECE):
             pass
 
 

@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 
 import onnx
 
-from qgraph._graph.index import GraphIndex
+from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.weights import array_of
 from qgraph._quantize.smooth.layers import Heads
 
 Above = Callable[[onnx.NodeProto, int], onnx.NodeProto | None]
 """Returns what makes an input of a node, if that node alone reads it, once."""
 
-_PERMUTED = (0, 2, 1, 3)
+_PERMUTED = [0, 2, 1, 3]
 _JOINED = (("Transpose", 0), ("MatMul", 0))
 _REPEATED = (("Reshape", 1), ("Expand", 0), ("Unsqueeze", 0), ("Transpose", 0))
 _PLAIN = (("Transpose", 1),)
@@ -63,17 +63,13 @@ def _climb(
         found = above(node, position)
         if found is None or found.op_type != op_type:
             return None
-        if op_type == "Transpose" and _permutation(found) != _PERMUTED:
+        if op_type == "Transpose" and attributes(found).get("perm") != _PERMUTED:
             return None
         # a new axis behind the heads: each is repeated, and its copies lie side by side
         if op_type == "Unsqueeze" and _whole_numbers(index, found.input[1]) != [2]:
             return None
         node = found
     return node
-
-
-def _permutation(node: onnx.NodeProto) -> tuple[int, ...]:
-    return next((tuple(item.ints) for item in node.attribute if item.name == "perm"), ())
 
 
 def _last_two(index: GraphIndex, tensor: str) -> tuple[int, int] | None:

@@ -27,9 +27,9 @@ from functools import cached_property
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
-from qgraph._graph.index import GraphIndex
+from qgraph._graph.index import GraphIndex, attributes
 from qgraph._quantize.smooth.attention import values_of
-from qgraph._quantize.smooth.layers import Along, Heads, Layer, Operand, attribute, layer_of
+from qgraph._quantize.smooth.layers import Along, Heads, Layer, Operand, layer_of
 
 _NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _HOMOGENEOUS = ("Cast", "Identity", "Relu", "LeakyRelu")
@@ -150,7 +150,7 @@ class _Graph(GraphIndex):
         return None
 
     def _norm(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
-        if along.spatial or attribute(node, "axis", -1) != -1:
+        if along.spatial or attributes(node).get("axis", -1) != -1:
             return None
         operands = [self._vector(node, i, along) for i in range(1, len(node.input))]
         found = [operand for operand in operands if operand is not None]
