@@ -96,6 +96,7 @@ def _in_a_fork(model: str, provider: Provider, feed: Feed) -> str:
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        die_with_parent()
         line = "-"
         with contextlib.suppress(Exception):
             line = _weigh(model, provider, feed)
@@ -110,6 +111,7 @@ def _in_a_fork(model: str, provider: Provider, feed: Feed) -> str:
 
 def _main(provider: str, feed_path: str, *models: str) -> None:
     die_with_parent()
+    os.environ.update(environment())  # from here on for the forks of this process
     feed = _read(feed_path)
     for model in models:
         print(_in_a_fork(model, Provider(provider), feed), flush=True)
