@@ -20,17 +20,16 @@ Keep = Callable[[Sensitivity], None]
 """Takes what was measured when a run is cut short."""
 
 
-def check(work: Work, engine: Engine, runtime: Runtime) -> None:
-    """Refuse, before any work, what cannot be measured.
+def require_measurable_work(work: Work) -> None:
+    """Refuse, before any work, what no engine can measure.
 
     Raises:
         InputError: the model has no candidates.
-        UsageError: a metric these outputs do not have, or what the engine does not do.
+        UsageError: a metric these outputs do not have.
     """
     if not work.selection.candidates:
         raise _nothing_to_quantize(work)
     require_measurable(work.metric, logits=work.scored.logits)
-    engine.check(work, runtime)
 
 
 def _nothing_to_quantize(work: Work) -> InputError:
@@ -56,14 +55,16 @@ def measure(
 ) -> Sensitivity:
     """Return the scores of every candidate and group, over the samples the deadline allows.
 
-    Where the work is broken off, what there is goes to `keep` before the error is raised.
+    What the engine itself refuses is its `check`'s business, which comes before calibration: a
+    budget is held against what the process holds then. Where the work is broken off, what there is goes to
+    `keep` before the error is raised.
 
     Raises:
         InputError: no candidates, or NaN or infinity at the model's outputs.
         UsageError: ranges of another model or scheme, or a metric these outputs do not have.
     """
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    check(work, engine, runtime)
+    require_measurable_work(work)
     found = engine.measure(work, runtime, journal)
     seconds = Clock(started, time.perf_counter() - clock)
     report = assemble(work, engine.name, found, runtime, seconds)

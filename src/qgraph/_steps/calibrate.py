@@ -12,7 +12,8 @@ from qgraph._quantize.ranges import calibrate as _calibrate
 from qgraph._quantize.scheme import SEARCHED, Scheme
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
 from qgraph._sensitivity.search.smoothing import Search, search_smoothing
-from qgraph._steps.model import AnyPath, Data, Model, opened
+from qgraph._steps.inputs import AnyPath
+from qgraph._steps.model import Data, Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
 
 

@@ -6,7 +6,7 @@ option of its own there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -222,8 +222,3 @@ def _as_given(options: Part) -> dict[str, Any]:
     if isinstance(own, Part):
         fields |= {name: getattr(own, name) for name in own.model_fields_set}
     return fields
-
-
-def paths_of(values: Sequence[str | Path]) -> list[Path]:
-    """Return paths of what may be strings."""
-    return [Path(value) for value in values]

@@ -174,7 +174,7 @@ def annotate(quantized: Quantized, report: Sensitivity | AnyPath) -> Quantized:
     return quantized
 
 
-def calibration_of(wanted: Profiles, asked: QuantizeOptions) -> CalibrateOptions:
+def _calibration_of(wanted: Profiles, asked: QuantizeOptions) -> CalibrateOptions:
     """Return how the ranges of profiles are calibrated: for every node that one may name."""
     names_some = any(item.quantize for item in wanted.profiles)
     return CalibrateOptions(
@@ -184,6 +184,25 @@ def calibration_of(wanted: Profiles, asked: QuantizeOptions) -> CalibrateOptions
         scheme=asked.scheme or wanted.scheme,
         include=(".*",) if names_some else (),
     )
+
+
+def ranges_of_profiles(
+    model: Model,
+    wanted: Profiles,
+    given: Ranges | AnyPath | None,
+    asked: QuantizeOptions,
+    runtime: Runtime,
+) -> Ranges:
+    """Return the ranges to quantize with: those given, or calibrated for what profiles may name.
+
+    Raises:
+        UsageError: those given are of another scheme.
+    """
+    if given is None:
+        return calibrate(model, options=_calibration_of(wanted, asked), runtime=runtime)
+    seen = document(given, Ranges)
+    require_same(seen.scheme, asked.scheme or wanted.scheme, "ranges")
+    return seen
 
 
 def file_stem(profile: str, suffix: str | None) -> str:
@@ -216,13 +235,7 @@ class _Making:
         require_same_model(wanted.model, self.model.id, "profiles")
         if self._asked.backend == "inc":
             return None
-        scheme = self._asked.scheme or wanted.scheme
-        if given is None:
-            options = calibration_of(wanted, self._asked)
-            return calibrate(self.model, options=options, runtime=self._runtime)
-        seen = document(given, Ranges)
-        require_same(seen.scheme, scheme, "ranges")
-        return seen
+        return ranges_of_profiles(self.model, wanted, given, self._asked, self._runtime)
 
     def models(
         self, wanted: Profiles, ranges: Ranges | None, store: WeightStore | None = None

@@ -16,15 +16,15 @@ from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Scheme, require_same
 from qgraph._sensitivity.engines.protocol import Engine
 from qgraph._sensitivity.engines.registry import engine_of
-from qgraph._sensitivity.measure import check, measure
+from qgraph._sensitivity.measure import measure, require_measurable_work
 from qgraph._sensitivity.ranking.groups import Group, Grouping, fused_groups
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.scoring.journal import Journal, open_journal
 from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.calibrate import ranges_of
-from qgraph._steps.inputs import document
-from qgraph._steps.model import AnyPath, Data, Model, opened
+from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.model import Data, Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
 
 
@@ -68,7 +68,9 @@ def sensitivity(
     if seen is not None:
         require_same(seen.scheme, scheme, "ranges")
     # what is wrong with the options shows before the work begins
-    check(_work(found, asked, engine, scheme, seen), engine, runtime)
+    planned = _work(found, asked, engine, scheme, seen)
+    require_measurable_work(planned)
+    engine.check(planned, runtime)
     data = found.data(asked.data, asked.samples, asked.seed)
     if seen is None and not engine.calibrates:
         seen = _calibrated(found, asked, scheme, data, runtime, journal, fresh=fresh)

@@ -16,15 +16,13 @@ from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import read_document, write_document
-from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import Ranges, require_same_model
-from qgraph._quantize.scheme import SchemeName, require_same
-from qgraph._steps.calibrate import calibrate
+from qgraph._quantize.scheme import SchemeName
 from qgraph._steps.model import Model
 from qgraph._steps.options import QuantizeOptions, chosen
-from qgraph._steps.quantize import calibration_of, file_stem, write_quantized
+from qgraph._steps.quantize import file_stem, ranges_of_profiles, write_quantized
 
 
 @click.command()
@@ -93,15 +91,17 @@ def quantize(
         found = Model.open(model)
         if wanted is not None and asked.backend == "qgraph":
             require_same_model(wanted.model, found.id, str(profiles))
-            seen = _ranges(found, wanted, ranges, asked, runtime)
+            seen = ranges_of_profiles(found, wanted, ranges, asked, runtime)
         made = write_quantized(
             found, wanted, seen, output, report=annotate, options=asked, runtime=runtime
         )
     if seen is not None and beside is not None:
         write_document(beside, seen)
     print_written(made, as_json=as_json)
-    synthetic = found.data(asked.data, asked.samples, asked.seed).source.synthetic
-    _warn(seen, asked, synthetic=synthetic if asked.dtype is not None else False)
+    # only a conversion has looked at data; it is at hand then
+    converted = asked.dtype is not None
+    data = found.data(asked.data, asked.samples, asked.seed) if converted else None
+    _warn(seen, asked, synthetic=data is not None and data.source.synthetic)
 
 
 def _outputs(
@@ -113,18 +113,6 @@ def _outputs(
     files = [folder / f"{file_stem(stem, suffix)}.onnx" for stem in stems]
     files += [folder / f"{asked.dtype}.onnx"] if asked.dtype else []
     return [*files, *([ranges] if ranges is not None else [])]
-
-
-def _ranges(
-    model: Model, wanted: Profiles, given: Path | None, asked: QuantizeOptions, runtime: Runtime
-) -> Ranges:
-    """Return the ranges to quantize with."""
-    options = calibration_of(wanted, asked)
-    if given is None:
-        return calibrate(model, options=options, runtime=runtime)
-    seen = read_document(given, Ranges)
-    require_same(seen.scheme, options.scheme or wanted.scheme, "ranges")
-    return seen
 
 
 def _require_together(

@@ -115,6 +115,7 @@ class Inc:
             RuntimeDiedError, InterruptedRun: before anything was scored.
         """
         clock = time.perf_counter()
+        require_inc()
         plan = _plan(work)
         options = options_of(work)
         forward = forward_seconds(

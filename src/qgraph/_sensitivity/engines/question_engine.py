@@ -22,6 +22,7 @@ from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.engines.protocol import NodeScores, Timing
 from qgraph._sensitivity.engines.screening import screen
+from qgraph._sensitivity.engines.wavefront.minimal_memory import require_budget
 from qgraph._sensitivity.explain.causes import causes
 from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
 from qgraph._sensitivity.explain.warnings import warnings_of
@@ -54,6 +55,8 @@ class QuestionEngine(ABC):
     options: type[EngineOptions] = EngineOptions
     schemes: tuple[SchemeName, ...] = (SchemeName.INT8, SchemeName.FP8)
     calibrates = False
+    one_by_one = False
+    """Whether segments can be opened one at a time: a budget need hold the largest alone."""
 
     @abstractmethod
     def open(
@@ -67,8 +70,17 @@ class QuestionEngine(ABC):
         """Return what the work took, where the engine keeps count."""
         return None
 
-    def check(self, work: Work, runtime: Runtime) -> None:  # noqa: B027 - most refuse nothing
-        """Refuse what it cannot do."""
+    def check(self, work: Work, runtime: Runtime) -> None:
+        """Refuse a memory budget that is less than opening the model takes at least."""
+        if runtime.memory_budget is not None:
+            require_budget(
+                runtime.memory_budget,
+                work.prepared.model,
+                work.selection.candidates,
+                work.scored.outputs,
+                runtime.provider,
+                one_by_one=self.one_by_one,
+            )
 
     def identity(self, work: Work, runtime: Runtime) -> dict[str, Any]:
         """Return what two runs must share for one to go on with the other's journal."""

@@ -22,7 +22,6 @@ from qgraph._metrics import Sums
 from qgraph._quantize.inc_scheme import FOLLOWERS
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.engines.question_engine import QuestionEngine
-from qgraph._sensitivity.engines.wavefront.minimal_memory import require_budget
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
 from qgraph._sensitivity.scoring.work import Work
@@ -33,18 +32,6 @@ class Switch(QuestionEngine):
 
     name = "switch"
     schemes = (SchemeName.INT8, SchemeName.FP8, SchemeName.INC_CPU)
-
-    def check(self, work: Work, runtime: Runtime) -> None:
-        """Refuse a memory budget that the model with its switches does not fit into."""
-        if runtime.memory_budget is not None:
-            require_budget(
-                runtime.memory_budget,
-                work.prepared.model,
-                work.selection.candidates,
-                work.scored.outputs,
-                runtime.provider,
-                one_by_one=False,
-            )
 
     def open(
         self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool

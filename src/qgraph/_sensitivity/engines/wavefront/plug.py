@@ -9,7 +9,6 @@ from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
 from qgraph._sensitivity.engines.question_engine import QuestionEngine
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
-from qgraph._sensitivity.engines.wavefront.minimal_memory import require_budget
 from qgraph._sensitivity.report import MemoryUse
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Answerer
@@ -20,18 +19,7 @@ class Wavefront(QuestionEngine):
     """The fastest that is exact; an answer costs what lies below its nodes."""
 
     name = "wavefront"
-
-    def check(self, work: Work, runtime: Runtime) -> None:
-        """Refuse a memory budget that the largest segment does not fit into."""
-        if runtime.memory_budget is not None:
-            require_budget(
-                runtime.memory_budget,
-                work.prepared.model,
-                work.selection.candidates,
-                work.scored.outputs,
-                runtime.provider,
-                one_by_one=True,
-            )
+    one_by_one = True
 
     def open(
         self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
