@@ -56,8 +56,8 @@ def measure(
     """Return the scores of every candidate and group, over the samples the deadline allows.
 
     What the engine itself refuses is its `check`'s business, which comes before calibration: a
-    budget is held against what the process holds then. Where the work is broken off, what there is goes to
-    `keep` before the error is raised.
+    budget is held against what the process holds then. Where the work is broken off, what there is
+    goes to `keep` before the error is raised.
 
     Raises:
         InputError: no candidates, or NaN or infinity at the model's outputs.
