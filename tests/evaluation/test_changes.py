@@ -176,7 +176,9 @@ def test_a_gate_says_what_it_says(gate: str, *, fails: bool) -> None:
         require(found, [parse_gate(gate)])
 
 
-@pytest.mark.parametrize("text", ["loss", "loss>", ">1", "loss=1", "loss>1%", "loss>one", "a b>1"])
+@pytest.mark.parametrize(
+    "text", ["loss", "loss>", ">1", "loss=1", "loss>1%", "loss>one", "a b>1", "loss dB>"]
+)
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no condition"):
         parse_gate(text)

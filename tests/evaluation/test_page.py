@@ -233,7 +233,7 @@ def test_a_distance_from_float_is_told_without_an_interval(evaluation: Evaluatio
     run = evaluation.run.model_copy(update={"samples": 70})
     text = to_markdown(evaluation.model_copy(update={"run": run}))
     assert "its 95 % interval" not in text and "too few" not in text
-    assert any(line.endswith(" from float.") for line in verdicts(evaluation))
+    assert all(re.search(r": SQNR \d+\.\d dB, [a-z ]+\.$", line) for line in verdicts(evaluation))
 
 
 def test_what_did_not_run_where_it_was_asked_to_is_said(evaluation: Evaluation) -> None:

@@ -10,10 +10,11 @@ from enum import StrEnum
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.proportions import Interval
 from qgraph._graph.errors import QualityGateError, UsageError
+from qgraph._metrics.names import is_called
 from qgraph._metrics.table import metric
 
 _GATE = re.compile(
-    r"(?:(?P<variant>[^:<>]+):)?(?P<metric>\w+)\s*(?P<side>[<>])\s*"
+    r"(?:(?P<variant>[^:<>]+):)?(?P<metric>[\w-]+(?: as float| dB)?)\s*(?P<side>[<>])\s*"
     r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?P<percent>%?)"
 )
 
@@ -45,7 +46,7 @@ class Gate:
 
     def is_about(self, change: Change) -> bool:
         """Return whether this gate names the change's metric, and its variant or none."""
-        return change.metric == self.metric and self.variant in (None, change.variant)
+        return is_called(self.metric, change.metric) and self.variant in (None, change.variant)
 
     def fails(self, change: Change, when: FailWhen = FailWhen.MEASURED) -> bool:
         """Return whether a change is what this gate forbids.

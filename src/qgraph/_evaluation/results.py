@@ -138,6 +138,18 @@ class EvaluationRun(Part):
     seconds: float
 
 
+class Recommendation(Part):
+    """What to deploy. `variant`: the one with the largest share of MACs in 8 bits that is within
+    every one of `limits` (`loss<=1.01x` is a multiple of float's); None where none is. `own`:
+    whether a person set some of them. `beyond`: variant → the limits that it is not within.
+    """
+
+    variant: str | None
+    limits: tuple[str, ...]
+    own: bool = False
+    beyond: dict[str, tuple[str, ...]] = {}
+
+
 class Evaluation(Document):
     """`model`: the float model that the variants were made from. `sanity`: fixed prompts, answered
     by every variant.
@@ -150,6 +162,7 @@ class Evaluation(Document):
     run: EvaluationRun
     variants: tuple[Variant, ...]
     sanity: tuple[Prompted, ...] = ()
+    recommendation: Recommendation | None = None
 
     @property
     def metrics(self) -> set[str]:

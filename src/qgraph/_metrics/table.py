@@ -25,7 +25,8 @@ class Metric:
     whether it is made of the sums of others, which are kept sample by sample instead. `is_share`:
     whether it counts what is right. `needs_logits`: whether it is one of logits alone. `enough`:
     samples from which on the 95 % interval of a difference holds what it should
-    (docs/benchmarks/coverage.md).
+    (docs/benchmarks/coverage.md). `accept`: what a variant has to keep to be recommended, where
+    nobody says otherwise: `<=1.01x` is a multiple of the float model's.
 
     `of`: from sums to its value. `of_damage`: from its value to an amount that is 0 for equal
     outputs, grows with the error and adds up over nodes: what rankings and cuts go by.
@@ -40,6 +41,7 @@ class Metric:
     is_share: bool = False
     needs_logits: bool = False
     enough: int = 40
+    accept: str = ""
     of: Callable[[Sums], float | None] | None = None
     of_damage: Callable[[float], float] | None = None
 
@@ -102,7 +104,7 @@ def _power(decibels: float) -> float:
 
 
 _TABLE = (
-    Metric(key="loss", label="loss", form="{:.4f}", axis="loss (nats per token)"),
+    Metric(key="loss", label="loss", form="{:.4f}", axis="loss (nats per token)", accept="<=1.01x"),
     Metric(key="perplexity", label="perplexity", form="{:.3f}", by_parts=True),
     Metric(
         key="kl", label="KL", form="{:.2e}", axis="KL from float (nats per token)",
@@ -111,17 +113,24 @@ _TABLE = (
     ),
     Metric(
         key="top1_agreement", label="top-1 as float", form="{:.1%}", from_float=True,
-        is_share=True, needs_logits=True, of=_top1_agreement, of_damage=_rest,
+        is_share=True, needs_logits=True, accept=">=0.95", of=_top1_agreement, of_damage=_rest,
     ),
     Metric(
         key="vqa_accuracy", label="questions", form="{:.1%}", axis="questions answered",
-        is_share=True,
+        is_share=True, accept=">=0.99x",
     ),
-    Metric(key="top1", label="top-1", form="{:.1%}", axis="top-1 accuracy", is_share=True),
-    Metric(key="top5", label="top-5", form="{:.1%}", axis="top-5 accuracy", is_share=True),
-    Metric(key="map50", label="mAP50", form="{:.3f}", axis="mAP at IoU 0.5", enough=60),
     Metric(
-        key="map", label="mAP", form="{:.3f}", axis="mAP at IoU 0.5 to 0.95", enough=60
+        key="top1", label="top-1", form="{:.1%}", axis="top-1 accuracy",
+        is_share=True, accept=">=0.99x",
+    ),
+    Metric(key="top5", label="top-5", form="{:.1%}", axis="top-5 accuracy", is_share=True),
+    Metric(
+        key="map50", label="mAP50", form="{:.3f}", axis="mAP at IoU 0.5", enough=60,
+        accept=">=0.99x",
+    ),
+    Metric(
+        key="map", label="mAP", form="{:.3f}", axis="mAP at IoU 0.5 to 0.95", enough=60,
+        accept=">=0.98x",
     ),
     Metric(
         key="mse", label="MSE", form="{:.2e}", from_float=True, enough=60,
@@ -129,7 +138,7 @@ _TABLE = (
     ),
     Metric(
         key="sqnr_db", label="SQNR dB", form="{:.1f}", by_parts=True, from_float=True,
-        enough=60, of=_sqnr_db, of_damage=_power,
+        enough=60, accept=">=30", of=_sqnr_db, of_damage=_power,
     ),
     Metric(
         key="cosine", label="cosine", form="{:.5f}", by_parts=True, from_float=True, enough=60,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from qgraph._evaluation.results import Evaluation, SanityAnswer
+from qgraph._report.advice import advice
 from qgraph._report.engine_times import engine_notes
 from qgraph._report.reported_run import ReportedRun
 from qgraph._report.sentences import notes, sanity_line, verdicts
@@ -23,6 +24,7 @@ def render_summary(run: ReportedRun) -> str:
     lines = [
         f"# {cell(evaluation.model.path)}: {report.scheme}",
         "",
+        *_advice(evaluation),
         *(f"- {cell(line)}" for line in verdicts(evaluation)),
         "",
         to_markdown(evaluation),
@@ -39,6 +41,11 @@ def render_summary(run: ReportedRun) -> str:
         f" {evaluation.run.samples} samples of {cell(', '.join(evaluation.run.data))}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _advice(evaluation: Evaluation) -> list[str]:
+    first, *others = [cell(line) for line in advice(evaluation)] or [""]
+    return [f"**{first}** {' '.join(others)}", ""] if first else []
 
 
 def to_markdown(evaluation: Evaluation) -> str:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from qgraph._metrics.table import metric, quality_key
 from qgraph._report import drawing
+from qgraph._report.advice import advice
 from qgraph._report.charts import charts
 from qgraph._report.engine_times import engine_notes
 from qgraph._report.node_tables import kept_lists, node_rows, without_gain
@@ -48,6 +49,7 @@ def render_page(run: ReportedRun) -> str:
         topics=topics(evaluation),
         measured_mse=measured_mse,
         notes=[*notes(evaluation), *engine_notes(run.engines)],
+        advice=advice(evaluation),
         verdicts=verdicts(evaluation),
         quality=metric(quality_key(evaluation.variants[0].metrics)).label,
         nodes=nodes,

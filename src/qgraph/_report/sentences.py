@@ -6,6 +6,7 @@ from qgraph._evaluation.intervals import FEWEST
 from qgraph._evaluation.results import Evaluation, Latency, Variant
 from qgraph._metrics.table import metric, quality_key
 from qgraph._quantize.profiles import apart
+from qgraph._report.advice import band
 
 MARK = "≲"
 """Before the interval of a difference that holds less than it says."""
@@ -14,24 +15,9 @@ _UNSTEADY = 0.25
 
 
 def verdicts(evaluation: Evaluation) -> list[str]:
-    """Return a sentence for each quantized variant, and one for the largest share that holds."""
+    """Return a sentence for each quantized variant."""
     key = quality_key(evaluation.variants[0].metrics)
-    quantized = evaluation.variants[1:]
-    said = [_sentence(variant, key) for variant in quantized]
-    even = [variant for variant in quantized if _is_even(variant, key)]
-    if even:
-        best = max(even, key=lambda variant: variant.int8_share.macs if variant.int8_share else 0.0)
-        share = (
-            f" ({best.int8_share.macs:.0%} of MACs in {evaluation.eight_bits})"
-            if best.int8_share
-            else ""
-        )
-        said.insert(
-            0,
-            f"The largest variant in {evaluation.eight_bits} that these samples cannot tell from"
-            f" float by its {metric(key).label} is {best.name}{share}.",
-        )
-    return said
+    return [_sentence(variant, key) for variant in evaluation.variants[1:]]
 
 
 def _is_even(variant: Variant, key: str) -> bool:
@@ -41,6 +27,10 @@ def _is_even(variant: Variant, key: str) -> bool:
 
 def _sentence(variant: Variant, key: str) -> str:
     change, known = variant.differences.get(key), metric(key)
+    decibels = variant.metrics.get("sqnr_db")
+    if key == "mse" and decibels is not None:
+        # an error is never 0: what counts is how large it is beside the outputs
+        return f"{variant.name}: SQNR {decibels:.1f} dB, {band(decibels)}."
     if change is None:
         return f"{variant.name}: no {known.label} to compare."
     value = known.signed.format(change.value)
@@ -51,7 +41,7 @@ def _sentence(variant: Variant, key: str) -> str:
     if change.interval is None:
         return f"{variant.name}: {known.label} {value} from float, with too few samples to judge."
     low, high = (known.signed.format(end) for end in change.interval)
-    told = "cannot be told from float" if _is_even(variant, key) else "differs from float"
+    told = "no measurable difference" if _is_even(variant, key) else "differs from float"
     if change.doubtful:
         told += ", as far as these samples can tell"
     return f"{variant.name}: {known.label} {value} ({low} to {high}), {told}."

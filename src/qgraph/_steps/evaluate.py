@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qgraph._evaluation.evaluate import evaluate as _evaluate
+from qgraph._evaluation.recommendation import recommend, require_limits
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
@@ -49,6 +50,7 @@ def evaluate(
     asked = chosen(EvaluateOptions, options, given)
     runtime = runtime or Runtime()
     require_data(asked.data)
+    require_limits(asked.accept)
     known = {item.path: item for item in models if isinstance(item, Model)}
     paths = [item.path if isinstance(item, Model) else Path(item) for item in models]
     candidates = inspect_variants(paths)
@@ -68,7 +70,8 @@ def evaluate(
         predicted={} if expected is None else _predicted(candidates, expected),
         costs=_costs(model, task.feeds[0], runtime),
     )
-    return _evaluate(candidates, task, settings, runtime.progress, suite)
+    found = _evaluate(candidates, task, settings, runtime.progress, suite)
+    return found.model_copy(update={"recommendation": recommend(found, asked.accept)})
 
 
 def _predicted(

@@ -181,7 +181,9 @@ class QuantizeOptions(Part):
 
 
 class EvaluateOptions(Part):
-    """What variants are measured on. `sanity`: a file of prompts; false asks nothing."""
+    """What variants are measured on. `sanity`: a file of prompts; false asks nothing. `accept`:
+    limits of the recommendation, as in `loss<=1.01x`.
+    """
 
     data: Annotated[tuple[Path, ...], _DATA] = ()
     samples: Annotated[
@@ -191,6 +193,14 @@ class EvaluateOptions(Part):
         str | None, Flag("lm, classify, detect or fidelity.  [default: what the data is for]")
     ] = None
     sanity: Path | Literal[False] | None = None
+    accept: Annotated[
+        tuple[str, ...],
+        Flag(
+            'Recommend what is within these limits, as in "loss<=1.01x,top1>=0.95".  [default: a'
+            " limit for each metric]",
+            metavar="LIMITS",
+        ),
+    ] = ()
     allow_cpu_nodes: Annotated[bool, Flag("Accept compute nodes on the CPU with CUDA.")] = False
 
 

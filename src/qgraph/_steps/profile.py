@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qgraph._exporters.family import Answers, Task
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics.budget import Budget
+from qgraph._metrics.names import find_metric, is_called
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.profiles import Profile, Profiles
@@ -17,7 +20,7 @@ from qgraph._quantize.scheme import SchemeName
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.ranking.profiles import By, cut_profiles, profile_of, units_of
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._sensitivity.search.budget import Budget, search_budget
+from qgraph._sensitivity.search.budget import search_budget
 from qgraph._sensitivity.search.switched import SwitchedSession
 from qgraph._steps.inputs import AnyPath, document
 from qgraph._steps.model import Model, opened
@@ -61,9 +64,12 @@ def profile(
         raise UsageError("measuring profiles needs the ranges they are quantized with, and --data")
     found, runtime = opened(model), runtime or Runtime()
     bench = _Bench(found, seen, document(ranges, Ranges), runtime)
-    bench.use(_task(found, asked, answers=budget is not None and budget.metric == _QUESTIONS))
-    if budget is not None:
-        _require_metric(budget, bench)  # before hours of measuring
+    bench.use(
+        _task(found, asked, answers=budget is not None and is_called(budget.metric, _QUESTIONS))
+    )
+    if budget is not None:  # before hours of measuring
+        key = find_metric(budget.metric, _float_values(bench), "--budget")
+        budget = replace(budget, metric=key)
     measured = [bench.measured(item) for item in cut.profiles]
     if budget is not None:
         measured.append(_searched(seen, asked.by, budget, bench, runtime))
@@ -116,13 +122,6 @@ class _Bench:
 def _float_values(bench: _Bench) -> dict[str, float]:
     """Return the float model's metrics, also what a task leaves out where outputs are equal."""
     return dict.fromkeys(_NONE_IF_EQUAL, math.inf) | bench.float_metrics
-
-
-def _require_metric(budget: Budget, bench: _Bench) -> None:
-    values = _float_values(bench)
-    if budget.metric not in values:
-        known = ", ".join(sorted(values))
-        raise UsageError(f"--budget: no metric {budget.metric!r}; the task has {known}")
 
 
 def _searched(

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qgraph._graph.errors import InputError, UsageError
+from qgraph._metrics.budget import Budget
 from qgraph._sensitivity.ranking.profiles import Unit
-from qgraph._sensitivity.search.budget import Budget, search_budget
+from qgraph._sensitivity.search.budget import search_budget
 
 LOSS = Budget.parse("loss<=1.1x")
 
@@ -103,7 +104,7 @@ def test_a_metric_where_more_is_better() -> None:
 
 @pytest.mark.parametrize("text", ["loss", "loss<1", "loss<=", "<=1", "loss<=1.2.3", "loss<=-1"])
 def test_what_is_no_budget_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="budget"):
+    with pytest.raises(UsageError, match="limit"):
         Budget.parse(text)
 
 

@@ -17,6 +17,7 @@ from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
+from qgraph._report.advice import advice
 from qgraph._report.sentences import notes, sanity_line
 from qgraph._report.variant_tables import columns, rows
 from qgraph._steps.evaluate import evaluate as evaluate_variants
@@ -70,6 +71,8 @@ def evaluate(
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of variants and what its figures mean."""
+    for line in advice(evaluation):
+        say(line)
     print_table(columns(evaluation), rows(evaluation))
     for note in notes(evaluation):
         say(note)

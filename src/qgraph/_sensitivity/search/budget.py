@@ -10,60 +10,16 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.errors import InputError
 from qgraph._graph.progress import Progress, silent
+from qgraph._metrics.budget import Budget
 from qgraph._sensitivity.ranking.profiles import Unit
 
-_FORM = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(<=|>=)\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(x?)\s*", re.I)
 _EXCHANGED = 3
 """How many of the last units let in are tried to be replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """`metric` at most (or at least) `limit`; `relative`: as a multiple of the float model's."""
-
-    metric: str
-    at_most: bool
-    limit: float
-    relative: bool
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Return the budget written as `loss<=1.02x`, `loss<=3.1` or `top1_agreement>=0.98`.
-
-        Raises:
-            UsageError: it is not of that form.
-        """
-        found = _FORM.fullmatch(text)
-        if found is None:
-            raise UsageError(
-                f"--budget {text!r} is no budget",
-                hint='Write a metric of evaluate and a limit: "loss<=1.02x" or "sqnr_db>=30".',
-            )
-        metric, sign, number, times = found.groups()
-        try:
-            limit = float(number)
-        except ValueError as error:
-            raise UsageError(f"--budget {text!r}: {number!r} is no number") from error
-        return cls(metric, sign == "<=", limit, bool(times))
-
-    def __str__(self) -> str:
-        return f"{self.metric}{'<=' if self.at_most else '>='}{self.limit:g}{'x' * self.relative}"
-
-    def bound(self, float_value: float) -> float:
-        """Return the limit in the metric's own units."""
-        return self.limit * float_value if self.relative else self.limit
-
-    def is_met(self, value: float, float_value: float) -> bool:
-        """Return whether a measured value is within the budget; NaN never is."""
-        bound = self.bound(float_value)
-        return not math.isnan(value) and (value <= bound if self.at_most else value >= bound)
 
 
 Measure = Callable[[frozenset[str]], float]

@@ -1,0 +1,97 @@
+"""Which variant to deploy: the one that does most in 8 bits within limits on several metrics.
+
+One metric oversells: a language model whose loss is as before may still say every tenth token
+otherwise. So each metric of a task has a limit of its own, which a person may replace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from qgraph._evaluation.results import Evaluation, Recommendation, Variant
+from qgraph._graph.errors import UsageError
+from qgraph._metrics.budget import Budget
+from qgraph._metrics.names import find_metric
+from qgraph._metrics.table import metric, quality_key
+
+
+def parse_limits(accept: Sequence[str]) -> tuple[Budget, ...]:
+    """Return the limits written as `loss<=1.01x` or `loss<=1.01x,top1>=0.95`.
+
+    Raises:
+        UsageError: one of them is no limit.
+    """
+    parts = (part for text in accept for part in text.split(",") if part.strip())
+    return tuple(map(Budget.parse, parts))
+
+
+def recommend(evaluation: Evaluation, accept: Sequence[str] = ()) -> Recommendation | None:
+    """Return the variant to deploy, or None where nothing is quantized or nothing limits it.
+
+    `accept` replaces the default limit of each metric that it names. A variant that lacks a
+    metric, or has NaN, is beyond that metric's limit. Of two that quantize the same share of MACs,
+    the smaller file is taken.
+
+    Raises:
+        UsageError: `accept` names a metric that was not measured, or is no limit.
+    """
+    limits = _limits(evaluation, parse_limits(accept))
+    reference, *quantized = evaluation.variants
+    if not limits or not quantized:
+        return None
+    beyond = {item.name: _beyond(item, reference.metrics, limits) for item in quantized}
+    within = [item for item in quantized if not beyond[item.name]]
+    best = max(within, key=lambda item: (_share(item), -item.size_bytes), default=None)
+    return Recommendation(
+        variant=None if best is None else best.name,
+        limits=tuple(map(str, limits)),
+        own=bool(accept),
+        beyond={name: found for name, found in beyond.items() if found},
+    )
+
+
+def _limits(evaluation: Evaluation, own: Sequence[Budget]) -> list[Budget]:
+    reference = evaluation.variants[0].metrics
+    found = {
+        key: Budget.parse(f"{key}{rule}") for key in reference if (rule := _default(key, reference))
+    }
+    for budget in own:
+        key = find_metric(budget.metric, evaluation.metrics, "--accept")
+        found[key] = Budget(key, budget.at_most, budget.limit, budget.relative)
+    return list(found.values())
+
+
+def _default(key: str, measured: Mapping[str, float]) -> str:
+    """Return a metric's own limit; that of the SQNR only where nothing says more."""
+    if key == "sqnr_db" and quality_key(measured) != "mse":
+        return ""
+    return metric(key).accept
+
+
+def _beyond(
+    item: Variant, reference: Mapping[str, float], limits: Sequence[Budget]
+) -> tuple[str, ...]:
+    missed = float("nan")
+    return tuple(
+        str(limit)
+        for limit in limits
+        if not limit.is_met(
+            item.metrics.get(limit.metric, missed), reference.get(limit.metric, missed)
+        )
+    )
+
+
+def _share(item: Variant) -> float:
+    return item.int8_share.macs if item.int8_share else 0.0
+
+
+def require_limits(accept: Sequence[str]) -> None:
+    """Check, before anything is measured, that each of `accept` is a limit.
+
+    Raises:
+        UsageError: one is not.
+    """
+    try:
+        parse_limits(accept)
+    except UsageError as error:
+        raise UsageError(f"--accept: {error.message}", hint=error.hint) from error

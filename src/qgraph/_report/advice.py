@@ -1,0 +1,112 @@
+"""The recommendation in words: what to deploy, why, and what would change it."""
+
+from __future__ import annotations
+
+from qgraph._evaluation.recommendation import recommend
+from qgraph._evaluation.results import Evaluation, Recommendation, Variant
+from qgraph._metrics.budget import Budget
+from qgraph._metrics.table import metric, quality_key
+
+_BANDS = ((40.0, "harmless for most models"), (30.0, "small"), (20.0, "may show"))
+_LITTLE = 0.10
+"""A share of MACs below which 8 bits gain hardly anything."""
+
+
+def advice(evaluation: Evaluation) -> list[str]:
+    """Return the sentences that stand first wherever an evaluation is shown; none where nothing
+    is quantized. The first says what to deploy.
+    """
+    found = evaluation.recommendation or recommend(evaluation)
+    if found is None:
+        return []
+    quantized = {item.name: item for item in evaluation.variants[1:]}
+    best = quantized.get(found.variant or "")
+    said = [_none(evaluation) if best is None else _deploy(best, evaluation)]
+    said += _refused(found, quantized, evaluation)
+    return [*said, _limits(found)]
+
+
+def band(decibels: float) -> str:
+    """Return what an SQNR of the model's outputs means, as a word of experience."""
+    return next((word for least, word in _BANDS if decibels >= least), "shows")
+
+
+def _deploy(best: Variant, evaluation: Evaluation) -> str:
+    reference = evaluation.variants[0]
+    share = best.int8_share.macs if best.int8_share else None
+    size = f"{best.size_bytes / 1e6:.1f} of {reference.size_bytes / 1e6:.1f} MB"
+    first = size if share is None else f"{share:.0%} of MACs in {evaluation.eight_bits}, {size}"
+    facts = [fact for key in _shown(evaluation) if (fact := _fact(key, best, reference))]
+    little = share is not None and share < _LITTLE
+    end = " It gains little: hardly any work is in 8 bits." if little else ""
+    return f"Deploy {best.name}: {', '.join([first, *facts])}.{end}"
+
+
+def _none(evaluation: Evaluation) -> str:
+    names = [item.name for item in evaluation.variants[1:]]
+    few = names[0] if len(names) == 1 else f"any of {', '.join(names)}"
+    return (
+        f"Do not deploy {few} yet: none is within the limits. Smoothing (--smooth auto), FP8, or"
+        " a smaller profile (profile --budget) may be."
+    )
+
+
+def _refused(
+    found: Recommendation, quantized: dict[str, Variant], evaluation: Evaluation
+) -> list[str]:
+    """Return why the variants that do more in 8 bits were not taken: of those, the nearest."""
+    if not found.beyond:
+        return []
+    nearest = min(found.beyond, key=lambda name: (len(found.beyond[name]), _macs(quantized[name])))
+    item = quantized[nearest]
+    why = " and ".join(
+        _missed(Budget.parse(limit), item, evaluation) for limit in found.beyond[nearest]
+    )
+    others = [name for name in found.beyond if name != nearest]
+    more = f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}" if others else ""
+    return [f"{nearest} ({_macs(item):.0%} of MACs) is beyond a limit: {why}{more}."]
+
+
+def _missed(limit: Budget, item: Variant, evaluation: Evaluation) -> str:
+    known, value = metric(limit.metric), item.metrics.get(limit.metric)
+    if value is None:
+        return f"{known.label} was not measured"
+    bound = limit.bound(evaluation.variants[0].metrics[limit.metric])
+    most = "at most" if limit.at_most else "at least"
+    found, least = (known.form.format(number) for number in (value, bound))
+    return f"{known.label} is {found}, {most} {least} is accepted"
+
+
+def _limits(found: Recommendation) -> str:
+    whose = "Limits" if found.own else "Limits, qgraph's own"
+    return f"{whose}: {', '.join(found.limits)}. --accept sets others."
+
+
+def _shown(evaluation: Evaluation) -> list[str]:
+    keys = evaluation.variants[0].metrics
+    fidelity = ["sqnr_db"] if quality_key(keys) == "mse" else []
+    return [key for key in keys if metric(key).accept and key != "sqnr_db"] + fidelity
+
+
+def _fact(key: str, item: Variant, reference: Variant) -> str:
+    known, value = metric(key), item.metrics.get(key)
+    if value is None:
+        return ""
+    if key == "top1_agreement":
+        return f"{1 - value:.1%} of predictions change"
+    if key == "sqnr_db":
+        return f"SQNR {value:.1f} dB ({band(value)})"
+    before = reference.metrics[key]
+    even = ", no measurable difference" if _is_even(item, key) else ""
+    return f"{known.label} {known.form.format(value)} (float {known.form.format(before)}{even})"
+
+
+def _is_even(item: Variant, key: str) -> bool:
+    change = item.differences.get(key)
+    if change is None or change.interval is None or change.doubtful:
+        return False
+    return change.interval[0] <= 0 <= change.interval[1]
+
+
+def _macs(item: Variant) -> float:
+    return item.int8_share.macs if item.int8_share else 0.0

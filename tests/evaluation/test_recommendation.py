@@ -1,0 +1,141 @@
+"""Which variant is recommended, and what is said of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from qgraph._evaluation.recommendation import recommend
+from qgraph._evaluation.results import Difference, Evaluation, QuantizedShare
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import Document
+from qgraph._report.advice import advice, band
+
+Figures = dict[str, float]
+FLOAT = {"loss": 2.0, "top1_agreement": 1.0}
+
+
+def of(evaluation: Evaluation, *metrics: Figures, shares: tuple[float, ...] = ()) -> Evaluation:
+    """Return an evaluation of float, A, B …, with these metrics and these shares of MACs."""
+    first, second, *_ = evaluation.variants
+    share = [None, *(QuantizedShare(nodes=x, macs=x, params=x) for x in shares or (0.2, 0.5, 0.9))]
+    return evaluation.model_copy(
+        update={
+            "variants": tuple(
+                (second if index else first).model_copy(
+                    update={
+                        "name": "ABCD"[index - 1] if index else "float",
+                        "metrics": found,
+                        "int8_share": share[index],
+                        "differences": {},
+                    }
+                )
+                for index, found in enumerate(metrics)
+            ),
+            "recommendation": None,
+        }
+    )
+
+
+def test_the_largest_share_within_every_limit_is_recommended(evaluation: Evaluation) -> None:
+    found = recommend(
+        of(
+            evaluation,
+            FLOAT,
+            {"loss": 2.0, "top1_agreement": 0.999},
+            {"loss": 2.01, "top1_agreement": 0.96},
+            {"loss": 2.01, "top1_agreement": 0.91},
+        )
+    )
+    assert found is not None and found.variant == "B"
+    assert found.limits == ("loss<=1.01x", "top1_agreement>=0.95")
+    assert found.beyond == {"C": ("top1_agreement>=0.95",)}
+
+
+def test_a_loss_as_before_does_not_hide_tokens_that_change(evaluation: Evaluation) -> None:
+    first, *rest = advice(of(evaluation, FLOAT, {"loss": 2.0, "top1_agreement": 0.9}))
+    assert first.startswith("Do not deploy A yet")
+    assert "top-1 as float is 90.0%, at least 95.0% is accepted" in rest[0]
+
+
+def test_a_persons_limits_replace_the_default_ones(evaluation: Evaluation) -> None:
+    seen = of(evaluation, FLOAT, {"loss": 2.3, "top1_agreement": 0.9})
+    found = recommend(seen, ["loss<=1.2x, top1>=0.85"])
+    assert found is not None and found.variant == "A" and found.own
+    assert found.limits == ("loss<=1.2x", "top1_agreement>=0.85")
+
+
+@pytest.mark.parametrize("missing", [{"loss": 2.0}, {"loss": 2.0, "top1_agreement": math.nan}])
+def test_what_was_not_measured_is_not_recommended(evaluation: Evaluation, missing: Figures) -> None:
+    found = recommend(of(evaluation, FLOAT, missing))
+    assert found is not None and found.variant is None
+
+
+def test_of_equal_shares_the_smaller_file_is_taken(evaluation: Evaluation) -> None:
+    seen = of(evaluation, FLOAT, FLOAT, FLOAT, shares=(0.5, 0.5))
+    reference, a, b = seen.variants
+    sizes = (
+        reference,
+        a.model_copy(update={"size_bytes": 9}),
+        b.model_copy(update={"size_bytes": 8}),
+    )
+    found = recommend(seen.model_copy(update={"variants": sizes}))
+    assert found is not None and found.variant == "B"
+
+
+def test_without_a_task_the_sqnr_decides_by_bands(evaluation: Evaluation) -> None:
+    seen = of(
+        evaluation,
+        {"mse": 0.0, "sqnr_db": math.inf},
+        {"mse": 1e-4, "sqnr_db": 41.3},
+        {"mse": 1e-2, "sqnr_db": 22.0},
+    )
+    first, second, _ = advice(seen)
+    assert "Deploy A" in first and "SQNR 41.3 dB (harmless for most models)" in first
+    assert second.startswith("B (50% of MACs) is beyond a limit: SQNR dB is 22.0, at least 30.0")
+    assert [band(x) for x in (40, 30, 20, 19.9)] == [
+        "harmless for most models", "small", "may show", "shows",
+    ]  # fmt: skip
+
+
+def test_a_difference_whose_interval_holds_zero_is_called_none(evaluation: Evaluation) -> None:
+    seen = of(evaluation, FLOAT, {"loss": 2.001, "top1_agreement": 0.99})
+    reference, a = seen.variants
+    for change, said in (
+        (Difference(value=0.001, interval=(-0.001, 0.003)), True),
+        (Difference(value=0.001, interval=(0.0005, 0.002)), False),
+        (Difference(value=0.001, interval=(-0.001, 0.003), doubtful=True), False),
+        (Difference(value=0.001), False),
+    ):
+        drawn = a.model_copy(update={"differences": {"loss": change}})
+        text = advice(seen.model_copy(update={"variants": (reference, drawn)}))[0]
+        assert ("loss 2.0010 (float 2.0000, no measurable difference)" in text) is said
+
+
+def test_hardly_any_work_in_8_bits_is_said(evaluation: Evaluation) -> None:
+    assert "gains little" in advice(of(evaluation, FLOAT, FLOAT, shares=(0.04,)))[0]
+
+
+def test_nothing_quantized_gets_no_advice(evaluation: Evaluation) -> None:
+    assert recommend(of(evaluation, FLOAT)) is None and advice(of(evaluation, FLOAT)) == []
+
+
+@pytest.mark.parametrize(
+    ("accept", "message"),
+    [
+        ("top1<1", "is no limit of a metric"),
+        ("map50>=0.9", "no metric 'map50' here; there are loss"),
+    ],
+)
+def test_what_is_no_limit_is_refused(evaluation: Evaluation, accept: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        recommend(of(evaluation, FLOAT, FLOAT), [accept])
+
+
+def test_the_recommendation_stays_with_the_file(evaluation: Evaluation) -> None:
+    found = recommend(evaluation)
+    written = evaluation.model_copy(update={"recommendation": found})
+    assert isinstance(written, Document)
+    read = Evaluation.model_validate_json(written.model_dump_json(by_alias=True), strict=False)
+    assert read.recommendation == found
