@@ -37,9 +37,12 @@ class Fraction(Part):
 
 
 class Predicted(Part):
-    """What the sum of single errors lets expect; interactions are not in it."""
+    """What the errors of single nodes let expect; `interactions`: whether what pairs of nodes do
+    together is in it.
+    """
 
     mse: float
+    interactions: bool = False
 
 
 class Profile(Part):
@@ -63,12 +66,12 @@ _FACTOR = 2.0
 
 
 def apart(name: str, predicted: float | None, measured: float | None) -> str | None:
-    """Return a sentence where the MSE measured is not what the sum of single errors predicts."""
+    """Return a sentence where the MSE measured is not what single errors predict."""
     if predicted is None or not measured or predicted / _FACTOR <= measured <= predicted * _FACTOR:
         return None
     return (
         f"{name}: measured MSE {measured:.2e}, predicted {predicted:.2e}: errors of single"
-        " nodes do not add up here; trust what was measured"
+        " nodes do not add up so here; trust what was measured"
     )
 
 

@@ -68,6 +68,7 @@ def assemble(
             Companion(name=item.node.name, beside=item.beside) for item in found.companions
         ),
         renamed=work.prepared.renamed,
+        interactions=found.interactions,
         inc=found.inc,
     )
 
@@ -125,5 +126,6 @@ def _run(work: Work, engine: str, found: NodeScores, runtime: Runtime, clock: Cl
         memory=found.memory,
         computed_in=found.computed_in,
         warnings=found.warnings or None,
+        estimate=found.estimate,
         complete=found.complete,
     )

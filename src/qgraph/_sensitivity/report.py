@@ -114,10 +114,13 @@ class Baseline(Part):
 
 
 class Stability(Part):
-    """The best (1 is the most sensitive) and worst rank that single samples give a node."""
+    """The best (1 is the most sensitive) and worst rank that single samples give a node.
+    `standard_error`: of the mean over samples of the damage it is ranked by.
+    """
 
     rank_min: int
     rank_max: int
+    standard_error: float | None = None
 
 
 class Screen(Part):
@@ -211,11 +214,34 @@ class MemoryUse(Part):
     spilled: int
 
 
+class Estimate(Part):
+    """How scores were estimated that were not measured: by `probes` backward passes a sample for
+    each figure, squared position by position or not. `measured`: nodes that no gradient reaches →
+    why; their scores, alone, are exact.
+    """
+
+    probes: int
+    by_position: bool
+    measured: dict[str, str]
+
+
+class Interactions(Part):
+    """What each pair of `nodes` does together, in the units of `metric`: the upper triangle of a
+    symmetric matrix, row by row, float32, little-endian, base64. A set's damage is the sum over all
+    its pairs, in both orders, each node with itself included.
+    """
+
+    metric: MetricKey
+    nodes: tuple[str, ...]
+    values: str
+
+
 class Run(Part):
     """How the scores came about. `engine`: the name of the one that made them. Seconds are wall
     time; a forward is one pass of the untouched
     model over the same samples. `computed_in` stands where that is not the graph's own precision.
     `warnings`: why the scores say nothing, where they do not, and what was not done as asked.
+    `estimate`: stands where scores are estimates.
     """
 
     qgraph: str
@@ -238,6 +264,7 @@ class Run(Part):
     memory: MemoryUse | None = None
     computed_in: str | None = None
     warnings: tuple[str, ...] | None = None
+    estimate: Estimate | None = None
     complete: bool
 
 
@@ -261,4 +288,5 @@ class Sensitivity(Document):
     unscored: tuple[KeptNode, ...] = ()
     companions: tuple[Companion, ...] = ()
     renamed: dict[str, str] = {}
+    interactions: tuple[Interactions, ...] = ()
     inc: IncSettings | None = None

@@ -43,7 +43,7 @@ def cut(
     """Return the segments of what `outputs` need; the first has no candidates."""
     constants = _constants(model)
     names = {node.name for node in candidates}
-    nodes = _needed(model.graph.node, outputs)
+    nodes = needed(model.graph.node, outputs)
     shared, shapes, dependent = _split(nodes, names, constants)
     runs = _runs(dependent, candidates)
     # What has the shape of an influenced tensor but none of its values may itself be an output.
@@ -60,7 +60,7 @@ def cut_by_weight(model: onnx.ModelProto, outputs: Sequence[str], most: int) -> 
     sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
     runs: list[list[onnx.NodeProto]] = [[]]
     held: set[str] = set()
-    for node in _needed(model.graph.node, outputs):
+    for node in needed(model.graph.node, outputs):
         weights = {name for name in reads(node) if name in sizes}
         if runs[-1] and weights and sum(sizes[name] for name in held | weights) > most:
             runs.append([])
@@ -117,7 +117,7 @@ def extract(
     return made
 
 
-def _needed(nodes: Iterable[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+def needed(nodes: Iterable[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
     """Return the nodes that `outputs` depend on, in order."""
     wanted = set(outputs)
     kept: list[onnx.NodeProto] = []

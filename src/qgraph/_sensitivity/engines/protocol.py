@@ -10,7 +10,14 @@ from qgraph._graph.errors import QGraphError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.companions import Companion
 from qgraph._quantize.scheme import SchemeName
-from qgraph._sensitivity.report import Cause, IncSettings, MemoryUse, Stability
+from qgraph._sensitivity.report import (
+    Cause,
+    Estimate,
+    IncSettings,
+    Interactions,
+    MemoryUse,
+    Stability,
+)
 from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import EngineOptions, Work
@@ -34,7 +41,9 @@ class NodeScores:
     of the first sample. `unscored`: candidate → why it has no score. `screened`: node →
     noise-to-signal ratio of its own output, where there is nothing better. `causes`: node → why it
     is sensitive. `samples`: how many were scored, `complete`: whether those are all that was asked.
-    `broken_off`: what ended the work before its time; what is there is true all the same.
+    `estimate`: how scores were estimated, where they were not measured; `interactions`: what pairs
+    of nodes do together. `broken_off`: what ended the work before its time; what is there is true
+    all the same.
     """
 
     table: ScoreTable
@@ -52,6 +61,8 @@ class NodeScores:
     computed_in: str | None = None
     warnings: tuple[str, ...] = ()
     inc: IncSettings | None = None
+    estimate: Estimate | None = None
+    interactions: tuple[Interactions, ...] = ()
     broken_off: QGraphError | None = None
 
 

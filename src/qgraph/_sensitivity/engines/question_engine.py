@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.run.forward import forward_seconds
 from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import Figures
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.engines.protocol import NodeScores, Timing
@@ -26,7 +27,7 @@ from qgraph._sensitivity.engines.wavefront.minimal_memory import require_budget
 from qgraph._sensitivity.explain.causes import causes
 from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
 from qgraph._sensitivity.explain.warnings import warnings_of
-from qgraph._sensitivity.report import Cause, Direction, MemoryUse
+from qgraph._sensitivity.report import Cause, Direction, MemoryUse, Stability
 from qgraph._sensitivity.scoring.computed_model import (
     WHOLE_HEAD,
     ComputedModel,
@@ -57,6 +58,8 @@ class QuestionEngine(ABC):
     calibrates = False
     one_by_one = False
     """Whether segments can be opened one at a time: a budget need hold the largest alone."""
+    unknown: frozenset[str] = frozenset()
+    """Metrics that its answers say nothing about."""
 
     @abstractmethod
     def open(
@@ -69,6 +72,17 @@ class QuestionEngine(ABC):
     def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
         """Return what the work took, where the engine keeps count."""
         return None
+
+    def further(
+        self,
+        work: Work,
+        model: ComputedModel,
+        answerer: Answerer,
+        scores: Scores,
+        table: ScoreTable,
+    ) -> dict[str, Any]:
+        """Return what else the engine found, by the names of `NodeScores`."""
+        return {}
 
     def check(self, work: Work, runtime: Runtime) -> None:
         """Refuse a memory budget that is less than opening the model takes at least."""
@@ -111,11 +125,12 @@ class QuestionEngine(ABC):
             scores = score(
                 answerer, list(questions.values()), model.feeds, limits, runtime.progress
             )
-        scoring = time.perf_counter() - clock - setup
+            scoring = time.perf_counter() - clock - setup
+            keys = list(questions)
+            table = self._read(keys, scores.figures() or [None] * len(keys))
+            further = self.further(work, walked, answerer, scores, table)
         memory = self.memory_use(answerer, runtime)
         del answerer  # and the weights it holds
-        keys = list(questions)
-        table = read_answers(keys, scores.figures() or [None] * len(keys))
         unscored = _unscored(work, table) if scores.table else {}
         ideal = ideal_forwards(prepared.model, macs, work.selection.candidates)
         whole_head = work.narrow and walked.scored.narrowed is None
@@ -127,7 +142,7 @@ class QuestionEngine(ABC):
             complete=scores.complete,
             engine=None if scores.table else "screen",
             unscored=unscored,
-            stability=_stability(work, keys, scores, unscored),
+            stability=self._stability(work, keys, scores, unscored),
             screened={} if scores.table else _screened(work, model, runtime),
             causes=causes_of(work, model, runtime),
             companions=model.companions,
@@ -135,7 +150,20 @@ class QuestionEngine(ABC):
             computed_in=model.computed_in,
             warnings=warnings_of(scores, work.prepared.model, work.scored.outputs)
             + (WHOLE_HEAD,) * whole_head,
+            **further,
         )
+
+    def _read(self, keys: Sequence[Key], found: Sequence[Figures | None]) -> ScoreTable:
+        """Return the scores in figures, without those that the answers say nothing about."""
+        nothing = dict.fromkeys(self.unknown)
+        return read_answers(keys, [None if row is None else {**row, **nothing} for row in found])
+
+    def _stability(
+        self, work: Work, keys: Sequence[Key], scores: Scores, unscored: dict[str, str]
+    ) -> dict[str, Stability]:
+        names = [name for name in work.names if name not in unscored]
+        tables = (self._read(keys, row) for row in scores.by_sample())
+        return stability_of(tables, names, work.metric)
 
 
 def ranges_of(work: Work) -> Ranges:
@@ -204,14 +232,6 @@ def _unscored(work: Work, table: ScoreTable) -> dict[str, str]:
             hint="Measure elsewhere with --outputs, or check the data.",
         )
     return dict.fromkeys(failed, _FAILED)
-
-
-def _stability(
-    work: Work, keys: list[Key], scores: Scores, unscored: dict[str, str]
-) -> dict[str, Any]:
-    names = [name for name in work.names if name not in unscored]
-    tables = (read_answers(keys, row) for row in scores.by_sample())
-    return stability_of(tables, names, work.metric)
 
 
 def _screened(work: Work, model: ComputedModel, runtime: Runtime) -> dict[str, float]:

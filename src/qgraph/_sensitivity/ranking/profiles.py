@@ -1,9 +1,10 @@
 """Cutting profiles from a ranking: quantize the nodes that hurt least, up to a share.
 
 Units (single nodes, or fused groups) enter in order of the damage they add for what they bring:
-that of the metric the report ranks by, alone, divided by the unit's weight in the share that is cut
-(nodes, MACs or parameters). Under the assumption that damage adds up, that order gives the least at
-every share.
+that of the metric the report ranks by, divided by the unit's weight in the share that is cut
+(nodes, MACs or parameters). What a unit adds to those before it is known where the report holds
+interactions. Else it is what it does alone, which gives the least at every share under the
+assumption that damage adds up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from enum import StrEnum
 from qgraph._graph.errors import UsageError
 from qgraph._metrics import metric
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
+from qgraph._sensitivity.ranking.interactions import gram_of
 from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.report import GroupScore, NodeScore, Sensitivity
 
@@ -106,8 +108,12 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
     units += [
         _unit(report, [nodes[name] for name in group.members], group, by) for group in report.groups
     ]
-    order = {node.name: index for index, node in enumerate(report.nodes)}
-    return sorted(units, key=lambda u: (u.harm / max(u.weight, 1e-300), order[u.members[0]]))
+    gram = gram_of(report, report.metric)
+    if gram is not None:
+        order = gram.order([unit.members for unit in units], [unit.weight for unit in units])
+        return [units[index] for index in order]
+    place = {node.name: index for index, node in enumerate(report.nodes)}
+    return sorted(units, key=lambda u: (u.harm / max(u.weight, 1e-300), place[u.members[0]]))
 
 
 def _unit(
@@ -176,7 +182,11 @@ def profile_of(report: Sensitivity, name: str, title: str, units: Sequence[Unit]
 
 
 def _predicted(report: Sensitivity, units: Sequence[Unit]) -> Predicted | None:
-    """Return the sum of single errors, where single errors were measured."""
+    """Return the error of the set where interactions are known, else the sum of single errors."""
+    gram = gram_of(report, "mse")
+    if gram is not None:
+        chosen = [name for unit in units for name in unit.members]
+        return Predicted(mse=gram.damage(chosen), interactions=True)
     if any(node.solo is None for node in report.nodes):
         return None
     return Predicted(mse=sum(unit.mse for unit in units))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,11 +83,22 @@ def read_answers(keys: Sequence[Key], found: Sequence[Figures | None]) -> ScoreT
 def stability_of(
     tables: Iterable[ScoreTable], names: Sequence[str], metric: str
 ) -> dict[str, Stability]:
-    """Return the range of each node's rank over tables of single samples; empty where there are
-    fewer than two.
+    """Return the range of each node's rank over tables of single samples, and the standard error
+    of its damage; empty where there are fewer than two.
     """
-    rows = [ranks(table.harms(names, metric)) for table in tables]
-    if len(rows) < 2:
+    harms = [table.harms(names, metric) for table in tables]
+    if len(harms) < 2:
         return {}
-    spans = zip(names, zip(*rows, strict=True), strict=True)
-    return {name: Stability(rank_min=min(row), rank_max=max(row)) for name, row in spans}
+    rows = zip(*map(ranks, harms), strict=True)
+    values = zip(*harms, strict=True)
+    return {
+        name: Stability(rank_min=min(row), rank_max=max(row), standard_error=_error_of(seen))
+        for name, row, seen in zip(names, rows, values, strict=True)
+    }
+
+
+def _error_of(values: Sequence[float]) -> float | None:
+    """Return the standard error of the mean of `values`, None where one is not finite."""
+    if not all(map(math.isfinite, values)):
+        return None
+    return statistics.stdev(values) / math.sqrt(len(values))

@@ -1,0 +1,85 @@
+"""What quantized nodes do together: the Gram matrix of their errors at the outputs.
+
+The damage of a set is the sum of the matrix over its pairs, each node with itself included.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from qgraph._graph.errors import InputError
+from qgraph._graph.tensors import Array
+from qgraph._sensitivity.report import Interactions, Sensitivity
+
+_STORED = np.dtype("<f4")
+
+
+def packed(matrix: Array) -> str:
+    """Return the upper triangle of a symmetric matrix, row by row, as text."""
+    return base64.b64encode(matrix[np.triu_indices(len(matrix))].astype(_STORED).tobytes()).decode()
+
+
+class Gram:
+    """The interactions by one metric."""
+
+    def __init__(self, found: Interactions) -> None:
+        count = len(found.nodes)
+        try:
+            values = np.frombuffer(base64.b64decode(found.values, validate=True), _STORED)
+        except (binascii.Error, ValueError) as error:
+            raise _damaged(str(error)) from error
+        if len(values) != count * (count + 1) // 2 or not np.isfinite(values).all():
+            raise _damaged(f"{len(values)} numbers for {count} nodes, or not finite ones")
+        self._index = {name: at for at, name in enumerate(found.nodes)}
+        upper = np.zeros((count, count))
+        upper[np.triu_indices(count)] = values
+        self._matrix = upper + np.triu(upper, 1).T
+
+    def damage(self, nodes: Collection[str]) -> float:
+        """Return the damage of these nodes, quantized together; never below 0."""
+        at = [self._index[name] for name in nodes]
+        return max(0.0, float(self._matrix[np.ix_(at, at)].sum()))
+
+    def order(self, units: Sequence[Collection[str]], weights: Sequence[float]) -> list[int]:
+        """Return the units in the order in which each adds least damage, to those before it, for
+        what it weighs.
+        """
+        belongs = np.zeros((len(units), len(self._index)))
+        for row, members in zip(belongs, units, strict=True):
+            row[[self._index[name] for name in members]] = 1
+        pairs = belongs @ self._matrix @ belongs.T
+        added = pairs.diagonal().copy()
+        worth = np.maximum(np.asarray(weights, float), 1e-300)
+        left = np.ones(len(units), bool)
+        found = []
+        for _ in units:
+            best = int(np.argmin(np.where(left, added / worth, math.inf)))
+            found.append(best)
+            left[best] = False
+            added += 2 * pairs[best]
+        return found
+
+
+def gram_of(report: Sensitivity, metric: str) -> Gram | None:
+    """Return the interactions of the nodes of `report` by `metric`, None where it has none.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    names = {node.name for node in report.nodes}
+    for found in report.interactions:
+        if found.metric == metric and names <= set(found.nodes):
+            return Gram(found)
+    return None
+
+
+def _damaged(what: str) -> InputError:
+    return InputError(
+        f"the interactions in the sensitivity report are damaged: {what}",
+        hint="Run qgraph sensitivity again.",
+    )
