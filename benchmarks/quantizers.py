@@ -22,7 +22,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from qgraph._graph.edit.nodes import QUANTIZABLE
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import RuntimeDiedError
 from qgraph._graph.io.models import write_model
@@ -49,7 +49,7 @@ def by_onnxruntime(
     prepared: PreparedModel, feeds: Sequence[Feed], profiles: Sequence[Profile]
 ) -> Made:
     """Yield what `quantize_static` makes of each profile."""
-    types = sorted({n.op_type for n in prepared.model.graph.node if n.op_type in QUANTIZABLE})
+    types = sorted({n.op_type for n in prepared.model.graph.node if n.op_type in GEMMS})
     for item in profiles:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
@@ -85,7 +85,7 @@ def by_modelopt(
         venv.create(environment, with_pip=True)
         for package in _MODELOPT:
             _run([str(python), "-m", "pip", "install", "--quiet", package])
-    names = [n.name for n in prepared.model.graph.node if n.op_type in QUANTIZABLE]
+    names = [n.name for n in prepared.model.graph.node if n.op_type in GEMMS]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(prepared.model, folder / "float.onnx")

@@ -30,6 +30,12 @@ Build = Callable[..., onnx.ModelProto]
         ("(float[b, 8, 3, 3] x) => (float[b, 4, 6, 6] y)"
          " { [n] y = ConvTranspose<strides = [2, 2]>(x, w) }", (8, 4, 2, 2), (1, 8, 3, 3),
          4 * 36 * 8),
+        ("(float[b, 8, 6, 6] x) => (float[b, 8, 13, 13] y)"
+         " { [n] y = ConvTranspose<strides = [2, 2], group = 2>(x, w) }", (8, 4, 3, 3),
+         (1, 8, 6, 6), 8 * 36 * 4 * 9),
+        ("(float[b, 8, 3, 3] x) => (float[b, 4, h, w] y)"
+         " { c = Relu(w) [n] y = ConvTranspose<auto_pad = \"SAME_UPPER\">(x, c) }", (8, 4, 2, 2),
+         (1, 8, 3, 3), 8 * 9 * 4 * 4),
     ],
 )  # fmt: skip
 def test_macs_of_each_operator(

@@ -13,6 +13,9 @@ from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import write_model
+from qgraph._graph.rules.finding import Target
+from qgraph._graph.rules.linting import lint
+from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.run.session import open_session
 from qgraph._quantize.companions import companions_named, find_companions
 from qgraph._quantize.profiles import Profile, Profiles
@@ -82,6 +85,8 @@ def model_of(build: Build, text: str) -> onnx.ModelProto:
     used = [name for name in ("w1", "w2", "w3") if name in text]
     shape = (16, 16, 1, 1)
     weights = {name: generator.standard_normal(shape).astype(np.float32) * 0.2 for name in used}
+    if "k)" in text:
+        weights["k"] = np.ones(4, np.float32)
     if "z)" in text:
         weights["z"] = np.ones((16, 1, 1), np.float32)
     return build(text, **weights)
@@ -104,7 +109,18 @@ def test_the_shortcut_is_the_branch_with_fewer_convolutions(
     assert (found.node.name, found.node.activations, found.beside) == ("add", (shortcut,), beside)
 
 
-@pytest.mark.parametrize("text", [EVEN, APART])
+PYRAMID = (
+    HEAD
+    + """{
+  [one] a = Conv(x, w1) [two] b = Conv(a, w2)
+  u = Resize(b, , k)
+  [lateral] d = Conv(x, w3)
+  [add] y = Add(u, d)
+}"""
+)
+
+
+@pytest.mark.parametrize("text", [EVEN, APART, PYRAMID])
 def test_an_add_that_is_no_residual_is_left_alone(build: Build, text: str) -> None:
     model = model_of(build, text)
     assert find_companions(model, quantizable_nodes(model)[0]) == ()
@@ -208,3 +224,45 @@ def test_the_scores_of_a_convolution_are_those_of_the_model_emitted_with_its_com
     # float32 sums over 1024 elements
     assert scored.mse == pytest.approx(errors[0], rel=1e-5)
     assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize("text", [STRAIGHT, DOWN, SILU, GATED])
+def test_the_linter_finds_nothing_to_say_of_what_is_emitted(build: Build, text: str) -> None:
+    """And R12 where the other branch is quantized: both go by one definition."""
+    model = model_of(build, text)
+    nodes = quantizable_nodes(model)[0]
+    (companion,) = find_companions(model, nodes)
+    add = next(node for node in model.graph.node if node.name == "add")
+    ((shortcut, _),) = companion.node.activations
+    for quantized, rules in ((shortcut, set()), (1 - shortcut, {"R12"})):
+        linted = onnx.ModelProto()
+        linted.CopyFrom(model)
+        quantize_input(linted, add.name, quantized)
+        findings = lint(QdqGraph(linted, Path()), Target.TENSORRT_10, ())
+        assert {item.rule for item in findings if item.rule == "R12"} == rules
+
+
+@pytest.mark.parametrize("quantized", [0, 1])
+def test_neither_of_two_convolutions_of_one_tensor_is_a_shortcut_to_the_linter(
+    build: Build, quantized: int
+) -> None:
+    model = model_of(build, EVEN)
+    quantize_input(model, "add", quantized)
+    findings = lint(QdqGraph(model, Path()), Target.TENSORRT_10, ())
+    assert "R12" not in {item.rule for item in findings}
+
+
+def quantize_input(model: onnx.ModelProto, name: str, index: int) -> None:
+    """Put Q/DQ, not shared, on an input of a node."""
+    place = next(i for i, node in enumerate(model.graph.node) if node.name == name)
+    add = model.graph.node[place]
+    source, scale = add.input[index], onnx.numpy_helper.from_array(np.array(1, np.float32), "scale")
+    model.graph.initializer.append(scale)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int8), "zero"))
+    add.input[index] = "dq"
+    model.graph.node.insert(
+        place, onnx.helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"])
+    )
+    model.graph.node.insert(
+        place, onnx.helper.make_node("QuantizeLinear", [source, "scale", "zero"], ["q"])
+    )

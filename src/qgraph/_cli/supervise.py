@@ -6,7 +6,6 @@ the child; the parent is there to say so, with the exit code documented for it.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ import subprocess
 import sys
 from types import FrameType
 
+from qgraph._graph.child import PARENT, command, die_with_parent, environment, killed
 from qgraph._graph.errors import (
     InterruptedRun,
     LimitError,
@@ -24,17 +24,15 @@ from qgraph._graph.errors import (
 from qgraph._graph.limits import Limit, end_after_limit
 from qgraph._graph.stopping import StopRequest
 
-_CHILD = "QGRAPH_CHILD"
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """No command asks the network for anything, whatever a checkpoint names."""
-_PR_SET_PDEATHSIG = 1
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> None:
     """Run the command line in a child process and exit as it does."""
-    if os.environ.get(_CHILD):
-        _die_with_parent()
+    if os.environ.get(PARENT):
+        die_with_parent()
         sys.exit(_work(sys.argv[1:]))
     sys.exit(_supervise(sys.argv[1:]))
 
@@ -79,12 +77,12 @@ class _Signals:
 
 
 def _supervise(arguments: list[str]) -> int:
-    command = [sys.executable, "-P", "-m", "qgraph", *arguments]
-    environment = {**os.environ, **_OFFLINE, _CHILD: str(os.getpid())}
     # Ignored until there is a child to forward to; the child sets its own handlers.
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
-    child = subprocess.Popen(command, env=environment)  # noqa: S603 - our own interpreter
+    child = subprocess.Popen(  # noqa: S603 - our own interpreter
+        command("qgraph", *arguments), env=environment(**_OFFLINE)
+    )
 
     def forward(number: int, _frame: FrameType | None) -> None:
         child.send_signal(number)
@@ -107,11 +105,7 @@ def _death(by: signal.Signals) -> QGraphError:
     if by in _STOPS:
         return InterruptedRun("interrupted", hint="Run the same command again.")
     if by is signal.SIGKILL:
-        return LimitError(
-            "the process that ran the model was killed (SIGKILL), most likely because memory"
-            " ran out",
-            hint="Use fewer or shorter samples, or a machine with more memory.",
-        )
+        return killed("ran the model")
     return RuntimeDiedError(
         f"the runtime died in its child process ({by.name}); nothing partial was written",
         hint="The model makes onnxruntime crash; check it with onnx.checker, or export it again.",
@@ -125,11 +119,3 @@ def _explain(error: QGraphError, arguments: list[str]) -> int:
     else:
         print(f"Error: {error}", file=sys.stderr)
     return error.exit_code
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel (Linux) to end this process when its parent ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if str(os.getppid()) != os.environ[_CHILD]:
-            os._exit(1)

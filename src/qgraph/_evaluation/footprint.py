@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from qgraph._graph.child import command, die_with_parent, environment, send
 from qgraph._graph.run.device import device_memory_in_use
 from qgraph._graph.run.memory import peak, resident
 from qgraph._graph.run.session import Provider, Semantics, open_session
@@ -49,9 +50,12 @@ def measure_footprints(
         path = Path(folder) / "feed.npz"
         np.savez(path, **_as_archive(feed))
         paths = [str(model.resolve()) for model in models]
-        command = [sys.executable, "-P", "-m", __name__, provider, str(path), *paths]
         done = subprocess.run(  # noqa: S603 - our own interpreter
-            command, capture_output=True, check=False, stdin=subprocess.DEVNULL
+            command(__name__, provider, str(path), *paths),
+            env=environment(),
+            capture_output=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     lines = done.stdout.decode("ascii", "replace").splitlines()
     found = [Footprint(**json.loads(line)) if line != "-" else None for line in lines]
@@ -92,19 +96,22 @@ def _in_a_fork(model: str, provider: Provider, feed: Feed) -> str:
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        die_with_parent()
         line = "-"
         with contextlib.suppress(Exception):
             line = _weigh(model, provider, feed)
-        os.write(write, line.encode("ascii"))
+        send(write, line.encode("ascii"))
         os._exit(0)
     os.close(write)
     with os.fdopen(read, encoding="ascii") as answer:
-        line = answer.read()
+        line = answer.read().strip()
     os.waitpid(child, 0)
     return line or "-"
 
 
 def _main(provider: str, feed_path: str, *models: str) -> None:
+    die_with_parent()
+    os.environ.update(environment())  # from here on for the forks of this process
     feed = _read(feed_path)
     for model in models:
         print(_in_a_fork(model, Provider(provider), feed), flush=True)

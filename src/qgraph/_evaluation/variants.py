@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._graph.edit.nodes import QUANTIZABLE
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import ModelId, identify, read_model
 from qgraph._quantize.provenance import Provenance
@@ -152,7 +152,7 @@ def int8_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(
         node.name
         for node in model.graph.node
-        if node.op_type in QUANTIZABLE and set(node.input[:2]) <= dequantized
+        if node.op_type in GEMMS and set(node.input[:2]) <= dequantized
     )
 
 

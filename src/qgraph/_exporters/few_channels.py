@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode
 
 FEWEST = 16
 """TensorRT's INT8 convolutions work on channels in multiples of 16 or more."""
@@ -12,7 +12,7 @@ FEWEST = 16
 
 def too_narrow(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
     """Return why a convolution with fewer than 16 channels in or out stays float, or None."""
-    if node.op_type not in ("Conv", "ConvTranspose") or node.weight is None:
+    if node.op_type not in CONVOLUTIONS or node.weight is None:
         return None
     shape, groups = node.weight.shape, _groups(model, node)
     if node.op_type == "Conv":

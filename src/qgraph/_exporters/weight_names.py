@@ -7,6 +7,8 @@ from typing import Any
 
 import onnx
 
+from qgraph._graph.index import GraphIndex
+
 
 def name_weights(model: onnx.ModelProto) -> None:
     """Rename `onnx::MatMul_123` after the only node that reads it: `/a/b/MatMul` → `a.b.weight`.
@@ -14,17 +16,15 @@ def name_weights(model: onnx.ModelProto) -> None:
     Such a weight is the transpose of the checkpoint's: [in, out]. The tracer's numbers say nothing
     and change with unrelated parts of the graph.
     """
-    readers: dict[str, list[str]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node.name)
-    taken = {tensor.name for tensor in model.graph.initializer}
+    index = GraphIndex(model)
+    taken = set(index.initializers)
     renamed: dict[str, str] = {}
     for tensor in model.graph.initializer:
-        nodes = readers.get(tensor.name, [])
-        if re.fullmatch(r"onnx::\w+_\d+", tensor.name) and len(nodes) == 1:
+        readers, uses = index.readers(tensor.name), index.uses(tensor.name)
+        # what a body reads keeps its name
+        if re.fullmatch(r"onnx::\w+_\d+", tensor.name) and len(readers) == len(uses) == 1:
             kind = "bias" if len(tensor.dims) == 1 else "weight"
-            name = ".".join([*nodes[0].strip("/").split("/")[:-1], kind])
+            name = ".".join([*readers[0].name.strip("/").split("/")[:-1], kind])
             if name not in taken:
                 renamed[tensor.name] = name
                 taken.add(name)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from qgraph._graph.rules.qdq_graph import GEMMS
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._handoff.document import NodePrecision
 from qgraph._handoff.precision import FLOAT
 

@@ -10,18 +10,17 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.macs import counted_nodes
-from qgraph._graph.edit.nodes import without_int8
+from qgraph._graph.edit.nodes import GEMMS, without_int8
 from qgraph._graph.edit.scopes import scope_of
+from qgraph._graph.index import attributes
 from qgraph._graph.rules.advice import is_int8, too_small
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.numbers import quantized_type
 from qgraph._graph.rules.placement import is_product
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
-    GEMMS,
     QUANTIZE,
     QdqGraph,
-    attributes,
     scale_of,
 )
 from qgraph._handoff.document import Cost, Counts, Estimate, Gain, NodePrecision, WeightPart

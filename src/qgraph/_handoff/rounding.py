@@ -14,8 +14,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from qgraph._graph.edit.names import fresh_name
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.rules.advice import is_int8
-from qgraph._graph.rules.qdq_graph import DEQUANTIZE, GEMMS, QUANTIZE, QdqGraph
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
 
 STEP = 2.0**-11
 """Half the distance of numbers with 11 bits, as a share of their size."""

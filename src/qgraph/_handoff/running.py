@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._graph.edit.bodies import reads
+from qgraph._graph.index import reads
 from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Semantics, open_session

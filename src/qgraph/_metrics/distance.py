@@ -7,23 +7,21 @@ blocks are float64, so a figure is good to about 1e-6 of itself.
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import cache
 
 import numpy as np
 
 from qgraph._graph.errors import InputError
+from qgraph._graph.run.cores import cores
 from qgraph._graph.tensors import Array
 
 _BLOCK = 1 << 17
 _WORTH_SHARING = 4
 """Blocks from which on handing them to other threads costs less than it saves."""
-_POOL = ThreadPoolExecutor(os.cpu_count(), "qgraph-distance")
-"""numpy lets go of the interpreter within a block. Blocks are summed up in their order, so figures
-do not depend on the number of threads."""
 _NOTHING = 1e-300
 """Added where a sum of probabilities may have underflowed to 0."""
 _TINY, _SMALL, _LARGE = 0.03, 0.3, 20.0
@@ -133,7 +131,7 @@ class Comparator:
             )
         rows = _as_rows(got)
         parts = list(_blocks(rows))
-        over = _POOL.map if self._spread and len(parts) >= _WORTH_SHARING else map
+        over = _pool().map if self._spread and len(parts) >= _WORTH_SHARING else map
         figures = list(over(lambda part: self._compare_block(part, rows), parts))
         error, squares, divergence = (sum(item[which] for item in figures) for which in range(3))
         agree = sum(item[3] for item in figures)
@@ -216,6 +214,15 @@ def _row_products(a: Array, b: Array) -> Array:
     """Return Σ a·b over each row."""
     products: Array = np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
     return products
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Return the threads that blocks are handed to: numpy lets go of the interpreter within one.
+
+    Blocks are summed up in their order, so figures do not depend on the number of threads.
+    """
+    return ThreadPoolExecutor(cores(), "qgraph-distance")
 
 
 class _Scratch(threading.local):

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qgraph._graph.edit.biases import Bias, channel_axis, find_biases, with_biases
-from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.shadows import Side, insert_shadows
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
+from qgraph._graph.index import is_half
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory

@@ -11,10 +11,11 @@ import onnx
 
 from qgraph._graph.edit.bias_rows import spell_biases_as_rows
 from qgraph._graph.edit.fake_quantize import FakeQuantization
-from qgraph._graph.edit.nodes import QUANTIZABLE, QuantizableNode
+from qgraph._graph.edit.nodes import GEMMS, QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.run.probe import Range
@@ -51,7 +52,7 @@ def emit(
     spell_biases_as_rows(model, nodes)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
-    provenance.write(model, sum(node.op_type in QUANTIZABLE for node in nodes))
+    provenance.write(model, sum(node.op_type in GEMMS for node in nodes))
     return model
 
 
@@ -65,13 +66,14 @@ def quantization_parameters(
 
     Asking raises InputError where the weight holds NaN or infinity.
     """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    index = GraphIndex(model)
+    tensors = index.initializers
     weights: dict[tuple[str, int | None], Callable[[], QuantizedWeight]] = {}
     scales: dict[str, Array] = {}
     for node in nodes:
         dtype = numpy_dtype(tensors, node)
         for _, name in node.activations:
-            own = dtype if node.weight is not None else _declared_dtype(model, name, dtype)
+            own = dtype if node.weight is not None else _declared_dtype(index, name, dtype)
             scales[name] = arithmetic.activation_scale(ranges[name], own, scheme.grid)
         if node.weight is not None:
             weight = node.weight
@@ -104,19 +106,11 @@ def numpy_dtype(
 
 
 def _declared_dtype(
-    model: onnx.ModelProto, tensor: str, otherwise: np.dtype[np.generic]
+    index: GraphIndex, tensor: str, otherwise: np.dtype[np.generic]
 ) -> np.dtype[np.generic]:
     """Return the dtype the graph gives a tensor, or lets infer."""
-    graph = model.graph
-    for infos in (
-        (*graph.value_info, *graph.input, *graph.output),
-        onnx.shape_inference.infer_shapes(model).graph.value_info,
-    ):
-        for info in infos:
-            if info.name == tensor and info.type.tensor_type.elem_type:
-                data_type = info.type.tensor_type.elem_type
-                return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
-    return otherwise
+    known = index.types.get(tensor)
+    return otherwise if known is None else np.dtype(onnx.helper.tensor_dtype_to_np_dtype(known))
 
 
 def _quantized(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> QuantizedWeight:

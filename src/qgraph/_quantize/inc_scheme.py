@@ -16,6 +16,7 @@ import onnx
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.tensor_switches import Affine, Steps, TensorQuantization
 from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.keep import Keep
 from qgraph._graph.run.probe import Range
@@ -46,13 +47,12 @@ _WEIGHT_STEPS = 254
 
 def as_inc_selects(model: onnx.ModelProto, selection: Selection) -> Selection:
     """Return the selection without the candidates that INC does not quantize, with reasons."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    protos = {node.name: node for node in model.graph.node}
+    index = GraphIndex(model)
     kept = {keep.name: keep for keep in selection.kept}
     candidates = []
     for node in selection.candidates:
-        inputs = protos[node.name].input
-        floating = len(inputs) > 2 and inputs[2] not in constants
+        inputs = index.by_name[node.name].input
+        floating = len(inputs) > 2 and inputs[2] not in index.initializers
         if node.weight is None or node.op_type == "ConvTranspose" or floating:
             kept[node.name] = Keep(node.name, "Intel Neural Compressor does not quantize it")
         else:
@@ -79,21 +79,22 @@ def inc_parameters(
         InputError: a weight is not float32, or holds NaN or infinity.
         UsageError: a tensor was not calibrated.
     """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    protos = {node.name: node for node in model.graph.node}
+    index = GraphIndex(model)
+    tensors = index.initializers
     wanted = tensors_to_calibrate(nodes)
     _require_ranges(wanted, ranges)
     activations = {
-        name: activation_parameters(_clipped(model, name, ranges[name], tensors)) for name in wanted
+        name: activation_parameters(_clipped(index, name, ranges[name])) for name in wanted
     }
     weights: dict[str, Steps] = {}
     biases: dict[str, Steps] = {}
     for node in nodes:
         assert node.weight is not None  # noqa: S101 - as_inc_selects left none without
         weight = weights[node.name] = _weight(tensors[node.weight.tensor], node.weight.axis or 0)
-        proto = protos[node.name]
+        proto = index.by_name[node.name]
         if len(proto.input) > 2:
-            step = activations[proto.input[0]].scale * weight.scale * np.float32(_beta(proto))
+            beta = np.float32(attributes(proto).get("beta", 1.0))
+            step = activations[proto.input[0]].scale * weight.scale * beta
             values = np.rint(_float32(tensors[proto.input[2]]) / step).astype(np.int32)
             biases[node.name] = Steps(values, step, 0)
     return TensorQuantization(weights, biases, activations)
@@ -131,11 +132,9 @@ def weight_scale(weight: Array, axis: int) -> Array:
     return np.where(peak > 0, scale, np.float32(1))
 
 
-def _clipped(
-    model: onnx.ModelProto, name: str, seen: Range, tensors: Mapping[str, onnx.TensorProto]
-) -> Range:
+def _clipped(index: GraphIndex, name: str, seen: Range) -> Range:
     """Return the range that is left behind a Relu or Clip which alone reads the tensor."""
-    readers = [node for node in model.graph.node if name in node.input]
+    readers = [node for node in index.readers(name) if name in node.input]  # INC sees no bodies
     if len(readers) != 1:
         return seen
     low, high = min(seen.rmin, 0.0), max(seen.rmax, 0.0)
@@ -143,7 +142,7 @@ def _clipped(
     if reader.op_type == "Relu":
         return Range(max(low, 0.0), high)
     if reader.op_type == "Clip" and len(reader.input) == 3:
-        least, most = (tensors.get(bound) for bound in reader.input[1:])
+        least, most = (index.initializers.get(bound) for bound in reader.input[1:])
         low = max(low, float(array_of(least))) if least is not None else low
         high = min(high, float(array_of(most))) if most is not None else high
         return Range(low, high)
@@ -159,7 +158,3 @@ def _float32(tensor: onnx.TensorProto) -> Array:
             hint="The scheme inc-cpu is for float32 models; export with --dtype fp32.",
         )
     return array
-
-
-def _beta(proto: onnx.NodeProto) -> float:
-    return next((item.f for item in proto.attribute if item.name == "beta"), 1.0)

@@ -29,7 +29,7 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.biases import Bias
-from qgraph._graph.edit.nodes import QUANTIZABLE, QuantizableNode
+from qgraph._graph.edit.nodes import GEMMS, QuantizableNode
 from qgraph._graph.io.weights import array_of
 from qgraph._quantize.emitted import EmittedModel, ProofError, require
 from qgraph._quantize.proof_numbers import check_numbers, check_types, check_values, check_weight
@@ -87,7 +87,7 @@ def prove(
         check_values(facts, node, weights)
         check_types(facts, node, weights)
     activations = len(list(facts.of("QuantizeLinear")))
-    counted = sum(node.op_type in QUANTIZABLE for node in nodes)
+    counted = sum(node.op_type in GEMMS for node in nodes)
     return Proof(counted, len(originals) - len(quantized), activations)
 
 

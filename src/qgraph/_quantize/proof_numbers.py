@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.index import attributes
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 from qgraph._quantize.emitted import EmittedModel, require
@@ -111,7 +112,7 @@ def check_numbers(facts: EmittedModel, node: onnx.NodeProto) -> None:
     typed = facts.initializers[node.input[2]].data_type == facts.data_type
     require(typed and not zero.any(), 4, node.name, "has another zero point")
     values = facts.initializers.get(node.input[0])
-    axis = next((item.i for item in node.attribute if item.name == "axis"), None)
+    axis = attributes(node).get("axis")
     if values is None or axis is None:
         require(scale.shape == (), 5, node.name, f"has a scale of shape {list(scale.shape)}")
     else:

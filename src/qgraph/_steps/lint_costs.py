@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import read_document
 from qgraph._graph.io.models import identify
 from qgraph._graph.rules.advice import is_int8
 from qgraph._graph.rules.finding import Severity
-from qgraph._graph.rules.qdq_graph import GEMMS, QdqGraph
+from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.rules.report import FindingPart, PlacementPart
 from qgraph._quantize.provenance import Provenance
 from qgraph._sensitivity.report import NodeScore, Sensitivity

@@ -13,9 +13,10 @@ from qgraph._exporters.manifest import find_manifest, inside
 from qgraph._exporters.registry import family_of
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.opsets import OTHER_FLOATS, opset_of
+from qgraph._graph.edit.opsets import OTHER_FLOATS
 from qgraph._graph.edit.prepare import PreparedModel, at_least, prepare
 from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.index import opset_of
 from qgraph._graph.io.files import is_there
 from qgraph._graph.io.models import ModelId, read_model
 from qgraph._graph.run.feeds import synthetic_feeds

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from qgraph._graph.edit.element_types import element_types
 from qgraph._graph.edit.narrow import narrow, without_half_form
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.edit.rounding import rounded
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import write_model
 from qgraph._graph.io.weights import array_of, is_on_disk
 from qgraph._graph.run.feeds import synthetic_feeds
@@ -114,9 +114,9 @@ def test_the_rounding_graph_is_what_onnx_says_of_the_fp16_graph(
 
 def test_a_node_makes_fp16_unless_it_is_kept(source: PreparedModel) -> None:
     model = narrow(source.model, ["a"])
-    types = element_types(model)
+    types = GraphIndex(model).types
     stay = {"a", *(keep.name for keep in without_half_form(source.model))}
-    before = element_types(source.model)
+    before = GraphIndex(source.model).types
     for node in model.graph.node:
         for name in node.output:
             if (

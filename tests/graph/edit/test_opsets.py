@@ -9,8 +9,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS, opset_of
+from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS
 from qgraph._graph.edit.prepare import PreparedModel, at_least
+from qgraph._graph.index import opset_of
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

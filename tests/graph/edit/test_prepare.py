@@ -8,9 +8,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from qgraph._graph.edit.opsets import PER_AXIS, opset_of
+from qgraph._graph.edit.opsets import PER_AXIS
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import opset_of
 from qgraph._graph.io.models import identify
 from qgraph._graph.tensors import TensorSpec
 

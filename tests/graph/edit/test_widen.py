@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 import qgraph
-from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
+from qgraph._graph.index import is_half
 from qgraph._graph.io.models import tensor_from, write_model
 from qgraph._graph.io.weights import is_on_disk
 from qgraph._graph.run.memory import Memory

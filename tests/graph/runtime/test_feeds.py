@@ -12,7 +12,7 @@ import pytest
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.run.feeds import fill_cache, sample_axis, synthetic_feeds
 from qgraph._graph.run.forward import stack
-from qgraph._graph.run.npz import read_npz
+from qgraph._graph.run.npz import iterate_npz, read_npz
 from qgraph._graph.tensors import Array, TensorSpec
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
@@ -206,6 +206,23 @@ def test_data_that_is_not_finite_is_refused(path: Path, value: float) -> None:
 def test_an_array_of_objects_is_never_unpickled(path: Path) -> None:
     np.savez(path, x=np.array([{"a": 1}], dtype=object))
     assert "allow_pickle=False" in refusal(path)
+
+
+def test_an_array_in_fortrans_order_holds_the_same_samples(path: Path) -> None:
+    array = np.arange(24, dtype=np.float32).reshape(6, 4)
+    fixed = TensorSpec("x", F32, (2, 4))
+    feeds = read_npz(save(path, x=np.asfortranarray(array)), [fixed])
+    assert np.array_equal(np.concatenate([feed["x"] for feed in feeds]), array)
+
+
+def test_samples_are_read_one_by_one(path: Path) -> None:
+    """What is wrong with the second does not keep the first from being handed out."""
+    array = zeros(2, 4)
+    array[1] = np.nan
+    samples = iterate_npz(save(path, x=array), [X])
+    assert next(samples)["x"].tolist() == [[0, 0, 0, 0]]
+    with pytest.raises(InputError, match="NaN"):
+        next(samples)
 
 
 @pytest.mark.parametrize("data", [b"", b"not a zip", b"\x93NUMPY\x01\x00"])

@@ -16,14 +16,13 @@ decoding; what lies above it is looked at in turn. No name is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
 
-from qgraph._graph.edit.nodes import QUANTIZABLE
+from qgraph._graph.edit.nodes import CONVOLUTIONS, GEMMS
+from qgraph._graph.index import GraphIndex, reads
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 _MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"}
 
 
@@ -44,8 +43,7 @@ def find_head(model: onnx.ModelProto) -> Head | None:
     It must end in two or more convolutions that reach the outputs through no other weights, and
     either be joined over scales or be outputs of their own.
     """
-    producers = {name: node for node in model.graph.node for name in node.output}
-    weights = {tensor.name for tensor in model.graph.initializer}
+    index = GraphIndex(model)
     convolutions: set[str] = set()
     distributions: set[str] = set()
     decoding: set[str] = set()
@@ -53,47 +51,45 @@ def find_head(model: onnx.ModelProto) -> Head | None:
     seen: set[str] = set()
     waiting = [value.name for value in model.graph.output]
     while waiting:
-        node = producers.get(waiting.pop())
+        node = index.producer.get(waiting.pop())
         if node is None or node.output[0] in seen:
             continue
         seen.add(node.output[0])
-        if not _has_weight(node, weights):
+        if not _has_weight(index, node):
             decoding.add(node.name)
             operators.add(node.op_type)
-        elif _averages_a_softmax(node, producers, model):
+        elif _averages_a_softmax(index, node):
             distributions.add(node.name)
             decoding.add(node.name)
-        elif node.op_type in _CONVOLUTIONS:
+        elif node.op_type in CONVOLUTIONS:
             convolutions.add(node.name)
             continue
         else:
             return None
-        waiting += node.input
+        waiting += reads(node)
     joined = "Concat" in operators or len(model.graph.output) == len(convolutions)
     if len(convolutions) < 2 or not joined:
         return None
     return Head(frozenset(convolutions), frozenset(distributions), frozenset(decoding))
 
 
-def _has_weight(node: onnx.NodeProto, weights: set[str]) -> bool:
-    return node.op_type in QUANTIZABLE and any(name in weights for name in node.input[:2])
+def _has_weight(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    return node.op_type in GEMMS and any(name in index.initializers for name in node.input[:2])
 
 
-def _averages_a_softmax(
-    node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], model: onnx.ModelProto
-) -> bool:
-    if _outputs_of(node, model) != 1:
+def _averages_a_softmax(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    if _outputs_of(index, node) != 1:
         return False
-    above = producers.get(node.input[0])
+    above = index.producer.get(node.input[0])
     while above is not None and above.op_type in _MOVES:
-        above = producers.get(above.input[0])
+        above = index.producer.get(above.input[0])
     return above is not None and above.op_type == "Softmax"
 
 
-def _outputs_of(node: onnx.NodeProto, model: onnx.ModelProto) -> int:
+def _outputs_of(index: GraphIndex, node: onnx.NodeProto) -> int:
     """Return how many output channels a weight of one convolution or MatMul makes."""
-    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    shape = shapes.get(node.input[1], ())
+    weight = index.initializers.get(node.input[1])
+    shape = () if weight is None else tuple(weight.dims)
     if not shape:
         return 0
     return int(shape[0] if node.op_type == "Conv" else shape[-1])

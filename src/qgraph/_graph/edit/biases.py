@@ -9,18 +9,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from qgraph._graph.edit.names import fresh_name
-from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode
+from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array
-
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +33,21 @@ class Bias:
 
 def channel_axis(node: QuantizableNode) -> int:
     """Return the axis of the output of `node` that its output channels lie on."""
-    return 1 if node.op_type in _CONVOLUTIONS else -1
+    return 1 if node.op_type in CONVOLUTIONS else -1
 
 
 def find_biases(model: onnx.ModelProto, nodes: Sequence[QuantizableNode]) -> dict[str, Bias]:
     """Return node → its bias; a node without one is left out."""
-    constants = {item.name: tuple(item.dims) for item in model.graph.initializer}
-    protos = {node.name: node for node in model.graph.node}
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for proto in model.graph.node:
-        for name in proto.input:
-            readers[name].append(proto)
-    outputs = {value.name for value in model.graph.output}
+    index = GraphIndex(model)
     found: dict[str, Bias] = {}
     for node in nodes:
         if node.weight is None:
             continue
-        place: tuple[onnx.NodeProto, int] | None = (protos[node.name], 2)
+        place: tuple[onnx.NodeProto, int] | None = (index.by_name[node.name], 2)
         if node.op_type == "MatMul":
-            place = None if node.output in outputs else _added(node.output, readers[node.output])
-        bias = _bias(place, constants) if place else None
+            alone = node.output not in index.outputs
+            place = _added(node.output, index.readers(node.output)) if alone else None
+        bias = _bias(place, index.initializers) if place else None
         if bias is not None and _fits(bias, node):
             found[node.name] = bias
     return found
@@ -62,7 +55,7 @@ def find_biases(model: onnx.ModelProto, nodes: Sequence[QuantizableNode]) -> dic
 
 def _fits(bias: Bias, node: QuantizableNode) -> bool:
     """Return whether a bias has one value a channel; a single one is for all channels together."""
-    if node.op_type in _CONVOLUTIONS or node.weight is None or node.weight.axis is None:
+    if node.op_type in CONVOLUTIONS or node.weight is None or node.weight.axis is None:
         return True
     return bias.shape[-1] == node.weight.shape[node.weight.axis]
 
@@ -75,14 +68,15 @@ def _added(output: str, readers: Sequence[onnx.NodeProto]) -> tuple[onnx.NodePro
 
 
 def _bias(
-    place: tuple[onnx.NodeProto, int], constants: Mapping[str, tuple[int, ...]]
+    place: tuple[onnx.NodeProto, int], constants: Mapping[str, onnx.TensorProto]
 ) -> Bias | None:
     reader, index = place
-    shape = constants.get(reader.input[index]) if len(reader.input) > index else None
+    tensor = constants.get(reader.input[index]) if len(reader.input) > index else None
+    shape = tuple(tensor.dims) if tensor is not None else ()
     # Gemm's may be a matrix, an Add's anything that can be broadcast
     if not shape or not set(shape[:-1]) <= {1}:
         return None
-    scaled = any(item.name == "beta" and item.f != 1 for item in reader.attribute)
+    scaled = attributes(reader).get("beta", 1) != 1
     return None if scaled else Bias(reader.name, index, reader.input[index], shape)
 
 

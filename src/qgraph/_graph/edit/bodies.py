@@ -1,4 +1,4 @@
-"""The bodies of If, Loop and Scan, found in a graph, and the order nodes run in."""
+"""The bodies of If, Loop and Scan, walked through, and the order nodes run in."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 
 from qgraph._graph.errors import InputError
-
-
-def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node holds."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+from qgraph._graph.index import bodies_of
 
 
 def with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -32,23 +25,6 @@ def nodes_within(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         yield node
         for body in bodies_of(node):
             yield from nodes_within(body.node)
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Return the tensors a node reads, those its bodies read from outside included."""
-    found = [name for name in node.input if name]
-    for body in bodies_of(node):
-        found += _read_from_outside(body)
-    return list(dict.fromkeys(found))
-
-
-def _read_from_outside(body: onnx.GraphProto) -> list[str]:
-    inner = {value.name for value in body.input} | {item.name for item in body.initializer}
-    found: list[str] = []
-    for node in body.node:
-        found += [name for name in reads(node) if name not in inner]
-        inner |= set(node.output)
-    return found + [value.name for value in body.output if value.name not in inner]
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:

@@ -109,7 +109,8 @@ def _quiet_graphsurgeon() -> Iterator[None]:
     logger = gs.logger.G_LOGGER
     before = logger.severity
     logger.severity = gs.logger.G_LOGGER.CRITICAL
-    # graph-surgeon folds with sessions of its own, whose log level is the global one
+    # graph-surgeon folds with sessions of its own, whose log level is the global one; onnxruntime
+    # does not tell what that is, so that afterwards it is the default
     ort.set_default_logger_severity(_FATAL)
     try:
         yield

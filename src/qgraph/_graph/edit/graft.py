@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 from onnx import helper
 
-from qgraph._graph.edit.bodies import bodies_of
 from qgraph._graph.edit.names import fresh_name
+from qgraph._graph.index import bodies_of
 
 
 def tensor_names(graph: onnx.GraphProto) -> set[str]:

@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from qgraph._graph.edit.bodies import reads
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.index import GraphIndex, reads
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 
@@ -42,19 +42,17 @@ def find_head(model: onnx.ModelProto, output: str) -> Head | None:
 
     None where something else makes it or reads it, or where the projection widens nothing.
     """
-    graph = model.graph
-    makers = [node for node in graph.node if output in node.output]
-    readers = [node for node in graph.node if output in reads(node)]
-    if len(makers) != 1 or readers or makers[0].op_type != "MatMul":
+    index = GraphIndex(model)
+    node = index.producer.get(output)
+    if node is None or index.readers(output) or node.op_type != "MatMul":
         return None
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    weight = weights.get(makers[0].input[1])
+    weight = index.initializers.get(node.input[1])
     if weight is None or len(weight.dims) != 2 or weight.data_type not in _TYPES:
         return None
     hidden, width = weight.dims
     if width <= hidden:
         return None
-    return Head(makers[0].name, weight.name, output, hidden, width)
+    return Head(node.name, weight.name, output, hidden, width)
 
 
 def narrow_head(prepared: PreparedModel, head: Head) -> PreparedModel | None:

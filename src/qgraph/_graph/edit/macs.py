@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import onnx
-from onnx import helper
 
-from qgraph._graph.edit.bodies import bodies_of, nodes_within, reads
+from qgraph._graph.edit.bodies import nodes_within
+from qgraph._graph.index import attributes, bodies_of, reads
 
 Shapes = Mapping[str, Sequence[int]]
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -64,16 +63,12 @@ def macs_by_shapes(node: onnx.NodeProto, shapes: Shapes) -> int | None:
         return None
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
-
-
 def _product(node: onnx.NodeProto, shapes: Shapes) -> int:
     return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
 
 
 def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
-    inner = shapes[node.input[0]][0 if _attributes(node).get("transA", 0) else 1]
+    inner = shapes[node.input[0]][0 if attributes(node).get("transA", 0) else 1]
     return math.prod(shapes[node.output[0]]) * inner
 
 
@@ -86,7 +81,7 @@ def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 
 def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:
-    equation = _attributes(node)["equation"]
+    equation = attributes(node)["equation"]
     text = equation.decode() if isinstance(equation, bytes) else str(equation)
     terms = text.replace(" ", "").split("->")[0].split(",")
     if len(terms) == 1:
@@ -103,7 +98,7 @@ def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 
 def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
-    batch_first = bool(_attributes(node).get("layout", 0))
+    batch_first = bool(attributes(node).get("layout", 0))
     steps, batch = (shapes[node.input[0]][i] for i in ((1, 0) if batch_first else (0, 1)))
     directions, rows, width = shapes[node.input[1]]
     hidden = shapes[node.input[2]][-1]
@@ -117,7 +112,7 @@ def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
     keys = key[-2] + past
     if len(query) == 4:
         return query[0] * query[1] * query[2] * keys * (query[3] + value[3])
-    heads = {name: _attributes(node)[f"{name}_num_heads"] for name in ("q", "kv")}
+    heads = {name: attributes(node)[f"{name}_num_heads"] for name in ("q", "kv")}
     size = value[2] // int(heads["kv"])
     return query[0] * query[1] * keys * (query[2] + int(heads["q"]) * size)
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper, numpy_helper
 
-from qgraph._graph.edit.bodies import bodies_of, reads
-from qgraph._graph.edit.element_types import element_types, inferred
 from qgraph._graph.edit.macs import Shapes, costly_inside, macs_by_shapes
+from qgraph._graph.index import GraphIndex, bodies_of, inferred, reads
 
 
 def macs_inside(model: onnx.ModelProto, shapes: Shapes) -> dict[str, int]:
@@ -29,7 +28,7 @@ def macs_inside(model: onnx.ModelProto, shapes: Shapes) -> dict[str, int]:
     del alone.graph.node[:], alone.graph.value_info[:], alone.graph.input[:], alone.graph.output[:]
     alone.graph.node.extend(holders)
     weights = {item.name: item for item in model.graph.initializer}
-    types = element_types(model)
+    types = GraphIndex(model).types
     for name in dict.fromkeys(name for node in holders for name in reads(node)):
         if name in shapes and name not in weights:
             kind = types.get(name, onnx.TensorProto.FLOAT)

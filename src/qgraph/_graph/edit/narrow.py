@@ -21,10 +21,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from qgraph._graph.edit.bodies import reads
-from qgraph._graph.edit.element_types import element_types
-from qgraph._graph.edit.opsets import opset_of
 from qgraph._graph.edit.weave import weave_in
+from qgraph._graph.index import ONNX, GraphIndex, reads
 from qgraph._graph.io.weights import array_of, is_on_disk, retype_on_reading
 from qgraph._graph.keep import Keep
 from qgraph._graph.tensors import Array
@@ -41,7 +39,7 @@ def narrow(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     del made.graph.value_info[:]
-    _Narrower(made, element_types(model), kept).run()
+    _Narrower(made, GraphIndex(model), kept).run()
     return made
 
 
@@ -52,7 +50,8 @@ def before_narrowing(tensor: str) -> str:
 
 def without_half_form(model: onnx.ModelProto) -> list[Keep]:
     """Return the nodes that stay in fp32 whoever asks, with reason; rules 1 and 2."""
-    opset, types = opset_of(model), element_types(model)
+    index = GraphIndex(model)
+    opset, types = index.opset, index.types
     found = []
     for node in model.graph.node:
         if any(types.get(name) == TensorProto.FLOAT for name in (*reads(node), *node.output)):
@@ -79,7 +78,7 @@ def _must_stay(node: onnx.NodeProto, opset: int, types: Mapping[str, int]) -> st
 
 
 def _schema(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ONNX:
         return None
     try:
         return onnx.defs.get_schema(node.op_type, opset, "")
@@ -94,18 +93,14 @@ def _formal(formals: Collection[onnx.defs.OpSchema.FormalParameter], index: int)
 
 
 class _Narrower:
-    """Rewrites `model` in place; `types` are those it had."""
+    """Rewrites `model` in place; `index` is of what it is a copy of."""
 
-    def __init__(
-        self, model: onnx.ModelProto, types: Mapping[str, int], kept: Collection[str]
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, index: GraphIndex, kept: Collection[str]) -> None:
         self._graph = model.graph
-        self._opset = opset_of(model)
-        self._types = types
+        self._opset, self._types, self._outputs = index.opset, index.types, index.outputs
         stay = {keep.name for keep in without_half_form(model)}
         self._single = stay | set(kept)
         self._weights = {tensor.name: tensor for tensor in self._graph.initializer}
-        self._outputs = {value.name for value in self._graph.output}
         self._home: dict[str, int] = {}
         self._casts: dict[tuple[str, int], onnx.NodeProto] = {}
         self._narrowed: set[str] = set()

@@ -22,9 +22,11 @@ import onnx
 from qgraph._graph.edit.macs import RECURRENT, costly_inside, multiplies
 from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import ONNX, attributes
 from qgraph._graph.keep import Keep
 
-QUANTIZABLE = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+GEMMS = ("MatMul", "Gemm", *CONVOLUTIONS)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
@@ -74,7 +76,7 @@ def quantizable_nodes(
     found: list[QuantizableNode] = []
     kept: list[Keep] = []
     for node in model.graph.node:
-        if node.op_type not in QUANTIZABLE or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in GEMMS or node.domain not in ONNX:
             if multiplies(node) or costly_inside(node):
                 kept.append(Keep(node.name, without_int8(node)))
             continue
@@ -141,22 +143,21 @@ def _without_weight(node: onnx.NodeProto) -> QuantizableNode | Keep:
 
 
 def _with_weight(node: onnx.NodeProto, shape: tuple[int, ...]) -> QuantizableNode:
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    weight = Weight(node.input[1], 1, _output_axis(node.op_type, attributes), shape)
+    weight = Weight(node.input[1], 1, _output_axis(node.op_type, attributes(node)), shape)
     activations = ((0, node.input[0]),)
     return QuantizableNode(
         node.name, node.op_type, activations, weight, node.output[0], scope_of(node)
     )
 
 
-def _output_axis(op_type: str, attributes: Mapping[str, Any]) -> int | None:
+def _output_axis(op_type: str, settings: Mapping[str, Any]) -> int | None:
     """Return the weight's axis of output channels; None where groups mix them with inputs."""
     match op_type:
         case "Gemm":
-            return 0 if attributes.get("transB", 0) else 1
+            return 0 if settings.get("transB", 0) else 1
         case "Conv":
             return 0
         case "ConvTranspose":
-            return 1 if attributes.get("group", 1) == 1 else None
+            return 1 if settings.get("group", 1) == 1 else None
         case _:
             return 1

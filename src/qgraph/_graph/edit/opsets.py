@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, version_converter
 
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import opset_of
 
 PER_AXIS = 13
 """Q/DQ with a scale per channel exists from here on."""
@@ -23,12 +24,6 @@ _AXES_AS_INPUT = 18
 _RESIZE_BY_COORDINATES = 11
 """From here on Resize says how it finds its coordinates, and the default is another than before."""
 _AS_BEFORE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the ONNX domain's operators."""
-    versions = {item.domain: item.version for item in model.opset_import}
-    return int(versions.get("", versions.get("ai.onnx", 0)))
 
 
 def reads_axes(model: onnx.ModelProto) -> bool:

@@ -13,14 +13,14 @@ from pathlib import Path
 import onnx
 
 from qgraph._graph.edit.bodies import sort_nodes
-from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.matrices import squeeze_weights
 from qgraph._graph.edit.names import ensure_names
-from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS, opset_of, raised
+from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS, raised
 from qgraph._graph.edit.spelling import respell
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import is_half, opset_of
 from qgraph._graph.io.foldable import load_foldable
 from qgraph._graph.io.models import ModelId, identify, read_lazily
 from qgraph._graph.tensors import TensorSpec, inputs_of, specs_of

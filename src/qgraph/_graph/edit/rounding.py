@@ -11,14 +11,14 @@ from dataclasses import replace
 import onnx
 from onnx import TensorProto, helper
 
-from qgraph._graph.edit.element_types import element_types
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.widen import in_single
+from qgraph._graph.index import GraphIndex
 
 
 def rounded(prepared: PreparedModel) -> PreparedModel:
     """Return an fp16 model as one in fp32 that rounds after every node; its inputs are fp32."""
-    types = element_types(prepared.model)
+    types = GraphIndex(prepared.model).types
     single = in_single(prepared)
     nodes: list[onnx.NodeProto] = []
     for node in single.model.graph.node:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from qgraph._graph.edit.bodies import reads
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.index import reads
 from qgraph._graph.io.weights import size_of
 
 _SHAPE_OPS = ("Shape", "Size")

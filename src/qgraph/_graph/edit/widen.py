@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from qgraph._graph.edit.element_types import HALF
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.index import HALF
 from qgraph._graph.io.weights import is_on_disk, retype_on_reading
 from qgraph._graph.tensors import Feed, LazyFeeds
 

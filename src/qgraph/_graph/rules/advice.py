@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import onnx
 
+from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.index import attributes
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.placement import is_product
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
-    GEMMS,
     QUANTIZE,
     QdqGraph,
-    attributes,
     scale_of,
 )
 
@@ -151,7 +151,7 @@ def _reaches_output(graph: QdqGraph, tensor: str) -> bool:
         if name in seen:
             continue
         seen.add(name)
-        for reader, _ in graph.readers.get(name, []):
+        for reader, _ in graph.uses(name):
             if reader.op_type in _ON_THE_WAY_OUT:
                 waiting += reader.output
     return False
@@ -183,7 +183,7 @@ def int8_is_no_island(graph: QdqGraph) -> Iterator[Finding]:
 
 def _shares_its_conversion(graph: QdqGraph, node: onnx.NodeProto) -> bool:
     """Return whether other INT8 GEMMs read the same Q/DQ, as q, k and v do."""
-    return len(graph.readers.get(node.input[0], [])) > 1
+    return len(graph.uses(node.input[0])) > 1
 
 
 def _neighbours(

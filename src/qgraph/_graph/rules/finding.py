@@ -28,7 +28,8 @@ class Finding:
     """One breach of one rule at one node. `tensor` is '' where the node as a whole is meant.
 
     `reason` says what was found and what it leads to, `remedy` what to do about it. `fixable`:
-    `--fix` mends it without changing what the model computes.
+    `--fix` mends it without changing what the model computes. `wanted`: the element type
+    (`TensorProto.DataType`) that the tensor should have, 0 where its type is not what is wrong.
     """
 
     rule: str
@@ -38,3 +39,4 @@ class Finding:
     reason: str
     remedy: str
     fixable: bool = False
+    wanted: int = 0

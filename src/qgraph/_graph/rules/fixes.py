@@ -15,10 +15,11 @@ import onnx
 from onnx import numpy_helper
 
 from qgraph._graph.edit.names import fresh_name
+from qgraph._graph.index import reads
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.rules.finding import Finding
 from qgraph._graph.rules.numbers import quantized_type
-from qgraph._graph.rules.qdq_graph import DEQUANTIZE, FLOATS, QUANTIZE, QdqGraph, scale_of
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, scale_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +78,16 @@ class _Mender:
     def retype_scale(self, finding: Finding) -> None:
         """R6: give the scale, of a Q and its DQ together, the type of the tensor."""
         node = self._nodes[finding.node]
-        scale, wanted = self._graph.constant(scale_of(node)), self._float_type(finding)
-        if scale is None or not wanted:
+        scale = self._graph.constant(scale_of(node))
+        if scale is None or not finding.wanted:
             return
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(wanted)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(finding.wanted)
         with np.errstate(over="ignore", under="ignore"):
             typed = scale.astype(dtype)
         if not (np.isfinite(typed).all() and (typed > 0).all()):
             return
         node.input[1] = self._add(f"{scale_of(node)}_{dtype}", typed)
         self.done.append(Fix("R6", node.name, f"scale {finding.tensor} written as {dtype}"))
-
-    def _float_type(self, finding: Finding) -> int:
-        """Return the type a finding asks for; it stands in its reason."""
-        for kind in FLOATS:
-            if f"in a {onnx.TensorProto.DataType.Name(kind)} graph" in finding.reason:
-                return kind
-        return 0
 
     def to_initializer(self, finding: Finding) -> None:
         """R14: keep the values of a Constant node as an initializer of the same name."""
@@ -110,7 +104,7 @@ class _Mender:
         graph = self._model.graph
         outputs = {value.name for value in graph.output}
         while True:
-            read = {name for node in graph.node for name in node.input} | outputs
+            read = {name for node in graph.node for name in reads(node)} | outputs
             dead = [
                 node
                 for node in graph.node
@@ -125,7 +119,7 @@ class _Mender:
 
     def _drop_unread(self, names: set[str]) -> None:
         graph = self._model.graph
-        read = {name for node in graph.node for name in node.input}
+        read = {name for node in graph.node for name in reads(node)}
         read |= {value.name for value in graph.output}
         for tensor in [t for t in graph.initializer if t.name in names - read]:
             graph.initializer.remove(tensor)

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 
+from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.numbers import quantized_type
-from qgraph._graph.rules.qdq_graph import GEMMS, QdqGraph, type_name
+from qgraph._graph.rules.qdq_graph import QdqGraph, type_name
 
 _ALIGNED = 16
 """Channels that a convolution's kernels take at once."""

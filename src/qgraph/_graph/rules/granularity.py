@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import onnx
 
+from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.index import attributes
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
     FLOATS,
-    GEMMS,
     QUANTIZE,
     QdqGraph,
-    attributes,
     scale_of,
     type_name,
 )
@@ -88,7 +88,7 @@ def _channel_axis(graph: QdqGraph, node: onnx.NodeProto, rank: int) -> int | Non
     """Return the axis of the weight that holds its reader's output channels, None if unclear."""
     tensor, order = node.output[0], list(range(rank))
     for _ in range(3):  # Q, DQ and a Transpose at most stand between a weight and its reader
-        readers = graph.readers.get(tensor, [])
+        readers = graph.uses(tensor)
         if len(readers) != 1:
             break
         reader, index = readers[0]
@@ -100,7 +100,7 @@ def _channel_axis(graph: QdqGraph, node: onnx.NodeProto, rank: int) -> int | Non
         elif reader.op_type != DEQUANTIZE:
             break
         tensor = reader.output[0]
-    found = {_axis_of(reader) for reader, index in graph.readers.get(tensor, []) if index == 1
+    found = {_axis_of(reader) for reader, index in graph.uses(tensor) if index == 1
              and reader.op_type in GEMMS}  # fmt: skip
     return order[found.pop()] if len(found) == 1 else None
 
@@ -133,7 +133,7 @@ def _type_wanted(graph: QdqGraph, node: onnx.NodeProto) -> int:
     if made_by is not None and made_by.op_type == QUANTIZE:
         known = graph.type_of(made_by.input[0])
         return known if known in FLOATS else 0
-    for reader, index in graph.readers.get(node.output[0], []):
+    for reader, index in graph.uses(node.output[0]):
         if reader.op_type not in GEMMS or index > 1:
             continue
         other = graph.producer.get(reader.input[1 - index])
@@ -164,19 +164,18 @@ def _widens(graph: QdqGraph, tensor: str) -> bool:
 
 def _products_of(graph: QdqGraph, tensor: str) -> list[str]:
     """Return what GEMMs make of a tensor through its Q/DQ."""
-    readers = graph.readers.get
-    quantizers = [node for node, _ in readers(tensor, []) if node.op_type == QUANTIZE]
-    dequantizers = [node for q in quantizers for node, _ in readers(q.output[0], [])]
+    quantizers = [node for node in graph.readers(tensor) if node.op_type == QUANTIZE]
+    dequantizers = [node for q in quantizers for node in graph.readers(q.output[0])]
     return [
         node.output[0]
         for dq in dequantizers
-        for node, _ in readers(dq.output[0], [])
+        for node in graph.readers(dq.output[0])
         if node.op_type in GEMMS
     ]
 
 
 def _is_cast_back(graph: QdqGraph, tensor: str) -> bool:
-    readers = graph.readers.get(tensor, [])
+    readers = graph.uses(tensor)
     casts = [node for node, _ in readers if node.op_type == "Cast"]
     return len(casts) == len(readers) and all(
         graph.type_of(node.output[0]) in _NARROW for node in casts
@@ -204,6 +203,7 @@ def _mixed(graph: QdqGraph, node: onnx.NodeProto, found: int, wanted: int) -> Fi
         " network mixes no types",
         f"Write the scale as {type_name(wanted)}; --fix does where no scale becomes 0.",
         fixable=graph.constant(scale_of(node)) is not None,
+        wanted=wanted,
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator
 
 import onnx
 
+from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.index import ONNX
 from qgraph._graph.rules.finding import Finding, Severity, Target
 from qgraph._graph.rules.numbers import quantized_type
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
-    GEMMS,
     QUANTIZE,
     QdqGraph,
     scale_of,
@@ -29,7 +30,6 @@ QUANTIZED_OPS = (
     *("QLinearMatMul", "QLinearConv", "QLinearAdd", "QLinearMul", "QGemm"),
     *("MatMulInteger", "ConvInteger", "DynamicQuantizeLinear"),
 )
-_DEFAULT = ("", "ai.onnx")
 _FP8_OPSET = 19
 _ANY_DATA = ("If", "Loop", "Scan", "Shape", "Size", "Constant", QUANTIZE, DEQUANTIZE)
 """Operators whose first input says nothing: bodies, shapes, and Q/DQ, which have own rules."""
@@ -116,7 +116,7 @@ def opset_is_in_range(
         )
     known = {function.name for function in graph.model.functions}
     for node in graph.nodes:
-        if node.domain in _DEFAULT or node.op_type in plugins or node.op_type in known:
+        if node.domain in ONNX or node.op_type in plugins or node.op_type in known:
             continue
         yield Finding(
             "R15",
@@ -137,7 +137,7 @@ def operator_is_in_the_table(
 ) -> Iterator[Finding]:
     """R16: an operator that the parser's table lists, on data of a type listed for it."""
     for node in graph.nodes:
-        if node.domain not in _DEFAULT or node.op_type in plugins:
+        if node.domain not in ONNX or node.op_type in plugins:
             continue
         if node.op_type in QUANTIZED_OPS:
             continue  # R9
@@ -210,5 +210,5 @@ def _weight_only(graph: QdqGraph, node: onnx.NodeProto, tensor: str) -> bool:
     """Return whether a node only carries an integer weight to its DQ (folded while parsing)."""
     if node.op_type in GEMMS or not graph.is_constant(tensor):
         return False
-    readers = graph.readers.get(node.output[0], [])
+    readers = graph.uses(node.output[0])
     return bool(readers) and all(reader.op_type == DEQUANTIZE for reader, _ in readers)

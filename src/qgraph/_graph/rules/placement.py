@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import onnx
 
+from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.edit.residual import residual
 from qgraph._graph.rules.finding import Finding, Severity
-from qgraph._graph.rules.qdq_graph import DEQUANTIZE, GEMMS, QUANTIZE, QdqGraph
-from qgraph._graph.rules.residual import residual
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
 
 _HEAD_SIZES, _LONGEST = (16, 32, 64), 512
 
@@ -41,8 +42,10 @@ def both_inputs_are_quantized(graph: QdqGraph) -> Iterator[Finding]:
 
 def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Finding]:
     """R11: one Q per tensor, shared by its readers."""
-    for tensor, readers in graph.readers.items():
-        quantizers = [node for node, index in readers if node.op_type == QUANTIZE and index == 0]
+    shared: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.of(QUANTIZE):
+        shared.setdefault(node.input[0], []).append(node)
+    for tensor, quantizers in shared.items():
         for node in quantizers[1:]:
             yield Finding(
                 "R11",
@@ -58,8 +61,6 @@ def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Finding]:
 def residual_add_has_one_branch(graph: QdqGraph) -> Iterator[Finding]:
     """R12: at a residual Add, Q/DQ stands on the shortcut branch only."""
     for node in graph.of("Add"):
-        if len(node.input) < 2 or any(graph.is_constant(name) for name in node.input):
-            continue
         sides = [graph.comes_from(name, DEQUANTIZE) for name in node.input]
         branches = residual(graph, node) if any(sides) else None
         if branches is None or not sides[branches.deep]:
@@ -127,7 +128,7 @@ def quantizer_is_used(graph: QdqGraph) -> Iterator[Finding]:
     """R22: no Q or DQ whose output nobody reads."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         name = node.output[0]
-        if name not in graph.readers and name not in graph.outputs:
+        if not graph.readers(name) and name not in graph.outputs:
             yield Finding(
                 "R22",
                 Severity.WARNING,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from qgraph._graph.edit.opsets import opset_of
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import opset_of
 from qgraph._graph.io.models import read_lazily
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider

@@ -13,7 +13,6 @@ from pathlib import Path
 _SHARE = 0.8
 """Of what is free when nobody names a budget: the rest is for other processes, and for estimates
 that are too low."""
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Memory:
 
 def resident() -> int:
     """Return the resident bytes of this process; 0 where the system does not say."""
-    return _status("VmRSS") or 0
+    return _bytes_of("self/status", "VmRSS") or 0
 
 
 def peak() -> int:
@@ -44,7 +43,7 @@ def peak() -> int:
     On Linux as the kernel counts for the present program: getrusage's figure, which is what other
     systems have, starts with what the parent held.
     """
-    found = _status("VmHWM")
+    found = _bytes_of("self/status", "VmHWM")
     if found is not None:
         return found
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -58,35 +57,26 @@ def give_back() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _status(key: str) -> int | None:
-    """Return the bytes that Linux names `key` of this process."""
+def available(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes that can be taken without swapping, by the machine and by the container.
+
+    `group`: the control group of this process, which a container limits.
+    """
+    machine = _bytes_of("meminfo", "MemAvailable")
+    if machine is None:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        most = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no control group, or no limit: `max`
+        return machine
+    return min(machine, max(0, most - used))
+
+
+def _bytes_of(file: str, key: str) -> int | None:
+    """Return what Linux says of `key`; None where there is no such file or line."""
+    try:
+        lines = (Path("/proc") / file).read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:")), None)
-
-
-def available() -> int:
-    """Return the bytes that can be taken without swapping, by the machine and by the container."""
-    return min(_of_machine(), _of_container())
-
-
-def _of_machine() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _of_container() -> int:
-    """Return what the control group leaves; without one, no limit."""
-    try:
-        most = (_CGROUP / "memory.max").read_text(encoding="ascii").strip()
-        used = (_CGROUP / "memory.current").read_text(encoding="ascii").strip()
-        return 1 << 62 if most == "max" else max(0, int(most) - int(used))
-    except (OSError, ValueError):
-        return 1 << 62

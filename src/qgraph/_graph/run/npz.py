@@ -9,10 +9,9 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from qgraph._graph.run.layout import WHOLE, Layout, layout_in, takes
 from qgraph._graph.tensors import Array, Feed, TensorSpec
 
 _LARGEST_ARRAY = 8 << 30
+_PIECE = 1 << 20
+"""Bytes unpacked at a time: they are held twice."""
 _UNREADABLE = (
     # zipfile: damaged, encrypted, or packed in a way Python does not know
     *(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError),
@@ -62,18 +63,19 @@ def _samples_of(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Ite
     """Yield the samples of a file; `alone`: it may be a single one."""
     file = require_file(path, "NumPy archive")
     with _readable(path), zipfile.ZipFile(file) as archive, ExitStack() as opened:
-        members = _members(archive, path)
-        _check_names(path, members, inputs)
-        given = {spec.name: spec for spec in inputs if spec.name in members}
+        arrays: dict[str, _Array] = {}
+        for info in archive.infolist():
+            if info.file_size > _LARGEST_ARRAY:
+                raise LimitError(f"array {info.filename!r} exceeds 8 GiB", where=str(path))
+            stream = cast("zipfile.ZipExtFile", opened.enter_context(archive.open(info)))
+            arrays[info.filename.removesuffix(".npy")] = _Array(stream, info)
+        _check_names(path, arrays, inputs)
+        given = {spec.name: spec for spec in inputs if spec.name in arrays}
         leading = leading_names(inputs)
-        layouts = {
-            name: _layout(path, spec, members[name], leading) for name, spec in given.items()
-        }
+        layouts = {name: _layout(path, spec, arrays[name], leading) for name, spec in given.items()}
         counts = {name: item.count for name, item in layouts.items() if item.count is not None}
         if len(set(counts.values())) > 1:
-            if not (
-                alone and all(takes(spec, members[name].shape) for name, spec in given.items())
-            ):
+            if not (alone and all(takes(spec, arrays[name].shape) for name, spec in given.items())):
                 raise InputError(
                     f"the arrays differ in their number of samples: {counts}",
                     where=str(path),
@@ -81,16 +83,12 @@ def _samples_of(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Ite
                     " that the model takes.",
                 )
             layouts, counts = dict.fromkeys(given, WHOLE), {}
-        sources = {
-            name: _Source(opened.enter_context(archive.open(members[name].info)), members[name], at)
-            for name, at in layouts.items()
-        }
         for index in range(min(counts.values(), default=1)):
-            feed = {name: source.take(index) for name, source in sources.items()}
+            feed = {name: arrays[name].take(layout, index) for name, layout in layouts.items()}
             _check_finite(path, feed)
             yield feed
-        for source in sources.values():
-            source.finish()
+        for array in arrays.values():
+            array.finish()
 
 
 @contextmanager
@@ -102,72 +100,34 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(f"not a readable .npz file: {error}", where=str(path)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """An array as its header describes it. `is_in_order`: its first axis is the outermost."""
+class _Array:
+    """An array of an archive: its header is read, its values when they are asked for.
 
-    info: zipfile.ZipInfo
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    is_in_order: bool
-
-
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, _Member]:
-    """Return input name → array, nothing of which but the header has been read."""
-    found = {}
-    for info in archive.infolist():
-        if info.file_size > _LARGEST_ARRAY:
-            raise LimitError(f"array {info.filename!r} exceeds 8 GiB", where=str(path))
-        with archive.open(info) as stream:
-            if stream.read(len(_FORMAT.MAGIC_PREFIX)) != _FORMAT.MAGIC_PREFIX:
-                name = info.filename
-                raise InputError(f"{name!r} in the archive is no NumPy array", where=str(path))
-        with archive.open(info) as stream:
-            found[info.filename.removesuffix(".npy")] = _described(info, stream)
-    return found
-
-
-def _described(info: zipfile.ZipInfo, stream: IO[bytes]) -> _Member:
-    """Return what the header says, `stream` standing behind it then."""
-    shape, reverse, dtype = _HEADERS[_version(stream)](stream)
-    if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
-    if stream.tell() + prod(shape) * dtype.itemsize != info.file_size:
-        raise ValueError(f"{info.filename!r} does not hold the {list(shape)} that it promises")
-    return _Member(info, dtype, tuple(shape), is_in_order=not reverse)
-
-
-def _version(stream: IO[bytes]) -> tuple[int, int]:
-    version: tuple[int, int] = _FORMAT.read_magic(stream)
-    if version not in _HEADERS:
-        raise ValueError(f"found version {version} of NumPy's format, expected {list(_HEADERS)}")
-    return version
-
-
-class _Source:
-    """Hands out the samples of one array, in order.
-
-    Where they lie one behind the other they are read one by one, else the array is held.
+    Samples that lie one behind the other are read one by one; else the whole array is held.
     """
 
-    def __init__(self, stream: IO[bytes], member: _Member, layout: Layout) -> None:
-        self._member = member
-        self._layout = layout
+    def __init__(self, stream: zipfile.ZipExtFile, info: zipfile.ZipInfo) -> None:
         self._stream = stream
         self._whole: Array | None = None
-        if member.is_in_order and layout.count is not None and layout.axis == 0:
-            _described(member.info, self._stream)
-        else:
-            self._whole = _FORMAT.read_array(self._stream, allow_pickle=False)
+        if stream.peek(len(_FORMAT.MAGIC_PREFIX))[:6] != _FORMAT.MAGIC_PREFIX:
+            raise ValueError(f"{info.filename!r} is no NumPy array")
+        version = _FORMAT.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"found version {version} of NumPy's format, expected 1.0 or 2.0")
+        self.shape, self._is_reversed, self.dtype = _HEADERS[version](stream)
+        if self.dtype.hasobject:
+            raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+        if stream.tell() + prod(self.shape) * self.dtype.itemsize != info.file_size:
+            raise ValueError(f"{info.filename!r} does not hold the {self.shape} that it promises")
 
-    def take(self, index: int) -> Array:
-        """Return the next sample, number `index`."""
-        layout, rest = self._layout, self._member.shape[1:]
+    def take(self, layout: Layout, index: int) -> Array:
+        """Return sample number `index`, the one after the last that was taken."""
+        if layout.count is not None and layout.axis == 0 and not self._is_reversed:
+            rest = self.shape[1:]
+            return self._next(rest if layout.is_stacked else (layout.rows, *rest))
         if self._whole is None:
-            shape = rest if layout.is_stacked else (layout.rows, *rest)
-            array = np.empty(shape, self._member.dtype)
-            _fill(array, self._stream)
-            return array
+            reverse = self._is_reversed
+            self._whole = self._next(self.shape[::-1]).T if reverse else self._next(self.shape)
         if layout.count is None:
             return self._whole
         if layout.is_stacked:
@@ -175,23 +135,22 @@ class _Source:
         places = range(index * layout.rows, (index + 1) * layout.rows)
         return np.ascontiguousarray(np.take(self._whole, places, axis=layout.axis))
 
+    def _next(self, shape: tuple[int, ...]) -> Array:
+        array = np.empty(shape, self.dtype)
+        data = array.reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), _PIECE):
+            piece = data[start : start + _PIECE]
+            if self._stream.readinto(piece) < len(piece):
+                raise EOFError("an array is cut short")
+        return array
+
     def finish(self) -> None:
         """Read what is left over: at the end the checksum of all is compared."""
-        while self._stream.read(1 << 20):
+        while self._stream.read(_PIECE):
             pass
 
 
-def _fill(array: Array, stream: IO[bytes]) -> None:
-    data = array.reshape(-1).view(np.uint8).data
-    while data:
-        piece = stream.read(len(data))
-        if not piece:
-            raise EOFError("an array is cut short")
-        data[: len(piece)] = piece
-        data = data[len(piece) :]
-
-
-def _check_names(path: Path, arrays: Mapping[str, _Member], inputs: Sequence[TensorSpec]) -> None:
+def _check_names(path: Path, arrays: Mapping[str, _Array], inputs: Sequence[TensorSpec]) -> None:
     expected = {spec.name for spec in inputs}
     unknown = sorted(arrays.keys() - expected)
     missing = sorted(name for name in expected - arrays.keys() if not is_cache(name))
@@ -204,7 +163,7 @@ def _check_names(path: Path, arrays: Mapping[str, _Member], inputs: Sequence[Ten
         )
 
 
-def _layout(path: Path, spec: TensorSpec, found: _Member, leading: Collection[str]) -> Layout:
+def _layout(path: Path, spec: TensorSpec, found: _Array, leading: Collection[str]) -> Layout:
     """Return how the samples of `spec` lie in an array.
 
     Raises:

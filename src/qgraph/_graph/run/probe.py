@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnx import helper
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import GraphIndex, reads
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, Session, open_session
@@ -113,12 +114,12 @@ def _fault(
     prepared: PreparedModel, feed: Feed, tensor: str, memory: Memory, provider: Provider
 ) -> InputError:
     """Return the error that names where NaN or infinity in `tensor` comes from."""
-    makers = {name: node for node in prepared.model.graph.node for name in node.output if name}
+    makers = GraphIndex(prepared.model).producer
     above = _above(tensor, makers)
     (values,) = Runner(prepared.model, memory, provider, allow_cpu_nodes=True).run([feed], above)
     bad = {name for name, found in values.items() if not _is_finite(found)}
     first = tensor
-    while first in makers and (worse := [name for name in makers[first].input if name in bad]):
+    while first in makers and (worse := [name for name in reads(makers[first]) if name in bad]):
         # a mask may hold infinity on purpose: what is not a number comes first
         first = max(worse, key=lambda name: bool(np.isnan(values[name]).any()))
     if first in makers:
@@ -133,7 +134,7 @@ def _fault(
     )
 
 
-def _above(tensor: str, makers: dict[str, onnx.NodeProto]) -> list[str]:
+def _above(tensor: str, makers: Mapping[str, onnx.NodeProto]) -> list[str]:
     """Return `tensor` and everything it is computed from that is not constant."""
     found: dict[str, None] = {}
     waiting = [tensor]
@@ -141,7 +142,7 @@ def _above(tensor: str, makers: dict[str, onnx.NodeProto]) -> list[str]:
         name = waiting.pop()
         if name in makers and name not in found:
             found[name] = None
-            waiting.extend(makers[name].input)
+            waiting.extend(reads(makers[name]))
     found[tensor] = None
     return list(found)
 

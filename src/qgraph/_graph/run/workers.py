@@ -6,11 +6,11 @@ each other at every operator.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from qgraph._graph.run.cores import cores
 from qgraph._graph.run.session import Provider
 
 T = TypeVar("T")
@@ -25,9 +25,9 @@ class Workers:
     """
 
     def __init__(self, provider: Provider) -> None:
-        cores = _cores()
-        self.count = min(cores, _MOST) if provider is Provider.CPU else 1
-        self.threads = max(1, cores // self.count) if provider is Provider.CPU else 1
+        count = cores()
+        self.count = min(count, _MOST) if provider is Provider.CPU else 1
+        self.threads = max(1, count // self.count) if provider is Provider.CPU else 1
         self._pool = ThreadPoolExecutor(self.count, "qgraph-run")
 
     def start(self, work: Callable[[], T]) -> Future[T]:
@@ -43,10 +43,3 @@ def results(begun: Sequence[Future[T]]) -> list[T]:
         for item in begun:
             item.cancel()
         wait(begun)
-
-
-def _cores() -> int:
-    """Return the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
+from qgraph._graph.index import is_half
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import Range, watch

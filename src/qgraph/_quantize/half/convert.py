@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.gauges import GaugeFitter, only_moves
 from qgraph._graph.edit.narrow import before_narrowing, narrow
 from qgraph._graph.edit.opsets import OTHER_FLOATS
 from qgraph._graph.edit.prepare import PreparedModel, at_least
 from qgraph._graph.edit.rounding import rounded
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import GraphIndex, is_half, reads
 from qgraph._graph.keep import Keep
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.fidelity import require_same_outputs
@@ -88,12 +88,12 @@ def to_half(
 
 def _more(prepared: PreparedModel, broken: Sequence[Keep], kept: set[str]) -> list[Keep]:
     """Return what to keep besides: what breaks, or where that is kept already, what it reads."""
-    nodes = {node.name: node for node in prepared.model.graph.node}
-    makers = {name: node.name for node in nodes.values() for name in node.output}
+    index = GraphIndex(prepared.model)
     found = {item.name: item.reason for item in broken if item.name not in kept}
     for item in broken:
-        if item.name in kept and item.name in nodes:
-            above = (makers[name] for name in nodes[item.name].input if name in makers)
+        if item.name in kept and item.name in index.by_name:
+            read = reads(index.by_name[item.name])
+            above = (index.producer[name].name for name in read if name in index.producer)
             reason = f"in fp16, what it makes breaks {item.name!r}"
             found |= {name: reason for name in above if name not in kept}
     return [Keep(name, reason) for name, reason in found.items()]
@@ -107,7 +107,7 @@ def _broken(
     memory: Memory,
 ) -> list[Keep]:
     """Return the first nodes that make NaN or infinity when every node rounds to fp16."""
-    twin, exempt = rounded(half).model, masks(half.model)
+    twin, exempt = rounded(half).model, masks(GraphIndex(half.model))
     fitter = GaugeFitter(twin)
     gauges = {}
     for node in half.model.graph.node:

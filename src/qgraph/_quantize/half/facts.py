@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.element_types import element_types, floats_made
 from qgraph._graph.edit.gauges import Gauge, GaugeFitter, only_moves, reductions
-from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode, quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.memory import Memory
@@ -56,8 +56,14 @@ def observe(
     """Return what every fp32 tensor and every sum of an fp32 model reaches over `feeds`."""
     model = prepared.model
     fitter = GaugeFitter(model)
-    made = list(floats_made(model))
-    types = element_types(model)
+    index = GraphIndex(model)
+    types = index.types
+    made = [
+        (node, name)
+        for node in index.nodes
+        for name in node.output
+        if name and types.get(name) == onnx.TensorProto.FLOAT
+    ]
     # what a Cast makes of whole numbers has not been looked at before
     moved = {node.name for node, _ in made if only_moves(node) and _reads_floats(node, types)}
     gauges = {name: fitter.on(name) for node, name in made if node.name not in moved}
@@ -79,9 +85,8 @@ def observe(
         if node.name in moved:
             seen[name] = _together([seen[read] for read in node.input if read in seen])
     sums = {name: largest[gauge] for name, gauge in inner.items()}
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for item in products:
-        reached = _product(item, weights, [largest[name] for name in lengths[item.name]])
+        reached = _product(item, index.initializers, [largest[name] for name in lengths[item.name]])
         # of terms that add up to y, those of one sign reach at most half of Σ|terms| and of |y|
         sums[item.name] = (reached + seen[item.output].peak) / 2
     return Facts(seen, sums)
@@ -90,7 +95,7 @@ def observe(
 def _lengths(fitter: GaugeFitter, item: QuantizableNode) -> list[str]:
     """Return gauges that bound Σ|a·b| inside a product (Cauchy and Schwarz; Hölder for windows)."""
     data = item.activations[0][1]
-    if item.op_type in ("Conv", "ConvTranspose"):
+    if item.op_type in CONVOLUTIONS:
         return [fitter.length_along(data, 1)]
     left = fitter.length_along(data, -1)
     if item.weight is not None:
@@ -104,7 +109,7 @@ def _product(
     if item.weight is None:
         return found[0] * found[1]
     values = array_of(weights[item.weight.tensor])
-    if item.op_type in ("Conv", "ConvTranspose"):
+    if item.op_type in CONVOLUTIONS:
         # at each tap the channels' products are at most the product of their lengths
         summed = 1 if item.op_type == "Conv" else 0
         channels = np.square(values, dtype=np.float64).sum(axis=summed)

@@ -7,11 +7,12 @@ computes both in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx
 from onnx import TensorProto
 
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.keep import Keep
 
 _STATISTICS = "statistics of a norm: its squares overflow beyond 256 and vanish below 2.4e-4"
@@ -26,39 +27,35 @@ _ON_THE_WAY_TO_SOFTMAX = {
 }
 
 
-def keep_by_structure(model: onnx.ModelProto, types: Mapping[str, int]) -> list[Keep]:
+def keep_by_structure(index: GraphIndex) -> list[Keep]:
     """Return the nodes that compute statistics of norms or angles of positions."""
-    producers = {name: node for node in model.graph.node for name in node.output}
-    readers = readers_of(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
     found: dict[str, str] = {}
-    for node in model.graph.node:
-        if types.get(node.output[0]) != TensorProto.FLOAT:
+    for node in index.nodes:
+        if index.types.get(node.output[0]) != TensorProto.FLOAT:
             continue
         if node.op_type == "Sqrt":
-            found |= dict.fromkeys(_norm(node, producers, readers, constants), _STATISTICS)
+            found |= dict.fromkeys(_norm(index, node), _STATISTICS)
         elif node.op_type in ("Sin", "Cos"):
-            found |= dict.fromkeys(_angles(node, producers, constants, types), _ANGLES)
+            found |= dict.fromkeys(_angles(index, node), _ANGLES)
     return [Keep(name, reason) for name, reason in found.items()]
 
 
-def _norm(
-    root: onnx.NodeProto,
-    producers: Mapping[str, onnx.NodeProto],
-    readers: Mapping[str, Sequence[onnx.NodeProto]],
-    constants: set[str],
-) -> list[str]:
+def _norm(index: GraphIndex, root: onnx.NodeProto) -> list[str]:
     """Return the nodes from the squares to the reciprocal of the root; none where it is no norm."""
-    above = _squares_above(root, producers)
+    above = _squares_above(root, index.producer)
     if above is None:
         return []
-    below = [item for item in readers.get(root.output[0], ()) if item.op_type in _DIVIDES]
+    below = [item for item in index.readers(root.output[0]) if item.op_type in _DIVIDES]
     # 1 / √… is what something is multiplied by
-    inverse = [item for item in below if item.op_type == "Reciprocal" or item.input[0] in constants]
+    inverse = [
+        item
+        for item in below
+        if item.op_type == "Reciprocal" or item.input[0] in index.initializers
+    ]
     scaled = [
         reader
         for item in inverse
-        for reader in readers.get(item.output[0], ())
+        for reader in index.readers(item.output[0])
         if reader.op_type == "Mul"
     ]
     return [node.name for node in (*above, root, *below, *scaled)]
@@ -103,19 +100,14 @@ def _centred_at(
     return [node, *(item for item in means if item.op_type == "ReduceMean")]
 
 
-def _angles(
-    node: onnx.NodeProto,
-    producers: Mapping[str, onnx.NodeProto],
-    constants: set[str],
-    types: Mapping[str, int],
-) -> list[str]:
+def _angles(index: GraphIndex, node: onnx.NodeProto) -> list[str]:
     """Return what makes an angle out of whole numbers and constants; none where floats go in."""
     waiting, seen = [node.input[0]], {node.name: None}
     while waiting:
         tensor = waiting.pop()
-        if types.get(tensor) != TensorProto.FLOAT or tensor in constants:
+        if index.types.get(tensor) != TensorProto.FLOAT or tensor in index.initializers:
             continue
-        maker = producers.get(tensor)
+        maker = index.producer.get(tensor)
         if maker is None:  # an input: this is no position
             return []
         if maker.name not in seen:
@@ -124,31 +116,20 @@ def _angles(
     return list(seen)
 
 
-def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """Return tensor → the nodes that read it."""
-    found: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            found.setdefault(name, []).append(node)
-    return found
-
-
-def masks(model: onnx.ModelProto) -> set[str]:
+def masks(index: GraphIndex) -> set[str]:
     """Return the tensors that only a Softmax sees in the end: large negative numbers in them are a
     mask, and as good where fp16 ends.
     """
-    outputs = {value.name for value in model.graph.output}
-    readers = readers_of(model)
     found: set[str] = set()
-    for node in reversed(model.graph.node):
+    for node in reversed(index.nodes):
         for name in node.output:
-            behind = readers.get(name, [])
-            if behind and name not in outputs and all(_masks(item, found) for item in behind):
+            behind = index.readers(name)
+            if behind and name not in index.outputs and all(_masks(item, found) for item in behind):
                 found.add(name)
-    for tensor in model.graph.initializer:
-        behind = readers.get(tensor.name, [])
+    for name in index.initializers:
+        behind = index.readers(name)
         if behind and all(_masks(item, found) for item in behind):
-            found.add(tensor.name)
+            found.add(name)
     return found
 
 

@@ -16,20 +16,20 @@ exempt from 3 to 6.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from onnx import TensorProto
 
-from qgraph._graph.edit.element_types import element_types
 from qgraph._graph.edit.narrow import HELD, LARGEST, without_half_form
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.keep import Keep
 from qgraph._graph.tensors import Array, pieces
 from qgraph._quantize.half.facts import Facts, Seen
-from qgraph._quantize.half.structure import keep_by_structure, masks, readers_of
+from qgraph._quantize.half.structure import keep_by_structure, masks
 
 _MOST_LOST = 2.0**-8
 """Of a tensor's length; rounding to fp16's 11 bits takes less than 2⁻¹¹."""
@@ -39,30 +39,29 @@ _SATURATE = ("Clip", "Max", "Min")
 def kept_in_single(prepared: PreparedModel, facts: Facts) -> list[Keep]:
     """Return the nodes to keep in fp32, in graph order, each with the first reason found."""
     model = prepared.model
-    types = element_types(model)
+    index = GraphIndex(model)
     found: dict[str, str] = {}
     for keep in (
         *without_half_form(model),
-        *keep_by_structure(model, types),
-        *_by_range(model, facts),
+        *keep_by_structure(index),
+        *_by_range(index, facts),
         *_by_sums(facts),
-        *_by_constants(model, types),
+        *_by_constants(index),
     ):
         found.setdefault(keep.name, keep.reason)
-    return [Keep(node.name, found[node.name]) for node in model.graph.node if node.name in found]
+    return [Keep(node.name, found[node.name]) for node in index.nodes if node.name in found]
 
 
-def _by_range(model: onnx.ModelProto, facts: Facts) -> Iterator[Keep]:
+def _by_range(index: GraphIndex, facts: Facts) -> Iterator[Keep]:
     """Rules 3 and 5."""
-    exempt, readers = masks(model), readers_of(model)
-    makers = {name: node for node in model.graph.node for name in node.output}
+    exempt = masks(index)
     for name, seen in facts.tensors.items():
         reason = _unfit(seen, is_mask=name in exempt)
         if not reason:
             continue
-        if name in makers:
-            yield Keep(makers[name].name, f"its output {reason}")
-        for reader in readers.get(name, []):
+        if name in index.producer:
+            yield Keep(index.producer[name].name, f"its output {reason}")
+        for reader in index.readers(name):
             if reader.op_type not in ("Shape", "Size"):
                 yield Keep(reader.name, f"it reads {name!r}, which {reason}")
 
@@ -83,20 +82,30 @@ def _by_sums(facts: Facts) -> Iterator[Keep]:
             yield Keep(name, f"its partial sums can reach {reach:.3g}; fp16 ends at {LARGEST:.0f}")
 
 
-def _by_constants(model: onnx.ModelProto, types: Mapping[str, int]) -> Iterator[Keep]:
+def _by_constants(index: GraphIndex) -> Iterator[Keep]:
     """Rule 6."""
-    exempt, readers = masks(model), readers_of(model)
-    for tensor in model.graph.initializer:
+    exempt = masks(index)
+    for tensor in index.initializers.values():
         if tensor.data_type != TensorProto.FLOAT:
             continue
-        reason = _unfit_constant(array_of(tensor), is_mask=tensor.name in exempt)
-        for reader in readers.get(tensor.name, []) if reason else []:
-            saturates = reader.op_type in _SATURATE and "rounding" not in reason
-            if not saturates and types.get(reader.output[0]) == TensorProto.FLOAT:
-                yield Keep(reader.name, f"its constant {tensor.name!r} {reason}")
+        unfit = _unfit_constant(array_of(tensor), is_mask=tensor.name in exempt)
+        if unfit is None:
+            continue
+        for reader in index.readers(tensor.name):
+            saturates = unfit.too_large and reader.op_type in _SATURATE
+            if not saturates and index.types.get(reader.output[0]) == TensorProto.FLOAT:
+                yield Keep(reader.name, f"its constant {tensor.name!r} {unfit.reason}")
 
 
-def _unfit_constant(values: Array, *, is_mask: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class _Unfit:
+    """Why fp16 cannot hold a constant: it is `too_large`, or lost in rounding."""
+
+    reason: str
+    too_large: bool
+
+
+def _unfit_constant(values: Array, *, is_mask: bool) -> _Unfit | None:
     peak = lost = energy = 0.0
     for part in pieces(values):
         finite = part[np.isfinite(part)]
@@ -107,8 +116,9 @@ def _unfit_constant(values: Array, *, is_mask: bool) -> str:
             lost += float(np.square(off, dtype=np.float64).sum())
             energy += float(np.square(finite, dtype=np.float64).sum())
     if peak > LARGEST:
-        return f"holds {peak:.3g}; fp16 ends at {LARGEST:.0f}"
+        return _Unfit(f"holds {peak:.3g}; fp16 ends at {LARGEST:.0f}", too_large=True)
     share = math.sqrt(lost / energy) if energy and not is_mask else 0.0
     if share > _MOST_LOST:
-        return f"loses {share:.1%} in rounding to fp16 (largest value {peak:.2g})"
-    return ""
+        reason = f"loses {share:.1%} in rounding to fp16 (largest value {peak:.2g})"
+        return _Unfit(reason, too_large=False)
+    return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._graph.edit.nodes import QUANTIZABLE, QuantizableNode
+from qgraph._graph.edit.nodes import GEMMS, QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.models import read_model
 from qgraph._graph.tensors import Feed
@@ -87,8 +87,8 @@ def quantize_with_inc(
         model,
         tuple(node.name for node in asked if node.name in quantized),
         (*refusals, *left),
-        tuple(item for item in violations if item.op_type in QUANTIZABLE),
-        tuple(item for item in violations if item.op_type not in QUANTIZABLE),
+        tuple(item for item in violations if item.op_type in GEMMS),
+        tuple(item for item in violations if item.op_type not in GEMMS),
     )
 
 

@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._graph.child import command, environment, how_it_ended, killed, last_words
 from qgraph._graph.errors import InputError, LimitError, QGraphError, RuntimeDiedError
 from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._graph.io.models import to_bytes
@@ -30,7 +30,6 @@ from qgraph._quantize.inc.protocol import (
 )
 
 _LOG = "inc.log"
-_TAIL = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +79,12 @@ def _process(workspace: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Yield the process and the end of the pipe to read; on leaving it is gone."""
     ours, theirs = os.pipe()
     # No terminal signal reaches it: an interruption is qgraph's to handle.
-    environment = {
-        **os.environ,
-        "QGRAPH_INC_PARENT": str(os.getpid()),
-        "PYTHONHASHSEED": "0",
-        "TMPDIR": str(workspace),
-    }
-    environment.pop("QGRAPH_CHILD", None)
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "qgraph._quantize.inc.worker",
-        str(workspace),
-        str(theirs),
-    ]
     try:
         with (workspace / _LOG).open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                command,
+                command("qgraph._quantize.inc.worker", str(workspace), str(theirs)),
                 cwd=workspace,
-                env=environment,
+                env=environment(PYTHONHASHSEED="0", TMPDIR=str(workspace)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -170,20 +154,9 @@ def _death(code: int, workspace: Path) -> QGraphError:
     """Return what the end of the process means to the user."""
     again = "What was scored is kept; the same command goes on."
     if code == -signal.SIGKILL:
-        return LimitError(
-            "the process that runs Intel Neural Compressor was killed (SIGKILL), most likely"
-            " because memory ran out",
-            hint=f"{again} Use fewer or shorter samples, or a machine with more memory.",
-        )
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return killed("runs Intel Neural Compressor", f"{again} ")
+    how = how_it_ended(code)
     return RuntimeDiedError(
-        f"the process that runs Intel Neural Compressor died ({how}){_last_words(workspace)}",
+        f"the process that runs Intel Neural Compressor died ({how}){last_words(workspace / _LOG)}",
         hint=again,
     )
-
-
-def _last_words(workspace: Path) -> str:
-    """Return the last line the process printed, for the message only."""
-    text = (workspace / _LOG).read_bytes()[-_TAIL:].decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f": {lines[-1][:300]}" if lines else ""

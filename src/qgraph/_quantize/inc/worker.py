@@ -7,13 +7,12 @@ Its standard output and error go nowhere but into the workspace.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+from qgraph._graph.child import die_with_parent, send
 from qgraph._graph.errors import QGraphError
 from qgraph._graph.io.models import read_model, write_model
 from qgraph._quantize.inc.adaptor import Inc, inc_at_work
@@ -32,13 +31,13 @@ from qgraph._quantize.inc.protocol import (
 )
 from qgraph._quantize.inc.ptq import quantize_as_inc_does
 
-_PR_SET_PDEATHSIG = 1
 _ONE_FILE = 1 << 40
 
 
 def main(arguments: list[str]) -> int:
     """Work through the request; return the exit code, 1 after a failure that was reported."""
-    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for qgraph to handle
+    die_with_parent()
     workspace, pipe = Path(arguments[0]), int(arguments[1])
     request = Request.model_validate_json((workspace / REQUEST).read_bytes())
     try:
@@ -102,18 +101,7 @@ def _score(unit: IncUnit, captured: Captured, meant: set[str], clock: _Clock) ->
 
 
 def _send(pipe: int, answer: IncAnswer) -> None:
-    line = answer.model_dump_json(exclude_none=False).encode() + b"\n"
-    while line:
-        line = line[os.write(pipe, line) :]
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel (Linux) to end this process when the one that started it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if str(os.getppid()) != os.environ.get("QGRAPH_INC_PARENT"):
-            os._exit(1)
+    send(pipe, answer.model_dump_json(exclude_none=False).encode())
 
 
 if __name__ == "__main__":

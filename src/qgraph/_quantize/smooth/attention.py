@@ -11,16 +11,18 @@ A cache between them is a graph output, or joined with what came before it: ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import onnx
 
+from qgraph._graph.index import GraphIndex, attributes
+from qgraph._graph.io.weights import array_of
 from qgraph._quantize.smooth.layers import Heads
 
 Above = Callable[[onnx.NodeProto, int], onnx.NodeProto | None]
 """Returns what makes an input of a node, if that node alone reads it, once."""
 
-_PERMUTED = (0, 2, 1, 3)
+_PERMUTED = [0, 2, 1, 3]
 _JOINED = (("Transpose", 0), ("MatMul", 0))
 _REPEATED = (("Reshape", 1), ("Expand", 0), ("Unsqueeze", 0), ("Transpose", 0))
 _PLAIN = (("Transpose", 1),)
@@ -30,21 +32,20 @@ def values_of(
     join: onnx.NodeProto,
     channels: int,
     above: Above,
-    integers: Mapping[str, Sequence[int]],
-    producer: Mapping[str, onnx.NodeProto],
+    index: GraphIndex,
 ) -> tuple[onnx.NodeProto, list[Heads]] | None:
     """Return the Reshape that splits V into heads, and what heads there may be, for the one that
-    joins those of P · V; None where it joins something else. `integers`: constants by name.
+    joins those of P · V; None where it joins something else.
     """
-    product = _climb(join, _JOINED, above)
+    product = _climb(index, join, _JOINED, above)
     if product is None:
         return None
-    apart = _climb(product, _PLAIN, above)
+    apart = _climb(index, product, _PLAIN, above)
     repeated = apart is None
     if apart is None:
-        apart = _climb(product, _REPEATED, above, integers)
-    split = _climb(apart, (("Reshape", 0),), above) if apart is not None else None
-    sizes = _last_two(split.input[1], integers, producer) if split is not None else None
+        apart = _climb(index, product, _REPEATED, above)
+    split = _climb(index, apart, (("Reshape", 0),), above) if apart is not None else None
+    sizes = _last_two(index, split.input[1]) if split is not None else None
     if split is None or sizes is None or channels % sizes[1]:
         return None
     count = channels // sizes[1]
@@ -55,38 +56,35 @@ def values_of(
 
 
 def _climb(
-    node: onnx.NodeProto,
-    steps: Sequence[tuple[str, int]],
-    above: Above,
-    integers: Mapping[str, Sequence[int]] | None = None,
+    index: GraphIndex, node: onnx.NodeProto, steps: Sequence[tuple[str, int]], above: Above
 ) -> onnx.NodeProto | None:
     """Return where `steps` lead: each an operator, and which input of the one before it makes."""
-    for op_type, index in steps:
-        found = above(node, index)
+    for op_type, position in steps:
+        found = above(node, position)
         if found is None or found.op_type != op_type:
             return None
-        if op_type == "Transpose" and _permutation(found) != _PERMUTED:
+        if op_type == "Transpose" and attributes(found).get("perm") != _PERMUTED:
             return None
         # a new axis behind the heads: each is repeated, and its copies lie side by side
-        if op_type == "Unsqueeze" and tuple((integers or {}).get(found.input[1], ())) != (2,):
+        if op_type == "Unsqueeze" and _whole_numbers(index, found.input[1]) != [2]:
             return None
         node = found
     return node
 
 
-def _permutation(node: onnx.NodeProto) -> tuple[int, ...]:
-    return next((tuple(item.ints) for item in node.attribute if item.name == "perm"), ())
-
-
-def _last_two(
-    tensor: str, integers: Mapping[str, Sequence[int]], producer: Mapping[str, onnx.NodeProto]
-) -> tuple[int, int] | None:
+def _last_two(index: GraphIndex, tensor: str) -> tuple[int, int] | None:
     """Return the last two of four sizes that a Reshape is given, if they are constant."""
-    if tensor in integers:
-        sizes = list(integers[tensor])
-    elif tensor in producer and producer[tensor].op_type == "Concat":
-        parts = [list(integers.get(name, (0,))) for name in producer[tensor].input]
-        sizes = [size for part in parts for size in part]
-    else:
-        return None
+    sizes = _whole_numbers(index, tensor) or []
+    if index.comes_from(tensor, "Concat"):
+        parts = [_whole_numbers(index, name) for name in index.producer[tensor].input]
+        sizes = [size for part in parts for size in part or [0]]
     return (sizes[2], sizes[3]) if len(sizes) == 4 and sizes[3] > 0 and sizes[2] else None
+
+
+def _whole_numbers(index: GraphIndex, tensor: str) -> list[int] | None:
+    """Return a short constant list of int64, None of anything else."""
+    held = index.initializers.get(tensor)
+    if held is None or held.data_type != onnx.TensorProto.INT64 or len(held.dims) != 1:
+        return None
+    numbers: list[int] = array_of(held).tolist()
+    return numbers

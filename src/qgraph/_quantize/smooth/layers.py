@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
+from qgraph._graph.index import attributes
 from qgraph._graph.tensors import Array
 
 
@@ -74,7 +75,7 @@ def layer_of(proto: onnx.NodeProto, node: QuantizableNode) -> Layer | None:
         return None
     if node.op_type == "Conv":
         return _convolution(proto, node.weight)
-    if node.op_type in ("MatMul", "Gemm") and not attribute(proto, "transA"):
+    if node.op_type in ("MatMul", "Gemm") and not attributes(proto).get("transA"):
         return _linear(node.name, node.weight, node.weight.axis)
     return None
 
@@ -86,14 +87,9 @@ def _linear(name: str, weight: Weight, out: int) -> Layer:
 
 def _convolution(proto: onnx.NodeProto, weight: Weight) -> Layer | None:
     """Return a convolution [M, C/g, spatial...] of one group, or of as many as it has channels."""
-    groups, (outputs, inputs, *kernel) = attribute(proto, "group", 1), weight.shape
+    groups, (outputs, inputs, *kernel) = attributes(proto).get("group", 1), weight.shape
     if groups != 1 and (groups, inputs) != (outputs, 1):
         return None
     operand = Operand(proto.name, weight.index, 1 if groups == 1 else 0)
     along, makes = (Along(count, len(kernel)) for count in (inputs * groups, outputs))
     return Layer(operand, along, makes, 0)
-
-
-def attribute(node: onnx.NodeProto, name: str, otherwise: int = 0) -> int:
-    """Return an integer attribute of a node."""
-    return next((int(item.i) for item in node.attribute if item.name == name), otherwise)

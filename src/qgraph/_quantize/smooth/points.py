@@ -20,15 +20,16 @@ explicit Mul is put before the readers.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
-from qgraph._graph.io.weights import array_of
+from qgraph._graph.index import GraphIndex, attributes
 from qgraph._quantize.smooth.attention import values_of
-from qgraph._quantize.smooth.layers import Along, Heads, Layer, Operand, attribute, layer_of
+from qgraph._quantize.smooth.layers import Along, Heads, Layer, Operand, layer_of
 
 _NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _HOMOGENEOUS = ("Cast", "Identity", "Relu", "LeakyRelu")
@@ -72,7 +73,7 @@ def find_points(
 def _point(graph: _Graph, tensor: str, candidates: Sequence[str]) -> SmoothPoint:
     along = graph.layers[candidates[0]].along
     names = [name for name in candidates if graph.layers[name].along == along]
-    others = graph.readers(tensor) - set(names)
+    others = graph.reading_values(tensor) - set(names)
     readers = [graph.layers[name].operand for name in names]
     absorbers: list[Operand] | None = None
     # a float layer that reads the same tensor can be given the factors as well
@@ -85,52 +86,35 @@ def _point(graph: _Graph, tensor: str, candidates: Sequence[str]) -> SmoothPoint
     )
 
 
-class _Graph:
-    """The graph, looked up."""
+class _Graph(GraphIndex):
+    """The graph, looked up, with its layers."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._nodes = {node.name: node for node in model.graph.node}
-        self._producer = {name: node for node in model.graph.node for name in node.output if name}
-        self._integers = {
-            item.name: array_of(item).tolist()
-            for item in model.graph.initializer
-            if item.data_type == onnx.TensorProto.INT64 and len(item.dims) == 1 and item.dims[0] < 8
-        }
-        self._constants = {item.name: tuple(item.dims) for item in model.graph.initializer}
-        self._readers: dict[str, set[str]] = defaultdict(set)
-        for node in model.graph.node:
-            reads = set(node.input) | _outer_reads(node)
-            for name in reads if node.op_type not in _SHAPE_ONLY else ():
-                self._readers[name].add(node.name)
-        self.outputs = {value.name for value in model.graph.output}
-        self._inputs = {value.name for value in model.graph.input}
-        self.layers = dict(self._layers(model))
+    @cached_property
+    def layers(self) -> Mapping[str, Layer]:
+        """Name → the layer that a linear or convolution is, where it is one."""
+        nodes = quantizable_nodes(self.model)[0]
+        found = {node.name: layer_of(self.by_name[node.name], node) for node in nodes}
+        return {name: layer for name, layer in found.items() if layer is not None}
 
-    def _layers(self, model: onnx.ModelProto) -> Iterable[tuple[str, Layer]]:
-        for node in quantizable_nodes(model)[0]:
-            layer = layer_of(self._nodes[node.name], node)
-            if layer is not None:
-                yield node.name, layer
-
-    def readers(self, tensor: str) -> set[str]:
-        """Return the nodes that read the values of `tensor`."""
-        return self._readers[tensor]
+    def reading_values(self, tensor: str) -> set[str]:
+        """Return the nodes that read more of `tensor` than its shape."""
+        return {node.name for node in self.readers(tensor) if node.op_type not in _SHAPE_ONLY}
 
     def is_picture(self, tensor: str, name: str) -> bool:
         """Return whether a convolution reads an input of the model: of a picture, the channels are
         as large as each other.
         """
-        return tensor in self._inputs and self.layers[name].along.spatial > 0
+        return tensor in self.inputs and self.layers[name].along.spatial > 0
 
     def reads_as_data(self, name: str, tensor: str, along: Along) -> bool:
         """Return whether a node is a layer that reads `tensor` as its data and nowhere else."""
-        inputs = list(self._nodes[name].input)
+        inputs = list(self.by_name[name].input)
         alone = name in self.layers and inputs[0] == tensor and inputs.count(tensor) == 1
         return alone and self.layers[name].along == along
 
     def absorbers(self, tensor: str, along: Along) -> list[Operand] | None:
         """Return the operands to divide so that `tensor` comes out divided; None if none can."""
-        node = self._producer.get(tensor)
+        node = self.producer.get(tensor)
         if node is None or len([name for name in node.output if name]) != 1:
             return None
         if node.name in self.layers:
@@ -148,14 +132,14 @@ class _Graph:
 
     def _is_alone(self, node: onnx.NodeProto, index: int) -> bool:
         tensor = node.input[index]
-        alone = self._readers[tensor] == {node.name} and list(node.input).count(tensor) == 1
+        alone = self.reading_values(tensor) == {node.name} and list(node.input).count(tensor) == 1
         return alone and tensor not in self.outputs
 
     def _above(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto | None:
-        return self._producer.get(node.input[index]) if self._is_alone(node, index) else None
+        return self.producer.get(node.input[index]) if self._is_alone(node, index) else None
 
     def _attention(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
-        found = values_of(node, along.channels, self._above, self._integers, self._producer)
+        found = values_of(node, along.channels, self._above, self)
         if along.spatial or found is None:
             return None
         split, possible = found
@@ -166,7 +150,7 @@ class _Graph:
         return None
 
     def _norm(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
-        if along.spatial or attribute(node, "axis", -1) != -1:
+        if along.spatial or attributes(node).get("axis", -1) != -1:
             return None
         operands = [self._vector(node, i, along) for i in range(1, len(node.input))]
         found = [operand for operand in operands if operand is not None]
@@ -206,16 +190,10 @@ class _Graph:
 
     def _vector(self, node: onnx.NodeProto, index: int, along: Along) -> Operand | None:
         """Return an operand that is constant and differs along the channels only."""
-        shape = self._constants.get(node.input[index])
-        if shape is None or len(shape) <= along.spatial or along.channels == 1:
+        tensor = self.initializers.get(node.input[index])
+        shape = () if tensor is None else tuple(tensor.dims)
+        if len(shape) <= along.spatial or along.channels == 1:
             return None
         axis = len(shape) - 1 - along.spatial
         alone = {size for i, size in enumerate(shape) if i != axis} <= {1}
         return Operand(node.name, index, axis) if alone and shape[axis] == along.channels else None
-
-
-def _outer_reads(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors that the bodies of an If, Loop or Scan read from outside."""
-    bodies = [body for item in node.attribute for body in (item.g, *item.graphs)]
-    inside = [inner for body in bodies for inner in body.node]
-    return {name for inner in inside for name in (*inner.input, *_outer_reads(inner))}

@@ -17,6 +17,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.peaks import insert_peaks
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.shadows import Side, insert_shadows
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
@@ -142,9 +143,9 @@ class _Structure:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.from_softmax: set[str] = set()
         self.residual: set[str] = set()
-        makers = {name: node for node in model.graph.node for name in node.output}
-        for node in model.graph.node:
-            read = [name for name in node.input if name in makers]
+        index = GraphIndex(model)
+        for node in index.nodes:
+            read = [name for name in node.input if name in index.producer]
             if node.op_type == "Softmax" or (
                 node.op_type in _THROUGH and self.from_softmax.intersection(node.input)
             ):

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.edit.bodies import reads
 from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
 from qgraph._graph.edit.macs_inside import macs_inside
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.index import reads
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import observe_shapes
 from qgraph._graph.run.session import Provider
@@ -69,14 +69,7 @@ def _macs_from_here_on(model: onnx.ModelProto, macs: Mapping[str, int]) -> dict[
         mask = bit.get(node.name, 0)
         for output in node.output:
             mask |= reached.get(output, 0)
-        for name in {*node.input, *_outer_reads(node)}:
+        for name in reads(node):
             reached[name] = reached.get(name, 0) | mask
         result[node.name] = sum(value for flag, value in weight.items() if mask & flag)
     return result
-
-
-def _outer_reads(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors that the bodies of an If, Loop or Scan read from outside."""
-    bodies = [body for item in node.attribute for body in (item.g, *item.graphs)]
-    inside = [inner for body in bodies for inner in body.node]
-    return {name for inner in inside for name in (*inner.input, *_outer_reads(inner))}

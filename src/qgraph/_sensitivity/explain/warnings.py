@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import onnx
 
-from qgraph._graph.edit.nodes import QUANTIZABLE
+from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.index import GraphIndex, reads
 from qgraph._sensitivity.scoring.loop import Scores
 
 _ORDER = "Ranks are the order of the graph and mean nothing."
@@ -47,11 +48,11 @@ def _all_alike(scores: Scores) -> str | None:
 
 def _rows_move(model: onnx.ModelProto, outputs: Sequence[str]) -> str | None:
     """Return a warning where outputs are sorted or selected by value behind the last weights."""
-    producers = {name: node for node in model.graph.node for name in node.output}
+    producers = GraphIndex(model).producer
     waiting, seen = list(outputs), set(outputs)
     while waiting:
         node = producers.get(waiting.pop())
-        if node is None or node.op_type in QUANTIZABLE:
+        if node is None or node.op_type in GEMMS:
             continue
         if node.op_type in _SORTING:
             return (
@@ -60,6 +61,6 @@ def _rows_move(model: onnx.ModelProto, outputs: Sequence[str]) -> str | None:
                 " are, and the order is less sure. Trust the mAP of qgraph evaluate; an export"
                 " without this end is ranked more finely."
             )
-        waiting += [name for name in node.input if name not in seen]
-        seen.update(node.input)
+        waiting += [name for name in reads(node) if name not in seen]
+        seen.update(reads(node))
     return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.heads import find_head, narrow_head
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
+from qgraph._graph.index import is_half
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.companions import Companion, find_companions

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
+from qgraph._graph.index import is_half
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider

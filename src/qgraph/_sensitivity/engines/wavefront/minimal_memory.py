@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import onnx
 
-from qgraph._graph.edit.element_types import is_half
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import cut
 from qgraph._graph.errors import LimitError
+from qgraph._graph.index import is_half
 from qgraph._graph.run.memory import resident
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import OPENING

@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.bodies import reads
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import Segment, extract
 from qgraph._graph.edit.switches import insert_switches
+from qgraph._graph.index import reads
 from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.device_tensors import Value, run_on_device
 from qgraph._graph.run.memory import give_back
