@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qgraph._evaluation.changes import Change, Changes, compare_evaluations
-from qgraph._evaluation.gates import FailWhen, parse_gate, require
+from qgraph._evaluation.changes import Change, Changes, against_float, compare_evaluations
+from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require
 from qgraph._evaluation.pairing import PairedBy
 from qgraph._evaluation.results import Evaluation, MetricSamples
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
+from qgraph._report.change_tables import changes_markdown
 
 
 def with_samples(evaluation: Evaluation, shift: float, count: int = 50) -> Evaluation:
@@ -39,7 +40,8 @@ def test_a_small_shift_of_every_sample_is_beyond_noise(evaluation: Evaluation) -
     a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.05)
     for item in compare_evaluations(a, b).changes:
         assert item.paired and item.beyond_noise
-        assert item.interval and item.interval[0] <= item.difference <= item.interval[1]
+        assert item.interval and item.difference is not None
+        assert item.interval[0] <= item.difference <= item.interval[1]
 
 
 def test_of_other_data_nothing_is_said_about_noise_of_what_is_no_share(
@@ -170,10 +172,10 @@ def test_a_gate_says_what_it_says(gate: str, *, fails: bool) -> None:
     found = changed(2.0, 2.05)
     if fails:
         with pytest.raises(QualityGateError, match=r"D: loss 2 → 2\.05") as caught:
-            require(found, [parse_gate(gate)])
+            require(judged(found, [parse_gate(gate)]))
         assert caught.value.exit_code == 7
     else:
-        require(found, [parse_gate(gate)])
+        require(judged(found, [parse_gate(gate)]))
 
 
 @pytest.mark.parametrize(
@@ -186,8 +188,8 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["kl>1", "A:loss>1"])
 def test_a_gate_about_nothing_is_refused_not_passed(text: str) -> None:
-    with pytest.raises(UsageError, match="nothing that was compared"):
-        require(changed(1, 1), [parse_gate(text)])
+    with pytest.raises(UsageError, match=r"nothing that was compared|no metric 'kl'"):
+        require(judged(changed(1, 1), [parse_gate(text)]))
 
 
 WIDE = (-0.01, 0.11)
@@ -216,9 +218,9 @@ def test_a_gate_can_ask_for_all_or_any_of_the_interval(
     found = changed(2.0, 2.05).model_copy(update={"changes": (noisy, top1)})
     if fails:
         with pytest.raises(QualityGateError):
-            require(found, [parse_gate(gate)], when)
+            require(judged(found, [parse_gate(gate)], when))
     else:
-        require(found, [parse_gate(gate)], when)
+        require(judged(found, [parse_gate(gate)], when))
 
 
 def test_a_failure_that_noise_could_explain_says_so() -> None:
@@ -226,13 +228,13 @@ def test_a_failure_that_noise_could_explain_says_so() -> None:
     noisy = change.model_copy(update={"interval": WIDE})
     found = changed(2.0, 2.05).model_copy(update={"changes": (noisy,)})
     with pytest.raises(QualityGateError, match=r"95 % -0\.01 to \+0\.11, may be noise"):
-        require(found, [parse_gate("loss>+1%")])
+        require(judged(found, [parse_gate("loss>+1%")]))
 
 
 @pytest.mark.parametrize("when", [SURE, POSSIBLE])
 def test_a_gate_without_an_interval_to_ask_is_refused_not_passed(when: FailWhen) -> None:
     with pytest.raises(UsageError, match="has no interval"):
-        require(changed(2.0, 2.05), [parse_gate("loss>+1%")], when)
+        require(judged(changed(2.0, 2.05), [parse_gate("loss>+1%")], when))
 
 
 @pytest.mark.parametrize("when", [SURE, POSSIBLE])
@@ -240,7 +242,7 @@ def test_a_limit_of_what_has_no_interval_of_its_own_is_refused_with_the_way_out(
     when: FailWhen,
 ) -> None:
     with pytest.raises(UsageError, match="loss has no interval of its own, as only shares do") as e:
-        require(changed(2.0, 2.05), [parse_gate("loss>2")], when)
+        require(judged(changed(2.0, 2.05), [parse_gate("loss>2")], when))
     assert "loss>+5%" in (e.value.hint or "")
 
 
@@ -260,3 +262,26 @@ def test_an_evaluation_of_an_earlier_version_is_read_without_what_it_says_of_err
     read = read_document(path, Evaluation)
     found = compare_evaluations(read, read)
     assert {item.after_interval for item in found.changes} == {None}
+
+
+def test_one_evaluation_is_held_against_its_float_model(evaluation: Evaluation) -> None:
+    found = against_float(evaluation)
+    reference, *quantized = evaluation.variants
+    assert {item.variant for item in found.changes} == {item.name for item in quantized}
+    for item in found.changes:
+        variant = next(each for each in quantized if each.name == item.variant)
+        assert (item.before, item.after) == (
+            reference.metrics.get(item.metric),
+            variant.metrics[item.metric],
+        )
+
+
+def test_a_gate_takes_a_metrics_label() -> None:
+    found = changed(2.0, 2.05)
+    assert judged(found, [parse_gate("LOSS>+1%")]).failed
+
+
+def test_changes_as_markdown_say_first_what_failed() -> None:
+    text = changes_markdown(judged(changed(2.0, 2.05), [parse_gate("loss>+1%")]))
+    assert text.startswith("- **failed**: D: loss 2 → 2.05")
+    assert "| D | loss | 2.0000 | 2.0500 | +0.0500 |" in text

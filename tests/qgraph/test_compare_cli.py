@@ -107,6 +107,30 @@ def test_a_gate_that_holds_passes_and_json_is_one_value(files: Any, qgraph: Any)
     assert {item["difference"] for item in done.json["changes"]} == {0}
 
 
+def test_a_gate_that_fails_leaves_json_one_value_with_what_failed(files: Any, qgraph: Any) -> None:
+    done = qgraph("compare", files.folder, files.folder, "--fail-if", "D:mse>1e-9", "--json")
+    assert done.code == 7
+    assert done.json["schema"] == "qgraph.changes/1" and done.json["failed"][0].startswith("D: mse")
+
+
+def test_one_evaluation_is_gated_against_its_float_model(files: Any, qgraph: Any) -> None:
+    assert qgraph("compare", files.folder, "--fail-if", "D:sqnr<1").code == 0
+    assert qgraph("compare", files.folder, "--fail-if", "D:sqnr<-1").code == 2
+    done = qgraph("compare", files.evaluation, "--fail-if", "D:sqnr_db<999")
+    assert done.code == 7 and "D: sqnr_db" in done.err
+
+
+def test_a_baseline_that_is_missing_is_named(files: Any, qgraph: Any, tmp_path: Path) -> None:
+    done = qgraph("compare", tmp_path / "gone.json", files.folder, "--fail-if", "mse>+1%")
+    assert done.code == 3 and "gone.json" in done.err and "no such file" in done.err
+
+
+def test_the_changes_go_into_a_pull_request(files: Any, qgraph: Any, tmp_path: Path) -> None:
+    page = tmp_path / "changes.md"
+    assert qgraph("compare", files.folder, files.folder, "-o", page).code == 0
+    assert "| variant | metric | before | after |" in page.read_text()
+
+
 def test_noise_fails_nothing_where_told_so(files: Any, qgraph: Any) -> None:
     gate = ("compare", files.folder, files.folder, "--fail-if", "mse>+1%", "--fail-when")
     # four samples are too few for an interval

@@ -22,6 +22,7 @@ from qgraph._cli.commands.sensitivity import sensitivity
 from qgraph._cli.commands.verify import verify
 from qgraph._cli.console import print_error, print_json
 from qgraph._graph.errors import InterruptedRun, QGraphError, UsageError
+from qgraph._graph.run.installed import require_one_runtime
 from qgraph._graph.stopping import StopRequest
 from qgraph._graph.version import VERSION
 
@@ -50,6 +51,7 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
     process's signal handlers tell of.
     """
     try:
+        require_one_runtime()
         code = cli.main(arguments, prog_name="qgraph", standalone_mode=False, obj=stop)
     except QGraphError as error:
         return _report(error, arguments)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import click
 from pydantic import ValidationError
 
+from qgraph._evaluation.gates import FailWhen
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.scheme import DEFAULT_PERCENTILE, Calibration, Scheme, WeightScale, smoothing
@@ -242,3 +243,25 @@ memory_budget = click.option(
     " are read from the disk piece by piece. Less than the work takes is refused."
     "  [default: what is free]",
 )
+
+
+gates = apply(
+    click.option(
+        "--fail-if",
+        "gates",
+        multiple=True,
+        metavar="CONDITION",
+        help="Of evaluations: exit with 7 if this holds, as in 'loss>+1%', 'D:kl>+0.01',"
+        " 'top1<0.7' (a sign means a difference from the first, or from float; % a share of it).",
+    ),
+    click.option(
+        "--fail-when",
+        type=EnumChoice(FailWhen),
+        default=FailWhen.MEASURED.value,
+        show_default=True,
+        help="What has to be past a limit of --fail-if: the figure measured; all of its 95 %"
+        " interval (sure: noise fails nothing); or any of it (possible: what samples cannot rule"
+        " out fails).",
+    ),
+)
+"""What has to hold for a command to end with 0."""

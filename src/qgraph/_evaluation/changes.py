@@ -21,15 +21,16 @@ class Change(Part):
     """One metric of one variant. `interval`: 95 % of what the difference would be over samples
     drawn anew, sample by sample where `paired`; absent where an evaluation holds no samples, or
     other ones and the metric is no share. `beyond_noise`: whether the interval leaves out 0; None
-    without one. `after_interval`: that of the figure `after` itself, of shares only. `doubtful`:
+    without one. `before` and `difference` are absent where a float model has no figure: an SQNR.
+    `after_interval`: that of the figure `after` itself, of shares only. `doubtful`:
     whether `interval` holds less than it says.
     """
 
     variant: str
     metric: str
-    before: float
+    before: float | None = None
     after: float
-    difference: float
+    difference: float | None = None
     interval: tuple[float, float] | None = None
     after_interval: tuple[float, float] | None = None
     paired: bool = False
@@ -70,7 +71,7 @@ class ProfileChange(Part):
 class Changes(Document):
     """`pairs`: which variant was compared with which, under its name in the first; `only_before`,
     `only_after`: variants that went into no pair. `ranking` and `profiles` are of run folders;
-    profiles that quantize the same nodes are left out.
+    profiles that quantize the same nodes are left out. `failed`: the gates that fail, in words.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.changes/1"
@@ -82,6 +83,7 @@ class Changes(Document):
     only_after: tuple[str, ...] = ()
     ranking: Agreement | None = None
     profiles: tuple[ProfileChange, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 def compare_evaluations(
@@ -118,6 +120,22 @@ def compare_evaluations(
         pairs=pairs,
         only_before=tuple(name for name in old if name not in {p.before for p in pairs}),
         only_after=tuple(name for name in new if name not in {p.after for p in pairs}),
+    )
+
+
+def against_float(evaluation: Evaluation) -> Changes:
+    """Return how each quantized variant of one evaluation differs from its float model, under the
+    variant's name.
+    """
+    reference, *quantized = evaluation.variants
+    return Changes(
+        schema=Changes.SCHEMA,
+        settings=(),
+        changes=tuple(
+            change.model_copy(update={"variant": item.name})
+            for item in quantized
+            for change in _of(reference, item, same_data=True)
+        ),
     )
 
 
@@ -166,13 +184,14 @@ def _made(before: Variant, after: Variant) -> list[Setting]:
 def _of(before: Variant, after: Variant, *, same_data: bool) -> list[Change]:
     return [
         _change(key, before, after, same_data=same_data)
-        for key in before.metrics
-        if key in after.metrics
+        for key in after.metrics
+        if key in before.metrics or before.backend == "float"
     ]
 
 
 def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Change:
     a, b = before.samples.get(key), after.samples.get(key)
+    value = before.metrics.get(key)
     interval, paired, doubtful = None, False, False
     if a is not None and b is not None:
         paired = same_data and a.denominator == b.denominator
@@ -184,9 +203,9 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
     return Change(
         variant=before.name,
         metric=key,
-        before=before.metrics[key],
+        before=value,
         after=after.metrics[key],
-        difference=after.metrics[key] - before.metrics[key],
+        difference=None if value is None else after.metrics[key] - value,
         interval=interval,
         after_interval=after.intervals.get(key) if metric(key).is_share else None,
         paired=paired,

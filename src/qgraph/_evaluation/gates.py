@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.proportions import Interval
 from qgraph._graph.errors import QualityGateError, UsageError
-from qgraph._metrics.names import is_called
+from qgraph._metrics.names import find_metric
 from qgraph._metrics.table import metric
 
 _GATE = re.compile(
@@ -46,7 +46,7 @@ class Gate:
 
     def is_about(self, change: Change) -> bool:
         """Return whether this gate names the change's metric, and its variant or none."""
-        return is_called(self.metric, change.metric) and self.variant in (None, change.variant)
+        return change.metric == self.metric and self.variant in (None, change.variant)
 
     def fails(self, change: Change, when: FailWhen = FailWhen.MEASURED) -> bool:
         """Return whether a change is what this gate forbids.
@@ -55,7 +55,7 @@ class Gate:
             UsageError: the interval that `when` asks about is not there.
         """
         low, high = self._span(change, when)
-        limit = self.limit * abs(change.before) if self.relative else self.limit
+        limit = self.limit * abs(change.before or 0) if self.relative else self.limit
         least = when is FailWhen.SURE
         if self.above:
             return (low if least else high) > limit
@@ -63,6 +63,11 @@ class Gate:
 
     def _span(self, change: Change, when: FailWhen) -> Interval:
         value = change.difference if self.signed else change.after
+        if value is None:
+            raise UsageError(
+                f"--fail-if {self.text!r}: the float model has no {change.metric} to differ from",
+                hint=f"Limit the figure itself, as in {change.metric}<30.",
+            )
         if when is FailWhen.MEASURED:
             return value, value
         interval = change.interval if self.signed else change.after_interval
@@ -106,29 +111,41 @@ def parse_gate(text: str) -> Gate:
     )
 
 
-def require(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.MEASURED) -> None:
-    """Check that no change is what a gate forbids.
+def judged(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.MEASURED) -> Changes:
+    """Return the changes with the gates that fail, each with every change that makes it.
 
     Raises:
         UsageError: a gate names a metric or variant that is not there, or needs an interval that
             is not.
-        QualityGateError: a gate fails; the message names every change that does.
     """
-    for gate in gates:
+    keys = {item.metric for item in changes.changes}
+    named = [replace(g, metric=find_metric(g.metric, keys, "--fail-if")) for g in gates]
+    for gate in named:
         if not any(map(gate.is_about, changes.changes)):
-            known = ", ".join(dict.fromkeys(item.metric for item in changes.changes))
+            variants = dict.fromkeys(item.variant for item in changes.changes)
             raise UsageError(
                 f"--fail-if {gate.text!r} is about nothing that was compared",
-                hint=f"There are {known}.",
+                hint=f"There are the variants {', '.join(variants)}.",
             )
     failed = [
         _failure(gate, item)
-        for gate in gates
+        for gate in named
         for item in changes.changes
         if gate.is_about(item) and gate.fails(item, when)
     ]
-    if failed:
-        raise QualityGateError("; ".join(failed), hint="The comparison above says what changed.")
+    return changes.model_copy(update={"failed": tuple(failed)})
+
+
+def require(changes: Changes) -> None:
+    """Check that no gate failed.
+
+    Raises:
+        QualityGateError: some did; the message names every change that does.
+    """
+    if changes.failed:
+        raise QualityGateError(
+            "; ".join(changes.failed), hint="The comparison above says what changed."
+        )
 
 
 def _failure(gate: Gate, change: Change) -> str:
@@ -137,5 +154,6 @@ def _failure(gate: Gate, change: Change) -> str:
     if not gate.signed:
         range_ = range_.replace("+", "")
     sure = "" if interval is None or gate.fails(change, FailWhen.SURE) else ", may be noise"
-    figures = f"{change.before:.6g} → {change.after:.6g}"
+    before = "" if change.before is None else f"{change.before:.6g} → "
+    figures = f"{before}{change.after:.6g}"
     return f"{change.variant}: {change.metric} {figures} ({gate.text}{range_}{sure})"

@@ -6,7 +6,7 @@ otherwise. So each metric of a task has a limit of its own, which a person may r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from qgraph._evaluation.results import Evaluation, Recommendation, Variant
 from qgraph._graph.errors import UsageError
@@ -51,17 +51,16 @@ def recommend(evaluation: Evaluation, accept: Sequence[str] = ()) -> Recommendat
 
 
 def _limits(evaluation: Evaluation, own: Sequence[Budget]) -> list[Budget]:
-    reference = evaluation.variants[0].metrics
-    found = {
-        key: Budget.parse(f"{key}{rule}") for key in reference if (rule := _default(key, reference))
-    }
+    # a float model has no SQNR of its own
+    keys = dict.fromkeys(key for item in evaluation.variants for key in item.metrics)
+    found = {key: Budget.parse(f"{key}{rule}") for key in keys if (rule := _default(key, keys))}
     for budget in own:
         key = find_metric(budget.metric, evaluation.metrics, "--accept")
         found[key] = Budget(key, budget.at_most, budget.limit, budget.relative)
     return list(found.values())
 
 
-def _default(key: str, measured: Mapping[str, float]) -> str:
+def _default(key: str, measured: Collection[str]) -> str:
     """Return a metric's own limit; that of the SQNR only where nothing says more."""
     if key == "sqnr_db" and quality_key(measured) != "mse":
         return ""

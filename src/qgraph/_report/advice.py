@@ -71,7 +71,7 @@ def _missed(limit: Budget, item: Variant, evaluation: Evaluation) -> str:
     known, value = metric(limit.metric), item.metrics.get(limit.metric)
     if value is None:
         return f"{known.label} was not measured"
-    bound = limit.bound(evaluation.variants[0].metrics[limit.metric])
+    bound = limit.bound(evaluation.variants[0].metrics.get(limit.metric, 0.0))
     most = "at most" if limit.at_most else "at least"
     found, least = (known.form.format(number) for number in (value, bound))
     return f"{known.label} is {found}, {most} {least} is accepted"
@@ -96,7 +96,7 @@ def _fact(key: str, item: Variant, reference: Variant) -> str:
         return f"{1 - value:.1%} of predictions change"
     if key == "sqnr_db":
         return f"SQNR {value:.1f} dB ({band(value)})"
-    before = reference.metrics[key]
+    before = reference.metrics.get(key, 0.0)
     even = ", no measurable difference" if _is_even(item, key) else ""
     return f"{known.label} {known.form.format(value)} (float {known.form.format(before)}{even})"
 

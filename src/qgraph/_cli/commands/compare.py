@@ -12,7 +12,7 @@ from qgraph._cli.commands.compare_runs import are_evaluations, compare_runs
 from qgraph._cli.console import print_json, print_table, say
 from qgraph._cli.outputs import require_outputs
 from qgraph._evaluation.gates import FailWhen
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import write_text
 from qgraph._sensitivity.ranking.agreement import Comparison, Disagreement, Pair
@@ -49,22 +49,7 @@ from qgraph._steps.compare import scatter_plot
     help="Size of the top whose overlap is given, and of the table of disagreements.",
 )
 @click.option("--plot", type=options.PATH, help="Write a scatter plot (HTML) here.")
-@click.option(
-    "--fail-if",
-    "gates",
-    multiple=True,
-    metavar="CONDITION",
-    help="Of two evaluations: exit with 7 if this holds, as in loss>+1%, D:kl>+0.01, top1<0.7. A"
-    " sign means a difference from the first, % a share of it.",
-)
-@click.option(
-    "--fail-when",
-    type=options.EnumChoice(FailWhen),
-    default=FailWhen.MEASURED.value,
-    show_default=True,
-    help="What has to be past a limit of --fail-if: the figure measured; all of its 95 % interval"
-    " (sure: noise fails nothing); or any of it (possible: what samples cannot rule out fails).",
-)
+@options.gates
 @click.option(
     "--pair",
     "pairs",
@@ -88,17 +73,19 @@ def compare(
     as_json: bool,
     quiet: bool,
     debug: bool,
-) -> None:
+) -> int:
     """Hold two or more rankings of one model's nodes, or two evaluations, against each other.
 
     A ranking is a sensitivity.json, or {node or module path: score} of any tool as JSON or CSV;
     the larger the score, the more sensitive the node.
 
-    Of two evaluation.json or two run folders: what changed, and whether that is beyond noise.
+    Of two evaluation.json or two run folders: what changed, and whether that is beyond noise; of
+    one: how its variants differ from its float model. -o FILE.md writes a table for a pull request.
     """
+    if gates or pairs:
+        _require_there(rankings)
     if are_evaluations([Path(text) for text in rankings]):
-        compare_runs(rankings, gates, output, when=fail_when, pairs=pairs, as_json=as_json)
-        return
+        return compare_runs(rankings, gates, output, when=fail_when, pairs=pairs, as_json=as_json)
     if gates or pairs:
         raise UsageError(
             f"{'--fail-if' if gates else '--pair'} is for two evaluations or run folders"
@@ -113,10 +100,18 @@ def compare(
         write_text(plot, scatter_plot(found))
     if as_json:
         print_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
-        return
+        return 0
     _print(found, top)
     for path in files:
         say(f"Wrote {path}")
+    return 0
+
+
+def _require_there(paths: Sequence[str]) -> None:
+    """Check that what gates are about exists: a baseline that CI did not find, above all."""
+    for path in paths:
+        if not Path(path).exists():
+            raise InputError("no such file or folder", where=path)
 
 
 def _sources(rankings: Sequence[str], score: Which, lower: Sequence[str]) -> list[Source]:

@@ -7,14 +7,22 @@ from pathlib import Path
 
 from qgraph._cli.console import print_json, print_table, say
 from qgraph._cli.outputs import require_outputs
-from qgraph._evaluation.changes import Change, Changes
-from qgraph._evaluation.gates import FailWhen, parse_gate, require
+from qgraph._evaluation.changes import Changes, against_float
+from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require
 from qgraph._evaluation.pairing import PairedBy
 from qgraph._evaluation.results import Evaluation
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import read_json, write_document
-from qgraph._metrics.table import in_order, metric
+from qgraph._graph.io.files import write_text
+from qgraph._report.change_tables import (
+    HEADINGS,
+    SETTINGS,
+    change_rows,
+    changes_markdown,
+    setting_rows,
+)
 from qgraph._steps import compare as rankings
+from qgraph._steps.inputs import document
 
 _SHOWN = 3
 _PAIRED = {
@@ -39,23 +47,46 @@ def compare_runs(
     when: FailWhen,
     pairs: Sequence[str],
     as_json: bool,
-) -> None:
-    """Print what changed from the first to the second; fail if a gate says so."""
-    if len(texts) != 2:
-        raise UsageError(f"found {len(texts)} evaluations, expected two: before and after")
+) -> int:
+    """Print what changed from the first to the second, or of one from its float model; return the
+    exit code.
+
+    Raises:
+        QualityGateError: a gate fails, and the result was not asked for as JSON.
+    """
+    if len(texts) > 2:
+        raise UsageError(f"found {len(texts)} evaluations, expected one or two: before and after")
     conditions = [parse_gate(text) for text in gates]
-    before, after = texts
-    found = rankings.compare_evaluations(before, after, _pairs(pairs))
     if output is not None:
         require_outputs([output], [rankings.evaluation_file(text) for text in texts])
-        write_document(output, found)
+    found = judged(_changes(texts, pairs), conditions, when)
+    if output is not None:
+        _write(output, found)
     if as_json:
+        # one document whatever happens: the gates that fail stand in it
         print_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return QualityGateError.exit_code if found.failed else 0
+    _print(found)
+    if output is not None:
+        say(f"Wrote {output}")
+    require(found)
+    return 0
+
+
+def _changes(texts: Sequence[str], pairs: Sequence[str]) -> Changes:
+    """Return what changed from the first to the second; of one alone, against its float model."""
+    if len(texts) == 2:
+        return rankings.compare_evaluations(texts[0], texts[1], _pairs(pairs))
+    if pairs:
+        raise UsageError("--pair is for two evaluations, found one")
+    return against_float(document(rankings.evaluation_file(texts[0]), Evaluation))
+
+
+def _write(output: Path, found: Changes) -> None:
+    if output.suffix == ".md":
+        write_text(output, changes_markdown(found))
     else:
-        _print(found)
-        if output is not None:
-            say(f"Wrote {output}")
-    require(found, conditions, when)
+        write_document(output, found)
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
@@ -79,17 +110,8 @@ def _is_evaluation(path: Path) -> bool:
 
 def _print(found: Changes) -> None:
     if found.settings:
-        print_table(
-            ["made with", "before", "after"],
-            [[item.name, item.before, item.after] for item in found.settings],
-            left=3,
-        )
-    shown = in_order({item.metric for item in found.changes}, narrow=True)
-    print_table(
-        ["variant", "metric", "before", "after", "difference (95 %)", ""],
-        [_row(item) for item in found.changes if item.metric in shown],
-        left=2,
-    )
+        print_table(SETTINGS, setting_rows(found), left=3)
+    print_table(HEADINGS, change_rows(found), left=2)
     if found.ranking is not None and found.ranking.spearman is not None:
         ranking = found.ranking
         say(
@@ -109,24 +131,3 @@ def _print(found: Changes) -> None:
     for when, names in (("before", found.only_before), ("after", found.only_after)):
         if names:
             say(f"Only {when}, and not compared: {', '.join(names)}")
-
-
-def _row(change: Change) -> list[str]:
-    known = metric(change.metric)
-    difference = known.signed.format(change.difference)
-    if change.interval is not None:
-        low, high = (known.signed.format(end) for end in change.interval)
-        difference += f" [{low}, {high}]"
-    values = [known.form.format(value) for value in (change.before, change.after)]
-    return [change.variant, known.label, *values, difference, verdict(change)]
-
-
-def verdict(change: Change) -> str:
-    """Return what a change amounts to, in words."""
-    if change.difference == 0:
-        return "same"
-    if change.beyond_noise is None:
-        return "no samples of both to tell from noise"
-    kind = "" if change.paired else " (other samples)"
-    kind += ", but on too few samples to be sure" if change.doubtful else ""
-    return ("beyond noise" if change.beyond_noise else "within noise") + kind

@@ -13,8 +13,10 @@ from qgraph._cli.console import print_json, print_table, say
 from qgraph._cli.fields import options_of
 from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
+from qgraph._evaluation.changes import against_float
+from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require
 from qgraph._evaluation.results import Evaluation
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
 from qgraph._report.advice import advice
@@ -35,6 +37,7 @@ from qgraph._steps.options import EvaluateOptions, chosen
     " else general ones]",
 )
 @click.option("--no-sanity", is_flag=True, help="Ask the variants nothing.")
+@options.gates
 @options.provider
 @options.common("evaluation.json", "File to write.")
 def evaluate(
@@ -42,14 +45,21 @@ def evaluate(
     profiles: Path | None,
     sanity: Path | None,
     no_sanity: bool,
+    gates: tuple[str, ...],
+    fail_when: FailWhen,
     provider: Provider,
     output: Path,
     as_json: bool,
     quiet: bool,
     debug: bool,
     **given: Any,
-) -> None:
-    """Measure the float model and its quantized variants MODELS side by side."""
+) -> int:
+    """Measure the float model and its quantized variants MODELS side by side.
+
+    With --fail-if, variants are held against their float model, and the exit code says whether
+    they pass: qgraph evaluate model.onnx D.onnx --data heldout.txt --fail-if 'D:loss>+1%'
+    """
+    conditions = [parse_gate(text) for text in gates]
     if no_sanity and sanity is not None:
         raise UsageError("--sanity and --no-sanity exclude each other")
     asked = chosen(EvaluateOptions, None, {**given, "sanity": False if no_sanity else sanity})
@@ -62,11 +72,14 @@ def evaluate(
             models, profiles=profiles, options=asked, runtime=runtime_of(bars, provider)
         )
     write_document(output, evaluation)
+    judgement = judged(against_float(evaluation), conditions, fail_when)
     if as_json:
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
-        return
+        return QualityGateError.exit_code if judgement.failed else 0
     print_evaluation(evaluation)
     say(f"Wrote {output}")
+    require(judgement)
+    return 0
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -1,0 +1,66 @@
+"""What changed between two evaluations, or against float: as cells, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from qgraph._evaluation.changes import Change, Changes
+from qgraph._metrics.table import in_order, metric
+from qgraph._sensitivity.explain.markdown import cell
+
+HEADINGS = ("variant", "metric", "before", "after", "difference (95 %)", "")
+_DASH = "–"
+SETTINGS = ("made with", "before", "after")
+
+
+def change_rows(found: Changes) -> list[list[str]]:
+    """Return a row per variant and metric; what a better metric says already is left out."""
+    shown = in_order({item.metric for item in found.changes}, narrow=True)
+    return [_row(item) for item in found.changes if item.metric in shown]
+
+
+def setting_rows(found: Changes) -> list[list[str]]:
+    """Return a row for each thing the two were made with that differs."""
+    return [[item.name, item.before, item.after] for item in found.settings]
+
+
+def verdict(change: Change) -> str:
+    """Return what a change amounts to, in words."""
+    if change.difference is None:
+        return ""
+    if change.difference == 0:
+        return "same"
+    if change.beyond_noise is None:
+        return "no samples of both to tell from noise"
+    kind = "" if change.paired else " (other samples)"
+    kind += ", but on too few samples to be sure" if change.doubtful else ""
+    return ("beyond noise" if change.beyond_noise else "within noise") + kind
+
+
+def changes_markdown(found: Changes) -> str:
+    """Return the gates that fail, then the tables, for a comment on a pull request."""
+    failed = [f"- **failed**: {cell(text)}" for text in found.failed]
+    tables = [
+        _table(head, body)
+        for head, body in ((HEADINGS, change_rows(found)), (SETTINGS, setting_rows(found)))
+        if body
+    ]
+    return "\n\n".join("\n".join(part) for part in (failed, *tables) if part) + "\n"
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(map(cell, row))} |" for row in (head, *body)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
+
+
+def _row(change: Change) -> list[str]:
+    known = metric(change.metric)
+    difference = _DASH if change.difference is None else known.signed.format(change.difference)
+    if change.interval is not None:
+        low, high = (known.signed.format(end) for end in change.interval)
+        difference += f" [{low}, {high}]"
+    values = [
+        _DASH if value is None else known.form.format(value)
+        for value in (change.before, change.after)
+    ]
+    return [change.variant, known.label, *values, difference, verdict(change)]
