@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from qgraph._cli import console
@@ -62,3 +66,51 @@ def test_a_name_that_reads_like_an_emoji_stays_a_name(capsys: pytest.CaptureFixt
     shown = capsys.readouterr()
     assert "MatMul:a: " in shown.out and "MatMul:a: [bold]" in shown.out
     assert "MatMul:a: /x[0]" in shown.err
+
+
+def test_a_long_name_keeps_its_two_ends() -> None:
+    name = "/model/layers.11/self_attn/q_proj/MatMul"
+    assert console.elided(name, 40) == name
+    short = console.elided(name, 24)
+    assert (
+        len(short) == 24 and name.startswith(short.split("…")[0]) and name.endswith("proj/MatMul")
+    )
+    assert name.endswith(short.split("…")[1])
+
+
+def test_words_stay_whole_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.OUT, "width", 40)
+    monkeypatch.setattr(console.OUT, "_force_terminal", True)
+    words = [
+        "Quantizing",
+        "this",
+        "node",
+        "alone",
+        "changes",
+        "the",
+        "outputs",
+        "more",
+        "than",
+        "it",
+        "saves",
+    ]
+    console.say(" ".join(words))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and " ".join(lines).split() == words
+
+
+def test_a_stream_that_cannot_print_a_sign_gets_the_nearest() -> None:
+    code = (
+        "from qgraph._cli import console\n"
+        "console.print_anywhere()\n"
+        "console.print_table(['Δ MSE'], [['3 × 4']])\n"
+        "console.say('a → b, ≲ 1 … ü')\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "d MSE" in done.stdout and "3 x 4" in done.stdout
+    assert "a -> b, <~ 1 ... ?" in done.stdout

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,3 +160,24 @@ def test_the_core_imports_without_the_extras() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "imported", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("other", "says"), [("onnxruntime", "are both installed"), ("unrelated", "")]
+)
+def test_two_runtimes_over_each_other_are_noticed(tmp_path: Path, other: str, says: str) -> None:
+    """What pip leaves of the second distribution: its metadata beside the first one's."""
+    present = {"onnxruntime", "onnxruntime-gpu"} & {
+        canonicalize_name(item.name) for item in distributions() if item.name
+    }
+    other = other if other == "unrelated" else ({"onnxruntime", "onnxruntime-gpu"} - present).pop()
+    folder = tmp_path / f"{other.replace('-', '_')}-1.99.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {other}\nVersion: 1.99.0\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "qgraph", "--help"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == (4 if says else 0)
+    assert says in done.stderr and ("pip uninstall" in done.stderr) is bool(says)

@@ -61,6 +61,19 @@ def visible(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.name != ".qgraph.lock"}
 
 
+def test_without_the_charts_package_the_run_ends_with_its_table_and_markdown(
+    qgraph: Command, recipe: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    done = qgraph("run", recipe, "-o", out, "--quiet")
+    assert done.code == 0 and "Deploy" in done.out
+    assert "qgraph[report]" in done.err and not (out / "report.html").exists()
+    assert (out / "report.md").exists()
+    monkeypatch.undo()
+    assert qgraph("run", recipe, "-o", out, "--quiet").code == 0
+    assert (out / "report.html").exists()
+
+
 def times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 

@@ -1,10 +1,14 @@
-"""Progress bars with the time left, on stderr."""
+"""Progress on stderr: a line for each step that is done, one live bar for what runs."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,22 +19,45 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from qgraph._cli.console import ERR
+
+_EVERY = 30.0
+"""Seconds between lines about a step that goes on, where nobody looks at a terminal."""
+_SHORT = 1.0
+"""Seconds below which a finished step is not worth a line."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """A step that runs, and when it last was heard of."""
+
+    started: float
+    heard: float
+    bar: TaskID
+
 
 class Bars:
-    """A callable that shows one bar per kind of work; `quiet` shows none."""
+    """A callable that takes progress; `quiet` shows none. `clock`: seconds that only grow."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
+    def __init__(
+        self,
+        *,
+        quiet: bool,
+        console: Console = ERR,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._clock, self._quiet = console, clock, quiet
+        self._live = Progress(
             TextColumn("{task.description:<26}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=quiet,
+            transient=True,
+            disable=quiet or not console.is_terminal,
         )
-        self._tasks: dict[str, TaskID] = {}
+        self._steps: dict[str, _Step] = {}
 
     def __enter__(self) -> Bars:
         return self
@@ -41,14 +68,49 @@ class Bars:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._tasks:
-            self._progress.stop()
+        self._live.stop()
 
     def __call__(self, description: str, done: int, total: int) -> None:
-        """Show `done` of `total` units of the work called `description`."""
-        if not self._tasks:
+        """Take that `done` of `total` units of the work called `description` are done."""
+        if self._quiet:
+            return
+        if done < total:
+            self._goes_on(description, done, total)
+        elif description in self._steps:
+            self._ends(description)
+
+    def _goes_on(self, description: str, done: int, total: int) -> None:
+        now = self._clock()
+        step = self._steps.get(description)
+        if step is None:
             # not before: starting and stopping without a bar would print an empty line
-            self._progress.start()
-        if description not in self._tasks:
-            self._tasks[description] = self._progress.add_task(description, total=total)
-        self._progress.update(self._tasks[description], completed=done, total=total)
+            self._live.start()
+            bar = self._live.add_task(escape(description), total=total)
+            step = self._steps[description] = _Step(now, now, bar)
+        self._live.update(step.bar, completed=done, total=total)
+        if not self._console.is_terminal and now - step.heard >= _EVERY:
+            step.heard = now
+            left = f", some {_spoken((now - step.started) * (total - done) / done)} left" * (
+                done > 0
+            )
+            self._say(f"  {description} {done}/{total}{left}")
+
+    def _ends(self, description: str) -> None:
+        step = self._steps.pop(description)
+        self._live.remove_task(step.bar)
+        taken = self._clock() - step.started
+        if taken >= _SHORT:
+            self._say(f"✓ {description} ({_spoken(taken)})")
+
+    def _say(self, line: str) -> None:
+        self._console.print(escape(line), soft_wrap=True)
+
+
+def _spoken(seconds: float) -> str:
+    """Return a duration as `12 s`, `3 min 5 s` or `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -20,7 +20,7 @@ from qgraph._cli.commands.quantize import quantize
 from qgraph._cli.commands.report import report
 from qgraph._cli.commands.sensitivity import sensitivity
 from qgraph._cli.commands.verify import verify
-from qgraph._cli.console import print_error, print_json
+from qgraph._cli.console import print_anywhere, print_error, print_json
 from qgraph._graph.errors import InterruptedRun, QGraphError, UsageError
 from qgraph._graph.run.installed import require_one_runtime
 from qgraph._graph.stopping import StopRequest
@@ -50,6 +50,7 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
     """Run the command line; return the exit code that belongs to what happened. `stop`: what the
     process's signal handlers tell of.
     """
+    print_anywhere()
     try:
         require_one_runtime()
         code = cli.main(arguments, prog_name="qgraph", standalone_mode=False, obj=stop)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any
 
 from rich import box
@@ -80,18 +83,51 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line about the result."""
-    OUT.print(escape(_printable(text)), soft_wrap=True)
+    """Print a line about the result; on a terminal it is wrapped at words."""
+    _print(OUT, escape(_printable(text)))
 
 
 def warn(text: str) -> None:
     """Print a warning that cannot be overlooked."""
-    ERR.print(f"[bold yellow]Warning:[/] {escape(_printable(text))}", soft_wrap=True)
+    _print(ERR, f"[bold yellow]Warning:[/] {escape(_printable(text))}")
 
 
 def print_error(text: str) -> None:
     """Print an error."""
-    ERR.print(f"[bold red]Error:[/] {escape(_printable(text))}", soft_wrap=True)
+    _print(ERR, f"[bold red]Error:[/] {escape(_printable(text))}")
+
+
+def _print(console: Console, marked: str) -> None:
+    console.print(marked, soft_wrap=not console.is_terminal)
+
+
+_PLAIN = {
+    "×": "x", "–": "-", "—": "-", "…": "...", "→": "->", "←": "<-", "Δ": "d", "≲": "<~", "≈": "~",
+    "≥": ">=", "≤": "<=", "✓": "ok", "‖": "||", "·": "*", "°": " deg", "─": "-", "━": "-",
+}  # fmt: skip
+
+
+def print_anywhere() -> None:
+    """Let streams that cannot encode a character print the nearest they can instead of failing."""
+    codecs.register_error("qgraph", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="qgraph")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in text), error.end
+
+
+def elided(name: str, width: int) -> str:
+    """Return a name of at most `width` characters, the middle of a longer one left out."""
+    if len(name) <= width:
+        return name
+    head = (width - 1) // 3
+    return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
 
 
 def _printable(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qgraph._exporters.checkpoint_names import require_plain
-from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
+from qgraph._graph.errors import EnvironmentFault, InputError, UsageError, install
 from qgraph._graph.io.documents import read_json
 
 OPSETS = range(17, 24)
@@ -104,5 +104,5 @@ def require_extra() -> None:
     except (ImportError, OSError, RuntimeError) as error:  # a broken binary raises the last two
         raise EnvironmentFault(
             f"exporting needs packages that are missing or broken: {error}",
-            hint="pip install '.[export]'",
+            hint=install("export"),
         ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qgraph._graph.errors import EnvironmentFault, InputError, LimitError
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, install
 from qgraph._graph.tensors import Array
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def read_image(path: Path) -> Image.Image:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise EnvironmentFault(
-            "reading images needs Pillow, which is not installed", hint="pip install '.[vision]'"
+            "reading images needs Pillow, which is not installed", hint=install("vision")
         ) from error
     try:
         with warnings.catch_warnings():

@@ -93,3 +93,8 @@ class InterruptedRun(QGraphError):  # noqa: N818 - an interruption is no error o
     """The run was stopped on request and can go on."""
 
     exit_code = 75
+
+
+def install(extra: str) -> str:
+    """Return how an extra is installed, from a package index or in a clone."""
+    return f"pip install 'qgraph[{extra}]'; in a clone, pip install '.[{extra}]'"

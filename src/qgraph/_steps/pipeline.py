@@ -34,7 +34,7 @@ from qgraph._steps.options import CalibrateOptions
 from qgraph._steps.profile import profile
 from qgraph._steps.quantize import file_stem, write_quantized
 from qgraph._steps.recipe import Recipe, read_recipe
-from qgraph._steps.report import report
+from qgraph._steps.report import can_draw, report, summary
 from qgraph._steps.sensitivity import sensitivity
 from qgraph._steps.stages import RECORD, Stage, digest_of, ensure, hashes_of
 
@@ -163,7 +163,10 @@ class _Chain:
             Stage("evaluate", self._evaluation_inputs, self._evaluate),
             Stage(
                 "report",
-                lambda: self._made("evaluation.json", "sensitivity.json", "profiles.json"),
+                lambda: [
+                    self._made("evaluation.json", "sensitivity.json", "profiles.json"),
+                    can_draw(),
+                ],
                 self._report,
             ),
         ]
@@ -315,6 +318,9 @@ class _Chain:
         return [self._write("evaluation.json", made)]
 
     def _report(self) -> list[Path]:
+        if not can_draw():
+            write_text(self._path("report.md"), summary(self._folder))
+            return [self._path("report.md")]
         page, text = report(self._folder)
         write_text(self._path("report.html"), page)
         write_text(self._path("report.md"), text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
-from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._graph.errors import EnvironmentFault, UsageError, install
 from qgraph._report.markdown import render_summary
 from qgraph._report.reported_run import read_run
 from qgraph._steps.inputs import AnyPath
@@ -25,6 +26,21 @@ def report(run_folder: AnyPath) -> tuple[str, str]:
     except ImportError as error:
         raise without_charts(error, "the report") from error
     return render_page(found), render_summary(found)
+
+
+def summary(run_folder: AnyPath) -> str:
+    """Return the report of a run folder as Markdown alone, which takes no extra.
+
+    Raises:
+        InputError: a file of the run is missing.
+        UsageError: a file of the run is not what it should be, or of another model.
+    """
+    return render_summary(read_run(Path(run_folder)))
+
+
+def can_draw() -> bool:
+    """Return whether the `report` extra, which draws charts, is installed."""
+    return find_spec("vl_convert") is not None
 
 
 def figures(run_folder: AnyPath, kind: str = "svg") -> dict[str, bytes]:
@@ -53,5 +69,5 @@ def without_charts(error: ImportError, what: str) -> EnvironmentFault:
     """Return the error of a page that cannot be drawn."""
     return EnvironmentFault(
         f"{what} needs a package that is not installed: {error.name}",
-        hint="pip install '.[report]'",
+        hint=install("report"),
     )

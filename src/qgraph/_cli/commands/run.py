@@ -9,10 +9,10 @@ import click
 from qgraph._cli import options
 from qgraph._cli.bars import Bars
 from qgraph._cli.commands.evaluate import print_evaluation
-from qgraph._cli.console import print_json, say
+from qgraph._cli.console import print_json, say, warn
 from qgraph._cli.runtime import runtime_of
 from qgraph._evaluation.results import Evaluation
-from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.io.documents import read_document
 from qgraph._graph.run.session import Provider
 from qgraph._steps.pipeline import FLOAT
@@ -90,6 +90,8 @@ def _run(
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
     print_evaluation(evaluation)
+    if not (folder / "report.html").exists():
+        warn(f"report.html was left out, as its charts need another package: {install('report')}")
     say(f"Wrote, in {folder}:")
     for stage in read_document(folder / RECORD, RunRecord).stages:
         names = sorted(

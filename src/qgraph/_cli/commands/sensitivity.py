@@ -46,6 +46,7 @@ from qgraph._steps.sensitivity import sensitivity as measure
     show_default=True,
     help="Go on where the same run stopped, or forget what it did.",
 )
+@click.option("--all", "everything", is_flag=True, help="Print all nodes, not the worst alone.")
 @options.provider
 @options.common("sensitivity.json", "File to write; ranges and Markdown go beside it.")
 def sensitivity(
@@ -54,6 +55,7 @@ def sensitivity(
     ranges: Path | None,
     memory_budget: int | None,
     resume: bool,
+    everything: bool,
     provider: Provider,
     output: Path,
     as_json: bool,
@@ -93,7 +95,7 @@ def sensitivity(
     if as_json:
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
-        print_report(report, output)
+        print_report(report, output, everything=everything)
     warn_of(report, seen)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from qgraph._cli.console import print_table, say, warn
+from qgraph._cli.console import OUT, elided, print_table, say, warn
 from qgraph._metrics import metric
 from qgraph._quantize.ranges import Ranges
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 _SHOWN = 3
 _EXPLAINED = 5
+_WORST = 15
+_HARMLESS = 40.0
+"""dB from which on an error in outputs is harmless for most models."""
 
 
 def warn_of(report: Sensitivity, ranges: Ranges | None) -> None:
@@ -41,29 +45,46 @@ def _unfinished(report: Sensitivity) -> str:
     return f"{done}; the same command, given more, goes on from there."
 
 
-def print_report(report: Sensitivity, output: Path) -> None:
-    """Print the ranking, what has no score and why, and what makes the first sensitive."""
+def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None:
+    """Print the most sensitive nodes, or `everything`; what has no score and why; and what makes
+    the first sensitive, where they are.
+    """
     nodes = sorted(report.nodes, key=lambda node: node.rank)
     own = report.metric if report.metric not in ("mse", "sqnr_db") else None
     headings = ["node", "rank", "solo MSE", "SQNR dB", "gain if left out", "M MACs"]
     if own is not None:
         headings.insert(2, metric(own).label)
-    print_table(headings, [_row(node, own) for node in nodes])
+    shown = nodes if everything else nodes[:_WORST]
+    print_table(headings, [_row(node, own, everything=everything) for node in shown])
+    if len(shown) < len(nodes):
+        say(f"and {len(nodes) - len(shown)} more, less sensitive; --all shows them.")
     run = report.run
     say(
         f"{len(nodes)} nodes scored, {len(report.keep)} kept float, by {run.engine} on"
-        f" {run.provider} in {run.seconds:.1f} s ({run.forward_equivalents:.0f} forwards)."
+        f" {run.provider} in {run.seconds:.1f} s."
     )
     for reason, names in _by_reason(report).items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         say(f"No score, {reason}: {', '.join(names[:_SHOWN])}{more}")
-    explained = [node for node in nodes if node.cause is not None][:_EXPLAINED]
-    if explained:
-        say("Why the first are sensitive, and what may help:")
-    for node in explained:
-        if node.cause is not None:
-            say(f"  {node.rank}. {node.name}: {node.cause.why}. Try: {node.cause.remedy}.")
+    lowest = min((s.sqnr_db for n in nodes if (s := n.solo) and s.sqnr_db is not None), default=0.0)
+    if lowest >= _HARMLESS:
+        say(f"No node hurts when quantized alone: the lowest SQNR is {lowest:.1f} dB.")
+    else:
+        _explain(nodes)
     say(f"Wrote {output}")
+
+
+def _explain(nodes: Sequence[NodeScore]) -> None:
+    """Say why the first are sensitive; a reason that several share is given once."""
+    reasons: dict[str, list[NodeScore]] = {}
+    for node in [node for node in nodes if node.cause is not None][:_EXPLAINED]:
+        if node.cause is not None:
+            said = f"{node.cause.why}. Try: {node.cause.remedy}."
+            reasons.setdefault(said, []).append(node)
+    if reasons:
+        say("Why the first are sensitive, and what may help:")
+    for said, alike in reasons.items():
+        say(f"  {', '.join(f'{node.rank}. {node.name}' for node in alike)}: {said}")
 
 
 def _by_reason(report: Sensitivity) -> dict[str, list[str]]:
@@ -73,11 +94,11 @@ def _by_reason(report: Sensitivity) -> dict[str, list[str]]:
     return reasons
 
 
-def _row(node: NodeScore, own: str | None) -> list[str]:
+def _row(node: NodeScore, own: str | None, *, everything: bool) -> list[str]:
     solo, without = node.solo, node.leave_one_out
     figure = solo.figures.get(own) if solo and own else None
     return [
-        node.name,
+        node.name if everything else elided(node.name, max(24, OUT.width // 3)),
         str(node.rank),
         *([] if own is None else ["" if figure is None else metric(own).form.format(figure)]),
         f"{solo.mse:.3e}" if solo else "",

@@ -20,7 +20,7 @@ from qgraph._exporters.manifest import MANIFEST, Decoder, Manifest, inside
 from qgraph._exporters.qwen.generate import Embedder
 from qgraph._exporters.qwen.lines import Line, read_lines
 from qgraph._exporters.qwen.tokens import Chat, Tokens
-from qgraph._graph.errors import EnvironmentFault, InputError, QGraphError
+from qgraph._graph.errors import EnvironmentFault, InputError, QGraphError, install
 from qgraph._graph.io.files import require_file
 from qgraph._graph.io.models import read_model
 from qgraph._graph.run.feeds import fill_cache
@@ -183,7 +183,7 @@ class _SampleMaker:
         except (ImportError, OSError, RuntimeError) as error:  # a broken binary: the last two
             raise EnvironmentFault(
                 f"images need packages that are missing or broken: {error}",
-                hint="pip install '.[export]'",
+                hint=install("export"),
             ) from error
         return VisionTower(self._folder)
 

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from qgraph._exporters.checkpoint_names import require_plain
-from qgraph._graph.errors import EnvironmentFault, InputError
+from qgraph._graph.errors import EnvironmentFault, InputError, install
 from qgraph._graph.io.files import require_file
 from qgraph._graph.limits import step
 
@@ -63,7 +63,7 @@ class Chat:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise EnvironmentFault(
-                "chat data needs the package transformers", hint="pip install '.[export]'"
+                "chat data needs the package transformers", hint=install("export")
             ) from error
         self._folder = folder
         require_plain(folder)

@@ -18,7 +18,7 @@ from qgraph._exporters.yolo.coco import Annotations
 from qgraph._exporters.yolo.decode import Boxes, Layout, decode, layout_of
 from qgraph._exporters.yolo.precision import ScenePrecision
 from qgraph._exporters.yolo.scenes import SceneFeeds
-from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
@@ -124,7 +124,7 @@ def require_pycocotools() -> None:
     except ImportError as error:
         raise EnvironmentFault(
             "mean average precision needs pycocotools, which is not installed",
-            hint="pip install '.[vision]'",
+            hint=install("vision"),
         ) from error
 
 

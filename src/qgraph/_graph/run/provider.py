@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.run.device import describe_gpu
 
 
@@ -62,7 +62,8 @@ def unusable(provider: Provider, detail: str = "") -> EnvironmentFault:
     return EnvironmentFault(
         f"{provider.execution_provider} was asked for but cannot be used{reason} (onnxruntime "
         f"{ort.__version__} was built with {found})",
-        hint="Install CUDA and cuDNN (pip install '.[cuda]' brings both), or use --provider cpu.",
+        hint="Install CUDA and cuDNN, or use --provider cpu. Both come with the extra cuda:"
+        f" {install('cuda')}.",
     )
 
 

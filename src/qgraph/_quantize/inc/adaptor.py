@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.inc.capture import Captured, Op, Where, capturing, figures_of, finite
 from qgraph._quantize.inc.capture import quantized_nodes as _quantized_nodes
@@ -59,7 +59,7 @@ def inc_at_work(*, as_written: bool = False) -> Iterator[None]:
         except ImportError as error:
             raise EnvironmentFault(
                 f"Intel Neural Compressor cannot be imported: {error}",
-                hint="pip install '.[inc]'",
+                hint=install("inc"),
             ) from error
         onnxrt.ort.get_available_providers()  # resolves INC's lazy import before it is replaced
         modules = [(onnxrt, "ort"), (calibration, "onnxruntime")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.errors import EnvironmentFault, install
 
 TRIED = ("3.7", "3.7.1")
 """3.8 dropped the ONNXRT adaptor."""
@@ -20,12 +20,12 @@ def require_inc() -> str:
         found = version("neural-compressor")
     except PackageNotFoundError as error:
         raise EnvironmentFault(
-            "Intel Neural Compressor is not installed", hint="pip install '.[inc]'"
+            "Intel Neural Compressor is not installed", hint=install("inc")
         ) from error
     if found not in TRIED:
         raise EnvironmentFault(
             f"found Intel Neural Compressor {found}, expected {' or '.join(TRIED)}",
             hint="qgraph reads scores from inside INC and does so only in the versions it was"
-            " written for: pip install '.[inc]'",
+            f" written for: {install('inc')}",
         )
     return found
