@@ -159,7 +159,7 @@ def _expected(item: Any) -> list[str]:
     row = [item.name, str(item.int8_nodes), "–" if share is None else f"{share.macs:.0%}"]
     row += [f"{item.metrics['mse']:.2e}", "–" if change is None else f"{change.value:+.2e}"]
     row += ["–" if sqnr is None else f"{sqnr:.1f}", f"{item.metrics['cosine']:.5f}"]
-    return [*row, f"{item.latency_ms.p50:.2f}", f"{item.size_bytes / 1e6:.1f}"]
+    return [*row, f"{item.size_bytes / 1e6:.1f}"]
 
 
 def tables_of(markdown: str) -> list[list[list[str]]]:

@@ -12,6 +12,7 @@ import click
 import numpy as np
 import pytest
 
+from qgraph._cli import bars
 from qgraph._cli.cli import cli
 from qgraph._graph.version import VERSION
 
@@ -113,7 +114,10 @@ def test_quiet_shows_no_progress(qgraph: Command, mlp: Path, data: Path, tmp_pat
     assert qgraph("sensitivity", mlp, *arguments).err == ""
 
 
-def test_progress_goes_to_stderr(qgraph: Command, mlp: Path, data: Path, tmp_path: Path) -> None:
+def test_progress_goes_to_stderr(
+    qgraph: Command, mlp: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bars, "_SHORT", 0.0)
     result = qgraph("sensitivity", mlp, "--data", data, "-o", tmp_path / "s.json")
     assert "scoring" in result.err and "scoring" not in result.out
 

@@ -247,8 +247,6 @@ def test_the_report_in_a_browser_says_what_the_files_say(
             f"{metrics['kl']:.2e}",
             f"{metrics['top1_agreement']:.1%}",
             f"{metrics['vqa_accuracy']:.1%}",
-            f"{item['latency_ms']['p50']:.2f}",
-            f"{item['decode_ms']['p50']:.2f}",
             f"{item['size_bytes'] / 1e6:.1f}",
         ]
     nodes = json.loads((run / "sensitivity.json").read_text())["nodes"]

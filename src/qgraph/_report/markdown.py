@@ -8,7 +8,7 @@ from qgraph._evaluation.results import Evaluation, SanityAnswer
 from qgraph._report.advice import advice
 from qgraph._report.engine_times import engine_notes
 from qgraph._report.reported_run import ReportedRun
-from qgraph._report.sentences import notes, sanity_line, verdicts
+from qgraph._report.sentences import latency_notes, notes, sanity_line, verdicts
 from qgraph._report.variant_tables import columns, measured_mse, rows, topics
 from qgraph._sensitivity.explain.markdown import cell, code
 from qgraph._sensitivity.report import NodeScore
@@ -61,7 +61,7 @@ def to_markdown(evaluation: Evaluation) -> str:
             *_table(columns(evaluation), rows(evaluation)),
             "",
             *(line for note in notes(evaluation) for line in (cell(note), "")),
-            *_folded("All figures", figures),
+            *_folded("All figures", [*figures, *map(cell, latency_notes(evaluation)), ""]),
         ]
     )
 

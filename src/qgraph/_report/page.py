@@ -17,7 +17,7 @@ from qgraph._report.charts import charts
 from qgraph._report.engine_times import engine_notes
 from qgraph._report.node_tables import kept_lists, node_rows, without_gain
 from qgraph._report.reported_run import ReportedRun
-from qgraph._report.sentences import notes, verdicts
+from qgraph._report.sentences import latency_notes, notes, verdicts
 from qgraph._report.spec import Spec
 from qgraph._report.variant_tables import columns, measured_mse, rows, topics
 
@@ -50,6 +50,7 @@ def render_page(run: ReportedRun) -> str:
         measured_mse=measured_mse,
         notes=[*notes(evaluation), *engine_notes(run.engines)],
         advice=advice(evaluation),
+        latency_notes=latency_notes(evaluation),
         verdicts=verdicts(evaluation),
         quality=metric(quality_key(evaluation.variants[0].metrics)).label,
         nodes=nodes,

@@ -49,12 +49,7 @@ def _sentence(variant: Variant, key: str) -> str:
 
 def notes(evaluation: Evaluation) -> list[str]:
     """Return the caveats that stand wherever the figures are printed, a line each."""
-    found = [*_interval_notes(evaluation), latency_note(evaluation)]
-    if any(_is_unsteady(variant.latency_ms) for variant in evaluation.variants):
-        found.append(
-            "The machine was busy while latency was measured: runs of one variant differ by more"
-            f" than {_UNSTEADY:.0%} of their median. Measure again when it is idle."
-        )
+    found = _interval_notes(evaluation)
     widened = [variant.name for variant in evaluation.variants if variant.computed_in]
     if widened:
         found.append(
@@ -75,6 +70,8 @@ def notes(evaluation: Evaluation) -> list[str]:
 
 def _interval_notes(evaluation: Evaluation) -> list[str]:
     run, best = evaluation.run, quality_key(evaluation.metrics)
+    if len(evaluation.variants) < 2:
+        return []
     if run.samples < FEWEST:
         return [f"{run.samples} samples are too few to say how far these figures would move."]
     changes = {item.name: item.differences.get(best) for item in evaluation.variants}
@@ -99,12 +96,13 @@ def _interval_notes(evaluation: Evaluation) -> list[str]:
     return found
 
 
-def _is_unsteady(latency: Latency) -> bool:
+def is_unsteady(latency: Latency) -> bool:
+    """Return whether runs differ so much that digits would be false."""
     return latency.spread is not None and latency.spread > _UNSTEADY * latency.p50
 
 
-def latency_note(evaluation: Evaluation) -> str:
-    """Return the caveat that stands wherever latency is printed."""
+def latency_notes(evaluation: Evaluation) -> list[str]:
+    """Return the caveats that stand wherever latency is printed, a line each."""
     run = evaluation.run
     what = "the first sample's prefill and one more token" if evaluation.decodes else "one pass"
     why = (
@@ -113,10 +111,16 @@ def latency_note(evaluation: Evaluation) -> str:
         else "another device, other kernels"
     )
     turns = "in turn" if run.interleaved else "one after the other"
-    return (
+    found = [
         f"Latency is onnxruntime's on {run.device}, {what}, {run.latency_runs} runs, variants"
         f" {turns}; it does not predict TensorRT's: {why}."
-    )
+    ]
+    if any(is_unsteady(variant.latency_ms) for variant in evaluation.variants):
+        found.append(
+            "≈ The machine was busy: runs of one variant differ by more than"
+            f" {_UNSTEADY:.0%} of their median. Measure again when it is idle."
+        )
+    return found
 
 
 def sanity_line(evaluation: Evaluation) -> str:

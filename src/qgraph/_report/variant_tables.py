@@ -11,27 +11,28 @@ from qgraph._evaluation.proportions import Interval
 from qgraph._evaluation.results import Evaluation, Latency, Variant
 from qgraph._metrics.table import in_order, metric, quality_key
 from qgraph._quantize.profiles import Profile
-from qgraph._report.sentences import MARK
+from qgraph._report.sentences import MARK, is_unsteady
 
 DASH = "–"
 Rows = list[tuple[str, list[str]]]
 
 
 def columns(evaluation: Evaluation) -> list[str]:
-    """Return the table's headings; what a better metric says already is left to `topics`."""
+    """Return the table's headings; what a better metric says already is left to `topics`, and so is
+    latency, which does not predict TensorRT's.
+    """
     keys = in_order(evaluation.metrics, narrow=True)
     best = quality_key(keys)
     names = [metric(key).label for key in keys]
     names.insert(keys.index(best) + 1, f"Δ {metric(best).label} (95 %)")
-    times = ["prefill ms", "decode ms"] if evaluation.decodes else ["p50 ms"]
     kinds = ["type"] if _mixes_types(evaluation) else []
-    return ["variant", *kinds, evaluation.eight_bits, "of MACs", *names, *times, "MB"]
+    return ["variant", *kinds, evaluation.eight_bits, "of MACs", *names, "MB"]
 
 
 def rows(evaluation: Evaluation) -> list[list[str]]:
     """Return one row of cells per variant, for the same columns."""
     keys = in_order(evaluation.metrics, narrow=True)
-    found = [_row(item, keys, decodes=evaluation.decodes) for item in evaluation.variants]
+    found = [_row(item, keys) for item in evaluation.variants]
     if _mixes_types(evaluation):
         for row, item in zip(found, evaluation.variants, strict=True):
             row.insert(1, type_label(item))
@@ -42,7 +43,7 @@ def _mixes_types(evaluation: Evaluation) -> bool:
     return any(variant.dtype != "fp32" for variant in evaluation.variants)
 
 
-def _row(variant: Variant, keys: list[str], *, decodes: bool) -> list[str]:
+def _row(variant: Variant, keys: list[str]) -> list[str]:
     best = quality_key(keys)
     cells = [
         metric(key).form.format(variant.metrics[key]) if key in variant.metrics else DASH
@@ -50,10 +51,8 @@ def _row(variant: Variant, keys: list[str], *, decodes: bool) -> list[str]:
     ]
     cells.insert(keys.index(best) + 1, difference(best, variant))
     share = DASH if variant.int8_share is None else f"{variant.int8_share.macs:.0%}"
-    timed = [variant.latency_ms, *([variant.decode_ms] if decodes else [])]
-    times = [DASH if latency is None else f"{latency.p50:.2f}" for latency in timed]
     size = megabytes(variant.size_bytes)
-    return [variant.name, str(variant.int8_nodes), share, *cells, *times, size]
+    return [variant.name, str(variant.int8_nodes), share, *cells, size]
 
 
 def topics(evaluation: Evaluation) -> list[tuple[str, Rows]]:
@@ -148,7 +147,9 @@ def _times(evaluation: Evaluation) -> Rows:
 
 def _milliseconds(latency: Latency | None, take: Callable[[Latency], float | None]) -> str:
     found = None if latency is None else take(latency)
-    return DASH if found is None else f"{found:.2f}"
+    if latency is None or found is None:
+        return DASH
+    return f"≈ {found:.1g}" if is_unsteady(latency) else f"{found:.2f}"
 
 
 def _told(evaluation: Evaluation, facts: dict[str, Callable[[Variant], str]]) -> Rows:
