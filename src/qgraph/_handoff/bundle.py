@@ -23,19 +23,19 @@ from qgraph._handoff import text
 from qgraph._handoff.costs import macs_of
 from qgraph._handoff.document import (
     AxisRange,
-    Calibration,
     Evaluated,
     FilePart,
     Handoff,
     LintPart,
     Origin,
+    RangesOrigin,
     TensorPart,
 )
 from qgraph._handoff.exclude import exclude_files
-from qgraph._handoff.golden import Case, golden_cases, write_golden
+from qgraph._handoff.golden import ComputedCase, golden_cases, write_golden
 from qgraph._handoff.parts import CHAIN, PartFile, copy_part, graph_parts, part_files, write_chain
 from qgraph._handoff.precision import (
-    Facts,
+    PrecisionFacts,
     advice_only,
     counts,
     estimate,
@@ -146,15 +146,15 @@ class _Work:
         }
         macs = macs_of(self._graph, model, samples.feed)
         advice = advice_only(self._findings[Target.TENSORRT_10])
-        facts = Facts(self._graph, self._run, macs, advice)
+        facts = PrecisionFacts(self._graph, self._run, macs, advice)
         self._table = precision_table(facts)
         self._counts, self._estimate = counts(facts, self._table), estimate(facts, self._table)
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[ComputedCase]:
         """Run the golden inputs."""
         return golden_cases(self._path, self._run.float_model, self._inputs, self._samples.feed)
 
-    def write(self, folder: Path, cases: Sequence[Case]) -> Handoff:
+    def write(self, folder: Path, cases: Sequence[ComputedCase]) -> Handoff:
         """Write every file of the bundle."""
         roles = self._copy_model(folder)
         samples = self._samples
@@ -228,8 +228,8 @@ class _Work:
             for kind, found in parts.items()
         )
 
-    def _calibration(self) -> Calibration | None:
-        return Calibration.of(self._run.ranges.run) if self._run.ranges is not None else None
+    def _calibration(self) -> RangesOrigin | None:
+        return RangesOrigin.of(self._run.ranges.run) if self._run.ranges is not None else None
 
     def _evaluation(self) -> Evaluated | None:
         variant = self._run.variant(self._id)

@@ -109,7 +109,7 @@ class Counts(Part):
     operators: dict[str, int]
 
 
-class Estimate(Part):
+class Roofline(Part):
     """A roofline, not a measurement: how many times faster than fp16 the model can be at most,
     where arithmetic binds (INT8 at twice the rate of fp16) and where reading weights does.
     """
@@ -176,7 +176,7 @@ class LintPart(Part):
     findings: tuple[FindingPart, ...]
 
 
-class Calibration(Part):
+class RangesOrigin(Part):
     """Where the activation ranges come from."""
 
     samples: int
@@ -184,7 +184,7 @@ class Calibration(Part):
     synthetic: bool
 
     @classmethod
-    def of(cls, run: RangesRun) -> Calibration:
+    def of(cls, run: RangesRun) -> RangesOrigin:
         """Return what a ranges file says of itself."""
         return cls(samples=run.samples, data=run.data, synthetic=run.synthetic)
 
@@ -243,10 +243,10 @@ class Handoff(Document):
     preprocessing: Preprocessing | None = None
     precision: tuple[NodePrecision, ...]
     counts: Counts
-    estimate: Estimate
+    estimate: Roofline
     golden: Golden
     lint: tuple[LintPart, ...]
-    calibration: Calibration | None = None
+    calibration: RangesOrigin | None = None
     evaluation: Evaluated | None = None
     parts: tuple[GraphPart, ...] = ()
     files: tuple[FilePart, ...]

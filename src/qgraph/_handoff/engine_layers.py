@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from qgraph._graph.io.documents import Document, Part
 from qgraph._handoff.document import NodePrecision
-from qgraph._handoff.layer_info import Layer
+from qgraph._handoff.layer_info import TrtLayer
 from qgraph._handoff.precision import FLOAT, INT8
 
 
@@ -47,7 +47,7 @@ class EngineLayers(Document):
         return tuple(item for item in self.nodes if item.outcome != INT8)
 
 
-def compare(table: Sequence[NodePrecision], layers: Sequence[Layer]) -> EngineLayers:
+def compare(table: Sequence[NodePrecision], layers: Sequence[TrtLayer]) -> EngineLayers:
     """Return what became of the nodes that a bundle's precision table promised INT8."""
     gemms = {row.node for row in table}
     promised = [row.node for row in table if row.precision != FLOAT]
@@ -64,7 +64,9 @@ def compare(table: Sequence[NodePrecision], layers: Sequence[Layer]) -> EngineLa
     )
 
 
-def _outcome(node: str, layers: Sequence[Layer], gemms: set[str], *, detailed: bool) -> EngineNode:
+def _outcome(
+    node: str, layers: Sequence[TrtLayer], gemms: set[str], *, detailed: bool
+) -> EngineNode:
     own = [layer for layer in layers if node in layer.nodes and not layer.is_reformat]
     if not own:
         regions = sum(layer.is_region for layer in layers)
@@ -85,7 +87,7 @@ def _outcome(node: str, layers: Sequence[Layer], gemms: set[str], *, detailed: b
     )
 
 
-def _reformat(layer: Layer) -> Reformat:
+def _reformat(layer: TrtLayer) -> Reformat:
     return Reformat(
         layer=layer.name,
         source=next(iter(layer.inputs or ()), None),

@@ -38,7 +38,7 @@ _SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Case:
+class ComputedCase:
     """`float_outputs` is empty where the float model is not at hand."""
 
     name: str
@@ -51,7 +51,7 @@ class Case:
 
 def golden_cases(
     model: Path, float_model: Path | None, inputs: Sequence[TensorSpec], feed: Feed
-) -> list[Case]:
+) -> list[ComputedCase]:
     """Return the cases of one sample: a prefill and a step of decoding where there is a cache.
 
     Raises:
@@ -101,13 +101,13 @@ def _draft(model: Path, name: str, feed: Feed) -> _Draft:
     return _Draft(name, feed, outputs, tuple(jittered))
 
 
-def _case(profile: int, draft: _Draft, fast: Feed, before: Feed) -> Case:
+def _case(profile: int, draft: _Draft, fast: Feed, before: Feed) -> ComputedCase:
     others = [fast, *draft.jittered]
     tolerances = tuple(
         _tolerance(name, array, [run[name] for run in others], before.get(name))
         for name, array in draft.outputs.items()
     )
-    return Case(draft.name, profile, draft.feed, draft.outputs, before, tolerances)
+    return ComputedCase(draft.name, profile, draft.feed, draft.outputs, before, tolerances)
 
 
 def _require_finite(outputs: Feed, case: str) -> None:
@@ -178,13 +178,15 @@ def _rounded_up(value: float) -> float:
     return float(f"{math.ceil(round(value / step, 6)) * step:.1e}")
 
 
-def write_golden(folder: Path, cases: Sequence[Case], data: str, *, synthetic: bool) -> Golden:
+def write_golden(
+    folder: Path, cases: Sequence[ComputedCase], data: str, *, synthetic: bool
+) -> Golden:
     """Write the cases under `folder` and return what handoff.json says of them."""
     parts = tuple(_write_case(folder, case) for case in cases)
     return Golden(data=data, synthetic=synthetic, cases=parts)
 
 
-def _write_case(folder: Path, case: Case) -> GoldenCase:
+def _write_case(folder: Path, case: ComputedCase) -> GoldenCase:
     base = f"{FOLDER}/{case.name}"
     write_text(folder / base / "inputs.json", inputs_json(case.feed))
     write_text(folder / base / "outputs.json", outputs_json(case.outputs, "qgraph-quantized"))

@@ -28,7 +28,7 @@ _REGION = re.compile(r"^\{?ForeignNode\[")
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class TrtLayer:
     """`nodes`: the ONNX nodes it computes. `inputs`: types, None where unknown; `weights`: the type
     of what it multiplies by, '' where that is not said.
     """
@@ -63,7 +63,7 @@ class Layer:
         return any(_INT8.search(kind) for kind in (*(self.inputs or ()), self.weights))
 
 
-def read_layers(path: Path) -> list[Layer]:
+def read_layers(path: Path) -> list[TrtLayer]:
     """Return the layers of an engine.
 
     Raises:
@@ -80,14 +80,14 @@ def read_layers(path: Path) -> list[Layer]:
     return [_layer(item, path) for item in layers]
 
 
-def _layer(item: Any, path: Path) -> Layer:
+def _layer(item: Any, path: Path) -> TrtLayer:
     if isinstance(item, str):
-        return Layer(item, "", _by_name(item), None, (), "")
+        return TrtLayer(item, "", _by_name(item), None, (), "")
     if not isinstance(item, dict) or not isinstance(item.get("Name"), str):
         raise InputError(f"a layer is {type(item).__name__} without a name", where=str(path))
     name = item["Name"]
     listed = _ONNX_LAYER.findall(str(item.get("Metadata", "")))
-    return Layer(
+    return TrtLayer(
         name=name,
         kind=str(item.get("LayerType", "")),
         nodes=tuple(dict.fromkeys(listed)) or _by_name(name),

@@ -23,7 +23,7 @@ from qgraph._graph.rules.qdq_graph import (
     QdqGraph,
     scale_of,
 )
-from qgraph._handoff.document import Cost, Counts, Estimate, Gain, NodePrecision, WeightPart
+from qgraph._handoff.document import Cost, Counts, Gain, NodePrecision, Roofline, WeightPart
 from qgraph._handoff.surroundings import Surroundings
 
 INT8, FP8, FLOAT = "int8", "fp8", "float"
@@ -36,7 +36,7 @@ _NOTE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class PrecisionFacts:
     """A graph with what is known about it. `macs`: node → multiply-accumulates."""
 
     graph: QdqGraph
@@ -45,7 +45,7 @@ class Facts:
     findings: tuple[Finding, ...]
 
 
-def precision_table(facts: Facts) -> tuple[NodePrecision, ...]:
+def precision_table(facts: PrecisionFacts) -> tuple[NodePrecision, ...]:
     """Return a row for every node that multiplies, in graph order."""
     reasons = _reasons(facts.run)
     costs = _costs(facts.run)
@@ -53,7 +53,7 @@ def precision_table(facts: Facts) -> tuple[NodePrecision, ...]:
     return tuple(_row(facts, node, reasons, costs) for node in nodes)
 
 
-def counts(facts: Facts, table: Iterable[NodePrecision]) -> Counts:
+def counts(facts: PrecisionFacts, table: Iterable[NodePrecision]) -> Counts:
     """Return the totals."""
     rows = list(table)
     int8 = [row for row in rows if row.precision != FLOAT]
@@ -66,13 +66,13 @@ def counts(facts: Facts, table: Iterable[NodePrecision]) -> Counts:
     )
 
 
-def estimate(facts: Facts, table: Iterable[NodePrecision]) -> Estimate:
+def estimate(facts: PrecisionFacts, table: Iterable[NodePrecision]) -> Roofline:
     """Return the roofline of a model against itself in fp16."""
     rows = list(table)
     int8 = sum(_macs(row) for row in rows if row.precision != FLOAT)
     rest = sum(facts.macs.values()) - int8
     now, half = _weight_bytes(facts.graph)
-    return Estimate(
+    return Roofline(
         note=_NOTE,
         int8_macs=int8,
         float_macs=rest,
@@ -95,7 +95,10 @@ def weight_scales(graph: QdqGraph) -> dict[str, np.ndarray[tuple[int, ...], np.d
 
 
 def _row(
-    facts: Facts, node: onnx.NodeProto, reasons: Mapping[str, str], costs: Mapping[str, Cost]
+    facts: PrecisionFacts,
+    node: onnx.NodeProto,
+    reasons: Mapping[str, str],
+    costs: Mapping[str, Cost],
 ) -> NodePrecision:
     graph = facts.graph
     quantized = node.op_type in GEMMS and is_int8(graph, node)
@@ -158,7 +161,7 @@ def _costs(run: Surroundings) -> dict[str, Cost]:
     }
 
 
-def _gain(facts: Facts, node: onnx.NodeProto) -> Gain | None:
+def _gain(facts: PrecisionFacts, node: onnx.NodeProto) -> Gain | None:
     if node.op_type not in GEMMS or is_product(facts.graph, node):
         return None
     macs = facts.macs.get(node.name)

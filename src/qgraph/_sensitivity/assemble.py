@@ -12,12 +12,12 @@ from qgraph._sensitivity.engines.protocol import NodeScores
 from qgraph._sensitivity.ranking.order import ranks
 from qgraph._sensitivity.report import (
     Baseline,
-    Companion,
     GroupScore,
     KeptNode,
     NodeScore,
+    ResidualAdd,
     Run,
-    Screen,
+    ScreenScore,
     Sensitivity,
 )
 from qgraph._sensitivity.scoring.work import Work
@@ -65,7 +65,7 @@ def assemble(
             if name in found.unscored
         ),
         companions=tuple(
-            Companion(name=item.node.name, beside=item.beside) for item in found.companions
+            ResidualAdd(name=item.node.name, beside=item.beside) for item in found.companions
         ),
         renamed=work.prepared.renamed,
         interactions=found.interactions,
@@ -98,9 +98,9 @@ def _nodes(work: Work, found: NodeScores) -> tuple[NodeScore, ...]:
     )
 
 
-def _screen(found: NodeScores, name: str) -> Screen | None:
+def _screen(found: NodeScores, name: str) -> ScreenScore | None:
     seen = found.screened.get(name)
-    return None if seen is None else Screen(noise_to_signal=seen)
+    return None if seen is None else ScreenScore(noise_to_signal=seen)
 
 
 def _run(work: Work, engine: str, found: NodeScores, runtime: Runtime, clock: Clock) -> Run:

@@ -123,7 +123,7 @@ class Stability(Part):
     standard_error: float | None = None
 
 
-class Screen(Part):
+class ScreenScore(Part):
     """What quantizing a node does to its own output, as noise-to-signal power ratio: a stand-in
     where time ran out before the model's outputs were looked at.
     """
@@ -163,7 +163,7 @@ class NodeScore(Part):
     solo: Score | None = None
     leave_one_out: Score | None = None
     stability: Stability | None = None
-    screen: Screen | None = None
+    screen: ScreenScore | None = None
     cause: Cause | None = None
 
 
@@ -184,7 +184,7 @@ class KeptNode(Part):
     reason: str
 
 
-class Companion(Part):
+class ResidualAdd(Part):
     """A residual Add whose shortcut gets Q/DQ where the convolution `beside` it is quantized."""
 
     name: str
@@ -286,7 +286,7 @@ class Sensitivity(Document):
     groups: tuple[GroupScore, ...] = ()
     keep: tuple[KeptNode, ...]
     unscored: tuple[KeptNode, ...] = ()
-    companions: tuple[Companion, ...] = ()
+    companions: tuple[ResidualAdd, ...] = ()
     renamed: dict[str, str] = {}
     interactions: tuple[Interactions, ...] = ()
     inc: IncSettings | None = None

@@ -10,8 +10,8 @@ import pytest
 
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.qwen.check import (
-    Case,
     ExportMismatchError,
+    ParityCase,
     ask_torch,
     compare,
     image_positions,
@@ -22,13 +22,13 @@ from qgraph._exporters.qwen.source import describe
 
 
 @pytest.fixture(scope="module")
-def cases(vl: Any) -> dict[str, Case]:
+def cases(vl: Any) -> dict[str, ParityCase]:
     with quiet():
         module = LanguageModel(load_checkpoint(describe(vl.source), "fp32"))
         return {case.name: case for case in ask_torch(module, vl.manifest.decoder, with_past=True)}
 
 
-def differs(vl: Any, case: Case, message: str = "logits differ") -> None:
+def differs(vl: Any, case: ParityCase, message: str = "logits differ") -> None:
     with pytest.raises(ExportMismatchError, match=message) as caught:
         compare(vl.model, vl.folder / "embed_tokens.onnx", [case], "fp32")
     assert caught.value.where == case.name

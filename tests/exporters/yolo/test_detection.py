@@ -21,7 +21,7 @@ from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.yolo.coco import read_annotations, read_scenes
 from qgraph._exporters.yolo.decode import (
     Boxes,
-    Layout,
+    BoxLayout,
     boxes_and_scores,
     decode,
     layout_of,
@@ -79,23 +79,23 @@ def test_suppression_keeps_what_onnxruntime_keeps(count: int, seed: int, overlap
 
 def test_no_boxes_are_no_boxes() -> None:
     assert suppress(boxes(0, 0), 0.5).tolist() == []
-    assert len(decode(np.zeros((6, 20), np.float32), Layout.CLASSES_FIRST).scores) == 0
+    assert len(decode(np.zeros((6, 20), np.float32), BoxLayout.CLASSES_FIRST).scores) == 0
 
 
 @pytest.mark.parametrize(
     ("shape", "classes", "layout"),
     [
-        ((1, 84, 8400), 80, Layout.CLASSES_FIRST),
-        ((1, 14, 336), 10, Layout.CLASSES_FIRST),
-        ((1, 25200, 85), 80, Layout.WITH_OBJECTNESS),
-        ((1, 8400, 84), 80, Layout.PLACES_FIRST),
-        ((1, 300, 6), 80, Layout.FINISHED),
-        ((1, 5, 8400), 1, Layout.CLASSES_FIRST),
-        ((1, 25200, 6), 1, Layout.WITH_OBJECTNESS),
+        ((1, 84, 8400), 80, BoxLayout.CLASSES_FIRST),
+        ((1, 14, 336), 10, BoxLayout.CLASSES_FIRST),
+        ((1, 25200, 85), 80, BoxLayout.WITH_OBJECTNESS),
+        ((1, 8400, 84), 80, BoxLayout.PLACES_FIRST),
+        ((1, 300, 6), 80, BoxLayout.FINISHED),
+        ((1, 5, 8400), 1, BoxLayout.CLASSES_FIRST),
+        ((1, 25200, 6), 1, BoxLayout.WITH_OBJECTNESS),
     ],
 )
 def test_a_layout_is_told_by_its_shape(
-    shape: tuple[int, ...], classes: int, layout: Layout
+    shape: tuple[int, ...], classes: int, layout: BoxLayout
 ) -> None:
     assert layout_of(shape, classes) is layout
 
@@ -118,14 +118,14 @@ def test_all_layouts_of_the_same_boxes_decode_to_the_same() -> None:
     finished = np.concatenate([found.corners, found.scores[:, None], found.labels[:, None]], 1)
     kept = suppress(found, 0.7)
     for array, layout in (
-        (places.T, Layout.CLASSES_FIRST),
-        (places, Layout.PLACES_FIRST),
-        (sure, Layout.WITH_OBJECTNESS),
+        (places.T, BoxLayout.CLASSES_FIRST),
+        (places, BoxLayout.PLACES_FIRST),
+        (sure, BoxLayout.WITH_OBJECTNESS),
     ):
         got = decode(array, layout)
         assert np.allclose(got.corners, found.corners[kept], atol=1e-4)
         assert got.labels.tolist() == found.labels[kept].tolist()
-    assert np.allclose(decode(finished, Layout.FINISHED).corners, found.corners)
+    assert np.allclose(decode(finished, BoxLayout.FINISHED).corners, found.corners)
 
 
 @pytest.mark.parametrize("size", [(128, 128), (100, 300), (37, 20)])

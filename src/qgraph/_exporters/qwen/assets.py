@@ -18,7 +18,7 @@ from safetensors.torch import save
 
 from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.manifest import SANITY, Decoder
-from qgraph._exporters.qwen.source import Source
+from qgraph._exporters.qwen.source import QwenCheckpoint
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.files import write_bytes
 from qgraph._graph.io.models import tensor_from, write_model
@@ -46,7 +46,7 @@ _COPIED = (
 _VISION_PREFIXES = ("visual.", "model.visual.")
 
 
-def copy_files(source: Source, folder: Path) -> None:
+def copy_files(source: QwenCheckpoint, folder: Path) -> None:
     """Copy the small files a checkpoint may have, and write its `tokenizer.json`. Prompts for
     variants to answer (`sanity.jsonl`) come with the images they name.
 
@@ -90,7 +90,7 @@ def write_embedding(module: Any, decoder: Decoder, path: Path, opset: int) -> No
     write_model(model, path)
 
 
-def write_vision(source: Source, folder: Path) -> None:
+def write_vision(source: QwenCheckpoint, folder: Path) -> None:
     """Write the model's config and the vision tower's weights, in their stored precision.
 
     Raises:
@@ -123,7 +123,7 @@ def _without_prefix(name: str) -> str:
     return ""
 
 
-def _tokenizer_of(source: Source) -> bytes:
+def _tokenizer_of(source: QwenCheckpoint) -> bytes:
     loader: Any = transformers.AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(

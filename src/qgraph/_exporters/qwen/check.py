@@ -34,7 +34,7 @@ class ExportMismatchError(InputError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Case:
+class ParityCase:
     """`feed`: the whole sequence; `pieces`: lengths in which the graph gets it, sum S.
 
     `token_ids`: int64 [B,S], `expected`: PyTorch's logits [B,S,V] in one pass, as float32.
@@ -47,7 +47,7 @@ class Case:
     expected: Array
 
 
-def ask_torch(module: LanguageModel, decoder: Decoder, *, with_past: bool) -> list[Case]:
+def ask_torch(module: LanguageModel, decoder: Decoder, *, with_past: bool) -> list[ParityCase]:
     """Return the cases with PyTorch's answers."""
     cases = [
         _case(module, decoder, "prefill, batch 1, 7 tokens", (1, 7)),
@@ -66,7 +66,7 @@ def ask_torch(module: LanguageModel, decoder: Decoder, *, with_past: bool) -> li
     return cases
 
 
-def compare(model: Path, embed: Path, cases: Sequence[Case], dtype: str) -> tuple[Check, ...]:
+def compare(model: Path, embed: Path, cases: Sequence[ParityCase], dtype: str) -> tuple[Check, ...]:
     """Return the largest difference of each case.
 
     Raises:
@@ -92,7 +92,7 @@ def _case(
     pieces: tuple[int, ...] = (),
     padding: int = 0,
     image: bool = False,
-) -> Case:
+) -> ParityCase:
     batch, length = size
     generator = np.random.default_rng(length * 10 + batch)
     token_ids = generator.integers(0, decoder.vocab_size, size)
@@ -108,7 +108,7 @@ def _case(
     with torch.no_grad():
         answer = module(**{key: torch.from_numpy(array) for key, array in feed.items()})
     expected = _to_numpy(answer["logits"].float())
-    return Case(name, token_ids, feed, pieces or (length,), expected)
+    return ParityCase(name, token_ids, feed, pieces or (length,), expected)
 
 
 def image_positions(length: int) -> Array:
@@ -121,7 +121,7 @@ def image_positions(length: int) -> Array:
     return np.concatenate([before, grid, after], axis=1)
 
 
-def _difference(case: Case, found: Array, dtype: str) -> Check:
+def _difference(case: ParityCase, found: Array, dtype: str) -> Check:
     # What a padding token says is of no use to anyone, and differs with how masks are made.
     counted = case.feed["attention_mask"].astype(bool)
     difference = float(np.abs(found - case.expected)[counted].max())
@@ -131,7 +131,7 @@ def _difference(case: Case, found: Array, dtype: str) -> Check:
     return Check(case=case.name, max_abs_difference=difference)
 
 
-def _mismatch(case: Case, what: str) -> ExportMismatchError:
+def _mismatch(case: ParityCase, what: str) -> ExportMismatchError:
     return ExportMismatchError(
         f"the exported graph does not compute what PyTorch does: {what}",
         where=case.name,
@@ -140,7 +140,7 @@ def _mismatch(case: Case, what: str) -> ExportMismatchError:
     )
 
 
-def _run_in_pieces(session: Session, specs: Sequence[TensorSpec], case: Case) -> Array:
+def _run_in_pieces(session: Session, specs: Sequence[TensorSpec], case: ParityCase) -> Array:
     """Return logits float32 [B,S,V], the cache handed from piece to piece."""
     cache: Feed = {}
     logits: list[Array] = []

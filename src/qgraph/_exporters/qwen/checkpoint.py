@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from qgraph._exporters.checkpoint_folder import read_config
 from qgraph._exporters.manifest import Decoder
-from qgraph._exporters.qwen.source import Source, vision_token_ids
+from qgraph._exporters.qwen.source import QwenCheckpoint, vision_token_ids
 from qgraph._graph.errors import InputError
 
 TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -21,7 +21,7 @@ TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
-def load_checkpoint(source: Source, dtype: str) -> Any:
+def load_checkpoint(source: QwenCheckpoint, dtype: str) -> Any:
     """Return the model of `source` in `dtype`, ready for inference with eager attention.
 
     Eager attention is plain MatMul, Add, Softmax, MatMul: the pattern runtimes look for.
@@ -64,7 +64,7 @@ def restore_token_ids(config: Any, token_ids: dict[str, int]) -> None:
         setattr(config, key, token)
 
 
-def decoder_of(model: Any, source: Source) -> Decoder:
+def decoder_of(model: Any, source: QwenCheckpoint) -> Decoder:
     """Return the decoder's shape and special tokens."""
     text = model.config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -80,7 +80,7 @@ def decoder_of(model: Any, source: Source) -> Decoder:
     )
 
 
-def _eos_of(model: Any, source: Source) -> tuple[int, ...]:
+def _eos_of(model: Any, source: QwenCheckpoint) -> tuple[int, ...]:
     path = source.folder / "generation_config.json"
     found = read_config(path).get("eos_token_id") if path.is_file() else None
     for config in (model.config, model.config.get_text_config()):
@@ -89,7 +89,7 @@ def _eos_of(model: Any, source: Source) -> tuple[int, ...]:
     return tuple(int(token) for token in listed if token is not None)
 
 
-def _broken(source: Source, what: str) -> InputError:
+def _broken(source: QwenCheckpoint, what: str) -> InputError:
     return InputError(
         f"the checkpoint cannot be loaded: {what}",
         where=str(source.folder),
@@ -97,7 +97,7 @@ def _broken(source: Source, what: str) -> InputError:
     )
 
 
-def _check_finite(model: Any, source: Source, dtype: str) -> None:
+def _check_finite(model: Any, source: QwenCheckpoint, dtype: str) -> None:
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise InputError(
@@ -107,7 +107,7 @@ def _check_finite(model: Any, source: Source, dtype: str) -> None:
             )
 
 
-def _check_exportable(text: Any, source: Source) -> None:
+def _check_exportable(text: Any, source: QwenCheckpoint) -> None:
     rope = getattr(text, "rope_scaling", None) or {}
     kind = rope.get("rope_type", rope.get("type"))
     sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())

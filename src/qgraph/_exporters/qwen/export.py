@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from qgraph._exporters.checkpoint_folder import check_request, require_extra
 from qgraph._exporters.manifest import MANIFEST, Check, Decoder, Manifest
 from qgraph._exporters.quiet import quiet
-from qgraph._exporters.qwen.source import Source, describe
+from qgraph._exporters.qwen.source import QwenCheckpoint, describe
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import publishing
 from qgraph._graph.io.models import drop_stale_data, write_model
 from qgraph._graph.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from qgraph._exporters.qwen.check import Case
+    from qgraph._exporters.qwen.check import ParityCase
 
 DEFAULT_OPSET = 21
 MODEL = "model.onnx"
@@ -35,7 +35,7 @@ _STEPS = ("load", "ask PyTorch", "trace", "fold", "compare with PyTorch")
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    source: Source
+    source: QwenCheckpoint
     dtype: str
     with_past: bool
     opset: int
@@ -79,7 +79,7 @@ def export_language(
     return manifest
 
 
-def _write_graphs(request: _Request, target: Path) -> tuple[Decoder, list[Case]]:
+def _write_graphs(request: _Request, target: Path) -> tuple[Decoder, list[ParityCase]]:
     """Write decoder and embedding; return what PyTorch says, as its weights are gone after this."""
     # these need the extra
     from qgraph._exporters.qwen import assets, check, checkpoint, onnx_config, tracing
@@ -104,7 +104,7 @@ def _write_graphs(request: _Request, target: Path) -> tuple[Decoder, list[Case]]
     return decoder, cases
 
 
-def _write_rest(request: _Request, target: Path, cases: list[Case]) -> tuple[Check, ...]:
+def _write_rest(request: _Request, target: Path, cases: list[ParityCase]) -> tuple[Check, ...]:
     """Write what stands beside the graphs, and check the graphs as they lie on the disk."""
     from qgraph._exporters.qwen import assets, check
 

@@ -16,7 +16,7 @@ from qgraph._exporters.checkpoint_folder import check_request, read_config, requ
 from qgraph._exporters.manifest import MANIFEST, Manifest, VisionEncoder, find_manifest
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.qwen.export import DEFAULT_OPSET, PACKAGES
-from qgraph._exporters.qwen.source import Source, describe
+from qgraph._exporters.qwen.source import QwenCheckpoint, describe
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import publishing
@@ -75,7 +75,7 @@ def export_vision(
     return manifest
 
 
-def _image_size(source: Source, wanted: tuple[int, int] | None) -> tuple[int, int]:
+def _image_size(source: QwenCheckpoint, wanted: tuple[int, int] | None) -> tuple[int, int]:
     settings = read_config(source.folder / "preprocessor_config.json")
     side = int(settings.get("patch_size", 14)) * int(settings.get("merge_size", 2))
     if wanted is None:
@@ -91,7 +91,7 @@ def _image_size(source: Source, wanted: tuple[int, int] | None) -> tuple[int, in
 
 
 def _write(
-    source: Source,
+    source: QwenCheckpoint,
     target: Path,
     size: tuple[int, int],
     request: VisionRequest,
@@ -130,7 +130,7 @@ def _write(
 
 
 def _manifest(
-    source: Source, folder: Path, request: VisionRequest, encoder: VisionEncoder
+    source: QwenCheckpoint, folder: Path, request: VisionRequest, encoder: VisionEncoder
 ) -> Manifest:
     there = find_manifest(folder / "model.onnx")
     if there is not None and there.family == "qwen":

@@ -18,7 +18,7 @@ ARCHITECTURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class QwenCheckpoint:
     """A checkpoint folder; `model_type` is a key of `ARCHITECTURES`."""
 
     folder: Path
@@ -43,14 +43,14 @@ def is_decoder(folder: Path) -> bool:
         return False
 
 
-def describe(folder: Path) -> Source:
+def describe(folder: Path) -> QwenCheckpoint:
     """Return what the checkpoint in `folder` is.
 
     Raises:
         InputError: no folder, no config.json, another architecture, no float safetensors.
     """
     config = require_folder(folder)
-    source = Source(folder, _supported_type(config, folder))
+    source = QwenCheckpoint(folder, _supported_type(config, folder))
     require_float_weights(folder, config)
     return source
 

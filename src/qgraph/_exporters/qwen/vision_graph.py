@@ -34,7 +34,7 @@ class Fp32Parts:
     mlps: frozenset[int]
 
 
-class VisionEncoder(nn.Module):
+class VisionEncoderModule(nn.Module):
     """`pixel_values [patches, channels · 2 · 14 · 14]` → `image_embeds [tokens, H]`."""
 
     rows: torch.Tensor
@@ -191,7 +191,7 @@ def _as_linear(convolution: Any, dtype: torch.dtype) -> nn.Linear:
     return linear
 
 
-def find_overflow(encoder: VisionEncoder, images: Sequence[torch.Tensor]) -> Fp32Parts:
+def find_overflow(encoder: VisionEncoderModule, images: Sequence[torch.Tensor]) -> Fp32Parts:
     """Return what exceeds half of fp16's range when `encoder`, in fp32, sees these images."""
     peaks: dict[tuple[str, int], float] = {}
 

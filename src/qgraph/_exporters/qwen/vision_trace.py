@@ -16,7 +16,7 @@ from qgraph._exporters.manifest import Check
 from qgraph._exporters.qwen.check import TOLERANCES
 from qgraph._exporters.qwen.tracing import TRACED_OPSET
 from qgraph._exporters.qwen.vision import VisionTower, open_image
-from qgraph._exporters.qwen.vision_graph import Fp32Parts, VisionEncoder, find_overflow
+from qgraph._exporters.qwen.vision_graph import Fp32Parts, VisionEncoderModule, find_overflow
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_model
@@ -67,11 +67,11 @@ def trace(
     Raises:
         InputError: the exporter cannot trace this model.
     """
-    encoder = VisionEncoder(tower, images[0].grid, torch.float32).eval()
+    encoder = VisionEncoderModule(tower, images[0].grid, torch.float32).eval()
     parts = Fp32Parts(len(encoder.blocks), frozenset())
     if dtype == "fp16":
         parts = find_overflow(encoder, [image.pixels for image in images])
-        encoder = VisionEncoder(tower, images[0].grid, torch.float16).eval()
+        encoder = VisionEncoderModule(tower, images[0].grid, torch.float16).eval()
         encoder.keep_fp32(parts)
     path = scratch / "traced.onnx"
     exporter: Any = torch.onnx.export

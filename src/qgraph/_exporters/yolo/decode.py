@@ -28,7 +28,7 @@ MOST_BOXES = 300
 _MOST_CANDIDATES = 3000
 
 
-class Layout(StrEnum):
+class BoxLayout(StrEnum):
     """How an output holds its boxes."""
 
     CLASSES_FIRST = "classes first"
@@ -48,7 +48,7 @@ class Boxes:
     labels: Array
 
 
-def layout_of(shape: tuple[int, ...], classes: int) -> Layout:
+def layout_of(shape: tuple[int, ...], classes: int) -> BoxLayout:
     """Return the layout of an output of this shape for a model of `classes` classes.
 
     Raises:
@@ -57,13 +57,13 @@ def layout_of(shape: tuple[int, ...], classes: int) -> Layout:
     if len(shape) == 3:
         _, rows, columns = shape
         if rows == 4 + classes and columns != 6:
-            return Layout.CLASSES_FIRST
+            return BoxLayout.CLASSES_FIRST
         if columns == 6 and (classes != 1 or rows <= MOST_BOXES):
-            return Layout.FINISHED
+            return BoxLayout.FINISHED
         if columns == 5 + classes:
-            return Layout.WITH_OBJECTNESS
+            return BoxLayout.WITH_OBJECTNESS
         if columns == 4 + classes:
-            return Layout.PLACES_FIRST
+            return BoxLayout.PLACES_FIRST
     raise UsageError(
         f"an output of shape {list(shape)} holds no boxes of {classes} classes that qgraph can"
         " decode",
@@ -82,20 +82,20 @@ def boxes_and_scores(shape: tuple[int, ...]) -> tuple[Columns, ...]:
     return boxes, scores
 
 
-def decode(output: Array, layout: Layout) -> Boxes:
+def decode(output: Array, layout: BoxLayout) -> Boxes:
     """Return the boxes of one picture; `output` is [rows, columns] of it.
 
     Boxes with a score below 0.001 are left out; at most 300 are returned.
     """
     rows = output.astype(np.float32)
     match layout:
-        case Layout.FINISHED:
+        case BoxLayout.FINISHED:
             return _best(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64))
-        case Layout.CLASSES_FIRST:
+        case BoxLayout.CLASSES_FIRST:
             boxes, scores = rows[:4].T, rows[4:].T
-        case Layout.PLACES_FIRST:
+        case BoxLayout.PLACES_FIRST:
             boxes, scores = rows[:, :4], rows[:, 4:]
-        case Layout.WITH_OBJECTNESS:
+        case BoxLayout.WITH_OBJECTNESS:
             boxes, scores = rows[:, :4], rows[:, 5:] * rows[:, 4:5]
     places, labels = np.nonzero(scores > LEAST_SCORE)
     found = _best(_corners(boxes[places]), scores[places, labels], labels, _MOST_CANDIDATES)

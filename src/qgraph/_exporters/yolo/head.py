@@ -27,7 +27,7 @@ _MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"}
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class DetectorHead:
     """Names of nodes: `convolutions` give boxes and scores, `distributions` average distances;
     `decoding`: everything between them and the outputs.
     """
@@ -37,7 +37,7 @@ class Head:
     decoding: frozenset[str]
 
 
-def find_head(model: onnx.ModelProto) -> Head | None:
+def find_head(model: onnx.ModelProto) -> DetectorHead | None:
     """Return the head of a detector, None where the graph does not end in one.
 
     It must end in two or more convolutions that reach the outputs through no other weights, and
@@ -70,7 +70,7 @@ def find_head(model: onnx.ModelProto) -> Head | None:
     joined = "Concat" in operators or len(model.graph.output) == len(convolutions)
     if len(convolutions) < 2 or not joined:
         return None
-    return Head(frozenset(convolutions), frozenset(distributions), frozenset(decoding))
+    return DetectorHead(frozenset(convolutions), frozenset(distributions), frozenset(decoding))
 
 
 def _has_weight(index: GraphIndex, node: onnx.NodeProto) -> bool:

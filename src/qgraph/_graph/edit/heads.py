@@ -25,7 +25,7 @@ _COLUMNS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class OutputHead:
     """The node that makes an output from `hidden` values at each position, `width` of them, with
     nothing behind it.
     """
@@ -37,7 +37,7 @@ class Head:
     width: int
 
 
-def find_head(model: onnx.ModelProto, output: str) -> Head | None:
+def find_head(model: onnx.ModelProto, output: str) -> OutputHead | None:
     """Return the MatMul with a constant [hidden, width] that makes `output`, if it is a wide one.
 
     None where something else makes it or reads it, or where the projection widens nothing.
@@ -52,10 +52,10 @@ def find_head(model: onnx.ModelProto, output: str) -> Head | None:
     hidden, width = weight.dims
     if width <= hidden:
         return None
-    return Head(node.name, weight.name, output, hidden, width)
+    return OutputHead(node.name, weight.name, output, hidden, width)
 
 
-def narrow_head(prepared: PreparedModel, head: Head) -> PreparedModel | None:
+def narrow_head(prepared: PreparedModel, head: OutputHead) -> PreparedModel | None:
     """Return `prepared` with `head`'s output [..., width] as [..., hidden], inner products kept.
 
     They are kept as far as the type of the weight rounds. None where the weight holds NaN or

@@ -10,7 +10,7 @@ from qgraph._graph.tensors import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SampleLayout:
     """How samples lie in an array. `count`: how many there are, None: the whole is every sample's;
     `rows`: of `axis` that make one, which has no such axis itself where it `is_stacked`.
     """
@@ -21,18 +21,20 @@ class Layout:
     is_stacked: bool = False
 
 
-WHOLE = Layout(None)
+WHOLE = SampleLayout(None)
 
 
-def layout_in(spec: TensorSpec, shape: tuple[int, ...], leading: Collection[str]) -> Layout | None:
+def layout_in(
+    spec: TensorSpec, shape: tuple[int, ...], leading: Collection[str]
+) -> SampleLayout | None:
     """Return how samples of `spec` lie in an array of `shape`, None where it does not fit.
 
     `leading`: the names that inputs of the model begin with.
     """
     if not spec.ranked:
-        return Layout(shape[0]) if shape else WHOLE
+        return SampleLayout(shape[0]) if shape else WHOLE
     if len(shape) == len(spec.shape) + 1 and _fits(spec, shape[1:]):
-        return Layout(shape[0], is_stacked=True)
+        return SampleLayout(shape[0], is_stacked=True)
     axis = sample_axis(spec, leading)
     if not _fits(spec, shape, but=axis):
         return None
@@ -40,7 +42,7 @@ def layout_in(spec: TensorSpec, shape: tuple[int, ...], leading: Collection[str]
         return WHOLE
     size = spec.shape[axis]
     rows = size if isinstance(size, int) and size > 0 else 1
-    return Layout(shape[axis] // rows, axis, rows)
+    return SampleLayout(shape[axis] // rows, axis, rows)
 
 
 def takes(spec: TensorSpec, shape: tuple[int, ...]) -> bool:

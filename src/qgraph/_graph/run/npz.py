@@ -18,7 +18,7 @@ import numpy as np
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.files import require_file
 from qgraph._graph.run.feeds import is_cache, leading_names
-from qgraph._graph.run.layout import WHOLE, Layout, layout_in, takes
+from qgraph._graph.run.layout import WHOLE, SampleLayout, layout_in, takes
 from qgraph._graph.tensors import Array, Feed, TensorSpec
 
 _LARGEST_ARRAY = 8 << 30
@@ -120,7 +120,7 @@ class _Array:
         if stream.tell() + prod(self.shape) * self.dtype.itemsize != info.file_size:
             raise ValueError(f"{info.filename!r} does not hold the {self.shape} that it promises")
 
-    def take(self, layout: Layout, index: int) -> Array:
+    def take(self, layout: SampleLayout, index: int) -> Array:
         """Return sample number `index`, the one after the last that was taken."""
         if layout.count is not None and layout.axis == 0 and not self._is_reversed:
             rest = self.shape[1:]
@@ -163,7 +163,7 @@ def _check_names(path: Path, arrays: Mapping[str, _Array], inputs: Sequence[Tens
         )
 
 
-def _layout(path: Path, spec: TensorSpec, found: _Array, leading: Collection[str]) -> Layout:
+def _layout(path: Path, spec: TensorSpec, found: _Array, leading: Collection[str]) -> SampleLayout:
     """Return how the samples of `spec` lie in an array.
 
     Raises:

@@ -26,7 +26,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
-from qgraph._quantize.half.facts import Facts, observe
+from qgraph._quantize.half.facts import ValueFacts, observe
 from qgraph._quantize.half.structure import masks
 from qgraph._quantize.half.verdict import kept_in_single
 
@@ -101,7 +101,7 @@ def _more(prepared: PreparedModel, broken: Sequence[Keep], kept: set[str]) -> li
 
 def _broken(
     half: PreparedModel,
-    facts: Facts,
+    facts: ValueFacts,
     feeds: Sequence[Feed],
     provider: Provider,
     memory: Memory,

@@ -39,7 +39,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ValueFacts:
     """`tensors`: by name, in graph order. `sums`: node → what a partial sum inside it can reach."""
 
     tensors: Mapping[str, Seen]
@@ -52,7 +52,7 @@ def observe(
     provider: Provider,
     memory: Memory,
     progress: Progress,
-) -> Facts:
+) -> ValueFacts:
     """Return what every fp32 tensor and every sum of an fp32 model reaches over `feeds`."""
     model = prepared.model
     fitter = GaugeFitter(model)
@@ -89,7 +89,7 @@ def observe(
         reached = _product(item, index.initializers, [largest[name] for name in lengths[item.name]])
         # of terms that add up to y, those of one sign reach at most half of Σ|terms| and of |y|
         sums[item.name] = (reached + seen[item.output].peak) / 2
-    return Facts(seen, sums)
+    return ValueFacts(seen, sums)
 
 
 def _lengths(fitter: GaugeFitter, item: QuantizableNode) -> list[str]:

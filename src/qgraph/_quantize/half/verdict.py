@@ -28,7 +28,7 @@ from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.keep import Keep
 from qgraph._graph.tensors import Array, pieces
-from qgraph._quantize.half.facts import Facts, Seen
+from qgraph._quantize.half.facts import Seen, ValueFacts
 from qgraph._quantize.half.structure import keep_by_structure, masks
 
 _MOST_LOST = 2.0**-8
@@ -36,7 +36,7 @@ _MOST_LOST = 2.0**-8
 _SATURATE = ("Clip", "Max", "Min")
 
 
-def kept_in_single(prepared: PreparedModel, facts: Facts) -> list[Keep]:
+def kept_in_single(prepared: PreparedModel, facts: ValueFacts) -> list[Keep]:
     """Return the nodes to keep in fp32, in graph order, each with the first reason found."""
     model = prepared.model
     index = GraphIndex(model)
@@ -52,7 +52,7 @@ def kept_in_single(prepared: PreparedModel, facts: Facts) -> list[Keep]:
     return [Keep(node.name, found[node.name]) for node in index.nodes if node.name in found]
 
 
-def _by_range(index: GraphIndex, facts: Facts) -> Iterator[Keep]:
+def _by_range(index: GraphIndex, facts: ValueFacts) -> Iterator[Keep]:
     """Rules 3 and 5."""
     exempt = masks(index)
     for name, seen in facts.tensors.items():
@@ -75,7 +75,7 @@ def _unfit(seen: Seen, *, is_mask: bool) -> str:
     return ""
 
 
-def _by_sums(facts: Facts) -> Iterator[Keep]:
+def _by_sums(facts: ValueFacts) -> Iterator[Keep]:
     """Rule 4."""
     for name, reach in facts.sums.items():
         if reach > LARGEST:

@@ -67,7 +67,7 @@ def inc_at_work(*, as_written: bool = False) -> Iterator[None]:
         yield
 
 
-class Inc:
+class Adaptor:
     """One adaptor, one model; every unit re-calibrates and re-quantizes, as INC does."""
 
     def __init__(

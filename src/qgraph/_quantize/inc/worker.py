@@ -15,7 +15,7 @@ from pathlib import Path
 from qgraph._graph.child import die_with_parent, send
 from qgraph._graph.errors import QGraphError
 from qgraph._graph.io.models import read_model, write_model
-from qgraph._quantize.inc.adaptor import Inc, inc_at_work
+from qgraph._quantize.inc.adaptor import Adaptor, inc_at_work
 from qgraph._quantize.inc.capture import Captured
 from qgraph._quantize.inc.protocol import (
     MODEL,
@@ -60,7 +60,7 @@ def _work(workspace: Path, request: Request, pipe: int) -> None:
         made = quantize_as_inc_does(model, feeds, request)
         write_model(made, workspace / RESULT, external_above=_ONE_FILE)
         return
-    inc = Inc(model, feeds, request, workspace)
+    inc = Adaptor(model, feeds, request, workspace)
     _send(pipe, IncAnswer(settings=inc.settings))
     offered = {name for name, _ in request.candidates} - set(inc.settings.not_offered)
     clock = _Clock()

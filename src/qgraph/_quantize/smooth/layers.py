@@ -58,7 +58,7 @@ class Along:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ScaledLayer:
     """A linear or a convolution. `operand` takes the factors of what it reads, which lie `along`;
     its `channel_axis` takes those of what it `makes`.
     """
@@ -69,7 +69,7 @@ class Layer:
     channel_axis: int
 
 
-def layer_of(proto: onnx.NodeProto, node: QuantizableNode) -> Layer | None:
+def layer_of(proto: onnx.NodeProto, node: QuantizableNode) -> ScaledLayer | None:
     """Return how a quantizable node is rescaled, None where it cannot be."""
     if node.weight is None or node.weight.axis is None:
         return None
@@ -80,16 +80,16 @@ def layer_of(proto: onnx.NodeProto, node: QuantizableNode) -> Layer | None:
     return None
 
 
-def _linear(name: str, weight: Weight, out: int) -> Layer:
+def _linear(name: str, weight: Weight, out: int) -> ScaledLayer:
     operand = Operand(name, weight.index, 1 - out)
-    return Layer(operand, Along(weight.shape[1 - out], 0), Along(weight.shape[out], 0), out)
+    return ScaledLayer(operand, Along(weight.shape[1 - out], 0), Along(weight.shape[out], 0), out)
 
 
-def _convolution(proto: onnx.NodeProto, weight: Weight) -> Layer | None:
+def _convolution(proto: onnx.NodeProto, weight: Weight) -> ScaledLayer | None:
     """Return a convolution [M, C/g, spatial...] of one group, or of as many as it has channels."""
     groups, (outputs, inputs, *kernel) = attributes(proto).get("group", 1), weight.shape
     if groups != 1 and (groups, inputs) != (outputs, 1):
         return None
     operand = Operand(proto.name, weight.index, 1 if groups == 1 else 0)
     along, makes = (Along(count, len(kernel)) for count in (inputs * groups, outputs))
-    return Layer(operand, along, makes, 0)
+    return ScaledLayer(operand, along, makes, 0)

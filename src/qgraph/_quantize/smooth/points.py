@@ -29,7 +29,7 @@ import onnx
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.index import GraphIndex, attributes
 from qgraph._quantize.smooth.attention import values_of
-from qgraph._quantize.smooth.layers import Along, Heads, Layer, Operand, layer_of
+from qgraph._quantize.smooth.layers import Along, Heads, Operand, ScaledLayer, layer_of
 
 _NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _HOMOGENEOUS = ("Cast", "Identity", "Relu", "LeakyRelu")
@@ -90,7 +90,7 @@ class _Graph(GraphIndex):
     """The graph, looked up, with its layers."""
 
     @cached_property
-    def layers(self) -> Mapping[str, Layer]:
+    def layers(self) -> Mapping[str, ScaledLayer]:
         """Name → the layer that a linear or convolution is, where it is one."""
         nodes = quantizable_nodes(self.model)[0]
         found = {node.name: layer_of(self.by_name[node.name], node) for node in nodes}

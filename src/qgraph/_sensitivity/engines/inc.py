@@ -36,7 +36,7 @@ from qgraph._quantize.inc import (
     require_inc,
 )
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._sensitivity.engines.inc_journal import SETTINGS, Found, read_found, to_scores
+from qgraph._sensitivity.engines.inc_journal import SETTINGS, IncScores, read_found, to_scores
 from qgraph._sensitivity.engines.protocol import NodeScores, Timing
 from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
 from qgraph._sensitivity.report import Direction
@@ -284,7 +284,7 @@ _AGAIN = "What was scored is kept; run the same command again and it goes on."
 
 
 def _scores(
-    work: Work, plan: _Plan, found: Found, timing: Timing, error: QGraphError | None
+    work: Work, plan: _Plan, found: IncScores, timing: Timing, error: QGraphError | None
 ) -> NodeScores:
     unscored = _unscored(plan, found)
     nodes = [node.name for node in plan.nodes if node.name not in unscored]
@@ -301,7 +301,7 @@ def _scores(
     )
 
 
-def _unscored(plan: _Plan, found: Found) -> dict[str, str]:
+def _unscored(plan: _Plan, found: IncScores) -> dict[str, str]:
     """Return candidate → why it has no score; what INC left float is no score of 0."""
     reasons = dict(plan.reasons)
     for node in plan.nodes:

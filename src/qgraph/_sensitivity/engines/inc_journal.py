@@ -16,7 +16,7 @@ SETTINGS = "settings"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class IncScores:
     """`scores`: key of a unit → its score."""
 
     settings: AdaptorSettings
@@ -48,7 +48,7 @@ class Found:
         )
 
 
-def read_found(units: Sequence[IncUnit], entries: Mapping[str, Any]) -> Found:
+def read_found(units: Sequence[IncUnit], entries: Mapping[str, Any]) -> IncScores:
     """Return what the journal's `entries` hold of `units`."""
     settings = AdaptorSettings.model_validate_json(json.dumps(entries[SETTINGS]))
     scores = {
@@ -56,10 +56,10 @@ def read_found(units: Sequence[IncUnit], entries: Mapping[str, Any]) -> Found:
         for unit in units
         if unit.key in entries
     }
-    return Found(settings, scores)
+    return IncScores(settings, scores)
 
 
-def to_scores(found: Found, nodes: Sequence[str]) -> ScoreTable:
+def to_scores(found: IncScores, nodes: Sequence[str]) -> ScoreTable:
     """Return the scores of `nodes`, INC's own beside ours."""
     everything = found.everything
 

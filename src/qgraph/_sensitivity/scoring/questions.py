@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from qgraph._graph.edit.heads import Head
+from qgraph._graph.edit.heads import OutputHead
 from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Columns, Comparator, Split, Sums, whole
@@ -32,7 +32,7 @@ class Scored:
     outputs: tuple[str, ...]
     logits: bool
     split: Split | None = None
-    narrowed: Head | None = None
+    narrowed: OutputHead | None = None
 
 
 class Answerer(Protocol):

@@ -27,7 +27,7 @@ Measure = Callable[[frozenset[str]], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WithinBudget:
     """`units` meet the budget with `value`; `measurements` were made."""
 
     units: tuple[Unit, ...]
@@ -37,7 +37,7 @@ class Found:
 
 def search_budget(
     units: Sequence[Unit], budget: Budget, measure: Measure, progress: Progress = silent
-) -> Found:
+) -> WithinBudget:
     """Return the largest set of `units`, given in the order they enter a profile, that is found.
 
     Raises:
@@ -60,7 +60,9 @@ def search_budget(
             chosen = other
     chosen = _filled(chosen, asked)
     asked.expect(0)
-    return Found(tuple(units[i] for i in sorted(chosen)), asked.value(chosen), len(asked.known))
+    return WithinBudget(
+        tuple(units[i] for i in sorted(chosen)), asked.value(chosen), len(asked.known)
+    )
 
 
 class _Asked:

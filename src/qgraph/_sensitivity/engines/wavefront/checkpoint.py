@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from qgraph._graph.io.files import publishing
-from qgraph._sensitivity.engines.wavefront.plan import Base, Variant
+from qgraph._sensitivity.engines.wavefront.plan import Base, SwitchedVariant
 from qgraph._sensitivity.engines.wavefront.state_store import Shelf, Tensors, save_tensors
 from qgraph._sensitivity.engines.wavefront.walk import Flight, Walk
 
@@ -126,7 +126,7 @@ class Checkpoint:
         """Read one walk; return what puts it in its place, once all could be read."""
         bases = {base: load_file(folder / f"{base.value}.safetensors") for base in walk.base}
         variants = walk.variants()
-        under_way: dict[Base, list[tuple[Variant, Tensors]]] = {
+        under_way: dict[Base, list[tuple[SwitchedVariant, Tensors]]] = {
             base: [
                 (variants[question], dict(load_file(folder / f"{question}.safetensors")))
                 for question in flights[base.value]

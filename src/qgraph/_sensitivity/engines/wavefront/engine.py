@@ -20,7 +20,7 @@ from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics.distance import Sums
 from qgraph._sensitivity.engines.wavefront.boundary import Crossing, observe_crossing
 from qgraph._sensitivity.engines.wavefront.checkpoint import Checkpoint
-from qgraph._sensitivity.engines.wavefront.plan import Plan, Variant, make_plan
+from qgraph._sensitivity.engines.wavefront.plan import Plan, SwitchedVariant, make_plan
 from qgraph._sensitivity.engines.wavefront.sessions import SegmentSessions
 from qgraph._sensitivity.engines.wavefront.stacking import Stacking
 from qgraph._sensitivity.engines.wavefront.state_store import Shelf
@@ -222,7 +222,7 @@ class _Answers:
         """Take what variants are compared with."""
         self._references = References(outputs, self._scored, spread=self._spread)
 
-    def take(self, variant: Variant, outputs: Mapping[str, Array]) -> None:
+    def take(self, variant: SwitchedVariant, outputs: Mapping[str, Array]) -> None:
         """Compare the outputs of a variant."""
         if self._references is None:
             raise AssertionError("a variant came before what it is compared with")

@@ -22,7 +22,7 @@ class Base(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class SwitchedVariant:
     """`toggles`: the nodes switched against the baseline, none where the variant is its baseline;
     `first`: the first segment that holds one.
     """
@@ -40,8 +40,8 @@ class Plan:
     """
 
     segments: Sequence[Segment]
-    starting: Mapping[int, Sequence[Variant]]
-    resting: Sequence[Variant]
+    starting: Mapping[int, Sequence[SwitchedVariant]]
+    resting: Sequence[SwitchedVariant]
     last_read: Mapping[str, int]
 
     @property
@@ -59,8 +59,8 @@ def make_plan(
 ) -> Plan:
     """Return the plan for answering `questions` at `outputs`."""
     place = {name: index for index, item in enumerate(segments) for name in item.candidates}
-    starting: dict[int, list[Variant]] = {}
-    resting: list[Variant] = []
+    starting: dict[int, list[SwitchedVariant]] = {}
+    resting: list[SwitchedVariant] = []
     for index, question in enumerate(questions):
         variant = _variant(index, question, candidates, place)
         if variant.toggles:
@@ -74,9 +74,9 @@ def make_plan(
 
 def _variant(
     index: int, question: frozenset[str], candidates: frozenset[str], place: Mapping[str, int]
-) -> Variant:
+) -> SwitchedVariant:
     inside = question & place.keys()
     rest = (candidates & place.keys()) - inside
     base = Base.FLOAT if len(inside) <= len(rest) else Base.QUANTIZED
     toggles = inside if base is Base.FLOAT else rest
-    return Variant(index, base, toggles, min((place[name] for name in toggles), default=0))
+    return SwitchedVariant(index, base, toggles, min((place[name] for name in toggles), default=0))

@@ -21,7 +21,7 @@ from qgraph._graph.run.device_tensors import Value
 from qgraph._graph.run.forward import stack
 from qgraph._graph.run.workers import Workers, results
 from qgraph._graph.tensors import Array, Feed, TensorSpec
-from qgraph._sensitivity.engines.wavefront.plan import Base, Plan, Variant
+from qgraph._sensitivity.engines.wavefront.plan import Base, Plan, SwitchedVariant
 from qgraph._sensitivity.engines.wavefront.sessions import SegmentSessions, Tensors
 from qgraph._sensitivity.engines.wavefront.stacking import Stacking, part_of
 from qgraph._sensitivity.engines.wavefront.state_store import Shelf
@@ -34,7 +34,7 @@ class Arrivals(Protocol):
         """Take the float model's outputs, before any variant's."""
         ...
 
-    def take(self, variant: Variant, outputs: Mapping[str, Array]) -> None:
+    def take(self, variant: SwitchedVariant, outputs: Mapping[str, Array]) -> None:
         """Take the outputs of a variant."""
         ...
 
@@ -46,7 +46,7 @@ class Flight:
 
     __slots__ = ("delivered", "differs", "variant")
 
-    def __init__(self, variant: Variant, differs: Iterable[str] = ()) -> None:
+    def __init__(self, variant: SwitchedVariant, differs: Iterable[str] = ()) -> None:
         self.variant = variant
         self.differs = set(differs)
         self.delivered = False
@@ -218,7 +218,7 @@ class Walk:
         """Return where a flight's state lies on the shelf."""
         return self._number, flight.variant.question
 
-    def variants(self) -> dict[int, Variant]:
+    def variants(self) -> dict[int, SwitchedVariant]:
         """Return every variant that starts somewhere, by its question."""
         starting = (item for group in self._plan.starting.values() for item in group)
         return {item.question: item for item in starting}
