@@ -14,7 +14,7 @@ from qgraph._evaluation.studentized import quotient
 from qgraph._exporters.resampling import Ratio
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part
-from qgraph._metrics.table import metric
+from qgraph._metrics import metric
 
 
 class Change(Part):

@@ -17,7 +17,7 @@ from qgraph._exporters.resampling import PerSample, Ratio
 from qgraph._graph.io.models import size_on_disk
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.tensors import Feed
-from qgraph._metrics.table import metric
+from qgraph._metrics import metric
 from qgraph._quantize.inc.naming import without_mark
 
 _DIGITS = 9

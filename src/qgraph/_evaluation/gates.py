@@ -10,8 +10,8 @@ from enum import StrEnum
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.proportions import Interval
 from qgraph._graph.errors import QualityGateError, UsageError
+from qgraph._metrics import metric
 from qgraph._metrics.names import find_metric
-from qgraph._metrics.table import metric
 
 _GATE = re.compile(
     r"(?:(?P<variant>[^:<>]+):)?(?P<metric>[\w-]+(?: as float| dB)?)\s*(?P<side>[<>])\s*"

@@ -18,7 +18,7 @@ from qgraph._evaluation.proportions import Interval, difference_interval, is_sha
 from qgraph._evaluation.studentized import Draws, Figure, draw, figures, quotient
 from qgraph._exporters.resampling import PerSample, Ratio
 from qgraph._graph.tensors import Array
-from qgraph._metrics.table import metric
+from qgraph._metrics import metric
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -25,7 +25,7 @@ from qgraph._graph.io.documents import Part
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Feed, TensorSpec
-from qgraph._metrics.distance import Split
+from qgraph._metrics import Split
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from qgraph._evaluation.recommendation import recommend
 from qgraph._evaluation.results import Evaluation, Recommendation, Variant
+from qgraph._metrics import metric, quality_key
 from qgraph._metrics.budget import Budget
-from qgraph._metrics.table import metric, quality_key
 
 _BANDS = ((40.0, "harmless for most models"), (30.0, "small"), (20.0, "may show"))
 _LITTLE = 0.10

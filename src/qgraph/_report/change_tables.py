@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from qgraph._evaluation.changes import Change, Changes
-from qgraph._metrics.table import in_order, metric
+from qgraph._metrics import in_order, metric
 from qgraph._sensitivity.explain.markdown import cell
 
 HEADINGS = ("variant", "metric", "before", "after", "difference (95 %)", "")

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from qgraph._metrics.table import metric, quality_key
+from qgraph._metrics import metric, quality_key
 from qgraph._report import drawing
 from qgraph._report.advice import advice
 from qgraph._report.charts import charts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qgraph._evaluation.intervals import FEWEST
 from qgraph._evaluation.results import Evaluation, Latency, Variant
-from qgraph._metrics.table import metric, quality_key
+from qgraph._metrics import metric, quality_key
 from qgraph._quantize.profiles import apart
 from qgraph._report.advice import band
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from qgraph._evaluation.results import Evaluation, Variant
-from qgraph._metrics.table import metric, quality_key
+from qgraph._metrics import metric, quality_key
 from qgraph._report.spec import (
     ACCENT,
     LABEL,

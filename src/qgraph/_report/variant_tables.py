@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from qgraph._evaluation.proportions import Interval
 from qgraph._evaluation.results import Evaluation, Latency, Variant
-from qgraph._metrics.table import in_order, metric, quality_key
+from qgraph._metrics import in_order, metric, quality_key
 from qgraph._quantize.profiles import Profile
 from qgraph._report.sentences import MARK, is_unsteady
 

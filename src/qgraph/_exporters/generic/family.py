@@ -16,7 +16,7 @@ from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import fill_cache
 from qgraph._graph.run.npz import read_npz
 from qgraph._graph.tensors import Feed
-from qgraph._metrics.distance import Split
+from qgraph._metrics import Split
 
 
 class GenericFamily:

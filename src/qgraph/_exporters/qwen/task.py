@@ -28,7 +28,7 @@ from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import is_cache
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array, Feed
-from qgraph._metrics.distance import Comparator, Sums, log_softmax
+from qgraph._metrics import Comparator, Sums, log_softmax
 
 _RATIOS = {
     "loss": ("loss", "tokens"),

@@ -22,7 +22,7 @@ from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.npz import read_npz
 from qgraph._graph.tensors import Feed
-from qgraph._metrics.distance import Split
+from qgraph._metrics import Split
 
 _TASKS = ("classify", "fidelity")
 _CHANNELS = (1, 3)

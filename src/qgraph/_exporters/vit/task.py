@@ -18,7 +18,7 @@ from qgraph._exporters.vit.pictures import PictureFeeds
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
-from qgraph._metrics.distance import Comparator, Sums
+from qgraph._metrics import Comparator, Sums
 
 _SEVERAL = 5
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from qgraph._graph.errors import UsageError
 from qgraph._graph.tensors import Array
-from qgraph._metrics.distance import Columns
+from qgraph._metrics import Columns
 
 LEAST_SCORE = 0.001
 MOST_OVERLAP = 0.7

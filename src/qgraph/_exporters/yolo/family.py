@@ -24,7 +24,7 @@ from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.npz import read_npz
 from qgraph._graph.tensors import Feed, specs_of
-from qgraph._metrics.distance import Split, whole
+from qgraph._metrics import Split, whole
 
 _TASKS = ("detect", "fidelity")
 _TABLE = 3

@@ -8,7 +8,7 @@ from dataclasses import astuple
 import numpy as np
 
 from qgraph._graph.tensors import Array
-from qgraph._metrics.distance import Sums
+from qgraph._metrics import Sums
 
 _KINDS = tuple(type(value) for value in astuple(Sums()))
 """Counts are integers: below 2⁵³ they come back as they were."""

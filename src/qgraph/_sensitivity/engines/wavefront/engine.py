@@ -17,7 +17,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.workers import Workers
 from qgraph._graph.tensors import Array, Feed
-from qgraph._metrics.distance import Sums
+from qgraph._metrics import Sums
 from qgraph._sensitivity.engines.wavefront.boundary import Crossing, observe_crossing
 from qgraph._sensitivity.engines.wavefront.checkpoint import Checkpoint
 from qgraph._sensitivity.engines.wavefront.plan import Plan, SwitchedVariant, make_plan
