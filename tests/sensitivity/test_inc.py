@@ -222,7 +222,8 @@ def test_a_run_out_of_time_returns_what_is_there_or_says_that_nothing_is(
 
 
 def test_the_journal_of_other_data_is_refused(siblings_work: Work, tmp_path: Path) -> None:
-    open_journal(tmp_path / "1", Inc().identity(siblings_work, Runtime())).close()
+    with open_journal(tmp_path / "1", Inc().identity(siblings_work, Runtime())) as journal:
+        journal.record("first", {})
     other = replace(siblings_work, feeds=siblings_work.feeds[:2])
     with pytest.raises(UsageError, match="samples"):
         ask(other, tmp_path / "1")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from qgraph._graph.errors import EnvironmentFault, UsageError
-from qgraph._sensitivity.scoring.journal import open_journal
+from qgraph._sensitivity.scoring.journal import NOTE, folder_of, open_journal
 
 RUN = {"model": "abc", "samples": 4, "scheme": {"name": "int8"}}
 WRITER = """
@@ -64,13 +64,29 @@ def test_nan_is_not_recorded(path: Path) -> None:
 
 
 def test_a_journal_of_another_run_is_refused_with_the_fields_that_differ(path: Path) -> None:
-    open_journal(path, RUN).close()
+    begun = {**RUN, "samples": ["a", "b"], "ranges": "0" * 64, "direction": "solo", "packages": {}}
+    with open_journal(path, begun) as journal:
+        journal.record("k", 1)
+    asked = {**begun, "samples": ["a"], "ranges": "1" * 64, "direction": "both", "seed": 1}
     with pytest.raises(UsageError) as caught:
-        open_journal(path, {**RUN, "model": "xyz", "seed": 1})
-    assert 'model (journal: "abc", now: "xyz")' in str(caught.value)
-    assert "seed (journal: null, now: 1)" in str(caught.value)
-    assert "samples" not in caught.value.message
+        open_journal(path, asked | {"packages": {"onnx": "2.0"}})
+    assert caught.value.message == (
+        "1 finished unit is kept here of a run with other options: direction (solo then, both now),"
+        " onnx (none then, 2.0 now), samples (2 then, 1 now), seed (none then, 1 now)"
+    )
     assert "--fresh" in caught.value.hint
+    with pytest.raises(UsageError, match=r"model \(others then\)"):
+        open_journal(path, begun | {"model": "f" * 64})
+
+
+def test_a_journal_without_a_finished_unit_is_in_nobodys_way(path: Path) -> None:
+    with open_journal(path, RUN) as journal:
+        journal.record(f"{NOTE}seconds", 1.5)
+        (journal.folder / "state").write_text("of the other run")
+    with open_journal(path, {"other": 1}) as journal:
+        assert journal.entries == {} and not (folder_of(path) / "state").exists()
+    with open_journal(path, {"other": 1}) as journal:
+        assert journal.entries == {}
 
 
 def test_a_refused_journal_is_left_as_it_was(path: Path) -> None:

@@ -34,7 +34,7 @@ from qgraph._sensitivity.scoring.computed_model import (
     computed,
     narrowed,
 )
-from qgraph._sensitivity.scoring.journal import Journal
+from qgraph._sensitivity.scoring.journal import NOTE, Journal
 from qgraph._sensitivity.scoring.loop import Limits, Scores, score
 from qgraph._sensitivity.scoring.questions import Answerer, Key
 from qgraph._sensitivity.scoring.score_table import ScoreTable, ask, read_answers, stability_of
@@ -46,7 +46,7 @@ from qgraph._sensitivity.scoring.work import (
 )
 
 _FAILED = "quantizing it, or its group, makes the outputs NaN, infinite or of another shape"
-_FORWARD = "forward seconds"
+_FORWARD = f"{NOTE}forward seconds"
 
 
 class QuestionEngine(ABC):

@@ -1,8 +1,8 @@
 """What was scored so far, one row per finished unit of work, safe against kill -9.
 
 A journal belongs to one question: the fingerprint names model, data, options and versions, and a
-journal with another fingerprint is refused, never silently begun anew. Any engine can keep one:
-a key is text, a payload a JSON value.
+journal with another fingerprint is refused, never silently begun anew, unless it holds no finished
+unit. Any engine can keep one: a key is text, a payload a JSON value.
 
 sqlite holds it (write-ahead log, synchronous FULL): a row is on the disk before the next unit
 begins, and the lock frees itself when the process ends.
@@ -33,6 +33,8 @@ _TABLES = {
     " (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL)",
 }
 """All that a journal consists of. A view or a trigger of that name could compute without end."""
+NOTE = "note:"
+"""Begins the key of an entry that is no finished unit of work."""
 _FRESH = "Go on with the same options, or start anew with --fresh."
 
 
@@ -162,13 +164,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprin
     tables = dict(connection.execute(schema).fetchmany(len(_TABLES) + 1))
     wanted = json.loads(json.dumps(dict(fingerprint), allow_nan=False))
     if not tables:
-        shutil.rmtree(folder_of(path), ignore_errors=True)  # of a journal that was deleted by hand
-        connection.execute("BEGIN")
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        for statement in _TABLES.values():
-            connection.execute(statement)
-        connection.execute("INSERT INTO run VALUES (?)", (json.dumps(wanted, sort_keys=True),))
-        connection.execute("COMMIT")
+        _begin(connection, path, wanted)
         return
     if application != _APPLICATION_ID:
         raise UsageError("a database, but no journal of qgraph's", where=str(path))
@@ -178,27 +174,57 @@ def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprin
             where=str(path),
             hint=_FRESH,
         )
-    (found,) = connection.execute("SELECT fingerprint FROM run").fetchone()
-    _require_same(json.loads(found), wanted, path)
+    (found,) = map(json.loads, connection.execute("SELECT fingerprint FROM run").fetchone())
+    if found == wanted:
+        return
+    units = f"FROM entries WHERE key NOT LIKE '{NOTE}%'"
+    (done,) = connection.execute(f"SELECT count(*) {units}").fetchone()
+    if not done:
+        _begin(connection, path, wanted)
+        return
+    raise UsageError(
+        f"{done} finished {'unit is' if done == 1 else 'units are'} kept here of a run with other"
+        f" options: {', '.join(_differing(found, wanted))}",
+        where=str(path),
+        hint="Give the options of then to go on with it, --fresh to forget it, or another -o.",
+    )
 
 
-def _require_same(found: Fingerprint, wanted: Fingerprint, path: Path) -> None:
-    differing = [
-        f"{name} (journal: {_short(found.get(name))}, now: {_short(wanted.get(name))})"
-        for name in sorted({*found, *wanted})
-        if found.get(name) != wanted.get(name)
-    ]
-    if differing:
-        raise UsageError(
-            f"the journal is of another run; these differ: {'; '.join(differing)}",
-            where=str(path),
-            hint=_FRESH,
-        )
+def _begin(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprint) -> None:
+    """Make the tables of a journal without entries, in place of those that may be there."""
+    # of a journal that was deleted by hand, or of another run
+    shutil.rmtree(folder_of(path), ignore_errors=True)
+    connection.execute("BEGIN")
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    for name, statement in _TABLES.items():
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
+        connection.execute(statement)
+    connection.execute("INSERT INTO run VALUES (?)", (json.dumps(fingerprint, sort_keys=True),))
+    connection.execute("COMMIT")
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _differing(found: Fingerprint, wanted: Fingerprint) -> list[str]:
+    """Return what differs, in words: digests and long values are only said to be others."""
+    names = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+    if "samples" in names and "ranges" in names:
+        names.remove("ranges")  # they follow from the samples
+    return [_then_and_now(name, found.get(name), wanted.get(name)) for name in names]
+
+
+def _then_and_now(name: str, then: Any, now: Any) -> str:
+    if isinstance(then, list) and isinstance(now, list) and len(then) != len(now):
+        return f"{name} ({len(then)} then, {len(now)} now)"
+    if isinstance(then, dict) and isinstance(now, dict):
+        return ", ".join(_differing(then, now))
+    texts = ["none" if value is None else str(value) for value in (then, now)]
+    if any(len(text) > _LONGEST or not isinstance(value, str | int | float | None)
+           for text, value in zip(texts, (then, now), strict=True)):  # fmt: skip
+        return f"{name} (others then)"
+    return f"{name} ({texts[0]} then, {texts[1]} now)"
+
+
+_LONGEST = 30
+"""Characters of a value that is worth showing: digests are longer."""
 
 
 @contextlib.contextmanager
