@@ -30,6 +30,7 @@ class Metric:
 
     `of`: from sums to its value. `of_damage`: from its value to an amount that is 0 for equal
     outputs, grows with the error and adds up over nodes: what rankings and cuts go by.
+    `damage_label`: what that amount is called, where it is not the metric itself.
     """
 
     key: str
@@ -44,6 +45,17 @@ class Metric:
     accept: str = ""
     of: Callable[[Sums], float | None] | None = None
     of_damage: Callable[[float], float] | None = None
+    damage_label: str = ""
+
+    @property
+    def damage_name(self) -> str:
+        """Return what an amount of damage is called, in a heading."""
+        return self.damage_label or self.label
+
+    @property
+    def damage_axis(self) -> str:
+        """Return what an amount of damage is called, with its unit."""
+        return self.damage_label or self.axis or self.label
 
     @property
     def signed(self) -> str:
@@ -100,7 +112,7 @@ def _rest(value: float) -> float:
 
 def _power(decibels: float) -> float:
     """Return the noise-to-signal power ratio of an SQNR."""
-    return float(10.0 ** (-decibels / 10))
+    return float(10.0 ** min(-decibels / 10, 308.0))
 
 
 _TABLE = (
@@ -114,6 +126,7 @@ _TABLE = (
     Metric(
         key="top1_agreement", label="top-1 as float", form="{:.1%}", from_float=True,
         is_share=True, needs_logits=True, accept=">=0.95", of=_top1_agreement, of_damage=_rest,
+        damage_label="1 − top-1 as float",
     ),
     Metric(
         key="vqa_accuracy", label="questions", form="{:.1%}", axis="questions answered",
@@ -139,10 +152,11 @@ _TABLE = (
     Metric(
         key="sqnr_db", label="SQNR dB", form="{:.1f}", by_parts=True, from_float=True,
         enough=60, accept=">=30", of=_sqnr_db, of_damage=_power,
+        damage_label="noise/signal power",
     ),
     Metric(
         key="cosine", label="cosine", form="{:.5f}", by_parts=True, from_float=True, enough=60,
-        of=_cosine, of_damage=_rest,
+        of=_cosine, of_damage=_rest, damage_label="1 − cosine",
     ),
     Metric(
         key="noise_to_signal", label="noise/signal", form="{:.3e}", from_float=True,

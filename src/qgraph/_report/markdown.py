@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from qgraph._evaluation.results import Evaluation, SanityAnswer
+from qgraph._metrics import metric
 from qgraph._report.advice import advice
 from qgraph._report.engine_times import engine_notes
 from qgraph._report.reported_run import ReportedRun
 from qgraph._report.sentences import latency_notes, notes, sanity_line, verdicts
 from qgraph._report.variant_tables import columns, measured_mse, rows, topics
 from qgraph._sensitivity.explain.markdown import cell, code
-from qgraph._sensitivity.report import NodeScore
+from qgraph._sensitivity.ranking.node_figures import node_figures
+from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 _WORST = 10
 _SHARES = ["profile", "nodes", "MACs", "params", "predicted MSE", "measured"]
@@ -34,7 +36,7 @@ def render_summary(run: ReportedRun) -> str:
         "",
         "Most sensitive nodes:",
         "",
-        *map(_node, worst),
+        *(_node(node, report) for node in worst),
         *_rankings(run),
         "",
         f"Model `{evaluation.model.sha256[:16]}`, qgraph {evaluation.run.qgraph},"
@@ -89,8 +91,9 @@ def _profiles(run: ReportedRun) -> list[list[str]]:
     ]
 
 
-def _node(node: NodeScore) -> str:
-    error = f", MSE alone {node.solo.mse:.2e}" if node.solo else ""
+def _node(node: NodeScore, report: Sensitivity) -> str:
+    name, damage = metric(report.metric).damage_name, node_figures(node, report).damage
+    error = "" if damage is None else f", {name} alone {damage:.2e}"
     return f"{node.rank}. {code(node.name)}{error}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qgraph._metrics import metric
 from qgraph._report.locate import Placed, place
 from qgraph._report.spec import (
     ACCENT,
@@ -15,16 +16,24 @@ from qgraph._report.spec import (
     without_none,
 )
 from qgraph._sensitivity.ranking.agreement import Pair
-from qgraph._sensitivity.report import NodeScore, Sensitivity
+from qgraph._sensitivity.ranking.node_figures import NodeFigures, node_figures
+from qgraph._sensitivity.report import Sensitivity
 
-_ALONE = "error of this node alone (MSE)"
 _POINT = point(60, opacity=0.9, cursor="pointer")
-_TOOLTIP = [
-    {"field": "node"},
-    {"field": "rank"},
-    number("error", "MSE alone", format=".3e"),
-    number("gain", "gain if left out", format="+.2e"),
-]
+
+
+def _tooltip(report: Sensitivity) -> list[Spec]:
+    name = metric(report.metric).damage_name
+    return [
+        {"field": "node"},
+        {"field": "rank"},
+        number("error", f"{name} alone", format=".3e"),
+        number("gain", f"gain if left out: {name}", format="+.2e"),
+    ]
+
+
+def _alone(report: Sensitivity) -> str:
+    return f"error alone: {metric(report.metric).damage_axis}"
 
 
 def heat_map(report: Sensitivity) -> Spec | None:
@@ -41,18 +50,21 @@ def heat_map(report: Sensitivity) -> Spec | None:
         x={"field": "kind", "type": "nominal", "sort": kinds, "title": None, "axis": above},
         y={"field": "layer", "type": "ordinal", "title": "layer"},
         color=number(
-            "error", "error alone (MSE)", scale={"type": "log", "scheme": "viridis"}, legend=legend
+            "error",
+            f"alone: {metric(report.metric).damage_name}",
+            scale={"type": "log", "scheme": "viridis"},
+            legend=legend,
         ),
-        tooltip=_TOOLTIP,
+        tooltip=_tooltip(report),
     )
     what = "Error of each node alone, by layer and kind; the table below holds the same figures."
-    return chart(what, _with_error(placed), (24 if layers <= 40 else 14) * layers, drawn)
+    return chart(what, _with_error(report, placed), (24 if layers <= 40 else 14) * layers, drawn)
 
 
 def node_errors(report: Sensitivity) -> Spec | None:
     """Return the error of every node by rank, coloured by kind; log scale."""
     placed = place(report.nodes)
-    rows = _with_error(placed)
+    rows = _with_error(report, placed)
     if not rows:
         return None
     kinds = list(dict.fromkeys(item.kind for item in placed))
@@ -61,9 +73,9 @@ def node_errors(report: Sensitivity) -> Spec | None:
     drawn = layer(
         _POINT,
         x=number("rank", title, scale=scale),
-        y=log_axis("error", _ALONE, [row["error"] for row in rows]),
+        y=log_axis("error", _alone(report), [row["error"] for row in rows]),
         color={"field": "kind", "type": "nominal", "sort": kinds, "title": None, "legend": legend},
-        tooltip=_TOOLTIP,
+        tooltip=_tooltip(report),
     )
     what = "Error of every node alone, most sensitive first, coloured by kind of layer."
     return chart(what, rows, 300, drawn)
@@ -77,14 +89,15 @@ def in_company(report: Sensitivity) -> Spec | None:
     both = [item for item in place(report.nodes) if item.node.solo is not None]
     rows = [
         row | {"x": row["error"], "y": row["gain"]}
-        for row in _with_error(both)
+        for row in _with_error(report, both)
         if row.get("gain", 0) > 0
     ]
     if len(rows) < 2:
         return None
-    x = log_axis("x", _ALONE, [row["x"] for row in rows])
-    y = log_axis("y", "gain when it alone stays float (MSE)", [row["y"] for row in rows])
-    points = layer(_POINT | {"color": ACCENT}, x=x, y=y, tooltip=_TOOLTIP)
+    name = metric(report.metric).damage_axis
+    x = log_axis("x", _alone(report), [row["x"] for row in rows])
+    y = log_axis("y", f"gain if left out: {name}", [row["y"] for row in rows])
+    points = layer(_POINT | {"color": ACCENT}, x=x, y=y, tooltip=_tooltip(report))
     what = (
         "Gain of leaving each node float while all others are quantized, against its error alone."
     )
@@ -105,25 +118,24 @@ def rankings(pair: Pair) -> Spec:
     return chart(what, rows, 320, equality(x, y, (1, pair.common)), points)
 
 
-def _with_error(placed: list[Placed]) -> list[Spec]:
+def _with_error(report: Sensitivity, placed: list[Placed]) -> list[Spec]:
     """Return the row of each node that has an error to show on a log scale."""
+    found = [(item, node_figures(item.node, report)) for item in placed]
     return [
         without_none(
             node=item.node.name,
             layer=item.layer,
             kind=item.kind,
             rank=item.node.rank,
-            gain=item.node.leave_one_out.gain if item.node.leave_one_out else None,
+            gain=figures.gain,
             error=error,
         )
-        for item in placed
-        if (error := error_of(item.node)) is not None
+        for item, figures in found
+        if (error := error_of(figures)) is not None
     ]
 
 
-def error_of(node: NodeScore) -> float | None:
+def error_of(figures: NodeFigures) -> float | None:
     """Return the error to show on a log scale: alone, else the gain of leaving it out."""
-    if node.solo is not None:
-        return node.solo.mse or None
-    gain = node.leave_one_out.gain if node.leave_one_out else None
-    return gain if gain and gain > 0 else None
+    found = figures.gain if figures.damage is None else figures.damage
+    return found if found is not None and found > 0 else None

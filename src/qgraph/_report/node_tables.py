@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qgraph._quantize.profiles import KeepPart, Profiles
 from qgraph._report.locate import Placed, place
 from qgraph._report.reported_run import ReportedRun
-from qgraph._sensitivity.report import NodeScore
+from qgraph._sensitivity.ranking.node_figures import NodeFigures, node_figures
+from qgraph._sensitivity.report import Sensitivity
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class NodeRow:
     """A row of the table of nodes. `profiles`: those that quantize it."""
 
     placed: Placed
+    figures: NodeFigures
     profiles: str
 
 
@@ -39,12 +40,12 @@ def node_rows(run: ReportedRun) -> list[NodeRow]:
         for name in profile.quantize:
             inside.setdefault(name, []).append(profile.name)
     return [
-        NodeRow(item, " ".join(inside.get(item.node.name, ())))
+        NodeRow(item, node_figures(item.node, run.report), " ".join(inside.get(item.node.name, ())))
         for item in place(sorted(run.report.nodes, key=lambda node: node.rank))
     ]
 
 
-def without_gain(nodes: Sequence[NodeScore]) -> int:
+def without_gain(report: Sensitivity) -> int:
     """Return how many nodes, scored in both directions, gain nothing by being left out."""
-    both = [node.leave_one_out.gain for node in nodes if node.solo and node.leave_one_out]
+    both = [node_figures(node, report).gain for node in report.nodes if node.solo]
     return sum(gain is not None and gain <= 0 for gain in both)

@@ -53,10 +53,11 @@ def render_page(run: ReportedRun) -> str:
         latency_notes=latency_notes(evaluation),
         verdicts=verdicts(evaluation),
         quality=metric(quality_key(evaluation.variants[0].metrics)).label,
+        by=metric(run.report.metric),
         nodes=nodes,
         kept=kept_lists(run.profiles),
         charts=drawn,
-        unplaced=without_gain(run.report.nodes),
+        unplaced=without_gain(run.report),
         breakable=_breakable,
         # the only markup that is not escaped: our own style and script, the chart library, and
         # figures as JSON that cannot end the element it stands in

@@ -8,6 +8,7 @@ from pathlib import Path
 from qgraph._cli.console import OUT, elided, print_table, say, warn
 from qgraph._metrics import metric
 from qgraph._quantize.ranges import Ranges
+from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 _SHOWN = 3
@@ -51,11 +52,12 @@ def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None
     """
     nodes = sorted(report.nodes, key=lambda node: node.rank)
     own = report.metric if report.metric not in ("mse", "sqnr_db") else None
-    headings = ["node", "rank", "solo MSE", "SQNR dB", "gain if left out", "M MACs"]
+    name = metric(report.metric).damage_name
+    headings = ["node", "rank", "solo MSE", "SQNR dB", f"gain if left out: {name}", "M MACs"]
     if own is not None:
-        headings.insert(2, metric(own).label)
+        headings.insert(2, name)
     shown = nodes if everything else nodes[:_WORST]
-    print_table(headings, [_row(node, own, everything=everything) for node in shown])
+    print_table(headings, [_row(node, report, own, everything=everything) for node in shown])
     if len(shown) < len(nodes):
         say(f"and {len(nodes) - len(shown)} more, less sensitive; --all shows them.")
     run = report.run
@@ -94,15 +96,14 @@ def _by_reason(report: Sensitivity) -> dict[str, list[str]]:
     return reasons
 
 
-def _row(node: NodeScore, own: str | None, *, everything: bool) -> list[str]:
-    solo, without = node.solo, node.leave_one_out
-    figure = solo.figures.get(own) if solo and own else None
+def _row(node: NodeScore, report: Sensitivity, own: str | None, *, everything: bool) -> list[str]:
+    solo, shown = node.solo, node_figures(node, report)
     return [
         node.name if everything else elided(node.name, max(24, OUT.width // 3)),
         str(node.rank),
-        *([] if own is None else ["" if figure is None else metric(own).form.format(figure)]),
+        *([] if own is None else ["" if shown.damage is None else f"{shown.damage:.3e}"]),
         f"{solo.mse:.3e}" if solo else "",
         f"{solo.sqnr_db:.1f}" if solo and solo.sqnr_db is not None else "",
-        f"{without.gain:+.2e}" if without and without.gain is not None else "",
+        "" if shown.gain is None else f"{shown.gain:+.2e}",
         f"{node.macs / 1e6:.2f}",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qgraph._metrics import metric
+from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
 
 
@@ -11,7 +12,8 @@ def to_markdown(report: Sensitivity) -> str:
     run = report.run
     inc = " INC solo | INC left out |" * (report.inc is not None)
     own = _own_column(report)
-    first = f"rank | node | {metric(report.metric).label}" if own else "rank | node"
+    name = metric(report.metric).damage_name
+    first = f"rank | node | {name}" if own else "rank | node"
     lines = [
         f"# Sensitivity of {cell(report.model.path)}",
         "",
@@ -23,7 +25,7 @@ def to_markdown(report: Sensitivity) -> str:
         _baseline(report),
         *_about_inc(report),
         "",
-        f"| {first} | solo MSE | SQNR dB | gain if left out | MACs | params | group |{inc}",
+        f"| {first} | solo MSE | SQNR dB | gain if left out: {name} | MACs | params | group |{inc}",
         f"|---:|---|{'---:|' * (5 + own)}---|{'---:|---:|' * bool(inc)}",
         *(_row(node, report) for node in sorted(report.nodes, key=lambda node: node.rank)),
         *_causes(report),
@@ -83,14 +85,14 @@ def _baseline(report: Sensitivity) -> str:
 
 
 def _row(node: NodeScore, report: Sensitivity) -> str:
-    solo, without = node.solo, node.leave_one_out
+    solo, without, shown = node.solo, node.leave_one_out, node_figures(node, report)
     cells = [
         str(node.rank),
         code(node.name),
-        *([_own_figure(report, solo)] * _own_column(report)),
+        *([_figure(shown.damage)] * _own_column(report)),
         f"{solo.mse:.3e}" if solo else "",
         f"{solo.sqnr_db:.1f}" if solo and solo.sqnr_db is not None else "",
-        f"{without.gain:+.3e}" if without and without.gain is not None else "",
+        "" if shown.gain is None else f"{shown.gain:+.3e}",
         f"{node.macs:,}",
         f"{node.params:,}",
         code(node.group) if node.group else "",
@@ -105,9 +107,8 @@ def _own_column(report: Sensitivity) -> bool:
     return report.metric not in ("mse", "sqnr_db")
 
 
-def _own_figure(report: Sensitivity, score: Score | None) -> str:
-    found = score.figures.get(report.metric) if score else None
-    return "" if found is None else metric(report.metric).form.format(found)
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3e}"
 
 
 def _figures(score: Score) -> str:
