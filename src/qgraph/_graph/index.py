@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from qgraph._graph.bodies import bodies_of
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 
@@ -78,6 +79,10 @@ class GraphIndex:
     def readers(self, tensor: str) -> Sequence[onnx.NodeProto]:
         """Return the nodes that read `tensor`, themselves or in a body, each once, in order."""
         return self._readers.get(tensor, ())
+
+    def is_read(self, tensor: str) -> bool:
+        """Return whether a node reads `tensor`, or it is an output."""
+        return bool(self.readers(tensor)) or tensor in self.outputs
 
     def uses(self, tensor: str) -> list[tuple[onnx.NodeProto, int]]:
         """Return (node, position) of every input that `tensor` is; reads of bodies are none."""
@@ -149,14 +154,6 @@ class GraphIndex:
         if kind is None or not kind.HasField("shape"):
             return None
         return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
-
-
-def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node holds."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def reads(node: onnx.NodeProto) -> list[str]:

@@ -67,7 +67,6 @@ def _around(
     for is_output, index, kind in places:
         slot = node.output if is_output else node.input
         other = fresh_name(f"{slot[index]}_rounded", taken)
-        taken.add(other)
         if is_output:
             after += _noise(other, slot[index], kind, taken, seed)
         else:
@@ -79,7 +78,6 @@ def _around(
 def _noise(source: str, target: str, kind: int, taken: set[str], seed: int) -> list[onnx.NodeProto]:
     """Return nodes that make `target` of `source`, each value off by a random share."""
     factor, typed = (fresh_name(f"{target}_{what}", taken) for what in ("factor", "typed"))
-    taken |= {factor, typed}
     return [
         helper.make_node(
             "RandomUniformLike", [source], [factor], f"{factor}/random",

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.edit.graft import tensor_names
+from qgraph._graph.bodies import tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.index import GraphIndex
@@ -55,7 +55,6 @@ def _row(graph: onnx.GraphProto, bias: onnx.TensorProto, taken: set[str]) -> str
     row.CopyFrom(bias)
     row.dims[:] = [1, *bias.dims]
     row.name = fresh_name(f"{bias.name}{_SUFFIX}", taken)
-    taken.add(row.name)
     return str(row.name)
 
 
@@ -63,5 +62,5 @@ def _drop_unread(model: onnx.ModelProto, rows: Mapping[str, str]) -> None:
     """Remove the constants that rows took the place of everywhere."""
     index = GraphIndex(model)
     for tensor in [index.initializers[name] for name in rows]:
-        if not index.readers(tensor.name) and tensor.name not in index.outputs:
+        if not index.is_read(tensor.name):
             model.graph.initializer.remove(tensor)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from qgraph._graph.bodies import tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode
 from qgraph._graph.index import GraphIndex, attributes
@@ -87,11 +88,9 @@ def with_biases(model: onnx.ModelProto, values: Mapping[Bias, Array]) -> onnx.Mo
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     nodes = {node.name: node for node in changed.graph.node}
-    taken = {name for node in nodes.values() for name in (*node.input, *node.output)}
-    taken |= {item.name for item in (*changed.graph.initializer, *changed.graph.input)}
+    taken = tensor_names(changed.graph)
     for bias, array in values.items():
         name = fresh_name(f"{bias.tensor}/corrected", taken)
-        taken.add(name)
         changed.graph.initializer.append(tensor_from(name, array))
         nodes[bias.reader].input[bias.index] = name
     return changed

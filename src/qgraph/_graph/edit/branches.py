@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.edit.bodies import with_bodies
-from qgraph._graph.edit.graft import fresh_names, given_as, renamed, tensor_names
+from qgraph._graph.bodies import tensor_names, with_bodies
+from qgraph._graph.edit.graft import fresh_names, given_as, renamed
 from qgraph._graph.io.weights import array_of
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from qgraph._graph.bodies import tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
 from qgraph._graph.io.models import tensor_from
@@ -51,7 +52,7 @@ class FakeQuantizer:
 
     def __init__(self, graph: onnx.GraphProto, quantization: FakeQuantization) -> None:
         self._graph = graph
-        self._taken = _tensor_names(graph)
+        self._taken = tensor_names(graph)
         self._quantization = quantization
         self._made: dict[str, str] = {}
         self._weights: dict[str, Callable[[], Array]] = {}
@@ -82,9 +83,7 @@ class FakeQuantizer:
         return pairs, rename
 
     def fresh(self, wanted: str) -> str:
-        name = fresh_name(wanted, self._taken)
-        self._taken.add(name)
-        return name
+        return fresh_name(wanted, self._taken)
 
     def _weight(self, weight: Weight, data_type: int) -> str:
         label = f"{weight.tensor}/axis.{weight.axis}"
@@ -101,9 +100,3 @@ class FakeQuantizer:
             self._graph.initializer.append(tensor_from(name, array))
             self._made[key] = name
         return self._made[key]
-
-
-def _tensor_names(graph: onnx.GraphProto) -> set[str]:
-    return {name for node in graph.node for name in (*node.input, *node.output)} | {
-        item.name for item in (*graph.input, *graph.initializer)
-    }

@@ -11,19 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 from onnx import helper
 
+from qgraph._graph.bodies import bodies_of
 from qgraph._graph.edit.names import fresh_name
-from qgraph._graph.index import bodies_of
-
-
-def tensor_names(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of all tensors of `graph` and its bodies."""
-    names = {item.name for item in (*graph.input, *graph.initializer, *graph.output)}
-    for node in graph.node:
-        names.update(node.input)
-        names.update(node.output)
-        for body in bodies_of(node):
-            names |= tensor_names(body)
-    return names
 
 
 def fresh_names(
@@ -33,7 +22,6 @@ def fresh_names(
     found: dict[str, str] = {}
     for name in wanted:
         found[name] = fresh_name(spell(name), taken)
-        taken.add(found[name])
     return found
 
 

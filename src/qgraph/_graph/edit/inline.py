@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.edit.bodies import nodes_within
-from qgraph._graph.edit.graft import fresh_names, renamed, tensor_names
+from qgraph._graph.bodies import bodies_of, nodes_within, tensor_names
+from qgraph._graph.edit.graft import fresh_names, renamed
 from qgraph._graph.errors import InputError
-from qgraph._graph.index import bodies_of
 
 _Key = tuple[str, str, str]
 _Table = Mapping[_Key, onnx.FunctionProto]

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.edit.bodies import nodes_within
-from qgraph._graph.index import attributes, bodies_of, reads
+from qgraph._graph.bodies import bodies_of, nodes_within
+from qgraph._graph.index import attributes, reads
 
 Shapes = Mapping[str, Sequence[int]]
 RECURRENT = ("LSTM", "GRU", "RNN")

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper, numpy_helper
 
+from qgraph._graph.bodies import bodies_of
 from qgraph._graph.edit.macs import Shapes, costly_inside, macs_by_shapes
-from qgraph._graph.index import GraphIndex, bodies_of, inferred, reads
+from qgraph._graph.index import GraphIndex, inferred, reads
 
 
 def macs_inside(model: onnx.ModelProto, shapes: Shapes) -> dict[str, int]:

@@ -21,17 +21,17 @@ def ensure_names(model: onnx.ModelProto) -> dict[str, str]:
             name = fresh_name(wanted, taken)
             changed[name] = node.name
             node.name = name
-            taken.add(name)
         seen.add(node.name)
     return changed
 
 
 def fresh_name(wanted: str, taken: set[str]) -> str:
-    """Return `wanted`, or `wanted#2`, `wanted#3` … whichever is first not in `taken`."""
+    """Return `wanted`, or `wanted#2`, `wanted#3` … whichever is first not in `taken`; now it is."""
     name, count = wanted, 1
     while name in taken:
         count += 1
         name = f"{wanted}#{count}"
+    taken.add(name)
     return name
 
 

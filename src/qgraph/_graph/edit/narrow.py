@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from qgraph._graph.bodies import bodies_of
 from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.index import ONNX, GraphIndex, reads
 from qgraph._graph.io.weights import array_of, is_on_disk, retype_on_reading
@@ -62,7 +63,7 @@ def without_half_form(model: onnx.ModelProto) -> list[Keep]:
 
 
 def _must_stay(node: onnx.NodeProto, opset: int, types: Mapping[str, int]) -> str:
-    if any(item.HasField("g") or item.graphs for item in node.attribute):
+    if any(bodies_of(node)):
         return f"the bodies of {node.op_type} are left in fp32"
     schema = _schema(node, opset)
     if schema is None:
@@ -143,9 +144,8 @@ class _Narrower:
         for index, name, wanted in list(self._wants(node)):
             free = node.op_type in _ANY_TYPE and name not in self._weights
             node.input[index] = self._version(name, self._made_in(name) if free else wanted)
-        for attribute in node.attribute:  # rule 1
-            for body in (attribute.g, *attribute.graphs):
-                self._rename_inside(body)
+        for body in bodies_of(node):  # rule 1
+            self._rename_inside(body)
 
     def _made_in(self, name: str) -> int:
         return self._home.get(name, TensorProto.FLOAT)
@@ -160,9 +160,8 @@ class _Narrower:
             for index, name in enumerate(node.input):
                 if name not in own and self._types.get(name) == TensorProto.FLOAT:
                     node.input[index] = self._version(name, TensorProto.FLOAT)
-            for attribute in node.attribute:
-                for inner in (attribute.g, *attribute.graphs):
-                    self._rename_inside(inner)
+            for inner in bodies_of(node):
+                self._rename_inside(inner)
 
     def _version(self, name: str, wanted: int) -> str:
         """Return what a tensor is called in a type; rule 3."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._graph.edit.bodies import sort_nodes
+from qgraph._graph.bodies import sort_nodes
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.matrices import squeeze_weights

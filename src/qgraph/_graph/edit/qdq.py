@@ -141,6 +141,4 @@ class _Surgeon:
         return output
 
     def _fresh(self, wanted: str) -> str:
-        name = fresh_name(wanted, self._taken)
-        self._taken.add(name)
-        return name
+        return fresh_name(wanted, self._taken)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from qgraph._graph.edit.bodies import nodes_within, with_bodies
+from qgraph._graph.bodies import nodes_within, with_bodies
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array

@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qgraph._graph.bodies import tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.io.models import tensor_from
@@ -106,9 +107,7 @@ class _Builder:
 
     def __init__(self, graph: onnx.GraphProto, quantization: TensorQuantization) -> None:
         self._quantization = quantization
-        self._taken = {name for node in graph.node for name in (*node.input, *node.output)} | {
-            item.name for item in (*graph.input, *graph.initializer)
-        }
+        self._taken = tensor_names(graph)
         self.switches: dict[str, frozenset[str]] = {}
 
     def tensor(self, name: str) -> str:
@@ -152,9 +151,7 @@ class _Builder:
         return helper.make_node("If", [switch], outputs, name=name, then_branch=on, else_branch=off)
 
     def _fresh(self, wanted: str) -> str:
-        name = fresh_name(wanted, self._taken)
-        self._taken.add(name)
-        return name
+        return fresh_name(wanted, self._taken)
 
 
 class _Branch:

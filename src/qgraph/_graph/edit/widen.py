@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from qgraph._graph.bodies import bodies_of
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.index import HALF
 from qgraph._graph.io.weights import is_on_disk, retype_on_reading
@@ -59,13 +60,13 @@ def _widen_graph(graph: onnx.GraphProto) -> None:
 
 def _widen_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
     for node in nodes:
+        for body in bodies_of(node):
+            _widen_graph(body)
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype") and attribute.i in HALF:
                 attribute.i = TensorProto.FLOAT
             if attribute.type == onnx.AttributeProto.TENSOR:
                 _widen_tensor(attribute.t)
-            for body in (attribute.g, *attribute.graphs):
-                _widen_graph(body)
 
 
 def _widen_tensor(tensor: TensorProto) -> None:

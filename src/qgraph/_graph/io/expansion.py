@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._graph.bodies import nodes_within
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.limits import Limit
 
@@ -39,37 +40,19 @@ def require_finite(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _count(nodes: Iterable[onnx.NodeProto], counts: Mapping[_Key, int]) -> int:
-    total = 0
-    for node in nodes:
-        total += 1 + counts.get(_called(node), 0)
-        total += sum(_count(body.node, counts) for body in _bodies(node))
-    return total
+    return sum(1 + counts.get(_called(node), 0) for node in nodes_within(nodes))
 
 
 def _called(node: onnx.NodeProto) -> _Key:
     return node.domain, node.op_type, node.overload
 
 
-def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    return [
-        body
-        for item in node.attribute
-        for body in (*([item.g] if item.HasField("g") else []), *item.graphs)
-    ]
-
-
-def _callees(nodes: Iterable[onnx.NodeProto]) -> set[_Key]:
-    found: set[_Key] = set()
-    for node in nodes:
-        found.add(_called(node))
-        for body in _bodies(node):
-            found |= _callees(body.node)
-    return found
-
-
 def _callees_first(functions: Mapping[_Key, onnx.FunctionProto], path: Path) -> list[_Key]:
     """Return the functions such that each stands behind those it calls."""
-    calls = {key: _callees(f.node) & functions.keys() for key, f in functions.items()}
+    calls = {
+        key: {_called(node) for node in nodes_within(f.node)} & functions.keys()
+        for key, f in functions.items()
+    }
     order: list[_Key] = []
     waiting = set(calls)
     while waiting:

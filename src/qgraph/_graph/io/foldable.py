@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 
+from qgraph._graph.bodies import bodies_of, nodes_within
 from qgraph._graph.io.weights import LAZY, SMALL, load, size_of
 
 
@@ -25,7 +26,6 @@ def _read_by_constant_nodes(graph: onnx.GraphProto) -> set[str]:
         if constant.issuperset(read):
             found |= weights.intersection(read)
             constant |= set(node.output)
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                found |= weights & {name for inner in body.node for name in inner.input}
+        for body in bodies_of(node):
+            found |= weights & {name for inner in nodes_within(body.node) for name in inner.input}
     return found

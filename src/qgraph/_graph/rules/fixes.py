@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from qgraph._graph.edit.names import fresh_name
-from qgraph._graph.index import reads
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.rules.finding import Finding
 from qgraph._graph.rules.numbers import quantized_type
@@ -57,7 +57,6 @@ class _Mender:
 
     def _add(self, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
         name = fresh_name(name, self._taken)
-        self._taken.add(name)
         self._model.graph.initializer.append(tensor_from(name, array))
         return name
 
@@ -101,25 +100,18 @@ class _Mender:
 
     def remove_unread(self) -> None:
         """R22: remove Q and DQ that nobody reads, again until none is left, and their constants."""
-        graph = self._model.graph
-        outputs = {value.name for value in graph.output}
-        while True:
-            read = {name for node in graph.node for name in reads(node)} | outputs
-            dead = [
-                node
-                for node in graph.node
-                if node.op_type in (QUANTIZE, DEQUANTIZE) and not read & set(node.output)
-            ]
-            if not dead:
-                return
+        while dead := self._unread_pairs():
             for node in dead:
-                graph.node.remove(node)
+                self._model.graph.node.remove(node)
                 self.done.append(Fix("R22", node.name, "removed"))
             self._drop_unread({name for node in dead for name in node.input[1:]})
 
+    def _unread_pairs(self) -> list[onnx.NodeProto]:
+        index = GraphIndex(self._model)
+        return [n for n in index.of(QUANTIZE, DEQUANTIZE) if not any(map(index.is_read, n.output))]
+
     def _drop_unread(self, names: set[str]) -> None:
-        graph = self._model.graph
-        read = {name for node in graph.node for name in reads(node)}
-        read |= {value.name for value in graph.output}
-        for tensor in [t for t in graph.initializer if t.name in names - read]:
-            graph.initializer.remove(tensor)
+        index = GraphIndex(self._model)
+        for name in names & index.initializers.keys():
+            if not index.is_read(name):
+                self._model.graph.initializer.remove(index.initializers[name])

@@ -26,7 +26,6 @@ def private_names(model: onnx.ModelProto) -> dict[str, str]:
     for node in model.graph.node:
         if node.name.endswith(SUFFIX):
             names[node.name] = fresh_name(f"{node.name}.", taken)
-            taken.add(names[node.name])
     return names
 
 

@@ -6,7 +6,7 @@ the disk stay there and are rescaled when they are read.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from qgraph._graph.bodies import tensor_names, with_bodies
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.models import tensor_from
@@ -63,10 +64,8 @@ def _rescale(
 ) -> None:
     nodes = {node.name: node for node in model.graph.node}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    uses = _uses(model)
-    taken = set(tensors) | {
-        name for node in model.graph.node for name in (*node.input, *node.output)
-    }
+    uses = Counter(name for graph in with_bodies(model.graph) for name in _read_in(graph))
+    taken = tensor_names(model.graph)
     groups: dict[tuple[str, tuple[_Change, ...]], list[_Use]] = defaultdict(list)
     for use, steps in changes.items():
         groups[nodes[use[0]].input[use[1]], tuple(steps)].append(use)
@@ -76,28 +75,15 @@ def _rescale(
             tensors[name].CopyFrom(changed)
             continue
         changed.name = fresh_name(f"{name}/smooth", taken)
-        taken.add(changed.name)
         model.graph.initializer.append(changed)
         for node, index in members:
             nodes[node].input[index] = changed.name
 
 
-def _uses(model: onnx.ModelProto) -> dict[str, int]:
-    """Return how often each tensor is read, graph outputs and inner graphs included."""
-    uses: dict[str, int] = defaultdict(int)
-
-    def count(graph: onnx.GraphProto) -> None:
-        for value in graph.output:
-            uses[value.name] += 1
-        for node in graph.node:
-            for name in node.input:
-                uses[name] += 1
-            for item in node.attribute:
-                for body in (item.g, *item.graphs):
-                    count(body)
-
-    count(model.graph)
-    return uses
+def _read_in(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield what the nodes and outputs of a graph read, as often as they do."""
+    yield from (value.name for value in graph.output)
+    yield from (name for node in graph.node for name in node.input)
 
 
 def _rescaled(
@@ -128,8 +114,7 @@ def _insert_products(
 ) -> None:
     """Put a Mul before the readers of every point that nothing absorbs."""
     nodes = {node.name: node for node in model.graph.node}
-    taken = {name for node in model.graph.node for name in (node.name, *node.input, *node.output)}
-    taken |= {item.name for item in (*model.graph.initializer, *model.graph.input)}
+    taken = tensor_names(model.graph) | set(nodes)
     before: dict[str, onnx.NodeProto] = {}
     for point, vector in zip(points, factors, strict=True):
         if point.absorbers:
@@ -138,7 +123,6 @@ def _insert_products(
         output, name, constant = (
             fresh_name(f"{first}/{tag}", taken) for tag in ("smoothed", "smooth", "smooth_factors")
         )
-        taken |= {output, name, constant}
         readers = [nodes[reader] for reader in point.quantized]
         weight = next(item for item in model.graph.initializer if item.name == readers[0].input[1])
         dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)

@@ -40,13 +40,11 @@ def fused_groups(nodes: Sequence[QuantizableNode]) -> tuple[Group, ...]:
         if node.op_type in _FUSED_OPS and node.weight is not None:
             by_input[node.activations[0][1]].append(node.name)
     taken = {node.name for node in nodes}
-    groups: list[Group] = []
-    for members in by_input.values():
-        if len(members) > 1:
-            name = fresh_name(_shared_name(members), taken)
-            taken.add(name)
-            groups.append(Group(name, tuple(members)))
-    return tuple(groups)
+    return tuple(
+        Group(fresh_name(_shared_name(members), taken), tuple(members))
+        for members in by_input.values()
+        if len(members) > 1
+    )
 
 
 def _shared_name(members: Sequence[str]) -> str:

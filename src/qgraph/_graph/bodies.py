@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
 from qgraph._graph.errors import InputError
-from qgraph._graph.index import bodies_of
+
+
+def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a node holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -19,12 +26,21 @@ def with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             yield from with_bodies(body)
 
 
-def nodes_within(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def nodes_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Yield `nodes` and every node inside them, the outer ones first."""
     for node in nodes:
         yield node
         for body in bodies_of(node):
             yield from nodes_within(body.node)
+
+
+def tensor_names(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of all tensors of `graph` and its bodies."""
+    names: set[str] = set()
+    for inner in with_bodies(graph):
+        names.update(item.name for item in (*inner.input, *inner.initializer, *inner.output))
+        names.update(name for node in inner.node for name in (*node.input, *node.output))
+    return names
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
