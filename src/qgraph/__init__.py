@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qgraph._steps.evaluate import evaluate
     from qgraph._steps.export import export
     from qgraph._steps.handoff import engine_layers, handoff
+    from qgraph._steps.inputs import load
     from qgraph._steps.lint import lint
     from qgraph._steps.model import Model
     from qgraph._steps.model import open_model as open  # noqa: A004 - the natural name
@@ -62,6 +63,7 @@ _WHERE = {
     "figures": "_steps.report",
     "handoff": "_steps.handoff",
     "lint": "_steps.lint",
+    "load": "_steps.inputs",
     "open": "_steps.model",
     "profile": "_steps.profile",
     "quantize": "_steps.quantize",
@@ -95,6 +97,7 @@ __all__ = [
     "figures",
     "handoff",
     "lint",
+    "load",
     "open",
     "profile",
     "quantize",

@@ -161,3 +161,40 @@ def test_ranges_of_another_model_are_refused(files: Any, tmp_path: Path) -> None
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(UsageError, match="made for the model"):
         qgraph.sensitivity(tmp_path / "other.onnx", ranges=files.ranges)
+
+
+def test_one_value_needs_no_list(files: Any) -> None:
+    several, _ = qgraph.sensitivity(files.model, data=[str(files.data)], samples=1)
+    one, _ = qgraph.sensitivity(files.model, data=str(files.data), samples=1)
+    assert one.nodes == several.nodes and one.run.data == several.run.data
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda files: qgraph.Runtime(**{"provider": "tpu"}), "expected one of cpu, cuda"),
+        (lambda files: qgraph.sensitivity(*[3]), "found a model of the type int"),
+        (lambda files: qgraph.open(onnx.load(files.model)), "of the type ModelProto"),
+        (lambda files: qgraph.sensitivity(files.model, metric="foo"), "expected one of mse"),
+        (lambda files: qgraph.load(files.folder / "run.json"), "no such"),
+        (lambda files: qgraph.load(files.folder / "other.json"), "found schema None"),
+    ],
+)
+def test_every_error_is_qgraphs_own(files: Any, wrong: Any, says: str) -> None:
+    (files.folder / "other.json").write_text('{"nodes": []}')
+    with pytest.raises(qgraph.QGraphError, match=says):
+        wrong(files)
+
+
+@pytest.mark.parametrize("name", ["sensitivity", "ranges", "profiles", "evaluation"])
+def test_a_document_is_saved_and_loaded_whole(files: Any, tmp_path: Path, name: str) -> None:
+    read = qgraph.load(files.folder / f"{name}.json")
+    assert qgraph.load(read.save(tmp_path / "again.json")) == read
+    assert (tmp_path / "again.json").read_bytes() == (files.folder / f"{name}.json").read_bytes()
+
+
+def test_a_document_is_shown_in_one_line(files: Any) -> None:
+    shown = repr(qgraph.load(files.sensitivity))
+    assert (
+        shown.startswith("<Sensitivity: model 'mlp.onnx', 1 outputs, 4 nodes") and len(shown) < 200
+    )

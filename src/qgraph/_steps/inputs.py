@@ -5,10 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from qgraph._graph.io.documents import Document, read_document
+from qgraph._evaluation.changes import Changes
+from qgraph._evaluation.results import Evaluation
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import Document, read_document, read_json
+from qgraph._graph.rules.report import Lint
+from qgraph._quantize.profiles import Profiles
+from qgraph._quantize.ranges import Ranges
+from qgraph._sensitivity.ranking.agreement import Comparison
+from qgraph._sensitivity.report import Sensitivity
 
 AnyPath = str | Path
 D = TypeVar("D", bound=Document)
+
+
+def load(path: AnyPath) -> Document:
+    """Return the document in a file of qgraph's: a report, profiles, an evaluation or another.
+
+    Raises:
+        InputError: no such file.
+        UsageError: not JSON, no schema of qgraph's, or a value that does not belong.
+    """
+    kinds: tuple[type[Document], ...] = (
+        *(Sensitivity, Ranges, Profiles, Evaluation, Comparison, Changes, Lint),
+    )
+    content = read_json(Path(path))
+    found = content.get("schema") if isinstance(content, dict) else None
+    for kind in kinds:
+        if found == kind.SCHEMA:
+            return read_document(Path(path), kind)
+    raise UsageError(
+        f"found schema {found!r}, expected one of {', '.join(kind.SCHEMA for kind in kinds)}",
+        where=str(path),
+    )
 
 
 def document(value: D | AnyPath, kind: type[D]) -> D:

@@ -196,12 +196,24 @@ def open_model(path: AnyPath) -> Model:
     Raises:
         InputError: it is not an ONNX model that can be used.
     """
-    return Model.open(path)
+    return opened(path)
 
 
 def opened(model: Model | AnyPath) -> Model:
-    """Return a model, opened if a path was given."""
-    return model if isinstance(model, Model) else Model.open(model)
+    """Return a model, opened if a path was given.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, str | Path):
+        raise UsageError(
+            f"found a model of the type {type(model).__name__}, expected a path or what qgraph.open"
+            " returns",
+            hint="Save a model in memory with onnx.save, and give its path.",
+        )
+    return Model.open(model)
 
 
 def see_model(path: Path) -> SeenModel:

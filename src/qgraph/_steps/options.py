@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
@@ -34,7 +34,26 @@ _DATA = Flag(
 _SEED = Flag("Seed of synthetic samples.")
 
 
-class CalibrateOptions(Part):
+class Options(Part):
+    """Options of a step. Where several values may be given, one may be given as it is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_is_several(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        several = {
+            name
+            for name, field in cls.model_fields.items()
+            if get_origin(field.annotation) is tuple
+        }
+        return {
+            key: (value,) if key in several and isinstance(value, str | Path) else value
+            for key, value in given.items()
+        }
+
+
+class CalibrateOptions(Options):
     """What ranges are calibrated on, how, and for which nodes. `outputs`: where a search for the
     strength of smoothing measures.
     """
@@ -127,7 +146,7 @@ def _require_own(engine: str, kind: type[EngineOptions], given: Mapping[str, Any
         raise ValueError(f"no such option: {key!r}; the engine {engine} has none of its own")
 
 
-class ProfileOptions(Part):
+class ProfileOptions(Options):
     """Where profiles are cut, and on what they are measured. `budget`: as in `loss<=1.02x`."""
 
     cuts: dict[str, Share] = dict(DEFAULT_CUTS)
@@ -150,7 +169,7 @@ class ProfileOptions(Part):
     ] = None  # fmt: skip
 
 
-class QuantizeOptions(Part):
+class QuantizeOptions(Options):
     """Which profiles become models, by whom. `scheme` None: that of the profiles. `data`: what
     calibrates where no ranges are given, and shows overflow and shifts.
     """
@@ -180,7 +199,7 @@ class QuantizeOptions(Part):
     seed: Annotated[int, _SEED] = 0  # fmt: skip
 
 
-class EvaluateOptions(Part):
+class EvaluateOptions(Options):
     """What variants are measured on. `sanity`: a file of prompts; false asks nothing. `accept`:
     limits of the recommendation, as in `loss<=1.01x`.
     """

@@ -34,6 +34,29 @@ class Document(Part):
     SCHEMA: ClassVar[str]
     schema_: str = Field(alias="schema")
 
+    def save(self, path: str | Path) -> Path:
+        """Write the file that the command writes, atomically; `qgraph.load` reads it again.
+
+        Raises:
+            EnvironmentFault: the disk is full or fails, or the folder cannot be written.
+        """
+        write_document(Path(path), self)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        """Return a line: the content of a document fills pages."""
+        parts = [
+            f"{name} {value.path!r}"
+            if isinstance(getattr(value, "path", None), str)
+            else f"{len(value)} {name}"
+            for name, value in self
+            if isinstance(getattr(value, "path", None), str)
+            or (isinstance(value, tuple) and len(value) > 0)
+        ]
+        return f"<{type(self).__name__}: {', '.join(parts) or self.schema_}>"
+
+    __str__ = __repr__
+
 
 D = TypeVar("D", bound=Document)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider, require_provider
@@ -18,6 +19,7 @@ class Runtime:
 
     Raises:
         EnvironmentFault: the provider cannot work on this machine.
+        UsageError: there is no such provider.
     """
 
     provider: Provider = Provider.CPU
@@ -27,6 +29,9 @@ class Runtime:
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.provider not in set(Provider):
+            known = ", ".join(Provider)
+            raise UsageError(f"found the provider {self.provider!r}, expected one of {known}")
         object.__setattr__(self, "provider", Provider(self.provider))
         require_provider(self.provider)
         object.__setattr__(self, "memory", Memory.of(self.memory_budget))
