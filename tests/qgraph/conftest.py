@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -254,9 +253,3 @@ def child_of(pid: int) -> int | None:
 def child() -> Callable[[int], int | None]:
     """Give the child of a process."""
     return child_of
-
-
-@pytest.fixture(autouse=True)
-def _no_child_marker() -> None:
-    # A test run inside a qgraph child would make every command think it is one.
-    os.environ.pop("QGRAPH_CHILD", None)

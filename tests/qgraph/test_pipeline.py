@@ -278,6 +278,13 @@ def test_a_lock_left_by_a_dead_process_does_not_block(
     assert qgraph("run", recipe, "-o", finished).code == 0
 
 
+def test_a_lock_that_is_a_pipe_is_refused_at_once(qgraph: Command, recipe: Path, out: Path) -> None:
+    out.mkdir()
+    os.mkfifo(out / ".qgraph.lock")
+    result = qgraph("run", recipe, "-o", out)
+    assert result.code == 4 and "expected a lock" in result.err
+
+
 def test_a_lock_that_is_a_link_is_refused_and_its_target_left_alone(
     qgraph: Command, recipe: Path, out: Path, tmp_path: Path
 ) -> None:

@@ -74,7 +74,7 @@ def stop(
         return process.returncode, out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_command_exits_75_and_writes_nothing(
     long_run: list[str], number: signal.Signals, tmp_path: Path, child: Child
 ) -> None:
@@ -110,6 +110,65 @@ def test_an_interrupt_while_the_child_is_still_importing_exits_75(
         _, err = process.communicate(timeout=_PATIENCE)
     assert process.returncode == 75
     assert "interrupted" in err and "Traceback" not in err
+
+
+def test_a_command_under_nohup_outlives_its_terminal(mlp: Path, tmp_path: Path) -> None:
+    script = 'trap "" HUP; exec "$0" -m qgraph sensitivity "$1" --samples 1 -o s.json'
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script, sys.executable, str(mlp)], cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as process:
+        for _ in range(10):
+            time.sleep(0.2)
+            process.send_signal(signal.SIGHUP)
+    assert process.returncode == 0 and (tmp_path / "s.json").is_file()
+
+
+def test_a_full_disk_behind_the_standard_output_is_said(mlp: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "qgraph", "sensitivity", str(mlp), "--samples", "1"]
+    for extra in ([], ["--json"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*command, "-o", "s.json", *extra], cwd=tmp_path, stdout=full,
+                stderr=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+        assert done.returncode == 4 and "Traceback" not in done.stderr
+        assert (tmp_path / "s.json").is_file()
+
+
+def test_too_little_memory_to_load_is_said_and_ends(mlp: Path, tmp_path: Path) -> None:
+    command = f"ulimit -v 100000; exec {sys.executable} -m qgraph lint {mlp}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (4, 5) and "memory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_is_no_utf_8_is_bad_input(mlp: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff.onnx")
+    odd.write_bytes(mlp.read_bytes())
+    command = [sys.executable, "-m", "qgraph", "lint", str(odd)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and "not UTF-8" in done.stderr
+
+
+def test_names_are_utf_8_whatever_the_locale(mlp: Path, tmp_path: Path) -> None:
+    path = tmp_path / "grün.onnx"
+    path.write_bytes(mlp.read_bytes())
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "qgraph", "sensitivity", str(path), "--samples", "1"]
+    done = subprocess.run(
+        [*command, "-o", "s.json"], cwd=tmp_path, capture_output=True, env=environment, check=False
+    )
+    assert done.returncode == 0
+    assert (
+        json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["model"]["path"] == path.name
+    )
 
 
 def test_a_child_that_dies_of_a_fault_is_reported_as_the_runtimes_death(

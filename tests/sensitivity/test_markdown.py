@@ -56,6 +56,18 @@ def test_no_name_breaks_the_table(report: Sensitivity, name: str) -> None:
     assert [len(row) for row in rows(text, "kept")] == [2]
 
 
+def test_names_are_no_html_no_pictures_and_no_control_characters(report: Sensitivity) -> None:
+    hostile = "<img src=//x> ![a](http://x) \x1b[31m"
+    run = report.run.model_copy(update={"data": hostile, "warnings": (hostile,)})
+    node = report.nodes[0].model_copy(update={"name": hostile, "group": hostile})
+    kept = KeptNode(name=hostile, op_type="MatMul", reason=hostile)
+    update = {"run": run, "nodes": (node, *report.nodes[1:]), "keep": (kept,)}
+    text = to_markdown(report.model_copy(update=update))
+    outside = re.sub(r"`[^`\n]*`", "", text)  # a code span shows what it holds
+    assert "<img" not in outside and "](" not in outside and "\x1b" not in text
+    assert "`<img src=//x>" in text
+
+
 def test_made_up_data_is_said_at_the_top(report: Sensitivity) -> None:
     run = report.run.model_copy(update={"synthetic": True})
     text = to_markdown(report.model_copy(update={"run": run}))

@@ -5,6 +5,8 @@ This module runs in the child process; `_cli.supervise` is what the user starts.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import traceback
 
 import click
@@ -21,7 +23,14 @@ from qgraph._cli.commands.report import report
 from qgraph._cli.commands.sensitivity import sensitivity
 from qgraph._cli.commands.verify import verify
 from qgraph._cli.console import print_anywhere, print_error, print_json
-from qgraph._graph.errors import InterruptedRun, QGraphError, UsageError
+from qgraph._graph.errors import (
+    EnvironmentFault,
+    InputError,
+    InterruptedRun,
+    LimitError,
+    QGraphError,
+    UsageError,
+)
 from qgraph._graph.run.installed import require_one_runtime
 from qgraph._graph.stopping import StopRequest
 from qgraph._graph.version import VERSION
@@ -53,6 +62,7 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
     print_anywhere()
     try:
         require_one_runtime()
+        _require_text(arguments)
         code = cli.main(arguments, prog_name="qgraph", standalone_mode=False, obj=stop)
     except QGraphError as error:
         return _report(error, arguments)
@@ -63,8 +73,8 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
             return _report(UsageError(error.format_message(), hint=_HELP), arguments)
         error.show()
         return 2
-    except Exception as error:  # whatever is left is a defect; the user still gets one message
-        return _report(_defect(error), arguments)
+    except Exception as error:  # whatever is left; the user still gets one message
+        return _report(_explained(error), arguments)
     # a command that printed its result and still means another code exits with it
     return code if isinstance(code, int) else 0
 
@@ -73,20 +83,44 @@ _HELP = "qgraph COMMAND --help lists the options."
 _AGAIN = "What was finished is kept; run the same command again."
 
 
+def _require_text(arguments: list[str]) -> None:
+    """Check that names of files can be written down: in reports, in models, in JSON.
+
+    Raises:
+        InputError: bytes that are no UTF-8.
+    """
+    for argument in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise InputError(
+                "the name of a file is not UTF-8", where=argument, hint="Rename the file."
+            )
+
+
 def _report(error: QGraphError, arguments: list[str]) -> int:
     if "--debug" in arguments:
         traceback.print_exception(error)
     if "--json" in arguments:
-        print_json(error.as_dict())
+        with contextlib.suppress(EnvironmentFault):  # where printing is what failed
+            print_json(error.as_dict())
     else:
         print_error(str(error))
     return error.exit_code
 
 
-def _defect(error: Exception) -> QGraphError:
-    wrapped = QGraphError(
-        f"unexpected {type(error).__name__}: {error}",
-        hint="This is a defect of qgraph. --debug shows where; please report it.",
-    )
+def _explained(error: Exception) -> QGraphError:
+    """Return what the user is told of an error that nobody foresaw."""
+    wrapped: QGraphError
+    if isinstance(error, OSError) and error.errno:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        wrapped = EnvironmentFault(f"the system refuses it: {error.strerror}", where=where)
+    elif isinstance(error, MemoryError):
+        wrapped = LimitError("memory ran out", hint="Use fewer or shorter samples.")
+    elif isinstance(error, RecursionError):
+        wrapped = LimitError("something in a file is nested too deeply")
+    else:
+        wrapped = QGraphError(
+            f"unexpected {type(error).__name__}: {error}",
+            hint="This is a defect of qgraph. --debug shows where; please report it.",
+        )
     wrapped.__cause__ = error
     return wrapped

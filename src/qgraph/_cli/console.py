@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from typing import Any
 
@@ -14,6 +15,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.printable import printable
 
 # names of nodes may read like one of rich's codes for an emoji: `MatMul:a:`
 OUT = Console(highlight=False, emoji=False)
@@ -29,10 +33,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: in
     Where the terminal is too narrow for all figures, the others follow in tables below, each with
     the first column again: rich would cut figures short and drop columns.
     """
-    cells = [[_printable(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
     for part in _parts(widths, left, OUT.width):
-        OUT.print(_table(headings, cells, widths, part, left))
+        with _printing(OUT):
+            OUT.print(_table(headings, cells, widths, part, left))
 
 
 def _table(
@@ -79,26 +84,45 @@ _FOLDED = 20
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON and nothing else."""
-    OUT.out(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False), highlight=False)
+    with _printing(OUT):
+        OUT.out(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False), highlight=False)
 
 
 def say(text: str) -> None:
     """Print a line about the result; on a terminal it is wrapped at words."""
-    _print(OUT, escape(_printable(text)))
+    _print(OUT, escape(printable(text)))
 
 
 def warn(text: str) -> None:
     """Print a warning that cannot be overlooked."""
-    _print(ERR, f"[bold yellow]Warning:[/] {escape(_printable(text))}")
+    _print(ERR, f"[bold yellow]Warning:[/] {escape(printable(text))}")
 
 
 def print_error(text: str) -> None:
     """Print an error."""
-    _print(ERR, f"[bold red]Error:[/] {escape(_printable(text))}")
+    _print(ERR, f"[bold red]Error:[/] {escape(printable(text))}")
 
 
 def _print(console: Console, marked: str) -> None:
-    console.print(marked, soft_wrap=not console.is_terminal)
+    with _printing(console):
+        console.print(marked, soft_wrap=not console.is_terminal)
+
+
+@contextlib.contextmanager
+def _printing(console: Console) -> Iterator[None]:
+    """Say what it means where a stream takes nothing: a full disk, a pipe or terminal that is gone.
+
+    Raises:
+        EnvironmentFault: it is the standard output, which holds results.
+    """
+    try:
+        yield
+    except OSError as error:
+        if console is OUT:
+            raise EnvironmentFault(
+                f"the standard output does not take the result: {error.strerror}",
+                hint="What the command wrote to files is there.",
+            ) from error
 
 
 _PLAIN = {
@@ -128,8 +152,3 @@ def elided(name: str, width: int) -> str:
         return name
     head = (width - 1) // 3
     return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
-
-
-def _printable(text: str) -> str:
-    """Return `text` with control characters escaped: names come from files."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

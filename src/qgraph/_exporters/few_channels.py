@@ -15,6 +15,8 @@ def too_narrow(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
     if node.op_type not in CONVOLUTIONS or node.weight is None:
         return None
     shape, groups = node.weight.shape, _groups(model, node)
+    if len(shape) < 3:  # a weight of no convolution; the runtime says so
+        return None
     if node.op_type == "Conv":
         outputs, inputs = shape[0], shape[1] * groups
     else:

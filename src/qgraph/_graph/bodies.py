@@ -80,10 +80,10 @@ def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
             if not waits[below]:
                 ready.append(below)
     if len(order) < len(nodes):
-        stuck = next(node.name for node, count in zip(nodes, waits, strict=True) if count)
+        stuck = next(node for node, count in zip(nodes, waits, strict=True) if count)
         raise InputError(
             "the graph cannot be sorted: it has a cycle",
-            where=f"node {stuck!r}",
+            where=f"node {stuck.name or stuck.output[0]!r}",
             hint="The model is damaged; export it again.",
         )
     return order

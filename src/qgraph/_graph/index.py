@@ -110,11 +110,10 @@ class GraphIndex:
     def is_constant(self, tensor: str) -> bool:
         """Return whether `tensor` is an initializer, or what follows from one without inputs."""
         node = self.producer.get(tensor)
-        if node is None or tensor in self.initializers:
-            return tensor in self.initializers
-        return node.op_type == "Constant" or (
-            node.op_type in _FOLLOWS and self.is_constant(node.input[0])
-        )
+        while node is not None and node.op_type in _FOLLOWS:
+            tensor = node.input[0]
+            node = self.producer.get(tensor)
+        return tensor in self.initializers if node is None else node.op_type == "Constant"
 
     def constant(self, tensor: str) -> Array | None:
         """Return the values of an initializer or Constant node, None of anything else."""

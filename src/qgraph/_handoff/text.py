@@ -8,9 +8,11 @@ from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from qgraph._handoff.document import GoldenCase, GoldenTensor, GraphPart, Handoff, ShapeProfile
 from qgraph._handoff.shapes import fixed_axes
+from qgraph._sensitivity.explain.markdown import cell, code
 
 SCRIPTS = {
     "build_trt10.sh": ("10.13 to 10.16", "trt10"),
@@ -116,9 +118,16 @@ def _render(template: str, **values: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # noqa: S701 - shell and Markdown, no HTML
+        finalize=_as_markdown if template.endswith(".md.j2") else None,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["code"] = lambda text: Markup(code(text))  # noqa: S704 - Markdown
     return environment.get_template(template).render(**values)
+
+
+def _as_markdown(value: object) -> object:
+    """Return what stands in a page for `value`: text that is no code span already is escaped."""
+    return cell(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +25,23 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = require_writable_folder(folder) / _NAME
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
-        raise EnvironmentFault(f"cannot lock: {error.strerror}", where=str(path)) from error
+        raise _fault(path, error) from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise EnvironmentFault("this is no file, expected a lock", where=str(path), hint=_HINT)
         _acquire(descriptor, path)
         yield
     finally:
         os.close(descriptor)
+
+
+_HINT = "Remove it, or choose another folder with -o."
+
+
+def _fault(path: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(f"cannot lock: {error.strerror}", where=str(path), hint=_HINT)
 
 
 def _acquire(descriptor: int, path: Path) -> None:
@@ -43,5 +54,8 @@ def _acquire(descriptor: int, path: Path) -> None:
             where=str(path.parent),
             hint="Wait for it, stop it, or choose another folder with -o.",
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+    except OSError as error:  # a file system without locks
+        raise _fault(path, error) from error
+    with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)

@@ -364,6 +364,12 @@ def test_a_weight_with_numbers_missing_is_named(build: Build, path: Path) -> Non
     assert "holds 511 values" in refused(path, model.SerializeToString()).message
 
 
+def test_values_given_as_bytes_and_as_a_list_are_refused(build: Build, path: Path) -> None:
+    model = build(LINEAR, w=WEIGHT)
+    model.graph.initializer[0].float_data.append(1.0)
+    assert "'w' holds its values twice" in refused(path, model.SerializeToString()).message
+
+
 def test_an_initializer_that_stands_twice_is_refused(build: Build, path: Path) -> None:
     model = build(LINEAR, w=WEIGHT)
     model.graph.initializer.append(model.graph.initializer[0])

@@ -68,6 +68,13 @@ def test_a_model_onnxruntime_refuses_is_bad_input(build: Build) -> None:
         open_session(model)
 
 
+def test_an_operator_of_a_custom_domain_is_named_as_what_the_machine_lacks(build: Build) -> None:
+    model = build("(float[N] x) => (float[N] y) { y = acme.Foo(x) }")
+    model.opset_import.append(onnx.helper.make_opsetid("acme", 1))
+    with pytest.raises(EnvironmentFault, match="no operator 'Foo' of 'acme'"):
+        open_session(model)
+
+
 def test_exact_semantics_run_qdq_as_written(build: Build) -> None:
     """Fused into an integer kernel, the same graph would not be the product of floats it says."""
     generator = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.documents import Part
-from qgraph._graph.io.files import require_file
+from qgraph._graph.io.files import is_file, require_file
 from qgraph._graph.io.inside import find_inside
 
 LONGEST_LINE = 10 << 20
@@ -127,6 +127,6 @@ def _image_inside(folder: Path, relative: str, where: str) -> Path:
             where=where,
             hint="Put images beside the .jsonl file, or below it.",
         )
-    if not found.path.is_file():
+    if not is_file(found.path):
         raise InputError(f"no such image: {relative!r}", where=where)
     return folder / found.name

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qgraph._exporters.images import images_in
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import read_json
+from qgraph._graph.io.files import is_file
 from qgraph._graph.io.inside import find_inside
 
 
@@ -137,7 +138,7 @@ def _find(name: str, folders: list[Path], path: Path) -> Path:
             raise InputError(
                 f"the image {name[:200]!r} is outside the data's folder", where=str(path)
             )
-        if found.path.is_file():
+        if is_file(found.path):
             return folder / found.name
     raise InputError(
         f"no such image: {name!r}, looked for in {', '.join(str(item) for item in folders[:3])}",

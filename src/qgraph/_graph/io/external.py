@@ -84,14 +84,20 @@ def require_whole(tensor: onnx.TensorProto, where: str) -> None:
     needed = _bytes_needed(tensor, where)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return
+    lists = (tensor.float_data, tensor.int32_data, tensor.int64_data)
+    listed = max(map(len, (*lists, tensor.double_data, tensor.uint64_data)))
+    if tensor.HasField("raw_data") and listed:
+        raise InputError(
+            f"tensor {tensor.name!r} holds its values twice, as raw bytes and as a list",
+            where=where,
+            hint="Readers take one or the other; save the model again.",
+        )
     if tensor.HasField("raw_data"):
         found, unit = len(tensor.raw_data), "bytes"
     elif tensor.data_type in _SEVERAL_OR_NO_NUMBERS:
         return
     else:
-        lists = (tensor.float_data, tensor.int32_data, tensor.int64_data)
-        found = max(map(len, (*lists, tensor.double_data, tensor.uint64_data)))
-        needed, unit = math.prod(tensor.dims), "values"
+        found, needed, unit = listed, math.prod(tensor.dims), "values"
     if found != needed:
         raise InputError(
             f"tensor {tensor.name!r} holds {found} {unit}, but its shape"

@@ -38,6 +38,11 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is at `path`, which may be a name no file can have."""
+    return is_there(path) and path.is_file()
+
+
 def require_file(path: Path, what: str) -> Path:
     """Return `path` if it is a regular file.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import onnx
@@ -10,6 +9,8 @@ from google.protobuf.message import DecodeError
 
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.expansion import require_finite
+from qgraph._graph.io.schema import require_schemas
+from qgraph._graph.io.wiring import require_wired
 
 _LARGEST_OPSET = 26
 
@@ -52,7 +53,7 @@ def check_basics(model: onnx.ModelProto, path: Path) -> None:
     """Check that there is a graph with outputs, of an opset that is known, with names that fit.
 
     Raises:
-        InputError: there is not, or a function calls itself.
+        InputError: there is not, a function calls itself, or a node is not as ONNX defines it.
         LimitError: too many nodes.
     """
     opsets = {item.domain: item.version for item in model.opset_import}
@@ -68,29 +69,5 @@ def check_basics(model: onnx.ModelProto, path: Path) -> None:
             hint="Export it with an older opset.",
         )
     require_finite(model, path)
-    _check_names(model.graph, path)
-
-
-def _check_names(graph: onnx.GraphProto, path: Path) -> None:
-    """Check that names are text, and that each tensor read arises exactly once."""
-    for node in graph.node:
-        # protobuf hands out bytes where the file holds no UTF-8
-        for text in (node.name, node.op_type, node.domain, *node.input, *node.output):
-            if isinstance(text, bytes):
-                raise InputError(f"the name {text!r} in the model is not UTF-8", where=str(path))
-    weights = [tensor.name for tensor in graph.initializer]
-    weights += [tensor.values.name for tensor in graph.sparse_initializer]
-    inputs = [value.name for value in graph.input]
-    computed = [name for node in graph.node for name in node.output if name]
-    for names in (weights, inputs, [*set(inputs) | set(weights), *computed]):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise InputError(f"the tensor {twice[0]!r} arises twice", where=str(path))
-    there = {"", *weights, *inputs, *computed}
-    wanted = [(node.name, name) for node in graph.node for name in node.input]
-    wanted += [("the graph's outputs", value.name) for value in graph.output]
-    for reader, name in wanted:
-        if name not in there:
-            raise InputError(
-                f"{reader!r} reads the tensor {name!r}, which nothing makes", where=str(path)
-            )
+    require_wired(model, path)
+    require_schemas(model, path)

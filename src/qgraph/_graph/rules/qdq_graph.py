@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._graph.bodies import sort_nodes
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.models import read_model
@@ -32,13 +33,15 @@ _SHAPE_OPS = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatt
 class QdqGraph(GraphIndex):
     """`model`: without external data loaded; `folder`: where that lies.
 
-    Nodes without a name of their own get one, the same on every run.
+    Nodes are put in an order that runs; a cycle is an InputError. Those without a name of their own
+    get one, the same on every run.
     """
 
     folder: Path
 
     def __post_init__(self) -> None:
-        """Name what has no name."""
+        """Put the nodes in order, and name what has no name."""
+        sort_nodes(self.model.graph)
         ensure_names(self.model)
 
     @classmethod

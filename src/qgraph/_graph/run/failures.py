@@ -13,6 +13,9 @@ from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, QGrap
 _DEVICE = re.compile(
     r"\b(?:CUDA|CUDNN|CUBLAS\w*|CUFFT|CURAND)(?:_FE)?[ _](?:failure|error)\b", re.IGNORECASE
 )
+_UNKNOWN = re.compile(
+    r"(?P<domain>[^\s:]*):(?P<name>\S+?)\(-?\d+\) is not a registered function/op"
+)
 _MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 
@@ -22,9 +25,18 @@ def failure(
     """Return the error to raise from onnxruntime's; `doing`: what the message begins with.
 
     LimitError: the GPU's memory is full. EnvironmentFault: the GPU, its driver or its libraries
-    failed, as when it is lost in the middle of a run. Else InputError, with `hint`.
+    failed, as when it is lost in the middle of a run; or an operator of a custom domain is not
+    known. Else InputError, with `hint`.
     """
     said = f"{doing}: {first_line(error)}"
+    unknown = _UNKNOWN.search(str(error))
+    if unknown and unknown["domain"] not in ("", "ai.onnx"):
+        return EnvironmentFault(
+            f"onnxruntime has no operator {unknown['name']!r} of {unknown['domain']!r}; the model"
+            " cannot be run here",
+            where=where,
+            hint="qgraph loads no libraries of custom operators. Export the model without it.",
+        )
     if on_gpu and _MEMORY.search(str(error)):
         return LimitError(
             f"the GPU's memory is full; {said}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from qgraph._graph.bodies import sort_nodes
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import opset_of
@@ -31,9 +32,11 @@ def require_same_outputs(
         InputError: an output differs.
     """
     memory = memory or Memory.of(None)
+    source = read_lazily(prepared.path)
+    sort_nodes(source.graph)  # one part of it may be run at a time
     outputs = [
         Runner(model, memory, provider, allow_cpu_nodes=True).run([feed], prepared.outputs)[0]
-        for model in (read_lazily(prepared.path), prepared.model)
+        for model in (source, prepared.model)
     ]
     before, after = outputs
     for name in differing(before, after, _TOLERANCE):

@@ -117,11 +117,12 @@ def _without_share(total: float) -> tuple[str, str]:
 
 
 def _outlier_ratio(channels: Array | None) -> float | None:
-    """Return largest ÷ median channel peak; None where the median is 0."""
+    """Return largest ÷ median channel peak; None where the median is 0, or no value was read."""
     if channels is None or not channels.size:
         return None
     median = float(np.median(channels))
-    return float(channels.max()) / median if median else None
+    ratio = float(channels.max()) / median if median else math.nan
+    return ratio if math.isfinite(ratio) else None
 
 
 def _is_narrow(node: QuantizableNode) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qgraph._graph.printable import printable
 from qgraph._metrics import metric
 from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
@@ -119,10 +120,16 @@ def _figures(score: Score) -> str:
 
 
 def cell(text: str) -> str:
-    """Return `text` so that it cannot break out of a table cell or a line."""
-    return " ".join(text.splitlines()).replace("|", "\\|")
+    """Return `text` so that it cannot break out of a table cell or a line, nor be read as HTML, as
+    a link or as a picture.
+    """
+    return _in_a_line(text).replace("<", "&lt;").replace("](", "]\\(")
 
 
 def code(text: str) -> str:
     """Return `text` as code that cannot break out of a table cell."""
-    return f"`{cell(text).replace('`', chr(39))}`"
+    return f"`{_in_a_line(text).replace('`', chr(39))}`"
+
+
+def _in_a_line(text: str) -> str:
+    return printable(" ".join(text.splitlines())).replace("|", "\\|")
