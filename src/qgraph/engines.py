@@ -3,7 +3,7 @@
 from qgraph._graph.flags import Flag
 from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._sensitivity.engines.protocol import Engine, NodeScores, Timing
+from qgraph._sensitivity.engines.protocol import DivisibleEngine, Engine, NodeScores, Timing
 from qgraph._sensitivity.engines.question_engine import QuestionEngine
 from qgraph._sensitivity.report import Score
 from qgraph._sensitivity.scoring.computed_model import ComputedModel, computed
@@ -15,6 +15,7 @@ from qgraph._sensitivity.scoring.work import EngineOptions, Work, identity
 __all__ = [
     "Answerer",
     "ComputedModel",
+    "DivisibleEngine",
     "Engine",
     "EngineOptions",
     "Flag",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,7 @@ from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Scheme, require_same
 from qgraph._sensitivity.engines.protocol import Engine
-from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.measure import measure, require_measurable_work
-from qgraph._sensitivity.ranking.groups import Group, Grouping, fused_groups
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.scoring.journal import Journal, open_journal
 from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
@@ -26,6 +25,7 @@ from qgraph._steps.calibrate import ranges_of
 from qgraph._steps.inputs import AnyPath, document
 from qgraph._steps.model import Data, Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
+from qgraph._steps.work import engine_and_scheme, work_of, work_on
 
 
 def sensitivity(
@@ -58,7 +58,7 @@ def sensitivity(
     asked = chosen(SensitivityOptions, options, given)
     runtime = runtime or Runtime()
     found = opened(model)
-    engine, scheme = _engine_and_scheme(asked)
+    engine, scheme = engine_and_scheme(asked)
     if ranges is not None and engine.calibrates:
         raise UsageError(
             f"--ranges does not go with --engine {engine.name}",
@@ -68,60 +68,19 @@ def sensitivity(
     if seen is not None:
         require_same(seen.scheme, scheme, "ranges")
     # what is wrong with the options shows before the work begins
-    planned = _work(found, asked, engine, scheme, seen)
+    planned = work_of(found, asked, seen)
     require_measurable_work(planned)
     engine.check(planned, runtime)
     data = found.data(asked.data, asked.samples, asked.seed)
+    calibration = _Calibration(found, asked, scheme, data, runtime, journal)
     if seen is None and not engine.calibrates:
-        seen = _calibrated(found, asked, scheme, data, runtime, journal, fresh=fresh)
-    form = found if seen is None else found.in_form_of(seen)
-    work = replace(
-        _work(form, asked, engine, scheme, seen),
-        feeds=data.feeds,
-        digests=data.digests if journal is not None else (),
-        source=data.source,
-        deadline=None if asked.time_budget is None else started + asked.time_budget,
-    )
+        seen = calibration.ranges(fresh=fresh)
+    deadline = None if asked.time_budget is None else started + asked.time_budget
+    work = work_on(found, asked, seen, data, digests=journal is not None, deadline=deadline)
     with _opened(journal, work, engine, runtime, fresh=fresh) as kept:
         if kept is not None and seen is not None:
-            question = _calibration(found, asked, scheme, data, runtime)
-            keep_ranges(kept.path, question, seen)
+            keep_ranges(kept.path, calibration.question, seen)
         return measure(work, engine, runtime, kept, keep), seen
-
-
-def _engine_and_scheme(asked: SensitivityOptions) -> tuple[Engine, Scheme]:
-    engine = engine_of(asked.engine, asked.scheme.name if asked.scheme is not None else None)
-    return engine, asked.scheme or Scheme(name=engine.schemes[0])
-
-
-def _work(
-    model: Model, asked: SensitivityOptions, engine: Engine, scheme: Scheme, ranges: Ranges | None
-) -> Work:
-    """Return what is asked of the engine, without its samples."""
-    scored = model.scored_at(asked.outputs, logits=asked.logits)
-    selection = model.candidates(scheme, asked.include, asked.exclude).select(model.prepared)
-    default = "noise_to_signal" if scored.split and not engine.calibrates else "mse"
-    return Work(
-        prepared=model.prepared,
-        selection=selection,
-        scored=scored,
-        scheme=scheme,
-        ranges=ranges,
-        groups=_groups(model, selection.candidates, asked.group, engine),
-        direction=asked.direction,
-        metric=asked.metric or default,
-        narrow=not asked.logits,
-        options=asked.own,
-    )
-
-
-def _groups(
-    model: Model, candidates: Any, group: Grouping | None, engine: Engine
-) -> tuple[Group, ...]:
-    """Return the groups asked for, or by default the family's, from engines that score some."""
-    fuses = model.family.fuses_siblings and not engine.calibrates
-    wanted = group or (Grouping.FUSED if fuses else Grouping.NONE)
-    return fused_groups(candidates) if wanted is Grouping.FUSED else ()
 
 
 @contextmanager
@@ -135,36 +94,36 @@ def _opened(
         yield journal
 
 
-def _calibrated(
-    model: Model,
-    asked: SensitivityOptions,
-    scheme: Scheme,
-    data: Data,
-    runtime: Runtime,
-    journal: AnyPath | None,
-    *,
-    fresh: bool,
-) -> Ranges:
-    """Return ranges: those that a run with the same journal calibrated, or new ones."""
-    if journal is not None and not fresh:
-        question = _calibration(model, asked, scheme, data, runtime)
-        if (kept := find_ranges(Path(journal), question)) is not None:
-            return kept
-    return ranges_of(model, asked, scheme, data, runtime)
+@dataclass(frozen=True, eq=False)
+class _Calibration:
+    """The calibration that scoring begins with, where no ranges are given."""
 
+    model: Model
+    asked: SensitivityOptions
+    scheme: Scheme
+    data: Data
+    runtime: Runtime
+    journal: AnyPath | None
 
-def _calibration(
-    model: Model, asked: SensitivityOptions, scheme: Scheme, data: Data, runtime: Runtime
-) -> dict[str, Any]:
-    """Return what two calibrations must share for one to stand for the other."""
-    nodes = model.candidates(scheme, asked.include, asked.exclude)(model.prepared)
-    return {
-        "model": model.id.sha256,
-        "candidates": [node.name for node in nodes],
-        "scheme": scheme.model_dump(mode="json"),
-        "outputs": list(asked.outputs),
-        "provider": runtime.provider,
-        "samples": list(data.digests),
-        "qgraph": VERSION,
-        "packages": packages(),
-    }
+    def ranges(self, *, fresh: bool) -> Ranges:
+        """Return ranges: those that a run with the same journal calibrated, or new ones."""
+        if self.journal is not None and not fresh:
+            kept = find_ranges(Path(self.journal), self.question)
+            if kept is not None:
+                return kept
+        return ranges_of(self.model, self.asked, self.scheme, self.data, self.runtime)
+
+    @cached_property
+    def question(self) -> dict[str, Any]:
+        """Return what two calibrations must share for one to stand for the other."""
+        candidates = self.model.candidates(self.scheme, self.asked.include, self.asked.exclude)
+        return {
+            "model": self.model.id.sha256,
+            "candidates": [node.name for node in candidates(self.model.prepared)],
+            "scheme": self.scheme.model_dump(mode="json"),
+            "outputs": list(self.asked.outputs),
+            "provider": self.runtime.provider,
+            "samples": list(self.data.digests),
+            "qgraph": VERSION,
+            "packages": packages(),
+        }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from qgraph._graph.errors import QGraphError
 from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import Sums
 from qgraph._quantize.companions import Companion
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.report import (
@@ -111,5 +112,18 @@ class Engine(Protocol):
         """Return the scores of all candidates, over the samples that the deadline allows.
 
         What is finished goes into `journal`, under keys of the engine's own, and is not done again.
+        """
+        ...
+
+
+@runtime_checkable
+class DivisibleEngine(Engine, Protocol):
+    """An engine that can compute some samples here and others elsewhere."""
+
+    def sums(
+        self, work: Work, runtime: Runtime, numbers: Sequence[int]
+    ) -> Mapping[int, Sequence[Sums]]:
+        """Return sample number → the sums of every question, for some samples of `work`. What they
+        come to does not depend on who computes which.
         """
         ...

@@ -18,7 +18,7 @@ from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.run.forward import forward_seconds
 from qgraph._graph.run.runtime import Runtime
-from qgraph._metrics import Figures
+from qgraph._metrics import Figures, Sums
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.engines.protocol import NodeScores, Timing
@@ -36,7 +36,7 @@ from qgraph._sensitivity.scoring.computed_model import (
 )
 from qgraph._sensitivity.scoring.journal import NOTE, Journal
 from qgraph._sensitivity.scoring.loop import Limits, Scores, score
-from qgraph._sensitivity.scoring.questions import Answerer, Key
+from qgraph._sensitivity.scoring.questions import Answerer, Key, Question
 from qgraph._sensitivity.scoring.score_table import ScoreTable, ask, read_answers, stability_of
 from qgraph._sensitivity.scoring.work import (
     EngineOptions,
@@ -116,7 +116,7 @@ class QuestionEngine(ABC):
         prepared, first = model.prepared, model.feeds[0]
         macs = measure_macs(prepared, first, runtime.provider, runtime.memory)
         forward = _forward(model, runtime, journal)
-        questions = ask(work.selection.candidates, work.groups, work.direction, model.companions)
+        questions = _questions(work, model)
         with _folder(journal) as folder:
             walked = narrowed(work, model)
             answerer = self.open(work, walked, runtime, folder, resumable=journal is not None)
@@ -153,6 +153,24 @@ class QuestionEngine(ABC):
             **further,
         )
 
+    def sums(
+        self, work: Work, runtime: Runtime, numbers: Sequence[int]
+    ) -> dict[int, Sequence[Sums]]:
+        """Return sample number → the sums of every question, for some samples of `work`: what one
+        of several processes computes of a measurement.
+
+        Raises:
+            InputError: NaN or infinity at the float model's outputs.
+            UsageError: ranges of another model or scheme.
+        """
+        model = computed(work, ranges_of(work), runtime.provider)
+        feeds = [model.feeds[number] for number in numbers]
+        with _folder(None) as folder:
+            answerer = self.open(work, narrowed(work, model), runtime, folder, resumable=False)
+            limits, questions = Limits(stop=runtime.stop), list(_questions(work, model).values())
+            found = score(answerer, questions, feeds, limits, runtime.progress).table
+        return dict(zip(numbers, found.values(), strict=True))
+
     def _read(self, keys: Sequence[Key], found: Sequence[Figures | None]) -> ScoreTable:
         """Return the scores in figures, without those that the answers say nothing about."""
         nothing = dict.fromkeys(self.unknown)
@@ -164,6 +182,10 @@ class QuestionEngine(ABC):
         names = [name for name in work.names if name not in unscored]
         tables = (self._read(keys, row) for row in scores.by_sample())
         return stability_of(tables, names, work.metric)
+
+
+def _questions(work: Work, model: ComputedModel) -> dict[Key, Question]:
+    return ask(work.selection.candidates, work.groups, work.direction, model.companions)
 
 
 def ranges_of(work: Work) -> Ranges:

@@ -184,7 +184,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprin
         return
     raise UsageError(
         f"{done} finished {'unit is' if done == 1 else 'units are'} kept here of a run with other"
-        f" options: {', '.join(_differing(found, wanted))}",
+        f" options: {', '.join(differing(found, wanted))}",
         where=str(path),
         hint="Give the options of then to go on with it, --fresh to forget it, or another -o.",
     )
@@ -203,7 +203,7 @@ def _begin(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprint)
     connection.execute("COMMIT")
 
 
-def _differing(found: Fingerprint, wanted: Fingerprint) -> list[str]:
+def differing(found: Fingerprint, wanted: Fingerprint) -> list[str]:
     """Return what differs, in words: digests and long values are only said to be others."""
     names = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
     if "samples" in names and "ranges" in names:
@@ -215,7 +215,7 @@ def _then_and_now(name: str, then: Any, now: Any) -> str:
     if isinstance(then, list) and isinstance(now, list) and len(then) != len(now):
         return f"{name} ({len(then)} then, {len(now)} now)"
     if isinstance(then, dict) and isinstance(now, dict):
-        return ", ".join(_differing(then, now))
+        return ", ".join(differing(then, now))
     texts = ["none" if value is None else str(value) for value in (then, now)]
     if any(len(text) > _LONGEST or not isinstance(value, str | int | float | None)
            for text, value in zip(texts, (then, now), strict=True)):  # fmt: skip

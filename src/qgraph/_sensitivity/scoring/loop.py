@@ -98,8 +98,13 @@ def _waiting(done: SumsTable, count: int) -> list[int]:
 
 def _keep(limits: Limits, done: SumsTable, number: int, row: Sequence[Sums]) -> None:
     if limits.journal is not None:
-        limits.journal.record(_key(number), [astuple(item) for item in row])
+        record_sums(limits.journal, number, row)
     done.add(number, row)
+
+
+def record_sums(journal: Journal, number: int, row: Sequence[Sums]) -> None:
+    """Keep the sums of every question about a sample, whoever computed them."""
+    journal.record(_key(number), [astuple(item) for item in row])
 
 
 _UNITS = 100

@@ -1,0 +1,131 @@
+"""A part of a sensitivity measurement as values, so that another process or machine can do it.
+
+A job names everything by value or by path: nothing in it is a session, an array or a function of
+this process. Who has one computes the sums of its samples; who wants the report records them in a
+journal, in whatever order they arrive, and `sensitivity` with that journal finds them done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qgraph._graph.errors import UsageError
+from qgraph._graph.run.provider import Provider
+from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import Sums
+from qgraph._quantize.ranges import Ranges
+from qgraph._sensitivity.engines.protocol import DivisibleEngine, Engine
+from qgraph._sensitivity.scoring.journal import differing, open_journal
+from qgraph._sensitivity.scoring.loop import record_sums
+from qgraph._sensitivity.scoring.work import Work
+from qgraph._steps.model import Model, opened
+from qgraph._steps.options import SensitivityOptions, chosen
+from qgraph._steps.work import engine_and_scheme, work_on
+
+Row = Sequence[Sequence[Any]]
+"""The sums of every question about a sample: the fields of `Sums`, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`model`: the path, as the worker finds it too, like those of the data in `options`; these
+    and `ranges` are JSON. `identity`: JSON of what must be the same for sums to belong together:
+    hashes of model and samples, versions, the engine and its options. `numbers`: the samples to do.
+    """
+
+    model: str
+    options: str
+    ranges: str
+    provider: str
+    identity: str
+    numbers: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        ranges: Ranges,
+        options: SensitivityOptions,
+        runtime: Runtime | None = None,
+    ) -> Job:
+        """Return the job of all samples. It has no time budget: who does it decides how long.
+
+        Raises:
+            InputError: the model or the data cannot be used.
+            UsageError: the engine measures as a whole; ranges of another model or scheme.
+        """
+        runtime = runtime or Runtime()
+        options = options.model_copy(
+            update={
+                "data": tuple(path.absolute() for path in options.data),
+                "engine": engine_and_scheme(options)[0].name,
+                "time_budget": None,
+            }
+        )
+        engine, work = _work(model, options, ranges)
+        return cls(
+            model=str(model.path.absolute()),
+            options=json.dumps(_as_given(options)),
+            ranges=ranges.model_dump_json(by_alias=True),
+            provider=str(runtime.provider),
+            identity=_identity(engine, work, runtime),
+            numbers=tuple(range(len(work.feeds))),
+        )
+
+    def take(self, numbers: Sequence[int]) -> Job:
+        """Return the part of the job that these samples are."""
+        return replace(self, numbers=tuple(numbers))
+
+    def run(self, runtime: Runtime | None = None) -> dict[int, Row]:
+        """Return sample number → its sums.
+
+        Raises:
+            UsageError: the model, the data or a version is not that of whom the job is from.
+        """
+        runtime = runtime or Runtime(Provider(self.provider))
+        options = chosen(SensitivityOptions, None, json.loads(self.options))
+        ranges = Ranges.model_validate_json(self.ranges)
+        engine, work = _work(opened(self.model), options, ranges)
+        here = json.loads(_identity(engine, work, runtime))
+        if other := differing(json.loads(self.identity), here):
+            raise UsageError(
+                f"the job is of another measurement; these differ: {', '.join(other)}",
+                where=self.model,
+                hint="Give the worker the same model, data, qgraph and packages.",
+            )
+        found = engine.sums(work, runtime, self.numbers)
+        return {number: [astuple(sums) for sums in row] for number, row in found.items()}
+
+    def record(self, found: Mapping[int, Row], journal: Path) -> None:
+        """Keep the sums of a job's samples in a journal, from where `sensitivity` takes them."""
+        with open_journal(journal, json.loads(self.identity)) as kept:
+            for number, row in found.items():
+                record_sums(kept, number, [Sums(*values) for values in row])
+
+
+def _work(
+    model: Model, options: SensitivityOptions, ranges: Ranges
+) -> tuple[DivisibleEngine, Work]:
+    engine: Engine = engine_and_scheme(options)[0]
+    if not isinstance(engine, DivisibleEngine):
+        raise UsageError(
+            f"--engine {engine.name} measures as a whole: its samples cannot be done elsewhere",
+            hint="Use --engine wavefront or switch.",
+        )
+    data = model.data(options.data, options.samples, options.seed)
+    return engine, work_on(model, options, ranges, data, digests=True)
+
+
+def _as_given(options: SensitivityOptions) -> dict[str, Any]:
+    """Return the options as JSON that `chosen` takes: the engine's own among the others."""
+    found = options.model_dump(mode="json")
+    own: dict[str, Any] = found.pop("own")
+    return found | own
+
+
+def _identity(engine: Engine, work: Work, runtime: Runtime) -> str:
+    return json.dumps(engine.identity(work, runtime), sort_keys=True)

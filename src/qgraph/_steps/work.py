@@ -1,0 +1,74 @@
+"""From options to the work of an engine: the same for a whole measurement and a part of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._quantize.ranges import Ranges
+from qgraph._quantize.scheme import Scheme
+from qgraph._sensitivity.engines.protocol import Engine
+from qgraph._sensitivity.engines.registry import engine_of
+from qgraph._sensitivity.ranking.groups import Group, Grouping, fused_groups
+from qgraph._sensitivity.scoring.work import Work
+from qgraph._steps.model import Data, Model
+from qgraph._steps.options import SensitivityOptions
+
+
+def engine_and_scheme(asked: SensitivityOptions) -> tuple[Engine, Scheme]:
+    """Return the engine asked for, and the scheme, which may be its own choice."""
+    engine = engine_of(asked.engine, asked.scheme.name if asked.scheme is not None else None)
+    return engine, asked.scheme or Scheme(name=engine.schemes[0])
+
+
+def work_of(model: Model, asked: SensitivityOptions, ranges: Ranges | None) -> Work:
+    """Return what is asked of the engine, without samples."""
+    engine, scheme = engine_and_scheme(asked)
+    scored = model.scored_at(asked.outputs, logits=asked.logits)
+    selection = model.candidates(scheme, asked.include, asked.exclude).select(model.prepared)
+    default = "noise_to_signal" if scored.split and not engine.calibrates else "mse"
+    return Work(
+        prepared=model.prepared,
+        selection=selection,
+        scored=scored,
+        scheme=scheme,
+        ranges=ranges,
+        groups=_groups(model, selection.candidates, asked.group, engine),
+        direction=asked.direction,
+        metric=asked.metric or default,
+        narrow=not asked.logits,
+        options=asked.own,
+    )
+
+
+def work_on(
+    model: Model,
+    asked: SensitivityOptions,
+    ranges: Ranges | None,
+    data: Data,
+    *,
+    digests: bool,
+    deadline: float | None = None,
+) -> Work:
+    """Return what is asked of the engine, on samples, the model in the form of its ranges.
+
+    `digests`: whether those of samples are needed.
+    """
+    form = model if ranges is None else model.in_form_of(ranges)
+    return replace(
+        work_of(form, asked, ranges),
+        feeds=data.feeds,
+        digests=data.digests if digests else (),
+        source=data.source,
+        deadline=deadline,
+    )
+
+
+def _groups(
+    model: Model, candidates: Sequence[QuantizableNode], group: Grouping | None, engine: Engine
+) -> tuple[Group, ...]:
+    """Return the groups asked for, or by default the family's, from engines that score some."""
+    fuses = model.family.fuses_siblings and not engine.calibrates
+    wanted = group or (Grouping.FUSED if fuses else Grouping.NONE)
+    return fused_groups(candidates) if wanted is Grouping.FUSED else ()
