@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from qgraph._exporters.class_scores import ClassScores
 from qgraph._exporters.resampling import SampleSums
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
@@ -18,34 +19,50 @@ _METRICS = ("mse", "sqnr_db", "cosine")
 
 
 class FidelityTask:
-    """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model."""
+    """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model; where
+    outputs are class scores, `top1_agreement` with it, and with labels `top1` and `top5`.
+    """
 
-    name = "fidelity"
-
-    def __init__(self, feeds: Sequence[Feed], outputs: Sequence[str]) -> None:
+    def __init__(
+        self, feeds: Sequence[Feed], outputs: Sequence[str], scores: ClassScores | None = None
+    ) -> None:
         self.feeds = feeds
+        self.name = "classify" if scores is not None and scores.labels is not None else "fidelity"
         self._outputs = tuple(outputs)
-        self._reference: list[list[Array]] = []
-        self._sums: dict[str, list[Sums]] = {}
+        self._scores = scores
+        self._reference: list[dict[str, Array]] = []
+        self._seen: dict[str, SampleSums] = {}
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the distances of one variant from the first."""
-        first, sums = not self._reference, []
+        first, sums, counts, start = not self._reference, [], [], 0
         for index, feed in enumerate(self.feeds):
             progress(f"evaluating {name}", index, len(self.feeds))
-            got = list(session.run(feed, self._outputs).values())
+            got = session.run(feed, self._outputs)
             if first:
                 self._reference.append(got)
-            pairs = zip(self._reference[index], got, strict=True)
+            reference = self._reference[index]
+            pairs = ((reference[output], got[output]) for output in self._outputs)
             sums.append(sum((Comparator(a).compare(b) for a, b in pairs), Sums()))
+            if self._scores is not None:
+                counts.append(self._scores.count(start, reference, got))
+                start += len(got[self._scores.outputs[0]])
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
-        self._sums[name] = sums
-        return as_metrics(figures(sum(sums, Sums())))
+        columns = {key: np.array([row[key] for row in counts]) for key in (counts or [{}])[0]}
+        self._seen[name] = SampleSums(
+            columns_of(sums) | columns, self._ratios() | FIDELITY_RATIOS, fidelity_figures
+        )
+        shares = SampleSums(columns, self._ratios()).overall() if columns else {}
+        return shares | as_metrics(figures(sum(sums, Sums())))
+
+    def _ratios(self) -> dict[str, tuple[str, str]]:
+        if self._scores is None:
+            return {}
+        return self._scores.ratios(self._reference[0][self._scores.outputs[0]].shape[1])
 
     def per_sample(self, name: str) -> SampleSums:
         """Return the distances of each sample."""
-        columns = columns_of(self._sums[name])
-        return SampleSums(columns, FIDELITY_RATIOS, fidelity_figures)
+        return self._seen[name]
 
 
 def columns_of(sums: Sequence[Sums]) -> dict[str, Array]:

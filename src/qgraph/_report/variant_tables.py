@@ -149,7 +149,7 @@ def _milliseconds(latency: Latency | None, take: Callable[[Latency], float | Non
     found = None if latency is None else take(latency)
     if latency is None or found is None:
         return DASH
-    return f"≈ {found:.1g}" if is_unsteady(latency) else f"{found:.2f}"
+    return f"≈ {float(f'{found:.1g}'):g}" if is_unsteady(latency) else f"{found:.2f}"
 
 
 def _told(evaluation: Evaluation, facts: dict[str, Callable[[Variant], str]]) -> Rows:

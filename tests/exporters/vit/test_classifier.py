@@ -16,11 +16,12 @@ import torch
 import transformers
 from PIL import Image
 
+from qgraph._exporters.class_scores import rank_of
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import find_manifest
 from qgraph._exporters.vit.export import export_classifier
-from qgraph._exporters.vit.task import ClassifyTask, rank_of
+from qgraph._exporters.vit.task import ClassifyTask
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import silent
 from qgraph._graph.run.session import open_session

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
 
+from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView, Task
-from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import fill_cache
-from qgraph._graph.run.npz import read_npz
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Split
 
@@ -63,11 +63,11 @@ class GenericFamily:
         return None
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
-        """Return the fidelity task over `.npz` data."""
-        if name not in (None, "fidelity"):
+        """Return the task over `.npz` data: fidelity, and classes where there are labels."""
+        if name not in (None, "fidelity", "classify"):
             raise UsageError(f"--task {name} needs a model family; this model has none")
-        feeds = [self.complete(view, feed) for path in data for feed in read_npz(path, view.inputs)]
-        return FidelityTask(feeds[:limit], self.scored_outputs(view))
+        outputs = self.scored_outputs(view)
+        return arrays_task(view, name, data, limit, outputs, partial(self.complete, view))
 
     def exports(self, source: Path) -> bool:
         """Return False: what is to be exported has a family."""

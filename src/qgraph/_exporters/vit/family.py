@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView, Task
 from qgraph._exporters.few_channels import too_narrow
 from qgraph._exporters.fidelity import FidelityTask
@@ -20,7 +21,6 @@ from qgraph._exporters.vit.task import ClassifyTask
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.npz import read_npz
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Split
 
@@ -88,8 +88,7 @@ class VitFamily:
             raise UsageError(f"--task {name} is none of this family's: {', '.join(_TASKS)}")
         arrays = [path for path in data if path.suffix == ".npz" or any(path.glob("*.npz"))]
         if arrays:
-            feeds = [feed for path in data for feed in read_npz(path, view.inputs)][:limit]
-            return FidelityTask(_no_labels(name, feeds), self.scored_outputs(view))
+            return arrays_task(view, name, data, limit, self.scored_outputs(view))
         pictures = [item for path in data for item in self._pictures(view, path)[:limit]]
         labelled = all(picture.label is not None for picture in pictures)
         made = PictureFeeds(view, pictures)
@@ -121,12 +120,6 @@ class VitFamily:
     def _pictures(self, view: ModelView, data: Path) -> list[Picture]:
         classes = view.manifest.classes if view.manifest else None
         return read_pictures(data, classes, _classes(view))
-
-
-def _no_labels(name: str | None, feeds: list[Feed]) -> list[Feed]:
-    if name == "classify":
-        raise UsageError("arrays carry no classes: --task classify needs folders of images")
-    return feeds
 
 
 def _classes(view: ModelView) -> int:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qgraph._exporters.class_scores import rank_of
 from qgraph._exporters.fidelity import FIDELITY_RATIOS, columns_of, fidelity_figures
 from qgraph._exporters.resampling import SampleSums
 from qgraph._exporters.vit.pictures import PictureFeeds
@@ -94,14 +95,3 @@ def _sums_of(sums: Sequence[Sums], ranks: Sequence[Array], classes: int) -> Samp
         ratios["top5"] = ("among", "pictures")
     ratios |= {"kl": ("kl", "pictures"), "top1_agreement": ("agree", "pictures")}
     return SampleSums(columns | columns_of(sums), ratios | FIDELITY_RATIOS, fidelity_figures)
-
-
-def rank_of(logits: Array, labels: Array) -> Array:
-    """Return how many classes come before the right one, int [n]; logits [n,C], labels int [n].
-
-    Of equal logits the lower class comes first, as with argmax.
-    """
-    right = np.take_along_axis(logits, labels[:, None], 1)
-    before = np.arange(logits.shape[1])[None] < labels[:, None]
-    counted: Array = ((logits > right) | ((logits == right) & before)).sum(1)
-    return counted

@@ -21,6 +21,8 @@ from qgraph._graph.run.feeds import is_cache, leading_names
 from qgraph._graph.run.layout import WHOLE, SampleLayout, layout_in, takes
 from qgraph._graph.tensors import Array, Feed, TensorSpec
 
+LABELS = "labels"
+"""Name of the array that holds the right class of each sample, where no input is called so."""
 _LARGEST_ARRAY = 8 << 30
 _PIECE = 1 << 20
 """Bytes unpacked at a time: they are held twice."""
@@ -57,6 +59,24 @@ def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
             yield from _samples_of(file, inputs, alone=True)
         return
     yield from _samples_of(path, inputs, alone=False)
+
+
+def read_array(path: Path, name: str) -> Array | None:
+    """Return an array of an `.npz` file, or None where it has none of that name.
+
+    Raises:
+        InputError: the file cannot be read.
+        LimitError: the array is larger than 8 GiB.
+    """
+    with _readable(path), zipfile.ZipFile(require_file(path, "NumPy archive")) as archive:
+        infos = [i for i in archive.infolist() if i.filename.removesuffix(".npy") == name]
+        if not infos:
+            return None
+        if infos[0].file_size > _LARGEST_ARRAY:
+            raise LimitError(f"array {name!r} exceeds 8 GiB", where=str(path))
+        with archive.open(infos[0]) as stream:
+            found = _Array(cast("zipfile.ZipExtFile", stream), infos[0])
+            return found.take(WHOLE, 0)
 
 
 def _samples_of(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Iterator[Feed]:
@@ -152,14 +172,15 @@ class _Array:
 
 def _check_names(path: Path, arrays: Mapping[str, _Array], inputs: Sequence[TensorSpec]) -> None:
     expected = {spec.name for spec in inputs}
-    unknown = sorted(arrays.keys() - expected)
+    unknown = sorted(arrays.keys() - expected - {LABELS})
     missing = sorted(name for name in expected - arrays.keys() if not is_cache(name))
-    if unknown or missing or not arrays:
+    if unknown or missing or not arrays.keys() & expected:
         raise InputError(
             f"found arrays {sorted(arrays)}, expected {sorted(expected)}"
             f" (missing {missing}, unknown {unknown})",
             where=str(path),
-            hint="Save one array per model input; cache inputs may be left out.",
+            hint=f"Save one array per model input; cache inputs may be left out, and {LABELS!r} may"
+            " hold the right classes.",
         )
 
 

@@ -1,0 +1,115 @@
+"""Outputs that hold a score for each class: which they are, and how often the right one wins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from qgraph._graph.errors import InputError
+from qgraph._graph.index import GraphIndex
+from qgraph._graph.tensors import Array
+
+_SEVERAL = 5
+_NAMES = re.compile(r"logit|prob|class|score", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassScores:
+    """What is counted at `outputs`, [n, C] each. `labels`: int [all n of all samples], the right
+    classes of the first of them, in the order of the samples; None where nobody knows them.
+    """
+
+    outputs: tuple[str, ...]
+    labels: Array | None = None
+
+    def count(
+        self, start: int, reference: Mapping[str, Array], got: Mapping[str, Array]
+    ) -> dict[str, float]:
+        """Return `rows`, `agree`, and with labels `first` and `among` (the first five) of a sample
+        whose rows begin at `start`.
+
+        Raises:
+            InputError: there are fewer labels, or one is no class.
+        """
+        pairs = [(reference[name], got[name]) for name in self.outputs]
+        found = {
+            "rows": float(sum(len(a) for a, _ in pairs)),
+            "agree": float(sum(np.sum(a.argmax(1) == b.argmax(1)) for a, b in pairs)),
+        }
+        if self.labels is not None:
+            scores = pairs[0][1]
+            ranks = rank_of(scores, _labels_of(self.labels, start, scores))
+            found |= {"first": float(np.sum(ranks == 0)), "among": float(np.sum(ranks < _SEVERAL))}
+        return found
+
+    def ratios(self, classes: int) -> dict[str, tuple[str, str]]:
+        """Return metric → numerator's and denominator's column, with `classes` to choose among."""
+        found = {"top1": ("first", "rows")} if self.labels is not None else {}
+        if self.labels is not None and classes > _SEVERAL:
+            found["top5"] = ("among", "rows")
+        return found | {"top1_agreement": ("agree", "rows")}
+
+
+def _labels_of(labels: Array, start: int, scores: Array) -> Array:
+    found, classes = labels[start : start + len(scores)], scores.shape[1]
+    if len(found) < len(scores):
+        raise InputError(
+            f"found {len(labels)} labels, expected one for each item of every sample",
+            where="labels",
+        )
+    if found.min() < 0 or found.max() >= classes:
+        wrong = found.min() if found.min() < 0 else found.max()
+        raise InputError(
+            f"found {wrong} among the labels, expected 0 to {classes - 1}: the model has"
+            f" {classes} classes",
+            where="labels",
+        )
+    return found
+
+
+def class_scores(
+    model: onnx.ModelProto, outputs: Sequence[str], labels: Array | None
+) -> ClassScores | None:
+    """Return which of `outputs` hold class scores, a row for each item: those made by a Softmax or
+    called logits, scores or the like; with labels, the only row there is will do.
+
+    Raises:
+        InputError: there are labels, and no such output.
+    """
+    index = GraphIndex(model)
+    rows = [name for name in outputs if _is_row(index.shape_of(name))]
+    named = [
+        name
+        for name in rows
+        if _NAMES.search(name) or index.comes_from(name, "Softmax", "LogSoftmax")
+    ]
+    if labels is None:
+        return ClassScores(tuple(named)) if named else None
+    found = named if len(named) == 1 else rows
+    if len(found) != 1:
+        raise InputError(
+            f"there are labels, and {len(found) or 'no'} outputs that could be class scores,"
+            f" expected one of shape [n, classes] among {', '.join(outputs)}",
+            where="labels",
+            hint="Choose one with --outputs, or leave the labels out.",
+        )
+    return ClassScores(tuple(found), labels)
+
+
+def _is_row(shape: Sequence[int | None] | None) -> bool:
+    return shape is not None and len(shape) == 2 and (shape[1] or 0) >= 2
+
+
+def rank_of(scores: Array, labels: Array) -> Array:
+    """Return how many classes come before the right one, int [n]; scores [n, C], labels int [n].
+
+    Of equal scores the lower class comes first, as with argmax.
+    """
+    right = np.take_along_axis(scores, labels[:, None], 1)
+    before = np.arange(scores.shape[1])[None] < labels[:, None]
+    counted: Array = ((scores > right) | ((scores == right) & before)).sum(1)
+    return counted

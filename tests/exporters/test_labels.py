@@ -1,0 +1,132 @@
+"""Classifiers of no family: the right classes in the array `labels`, and agreement with float."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper, parser
+
+import qgraph
+from qgraph._exporters.class_scores import class_scores
+from qgraph._graph.tensors import Array
+
+MODEL = """<ir_version: 10, opset_import: ["" : 17]>
+digits (float[batch, 24] x) => (float[batch, 8] CALLED)
+{ h = MatMul(x, w1) r = Relu(h) [last] CALLED = MatMul(r, w2) }
+"""
+
+
+def build(path: Path, output: str = "logits") -> Path:
+    model = parser.parse_model(MODEL.replace("CALLED", output))
+    draw = np.random.default_rng(0)
+    for name, shape in {"w1": (24, 32), "w2": (32, 8)}.items():
+        values = draw.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    onnx.save(model, path)
+    return path
+
+
+def samples(count: int = 40) -> Array:
+    return np.random.default_rng(1).standard_normal((count, 24)).astype(np.float32)
+
+
+def scores(path: Path, x: Array) -> Array:
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": x})[0])
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> tuple[Path, Path]:
+    """A float classifier, and the same with everything quantized."""
+    path = build(tmp_path / "float.onnx")
+    np.savez(tmp_path / "calibration.npz", x=samples())
+    report, ranges = qgraph.sensitivity(path, data=tmp_path / "calibration.npz")
+    (made,) = qgraph.quantize(path, qgraph.profile(report, cuts={"all": 1.0}), ranges)
+    return path, made.save(tmp_path)
+
+
+def test_top1_and_agreement_are_what_onnxruntime_says(
+    quantized: tuple[Path, Path], tmp_path: Path
+) -> None:
+    x, (path, other) = samples(), quantized
+    right = scores(path, x).argmax(1)
+    right[:10] = (right[:10] + 1) % 8
+    np.savez(tmp_path / "d.npz", x=x, labels=right)
+    found = qgraph.evaluate([path, other], data=tmp_path / "d.npz")
+    reference, variant = (item.metrics for item in found.variants)
+    assert found.task == "classify" and reference["top1"] == pytest.approx(0.75)
+    # Q/DQ as written: the session that evaluate opens runs them so, too
+    got = _as_written(other, x)
+    assert variant["top1"] == pytest.approx(np.mean(got.argmax(1) == right))
+    same = np.mean(got.argmax(1) == scores(path, x).argmax(1))
+    assert variant["top1_agreement"] == pytest.approx(same)
+    five = np.argsort(-got, 1)[:, :5]
+    assert variant["top5"] == pytest.approx(np.mean((five == right[:, None]).any(1)))
+    assert found.recommendation is not None and "top1>=0.99x" in found.recommendation.limits
+
+
+def _as_written(path: Path, x: Array) -> Array:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"x": x[i : i + 1]})[0] for i in range(len(x))])
+
+
+def test_without_labels_outputs_called_logits_are_held_against_float(
+    quantized: tuple[Path, Path], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "d.npz", x=samples())
+    found = qgraph.evaluate(list(quantized), data=tmp_path / "d.npz")
+    assert found.task == "fidelity" and found.variants[0].metrics["top1_agreement"] == 1.0
+    assert 0.5 < found.variants[1].metrics["top1_agreement"] <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("output", "labelled", "counted"),
+    [("logits", False, True), ("class_scores", False, True), ("embedding", False, False),
+     ("embedding", True, True)],
+)  # fmt: skip
+def test_what_is_no_class_score_is_not_counted(
+    tmp_path: Path, output: str, *, labelled: bool, counted: bool
+) -> None:
+    model = onnx.load(build(tmp_path / "m.onnx", output))
+    labels = np.zeros(4, np.int64) if labelled else None
+    assert (class_scores(model, [output], labels) is not None) is counted
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (np.zeros(39, np.int64), "found 39 labels, expected one for each"),
+        (np.full(40, 8), "found 8 among the labels, expected 0 to 7"),
+        (np.full(40, -1), "found -1 among the labels"),
+        (np.zeros(40, np.float32), "is float32 \\[40\\], expected integers"),
+    ],
+)
+def test_labels_that_are_none_are_refused(tmp_path: Path, labels: Array, says: str) -> None:
+    path = build(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=samples(), labels=labels)
+    with pytest.raises(qgraph.QGraphError, match=says):
+        qgraph.evaluate([path], data=tmp_path / "d.npz")
+
+
+def test_data_with_labels_calibrates_as_data_without(tmp_path: Path) -> None:
+    path = build(tmp_path / "m.onnx")
+    np.savez(tmp_path / "a.npz", x=samples())
+    np.savez(tmp_path / "b.npz", x=samples(), labels=np.zeros(40, np.int64))
+    one, other = (qgraph.calibrate(path, data=tmp_path / name) for name in ("a.npz", "b.npz"))
+    assert one.tensors == other.tensors
+
+
+def test_some_data_with_and_some_without_labels_is_refused(tmp_path: Path) -> None:
+    path = build(tmp_path / "m.onnx")
+    np.savez(tmp_path / "a.npz", x=samples())
+    np.savez(tmp_path / "b.npz", x=samples(), labels=np.zeros(40, np.int64))
+    with pytest.raises(qgraph.QGraphError, match="has no array 'labels', and others have"):
+        qgraph.evaluate([path], data=[tmp_path / "a.npz", tmp_path / "b.npz"])
+    with pytest.raises(qgraph.QGraphError, match="--task classify needs the right classes"):
+        qgraph.evaluate([path], data=tmp_path / "a.npz", task="classify")
