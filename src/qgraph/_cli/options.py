@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import click
-from pydantic import ValidationError
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from qgraph._evaluation.gates import FailWhen
 from qgraph._graph.errors import UsageError
@@ -182,21 +182,13 @@ class Size(click.ParamType[int]):
     """Bytes, written as `900MiB`, `8GiB`, `8GB` or a plain number of bytes."""
 
     name = "size"
-    _UNITS: ClassVar[dict[str, int]] = {
-        **{f"{prefix}iB": 1 << 10 * power for power, prefix in enumerate("KMGT", start=1)},
-        **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)},
-        "": 1,
-    }
+    _form: ClassVar = TypeAdapter(ByteSize)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number of bytes."""
-        if isinstance(value, int):
-            return value
-        number = value.rstrip("KMGTiB")
-        unit = value[len(number) :]
         try:
-            size = int(float(number) * self._UNITS[unit])
-        except (ValueError, KeyError, OverflowError):
+            size = int(self._form.validate_python(value))
+        except ValidationError:
             size = 0
         if size <= 0:
             self.fail(f"found {value!r}, expected a size such as 900MiB or 8GiB", param, ctx)

@@ -15,6 +15,7 @@ from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
+from qgraph._metrics.budget import Budget
 from qgraph._quantize.profiles import Profiles, apart
 from qgraph._steps.options import ProfileOptions, chosen
 from qgraph._steps.profile import profile as cut_profiles
@@ -94,5 +95,5 @@ def _extra(profiles: Profiles) -> list[str]:
     found = [item.measured for item in profiles.profiles if item.measured]
     if not found:
         return []
-    asked = [item.budget.partition("=")[0][:-1] for item in profiles.profiles if item.budget]
+    asked = [Budget.parse(item.budget).metric for item in profiles.profiles if item.budget]
     return [key for key in dict.fromkeys(("mse", *asked, next(iter(found[0])))) if key in found[0]]
