@@ -22,7 +22,8 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.inc import Inc, IncOptions
+from qgraph._sensitivity.engines.inc import Inc
+from qgraph._sensitivity.engines.inc_plan import IncOptions
 from qgraph._sensitivity.engines.switch import Switch
 from qgraph._sensitivity.explain.markdown import to_markdown
 from qgraph._sensitivity.measure import measure

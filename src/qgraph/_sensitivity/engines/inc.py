@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.errors import InputError, InterruptedRun, LimitError, QGraphError, UsageError
-from qgraph._graph.flags import Flag
+from qgraph._graph.errors import InterruptedRun, LimitError, QGraphError, UsageError
 from qgraph._graph.run.forward import forward_seconds
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import Provider
@@ -30,33 +25,16 @@ from qgraph._quantize.inc import (
     Request,
     UnitKind,
     converse,
-    eligible,
     private_names,
     renamed,
     require_inc,
 )
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._sensitivity.engines.inc_journal import SETTINGS, IncScores, read_found, to_scores
+from qgraph._sensitivity.engines.inc_plan import IncOptions, IncPlan, options_of, plan_of
 from qgraph._sensitivity.engines.protocol import NodeScores, Timing
-from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
-from qgraph._sensitivity.report import Direction
 from qgraph._sensitivity.scoring.journal import Journal, open_journal
-from qgraph._sensitivity.scoring.work import EngineOptions, Work, identity
-
-_Count = Annotated[int, Field(ge=1)]
-
-
-class IncOptions(EngineOptions):
-    """`max_nodes`: only the first so many candidates, in graph order. `confidence_batches`: how
-    many samples are scored, None for all; all calibrate. `as_written`: INC's models run without
-    integer kernels, to see how much of a score is theirs.
-    """
-
-    max_nodes: Annotated[_Count | None, Flag("inc: score only the first N candidates.")] = None
-    confidence_batches: Annotated[
-        _Count | None, Flag("inc: score on the first N samples; all calibrate.  [default: all]")
-    ] = None
-    as_written: bool = False
+from qgraph._sensitivity.scoring.work import Work, identity
 
 
 class Inc:
@@ -116,7 +94,7 @@ class Inc:
         """
         clock = time.perf_counter()
         require_inc()
-        plan = _plan(work)
+        plan = plan_of(work)
         options = options_of(work)
         forward = forward_seconds(
             work.prepared.model, work.feeds[: options.confidence_batches], Provider.CPU
@@ -134,58 +112,7 @@ class Inc:
         return _scores(work, plan, found, timing, error)
 
 
-def options_of(work: Work) -> IncOptions:
-    """Return the engine's own options, or their defaults."""
-    return work.options if isinstance(work.options, IncOptions) else IncOptions()
-
-
 _LONGER = "Give --time-budget more, or use fewer --samples; what was begun is kept."
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """`nodes`: candidates INC quantizes; `units`: the models it makes, the one with all of them
-    first; `limited`: some nodes were left out for --max-nodes; `reasons`: candidate → why it has no
-    score; `ideal`: E*, in forwards.
-    """
-
-    nodes: tuple[QuantizableNode, ...]
-    units: tuple[IncUnit, ...]
-    limited: bool
-    reasons: Mapping[str, str]
-    macs: Mapping[str, int]
-    ideal: float
-
-
-def _plan(work: Work) -> _Plan:
-    """Return which candidates INC is asked about, and the units of work that takes."""
-    where, most = str(work.prepared.path), options_of(work).max_nodes
-    nodes, refusals = eligible(work.prepared.model, work.selection.candidates, where)
-    if not nodes:
-        raise InputError(
-            "the model has no node that Intel Neural Compressor can be asked about", where=where
-        )
-    chosen = nodes[:most]
-    macs = measure_macs(work.prepared, work.feeds[0], Provider.CPU)
-    reasons = {item.name: item.reason for item in refusals}
-    for node in nodes[len(chosen) :]:
-        reasons[node.name] = f"beyond --max-nodes {most}"
-    ideal = ideal_forwards(work.prepared.model, macs, chosen)
-    return _Plan(
-        nodes=tuple(nodes),
-        units=_units(chosen, work.direction),
-        limited=len(chosen) < len(nodes),
-        reasons=reasons,
-        macs=macs,
-        ideal=ideal * (2 if work.direction is Direction.BOTH else 1),
-    )
-
-
-def _units(nodes: Sequence[QuantizableNode], direction: Direction) -> tuple[IncUnit, ...]:
-    """Return the models INC has to make: all quantized first, then one or two per node."""
-    kinds = [UnitKind.SOLO] * direction.has_solo + [UnitKind.WITHOUT] * direction.has_leave_one_out
-    singles = (IncUnit(kind=kind, node=node.name) for kind in kinds for node in nodes)
-    return (IncUnit(kind=UnitKind.ALL), *singles)
 
 
 @contextmanager
@@ -209,7 +136,12 @@ class _Conversation:
     """The units that are not in the journal yet."""
 
     def __init__(
-        self, work: Work, plan: _Plan, journal: Journal, runtime: Runtime, patience: Patience | None
+        self,
+        work: Work,
+        plan: IncPlan,
+        journal: Journal,
+        runtime: Runtime,
+        patience: Patience | None,
     ) -> None:
         self._work = work
         self._plan = plan
@@ -284,7 +216,7 @@ _AGAIN = "What was scored is kept; run the same command again and it goes on."
 
 
 def _scores(
-    work: Work, plan: _Plan, found: IncScores, timing: Timing, error: QGraphError | None
+    work: Work, plan: IncPlan, found: IncScores, timing: Timing, error: QGraphError | None
 ) -> NodeScores:
     unscored = _unscored(plan, found)
     nodes = [node.name for node in plan.nodes if node.name not in unscored]
@@ -301,7 +233,7 @@ def _scores(
     )
 
 
-def _unscored(plan: _Plan, found: IncScores) -> dict[str, str]:
+def _unscored(plan: IncPlan, found: IncScores) -> dict[str, str]:
     """Return candidate → why it has no score; what INC left float is no score of 0."""
     reasons = dict(plan.reasons)
     for node in plan.nodes:
