@@ -65,7 +65,7 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BundleOptions:
     """`axes`: sizes of dynamic axes; `plugins`: operators that the target brings."""
 
     version: str
@@ -78,7 +78,7 @@ def make_bundle(
     float_model: Path | None,
     samples: Samples,
     target: Path,
-    options: Options,
+    options: BundleOptions,
     progress: Progress = silent,
 ) -> Handoff:
     """Write the bundle of `model` to the folder `target` and return its handoff.json.
@@ -132,7 +132,7 @@ class _Work:
     """What is known before anything is written."""
 
     def __init__(
-        self, model: Path, float_model: Path | None, samples: Samples, options: Options
+        self, model: Path, float_model: Path | None, samples: Samples, options: BundleOptions
     ) -> None:
         self._path, self._samples, self._options = model, samples, options
         self._id: ModelId = identify(model)

@@ -9,7 +9,7 @@ from qgraph._exporters.preprocessing import Prepares
 from qgraph._graph.io.documents import read_document
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.version import VERSION
-from qgraph._handoff.bundle import HANDOFF, Options, Samples, make_bundle
+from qgraph._handoff.bundle import HANDOFF, BundleOptions, Samples, make_bundle
 from qgraph._handoff.document import AxisRange, Handoff
 from qgraph._handoff.engine_layers import EngineLayers, compare
 from qgraph._handoff.layer_info import read_layers
@@ -43,7 +43,7 @@ def handoff(
     loaded = load_data(seen, [Path(item) for item in data], 1, seed)
     pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None
     samples = Samples(loaded.feeds[0], loaded.source.description, loaded.source.synthetic, pictures)
-    options = Options(VERSION, axes or {}, tuple(plugins))
+    options = BundleOptions(VERSION, axes or {}, tuple(plugins))
     float_model = Path(source) if source is not None else None
     return make_bundle(path, float_model, samples, Path(folder), options, progress)
 
