@@ -12,12 +12,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from qgraph._graph.gradient.sizing import Dim, Shape, sizes_of
 from qgraph._graph.index import inferred
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
-
-Dim = int | str | None
-Shape = tuple[Dim, ...]
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _SMALL = 1 << 16
@@ -30,18 +28,18 @@ class Known:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._types: dict[str, int] = {}
         self._shapes: dict[str, Shape] = {}
+        self._values: dict[str, Array] = {}
         self._small: dict[str, TensorProto] = {}
         self._graph = model.graph
         self._read(model)
 
     def _read(self, model: onnx.ModelProto) -> None:
+        self._shapes, self._values = sizes_of(model)
         found = inferred(model, values=True)
         for value in (*found.value_info, *found.input, *found.output):
             self._describe(value)
-        # what the model itself says is more than inference finds where it says it by numbers
         for value in (*self._graph.value_info, *self._graph.input, *self._graph.output):
-            if value.name not in self._shapes:
-                self._describe(value)
+            self._describe(value)
         for tensor in self._graph.initializer:
             self.hold(tensor)
         for node in self._graph.node:
@@ -63,7 +61,7 @@ class Known:
         kind = value.type.tensor_type
         if kind.elem_type:
             self._types[value.name] = kind.elem_type
-        if kind.HasField("shape"):
+        if kind.HasField("shape") and value.name not in self._shapes:
             self._shapes[value.name] = tuple(_dim(dim) for dim in kind.shape.dim)
 
     def hold(self, tensor: TensorProto) -> None:
@@ -90,7 +88,9 @@ class Known:
         return self._shapes.get(name)
 
     def value(self, name: str) -> Array | None:
-        """Return the values of a small constant; None of any other tensor."""
+        """Return the values of a small tensor that are the same in every run; None of others."""
+        if name in self._values:
+            return self._values[name]
         tensor = self._small.get(name)
         return None if tensor is None else array_of(tensor)
 

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from onnx import helper, numpy_helper
 
 from qgraph._graph.edit.names import fresh_name
-from qgraph._graph.gradient.shapes import Dim, Known, are_equal, numbers, summed_axes
+from qgraph._graph.gradient.shapes import Known, are_equal, numbers, summed_axes
+from qgraph._graph.gradient.sizing import Dim, Shape
 from qgraph._graph.tensors import Array
 
 _LAST = 1 << 62
@@ -39,7 +40,7 @@ class Tape:
         self._taken = taken
         self._count = 0
         self._held: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._shapes: dict[str, str] = {}
+        self._shapes: dict[Shape | str, str] = {}
 
     def name(self, spelling: str) -> str:
         """Return a tensor name that nothing else has."""
@@ -95,9 +96,12 @@ class Tape:
         sizes = numbers(self.known.shape(tensor))
         if sizes is not None:
             return self.ints(*sizes)
-        if tensor not in self._shapes:
-            self._shapes[tensor] = self.op("Shape", tensor)
-        return self._shapes[tensor]
+        shape = self.known.shape(tensor)
+        # tensors of the same symbols share one Shape, which holds one of them until it has run
+        key = shape if shape is not None and None not in shape else tensor
+        if key not in self._shapes:
+            self._shapes[key] = self.op("Shape", tensor)
+        return self._shapes[key]
 
     def size_along(self, tensor: str, axes: Sequence[int]) -> str:
         """Return the sizes of some axes of a forward tensor: int64 [len(axes)]."""

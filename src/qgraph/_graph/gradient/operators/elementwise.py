@@ -123,7 +123,10 @@ def cast(call: Call, tape: Tape) -> dict[int, str]:
     """Cast, CastLike: g, cast back."""
     if tape.known.type(call.output) not in FLOATS:
         return {}
-    made = tape.op("Cast", call.gradient, to=tape.known.type(call.inputs[0]))
+    kind = tape.known.type(call.inputs[0])
+    if kind == tape.known.type(call.output):
+        return {0: call.gradient}
+    made = tape.op("Cast", call.gradient, to=kind)
     return {0: tape.held_narrow(made) if call.gradient in tape.narrow else made}
 
 

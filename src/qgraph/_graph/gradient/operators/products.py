@@ -7,7 +7,7 @@ other way round: a Transpose of the weight would be folded, which holds it in me
 from __future__ import annotations
 
 from qgraph._graph.gradient.call import Call, Rules
-from qgraph._graph.gradient.shapes import Shape
+from qgraph._graph.gradient.sizing import Shape
 from qgraph._graph.gradient.tape import NoRuleError, Tape
 
 
@@ -41,11 +41,6 @@ def _by_weight(gradient: str, weight: str, of: str, result: str, tape: Tape) -> 
     if width is None or inner is None:
         return tape.op("MatMul", gradient, _swapped(weight, tape))
     rows = tape.op("Gemm", tape.op("Reshape", gradient, width), weight, transB=1)
-    shape, made = tape.known.shape(of), tape.known.shape(result)
-    if shape is not None and made is not None and sum(not isinstance(d, int) for d in shape) > 1:
-        # the rows are those of g: to ask x for its shape would hold x until then
-        lead = tape.op("Slice", tape.shape_of(result), tape.ints(0), tape.ints(len(made) - 1))
-        return tape.op("Reshape", rows, tape.op("Concat", lead, tape.ints(inner), axis=0))
     return tape.reshape(rows, of)
 
 
