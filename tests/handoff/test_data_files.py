@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qgraph as api
-from qgraph._graph.edit.segments import Segment
+from qgraph._graph.edit.segments import Segment, move_to_readers
 from qgraph._graph.errors import EnvironmentFault
 from qgraph._graph.io.copies import copy_model, require_same_model
 from qgraph._graph.io.models import identify, size_on_disk, write_model
@@ -93,7 +93,7 @@ def test_parts_make_what_the_whole_makes(model: Path, monkeypatch: pytest.Monkey
 def test_order_stays_topological_and_whole(model: Path) -> None:
     graph = onnx.load(model, load_external_data=False)
     before = {node.name or node.output[0] for node in graph.graph.node}
-    running._move_to_readers(graph)
+    move_to_readers(graph)
     made = {"x"} | {tensor.name for tensor in graph.graph.initializer}
     for node in graph.graph.node:
         assert set(node.input) <= made
@@ -184,4 +184,4 @@ def change_weight(model: onnx.ModelProto) -> None:
 
 
 def change_graph(model: onnx.ModelProto) -> None:
-    model.graph.node[0].op_type = "Identity"
+    model.graph.node.append(helper.make_node("Identity", ["x"], ["unread"]))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._graph.index import reads
+from qgraph._graph.edit.segments import move_to_readers
 from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Semantics, open_session
@@ -45,7 +45,7 @@ def run_all(
     if widened <= WHOLE:
         session = open_session(graph if change is not None else model, semantics=semantics)
         return [session.run(feed) for feed in feeds]
-    _move_to_readers(graph)
+    move_to_readers(graph)
     names = [value.name for value in graph.graph.output]
     part = PART * weight_bytes(graph) // widened
     runner = Runner(graph, Memory.of(None), semantics=semantics, part=part)
@@ -55,29 +55,3 @@ def run_all(
 def _as_float32(model: onnx.ModelProto) -> int:
     entries: int = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
     return 4 * entries
-
-
-def _move_to_readers(model: onnx.ModelProto) -> None:
-    """Put nodes that read constants alone right before their first reader: a weight dequantized
-    long before it is read would be held all the while.
-    """
-    constant = {tensor.name for tensor in model.graph.initializer}
-    waiting: dict[str, onnx.NodeProto] = {}
-    ordered: list[onnx.NodeProto] = []
-
-    def put(node: onnx.NodeProto) -> None:
-        for name in reads(node):
-            if name in waiting:
-                put(waiting.pop(name))
-        ordered.append(node)
-
-    for node in model.graph.node:
-        if constant.issuperset(reads(node)) and len(node.output) == 1:
-            constant.update(node.output)
-            waiting[node.output[0]] = node
-        else:
-            put(node)
-    ordered += waiting.values()  # read by nobody, or an output of the graph
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)

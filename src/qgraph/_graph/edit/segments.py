@@ -237,3 +237,29 @@ def _reaches(
         start: frozenset(name for name in outputs if masks.get(name, 0) & bit)
         for start, bit in bits.items()
     }
+
+
+def move_to_readers(model: onnx.ModelProto) -> None:
+    """Put nodes that read constants alone right before their first reader: a weight dequantized
+    long before it is read would be held all the while.
+    """
+    constant = {tensor.name for tensor in model.graph.initializer}
+    waiting: dict[str, onnx.NodeProto] = {}
+    ordered: list[onnx.NodeProto] = []
+
+    def put(node: onnx.NodeProto) -> None:
+        for name in reads(node):
+            if name in waiting:
+                put(waiting.pop(name))
+        ordered.append(node)
+
+    for node in model.graph.node:
+        if constant.issuperset(reads(node)) and len(node.output) == 1:
+            constant.update(node.output)
+            waiting[node.output[0]] = node
+        else:
+            put(node)
+    ordered += waiting.values()  # read by nobody, or an output of the graph
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)

@@ -7,7 +7,8 @@ more than one part's weights are held.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import onnx
 from onnx import helper
@@ -32,8 +33,11 @@ class Runner:
     """Runs `model` over many samples, in one session if it fits `memory`, else part by part.
 
     `weights`: values of stubs, as for `open_session`. `part`: bytes of weights in a part, for whom
-    the cuts must not depend on what memory is free. `in_parts`: whether it is run so. `seconds`:
-    spent computing so far; the reading of weights does not count.
+    the cuts must not depend on what memory is free. `room`: bytes that what crosses the cuts may
+    take, of all samples that go through together; the others follow, and weights are read again.
+
+    `in_parts`: whether it is run so. `seconds`: spent computing so far; the reading of weights does
+    not count. `placement`, `elsewhere`: as of a session, over all parts opened so far.
     """
 
     def __init__(
@@ -46,12 +50,16 @@ class Runner:
         weights: Mapping[str, Array] | None = None,
         allow_cpu_nodes: bool = False,
         part: int | None = None,
+        room: int | None = None,
     ) -> None:
         self._model = model
         self._provider = provider
         self._semantics = semantics
         self._weights = weights
         self._allow_cpu_nodes = allow_cpu_nodes
+        self._room = room
+        self._placed: set[tuple[str, ...]] = set()
+        self.placement, self.elsewhere = Counter[str](), Counter[str]()
         left = memory.left
         self.in_parts = part is not None or OPENING * weight_bytes(model) > left
         self._most = part or max(_SMALLEST_PART, min(_LARGEST_PART, left // (2 * OPENING)))
@@ -78,41 +86,66 @@ class Runner:
         title: str = "running",
     ) -> Iterator[tuple[int, str, Array]]:
         """Yield (number of the feed, tensor, its values) as they arise, part by part."""
+        start = 0
+        while start < len(feeds):
+            start = yield from self._pass(feeds, start, tensors, progress, title)
+
+    def _pass(
+        self,
+        feeds: Sequence[Feed],
+        start: int,
+        tensors: Sequence[str],
+        progress: Progress,
+        title: str,
+    ) -> Generator[tuple[int, str, Array], None, int]:
+        """Run as many feeds, from number `start` on, as there is room for; return the next one."""
         wanted = set(tensors)
         weights = {item.name: item for item in self._model.graph.initializer}
         constants = {name: array_of(weights[name]) for name in wanted & weights.keys()}
         parts = cut_by_weight(self._model, tensors, self._most if self.in_parts else 1 << 62)
         last_read = {name: number for number, part in enumerate(parts) for name in part.inputs}
-        states: list[Tensors] = [dict(feed) for feed in feeds]
-        for index, feed in enumerate(feeds):
-            for name, values in (constants | feed).items():
-                if name in wanted:
-                    yield index, name, values
-        total = len(parts) * len(feeds)
+        states: list[Tensors] = []
+        total, count, held = len(parts) * len(feeds), len(feeds) - start, 0
         for number, part in enumerate(parts):
-            session = self._open(part, states[0]) if part.nodes else None
+            session: Session | None = None
             done = {name for name in part.inputs if last_read[name] <= number}
-            for index, state in enumerate(states):
-                progress(title, number * len(feeds) + index, total)
-                if session is None:
-                    continue
-                made = self._timed(session, {name: state[name] for name in part.inputs})
-                state.update({n: a for n, a in made.items() if last_read.get(n, 0) > number})
-                for name in done:
-                    del state[name]
-                yield from ((index, name, a) for name, a in made.items() if name in wanted)
-        progress(title, total, total)
+            for index in range(count):
+                progress(title, start * len(parts) + number * count + index, total)
+                made: Tensors = {}
+                if number == 0:
+                    states.append(dict(feeds[start + index]))
+                    made |= constants | states[index]
+                state = states[index]
+                if part.nodes:
+                    session = session or self._open(part, state)
+                    found = self._timed(session, {name: state[name] for name in part.inputs})
+                    state.update({n: a for n, a in found.items() if last_read.get(n, 0) > number})
+                    made |= found
+                    for name in done:
+                        del state[name]
+                yield from ((start + index, name, a) for name, a in made.items() if name in wanted)
+                held += sum(array.nbytes for array in state.values())
+                if number == 0 and self._room is not None and held > self._room:
+                    break
+            count = len(states)
+        progress(title, (start + count) * len(parts), total)
+        return start + count
 
     def _open(self, part: Segment, state: Tensors) -> Session:
         values = {name: declared(self._model, name, state[name]) for name in part.inputs}
         values |= {value.name: value for value in self._model.graph.output}
-        return open_session(
+        session = open_session(
             extract(self._model, part, values),
             self._provider,
             self._semantics,
             allow_cpu_nodes=self._allow_cpu_nodes,
             weights=self._weights,
         )
+        if part.outputs not in self._placed:  # samples that go through later open it again
+            self._placed.add(part.outputs)
+            self.placement.update(session.placement())
+            self.elsewhere.update(session.elsewhere())
+        return session
 
     def _timed(self, session: Session, feed: Feed) -> Tensors:
         start = time.perf_counter()
