@@ -196,6 +196,45 @@ def test_variants_run_alone_where_samples_are_mixed(tmp_path: Path) -> None:
     assert wavefront.segment_of("y") - 1 not in wavefront.stacking.stacked
 
 
+def _select(sketch: Sketch, a: str) -> None:
+    """Add what `branch` adds, without bodies: both results, and one chosen by the same sum."""
+    sketch.nodes += [
+        helper.make_node("ReduceSum", [a], ["sum"], "sum", keepdims=0),
+        helper.make_node("Greater", ["sum", "nothing"], ["greater"], "greater"),
+        helper.make_node("Tanh", [a], ["then"], "then"),
+        helper.make_node("Neg", [a], ["else"], "else"),
+        helper.make_node("Where", ["greater", "then", "else"], ["chosen"], "where"),
+    ]
+    sketch.weights.append(numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+    sketch.tensors.append("chosen")
+
+
+@pytest.mark.parametrize("kind", ["branch", "select"])
+@pytest.mark.parametrize("seed", [6, 15])
+def test_a_condition_on_the_whole_batch_is_each_variants_own(
+    tmp_path: Path, seed: int, kind: str
+) -> None:
+    """The first two variants may both meet a condition that later ones do not."""
+    feeds = random_feeds(1)
+    sketch = Sketch(np.random.default_rng(seed))
+    made = feeds[0]["x"]
+    for name in ("x", "t1", "t2"):
+        sketch.add("linear", name, name)
+        made = made @ numpy_helper.to_array(sketch.weights[-1])
+    # the float model's sum is about 0, so that rounding decides on its sign
+    sketch.weights.append(numpy_helper.from_array(made.mean(keepdims=True), "mean"))
+    sketch.nodes.append(helper.make_node("Sub", ["t3", "mean"], ["t4"], "sub"))
+    sketch.tensors.append("t4")
+    if kind == "branch":
+        sketch.add("branch", "t4", "t4")
+    else:
+        _select(sketch, "t4")
+    sketch.add("linear", sketch.tensors[-1], "x")
+    model = sketch.model(sketch.tensors[-1:])
+    switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, sketch.tensors[-1:])
+    assert score(wavefront, questions, feeds).figures() == score(switch, questions, feeds).figures()
+
+
 def test_a_fixed_batch_is_not_stacked(tmp_path: Path) -> None:
     sketch = chain(3)
     model = sketch.model(sketch.tensors[-1:])

@@ -20,7 +20,8 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.index import reads
 from qgraph._graph.io.weights import size_of
 
-_SHAPE_OPS = ("Shape", "Size")
+SHAPE_OPS = ("Shape", "Size")
+"""What these make depends on no value that they read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +144,7 @@ def _split(
         read = set(reads(node)) - constants
         if node.name not in candidates and not read & (influenced | sizes):
             shared.append(node)
-        elif node.name not in candidates and (node.op_type in _SHAPE_OPS or not read & influenced):
+        elif node.name not in candidates and (node.op_type in SHAPE_OPS or not read & influenced):
             shapes.append(node)
             sizes |= set(node.output)
         else:
@@ -232,7 +233,7 @@ def _reaches(
         for name in reads(node):
             mask |= masks.get(name, 0)
         for name in node.output:
-            masks[name] = 0 if node.op_type in _SHAPE_OPS else mask
+            masks[name] = 0 if node.op_type in SHAPE_OPS else mask
     return {
         start: frozenset(name for name in outputs if masks.get(name, 0) & bit)
         for start, bit in bits.items()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 import onnx
+from onnx import helper
 
+from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.errors import InputError
 from qgraph._graph.run.forward import stack
 from qgraph._graph.run.memory import Memory
@@ -21,8 +24,8 @@ from qgraph._graph.tensors import Array, Feed, inputs_of
 class Crossing:
     """`values`: how a segment declares each tensor. `size`: its bytes, for one sample; `rows`: how
     many rows along its last axis.
-    `batch_axis`: tensor → the axis along which samples lie, None where it has none; the whole is
-    None where samples cannot be stacked.
+    `batch_axis`: tensor, that does cross or not → the axis along which samples lie, None where it
+    has none; the whole is None where samples cannot be stacked.
     """
 
     values: Mapping[str, onnx.ValueInfoProto]
@@ -37,15 +40,21 @@ def observe_crossing(
     feed: Feed,
     memory: Memory,
     provider: Provider,
+    inside: Sequence[str] = (),
 ) -> Crossing:
-    """Return what one sample, and the same sample stacked twice, shows of `tensors`."""
-    inputs = inputs_of(model)
-    runner = Runner(model, memory, provider, allow_cpu_nodes=True)
-    pair = stack([feed, feed], inputs, 2)
-    feeds = [feed] if pair is None else [feed, pair[0]]
-    try:
-        seen = runner.run(feeds, tensors, title="looking")
-    except InputError:  # what looked like a batch is none
+    """Return what one sample, and the same sample stacked twice, shows of `tensors`; of those
+    `inside` segments the shape alone.
+    """
+    pair = stack([feed, feed], inputs_of(model), 2)
+    seen, shapes = [], dict[str, str]()
+    if pair is not None:
+        shown, shapes = _with_shapes(model, inside)
+        runner = Runner(shown, memory, provider, allow_cpu_nodes=True)
+        with suppress(InputError):  # what looked like a batch is none
+            asked = [*tensors, *shapes.values()]
+            seen = runner.run([feed, pair[0]], asked, title="looking")
+    if not seen:
+        runner = Runner(model, memory, provider, allow_cpu_nodes=True)
         seen = runner.run([feed], tensors, title="looking")
     one = seen[0]
     values = {name: declared(model, name, one[name]) for name in tensors}
@@ -54,16 +63,34 @@ def observe_crossing(
     axes = None
     if len(seen) > 1:
         axes = {name: _batch_axis(one[name], seen[1][name]) for name in tensors}
+        axes |= {name: _grown(one[shape], seen[1][shape]) for name, shape in shapes.items()}
     return Crossing(values, sizes, rows, axes)
+
+
+def _with_shapes(
+    model: onnx.ModelProto, tensors: Sequence[str]
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return the model with tensors that hold the shapes of `tensors`, and their names."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shapes = {name: f"{name}/qgraph.shape" for name in tensors}
+    made = [helper.make_node("Shape", [name], [shape], shape) for name, shape in shapes.items()]
+    weave_in(shown.graph, made)
+    return shown, shapes
 
 
 def _batch_axis(one: Array, two: Array) -> int | None:
     """Return the axis that doubled when the sample was stacked twice."""
-    if one.ndim != two.ndim:
+    axis = _grown(one.shape, two.shape)
+    return axis if axis is not None and _repeats(one, two, axis) else None
+
+
+def _grown(one: Sequence[int] | Array, two: Sequence[int] | Array) -> int | None:
+    """Return the axis that is twice as long in the second shape, the others being the same."""
+    if len(one) != len(two):
         return None
-    grown = [axis for axis in range(one.ndim) if two.shape[axis] == 2 * one.shape[axis] != 0]
-    grown = [axis for axis in grown if two.shape[axis] != one.shape[axis]]
-    return grown[0] if len(grown) == 1 and _repeats(one, two, grown[0]) else None
+    grown = [axis for axis, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
+    return grown[0] if len(grown) == 1 and two[grown[0]] == 2 * one[grown[0]] else None
 
 
 def _repeats(one: Array, two: Array, axis: int) -> bool:

@@ -22,7 +22,7 @@ from qgraph._sensitivity.engines.wavefront.boundary import Crossing, observe_cro
 from qgraph._sensitivity.engines.wavefront.checkpoint import Checkpoint
 from qgraph._sensitivity.engines.wavefront.plan import Plan, SwitchedVariant, make_plan
 from qgraph._sensitivity.engines.wavefront.sessions import SegmentSessions
-from qgraph._sensitivity.engines.wavefront.stacking import Stacking
+from qgraph._sensitivity.engines.wavefront.stacking import Stacking, changed_in
 from qgraph._sensitivity.engines.wavefront.state_store import Shelf
 from qgraph._sensitivity.engines.wavefront.walk import Walk
 from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
@@ -79,7 +79,16 @@ class WavefrontAnswerer:
         tensors = sorted(
             {name for item in self._segments for name in (*item.inputs, *item.outputs)}
         )
-        self._crossing = observe_crossing(prepared.model, tensors, feed, self._memory, provider)
+        changed = changed_in(self._segments)
+        inside = {name for nodes in changed for node in nodes for name in node.output if name}
+        self._crossing = observe_crossing(
+            prepared.model,
+            tensors,
+            feed,
+            self._memory,
+            provider,
+            sorted(inside.difference(tensors)),
+        )
         self._workers = Workers(provider)
         left = self._memory.left
         self.sessions = SegmentSessions(
@@ -99,7 +108,7 @@ class WavefrontAnswerer:
             max(1, min(width or self._worth(item, provider), room // max(1, size)))
             for item, size in zip(self._segments, self._passing, strict=True)
         ]
-        self.stacking = Stacking(self._segments, self._crossing.batch_axis, widths)
+        self.stacking = Stacking(self._segments, self._crossing.batch_axis, widths, changed)
         self.spilled = 0
         self.at_once = 0
 

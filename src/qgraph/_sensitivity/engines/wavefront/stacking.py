@@ -1,7 +1,10 @@
 """Which segments may run several variants as one batch: those shown to keep them apart.
 
-The first two differing variants that could share a run of a segment go through it both ways, alone
-and stacked. Equal to the bit, and the segment stacks from then on; else it never does.
+All that variants change in a segment must lie along the batch: what is reduced over it would tell
+of several variants at once, and that may show in no bit of the two that are tried, as the condition
+of an If that both meet. Then the first two differing variants that could share a run of the
+segment go through it both ways, alone and stacked. Equal to the bit, and it stacks from then on;
+else it never does.
 """
 
 from __future__ import annotations
@@ -9,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import onnx
 
-from qgraph._graph.edit.segments import Segment
+from qgraph._graph.bodies import bodies_of
+from qgraph._graph.edit.segments import SHAPE_OPS, Segment
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import reads
 from qgraph._graph.run.device_tensors import DeviceTensor, Value, join_on_device
 from qgraph._graph.tensors import Array
 
@@ -20,7 +26,8 @@ Tensors = dict[str, Value]
 
 class Stacking:
     """`widths`: segment → variants that run together at most; `axes`: tensor → its batch axis, None
-    in all where samples cannot be stacked.
+    in all where samples cannot be stacked; `changed`: segment → what makes the tensors that
+    variants change in it.
     """
 
     def __init__(
@@ -28,20 +35,26 @@ class Stacking:
         segments: Sequence[Segment],
         axes: Mapping[str, int | None] | None,
         widths: Sequence[int],
+        changed: Sequence[Sequence[onnx.NodeProto]],
     ) -> None:
         self._axes = axes or {}
         self._widths = widths
         dependent = {name for item in segments[1:] for name in item.outputs}
         self._verdict: dict[int, bool | None] = {
             index: None
-            if axes is not None and widths[index] > 1 and self._may(item, dependent)
+            if axes is not None and widths[index] > 1 and self._may(item, dependent, changed[index])
             else False
             for index, item in enumerate(segments)
         }
 
-    def _may(self, segment: Segment, dependent: set[str]) -> bool:
-        crossing = {*segment.outputs, *dependent.intersection(segment.inputs)}
-        return all(self._axes.get(name) is not None for name in crossing)
+    def _may(
+        self, segment: Segment, dependent: set[str], changed: Sequence[onnx.NodeProto]
+    ) -> bool:
+        if any(True for node in changed for _ in bodies_of(node)):  # what they do is not seen
+            return False
+        inside = {name for node in changed for name in node.output if name}
+        tensors = inside.union(segment.outputs, dependent.intersection(segment.inputs))
+        return all(self._axes.get(name) is not None for name in tensors)
 
     def width_at(self, index: int) -> int:
         """Return how many variants may run through segment `index` together."""
@@ -90,6 +103,20 @@ class Stacking:
         arrays = [np.asarray(value) for value in values]
         whole = _whole(arrays, self.axis(name))
         return np.concatenate(arrays, axis=self.axis(name)) if whole is None else whole
+
+
+def changed_in(segments: Sequence[Segment]) -> list[list[onnx.NodeProto]]:
+    """Return, for each segment, the nodes that make other values where a candidate is quantized."""
+    differs: set[str] = set()
+    found: list[list[onnx.NodeProto]] = []
+    for segment in segments:
+        found.append([])
+        for node in segment.nodes:
+            reached = node.name in segment.candidates or not differs.isdisjoint(reads(node))
+            if reached and node.op_type not in SHAPE_OPS:
+                differs.update(node.output)
+                found[-1].append(node)
+    return found
 
 
 def _same_bits(one: Array, other: Array) -> bool:
