@@ -16,6 +16,9 @@ it true.
 Every command takes `--json` (the result, or the error, as one JSON value on stdout), `--quiet` (no
 progress on stderr) and `--debug` (the traceback of an error).
 
+Words and options complete with Tab after `eval "$(_QGRAPH_COMPLETE=bash_source qgraph)"` (for zsh
+`zsh_source`; for fish `_QGRAPH_COMPLETE=fish_source qgraph | source`).
+
 | exit code | meaning |
 |---:|---|
 | 0 | done |
@@ -32,7 +35,7 @@ progress on stderr) and `--debug` (the traceback of an error).
 def cli_reference() -> str:
     """Return the reference of all commands as Markdown."""
     sections = [_HEAD]
-    for name in sorted(cli.commands):
+    for name in cli.commands:
         parent = click.Context(cli, info_name="qgraph", **cli.context_settings)
         # click takes the width from the terminal unless it is told
         context = click.Context(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,11 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from qgraph._cli import bars
 from qgraph._cli.cli import cli
+from qgraph._cli.commands_table import ENTRIES, Entry
 from qgraph._graph.version import VERSION
 
 Command = Callable[..., Any]
@@ -28,6 +33,31 @@ def test_every_command_and_option_has_help(name: str) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_the_help_of_all_commands_loads_no_runtime() -> None:
+    code = (
+        "import sys\n"
+        "from qgraph._cli.cli import run\n"
+        "assert run(['--help']) == 0\n"
+        "print({'numpy', 'onnx', 'onnxruntime', 'pydantic'} & sys.modules.keys())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
+
+
+def test_commands_are_listed_in_working_order_whole() -> None:
+    text = CliRunner().invoke(cli, ["--help"]).output.partition("Commands:")[2]
+    assert [line.split()[0] for line in text.splitlines() if line.strip()] == list(cli.commands)
+    assert "..." not in text and all(len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_command_has_an_example_that_parses(entry: Entry) -> None:
+    first, name, *words = shlex.split(entry.example)
+    assert (first, name) == ("qgraph", entry.name)
+    cli.commands[name].make_context(name, words)
+    assert entry.example in " ".join(CliRunner().invoke(cli, [name, "--help"]).output.split())
 
 
 def test_help_shows_no_escape_of_its_own_formatting(qgraph: Command) -> None:

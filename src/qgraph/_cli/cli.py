@@ -11,17 +11,7 @@ import traceback
 
 import click
 
-from qgraph._cli.commands import run as chain
-from qgraph._cli.commands.compare import compare
-from qgraph._cli.commands.evaluate import evaluate
-from qgraph._cli.commands.export import export
-from qgraph._cli.commands.handoff import handoff
-from qgraph._cli.commands.lint import lint
-from qgraph._cli.commands.profile import profile
-from qgraph._cli.commands.quantize import quantize
-from qgraph._cli.commands.report import report
-from qgraph._cli.commands.sensitivity import sensitivity
-from qgraph._cli.commands.verify import verify
+from qgraph._cli.commands_table import Commands
 from qgraph._cli.console import print_anywhere, print_error, print_json
 from qgraph._graph.errors import (
     EnvironmentFault,
@@ -36,7 +26,9 @@ from qgraph._graph.stopping import StopRequest
 from qgraph._graph.version import VERSION
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(VERSION, prog_name="qgraph")
 def cli() -> None:
     """Find the nodes of an ONNX model that hurt when quantized; write Q/DQ models without them.
@@ -46,13 +38,6 @@ def cli() -> None:
     Exit codes: 0 done, 2 usage, 3 bad input, 4 environment, 5 a limit, 6 the runtime died,
     7 a quality gate failed, 75 interrupted (the same command goes on).
     """
-
-
-for command in (
-    *(export, sensitivity, profile, quantize, evaluate, report),
-    *(compare, lint, handoff, verify, chain.run, chain.demo),
-):
-    cli.add_command(command)
 
 
 def run(arguments: list[str], stop: StopRequest | None = None) -> int:

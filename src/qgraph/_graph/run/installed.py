@@ -1,11 +1,11 @@
-"""Whether one onnxruntime is installed, and whole."""
+"""Whether one onnxruntime is installed, and whole; it is not loaded for that."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-
-import onnxruntime as ort
+from importlib.util import find_spec
+from pathlib import Path
 
 from qgraph._graph.errors import EnvironmentFault
 
@@ -29,12 +29,19 @@ def require_one_runtime() -> None:
             hint=f"Remove both and install the one you need: {remove} {_DISTRIBUTIONS[0]} (runs on"
             f" CPUs too) or {_DISTRIBUTIONS[1]}.",
         )
-    if not hasattr(ort, "InferenceSession"):
+    if not _has_library():
         raise EnvironmentFault(
             "the package is there, its library is not",
             where="onnxruntime",
             hint=f"Install it anew: {remove} {_DISTRIBUTIONS[0]}.",
         )
+
+
+def _has_library() -> bool:
+    spec = find_spec("onnxruntime")
+    places = () if spec is None else spec.submodule_search_locations or ()
+    libraries = (Path(place) / "capi" for place in places)
+    return any(any(folder.glob("onnxruntime_pybind11_state*")) for folder in libraries)
 
 
 def _installed(name: str) -> str | None:
