@@ -81,7 +81,9 @@ def _weigh(model: str, provider: Provider, feed: Feed) -> str:
     before = resident()
     if not before:
         return "-"
-    session = open_session(Path(model), provider, Semantics.FAST, allow_cpu_nodes=True)
+    session = open_session(
+        Path(model), provider, Semantics.FAST, allow_cpu_nodes=True, by_name=True
+    )
     session.run(feed)
     after = device_memory_in_use() if device is not None else None
     found = None if device is None or after is None else max(0, after - device)

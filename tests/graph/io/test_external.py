@@ -10,7 +10,10 @@ import pytest
 
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.external import external_files
-from qgraph._graph.io.models import identify, read_model
+from qgraph._graph.io.models import identify, read_model, read_on_disk
+from qgraph._graph.io.weights import array_of
+from qgraph._graph.run.session import open_session
+from qgraph._graph.tensors import Array
 
 Build = Callable[..., onnx.ModelProto]
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -130,16 +133,34 @@ def test_a_linked_folder_that_leads_outside_is_refused(save: Save, folder: Path)
     assert "a link out of the folder" in refusal(save(location="sub/w.bin"))
 
 
-def test_a_link_inside_the_folder_is_a_clean_refusal(save: Save, folder: Path) -> None:
+def weight_of(path: Path) -> Array:
+    """Return the weight; both ways in must find the same."""
+    (lazy,), (eager,) = (read(path).graph.initializer for read in (read_on_disk, read_model))
+    assert array_of(lazy).tolist() == array_of(eager).tolist()
+    return array_of(lazy)
+
+
+def test_a_link_that_stays_in_the_folder_is_followed(save: Save, folder: Path) -> None:
     (folder / "link.bin").symlink_to("w.bin")
-    with pytest.raises(InputError, match="plain file and no link"):
-        read_model(save(location="link.bin"))
+    assert np.array_equal(weight_of(save(location="link.bin")), WEIGHT)
 
 
-def test_a_hard_linked_data_file_is_a_clean_refusal(save: Save, folder: Path) -> None:
+def test_a_hard_link_is_a_file_of_the_folder(save: Save, folder: Path) -> None:
     os.link(folder / "w.bin", folder.parent / "other.bin")
-    with pytest.raises(InputError, match="plain file and no link"):
-        read_model(save(location="w.bin"))
+    assert np.array_equal(weight_of(save(location="w.bin")), WEIGHT)
+
+
+def test_a_hubs_cache_of_links_is_read(save: Save, folder: Path) -> None:
+    """In a hub's cache the model and its data are links to blobs of other names."""
+    blobs, snapshot = (folder.parent / "models--x--y" / name for name in ("blobs", "snapshots/1"))
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    save(location="w.bin").rename(blobs / "aa")
+    (folder / "w.bin").rename(blobs / "bb")
+    (snapshot / "m.onnx").symlink_to("../../blobs/aa")
+    (snapshot / "w.bin").symlink_to("../../blobs/bb")
+    assert np.array_equal(weight_of(snapshot / "m.onnx"), WEIGHT)
+    assert open_session(snapshot / "m.onnx").run({"x": np.eye(4, dtype=np.float32)})
 
 
 def test_a_folder_as_data_is_refused(save: Save, folder: Path) -> None:

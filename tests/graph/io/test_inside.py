@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("named", ["a.txt", "./a.txt", "sub/b", "ü.txt"])
 def test_a_plain_name_is_found_in_its_shortest_spelling(folder: Path, named: str) -> None:
     wanted = named.removeprefix("./")
-    assert find_inside(folder, named) == Inside(folder.resolve() / wanted, wanted)
+    assert find_inside(folder, named) == Inside(folder.resolve() / wanted, wanted, folder.resolve())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,9 @@ def test_links_count_by_where_they_lead(folder: Path) -> None:
     (folder / "bad").symlink_to(folder.parent / "secret")
     (folder / "deep").symlink_to(folder.parent)
     (folder / "loop").symlink_to("loop")
-    assert find_inside(folder, "good") == Inside((folder / "a.txt").resolve(), "good")
+    assert find_inside(folder, "good") == Inside(
+        (folder / "a.txt").resolve(), "good", folder.resolve()
+    )
     assert [find_inside(folder, name) for name in ("bad", "deep/secret", "loop")] == [None] * 3
 
 

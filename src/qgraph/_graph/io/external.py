@@ -7,13 +7,14 @@ read, because onnx and onnxruntime report the same faults late and without the t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 
 from qgraph._graph.errors import InputError
-from qgraph._graph.io.files import is_there
+from qgraph._graph.io.datafile import opened_inside
 from qgraph._graph.io.weights import BITS, bytes_of_shape
 
 _LONGEST_NUMBER = 19
@@ -122,11 +123,10 @@ def _bytes_needed(tensor: onnx.TensorProto, where: str) -> int:
 def _checked(tensor: onnx.TensorProto, folder: Path) -> Path:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     where = f"tensor {tensor.name!r}"
-    path = _inside(entries.get("location", ""), folder, where)
+    path, size = _inside(entries.get("location", ""), folder, where)
     offset = _whole_number(entries.get("offset", "0"), "offset", where)
     needed = _bytes_needed(tensor, str(path))
     length = _whole_number(entries.get("length", str(needed)), "length", where)
-    size = path.stat().st_size
     if length != needed:
         raise InputError(
             f"{where} names {length} bytes of data, but its shape and type need {needed}",
@@ -142,7 +142,8 @@ def _checked(tensor: onnx.TensorProto, folder: Path) -> Path:
     return path
 
 
-def _inside(location: str, folder: Path, where: str) -> Path:
+def _inside(location: str, folder: Path, where: str) -> tuple[Path, int]:
+    """Return the path of a data file and how many bytes it has."""
     pure = PurePosixPath(location)
     leaves = ".." in pure.parts or pure.is_absolute() or PureWindowsPath(location).is_absolute()
     if not location or "\0" in location or leaves or location.startswith("*/"):
@@ -151,20 +152,8 @@ def _inside(location: str, folder: Path, where: str) -> Path:
             where=str(folder),
             hint="External data must stand beside the model; save the model again.",
         )
-    path = folder / location
-    if not is_there(path):
-        raise InputError(
-            f"the external data of {where} is missing",
-            where=str(path),
-            hint="Copy the data file beside the model.",
-        )
-    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(
-            f"the external data of {where} is a link out of the folder or no regular file",
-            where=str(path),
-            hint="Copy the data file beside the model.",
-        )
-    return path
+    with opened_inside(folder, location, f"the external data of {where}") as (_, file):
+        return folder / location, os.fstat(file.fileno()).st_size
 
 
 def _whole_number(text: str, key: str, where: str) -> int:

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
@@ -23,11 +24,13 @@ _CHUNK = 1 << 20
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return sha256_of_open(file).hex()
+
+
+def sha256_of_open(file: BufferedReader) -> bytes:
+    """Return the SHA-256 of all that an open file holds."""
+    return hashlib.file_digest(file, "sha256").digest()
 
 
 def is_there(path: Path) -> bool:

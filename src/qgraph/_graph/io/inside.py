@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 @dataclass(frozen=True, slots=True)
 class Inside:
     """`path`: where it really lies, to be read; `name`: its place below the folder, `a/b`, to be
-    written as.
+    written as; `home`: what `path` lies below, the folder itself or the blobs of its hub's cache.
     """
 
     path: Path
     name: str
+    home: Path
 
 
 def find_inside(folder: Path, named: str) -> Inside | None:
@@ -35,7 +36,8 @@ def find_inside(folder: Path, named: str) -> Inside | None:
     except (OSError, RuntimeError):  # a name no file can have; links that lead in a circle
         return None
     homes = [root, *blobs_of(root)]
-    return Inside(path, name) if any(path.is_relative_to(home) for home in homes) else None
+    home = next((item for item in homes if path.is_relative_to(item)), None)
+    return Inside(path, name, home) if home is not None else None
 
 
 def _plain(named: str) -> str | None:

@@ -12,22 +12,30 @@ import contextlib
 import glob
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx.external_data_helper import load_external_data_for_model
 
 from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.io.datafile import identity_of, opened_inside
 from qgraph._graph.io.external import (
     external_files,
     external_tensors,
     inner_external_tensors,
     require_whole,
 )
-from qgraph._graph.io.files import require_file, sha256_of, write_bytes, write_named
+from qgraph._graph.io.files import (
+    require_file,
+    sha256_of,
+    sha256_of_open,
+    write_bytes,
+    write_named,
+)
 from qgraph._graph.io.foldable import load_foldable
 from qgraph._graph.io.outline import Outline, outline
 from qgraph._graph.io.parsing import check_basics, parse
@@ -70,7 +78,10 @@ def read_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     check_basics(model, path)
     external_files(model, path.parent)
     if weights:
-        _load_weights(model, path)
+        outside = list(external_tensors(model))
+        point_into(outside, path.parent)
+        for tensor in outside:
+            load(tensor)
     for tensor in model.graph.initializer:
         require_whole(tensor, str(path))
     return model
@@ -106,7 +117,7 @@ def read_on_disk(path: Path) -> onnx.ModelProto:
 def _outlined(path: Path) -> Outline:
     """Return the message in `path`; a small file is parsed as it is."""
     if require_file(path, "ONNX model").stat().st_size <= EXTERNAL_ABOVE:
-        return Outline(parse(path), ())
+        return Outline(parse(path))
     return outline(path)
 
 
@@ -120,7 +131,7 @@ def _left_on_disk(path: Path) -> onnx.ModelProto:
     for tensor in inner_external_tensors(model):
         load(tensor)
     for tensor, offset in found.inside:
-        place(tensor, path.resolve(), offset, bytes_of_shape(tensor))
+        place(tensor, path.resolve(), offset, bytes_of_shape(tensor), found.identity)
     for tensor in model.graph.initializer:
         require_whole(tensor, str(path))
     return model
@@ -128,10 +139,9 @@ def _left_on_disk(path: Path) -> onnx.ModelProto:
 
 def identify(path: Path) -> ModelId:
     """Return the identity of the model in `path`: hash of its file and of each data file."""
-    files = [path, *external_files(_outlined(path).model, path.parent)]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(bytes.fromhex(sha256_of(file)))
+    digest = hashlib.sha256(bytes.fromhex(sha256_of(path)))
+    for file in _opened_data(path):
+        digest.update(sha256_of_open(file))
     return ModelId(path=path.name, sha256=digest.hexdigest())
 
 
@@ -142,6 +152,23 @@ def data_files(path: Path) -> list[Path]:
         InputError: not an ONNX model, or a data file cannot be used.
     """
     return external_files(_outlined(require_file(path, "ONNX model")).model, path.parent)
+
+
+def data_identities(path: Path) -> list[str]:
+    """Return what the data files of the model in `path` are now (`_graph.io.datafile`).
+
+    Raises:
+        InputError: not an ONNX model, or a data file cannot be used.
+    """
+    return list(map(identity_of, _opened_data(path)))
+
+
+def _opened_data(path: Path) -> Iterator[BufferedReader]:
+    """Yield the data files that the model in `path` names, each open until the next."""
+    for data in data_files(path):
+        name = data.relative_to(path.parent).as_posix()
+        with opened_inside(path.parent, name, "its external data") as (_, file):
+            yield file
 
 
 def size_on_disk(path: Path) -> int:
@@ -220,17 +247,6 @@ def tensor_from(name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
     """Return `array` as an initializer called `name`."""
     # not np.ascontiguousarray, which makes a vector of a scalar
     return onnx.numpy_helper.from_array(np.asarray(array, order="C"), name)
-
-
-def _load_weights(model: onnx.ModelProto, path: Path) -> None:
-    try:
-        load_external_data_for_model(model, str(path.parent))
-    except (onnx.checker.ValidationError, ValueError, OSError) as error:
-        raise InputError(
-            f"its external data cannot be read: {error}",
-            where=str(path),
-            hint="Copy the data file beside the model, as a plain file and no link.",
-        ) from error
 
 
 def _write_with_data(model: onnx.ModelProto, path: Path) -> None:

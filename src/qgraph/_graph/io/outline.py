@@ -19,6 +19,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 
+from qgraph._graph.io.datafile import identity_of
 from qgraph._graph.io.parsing import parse
 from qgraph._graph.io.weights import LAZY, SMALL, bytes_of_shape
 
@@ -34,11 +35,12 @@ _LONGEST_VARINT = 10
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
     """`inside`: initializers of `model` without their values, which lie in the file itself from an
-    offset on, as many as their shape says.
+    offset on, as many as their shape says. `identity`: of that file.
     """
 
     model: ModelProto
-    inside: tuple[tuple[TensorProto, int], ...]
+    inside: tuple[tuple[TensorProto, int], ...] = ()
+    identity: str = ""
 
 
 class _UnusualError(Exception):
@@ -64,12 +66,12 @@ def outline(path: Path) -> Outline:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _outline(data)
+            return _outline(data, identity_of(file))
     except (_UnusualError, DecodeError, ValueError, OSError):
-        return Outline(parse(path), ())
+        return Outline(parse(path))
 
 
-def _outline(data: mmap.mmap) -> Outline:
+def _outline(data: mmap.mmap, identity: str) -> Outline:
     model = ModelProto()
     inside: list[tuple[TensorProto, int]] = []
     graphs, rest = _split(data, 0, len(data), _GRAPH)
@@ -86,7 +88,7 @@ def _outline(data: mmap.mmap) -> Outline:
                 inside.append((made, raw[0].value))
             else:
                 made.ParseFromString(data[tensor.value : tensor.end])
-    return Outline(model, tuple(inside))
+    return Outline(model, tuple(inside), identity)
 
 
 def _stays(tensor: TensorProto, raw: _Field) -> bool:

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from qgraph._graph.errors import InputError
+from qgraph._graph.io.datafile import identity_of, opened_inside, reopened
 from qgraph._graph.io.rescaling import is_rescaled, rescaled, steps_of
 from qgraph._graph.tensors import Array, pieces
 
@@ -29,6 +30,8 @@ PAGE = 4096
 LAZY = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 """Types of which large tensors stay on the disk."""
 _ELSEWHERE = "held by the caller"
+_FILE = "qgraph.file"
+"""Key of what the data file was when it was checked (`_graph.io.datafile`)."""
 _THROUGH = "qgraph.through"
 """Key that lists the types that values pass through on their way to the one the model declares, the
 one the file holds first."""
@@ -146,7 +149,7 @@ def mapped_bytes(tensor: TensorProto) -> Array:
         return np.empty(0, np.uint8)
     start = offset % mmap.ALLOCATIONGRANULARITY
     try:
-        with path.open("rb") as file:
+        with reopened(path, _entry(tensor, _FILE)) as file:
             mapping = mmap.mmap(
                 file.fileno(), length + start, access=mmap.ACCESS_READ, offset=offset - start
             )
@@ -180,18 +183,35 @@ def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def point_into(tensors: Iterable[TensorProto], folder: Path) -> None:
-    """Make the locations of `tensors` absolute, and their offsets and lengths explicit."""
+    """Make the locations of `tensors` absolute, and their offsets and lengths explicit; they are
+    read from the files that lie there now, and from no others.
+
+    Raises:
+        InputError: one lies outside `folder`, or is no regular file.
+    """
+    files: dict[str, tuple[Path, str]] = {}
     for tensor in tensors:
         location, offset, length = _place(tensor)
-        place(tensor, folder.resolve() / location, offset, length)
+        name = str(location)
+        if name not in files:
+            what = f"the external data of tensor {tensor.name!r}"
+            with opened_inside(folder, name, what) as (path, file):
+                files[name] = path, identity_of(file)
+        path, identity = files[name]
+        place(tensor, path, offset, length, identity)
 
 
-def place(tensor: TensorProto, location: str | Path, offset: int, length: int) -> None:
-    """Say where the values of `tensor` lie, and drop those it holds."""
+def place(
+    tensor: TensorProto, location: str | Path, offset: int, length: int, identity: str = ""
+) -> None:
+    """Say where the values of `tensor` lie, and drop those it holds. `identity`: of the file, where
+    it is not one of our own.
+    """
     tensor.ClearField("raw_data")
     tensor.ClearField("external_data")
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
+    entries = {"location": location, "offset": offset, "length": length}
+    for key, value in (entries | ({_FILE: identity} if identity else {})).items():
         tensor.external_data.add(key=key, value=str(value))
 
 
@@ -210,7 +230,7 @@ def relocate(tensor: TensorProto, location: str | Path) -> None:
 def retype_on_reading(tensor: TensorProto, data_type: int) -> None:
     """Declare a tensor on the disk as of another type; values are converted when they are read."""
     steps, through = steps_of(tensor), ",".join(map(str, _types(tensor)))
-    place(tensor, *_place(tensor))
+    place(tensor, *_place(tensor), _entry(tensor, _FILE))
     tensor.external_data.extend(steps)
     tensor.external_data.add(key=_THROUGH, value=through)
     tensor.data_type = data_type
@@ -232,5 +252,9 @@ def _place(tensor: TensorProto) -> tuple[Path, int, int]:
 
 def _types(tensor: TensorProto) -> list[int]:
     """Return the types that values pass through: as the file holds them first, as declared last."""
-    before = [entry.value for entry in tensor.external_data if entry.key == _THROUGH]
-    return [*map(int, before[0].split(",") if before else ()), int(tensor.data_type)]
+    before = _entry(tensor, _THROUGH)
+    return [*map(int, before.split(",") if before else ()), int(tensor.data_type)]
+
+
+def _entry(tensor: TensorProto, key: str) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == key), "")

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from onnx import TensorProto
 
 from qgraph._graph.io.models import to_bytes
-from qgraph._graph.io.weights import array_of, is_on_disk, size_of, stub
+from qgraph._graph.io.weights import BITS, array_of, is_on_disk, load, size_of, stub
 from qgraph._graph.tensors import Array
 
 _INLINE_AT_MOST = 1 << 30
@@ -24,6 +24,7 @@ def split(
 
     `arrays`: values of initializers made by `stub`.
     """
+    model = _unpacked(model)
     outside = {item.name: item for item in model.graph.initializer if is_on_disk(item)}
     inside = [item for item in model.graph.initializer if not is_on_disk(item)]
     values = {name: arrays[name] if name in arrays else array_of(t) for name, t in outside.items()}
@@ -34,6 +35,20 @@ def split(
     return to_bytes(model, weights=False), {
         name: _value(a, types[name]) for name, a in values.items()
     }
+
+
+def _unpacked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with values of which a byte holds several in the message: they cannot be
+    handed over otherwise.
+    """
+    if not any(item.data_type in BITS and is_on_disk(item) for item in model.graph.initializer):
+        return model
+    held = onnx.ModelProto()
+    held.CopyFrom(model)
+    for item in held.graph.initializer:
+        if item.data_type in BITS:
+            load(item)
+    return held
 
 
 def _without(model: onnx.ModelProto, moved: Mapping[str, Array]) -> onnx.ModelProto:
@@ -56,6 +71,8 @@ def _without(model: onnx.ModelProto, moved: Mapping[str, Array]) -> onnx.ModelPr
 
 def _value(array: Array, data_type: int) -> ort.OrtValue:
     whole = np.require(array, requirements=["C", "ALIGNED"])
-    if data_type == TensorProto.BFLOAT16:  # numpy's own types end at float16
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(whole.view(np.uint16), data_type)
+    # types that are not numpy's own go as bits
+    if data_type == TensorProto.BFLOAT16 or whole.dtype.isbuiltin != 1:
+        bits = whole.view(f"u{whole.dtype.itemsize}")
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, data_type)
     return ort.OrtValue.ortvalue_from_numpy(whole)

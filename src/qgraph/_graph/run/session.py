@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 
 from qgraph._graph.errors import EnvironmentFault, InputError, QGraphError
-from qgraph._graph.io.models import read_model
+from qgraph._graph.io.models import data_identities, read_model, read_on_disk
 from qgraph._graph.limits import step
 from qgraph._graph.run.failures import failure
 from qgraph._graph.run.initializers import split
@@ -152,19 +152,26 @@ def open_session(
     allow_cpu_nodes: bool = False,
     threads: int | None = None,
     weights: Mapping[str, Array] | None = None,
+    by_name: bool = False,
 ) -> Session:
     """Return a session for `model` on `provider`.
 
-    `weights`: values of the initializers made by `io.weights.stub`. `threads`: how many a run
-    may use, where other sessions run right after it or beside it: they do not spin in wait for more
-    work, which would take the cores from the session at work, and share what memory runs take.
-    None: a thread per core, spinning, and memory of its own.
+    Weights in data files are read here, from the files that were checked, and handed over.
+    `by_name`: onnxruntime opens the data files itself, as it does for others, so that the memory
+    this takes can be measured. `weights`: values of the initializers made by `io.weights.stub`.
+    `threads`: how many a run may use, where other sessions run right after it or beside it: they
+    do not spin in wait for more work, which would take the cores from the session at work, and
+    share what memory runs take. None: a thread per core, spinning, and memory of its own.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
-        InputError: onnxruntime refuses the model.
+        InputError: onnxruntime refuses the model, or its data files were exchanged meanwhile.
     """
     require_provider(provider)
+    path = model if isinstance(model, Path) else None
+    found = data_identities(path) if path is not None else []
+    if path is not None and found and not by_name:
+        model = read_on_disk(path)
     fp8 = _holds_fp8(model)
     options = session_options(semantics, threads, fp8=fp8)
     source: Any
@@ -182,11 +189,13 @@ def open_session(
                 disabled_optimizers=_RELU_TO_QUANTIZE if fp8 else [],
             )
     except Exception as error:  # onnxruntime's own exception types share no public base
-        where = str(model) if isinstance(model, Path) else ""
+        where = str(path or "")
         on_gpu, hint = provider is Provider.CUDA, _hint(error)
         raise failure(
             error, "onnxruntime refuses it", on_gpu=on_gpu, where=where, hint=hint
         ) from error
+    if path is not None and found and by_name and data_identities(path) != found:
+        raise InputError("its data files were exchanged as it was opened", where=str(path))
     if provider.execution_provider not in raw.get_providers():
         raise unusable(provider)
     session = Session(raw, provider)
