@@ -33,7 +33,7 @@ def opened_inside(folder: Path, named: str, what: str) -> Iterator[tuple[Path, B
         InputError: it is not there, lies elsewhere, or is no regular file.
     """
     where = str(folder / named)
-    found = find_inside(folder, named)
+    found = find_inside(folder, named, unprintable=True)
     if found is None:
         raise _elsewhere(what, where)
     try:

@@ -21,15 +21,16 @@ class Inside:
     home: Path
 
 
-def find_inside(folder: Path, named: str) -> Inside | None:
+def find_inside(folder: Path, named: str, *, unprintable: bool = False) -> Inside | None:
     """Return what `named`, relative to `folder`, is; None where it lies elsewhere.
 
-    1. A name is a plain one: no `..`, not absolute, no control character, for any system.
+    1. A name is a plain one: no `..`, not absolute, no control character, for any system. With
+       `unprintable` these may be there, in names that are read and never written.
     2. What it leads to, links followed, lies in the folder; in a model hub's cache, where every
        file is a link, in the blobs of the same repository.
     """
     name = _plain(named)
-    if name is None:
+    if name is None or not (unprintable or name.isprintable()):
         return None
     try:
         path, root = (folder / name).resolve(), folder.resolve()
@@ -44,7 +45,7 @@ def _plain(named: str) -> str | None:
     """Return a relative name in its shortest spelling, None where it is none."""
     pure = PurePosixPath(named)
     leaves = ".." in pure.parts or pure.is_absolute() or PureWindowsPath(named).is_absolute()
-    if leaves or not pure.parts or not named.isprintable():
+    if leaves or not pure.parts or "\0" in named:
         return None
     return pure.as_posix()
 
