@@ -43,11 +43,12 @@ def cases() -> Iterator[Case]:
         warnings.simplefilter("ignore")
         tests = load_model_tests(kind="node")
     for test in sorted(tests, key=lambda test: test.name):
-        names = [value.name for value in test.model.graph.input]
+        model = test.model or onnx.ModelProto()
+        names = [value.name for value in model.graph.input]
         sets = [(tuple(map(_value, inputs)), outputs) for inputs, outputs in test.data_sets or ()]
         yield Case(
             test.name,
-            test.model,
+            model,
             tuple(dict(zip(names, inputs, strict=False)) for inputs, _ in sets),
             tuple(tuple(map(_value, outputs)) for _, outputs in sets),
         )

@@ -76,6 +76,17 @@ class EinsumLinear(nn.Module):
         return self.last(torch.einsum("ble,ed->bld", hidden, self.back))
 
 
+class SpelledNorm(nn.Module):
+    """RMSNorm, operator by operator."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(width) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+
+
 class SwiGlu(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -105,10 +116,10 @@ class TiedAutoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.code = nn.Linear(WIDTH, 24)
+        self.weight = nn.Parameter(torch.randn(24, WIDTH) / math.sqrt(WIDTH))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.code(x).tanh(), self.code.weight.t())
+        return F.linear(F.linear(x, self.weight).tanh(), self.weight.t())
 
 
 class MaskedPooling(nn.Module):
@@ -200,7 +211,10 @@ class ConvNext(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.depthwise = nn.Conv2d(3, WIDTH, 2, 2), nn.Conv2d(WIDTH, WIDTH, 3, 1, 1, 1, WIDTH)
+        self.stem, self.depthwise = (
+            nn.Conv2d(3, WIDTH, 2, 2),
+            nn.Conv2d(WIDTH, WIDTH, 3, 1, 1, 1, WIDTH),
+        )
         self.norm, self.feed = nn.LayerNorm(WIDTH), mlp()
         self.scale = nn.Parameter(torch.full((WIDTH,), 0.5))
 
@@ -232,7 +246,10 @@ class Vit(nn.Module):
         super().__init__()
         self.patch, self.token = nn.Conv2d(3, WIDTH, 4, 4), nn.Parameter(torch.randn(1, 1, WIDTH))
         self.position = nn.Parameter(torch.randn(1, 17, WIDTH))
-        self.block, self.head = nn.Sequential(Residual(Attention()), Residual(mlp())), nn.Linear(WIDTH, 16)
+        self.block, self.head = (
+            nn.Sequential(Residual(Attention()), Residual(mlp())),
+            nn.Linear(WIDTH, 16),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch(x).flatten(2).transpose(1, 2)

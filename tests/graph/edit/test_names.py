@@ -72,7 +72,13 @@ def test_a_fresh_name_steps_over_those_taken() -> None:
 
 @pytest.mark.parametrize(
     ("name", "path"),
-    [("/model/layers.0/mlp/MatMul", "model.layers.0.mlp"), ("MatMul", ""), ("/MatMul", "")],
+    [
+        ("/model/layers.0/mlp/MatMul", "model.layers.0.mlp"),
+        ("/head/head.0/head.0.1/MatMul", "head.0.1"),
+        ("/layers.1/layers.10/MatMul", "layers.1.layers.10"),
+        ("MatMul", ""),
+        ("/MatMul", ""),
+    ],
 )
 def test_the_module_path_is_all_but_the_last_part(name: str, path: str) -> None:
     assert module_path(name) == path

@@ -18,6 +18,7 @@ from qgraph._quantize.selection import select
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]
 LISTED, NAMESPACE = "pkg.torch.onnx.name_scopes", "namespace"
+REWRITTEN = "pkg.onnxscript.rewriter.rule_name"
 SPELLED = ": m.Net/layers.0: m.Block/layers.0.fc1: torch.nn.Linear/linear: aten.linear.default"
 
 
@@ -45,6 +46,15 @@ def test_the_module_is_read_where_the_exporter_wrote_it(
     name: str, metadata: dict[str, str], scope: str
 ) -> None:
     assert scope_of(node(name, **metadata)) == scope
+
+
+def test_a_convolution_that_swallowed_a_norm_is_still_in_its_own_module() -> None:
+    metadata = {LISTED: "['', 'stem', 'stem.1', 'batch_norm']"}
+    fused = node("node_Conv_5", **metadata, **{REWRITTEN: "FuseBatchNormIntoConv, Other"})
+    fused.input[1] = "stem.0.weight"
+    assert scope_of(fused) == "stem.0"
+    fused.input[1] = "val_3"
+    assert scope_of(fused) == "stem.1"
 
 
 def dynamo_like(build: Build) -> onnx.ModelProto:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import onnx
 
 
@@ -36,5 +38,11 @@ def fresh_name(wanted: str, taken: set[str]) -> str:
 
 
 def module_path(node_name: str) -> str:
-    """Return the module a node came from: `/model/layers.0/mlp/MatMul` → `model.layers.0.mlp`."""
-    return ".".join(part for part in node_name.split("/")[:-1] if part)
+    """Return the module a node came from: `/model/layers.0/mlp/MatMul` → `model.layers.0.mlp`.
+
+    TorchScript's exporter spells a Sequential again with each child: `/head/head.0/MatMul` →
+    `head.0`.
+    """
+    parts = [part for part in node_name.split("/")[:-1] if part]
+    spelled_again = [after.startswith(f"{part}.") for part, after in pairwise([*parts, ""])]
+    return ".".join(part for part, again in zip(parts, spelled_again, strict=True) if not again)
