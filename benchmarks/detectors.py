@@ -16,7 +16,7 @@ from pathlib import Path
 from chain import PASSES, FailedError, run, try_chain
 from setting import setting
 
-from qgraph._exporters.yolo.head import find_head
+from qgraph._exporters.yolo.head import find_detector_head
 from qgraph._graph.edit.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ def attempt(name: str, source: Path, folder: Path) -> list[str]:
         return [*first, "", "", error.step, str(error)]
     model = folder / "model.onnx"
     graph = prepare(model).model
-    head = find_head(graph)
+    head = find_detector_head(graph)
     found = "none" if head is None else f"{len(head.convolutions)} + {len(head.distributions)}"
     return [*first, str(len(graph.graph.node)), found, *try_chain(model, folder).cells()]
 

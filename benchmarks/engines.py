@@ -27,7 +27,7 @@ from inc_vs_qgraph import write_samples
 from peers import Peer, with_aimet, with_neural_compressor
 from setting import setting as taken_with
 
-from qgraph._graph.edit.heads import find_head, narrow_head
+from qgraph._graph.edit.heads import find_output_head, narrow_head
 from qgraph._graph.run.forward import forward_seconds
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
@@ -204,7 +204,7 @@ class Setting:
 
     def _without_logits(self) -> WavefrontAnswerer:
         """Return the engine that computes MSE, SQNR and cosine from what the LM head reads."""
-        head = find_head(self.opened.prepared.model, "logits")
+        head = find_output_head(self.opened.prepared.model, "logits")
         narrow = narrow_head(self.opened.prepared, head) if head else None
         if narrow is None:
             sys.exit("the model ends in no LM head that could be left out")

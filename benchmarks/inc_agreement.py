@@ -17,7 +17,7 @@ import click
 import qgraph as api
 from qgraph._graph.io.documents import write_document
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._sensitivity.ranking.agreement import Pair, compare
+from qgraph._sensitivity.ranking.agreement import Pair, compare_rankings
 from qgraph._sensitivity.ranking.files import Source, Which, read_rankings
 from qgraph._sensitivity.ranking.groups import Grouping
 from qgraph._sensitivity.report import NodeScore, Sensitivity
@@ -41,7 +41,7 @@ def measure(model: Path, data: Sequence[Path], samples: int) -> list[Sensitivity
 def agreement(folder: Path, which: Which, tie_below: float | None) -> list[Pair]:
     """Return INC's ranking against each of the others."""
     sources = [Source(folder / f"{index}.json", label, which) for index, label in enumerate(LABELS)]
-    return list(compare(read_rankings(sources), 10, tie_below).pairs[: len(LABELS) - 1])
+    return list(compare_rankings(read_rankings(sources), 10, tie_below).pairs[: len(LABELS) - 1])
 
 
 def ratio_rows(inc: Sensitivity, ours: Sensitivity) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qgraph._evaluation.changes import Change, Changes, against_float, compare_evaluations
-from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require
+from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
 from qgraph._evaluation.pairing import PairedBy
 from qgraph._evaluation.results import Evaluation, MetricSamples
 from qgraph._graph.errors import QualityGateError, UsageError
@@ -172,10 +172,10 @@ def test_a_gate_says_what_it_says(gate: str, *, fails: bool) -> None:
     found = changed(2.0, 2.05)
     if fails:
         with pytest.raises(QualityGateError, match=r"D: loss 2 → 2\.05") as caught:
-            require(judged(found, [parse_gate(gate)]))
+            require_passed(judged(found, [parse_gate(gate)]))
         assert caught.value.exit_code == 7
     else:
-        require(judged(found, [parse_gate(gate)]))
+        require_passed(judged(found, [parse_gate(gate)]))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["kl>1", "A:loss>1"])
 def test_a_gate_about_nothing_is_refused_not_passed(text: str) -> None:
     with pytest.raises(UsageError, match=r"nothing that was compared|no metric 'kl'"):
-        require(judged(changed(1, 1), [parse_gate(text)]))
+        require_passed(judged(changed(1, 1), [parse_gate(text)]))
 
 
 WIDE = (-0.01, 0.11)
@@ -218,9 +218,9 @@ def test_a_gate_can_ask_for_all_or_any_of_the_interval(
     found = changed(2.0, 2.05).model_copy(update={"changes": (noisy, top1)})
     if fails:
         with pytest.raises(QualityGateError):
-            require(judged(found, [parse_gate(gate)], when))
+            require_passed(judged(found, [parse_gate(gate)], when))
     else:
-        require(judged(found, [parse_gate(gate)], when))
+        require_passed(judged(found, [parse_gate(gate)], when))
 
 
 def test_a_failure_that_noise_could_explain_says_so() -> None:
@@ -228,13 +228,13 @@ def test_a_failure_that_noise_could_explain_says_so() -> None:
     noisy = change.model_copy(update={"interval": WIDE})
     found = changed(2.0, 2.05).model_copy(update={"changes": (noisy,)})
     with pytest.raises(QualityGateError, match=r"95 % -0\.01 to \+0\.11, may be noise"):
-        require(judged(found, [parse_gate("loss>+1%")]))
+        require_passed(judged(found, [parse_gate("loss>+1%")]))
 
 
 @pytest.mark.parametrize("when", [SURE, POSSIBLE])
 def test_a_gate_without_an_interval_to_ask_is_refused_not_passed(when: FailWhen) -> None:
     with pytest.raises(UsageError, match="has no interval"):
-        require(judged(changed(2.0, 2.05), [parse_gate("loss>+1%")], when))
+        require_passed(judged(changed(2.0, 2.05), [parse_gate("loss>+1%")], when))
 
 
 @pytest.mark.parametrize("when", [SURE, POSSIBLE])
@@ -242,7 +242,7 @@ def test_a_limit_of_what_has_no_interval_of_its_own_is_refused_with_the_way_out(
     when: FailWhen,
 ) -> None:
     with pytest.raises(UsageError, match="loss has no interval of its own, as only shares do") as e:
-        require(judged(changed(2.0, 2.05), [parse_gate("loss>2")], when))
+        require_passed(judged(changed(2.0, 2.05), [parse_gate("loss>2")], when))
     assert "loss>+5%" in (e.value.hint or "")
 
 

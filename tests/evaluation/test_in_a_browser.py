@@ -14,7 +14,7 @@ from qgraph._quantize.scheme import Scheme
 from qgraph._report.page import render_page
 from qgraph._report.reported_run import ReportedRun
 from qgraph._report.scatter import scatter_page
-from qgraph._sensitivity.ranking.agreement import Comparison, Ranking, compare
+from qgraph._sensitivity.ranking.agreement import Comparison, Ranking, compare_rankings
 from qgraph._sensitivity.report import (
     Baseline,
     Direction,
@@ -84,7 +84,7 @@ def many_nodes(evaluation: Evaluation, layers: int = LAYERS) -> ReportedRun:
         for index, item in enumerate(evaluation.variants)
     )
     changed = evaluation.model_copy(update={"sanity": sanity, "variants": variants})
-    return ReportedRun(changed, report, profiles, compare(rankings).pairs)
+    return ReportedRun(changed, report, profiles, compare_rankings(rankings).pairs)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from qgraph._evaluation.footprint import measure_footprints
 from qgraph._evaluation.latency import fit_together, summarize, time_variants
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
-from qgraph._evaluation.variants import inspect_variants, weight_bytes
+from qgraph._evaluation.variants import inspect_variants
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.progress import silent
 from qgraph._graph.run.session import Provider, open_session
@@ -118,7 +118,7 @@ def test_a_large_model_weighed_first_does_not_weigh_on_the_next(tmp_path: Path) 
 
 
 def test_weight_bytes_shrink_to_a_quarter_in_int8(variants: Any) -> None:
-    sizes = [weight_bytes(onnx.load(path)) for path in variants.paths]
+    sizes = [item.weight_bytes for item in inspect_variants(variants.paths)]
     assert sizes[0] == 4 * (8 * 16 + 16 * 16 + 16 * 4)
     # int8 weights, a float scale per channel and one per activation, and its zero points
     assert sizes[0] / 4 < sizes[2] < sizes[0] / 2

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qgraph as api
 from qgraph._graph.edit.segments import Segment, move_to_readers
 from qgraph._graph.errors import EnvironmentFault
-from qgraph._graph.io.copies import copy_model, require_same_model
+from qgraph._graph.io.copies import copy_model, require_equal_copy
 from qgraph._graph.io.models import identify, size_on_disk, write_model
 from qgraph._graph.io.sharing import write_models
 from qgraph._graph.run.session import Session, open_session
@@ -175,7 +175,7 @@ def test_a_copy_with_another_weight_or_graph_is_noticed(
         change(other)
         onnx.save(other, tmp_path / "other.onnx")
         with pytest.raises(EnvironmentFault, match="of the copy is not"):
-            require_same_model(path, tmp_path / "other.onnx")
+            require_equal_copy(path, tmp_path / "other.onnx")
 
 
 def change_weight(model: onnx.ModelProto) -> None:

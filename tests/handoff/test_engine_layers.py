@@ -10,7 +10,7 @@ import pytest
 
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._handoff.document import NodePrecision
-from qgraph._handoff.engine_layers import EngineLayers, compare
+from qgraph._handoff.engine_layers import EngineLayers, compare_layers
 from qgraph._handoff.layer_info import read_layers
 
 HALF = "Row major linear FP16 format"
@@ -33,7 +33,7 @@ def layer(name: str, reads: str, metadata: str = "", **more: Any) -> dict[str, A
 def outcome(tmp_path: Path, table: list[NodePrecision], content: Any) -> EngineLayers:
     path = tmp_path / "layers.json"
     path.write_text(json.dumps(content))
-    return compare(table, read_layers(path))
+    return compare_layers(table, read_layers(path))
 
 
 def test_tensorrt_10_names_nodes_in_metadata_and_types_in_formats(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from qgraph._graph.run.session import open_session
 from qgraph._graph.tensors import inputs_of
 from qgraph._handoff.golden import golden_cases
-from qgraph._handoff.rounding import rounded
+from qgraph._handoff.rounding import with_rounding_noise
 
 WIDTH, DEPTH = 64, 6
 
@@ -79,7 +79,7 @@ def test_an_fp16_engine_that_rounds_every_result_is_within_the_tolerance(half: P
 
 def test_rounding_is_noise_of_one_step_and_leaves_shapes_alone(half: Path) -> None:
     model = onnx.load(half)
-    noisy = rounded(model)
+    noisy = with_rounding_noise(model)
     onnx.checker.check_model(noisy, full_check=True)
     kinds = [node.op_type for node in noisy.graph.node]
     # every product, Tanh and Add but what the graph hands out; Q/DQ is exact

@@ -17,8 +17,8 @@ from qgraph._quantize.arithmetic import (
     activation_scale,
     dequantize,
     fake_quantize,
+    largest_value_scale,
     quantize,
-    weight_scale,
 )
 
 F32, F16 = np.dtype(np.float32), np.dtype(np.float16)
@@ -64,7 +64,7 @@ def test_quantize_is_quantizelinear_bit_for_bit(array: Array, grid: Grid) -> Non
 def test_quantize_along_an_axis_is_quantizelinear_bit_for_bit(
     array: Array, axis: int, grid: Grid
 ) -> None:
-    scale = weight_scale(array, axis, grid)
+    scale = largest_value_scale(array, axis, grid)
     expected = reference("QuantizeLinear", array, scale, axis=axis, grid=grid)
     assert quantize(array, scale, axis, grid).tobytes() == expected.tobytes()
 
@@ -110,7 +110,7 @@ def test_the_error_inside_the_range_is_at_most_half_a_step(array: Array) -> None
 @given(hnp.arrays(np.float32, (4, 6), elements=st.floats(-(2**60), 2**60, width=32)))
 @quickly
 def test_the_error_of_a_weight_is_at_most_half_a_step_of_its_channel(weight: Array) -> None:
-    scale = weight_scale(weight, 1)
+    scale = largest_value_scale(weight, 1)
     error = np.abs(weight.astype(np.float64) - fake_quantize(weight, scale, 1))
     # see above
     assert (error <= scale * (0.5 + 127 * 3 * 2**-24)).all()
@@ -119,7 +119,7 @@ def test_the_error_of_a_weight_is_at_most_half_a_step_of_its_channel(weight: Arr
 @given(MATRICES, GRIDS)
 @quickly
 def test_quantizing_what_was_quantized_changes_nothing(array: Array, grid: Grid) -> None:
-    scale = weight_scale(array, 0, grid)
+    scale = largest_value_scale(array, 0, grid)
     values = quantize(array, scale, 0, grid)
     again = quantize(dequantize(values, scale, 0), scale, 0, grid)
     assert np.array_equal(again, values)
@@ -128,7 +128,7 @@ def test_quantizing_what_was_quantized_changes_nothing(array: Array, grid: Grid)
 @given(st.lists(st.sampled_from(EXTREMES) | SIZES, min_size=1, max_size=8), st.integers(0, 1))
 @quickly
 def test_a_weight_scale_is_positive_normal_and_finite(values: list[float], axis: int) -> None:
-    scale = weight_scale(np.array([values], np.float32), axis)
+    scale = largest_value_scale(np.array([values], np.float32), axis)
     assert np.isfinite(scale).all() and (scale >= np.finfo(np.float32).tiny).all()
 
 
@@ -139,7 +139,7 @@ def test_a_weight_scale_is_positive_normal_and_finite(values: list[float], axis:
 )
 @quickly
 def test_a_scale_in_half_precision_is_positive_normal_and_finite(weight: Array) -> None:
-    scale = weight_scale(weight, 1)
+    scale = largest_value_scale(weight, 1)
     assert scale.dtype == F16
     assert np.isfinite(scale).all() and (scale >= np.finfo(np.float16).tiny).all()
 
@@ -156,7 +156,7 @@ def test_an_activation_scale_is_a_positive_finite_scalar(low: float, high: float
 @pytest.mark.parametrize("grid", [INT8, FP8])
 def test_the_largest_values_of_a_type_stay_finite(largest: np.generic, grid: Grid) -> None:
     array = np.array([[largest, -largest]], largest.dtype)  # type: ignore[operator]
-    held = fake_quantize(array, weight_scale(array, None, grid), None, grid)
+    held = fake_quantize(array, largest_value_scale(array, None, grid), None, grid)
     assert np.isfinite(held).all()
 
 
@@ -179,21 +179,21 @@ def test_an_activation_of_zeros_has_scale_one_and_stays_zero() -> None:
 
 def test_a_channel_of_zeros_has_scale_one() -> None:
     weight = np.array([[0, 254], [0, -127]], np.float32)
-    assert weight_scale(weight, 1).tolist() == [1, 2]
+    assert largest_value_scale(weight, 1).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_per_axis_scale_has_one_entry_per_output_channel(axis: int) -> None:
     weight = np.ones((2, 3, 4), np.float32)
-    assert weight_scale(weight, axis).shape == (weight.shape[axis],)
+    assert largest_value_scale(weight, axis).shape == (weight.shape[axis],)
 
 
 def test_per_tensor_scale_is_a_scalar() -> None:
-    assert weight_scale(np.ones((2, 3), np.float32), None).shape == ()
+    assert largest_value_scale(np.ones((2, 3), np.float32), None).shape == ()
 
 
 def test_scales_have_the_dtype_of_the_weight() -> None:
-    assert weight_scale(np.ones((2, 3), np.float16), 1).dtype == F16
+    assert largest_value_scale(np.ones((2, 3), np.float16), 1).dtype == F16
 
 
 def test_values_come_back_in_the_dtype_of_the_scale() -> None:
@@ -204,7 +204,7 @@ def test_values_come_back_in_the_dtype_of_the_scale() -> None:
 @pytest.mark.parametrize("axis", [0, 1, None])
 def test_a_matrix_worked_on_in_parts_comes_out_as_a_whole(axis: int | None) -> None:
     array = np.random.default_rng(0).standard_normal((2100, 2050)).astype(np.float32)
-    scale = weight_scale(array, axis)
+    scale = largest_value_scale(array, axis)
     peak = np.abs(array).max(axis=None if axis is None else 1 - axis)
     assert np.array_equal(scale, (peak / 127).astype(np.float32))
     wide = scale if axis is None else np.expand_dims(scale, 1 - axis)

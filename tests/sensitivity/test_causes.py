@@ -11,7 +11,7 @@ import pytest
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.tensors import Array
-from qgraph._quantize.arithmetic import fake_quantize, weight_scale
+from qgraph._quantize.arithmetic import fake_quantize, largest_value_scale
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, calibrate
 from qgraph._quantize.scheme import Scheme
@@ -71,7 +71,7 @@ def test_the_share_of_the_activation_is_what_numpy_says(
     of_x: Array = (
         x @ weight - fake_quantize(x, np.asarray(np.abs(x).max() / 127, np.float32)) @ weight
     )
-    of_w: Array = x @ weight - x @ fake_quantize(weight, weight_scale(weight, 1), 1)
+    of_w: Array = x @ weight - x @ fake_quantize(weight, largest_value_scale(weight, 1), 1)
     expected = (of_x**2).sum() / ((of_x**2).sum() + (of_w**2).sum())
     assert cause.activation_share == pytest.approx(float(expected), rel=1e-2)
 

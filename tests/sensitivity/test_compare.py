@@ -16,7 +16,7 @@ from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._sensitivity.ranking.agreement import (
     Ranking,
-    compare,
+    compare_rankings,
     descending_ranks,
     kendall,
     spearman,
@@ -50,7 +50,9 @@ def test_ranks_are_those_of_scipy_from_the_largest_down(values: list[int]) -> No
 def test_a_ranking_agrees_with_itself_and_not_with_its_reverse() -> None:
     scores = {name: float(index) for index, name in enumerate("abcde")}
     turned = {name: -score for name, score in scores.items()}
-    found = compare([Ranking("a", scores), Ranking("b", scores), Ranking("c", turned)], top=2)
+    found = compare_rankings(
+        [Ranking("a", scores), Ranking("b", scores), Ranking("c", turned)], top=2
+    )
     same, reverse, _ = found.pairs
     assert same.spearman == pytest.approx(1)
     assert (same.kendall, same.top_overlap) == (1, 1)
@@ -61,13 +63,13 @@ def test_a_ranking_agrees_with_itself_and_not_with_its_reverse() -> None:
 def test_the_largest_disagreement_comes_first_with_ranks_and_scores() -> None:
     a = Ranking("a", {"w": 4.0, "x": 3.0, "y": 2.0, "z": 1.0})
     b = Ranking("b", {"w": 40.0, "x": 10.0, "y": 20.0, "z": 50.0})
-    worst = compare([a, b]).pairs[0].nodes[0]
+    worst = compare_rankings([a, b]).pairs[0].nodes[0]
     assert (worst.name, worst.rank_a, worst.rank_b) == ("z", 4, 1)
     assert (worst.score_a, worst.score_b) == (1.0, 50.0)
 
 
 def test_names_that_only_one_ranking_has_are_listed_and_not_counted() -> None:
-    found = compare(
+    found = compare_rankings(
         [Ranking("a", {"x": 1, "y": 2, "u": 3}), Ranking("b", {"x": 1, "y": 2, "v": 0})]
     )
     pair = found.pairs[0]
@@ -77,28 +79,28 @@ def test_names_that_only_one_ranking_has_are_listed_and_not_counted() -> None:
 def test_small_scores_of_the_first_ranking_are_one_tie_in_all() -> None:
     a = Ranking("a", {"x": 50.0, "y": 0.4, "z": -0.3, "w": -9.0}, total=100.0)
     b = Ranking("b", {"x": 60.0, "y": -5.0, "z": 5.0, "w": -8.0})
-    found = compare([a, b], tie_below=0.005)
+    found = compare_rankings([a, b], tie_below=0.005)
     assert found.tied == ("y", "z")
     assert found.pairs[0].spearman == pytest.approx(1.0)
-    assert compare([a, b]).pairs[0].spearman != pytest.approx(1.0)
+    assert compare_rankings([a, b]).pairs[0].spearman != pytest.approx(1.0)
 
 
 def test_a_tie_needs_a_total_to_be_a_share_of() -> None:
     a = Ranking("a", {"x": 1.0, "y": 2.0})
     with pytest.raises(UsageError, match="total"):
-        compare([a, Ranking("b", a.scores)], tie_below=0.1)
+        compare_rankings([a, Ranking("b", a.scores)], tie_below=0.1)
 
 
 def test_one_ranking_and_two_of_one_label_are_refused() -> None:
     a = Ranking("a", {"x": 1.0, "y": 2.0})
     for rankings in ([a], [a, a]):
         with pytest.raises(UsageError, match="labelled"):
-            compare(rankings)
+            compare_rankings(rankings)
 
 
 def test_rankings_without_common_names_are_refused_with_examples() -> None:
     with pytest.raises(UsageError) as caught:
-        compare([Ranking("a", {"x": 1.0}), Ranking("b", {"y": 1.0})])
+        compare_rankings([Ranking("a", {"x": 1.0}), Ranking("b", {"y": 1.0})])
     assert "'x'" in caught.value.hint
     assert "'y'" in caught.value.hint
 

@@ -136,7 +136,7 @@ def judged(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.ME
     return changes.model_copy(update={"failed": tuple(failed)})
 
 
-def require(changes: Changes) -> None:
+def require_passed(changes: Changes) -> None:
     """Check that no gate failed.
 
     Raises:

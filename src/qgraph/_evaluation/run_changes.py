@@ -7,7 +7,7 @@ from pathlib import Path
 from qgraph._evaluation.changes import Agreement, Changes, ProfileChange, Setting
 from qgraph._evaluation.run_folder import RunFolder
 from qgraph._quantize.profiles import Profiles
-from qgraph._sensitivity.ranking.agreement import Ranking, compare
+from qgraph._sensitivity.ranking.agreement import Ranking, compare_rankings
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 _TOP = 10
@@ -54,7 +54,7 @@ def _agreement(old: Sensitivity, new: Sensitivity) -> Agreement | None:
     if len(common) < 2:
         return None
     rankings = [Ranking(label, found) for label, found in zip(("a", "b"), scores, strict=True)]
-    (pair,) = compare(rankings, top=_TOP).pairs
+    (pair,) = compare_rankings(rankings, top=_TOP).pairs
     return Agreement(
         common=pair.common,
         spearman=pair.spearman,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,12 @@ import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.errors import UsageError
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import ModelId, identify, read_model
+from qgraph._graph.io.weights import bytes_of_shape
 from qgraph._quantize.provenance import Provenance
 
-_TYPES = {onnx.TensorProto.FLOAT8E4M3FN: "fp8"}
+_TYPES: dict[int, str] = {onnx.TensorProto.FLOAT8E4M3FN: "fp8"}
 _NAMES = {
     onnx.TensorProto.FLOAT: "fp32",
     onnx.TensorProto.FLOAT16: "fp16",
@@ -120,7 +121,7 @@ def _inspect(path: Path) -> InspectedModel:
         int8_nodes=inside,
         quantized_to=type_of(model),
         backend="float" if said.source_sha256 is None else said.made_by,
-        weight_bytes=weight_bytes(model),
+        weight_bytes=sum(map(bytes_of_shape, model.graph.initializer)),
         scheme=said.scheme_name,
     )
 
@@ -133,35 +134,22 @@ def _name(path: Path, said: Provenance) -> str:
     return f"{said.profile}-{told}" if told else said.profile
 
 
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Return the bytes of all initializers, whether they lie in the file or beside it."""
-    return sum(
-        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in model.graph.initializer
-    )
-
-
 def int8_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return the nodes that multiply matrices and read Q/DQ on both operands."""
-    dequantized = {
-        name
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear"
-        for name in node.output
-    }
+    index = GraphIndex(model)
     return tuple(
         node.name
-        for node in model.graph.node
-        if node.op_type in GEMMS and set(node.input[:2]) <= dequantized
+        for node in index.of(*GEMMS)
+        if all(index.comes_from(name, "DequantizeLinear") for name in node.input[:2])
     )
 
 
 def type_of(model: onnx.ModelProto) -> str | None:
     """Return what weights are quantized to: `int8`, `fp8` or another type's name; None: nothing."""
-    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in kinds:
-            kind = kinds[node.input[0]]
+    index = GraphIndex(model)
+    for node in index.of("DequantizeLinear"):
+        if node.input[0] in index.initializers:
+            kind = index.initializers[node.input[0]].data_type
             return _TYPES.get(kind) or onnx.TensorProto.DataType.Name(kind).lower()
     return None
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from qgraph._exporters.manifest import find_manifest
 from qgraph._exporters.preprocessing import Preprocessing
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.copies import copy_model, require_same_model
+from qgraph._graph.io.copies import copy_model, require_equal_copy
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import publishing, write_bytes, write_text
 from qgraph._graph.io.models import ModelId, identify
@@ -190,7 +190,7 @@ class _Work:
         )
         self._write_text(folder, handoff)
         # other files were written since it was copied
-        require_same_model(self._path, folder / MODEL)
+        require_equal_copy(self._path, folder / MODEL)
         write_sums(folder)
         return handoff
 

@@ -47,7 +47,7 @@ class EngineLayers(Document):
         return tuple(item for item in self.nodes if item.outcome != INT8)
 
 
-def compare(table: Sequence[NodePrecision], layers: Sequence[TrtLayer]) -> EngineLayers:
+def compare_layers(table: Sequence[NodePrecision], layers: Sequence[TrtLayer]) -> EngineLayers:
     """Return what became of the nodes that a bundle's precision table promised INT8."""
     gemms = {row.node for row in table}
     promised = [row.node for row in table if row.precision != FLOAT]

@@ -25,7 +25,7 @@ from qgraph._graph.run.session import Semantics
 from qgraph._graph.tensors import Array, Feed, TensorSpec
 from qgraph._handoff.document import Golden, GoldenCase, GoldenTensor, Tolerance
 from qgraph._handoff.polygraphy_json import inputs_json, outputs_json
-from qgraph._handoff.rounding import STEP, rounded
+from qgraph._handoff.rounding import STEP, with_rounding_noise
 from qgraph._handoff.running import run_all
 from qgraph._handoff.shapes import has_cache
 
@@ -97,7 +97,9 @@ def _draft(model: Path, name: str, feed: Feed) -> _Draft:
     """Run the quantized model, Q/DQ executed as written."""
     (outputs,) = run_all(model, [feed])
     _require_finite(outputs, name)
-    jittered = run_all(model, [_jittered(feed, seed) for seed in _SEEDS], change=rounded)
+    jittered = run_all(
+        model, [_jittered(feed, seed) for seed in _SEEDS], change=with_rounding_noise
+    )
     return _Draft(name, feed, outputs, tuple(jittered))
 
 

@@ -29,7 +29,7 @@ _EXACT = {
 """Operators that hand on values as they are."""
 
 
-def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_rounding_noise(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of `model` in which rounding is noise of the same size, anew in every run."""
     noisy = onnx.ModelProto()
     noisy.CopyFrom(model)

@@ -66,7 +66,7 @@ def activation_scale(seen: Range, dtype: np.dtype[np.generic], grid: Grid = INT8
     return _safe_scale(np.asarray(peak / grid.qmax), dtype, grid)
 
 
-def weight_scale(weight: Array, axis: int | None, grid: Grid = INT8) -> Array:
+def largest_value_scale(weight: Array, axis: int | None, grid: Grid = INT8) -> Array:
     """Return the scale of a weight, in its dtype: [channels] along `axis`, 0-D for None.
 
     A channel of zeros gets scale 1.

@@ -102,7 +102,7 @@ def inc_parameters(
 
 def _weight(tensor: onnx.TensorProto, axis: int) -> Steps:
     weight = _float32(tensor)
-    scale = weight_scale(weight, axis)
+    scale = inc_weight_scale(weight, axis)
     return Steps(np.rint(weight / scale).astype(np.int8), scale.reshape(-1), axis)
 
 
@@ -124,7 +124,7 @@ def activation_parameters(seen: Range) -> Affine:
     return Affine(np.asarray(scale, np.float32), np.asarray(zero, np.uint8))
 
 
-def weight_scale(weight: Array, axis: int) -> Array:
+def inc_weight_scale(weight: Array, axis: int) -> Array:
     """Return float32 scales along `axis`, in a shape that broadcasts; 1 for a channel of zeros."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     peak = np.abs(weight).max(axis=others, keepdims=True).astype(np.float32)

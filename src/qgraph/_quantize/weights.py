@@ -18,7 +18,7 @@ _SHARES = np.linspace(1.0, 0.4, 31)
 
 def weight_scale(weight: Array, axis: int | None, method: WeightScale, grid: Grid = INT8) -> Array:
     """Return the scale of a weight, in its dtype: [channels] along `axis`, 0-D for None."""
-    largest = arithmetic.weight_scale(weight, axis, grid)
+    largest = arithmetic.largest_value_scale(weight, axis, grid)
     match method:
         case WeightScale.MAX:
             return largest

@@ -12,7 +12,7 @@ from qgraph._graph.io.models import ModelId
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import require_same_model
 from qgraph._report.engine_times import EngineTimes, read_engine_times
-from qgraph._sensitivity.ranking.agreement import Comparison, Pair, compare
+from qgraph._sensitivity.ranking.agreement import Comparison, Pair, compare_rankings
 from qgraph._sensitivity.ranking.files import Source, read_rankings
 from qgraph._sensitivity.report import Sensitivity
 
@@ -57,7 +57,7 @@ def _rankings(folder: Path, report: Sensitivity, model: ModelId) -> tuple[Pair, 
         require_same_model(other.model, model, str(path))
         label = path.stem.removeprefix("sensitivity-")
         label = label if label != first.label else f"{label} (2)"
-        pairs += compare(read_rankings([first, Source(path, label)])).pairs
+        pairs += compare_rankings(read_rankings([first, Source(path, label)])).pairs
     for path in sorted(folder.glob("comparison*.json")):
         content = read_json(path)
         if isinstance(content, dict) and content.get("schema") == Comparison.SCHEMA:

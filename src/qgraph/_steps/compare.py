@@ -9,8 +9,7 @@ from qgraph._evaluation.changes import Changes
 from qgraph._evaluation.changes import compare_evaluations as _compare_evaluations
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.run_changes import add_runs
-from qgraph._sensitivity.ranking.agreement import Comparison
-from qgraph._sensitivity.ranking.agreement import compare as _compare
+from qgraph._sensitivity.ranking.agreement import Comparison, compare_rankings
 from qgraph._sensitivity.ranking.files import Source, read_rankings
 from qgraph._steps.inputs import AnyPath, document
 from qgraph._steps.report import without_charts
@@ -20,7 +19,7 @@ def compare(
     sources: Sequence[Source], *, top: int = 10, tie_below: float | None = None
 ) -> Comparison:
     """Return how rankings of one model's nodes agree, pair by pair."""
-    return _compare(read_rankings(sources), top, tie_below)
+    return compare_rankings(read_rankings(sources), top, tie_below)
 
 
 def compare_evaluations(

@@ -38,7 +38,7 @@ class AsHalf:
         return self._done[model]
 
 
-def in_half(half: Half, nodes: Sequence[QuantizableNode]) -> list[QuantizableNode]:
+def nodes_in_half(half: Half, nodes: Sequence[QuantizableNode]) -> list[QuantizableNode]:
     """Return the same nodes as the fp16 model has them, reading what they read there."""
     found = {node.name: node for node in quantizable_nodes(half.prepared.model)[0]}
     protos = {node.name: node for node in half.prepared.model.graph.node}

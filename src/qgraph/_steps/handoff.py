@@ -11,7 +11,7 @@ from qgraph._graph.progress import Progress, silent
 from qgraph._graph.version import VERSION
 from qgraph._handoff.bundle import HANDOFF, BundleOptions, Samples, make_bundle
 from qgraph._handoff.document import AxisRange, Handoff
-from qgraph._handoff.engine_layers import EngineLayers, compare
+from qgraph._handoff.engine_layers import EngineLayers, compare_layers
 from qgraph._handoff.layer_info import read_layers
 from qgraph._steps.inputs import AnyPath
 from qgraph._steps.model import load_data, see_model
@@ -55,4 +55,4 @@ def engine_layers(layers: AnyPath, bundle: AnyPath) -> EngineLayers:
         InputError: `layers` is not what trtexec --exportLayerInfo writes, or there is no bundle.
     """
     promised = read_document(Path(bundle) / HANDOFF, Handoff).precision
-    return compare(promised, read_layers(Path(layers)))
+    return compare_layers(promised, read_layers(Path(layers)))

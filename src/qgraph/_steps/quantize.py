@@ -36,7 +36,7 @@ from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.annotate import annotate_model
 from qgraph._steps.bias import bias_shifts, nodes_of
 from qgraph._steps.calibrate import calibrate
-from qgraph._steps.half import SUFFIX, AsHalf, in_half, ranges_in_half
+from qgraph._steps.half import SUFFIX, AsHalf, nodes_in_half, ranges_in_half
 from qgraph._steps.inputs import AnyPath, document
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, QuantizeOptions, chosen
@@ -317,7 +317,7 @@ def _quantized(
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
     provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
     if half is not None:
-        prepared, nodes = half.prepared, in_half(half, nodes)
+        prepared, nodes = half.prepared, nodes_in_half(half, nodes)
         known = ranges_in_half(nodes, known)
         provenance = replace(provenance, dtype=SUFFIX, in_single=half.kept)
     made = correct(prepared, nodes, shifts)

@@ -13,7 +13,7 @@ from qgraph._exporters.qwen.check import (
     ExportMismatchError,
     ParityCase,
     ask_torch,
-    compare,
+    compare_with_torch,
     image_positions,
 )
 from qgraph._exporters.qwen.checkpoint import load_checkpoint
@@ -30,7 +30,7 @@ def cases(vl: Any) -> dict[str, ParityCase]:
 
 def differs(vl: Any, case: ParityCase, message: str = "logits differ") -> None:
     with pytest.raises(ExportMismatchError, match=message) as caught:
-        compare(vl.model, vl.folder / "embed_tokens.onnx", [case], "fp32")
+        compare_with_torch(vl.model, vl.folder / "embed_tokens.onnx", [case], "fp32")
     assert caught.value.where == case.name
 
 

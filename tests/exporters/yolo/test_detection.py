@@ -23,7 +23,7 @@ from qgraph._exporters.yolo.decode import (
     Boxes,
     BoxLayout,
     boxes_and_scores,
-    decode,
+    decode_boxes,
     layout_of,
     suppress,
 )
@@ -79,7 +79,7 @@ def test_suppression_keeps_what_onnxruntime_keeps(count: int, seed: int, overlap
 
 def test_no_boxes_are_no_boxes() -> None:
     assert suppress(boxes(0, 0), 0.5).tolist() == []
-    assert len(decode(np.zeros((6, 20), np.float32), BoxLayout.CLASSES_FIRST).scores) == 0
+    assert len(decode_boxes(np.zeros((6, 20), np.float32), BoxLayout.CLASSES_FIRST).scores) == 0
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_all_layouts_of_the_same_boxes_decode_to_the_same() -> None:
         (places, BoxLayout.PLACES_FIRST),
         (sure, BoxLayout.WITH_OBJECTNESS),
     ):
-        got = decode(array, layout)
+        got = decode_boxes(array, layout)
         assert np.allclose(got.corners, found.corners[kept], atol=1e-4)
         assert got.labels.tolist() == found.labels[kept].tolist()
-    assert np.allclose(decode(finished, BoxLayout.FINISHED).corners, found.corners)
+    assert np.allclose(decode_boxes(finished, BoxLayout.FINISHED).corners, found.corners)
 
 
 @pytest.mark.parametrize("size", [(128, 128), (100, 300), (37, 20)])

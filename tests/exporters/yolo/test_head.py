@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qgraph._exporters.yolo.head import find_head
+from qgraph._exporters.yolo.head import find_detector_head
 from qgraph._graph.edit.prepare import prepare
 from qgraph._quantize.selection import select
 from qgraph._steps.model import open_model
@@ -88,14 +88,14 @@ def v10(build: Build) -> onnx.ModelProto:
 
 
 def test_the_head_of_a_v5_is_one_convolution_a_scale(build: Build) -> None:
-    head = find_head(v5(build))
+    head = find_detector_head(v5(build))
     assert head is not None
     assert head.convolutions == {"large", "small"}
     assert not head.distributions
 
 
 def test_the_head_of_a_v10_is_found_through_top_k_and_distributions(build: Build) -> None:
-    head = find_head(v10(build))
+    head = find_detector_head(v10(build))
     assert head is not None
     assert head.convolutions == {"box1", "box2", "class1", "class2"}
     assert head.distributions == {"dfl"}
@@ -107,12 +107,12 @@ def test_raw_outputs_at_several_scales_are_a_head(build: Build) -> None:
     for name in ("l", "s"):
         shape = [1, 7, None, None]
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, shape))
-    head = find_head(model)
+    head = find_detector_head(model)
     assert head is not None and head.convolutions == {"large", "small"}
 
 
 def test_the_head_of_the_shipped_detector_is_six_convolutions_and_dfl() -> None:
-    head = find_head(prepare(SHIPPED).model)
+    head = find_detector_head(prepare(SHIPPED).model)
     assert head is not None
     assert {name.rpartition("/")[0] for name in head.convolutions} == {
         f"/detector/head/{part}.{scale}/{part}.{scale}.2"
@@ -124,11 +124,11 @@ def test_the_head_of_the_shipped_detector_is_six_convolutions_and_dfl() -> None:
 
 def test_names_do_not_matter() -> None:
     model = prepare(SHIPPED).model
-    found = find_head(model)
+    found = find_detector_head(model)
     assert found is not None
     for index, node in enumerate(model.graph.node):
         node.name = f"n{index}"
-    renamed = find_head(model)
+    renamed = find_detector_head(model)
     assert renamed is not None
     assert len(renamed.convolutions) == len(found.convolutions)
     assert len(renamed.decoding) == len(found.decoding)
@@ -157,7 +157,7 @@ def test_the_family_is_recognized_without_a_manifest(build: Build, tmp_path: Pat
     ],
 )
 def test_other_models_have_no_head(build: Build, text: str, shapes: dict[str, tuple[int]]) -> None:
-    assert find_head(build(text, **weights(**shapes))) is None
+    assert find_detector_head(build(text, **weights(**shapes))) is None
 
 
 def test_head_dfl_and_narrow_convolutions_stay_float_each_with_its_reason() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from qgraph._graph.edit.heads import find_head, narrow_head
+from qgraph._graph.edit.heads import find_output_head, narrow_head
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.io.models import tensor_from, write_model
 from qgraph._graph.io.weights import is_on_disk, with_weights
@@ -38,7 +38,7 @@ def prepared(folder: Path, weight: Array, text: str = DECODER) -> PreparedModel:
 
 
 def narrowed(before: PreparedModel) -> PreparedModel:
-    head = find_head(before.model, "logits")
+    head = find_output_head(before.model, "logits")
     assert head is not None
     after = narrow_head(before, head)
     assert after is not None
@@ -97,13 +97,13 @@ def test_a_weight_that_another_node_reads_stays(tmp_path: Path) -> None:
 )
 def test_there_is_no_head_where(tmp_path: Path, width: int, text: str) -> None:
     model = prepared(tmp_path, np.ones((8, width), np.float32), text).model
-    assert find_head(model, "logits") is None
+    assert find_output_head(model, "logits") is None
 
 
 def test_a_weight_with_nan_is_left_alone(tmp_path: Path) -> None:
     weight = np.ones((8, 16), np.float32)
     weight[3, 5] = np.nan
     before = prepared(tmp_path, weight)
-    head = find_head(before.model, "logits")
+    head = find_output_head(before.model, "logits")
     assert head is not None
     assert narrow_head(before, head) is None

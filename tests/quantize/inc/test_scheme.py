@@ -26,8 +26,8 @@ from qgraph._quantize.inc_scheme import (
     activation_parameters,
     as_inc_selects,
     inc_parameters,
+    inc_weight_scale,
     tensors_to_calibrate,
-    weight_scale,
 )
 from qgraph._quantize.selection import select
 
@@ -207,7 +207,7 @@ def test_the_range_of_an_activation_always_holds_zero(seen: Range, scale: float,
 
 def test_a_channel_of_zeros_has_scale_one() -> None:
     weight = np.array([[0.0, 1.27], [0.0, -0.5]], np.float32)
-    assert weight_scale(weight, 1).ravel() == pytest.approx([1.0, 0.01])
+    assert inc_weight_scale(weight, 1).ravel() == pytest.approx([1.0, 0.01])
 
 
 def test_a_range_that_is_missing_and_a_weight_that_is_not_finite_are_errors(build: Build) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from qgraph._cli.console import print_json, print_table, say
 from qgraph._cli.outputs import require_outputs
 from qgraph._evaluation.changes import Changes, against_float
-from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require
+from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
 from qgraph._evaluation.pairing import PairedBy
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import QualityGateError, UsageError
@@ -69,7 +69,7 @@ def compare_runs(
     _print(found)
     if output is not None:
         say(f"Wrote {output}")
-    require(found)
+    require_passed(found)
     return 0
 
 

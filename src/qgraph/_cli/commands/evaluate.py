@@ -14,7 +14,7 @@ from qgraph._cli.fields import options_of
 from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
 from qgraph._evaluation.changes import against_float
-from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require
+from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import write_document
@@ -78,7 +78,7 @@ def evaluate(
         return QualityGateError.exit_code if judgement.failed else 0
     print_evaluation(evaluation)
     say(f"Wrote {output}")
-    require(judgement)
+    require_passed(judgement)
     return 0
 
 

@@ -66,7 +66,9 @@ def ask_torch(module: LanguageModel, decoder: Decoder, *, with_past: bool) -> li
     return cases
 
 
-def compare(model: Path, embed: Path, cases: Sequence[ParityCase], dtype: str) -> tuple[Check, ...]:
+def compare_with_torch(
+    model: Path, embed: Path, cases: Sequence[ParityCase], dtype: str
+) -> tuple[Check, ...]:
     """Return the largest difference of each case.
 
     Raises:

@@ -112,7 +112,7 @@ def _write_rest(request: _Request, target: Path, cases: list[ParityCase]) -> tup
     if request.source.has_vision:
         assets.write_vision(request.source, target / assets.VISION)
     request.step("compare with PyTorch")
-    return check.compare(target / MODEL, target / assets.EMBED, cases, request.dtype)
+    return check.compare_with_torch(target / MODEL, target / assets.EMBED, cases, request.dtype)
 
 
 def _manifest(

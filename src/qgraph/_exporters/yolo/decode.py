@@ -82,7 +82,7 @@ def boxes_and_scores(shape: tuple[int, ...]) -> tuple[Columns, ...]:
     return boxes, scores
 
 
-def decode(output: Array, layout: BoxLayout) -> Boxes:
+def decode_boxes(output: Array, layout: BoxLayout) -> Boxes:
     """Return the boxes of one picture; `output` is [rows, columns] of it.
 
     Boxes with a score below 0.001 are left out; at most 300 are returned.

@@ -26,7 +26,7 @@ from onnx import version_converter
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
 from qgraph._exporters.weight_names import name_weights
-from qgraph._exporters.yolo.head import find_head
+from qgraph._exporters.yolo.head import find_detector_head
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
 from qgraph._graph.io.documents import write_document
@@ -165,7 +165,7 @@ def _finished(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     # Ultralytics' own metadata names its licence and author: that stays
     folded.metadata_props.extend(graph.metadata_props)
     name_weights(folded)
-    if find_head(folded) is None:
+    if find_detector_head(folded) is None:
         raise InputError(
             "the exported graph does not end in the head of a detector",
             hint="Only detectors are exported; give another model to qgraph as an ONNX file.",

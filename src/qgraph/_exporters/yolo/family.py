@@ -15,7 +15,7 @@ from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import Preprocessing, Resize
 from qgraph._exporters.yolo.coco import Annotations, Scene, read_annotations, read_scenes
 from qgraph._exporters.yolo.decode import boxes_and_scores
-from qgraph._exporters.yolo.head import find_head
+from qgraph._exporters.yolo.head import find_detector_head
 from qgraph._exporters.yolo.letterbox import GREY
 from qgraph._exporters.yolo.scenes import SceneFeeds, size_of_input
 from qgraph._exporters.yolo.task import DetectTask
@@ -45,7 +45,7 @@ class YoloFamily:
         if len(view.inputs) != 1 or len(view.inputs[0].shape) != 4:
             return False
         ranks = [len(value.type.tensor_type.shape.dim) for value in view.model.graph.output]
-        return min(ranks) >= 3 and find_head(view.model) is not None
+        return min(ranks) >= 3 and find_detector_head(view.model) is not None
 
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return feeds of the pictures of a COCO file or a folder, at most `limit` of either."""
@@ -82,7 +82,7 @@ class YoloFamily:
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
         """Keep the head's output convolutions, DFL, and narrow convolutions."""
-        head = find_head(model)
+        head = find_detector_head(model)
         if head is not None and node.name in head.convolutions:
             return (
                 "an output convolution of the head; its rounding goes straight into boxes, scores"

@@ -37,7 +37,7 @@ class DetectorHead:
     decoding: frozenset[str]
 
 
-def find_head(model: onnx.ModelProto) -> DetectorHead | None:
+def find_detector_head(model: onnx.ModelProto) -> DetectorHead | None:
     """Return the head of a detector, None where the graph does not end in one.
 
     It must end in two or more convolutions that reach the outputs through no other weights, and

@@ -15,7 +15,7 @@ import numpy as np
 
 from qgraph._exporters.fidelity import as_metrics
 from qgraph._exporters.yolo.coco import Annotations
-from qgraph._exporters.yolo.decode import Boxes, BoxLayout, decode, layout_of
+from qgraph._exporters.yolo.decode import Boxes, BoxLayout, decode_boxes, layout_of
 from qgraph._exporters.yolo.precision import ScenePrecision
 from qgraph._exporters.yolo.scenes import SceneFeeds
 from qgraph._graph.errors import EnvironmentFault, install
@@ -90,7 +90,7 @@ class DetectTask:
 
 
 def _decoded(row: Array, layout: BoxLayout) -> Boxes:
-    return decode(row, layout)
+    return decode_boxes(row, layout)
 
 
 def evaluate(

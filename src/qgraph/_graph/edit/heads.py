@@ -37,7 +37,7 @@ class OutputHead:
     width: int
 
 
-def find_head(model: onnx.ModelProto, output: str) -> OutputHead | None:
+def find_output_head(model: onnx.ModelProto, output: str) -> OutputHead | None:
     """Return the MatMul with a constant [hidden, width] that makes `output`, if it is a wide one.
 
     None where something else makes it or reads it, or where the projection widens nothing.

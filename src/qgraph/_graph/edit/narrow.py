@@ -219,10 +219,10 @@ def _narrow_constant(tensor: TensorProto) -> None:
     if is_on_disk(tensor):
         retype_on_reading(tensor, TensorProto.FLOAT16)
         return
-    tensor.CopyFrom(numpy_helper.from_array(in_half(array_of(tensor)), tensor.name))
+    tensor.CopyFrom(numpy_helper.from_array(as_half(array_of(tensor)), tensor.name))
 
 
-def in_half(values: Array) -> Array:
+def as_half(values: Array) -> Array:
     """Return fp32 `values` as float16, finite ones beyond its range at half of it."""
     beyond = np.isfinite(values) & (np.abs(values) > LARGEST)
     return np.where(beyond, np.copysign(HELD, values), values).astype(np.float16)

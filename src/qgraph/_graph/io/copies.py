@@ -41,11 +41,11 @@ def copy_model(source: Path, target: Path, changed: onnx.ModelProto | None = Non
     else:
         write_bytes(target, changed.SerializeToString(deterministic=True))
     if changed is None:
-        require_same_model(source, target)
+        require_equal_copy(source, target)
     return [path.relative_to(target.parent).as_posix() for path in data_files(target)]
 
 
-def require_same_model(source: Path, copy: Path) -> None:
+def require_equal_copy(source: Path, copy: Path) -> None:
     """Check that `copy` is the model in `source`: the same graph, the same weights bit by bit.
 
     Raises:

@@ -74,7 +74,7 @@ class Comparison(Document):
     pairs: tuple[Pair, ...]
 
 
-def compare(
+def compare_rankings(
     rankings: Sequence[Ranking], top: int = 10, tie_below: float | None = None
 ) -> Comparison:
     """Return every pair of `rankings` compared.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
-from qgraph._graph.edit.heads import find_head, narrow_head
+from qgraph._graph.edit.heads import find_output_head, narrow_head
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
@@ -79,7 +79,7 @@ def narrowed(work: Work, model: ComputedModel) -> ComputedModel:
     outputs = work.scored.outputs
     if not work.narrow or len(outputs) != 1 or work.scored.split is not None:
         return model
-    head = find_head(model.prepared.model, outputs[0])
+    head = find_output_head(model.prepared.model, outputs[0])
     if head is None or head.node in work.names or work.scheme.name is SchemeName.INC_CPU:
         return model
     narrow = narrow_head(model.prepared, head)
