@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,8 +62,10 @@ class Case:
         return made
 
 
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
+def session(model: onnx.ModelProto, *, optimized: bool = True) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(
@@ -132,10 +134,14 @@ def _in_double(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == TensorProto.FLOAT:
             array = numpy_helper.to_array(tensor).astype(np.float64)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    del made.graph.value_info[:]
     for node in made.graph.node:
         for attribute in node.attribute:
             if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.DOUBLE
+            if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT:
+                array = numpy_helper.to_array(attribute.t).astype(np.float64)
+                attribute.t.CopyFrom(numpy_helper.from_array(array))
     return made
 
 
@@ -169,6 +175,64 @@ def assert_close(found: Array, expected: Array, tolerance: float) -> None:
     assert found.shape == expected.shape
     largest = max(float(np.abs(expected).max(initial=0)), 1e-3)
     assert float(np.abs(found - expected).max(initial=0)) <= tolerance * largest
+
+
+def slopes(
+    model: onnx.ModelProto, feed: Feed, seeds: Feed, found: Mapping[str, Array]
+) -> dict[str, float]:
+    """Return by how much Σ ⟨seed, output⟩ rises when an inner tensor moves along what was found to
+    be its gradient, by one: its length, if it is the gradient. Central differences in float64, by
+    onnxruntime.
+    """
+    double = _in_double(_movable(model, found))
+    running = session(double, optimized=False)
+    names = [value.name for value in double.graph.output]
+    start = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in feed.items()}
+    still = {f"move/{name}": np.zeros(array.shape) for name, array in found.items()}
+
+    def value(name: str, move: Array) -> float:
+        made = dict(
+            zip(names, running.run(None, {**start, **still, f"move/{name}": move}), strict=True)
+        )
+        return float(sum((seeds[output] * made[output]).sum() for output in seeds))
+
+    slopes: dict[str, float] = {}
+    for name, gradient in found.items():
+        move = _STEP * gradient.astype(np.float64) / np.linalg.norm(gradient)
+        slopes[name] = (value(name, move) - value(name, -move)) / (2 * _STEP)
+    return slopes
+
+
+def _movable(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+    """Return `model` in which an input `move/T` is added to each inner tensor T."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    del made.graph.node[:]
+    moved = {name: f"moved/{name}" for name in tensors}
+    for node in model.graph.node:
+        made.graph.node.append(node)
+        made.graph.node[-1].input[:] = [moved.get(name, name) for name in node.input]
+        for name in moved.keys() & set(node.output):
+            made.graph.node.append(helper.make_node("Add", [name, f"move/{name}"], [moved[name]]))
+    made.graph.input.extend(
+        helper.make_tensor_value_info(f"move/{name}", TensorProto.FLOAT, None) for name in moved
+    )
+    return made
+
+
+@dataclass(frozen=True)
+class Oracles:
+    """What tests of whole models need of this file, which they cannot import."""
+
+    gradients = staticmethod(gradients)
+    slopes = staticmethod(slopes)
+    seeds = staticmethod(seed_of)
+    assert_close = staticmethod(assert_close)
+
+
+@pytest.fixture
+def oracles() -> Oracles:
+    return Oracles()
 
 
 @pytest.fixture

@@ -1,0 +1,238 @@
+"""Gradients of whole models, as they come out of exporters, against torch.autograd."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+from onnx import numpy_helper
+from torch import nn
+
+import qgraph
+from qgraph._graph.edit.nodes import quantizable_nodes
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.gradient import adjoint
+from qgraph._graph.io.weights import with_weights
+from qgraph._graph.tensors import Array, Feed
+
+if TYPE_CHECKING:
+    from tests.graph.gradient.conftest import Oracles
+else:
+    Oracles = object
+
+ROOT = Path(__file__).parents[3]
+TINY = ROOT / "models/qwen2_5_vl_tiny"
+# exporters warn about their own internals, differently in every version
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Returning(nn.Module):
+    """A model of transformers with one input and one tensor as its output."""
+
+    def __init__(self, model: nn.Module, argument: str, result: str, **more: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.call = (argument, result, more)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        argument, result, more = self.call
+        made: torch.Tensor = getattr(self.model(**{argument: x}, **more), result)
+        return made
+
+
+def decoder() -> nn.Module:
+    config = transformers.Qwen2Config(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=40,
+    )
+    model = transformers.Qwen2ForCausalLM(config)
+    return Returning(model, "inputs_embeds", "logits", use_cache=False)
+
+
+def encoder() -> nn.Module:
+    config = transformers.BertConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=40,
+    )
+    model = transformers.BertModel(config, add_pooling_layer=True)
+    return Returning(model, "inputs_embeds", "last_hidden_state")
+
+
+def vision_transformer() -> nn.Module:
+    config = transformers.ViTConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=16,
+        patch_size=4,
+        num_labels=7,
+    )
+    return Returning(transformers.ViTForImageClassification(config), "pixel_values", "logits")
+
+
+def residual_network() -> nn.Module:
+    config = transformers.ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 2],
+        num_labels=7,
+        layer_type="bottleneck",
+    )
+    return Returning(transformers.ResNetForImageClassification(config), "pixel_values", "logits")
+
+
+EXPORTS = [
+    pytest.param(decoder, (2, 5, 32), 20, id="decoder at opset 20"),
+    pytest.param(decoder, (2, 5, 32), 23, id="decoder at opset 23"),
+    pytest.param(encoder, (2, 5, 32), 20, id="encoder at opset 20"),
+    pytest.param(vision_transformer, (2, 3, 16, 16), 23, id="vision transformer at opset 23"),
+    pytest.param(residual_network, (2, 3, 32, 32), 20, id="residual network at opset 20"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "shape", "opset"), EXPORTS)
+def test_a_dynamo_export_has_the_gradient_of_torch(
+    build: Callable[[], nn.Module],
+    shape: Sequence[int],
+    opset: int,
+    prepared: Callable[[onnx.ModelProto], PreparedModel],
+    oracles: Oracles,
+) -> None:
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    model = build().eval()
+    x = torch.randn(shape)
+    exported = torch.onnx.export(model, (x,), dynamo=True, opset_version=opset, verbose=False)
+    assert exported is not None
+    made = with_weights(prepared(exported.model_proto).model)
+    expect_torch(model, made, x.numpy(), oracles)
+
+
+def expect_torch(model: nn.Module, made: onnx.ModelProto, x: Array, oracles: Oracles) -> None:
+    """Hold the gradient of the one input against that of `model`."""
+    (given,), (result,) = made.graph.input, made.graph.output
+    seeds = oracles.seeds(made, {given.name: x})
+    found = oracles.gradients(made, {given.name: x}, seeds, [given.name])
+    point = torch.from_numpy(x).double().requires_grad_()
+    (model.double()(point) * torch.from_numpy(seeds[result.name])).sum().backward()
+    assert point.grad is not None
+    oracles.assert_close(found[given.name], point.grad.numpy(), 1e-4)
+
+
+def test_the_tiny_yolo_has_the_gradient_of_torch(
+    monkeypatch: pytest.MonkeyPatch, oracles: Oracles
+) -> None:
+    folder = ROOT / "models/yolo_tiny"
+    monkeypatch.syspath_prepend(folder)
+    from detector import Decoded, load
+
+    made = with_weights(prepare(folder / "model.onnx").model)
+    shape = [dim.dim_value or 1 for dim in made.graph.input[0].type.tensor_type.shape.dim]
+    x = np.random.default_rng(0).random(shape, np.float32)
+    model = Decoded(load(folder / "detector.safetensors"), shape[-1]).eval()
+    expect_torch(model, made, x, oracles)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_past", [True, False])
+def test_the_tiny_qwen_agrees_with_differences_at_every_node(
+    tmp_path: Path,
+    with_past: bool,  # noqa: FBT001
+    oracles: Oracles,
+) -> None:
+    shutil.copytree(TINY / "data", tmp_path / "data")
+    qgraph.export(TINY / "outliers", tmp_path / "model", with_past=with_past)
+    model = with_weights(prepare(tmp_path / "model/model.onnx").model)
+    feed = language_feed(model)
+    logits = model.graph.output[0].name
+    nodes = [node.output for node in quantizable_nodes(model)[0] if node.output != logits]
+    seed = oracles.seeds(model, feed)[logits]
+    found = oracles.gradients(model, feed, {logits: seed}, nodes)
+    expected = oracles.slopes(model, feed, {logits: seed}, found)
+    for name in nodes:
+        length = float(np.linalg.norm(found[name].astype(np.float64)))
+        assert expected[name] == pytest.approx(length, rel=1e-4)
+
+
+def language_feed(model: onnx.ModelProto) -> Feed:
+    """Return random embeddings of two prompts of 6 tokens behind 3, where there is a cache."""
+    sizes = {"batch": 2, "sequence": 6, "past": 3}
+    generator = np.random.default_rng(0)
+    has_cache = len(model.graph.input) > 3
+    feed: Feed = {}
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        shape = [dim.dim_value or sizes.get(dim.dim_param, 6) for dim in dims]
+        if value.name == "attention_mask":
+            feed[value.name] = np.ones((2, 9 if has_cache else 6), np.int64)
+        elif value.name == "position_ids":
+            first = 3 if has_cache else 0
+            feed[value.name] = np.broadcast_to(np.arange(first, first + 6), shape).copy()
+        else:
+            feed[value.name] = generator.standard_normal(shape).astype(np.float32)
+    return feed
+
+
+def test_an_operator_without_rule_is_named_and_what_lies_above_it_gets_nothing(
+    build: Callable[..., onnx.ModelProto],
+) -> None:
+    model = build(
+        "(float[3,4] x) => (float[3,4] y) {"
+        "  [a] p = MatMul(x, w) [d] q = Tan(p) [b] r = MatMul(q, w) [c] s = Relu(x)"
+        "  [e] y = Add(r, s) }",
+        w=np.eye(4, dtype=np.float32),
+    )
+    made = adjoint(model, outputs=["y"], wanted=["x", "p", "r", "s"])
+    assert list(made.uncovered) == ["d"]
+    assert made.uncovered["d"].startswith("Tan")
+    assert set(made.gradients) >= {"r", "s", "y"}
+    assert {"p", "x"} <= made.blocked
+    assert made.gradients.keys().isdisjoint({"p", "x"})
+
+
+def test_a_tensor_that_no_output_depends_on_has_no_gradient(
+    build: Callable[..., onnx.ModelProto],
+) -> None:
+    model = build("(float[3] x) => (float[3] y, float[3] z) { y = Relu(x) z = Exp(x) }")
+    made = adjoint(model, outputs=["y"], wanted=["x", "z"])
+    assert "z" not in made.gradients
+    assert not made.blocked
+
+
+def test_a_weight_is_read_the_other_way_round_and_held_once(
+    build: Callable[..., onnx.ModelProto],
+) -> None:
+    weight = np.ones((64, 64), np.float32)
+    model = build("(float[b,s,64] x) => (float[b,s,64] y) { y = MatMul(x, w) }", w=weight)
+    made = adjoint(model, outputs=["y"], wanted=["x"]).model
+    sizes = [numpy_helper.to_array(tensor).size for tensor in made.graph.initializer]
+    assert sizes.count(weight.size) == 1
+    assert [node.op_type for node in made.graph.node if "w" in node.input] == ["MatMul", "Gemm"]
+
+
+def test_sums_over_broadcast_axes_are_left_out_where_sizes_are_told_apart(
+    build: Callable[..., onnx.ModelProto],
+) -> None:
+    model = build(
+        "(float[b,s,8] x) => (float[b,s,8] y) {"
+        "  d = Shape(x) h = Reshape(x, t) f = Reshape(h, d) y = Add(f, x) }",
+        t=np.array([0, 0, -1, 4]),
+    )
+    made = adjoint(model, outputs=["y"], wanted=["x"])
+    assert [node.op_type for node in made.model.graph.node[4:]] == ["Reshape", "Reshape", "Add"]
