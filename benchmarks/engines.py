@@ -33,8 +33,9 @@ from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION
 from qgraph._metrics import Figures
+from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.switch import node_switches

@@ -17,7 +17,8 @@ import click
 import qgraph as api
 from qgraph._graph.io.documents import write_document
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._sensitivity.ranking.agreement import Pair, compare_rankings
+from qgraph._sensitivity.ranking.agreement import compare_rankings
+from qgraph._sensitivity.ranking.comparison import Pair
 from qgraph._sensitivity.ranking.files import Source, Which, read_rankings
 from qgraph._sensitivity.ranking.groups import Grouping
 from qgraph._sensitivity.report import NodeScore, Sensitivity

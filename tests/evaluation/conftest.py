@@ -17,9 +17,10 @@ from qgraph._evaluation.variants import inspect_variants
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.tensors import Feed
+from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import emit
 from qgraph._quantize.provenance import Provenance
-from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 

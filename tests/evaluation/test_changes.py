@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qgraph._evaluation.changes import Change, Changes, against_float, compare_evaluations
+from qgraph._evaluation.changes import Change, Changes
+from qgraph._evaluation.comparing import against_float, compare_evaluations
 from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
 from qgraph._evaluation.pairing import PairedBy
 from qgraph._evaluation.results import Evaluation, MetricSamples

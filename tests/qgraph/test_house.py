@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections import defaultdict
 from pathlib import Path
@@ -38,3 +39,36 @@ def test_a_face_offers_what_another_room_takes() -> None:
         if importer.split(".")[1:2] != module.split(".")[1:2]
     }
     assert offered - taken == set()
+
+
+LAYOUT = (ROOT / "docs/layout.md").read_text(encoding="utf-8")
+
+
+def test_the_layout_has_a_line_for_every_room() -> None:
+    rooms = {str(path.parent.relative_to(SOURCE)) for path in SOURCE.glob("*/**/__init__.py")}
+    listed = re.findall(r"^\| `(_[\w/]+)` \|", LAYOUT, re.MULTILINE)
+    assert sorted(listed) == sorted(rooms), "add the room to docs/layout.md"
+
+
+def test_the_layout_names_forms_and_documents_where_they_are() -> None:
+    rows = re.findall(r"`(\w+)` \| `([\w/]+\.py)` \|", LAYOUT)
+    assert len(rows) > 20
+    for name, place in rows:
+        assert f"\nclass {name}" in (SOURCE / place).read_text(encoding="utf-8"), (name, place)
+
+
+def test_every_document_is_in_the_layout_and_its_module_does_no_work() -> None:
+    documents = {
+        name: path
+        for path in SOURCE.rglob("*.py")
+        for name in re.findall(r"^class (\w+)\(Document\)", path.read_text(), re.MULTILINE)
+    }
+    assert len(documents) > 10
+    listed = dict(re.findall(r"`(\w+)` \| `([\w/]+\.py)` \|", LAYOUT))
+    assert {name: listed.get(name) for name in documents} == {
+        name: str(path.relative_to(SOURCE)) for name, path in documents.items()
+    }
+    for path in documents.values():
+        imported = re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
+        work = {"numpy", "onnx", "onnxruntime", "qgraph._graph.run.session"}
+        assert work.isdisjoint(imported), path

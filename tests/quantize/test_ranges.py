@@ -14,7 +14,8 @@ from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
 from qgraph._graph.io.models import ModelId
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.ranges import Ranges, RangesRun, calibrate, ranges_for, require_same_model
+from qgraph._quantize.calibration import calibrate
+from qgraph._quantize.ranges import Ranges, RangesRun, ranges_for, require_same_model
 from qgraph._quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]

@@ -14,7 +14,8 @@ from onnx import numpy_helper, parser
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.calibration import calibrate
+from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.registry import engine_of

@@ -12,8 +12,9 @@ from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.tensors import Array
 from qgraph._quantize.arithmetic import fake_quantize, largest_value_scale
+from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.explain.causes import causes

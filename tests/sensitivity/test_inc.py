@@ -19,7 +19,8 @@ from qgraph._graph.errors import (
 )
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.runtime import Runtime
-from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.calibration import calibrate
+from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.inc import Inc

@@ -13,8 +13,9 @@ import qgraph
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.errors import UsageError
 from qgraph._quantize.arithmetic import fake_quantize, largest_value_scale
+from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.screening import screen

@@ -1,20 +1,11 @@
-"""Two evaluations held against each other: what changed, and whether that is more than noise."""
+"""`changes.json`: what changed between two evaluations, and whether that is more than noise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
-
-from qgraph._evaluation.intervals import ratio_interval, rests_on_few
-from qgraph._evaluation.pairing import Pairing, pair_variants
-from qgraph._evaluation.results import Evaluation, MetricSamples, Variant
-from qgraph._evaluation.studentized import quotient
-from qgraph._exporters.resampling import Ratio
-from qgraph._graph.errors import UsageError
+from qgraph._evaluation.pairing import Pairing
 from qgraph._graph.io.documents import Document, Part
-from qgraph._metrics import metric
 
 
 class Change(Part):
@@ -84,135 +75,3 @@ class Changes(Document):
     ranking: Agreement | None = None
     profiles: tuple[ProfileChange, ...] = ()
     failed: tuple[str, ...] = ()
-
-
-def compare_evaluations(
-    before: Evaluation, after: Evaluation, given: Mapping[str, str] | None = None
-) -> Changes:
-    """Return what changed between two evaluations, variant by variant.
-
-    `given`: name before → name after, of variants to pair whatever they are; the others are paired
-    by what their metadata says, by name, or by content.
-
-    Raises:
-        UsageError: they are of different tasks, have no variant in common, or `given` names one
-            that is not there.
-    """
-    if before.task != after.task:
-        raise UsageError(
-            f"one evaluation is of the task {before.task}, the other of {after.task}",
-            hint="Evaluate both with the same --task.",
-        )
-    old = {item.name: item for item in before.variants}
-    new = {item.name: item for item in after.variants}
-    pairs = pair_variants(before.variants, after.variants, given)
-    if not pairs:
-        raise UsageError(
-            f"the evaluations have no variant in common: {', '.join(old)} against {', '.join(new)}",
-            hint="Say which belong together with --pair BEFORE=AFTER.",
-        )
-    matched = [(old[pair.before], new[pair.after]) for pair in pairs]
-    same = before.run.data == after.run.data
-    return Changes(
-        schema=Changes.SCHEMA,
-        settings=(*_settings(before, after), *(s for a, b in matched for s in _made(a, b))),
-        changes=tuple(change for a, b in matched for change in _of(a, b, same_data=same)),
-        pairs=pairs,
-        only_before=tuple(name for name in old if name not in {p.before for p in pairs}),
-        only_after=tuple(name for name in new if name not in {p.after for p in pairs}),
-    )
-
-
-def against_float(evaluation: Evaluation) -> Changes:
-    """Return how each quantized variant of one evaluation differs from its float model, under the
-    variant's name.
-    """
-    reference, *quantized = evaluation.variants
-    return Changes(
-        schema=Changes.SCHEMA,
-        settings=(),
-        changes=tuple(
-            change.model_copy(update={"variant": item.name})
-            for item in quantized
-            for change in _of(reference, item, same_data=True)
-        ),
-    )
-
-
-def _settings(before: Evaluation, after: Evaluation) -> tuple[Setting, ...]:
-    a, b = _described(before), _described(after)
-    return tuple(
-        Setting(name=name, before=a.get(name, "–"), after=b.get(name, "–"))
-        for name in dict.fromkeys([*a, *b])
-        if a.get(name) != b.get(name)
-    )
-
-
-def _described(evaluation: Evaluation) -> dict[str, str]:
-    run = evaluation.run
-    return {
-        "model": f"{evaluation.model.path} {evaluation.model.sha256[:16]}",
-        "data": ", ".join(run.data),
-        "samples": str(run.samples),
-        "provider": run.provider,
-        "device": run.device,
-        "qgraph": run.qgraph,
-        **run.packages,
-    }
-
-
-def _made(before: Variant, after: Variant) -> list[Setting]:
-    """Return what two variants that are a pair were made with that differs."""
-    a, b = (
-        {
-            # the float model's stands among the settings of both evaluations
-            "file": "" if item.backend == "float" else item.sha256[:16],
-            "name": item.name,
-            "scheme": item.scheme or "–",
-            "quantizer": item.backend,
-            "type": item.dtype,
-        }
-        for item in (before, after)
-    )
-    return [
-        Setting(name=f"{before.name}: {key}", before=a[key], after=b[key])
-        for key in a
-        if a[key] != b[key]
-    ]
-
-
-def _of(before: Variant, after: Variant, *, same_data: bool) -> list[Change]:
-    return [
-        _change(key, before, after, same_data=same_data)
-        for key in after.metrics
-        if key in before.metrics or before.backend == "float"
-    ]
-
-
-def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Change:
-    a, b = before.samples.get(key), after.samples.get(key)
-    value = before.metrics.get(key)
-    interval, paired, doubtful = None, False, False
-    if a is not None and b is not None:
-        paired = same_data and a.denominator == b.denominator
-        one, other = _ratio(a), _ratio(b)
-        interval = ratio_interval(one, other, paired=paired, share=metric(key).is_share)
-        few = paired and rests_on_few(key, quotient(other).less(quotient(one)))
-        counted = min(np.count_nonzero(side.denominator) for side in (one, other))
-        doubtful = interval is not None and (few or counted < metric(key).enough)
-    return Change(
-        variant=before.name,
-        metric=key,
-        before=value,
-        after=after.metrics[key],
-        difference=None if value is None else after.metrics[key] - value,
-        interval=interval,
-        after_interval=after.intervals.get(key) if metric(key).is_share else None,
-        paired=paired,
-        beyond_noise=None if interval is None else not interval[0] <= 0 <= interval[1],
-        doubtful=doubtful,
-    )
-
-
-def _ratio(samples: MetricSamples) -> Ratio:
-    return Ratio(*(np.array(x, np.float64) for x in (samples.numerator, samples.denominator)))

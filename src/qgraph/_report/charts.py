@@ -16,7 +16,7 @@ from qgraph._report.variant_charts import (
     frontier_by_size,
     predicted_against_measured,
 )
-from qgraph._sensitivity.ranking.agreement import Pair
+from qgraph._sensitivity.ranking.comparison import Pair
 from qgraph._sensitivity.report import Sensitivity
 
 

@@ -15,7 +15,7 @@ from qgraph._report.spec import (
     point,
     without_none,
 )
-from qgraph._sensitivity.ranking.agreement import Pair
+from qgraph._sensitivity.ranking.comparison import Pair
 from qgraph._sensitivity.ranking.node_figures import NodeFigures, node_figures
 from qgraph._sensitivity.report import Sensitivity
 

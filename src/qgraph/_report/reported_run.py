@@ -12,7 +12,8 @@ from qgraph._graph.io.models import ModelId
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import require_same_model
 from qgraph._report.engine_times import EngineTimes, read_engine_times
-from qgraph._sensitivity.ranking.agreement import Comparison, Pair, compare_rankings
+from qgraph._sensitivity.ranking.agreement import compare_rankings
+from qgraph._sensitivity.ranking.comparison import Comparison, Pair
 from qgraph._sensitivity.ranking.files import Source, read_rankings
 from qgraph._sensitivity.report import Sensitivity
 

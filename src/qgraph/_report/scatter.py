@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from qgraph._report import drawing
 from qgraph._report.node_charts import rankings
-from qgraph._sensitivity.ranking.agreement import Comparison, Pair
+from qgraph._sensitivity.ranking.comparison import Comparison, Pair
 
 _HERE = Path(__file__).parent
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION
+from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
-from qgraph._quantize.ranges import calibrate as _calibrate
 from qgraph._quantize.scheme import SEARCHED, Scheme
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
 from qgraph._sensitivity.search.smoothing import Search, search_smoothing

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qgraph._evaluation.changes import Changes
-from qgraph._evaluation.changes import compare_evaluations as _compare_evaluations
+from qgraph._evaluation.comparing import compare_evaluations as _compare_evaluations
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.run_changes import add_runs
-from qgraph._sensitivity.ranking.agreement import Comparison, compare_rankings
+from qgraph._sensitivity.ranking.agreement import compare_rankings
+from qgraph._sensitivity.ranking.comparison import Comparison
 from qgraph._sensitivity.ranking.files import Source, read_rankings
 from qgraph._steps.inputs import AnyPath, document
 from qgraph._steps.report import without_charts

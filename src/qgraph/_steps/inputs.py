@@ -12,7 +12,7 @@ from qgraph._graph.io.documents import Document, read_document, read_json
 from qgraph._graph.rules.report import Lint
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import Ranges
-from qgraph._sensitivity.ranking.agreement import Comparison
+from qgraph._sensitivity.ranking.comparison import Comparison
 from qgraph._sensitivity.report import Sensitivity
 
 AnyPath = str | Path

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import qgraph
-from qgraph._evaluation.changes import compare_evaluations
+from qgraph._evaluation.comparing import compare_evaluations
 from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.yolo.coco import read_annotations, read_scenes

@@ -14,8 +14,9 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Sums, figures
+from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import RangesRun, SmoothedTensor, calibrate
+from qgraph._quantize.ranges import RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._quantize.smooth.plan import smoothed

@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.edit.segments import cut
 from qgraph._graph.tensors import Feed
+from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import RangesRun, calibrate
+from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.switch import SwitchAnswerer, node_switches

@@ -15,7 +15,7 @@ from qgraph._evaluation.gates import FailWhen
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import write_text
-from qgraph._sensitivity.ranking.agreement import Comparison, Disagreement, Pair
+from qgraph._sensitivity.ranking.comparison import Comparison, Disagreement, Pair
 from qgraph._sensitivity.ranking.files import Source, Which
 from qgraph._steps.compare import compare as compare_rankings
 from qgraph._steps.compare import scatter_plot

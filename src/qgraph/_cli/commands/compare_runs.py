@@ -7,7 +7,8 @@ from pathlib import Path
 
 from qgraph._cli.console import print_json, print_table, say
 from qgraph._cli.outputs import require_outputs
-from qgraph._evaluation.changes import Changes, against_float
+from qgraph._evaluation.changes import Changes
+from qgraph._evaluation.comparing import against_float
 from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
 from qgraph._evaluation.pairing import PairedBy
 from qgraph._evaluation.results import Evaluation

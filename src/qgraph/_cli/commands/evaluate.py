@@ -13,7 +13,7 @@ from qgraph._cli.console import print_json, print_table, say
 from qgraph._cli.fields import options_of
 from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
-from qgraph._evaluation.changes import against_float
+from qgraph._evaluation.comparing import against_float
 from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import QualityGateError, UsageError

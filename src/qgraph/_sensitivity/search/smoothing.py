@@ -28,8 +28,9 @@ from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import RangesRun, SmoothedTensor, calibrate
+from qgraph._quantize.ranges import RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._quantize.smooth.points import SmoothPoint

@@ -1,0 +1,60 @@
+"""Calibration: what a model's activations take over samples, as ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.fidelity import require_same_outputs
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Feed
+from qgraph._quantize.calibrate.observers import Observed, observer_for
+from qgraph._quantize.calibrate.walk import show
+from qgraph._quantize.companions import find_companions
+from qgraph._quantize.inc_scheme import tensors_to_calibrate
+from qgraph._quantize.ranges import ModelRef, Ranges, RangesRun, SmoothedTensor, TensorRange
+from qgraph._quantize.scheme import Scheme, SchemeName
+
+
+def calibrate(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    feeds: Sequence[Feed],
+    scheme: Scheme,
+    run: RangesRun,
+    progress: Progress = silent,
+    *,
+    smoothing: Sequence[SmoothedTensor] = (),
+    memory: Memory | None = None,
+) -> Ranges:
+    """Return the range of every activation that `scheme` quantizes for `nodes` and companions.
+
+    `prepared` is the smoothed model, where `smoothing` is given, and `nodes` are its nodes.
+    """
+    if prepared.is_converted and feeds:
+        require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
+    if scheme.name is SchemeName.INC_CPU:
+        tensors = tensors_to_calibrate(nodes)
+    else:
+        beside = [companion.node for companion in find_companions(prepared.model, nodes)]
+        read = (name for node in (*nodes, *beside) for _, name in node.activations)
+        tensors = list(dict.fromkeys(read))
+    observers = {name: observer_for(scheme) for name in tensors}
+    show(observers, prepared, feeds, Provider(run.provider), progress, memory)
+    seen = {name: observer.result() for name, observer in observers.items()}
+    return Ranges(
+        schema=Ranges.SCHEMA,
+        model=ModelRef.of(prepared.id),
+        scheme=scheme,
+        run=run,
+        smoothing=tuple(smoothing),
+        tensors=tuple(_range(name, item) for name, item in seen.items()),
+        flat=tuple(name for name, item in seen.items() if item.rmin == item.rmax),
+    )
+
+
+def _range(name: str, seen: Observed) -> TensorRange:
+    return TensorRange(name=name, rmin=seen.rmin, rmax=seen.rmax, clip=seen.clip)
