@@ -72,3 +72,8 @@ def test_every_document_is_in_the_layout_and_its_module_does_no_work() -> None:
         imported = re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
         work = {"numpy", "onnx", "onnxruntime", "qgraph._graph.run.session"}
         assert work.isdisjoint(imported), path
+
+
+def test_a_decision_has_a_number_of_its_own() -> None:
+    numbers = [path.name.partition("-")[0] for path in (ROOT / "docs/decisions").glob("*.md")]
+    assert len(numbers) == len(set(numbers)) > 30
