@@ -37,10 +37,12 @@ $(BIN)/python:
 
 # The stamps keep a second run from installing anything.
 .venv/.demo: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing torch, transformers, onnxruntime and others into .venv: 2 to 6 GB, some minutes."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,report]'
 	touch $@
 
 .venv/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing all extras and the tools of development into .venv: 2 to 6 GB, some minutes."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,report,train,vision,inc,dev]'
 	touch $@ .venv/.demo
 

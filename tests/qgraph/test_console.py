@@ -114,3 +114,17 @@ def test_a_stream_that_cannot_print_a_sign_gets_the_nearest() -> None:
     )
     assert "d MSE" in done.stdout and "3 x 4" in done.stdout
     assert "a -> b, <~ 1 ... ?" in done.stdout
+
+
+def test_on_a_narrow_terminal_columns_that_can_be_spared_go_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.OUT, "_force_terminal", True)
+    spare = ["cosine", "Δ MSE (95 %)"]
+    for width, shown in ((200, "all"), (100, "no cosine"), (80, "none")):
+        monkeypatch.setattr(console.OUT, "width", width)
+        console.print_table(HEADINGS, [ROW], spare=spare)
+        text = capsys.readouterr().out
+        assert ("cosine" in text) is (shown == "all"), width
+        assert ("Δ MSE" in text) is (shown != "none"), width
+        assert text.count("variant") == 1

@@ -27,14 +27,26 @@ if not OUT.is_terminal:
 ERR = Console(stderr=True, highlight=False, emoji=False)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+def print_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    spare: Sequence[str] = (),
+) -> None:
     """Print a table; the first `left` columns are flush left, figures flush right.
 
-    Where the terminal is too narrow for all figures, the others follow in tables below, each with
-    the first column again: rich would cut figures short and drop columns.
+    On a terminal too narrow for all columns, those whose headings are in `spare` are left out, the
+    first before the second, as far as it takes. Where that is not enough, the others follow in
+    tables below, each with the first column again: rich would cut figures short and drop columns.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    shown = list(range(len(headings)))
+    for heading in spare:
+        if heading in headings and OUT.is_terminal and _taken(shown, widths, left) > OUT.width:
+            shown.remove(headings.index(heading))
+    headings, widths = [headings[i] for i in shown], [widths[i] for i in shown]
+    cells = [[row[i] for i in shown] for row in cells]
     for part in _parts(widths, left, OUT.width):
         with _printing(OUT):
             OUT.print(_table(headings, cells, widths, part, left))

@@ -29,6 +29,12 @@ def columns(evaluation: Evaluation) -> list[str]:
     return ["variant", *kinds, evaluation.eight_bits, "of MACs", *names, "MB"]
 
 
+def spare_columns(evaluation: Evaluation) -> list[str]:
+    """Return the headings that a narrow terminal can do without, the least missed first."""
+    best = metric(quality_key(in_order(evaluation.metrics, narrow=True))).label
+    return [metric("kl").label, evaluation.eight_bits, f"Δ {best} (95 %)"]
+
+
 def rows(evaluation: Evaluation) -> list[list[str]]:
     """Return one row of cells per variant, for the same columns."""
     keys = in_order(evaluation.metrics, narrow=True)

@@ -21,7 +21,7 @@ from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
 from qgraph._report.advice import advice
 from qgraph._report.sentences import notes, sanity_line
-from qgraph._report.variant_tables import columns, rows
+from qgraph._report.variant_tables import columns, rows, spare_columns
 from qgraph._steps.evaluate import evaluate as evaluate_variants
 from qgraph._steps.options import EvaluateOptions, chosen
 
@@ -86,7 +86,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of variants and what its figures mean."""
     for line in advice(evaluation):
         say(line)
-    print_table(columns(evaluation), rows(evaluation))
+    print_table(columns(evaluation), rows(evaluation), spare=spare_columns(evaluation))
     for note in notes(evaluation):
         say(note)
     if evaluation.sanity:

@@ -15,12 +15,9 @@ from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.io.documents import read_document
 from qgraph._graph.run.session import Provider
-from qgraph._steps.pipeline import FLOAT
 from qgraph._steps.pipeline import run as run_recipe
 from qgraph._steps.recipe import read_recipe
-from qgraph._steps.stages import RECORD, RunRecord
 
-_SHOWN = 6
 _DEMO = Path("models/qwen2_5_vl_tiny.toml")
 
 _chain_options = options.apply(
@@ -92,10 +89,5 @@ def _run(
     print_evaluation(evaluation)
     if not (folder / "report.html").exists():
         warn(f"report.html was left out, as its charts need another package: {install('report')}")
-    say(f"Wrote, in {folder}:")
-    for stage in read_document(folder / RECORD, RunRecord).stages:
-        names = sorted(
-            stage.outputs, key=lambda name: ("/" in name, name != FLOAT, not name.endswith(".onnx"))
-        )
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        say(f"  {stage.name:<12} {', '.join(names[:_SHOWN])}{more}")
+    first = "report.html" if (folder / "report.html").exists() else "report.md"
+    say(f"Wrote {folder}: begin with {folder / first}.")
