@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qgraph._exporters.qwen.lines import read_lines
-from qgraph._exporters.yolo.coco import read_annotations
+from qgraph._exporters.family import NamesFiles
+from qgraph._exporters.registry import families
 
 
 def files_named_in(data: Path) -> list[Path]:
-    """Return the images that a `.jsonl` or a COCO `.json` names, each once.
+    """Return the files that a data file names, such as images, each once, as the families read it.
 
     Raises:
-        InputError: it cannot be read, or an image it names is not there.
+        InputError: it cannot be read, or a file it names is not there.
     """
     if not data.is_file():
         return []
-    match data.suffix.lower():
-        case ".jsonl":
-            named = (line.image for line in read_lines(data))
-            return list(dict.fromkeys(image for image in named if image is not None))
-        case ".json":
-            return [scene.path for scene in read_annotations(data).scenes]
-        case _:
-            return []
+    asked = (family for family in families() if isinstance(family, NamesFiles))
+    return list(dict.fromkeys(named for family in asked for named in family.files_named_in(data)))

@@ -169,6 +169,19 @@ class Converses(Protocol):
         ...
 
 
+@runtime_checkable
+class NamesFiles(Protocol):
+    """A family whose data files name others, such as images."""
+
+    def files_named_in(self, data: Path) -> Sequence[Path]:
+        """Return the files that `data` names; none where it is no data file of the family's.
+
+        Raises:
+            InputError: it cannot be read, or a file it names is not there.
+        """
+        ...
+
+
 class Family(Protocol):
     """A model family. Nothing but `export` writes or changes anything."""
 

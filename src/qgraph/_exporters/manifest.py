@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from qgraph._exporters.data_files import files_named_in
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part, read_document
 from qgraph._graph.io.inside import Inside, find_inside
@@ -108,67 +105,3 @@ def named_inside(model: Path, relative: str) -> Inside:
             hint="Name files below the folder of the model, without `..` or links out of it.",
         )
     return found
-
-
-_OF_PICTURES = ("config.json", "preprocessor_config.json")
-_SIBLINGS = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "config.json",
-    "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-    "vocab.json",
-)
-"""Files of a checkpoint that lie beside an exported model for its tokenizer and image processor."""
-
-
-def companions(model: Path) -> list[Path]:
-    """Return the files that belong to an exported model beside its own, the manifest first.
-
-    Beside a model without a manifest, a checkpoint's files that say how pictures become inputs.
-
-    Raises:
-        InputError: the prompts beside it cannot be read.
-        UsageError: the manifest names what lies outside its folder, or the model itself.
-    """
-    manifest = find_manifest(model)
-    if manifest is None:
-        beside = (model.parent / name for name in _OF_PICTURES)
-        return [path for path in beside if path.is_file()]
-    named = [
-        name
-        for name in (manifest.embed, manifest.tokenizer, manifest.processor, manifest.data)
-        if name
-    ]
-    tower = manifest.vision_encoder
-    graphs = [*([manifest.embed] if manifest.embed else []), *([tower.path] if tower else [])]
-    for graph in graphs:
-        named += [graph, *_data_beside(model, graph)]
-    if manifest.vision:
-        folder = model.parent / named_inside(model, manifest.vision).name
-        named += _below(model, folder.rglob("*"))
-    named += _below(model, files_named_in(model.parent / named_inside(model, SANITY).name))
-    found = (named_inside(model, name) for name in (*named, *_SIBLINGS, SANITY))
-    names = [MANIFEST, *(item.name for item in found if item.path.is_file())]
-    if model.name in names:
-        raise UsageError(
-            f"{MANIFEST} names {model.name!r}, which is the model itself, as a file beside it",
-            where=str(model.parent),
-        )
-    return [model.parent / name for name in dict.fromkeys(names)]
-
-
-def _data_beside(model: Path, graph: str) -> list[str]:
-    """Return the data files of another graph that a manifest names, as qgraph calls them."""
-    path = model.parent / named_inside(model, graph).name
-    return _below(model, path.parent.glob(f"{glob.escape(path.stem)}-*.data"))
-
-
-def _below(model: Path, paths: Iterable[Path]) -> list[str]:
-    """Return where paths in a model's folder lie below it."""
-    return sorted(path.relative_to(model.parent).as_posix() for path in paths)

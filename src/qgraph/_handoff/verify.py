@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qgraph._evaluation.results import Evaluation
-from qgraph._exporters.manifest import MANIFEST, Manifest, companions
+from qgraph._exporters.belongings import companions
+from qgraph._exporters.manifest import MANIFEST, Manifest
 from qgraph._graph.errors import InputError, QGraphError, UsageError
 from qgraph._graph.io.documents import Document, read_document, read_json
 from qgraph._graph.io.files import is_there

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qgraph._exporters.belongings import read_with
+from qgraph._exporters.belongings import companions, read_with
 from qgraph._exporters.data_files import files_named_in
-from qgraph._exporters.manifest import SANITY, companions
+from qgraph._exporters.manifest import SANITY
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import Document, read_document, write_document
 from qgraph._graph.io.external import external_files

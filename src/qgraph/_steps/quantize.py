@@ -10,7 +10,8 @@ from typing import Any
 
 import onnx
 
-from qgraph._exporters.manifest import companions, find_manifest
+from qgraph._exporters.belongings import companions
+from qgraph._exporters.manifest import find_manifest
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._graph.io.files import write_bytes

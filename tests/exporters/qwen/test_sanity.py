@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import qgraph
-from qgraph._exporters.manifest import companions
+from qgraph._exporters.belongings import companions
 from qgraph._exporters.qwen.export import export_language
 from qgraph._exporters.qwen.sanity import SanitySuite
 from qgraph._exporters.registry import family_of

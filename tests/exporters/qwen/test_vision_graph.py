@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from qgraph._exporters.manifest import Manifest, companions
+from qgraph._exporters.belongings import companions
+from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.qwen.export import export_language
 from qgraph._exporters.qwen.export_vision import (
     VISION_ENCODER,

@@ -16,8 +16,8 @@ from onnx import helper
 from safetensors import safe_open
 from safetensors.torch import save
 
-from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.manifest import SANITY, Decoder
+from qgraph._exporters.qwen.lines import images_of
 from qgraph._exporters.qwen.source import QwenCheckpoint
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.files import write_bytes
@@ -56,7 +56,7 @@ def copy_files(source: QwenCheckpoint, folder: Path) -> None:
     Raises:
         InputError: the tokenizer files are broken, or prompts name an image that is not there.
     """
-    named = files_named_in(source.folder / SANITY)
+    named = images_of(source.folder / SANITY)
     images = [path.relative_to(source.folder).as_posix() for path in named]
     for name in (*_COPIED, SANITY, *images):
         if (source.folder / name).is_file():

@@ -12,6 +12,7 @@ from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.qwen.export import DEFAULT_OPSET, export_language
 from qgraph._exporters.qwen.export_vision import VisionRequest, all_images, export_vision
+from qgraph._exporters.qwen.lines import images_of
 from qgraph._exporters.qwen.samples import LineFeeds, read_samples
 from qgraph._exporters.qwen.sanity import SanitySuite
 from qgraph._exporters.qwen.source import is_decoder
@@ -43,6 +44,10 @@ class QwenFamily:
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return one feed per line of text, or per question with its image."""
         return LineFeeds(view.path, _manifest(view, data), data, limit=limit)
+
+    def files_named_in(self, data: Path) -> list[Path]:
+        """Return the images that questions are about."""
+        return images_of(data)
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed` with an empty cache (a prefill) where it has none."""

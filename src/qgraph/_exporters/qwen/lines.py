@@ -33,6 +33,18 @@ class Line:
     image_name: str | None = None
 
 
+def images_of(path: Path) -> list[Path]:
+    """Return the images that a `.jsonl` names, each once; none of a file of another kind.
+
+    Raises:
+        InputError: it cannot be read, or an image is not there.
+    """
+    if path.suffix.lower() != ".jsonl" or not path.is_file():
+        return []
+    named = (line.image for line in read_lines(path))
+    return list(dict.fromkeys(image for image in named if image is not None))
+
+
 class _Record(Part):
     text: str
     image: str | None = None

@@ -51,6 +51,12 @@ class YoloFamily:
         """Return feeds of the pictures of a COCO file or a folder, at most `limit` of either."""
         return SceneFeeds(view, read_scenes(data)[:limit])
 
+    def files_named_in(self, data: Path) -> list[Path]:
+        """Return the pictures that COCO's annotations are of."""
+        if data.suffix.lower() != ".json":
+            return []
+        return [scene.path for scene in read_annotations(data).scenes]
+
     def preprocessing(self, view: ModelView) -> Preprocessing:
         """Return how pictures are letterboxed."""
         return Preprocessing(
