@@ -19,7 +19,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.shadows import Side, insert_shadows
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
-from qgraph._graph.index import is_half
+from qgraph._graph.index import GraphIndex, is_half
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
@@ -90,7 +90,7 @@ def correct(
         for name, bias in find_biases(prepared.model, nodes).items()
         if name in shifts and shifts[name].any()
     }
-    tensors = {tensor.name: tensor for tensor in prepared.model.graph.initializer}
+    tensors = GraphIndex(prepared.model).initializers
     values = {}
     for name, bias in biases.items():
         before = array_of(tensors[bias.tensor])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from qgraph._graph.edit.narrow import before_narrowing
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.run.probe import Range
 from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.half.convert import Half, to_half
@@ -41,7 +42,7 @@ class AsHalf:
 def nodes_in_half(half: Half, nodes: Sequence[QuantizableNode]) -> list[QuantizableNode]:
     """Return the same nodes as the fp16 model has them, reading what they read there."""
     found = {node.name: node for node in quantizable_nodes(half.prepared.model)[0]}
-    protos = {node.name: node for node in half.prepared.model.graph.node}
+    protos = GraphIndex(half.prepared.model).by_name
     return [
         found.get(node.name)
         or replace(

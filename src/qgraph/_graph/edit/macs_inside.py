@@ -28,8 +28,8 @@ def macs_inside(model: onnx.ModelProto, shapes: Shapes) -> dict[str, int]:
     alone.CopyFrom(model)
     del alone.graph.node[:], alone.graph.value_info[:], alone.graph.input[:], alone.graph.output[:]
     alone.graph.node.extend(holders)
-    weights = {item.name: item for item in model.graph.initializer}
-    types = GraphIndex(model).types
+    index = GraphIndex(model)
+    weights, types = index.initializers, index.types
     for name in dict.fromkeys(name for node in holders for name in reads(node)):
         if name in shapes and name not in weights:
             kind = types.get(name, onnx.TensorProto.FLOAT)

@@ -22,7 +22,7 @@ import onnx
 from qgraph._graph.edit.macs import RECURRENT, costly_inside, multiplies
 from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.errors import InputError
-from qgraph._graph.index import ONNX, attributes
+from qgraph._graph.index import ONNX, GraphIndex, attributes
 from qgraph._graph.keep import Keep
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -72,7 +72,7 @@ def quantizable_nodes(
     Raises:
         InputError: a node lacks an operand.
     """
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = GraphIndex(model).initializers
     found: list[QuantizableNode] = []
     kept: list[Keep] = []
     for node in model.graph.node:

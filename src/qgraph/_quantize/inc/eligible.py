@@ -9,6 +9,7 @@ import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.index import GraphIndex
 
 _PROTOBUF_LIMIT = 2 << 30
 
@@ -30,7 +31,8 @@ def eligible(
         InputError: the graph is not float32.
         LimitError: the weights reach 2 GB, where INC compares a file with itself.
     """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    index = GraphIndex(model)
+    tensors = index.initializers
     total = sum(len(tensor.raw_data) for tensor in tensors.values())
     if total >= _PROTOBUF_LIMIT:
         raise LimitError(
@@ -39,7 +41,6 @@ def eligible(
             where=where,
             hint="Use --engine auto, which takes an engine of qgraph's own.",
         )
-    protos = {node.name: node for node in model.graph.node}
     taken: list[QuantizableNode] = []
     refused: list[Refusal] = []
     for node in nodes:
@@ -50,7 +51,7 @@ def eligible(
                 where=f"{where}: node {node.name!r}",
                 hint="Export with --dtype fp32, or use --engine auto.",
             )
-        reason = _reason(protos[node.name], tensors)
+        reason = _reason(index.by_name[node.name], index)
         if reason is None:
             taken.append(node)
         else:
@@ -58,8 +59,8 @@ def eligible(
     return taken, refused
 
 
-def _reason(proto: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> str | None:
+def _reason(proto: onnx.NodeProto, index: GraphIndex) -> str | None:
     bias = proto.input[2] if len(proto.input) > 2 else ""
-    if proto.op_type == "Conv" and len(proto.input) > 2 and bias not in tensors:
+    if proto.op_type == "Conv" and len(proto.input) > 2 and bias not in index.initializers:
         return "INC crashes on a convolution whose bias is not constant"
     return None
