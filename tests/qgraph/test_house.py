@@ -29,9 +29,9 @@ def test_a_public_class_name_exists_once() -> None:
 def test_a_face_offers_what_another_room_takes() -> None:
     """The lists in pyproject.toml; what is not in them, `make lint` refuses."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    faces = contracts["contracts"][-1]["ignore_imports"]
+    (face,) = (item for item in contracts["contracts"] if item["name"].startswith("A room"))
     graph = grimp.build_graph("qgraph", cache_dir=None)
-    offered = {line.removeprefix("** -> ") for line in faces} - {"qgraph._graph.*"}
+    offered = {line.removeprefix("** -> ") for line in face["ignore_imports"]} - {"qgraph._graph.*"}
     taken = {
         module
         for module in offered
