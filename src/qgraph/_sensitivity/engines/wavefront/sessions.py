@@ -17,13 +17,12 @@ from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import Segment, extract
 from qgraph._graph.edit.switches import insert_switches
-from qgraph._graph.index import reads
-from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.device_tensors import Value, run_on_device
 from qgraph._graph.run.memory import give_back
 from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.run.streamed import OPENING
 from qgraph._graph.run.workers import Workers, results
+from qgraph._sensitivity.engines.minimal_memory import weights_of
 
 Tensors = dict[str, Value]
 Opened = tuple[Session, Mapping[str, str]]
@@ -137,19 +136,3 @@ class SegmentSessions:
             switched.model, self._provider, threads=self._threads, weights=switched.weights
         )
         return session, switched.inputs
-
-
-def weights_of(
-    model: onnx.ModelProto, segments: Sequence[Segment], nodes: Mapping[str, QuantizableNode]
-) -> list[int]:
-    """Return the bytes of weights each segment holds, quantized copies included."""
-    sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
-    found = []
-    for segment in segments:
-        plain = {name for node in segment.nodes for name in reads(node) if name in sizes}
-        copied = {nodes[name].weight for name in segment.candidates}
-        found.append(
-            sum(sizes[name] for name in plain)
-            + sum(sizes[weight.tensor] for weight in copied if weight is not None)
-        )
-    return found

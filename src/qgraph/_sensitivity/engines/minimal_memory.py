@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.segments import cut
+from qgraph._graph.edit.segments import Segment, cut
 from qgraph._graph.errors import LimitError
-from qgraph._graph.index import is_half
+from qgraph._graph.index import is_half, reads
+from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.memory import resident
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import OPENING
-from qgraph._sensitivity.engines.wavefront.sessions import weights_of
 
 _MIB = 1 << 20
 
@@ -50,6 +50,22 @@ def require_budget(
         hint=f"Give --memory-budget {_shown(held + opening)} or more, or leave it out to use what"
         " is free.",
     )
+
+
+def weights_of(
+    model: onnx.ModelProto, segments: Sequence[Segment], nodes: Mapping[str, QuantizableNode]
+) -> list[int]:
+    """Return the bytes of weights each segment holds, quantized copies included."""
+    sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
+    found = []
+    for segment in segments:
+        plain = {name for node in segment.nodes for name in reads(node) if name in sizes}
+        copied = {nodes[name].weight for name in segment.candidates}
+        found.append(
+            sum(sizes[name] for name in plain)
+            + sum(sizes[weight.tensor] for weight in copied if weight is not None)
+        )
+    return found
 
 
 def _shown(size: int) -> str:
