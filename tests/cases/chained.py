@@ -28,14 +28,15 @@ class Chained:
     quantized: Path
 
 
-def chain(model: Path, feeds: Sequence[Feed], folder: Path) -> Chained:
-    """Score a model on its samples and quantize all that can be.
+def chain(model: Path, feeds: Sequence[Feed], folder: Path, include: Sequence[str] = ()) -> Chained:
+    """Score a model on its samples, or on a made-up one, and quantize all that can be.
 
     Raises:
         QGraphError: a step refuses the model.
     """
     data = save(feeds, folder)
-    report, ranges = qgraph.sensitivity(model, data=data, samples=len(data), **_ALL)
+    count = max(1, len(data))
+    report, ranges = qgraph.sensitivity(model, data=data, samples=count, include=include, **_ALL)
     profiles = qgraph.profile(report, cuts={"D": 1.0})
     (quantized,) = qgraph.quantize(model, profiles, ranges)
     return Chained(report, quantized.save(folder))

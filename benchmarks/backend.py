@@ -1,0 +1,102 @@
+"""ONNX's own backend tests through the chain: what each comes to, and that none ends in a crash.
+
+    python benchmarks/backend.py               # some minutes; Ctrl-C ends it
+
+The node tests with a MatMul, Gemm, Conv or ConvTranspose anywhere, as they come and with what these
+read on the right made constant; the converted torch models with one; the light graphs of the model
+zoo. A case has a process to die in. Writes docs/benchmarks/backend.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from setting import setting
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests/cases"))
+
+from backend_cases import Case, cases, gemms, light, stored, with_weights  # noqa: E402
+from backend_outcomes import Ending, outcome  # noqa: E402
+
+_HEAD = """# ONNX's backend tests
+
+Written by `benchmarks/backend.py`. The node tests with a MatMul, Gemm, Conv or ConvTranspose at any
+depth (as they come; asked for products of activations too; and with their weights made constant),
+converted torch models with one, and the light graphs of the model zoo: scored, quantized, loaded,
+and held against what was scored, within 1 %. None may end in a crash or amiss.
+
+"""
+Row = tuple[str, str, str, str]
+"""Source, case, how it ended, what was said."""
+
+
+def sources() -> Iterator[tuple[str, Case, tuple[str, ...]]]:
+    """Yield all cases with the set they belong to and what is asked to be included."""
+    nodes = [case for case in cases() if gemms(case.model)]
+    yield from (("node tests", case, ()) for case in nodes)
+    yield from (("node tests, activations too", case, (".*",)) for case in nodes)
+    constant = map(with_weights, nodes)
+    yield from (("node tests with weights", case, ()) for case in constant if case)
+    yield from (("torch models", case, ()) for case in stored() if gemms(case.model))
+    yield from (("light graphs", case, ()) for case in light())
+
+
+def ending(case: Case, include: tuple[str, ...]) -> tuple[str, str]:
+    """Return how a case ends and what is said."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = outcome(case, Path(folder), include)
+        except Exception as error:
+            return "crash", f"{type(error).__name__}: {error}"
+    return found.ending.value, found.said
+
+
+def all_rows() -> Iterator[Row]:
+    """Yield what becomes of each; a process that dies takes no other case with it."""
+    pool = ProcessPoolExecutor(1)
+    for source, case, include in sources():
+        try:
+            found = pool.submit(ending, case, include).result()
+        except BrokenProcessPool:
+            found, pool = ("crash", "the process died"), ProcessPoolExecutor(1)
+        yield source, case.name, *found
+    pool.shutdown()
+
+
+def page(rows: list[Row]) -> str:
+    """Return the page: counts, the light graphs, and what was refused with what words."""
+    kinds = [*(item.value for item in Ending), "crash"]
+    lines = [f"| | {' | '.join(kinds)} |", f"|---|{'---:|' * len(kinds)}"]
+    for source in dict.fromkeys(row[0] for row in rows):
+        count = Counter(row[2] for row in rows if row[0] == source)
+        lines.append(f"| {source} | {' | '.join(str(count[kind]) for kind in kinds)} |")
+    lines += ["", "| light graph | | scored + kept |", "|---|---|---|"]
+    lines += [f"| {row[1]} | {row[2]} | {row[3]} |" for row in rows if row[0] == "light graphs"]
+    said = defaultdict(list)
+    for row in rows:
+        if row[2] not in (Ending.QUANTIZED, Ending.NOTHING):
+            said[re.sub(r"'[^']*'|/\S+", "…", row[3])[:120]].append(row[1])
+    lines += ["", "What is refused, and with what words:", ""]
+    lines += [f"- {len(names)} ({names[0]} …): {text}" for text, names in sorted(said.items())]
+    return _HEAD + "\n".join([*lines, "", setting(), ""])
+
+
+def main() -> None:
+    """Write the page."""
+    rows = []
+    for row in all_rows():
+        rows.append(row)
+        print(*row, sep="\t", flush=True)
+    (ROOT / "docs/benchmarks/backend.md").write_text(page(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
