@@ -76,6 +76,8 @@ ARCHITECTURES = {
     "vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
 }
 
 
@@ -107,6 +109,12 @@ def make_config(kind: str, tokenizer: Any) -> Any:
         return transformers.Qwen2Config(**shape, tie_word_embeddings=False)
     if kind == "qwen3":
         return transformers.Qwen3Config(**shape, head_dim=32, tie_word_embeddings=True)
+    if kind == "llama":
+        rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+        rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+        return transformers.LlamaConfig(**shape, rope_scaling=rope, tie_word_embeddings=True)
+    if kind == "mistral":
+        return transformers.MistralConfig(**shape, sliding_window=None, head_dim=24)
     mrope = {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
     return transformers.Qwen2_5_VLConfig(
         text_config=shape | mrope | {"tie_word_embeddings": True},
@@ -134,7 +142,7 @@ def make_checkpoint(folder: Path, kind: str) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoint folders by kind: vl, qwen2, qwen3."""
+    """Checkpoint folders by kind."""
     root = tmp_path_factory.mktemp("checkpoints")
     return {kind: make_checkpoint(root / kind, kind) for kind in ARCHITECTURES}
 

@@ -124,3 +124,12 @@ def test_a_vl_checkpoint_without_vision_weights_is_an_input_error(
 def test_token_ids_are_found_where_transformers_wrote_them() -> None:
     config = {"vision_start_token_id": 3, "text_config": {"image_token_id": 7}}
     assert vision_token_ids(config) == {"vision_start_token_id": 3, "image_token_id": 7}
+
+
+def test_a_window_of_all_layers_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "mistral"
+    shutil.copytree(checkpoints["mistral"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sliding_window": 8}))
+    with pytest.raises(InputError, match="sliding-window attention"):
+        export_language(folder, tmp_path / "out")

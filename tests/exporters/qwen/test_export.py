@@ -22,7 +22,7 @@ from qgraph._graph.run.feeds import fill_cache
 from qgraph._graph.run.session import open_session
 from qgraph._graph.tensors import Array, inputs_of
 
-KINDS = ("vl", "qwen2", "qwen3")
+KINDS = ("vl", "qwen2", "qwen3", "llama", "mistral")
 # float32 sums in another order; logits here are about 10.
 CLOSE = 1e-4
 

@@ -33,8 +33,8 @@ def export(
 ) -> None:
     """Export the checkpoint SOURCE to ONNX.
 
-    SOURCE is a checkpoint folder of transformers (the language model of Qwen2.5-VL, Qwen2 or Qwen3;
-    an image classifier), or an Ultralytics .pt or .yaml. Writes model.onnx, what belongs to it
+    SOURCE is a checkpoint folder of transformers (the language model of Qwen2.5-VL, Qwen2, Qwen3,
+    Llama or Mistral; an image classifier), or an Ultralytics .pt or .yaml. Writes model.onnx, what belongs to it
     (embed_tokens.onnx, tokenizer and processor files) and qgraph.json, and checks the graph against
     PyTorch before anything is published. With --part vision, the vision tower of Qwen2.5-VL as
     vision_encoder.onnx, for images of one size.

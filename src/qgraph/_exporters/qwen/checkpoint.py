@@ -110,11 +110,14 @@ def _check_finite(model: Any, source: QwenCheckpoint, dtype: str) -> None:
 def _check_exportable(text: Any, source: QwenCheckpoint) -> None:
     rope = getattr(text, "rope_scaling", None) or {}
     kind = rope.get("rope_type", rope.get("type"))
-    sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
+    kinds = getattr(text, "layer_types", None)
+    window = getattr(text, "sliding_window", None) is not None
+    # without a kind for each layer (Mistral), a window is one of all layers
+    sliding = window if kinds is None else "sliding_attention" in kinds
     if kind in _LENGTH_DEPENDENT_ROPE or sliding:
         found = "sliding-window attention" if sliding else f"rope scaling of type {kind!r}"
         raise InputError(
             f"found {found}, which the exported graph cannot hold",
             where=str(source.folder / "config.json"),
-            hint="Switch it off in a copy of config.json if sequences stay short.",
+            hint="Switch it off in a copy of config.json if sequences stay shorter than it.",
         )
