@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.calibration import calibrate
+from qgraph._quantize.companions import find_companions
 from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
@@ -22,6 +24,7 @@ from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.measure import measure
 from qgraph._sensitivity.ranking.groups import fused_groups
 from qgraph._sensitivity.report import Direction, Sensitivity
+from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.scoring.work import Work
 
@@ -97,9 +100,17 @@ def score() -> Measure:
         grouped: bool = True,
         logits: bool = False,
         feeds: Sequence[Feed] | None = None,
+        engine: str = "wavefront",
+        runtime: Runtime | None = None,
+        journal: Journal | None = None,
+        outputs: Sequence[str] = (),
+        **options: Any,
     ) -> Sensitivity:
+        found = engine_of(engine, None)
         prepared = prepare(path)
         selection = select(prepared.model)
+        beside = find_companions(prepared.model, selection.candidates)
+        nodes = [*selection.candidates, *(companion.node for companion in beside)]
         feeds = samples(path) if feeds is None else feeds
         seen = RangesRun(qgraph="0", provider="cpu", samples=2, data="x", synthetic=False)
         work = Work(
@@ -107,13 +118,14 @@ def score() -> Measure:
             selection=selection,
             groups=fused_groups(selection.candidates) if grouped else (),
             feeds=feeds,
-            scored=Scored(prepared.outputs, logits),
+            scored=Scored(tuple(outputs) or prepared.outputs, logits),
             scheme=Scheme(),
-            ranges=calibrate(prepared, selection.candidates, feeds, Scheme(), seen),
+            ranges=calibrate(prepared, nodes, feeds, Scheme(), seen),
             direction=direction,
             metric=metric,
+            options=found.options(**options),
         )
-        return measure(work, engine_of("wavefront", None), Runtime())
+        return measure(work, found, runtime or Runtime(), journal)
 
     return run
 

@@ -13,7 +13,7 @@ from qgraph._sensitivity.engines.protocol import Engine
 
 GROUP = "qgraph.engines"
 AUTO = "auto"
-_OWN = ("wavefront", "switch", "inc", "screen")
+_OWN = ("wavefront", "switch", "gradient", "inc", "screen")
 _FASTEST = ("wavefront", "switch")
 
 

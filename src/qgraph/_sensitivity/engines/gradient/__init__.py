@@ -1,0 +1,1 @@
+"""The engine `gradient`: every node's score estimated from backward passes."""

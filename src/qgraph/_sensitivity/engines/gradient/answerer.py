@@ -1,0 +1,192 @@
+"""Answers questions about samples by what backward passes say of every node at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.session import Provider
+from qgraph._graph.run.streamed import Runner, declared
+from qgraph._graph.tensors import Array, Feed
+from qgraph._metrics import Sums, whole
+from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weights, plan_parts
+from qgraph._sensitivity.engines.gradient.passes import InOneSession, PartByPart, Passed
+from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
+from qgraph._sensitivity.engines.gradient.products import Products
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
+from qgraph._sensitivity.engines.wavefront.state_store import save_tensors
+from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
+from qgraph._sensitivity.scoring.work import digest_of_feed
+
+_SAMPLES = 8
+"""Samples that share the reading of weights at most."""
+_MOST_PAIRS = 2048
+"""Nodes up to which what pairs of them do together is kept: it grows with their square."""
+
+
+class GradientAnswerer:
+    """Holds a session, or opens one per part where memory is short.
+
+    `exact`: candidate → why no gradient says anything about it; these are measured. `folder`: where
+    what pairs of nodes do on a sample is kept until it is asked for, and states beyond memory.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedModel,
+        nodes: Sequence[QuantizableNode],
+        quantization: FakeQuantization,
+        scored: Scored,
+        feed: Feed,
+        provider: Provider,
+        memory: Memory,
+        folder: Path,
+        rounds: int | None = None,
+    ) -> None:
+        self._scored, self._folder, self._memory = scored, folder, memory
+        most = most_weights(prepared.model, nodes, memory.left)
+        split = scored.split or whole
+        outputs = dict.fromkeys(scored.outputs, ())
+        crossing = {
+            n for p in plan_parts(prepared.model, nodes, outputs, most) for n in p.segment.inputs
+        }
+        runner = Runner(prepared.model, memory, provider, part=most, allow_cpu_nodes=True)
+        names = list(dict.fromkeys((*crossing, *scored.outputs)))
+        seen = runner.run([feed], names, title="looking")[0]
+        shapes = {name: seen[name].shape for name in scored.outputs}
+        self._state_bytes = sum(seen[name].nbytes for name in crossing)
+        values = {name: declared(prepared.model, name, seen[name]) for name in seen}
+        self.probes = choose_probes(scored, shapes, rounds)
+        parts = plan_parts(
+            prepared.model, nodes, {n: split(shape) for n, shape in shapes.items()}, most
+        )
+        made = Differentiated(prepared.model, parts, quantization, self.probes, values)
+        self.exact: Mapping[str, str] = made.blocked
+        self._nodes = [node.name for node in nodes if node.name not in made.blocked]
+        self.in_parts = most is not None
+        if most is None:
+            self._passes: InOneSession | PartByPart = InOneSession(made, scored.outputs, provider)
+        else:
+            self._passes = PartByPart(
+                prepared, made, scored.outputs, memory, provider, folder, most
+            )
+        blocked = [node for node in nodes if node.name in made.blocked]
+        self.at_once = 0
+        self._measured = None
+        if blocked:
+            self._measured = WavefrontAnswerer(
+                prepared, blocked, quantization, scored, feed, provider, memory=memory,
+                folder=folder, resumable=False,
+            )  # fmt: skip
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Return the names of the nodes that gradients say something about."""
+        return self._nodes
+
+    @property
+    def spilled(self) -> int:
+        """Return the bytes of states that went to the disk."""
+        return self._passes.spilled if isinstance(self._passes, PartByPart) else 0
+
+    def samples_at_once(self, questions: Sequence[Question]) -> int:
+        """Return how many samples share the reading of weights: those whose states fit."""
+        if not self.in_parts:
+            return 1
+        fitting = self._memory.left // (4 * max(1, self._state_bytes))
+        return max(1, min(_SAMPLES, fitting))
+
+    def sums(
+        self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
+    ) -> list[list[Sums]]:
+        """Return, for each feed and question, the distance sums that are to be expected."""
+        signs = [draw_signs(self.probes, self._scored, feed) for feed in feeds]
+        measured = self._measure(feeds, step)
+        answers = []
+        self.at_once = max(self.at_once, len(feeds))
+        passed = self._passes.run(feeds, signs, step)
+        for feed, alone, item in zip(feeds, measured, passed, strict=True):
+            products = self._by_kind(item)
+            self._keep_pairs(feed, products)
+            references = References(item.outputs, self._scored)
+            equal = references.compare(item.outputs)
+            answers.append([_answer(question, products, alone, equal) for question in questions])
+        return answers
+
+    def _measure(self, feeds: Sequence[Feed], step: Step) -> list[dict[str, Sums]]:
+        """Return, for each feed, the exact sums of each node that no gradient reaches."""
+        if self._measured is None:
+            return [{} for _ in feeds]
+        rows = self._measured.sums([frozenset({name}) for name in self.exact], feeds, step)
+        return [dict(zip(self.exact, row, strict=True)) for row in rows]
+
+    def _by_kind(self, item: Passed) -> dict[Kind, Products]:
+        """Return the products of each kind."""
+        rounds = self.probes.rounds
+        return {
+            kind: Products(
+                self._nodes,
+                {n: item.products[n][at * rounds : (at + 1) * rounds] for n in self._nodes},
+            )
+            for at, kind in enumerate(self.probes.kinds)
+        }
+
+    def _keep_pairs(self, feed: Feed, products: Mapping[Kind, Products]) -> None:
+        if len(self._nodes) <= _MOST_PAIRS:
+            found = {kind.value: item.gram() for kind, item in products.items()}
+            save_tensors(dict(found), self._pairs_of(feed))
+
+    def _pairs_of(self, feed: Feed) -> Path:
+        return self._folder / f"pairs-{digest_of_feed(feed)[:32]}.safetensors"
+
+    def pairs(self, feeds: Sequence[Feed]) -> dict[Kind, Array] | None:
+        """Return the products of all pairs of `nodes`, summed over samples that were answered; None
+        where there are too many nodes, or an earlier run left nothing of a sample.
+        """
+        files = [self._pairs_of(feed) for feed in feeds]
+        if len(self._nodes) > _MOST_PAIRS or not all(file.is_file() for file in files):
+            return None
+        totals: dict[Kind, Array] = {}
+        for file in files:
+            for kind, values in load_file(file).items():
+                totals[Kind(kind)] = totals.get(Kind(kind), 0) + values
+        return totals
+
+
+def _answer(
+    question: Question,
+    products: Mapping[Kind, Products],
+    measured: Mapping[str, Sums],
+    equal: Sums,
+) -> Sums:
+    """Return the sums of a set of nodes; errors that were measured are added to those estimated.
+
+    `equal`: the sums of the float outputs with themselves.
+    """
+    alone = sum((measured[name] for name in sorted(question & measured.keys())), Sums())
+    error = products[Kind.ERROR].damage(question) + alone.error
+    relative = alone.relative
+    if Kind.RELATIVE in products:
+        relative += products[Kind.RELATIVE].damage(question)
+    elif equal.parts:
+        relative = error / equal.signal
+    divergence = products[Kind.KL].damage(question) / 2 if Kind.KL in products else 0.0
+    if alone.failed or not math.isfinite(error + relative + divergence):
+        return Sums(failed=1)
+    return replace(
+        equal,
+        error=error,
+        got=equal.signal + error,
+        dot=equal.signal,
+        kl=divergence + alone.kl,
+        agree=0,
+        relative=relative,
+    )

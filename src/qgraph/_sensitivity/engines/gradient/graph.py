@@ -1,0 +1,236 @@
+"""A part of a model with all that is differentiated in it: one graph, one run a sample.
+
+Beside the forward nodes stand each candidate with quantized inputs (its error δ is the difference
+from the float one), the backward nodes once for every pass, and the products ⟨g, δ⟩, reduced over
+channels: no gradient of a node leaves the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.segments import needed
+from qgraph._graph.gradient.adjoint import SEED, Adjoint, adjoint
+from qgraph._graph.index import reads
+from qgraph._graph.tensors import Array
+from qgraph._metrics import Columns
+from qgraph._sensitivity.engines.gradient.probes import Probes
+from qgraph._sensitivity.engines.gradient.seeds import Builder, Seeds
+
+_CHANNELS_LAST = ("MatMul", "Gemm")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ends:
+    """What a part is differentiated from and to. `scored`: outputs made in it → their parts;
+    `coming`: outputs whose gradient later parts give; `wanted`: inputs whose gradient earlier ones
+    need; `blocked`: outputs whose gradient passes an operator without a rule → which, and why.
+    """
+
+    scored: Mapping[str, Sequence[Columns]]
+    coming: Sequence[str]
+    wanted: Sequence[str]
+    blocked: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartGraph:
+    """`products`: node → its tensor in each pass; `gradients`: input → likewise; `coming`: output →
+    the graph inputs that take its gradient in each pass; `signs`: the graph inputs that take signs.
+    `weights`: values of what `model` only declares. `blocked`: nodes and inputs whose gradient
+    passes an operator without a rule → which one, and why.
+    """
+
+    model: onnx.ModelProto
+    weights: Mapping[str, Array]
+    products: Mapping[str, Sequence[str]]
+    gradients: Mapping[str, Sequence[str]]
+    coming: Mapping[str, Sequence[str]]
+    signs: Sequence[str]
+    blocked: Mapping[str, str]
+
+
+def differentiate(
+    part: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    quantization: FakeQuantization,
+    probes: Probes,
+    ends: Ends,
+    *,
+    keep_outputs: bool,
+) -> PartGraph:
+    """Return `part` with the products of `nodes`; `keep_outputs`: whether it gives what is scored
+    in it, too.
+    """
+    tails = list(dict.fromkeys((*ends.scored, *ends.coming)))
+    tensors = dict.fromkeys((*ends.wanted, *(node.output for node in nodes)))
+    found = adjoint(part, outputs=tails, wanted=list(tensors))
+    stops = _blocked(found, ends.blocked)
+    known = found.gradients.keys() - stops.keys()
+    made = _Made(found, part.graph, quantization, probes, ends)
+    products = {node.name: made.products(node) for node in nodes if node.output in known}
+    gradients = {name: made.gradients(name) for name in ends.wanted if name in known}
+    kept = [name for group in (products, gradients) for each in group.values() for name in each]
+    labels = {node.name: node.output for node in nodes} | {name: name for name in ends.wanted}
+    return PartGraph(
+        made.finished([*dict.fromkeys(kept), *(ends.scored if keep_outputs else ())]),
+        made.quantizer.weights,
+        products,
+        gradients,
+        made.coming,
+        made.seeds.inputs,
+        {label: stops[tensor] for label, tensor in labels.items() if tensor in stops},
+    )
+
+
+def _blocked(found: Adjoint, below: Mapping[str, str]) -> dict[str, str]:
+    """Return the tensors whose gradient passes a node that no rule covers → which, and why.
+
+    `below`: those of them that later parts know of.
+    """
+    stops = dict(below)
+    for node in reversed(found.model.graph.node):
+        why = next((stops[name] for name in node.output if name in stops), None)
+        if node.name in found.uncovered:
+            why = f"{node.name!r} below it: {found.uncovered[node.name]}"
+        if why is not None:
+            stops |= dict.fromkeys(reads(node), why)
+    return stops if below else {name: stops[name] for name in found.blocked & stops.keys()}
+
+
+class _Made:
+    """The graph in the making: forward nodes, then seeds, the backward nodes of every pass, and
+    what is added to these.
+    """
+
+    def __init__(
+        self,
+        found: Adjoint,
+        forward: onnx.GraphProto,
+        quantization: FakeQuantization,
+        probes: Probes,
+        ends: Ends,
+    ) -> None:
+        self._model, self._given = found.model, found.gradients
+        self._probes, self._ends = probes, ends
+        self._protos = {node.name: node for node in forward.node}
+        graph = self._model.graph
+        self._behind, backward = _take_backward(graph)
+        self.quantizer = FakeQuantizer(graph, quantization)
+        self._builder = Builder(self._model)
+        self.seeds = Seeds(self._builder, probes)
+        self.coming: dict[str, list[str]] = {}
+        given = {item.name: item for item in graph.input if item.name.startswith(SEED)}
+        for item in given.values():
+            graph.input.remove(item)
+        self._starts = {name: self._start(item) for name, item in given.items()}
+        for index in range(self._passes):
+            graph.node.extend(self._of_pass(node, index) for node in backward)
+
+    @property
+    def _passes(self) -> int:
+        return len(self._probes.passes)
+
+    def _start(self, given: onnx.ValueInfoProto) -> list[str]:
+        """Return what each pass starts with at a tensor: a seed, what comes from below, or both."""
+        name = given.name.removeprefix(SEED)
+        seeds: list[str] = []
+        if name in self._ends.scored:
+            element_type = given.type.tensor_type.elem_type
+            seeds = self.seeds.of(name, element_type, self._ends.scored[name])
+        if name not in self._ends.coming:
+            return seeds
+        taken = [f"{given.name}/pass.{index}" for index in range(self._passes)]
+        for each in taken:
+            declared = self._model.graph.input.add()
+            declared.CopyFrom(given)
+            declared.name = each
+        self.coming[name] = taken
+        if not seeds:
+            return taken
+        return [self._builder.add("Add", *pair) for pair in zip(seeds, taken, strict=True)]
+
+    def _named(self, tensor: str, index: int) -> str:
+        """Return what a tensor is called in a pass."""
+        if tensor in self._starts:
+            return self._starts[tensor][index]
+        return f"{tensor}/pass.{index}" if tensor in self._behind else tensor
+
+    def _of_pass(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"{node.name}/pass.{index}"
+        copy.input[:] = [self._named(name, index) for name in node.input]
+        copy.output[:] = [self._named(name, index) for name in node.output]
+        return copy
+
+    def gradients(self, tensor: str) -> list[str]:
+        """Return the tensor's gradient in each pass, as outputs of nodes."""
+        found = [self._named(self._given[tensor], index) for index in range(self._passes)]
+        taken = {name for names in self._starts.values() for name in names}
+        # a graph's input, or one seed of several tensors, is no output of the graph
+        return [self._builder.add("Identity", n) if n in taken else n for n in found]
+
+    def products(self, node: QuantizableNode) -> list[str]:
+        """Return ⟨g, δ⟩ of a node in each pass, float32."""
+        error = self._single(self._error(node), node)
+        axis = -1 if node.op_type in _CHANNELS_LAST else 1
+        axes = [axis] if self._probes.by_position else []
+        found = []
+        for index in range(self._passes):
+            gradient = self._single(self._named(self._given[node.output], index), node)
+            found.append(self._builder.sum(self._builder.add("Mul", error, gradient), axes))
+        return found
+
+    def _error(self, node: QuantizableNode) -> str:
+        """Return δ, what quantizing the node's inputs does to its output."""
+        proto = self._protos[node.name]
+        pairs, rename = self.quantizer.inputs_of(proto, node)
+        copy = onnx.NodeProto()
+        copy.CopyFrom(proto)
+        copy.name = f"{proto.name}/quantized"
+        copy.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
+        copy.output[:] = [self.quantizer.fresh(f"{node.output}/quantized")]
+        self._model.graph.node.extend([*pairs, copy])
+        return self._builder.add("Sub", copy.output[0], node.output)
+
+    def _single(self, tensor: str, node: QuantizableNode) -> str:
+        """Return the tensor in float32: sums of half precision would lose what they are about."""
+        single = onnx.TensorProto.FLOAT
+        computed = self.quantizer.data_type(node)
+        return tensor if computed == single else self._builder.add("Cast", tensor, to=single)
+
+    def finished(self, outputs: Sequence[str]) -> onnx.ModelProto:
+        """Return the model with these outputs, and only what they need."""
+        graph = self._model.graph
+        kept = needed(graph.node, outputs)
+        used = {name for node in kept for name in reads(node)} | set(outputs)
+        known = {item.name: item for item in graph.output}
+        held = [item for item in graph.initializer if item.name in used]
+        taken = [item for item in graph.input if item.name in used]
+        for field in (graph.node, graph.output, graph.initializer, graph.input):
+            del field[:]
+        graph.node.extend(kept)
+        graph.initializer.extend(held)
+        graph.input.extend(taken)
+        graph.output.extend(known.get(n, onnx.ValueInfoProto(name=n)) for n in outputs)
+        return self._model
+
+
+def _take_backward(graph: onnx.GraphProto) -> tuple[set[str], list[onnx.NodeProto]]:
+    """Take the nodes that depend on a gradient given out of `graph`; return their tensors, too."""
+    behind = {item.name for item in graph.input if item.name.startswith(SEED)}
+    forward: list[onnx.NodeProto] = []
+    backward: list[onnx.NodeProto] = []
+    for node in graph.node:
+        depends = not behind.isdisjoint(reads(node))
+        behind |= set(node.output) if depends else set()
+        (backward if depends else forward).append(node)
+    del graph.node[:]
+    graph.node.extend(forward)
+    return behind, backward

@@ -1,0 +1,52 @@
+"""From products of pairs of nodes to the interactions that a report holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qgraph._graph.tensors import Array
+from qgraph._metrics import Sums
+from qgraph._sensitivity.engines.gradient.probes import Kind
+from qgraph._sensitivity.ranking.interactions import packed
+from qgraph._sensitivity.report import Interactions
+from qgraph._sensitivity.scoring.computed_model import ComputedModel
+from qgraph._sensitivity.scoring.score_table import ScoreTable
+from qgraph._sensitivity.scoring.work import Work
+
+_METRIC = {Kind.ERROR: "mse", Kind.RELATIVE: "noise_to_signal", Kind.KL: "kl"}
+
+
+def interactions(
+    work: Work,
+    model: ComputedModel,
+    nodes: Sequence[str],
+    pairs: Mapping[Kind, Array],
+    total: Sums,
+    table: ScoreTable,
+) -> tuple[Interactions, ...]:
+    """Return the interactions by MSE, and by what nodes are ranked by where that is another.
+
+    `pairs`: of `nodes`, summed over samples; `total`: what was counted over them. A companion is
+    part of the convolution beside it; nodes that were measured do nothing together.
+    """
+    units = {
+        Kind.ERROR: total.count,
+        Kind.RELATIVE: total.parts,
+        Kind.KL: 2 * total.positions,
+    }
+    beside = {item.node.name: item.beside for item in model.companions}
+    index = {name: at for at, name in enumerate(work.names)}
+    belongs = np.zeros((len(index), len(nodes)))
+    for column, name in enumerate(nodes):
+        belongs[index[beside.get(name, name)], column] = 1
+    asked = [kind for kind in pairs if kind is Kind.ERROR or _METRIC[kind] == work.metric]
+    found = []
+    for kind in asked:
+        matrix = belongs @ pairs[kind] @ belongs.T / max(1, units[kind])
+        for name, at in index.items():
+            if not belongs[at].any() and name in table.solo:
+                matrix[at, at] = table.solo[name].figures[_METRIC[kind]] or 0.0
+        found.append(Interactions(metric=_METRIC[kind], nodes=tuple(index), values=packed(matrix)))
+    return tuple(found)

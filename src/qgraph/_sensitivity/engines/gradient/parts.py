@@ -1,0 +1,128 @@
+"""The parts a model is differentiated in: one where its weights fit, else cut by their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.segments import Segment, cut_by_weight, extract
+from qgraph._graph.index import reads
+from qgraph._graph.io.weights import size_of
+from qgraph._graph.run.streamed import OPENING, weight_bytes
+from qgraph._metrics import Columns
+from qgraph._sensitivity.engines.gradient.graph import Ends, PartGraph, differentiate
+from qgraph._sensitivity.engines.gradient.probes import Probes
+
+_FOR_SESSIONS = 0.7
+"""Share of the memory left that weights may take; the rest is for what runs hold."""
+_SMALLEST = 16 << 20
+"""Bytes of weights that a part is given at least."""
+_COPIES = 2
+"""The float weights, and the quantized ones beside them."""
+_NO_WAY = "no gradient comes up to it: what lies below moves in steps, or not at all"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelPart:
+    """`nodes`: the candidates in it. `scored`: outputs made in it → the parts they are compared by.
+    `wanted`: what it reads that depends on candidates of earlier parts.
+    """
+
+    segment: Segment
+    nodes: tuple[QuantizableNode, ...]
+    scored: Mapping[str, Sequence[Columns]]
+    wanted: tuple[str, ...]
+
+
+def most_weights(model: onnx.ModelProto, nodes: Sequence[QuantizableNode], left: int) -> int | None:
+    """Return the bytes of weights that a part may read, None where all fit into `left`."""
+    sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
+    copied = {node.weight.tensor for node in nodes if node.weight is not None}
+    room = int(_FOR_SESSIONS * left)
+    if OPENING * (weight_bytes(model) + sum(sizes[name] for name in copied)) <= room:
+        return None
+    return max(_SMALLEST, room // (OPENING * _COPIES))
+
+
+def plan_parts(
+    model: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    scored: Mapping[str, Sequence[Columns]],
+    most: int | None,
+) -> list[ModelPart]:
+    """Return the parts in the order they run."""
+    known = {node.name: node for node in nodes}
+    influenced: set[str] = set()
+    parts = []
+    for segment in cut_by_weight(model, list(scored), most or 1 << 62):
+        wanted = tuple(name for name in segment.inputs if name in influenced)
+        for node in segment.nodes:
+            if node.name in known or not influenced.isdisjoint(reads(node)):
+                influenced |= set(node.output)
+        inside = tuple(known[node.name] for node in segment.nodes if node.name in known)
+        here = {name: scored[name] for name in segment.outputs if name in scored}
+        parts.append(ModelPart(segment, inside, here, wanted))
+    return parts
+
+
+class Differentiated:
+    """Makes the graph of each part. `blocked`: candidate → why no gradient reaches it.
+
+    `values`: how the tensors between parts are declared. The graph of an only part is kept; others
+    are made again each time, as they may be large.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        parts: Sequence[ModelPart],
+        quantization: FakeQuantization,
+        probes: Probes,
+        values: Mapping[str, onnx.ValueInfoProto],
+    ) -> None:
+        self._model, self.parts = model, parts
+        self._quantization, self._probes, self._values = quantization, probes, values
+        self._ends: dict[int, Ends] = {}
+        self._only: PartGraph | None = None
+        self.blocked: dict[str, str] = {}
+        coming: set[str] = set()
+        stops: dict[str, str] = {}
+        for index in reversed(range(len(parts))):
+            part = parts[index]
+            outputs = part.segment.outputs
+            self._ends[index] = Ends(
+                part.scored,
+                [name for name in outputs if name in coming and name not in stops],
+                [name for name in part.wanted if _is_float(values[name])],
+                {name: stops[name] for name in outputs if name in stops},
+            )
+            made = self.graph(index)
+            self._only = made if len(parts) == 1 else None
+            names = [node.name for node in part.nodes]
+            without = [name for name in names if name not in made.products]
+            self.blocked |= {name: made.blocked.get(name, _NO_WAY) for name in without}
+            stops |= {n: why for n, why in made.blocked.items() if n not in names}
+            coming |= made.gradients.keys()
+
+    def graph(self, index: int) -> PartGraph:
+        """Return the graph of a part; where it is the only one, with the outputs scored."""
+        if self._only is not None:
+            return self._only
+        part = self.parts[index]
+        return differentiate(
+            extract(self._model, part.segment, self._values),
+            part.nodes,
+            self._quantization,
+            self._probes,
+            self._ends[index],
+            keep_outputs=len(self.parts) == 1,
+        )
+
+
+def _is_float(value: onnx.ValueInfoProto) -> bool:
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return value.type.tensor_type.elem_type in kinds

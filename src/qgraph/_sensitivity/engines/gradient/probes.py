@@ -1,0 +1,112 @@
+"""Probes: directions at the outputs whose gradients, times a node's error, estimate its damage.
+
+With v random, of mean 0 and covariance C, and g the gradient of ⟨v, outputs⟩ at a node's output,
+E⟨g, δ⟩² = (Jδ)ᵀ C (Jδ) for the node's error δ and the Jacobian J from there to the outputs:
+
+| kind     | v                                | estimates                                       |
+|----------|----------------------------------|-------------------------------------------------|
+| error    | signs ξ                          | ‖Jδ‖², the squared error                        |
+| relative | ξ ÷ the norm of the part         | the sum over parts of squared error ÷ signal    |
+| kl       | √p∘ξ − p·⟨√p, ξ⟩, p the softmax  | twice the KL divergence, to second order        |
+
+A sample's signs are drawn from its own digest: they depend on no order and no process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from qgraph._graph.tensors import Array, Feed
+from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.work import digest_of_feed
+
+_FEW, _ROUNDS_OF_FEW = 64, 4
+"""Up to so many numbers at the outputs, errors of different positions meet in the same ones: then
+products are not split by position, and more probes make up for it, orthogonal to each other."""
+_SIGNS = 1_048_573
+"""Signs that are drawn for an output at most, a prime: larger ones repeat them, shifted in each
+row."""
+
+
+class Kind(StrEnum):
+    """What a probe estimates."""
+
+    ERROR = "error"
+    RELATIVE = "relative"
+    KL = "kl"
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """`kinds`, each probed in `rounds` passes. `by_position`: whether products are squared position
+    by position. `elements`: output → its numbers, where these are few.
+    """
+
+    kinds: tuple[Kind, ...]
+    rounds: int
+    by_position: bool
+    elements: Mapping[str, int]
+
+    @property
+    def passes(self) -> list[tuple[Kind, int]]:
+        """Return every backward pass: its kind, and the round whose signs it takes."""
+        return [(kind, number) for kind in self.kinds for number in range(self.rounds)]
+
+
+def choose_probes(
+    scored: Scored, shapes: Mapping[str, tuple[int, ...]], rounds: int | None
+) -> Probes:
+    """Return what `scored` asks for, its outputs being of these shapes on the first sample."""
+    elements = {name: int(np.prod(shapes[name])) for name in scored.outputs}
+    few = sum(elements.values()) <= _FEW
+    parts = sum(len(scored.split(shapes[n])) if scored.split else 1 for n in scored.outputs)
+    kinds = [Kind.ERROR]
+    kinds += [Kind.RELATIVE] if parts > 1 else []
+    kinds += [Kind.KL] if scored.logits else []
+    if rounds is None:
+        rounds = min(_ROUNDS_OF_FEW, sum(elements.values())) if few else 1
+    return Probes(tuple(kinds), rounds, not few, elements if few else {})
+
+
+def signs_input(output: str, number: int) -> str:
+    """Return the graph input that takes an output's signs in a round."""
+    return f"qgraph.signs/{number}/{output}"
+
+
+def draw_signs(probes: Probes, scored: Scored, feed: Feed) -> Feed:
+    """Return the signs of a sample, float32 [n] for each output and round.
+
+    Few elements get rows of an orthogonal matrix, scaled to the length of signs: with as many
+    rounds as elements, nothing is left to chance.
+    """
+    generator = np.random.default_rng(int(digest_of_feed(feed)[:32], 16))
+    if probes.elements:
+        return _orthogonal(probes, scored, generator)
+    return {
+        signs_input(name, number): _signs(generator, _SIGNS)
+        for number in range(probes.rounds)
+        for name in scored.outputs
+    }
+
+
+def _signs(generator: np.random.Generator, count: int) -> Array:
+    bits = np.unpackbits(np.frombuffer(generator.bytes(-(-count // 8)), np.uint8), count=count)
+    return bits.astype(np.float32) * 2 - 1
+
+
+def _orthogonal(probes: Probes, scored: Scored, generator: np.random.Generator) -> dict[str, Array]:
+    total = sum(probes.elements.values())
+    rows: list[Array] = []
+    while len(rows) < probes.rounds:
+        basis, _ = np.linalg.qr(generator.standard_normal((total, total)))
+        rows += list((basis * np.sqrt(total)).astype(np.float32))
+    ends = np.cumsum([probes.elements[name] for name in scored.outputs])[:-1]
+    return {
+        signs_input(name, number): part
+        for number in range(probes.rounds)
+        for name, part in zip(scored.outputs, np.split(rows[number], ends), strict=True)
+    }

@@ -1,0 +1,412 @@
+"""The engine `gradient`: its estimates are near the exact scores, and the same in any order."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import qgraph
+from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.errors import UsageError
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.session import Provider
+from qgraph._graph.tensors import Feed
+from qgraph._metrics import Sums
+from qgraph._quantize.calibration import calibrate
+from qgraph._quantize.companions import find_companions
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.ranges import RangesRun
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
+from qgraph._sensitivity.engines.gradient.parts import most_weights
+from qgraph._sensitivity.engines.gradient.probes import draw_signs, signs_input
+from qgraph._sensitivity.engines.switch import node_switches
+from qgraph._sensitivity.ranking.interactions import Gram
+from qgraph._sensitivity.report import Sensitivity
+from qgraph._sensitivity.scoring.journal import folder_of, open_journal
+from qgraph._sensitivity.scoring.questions import Question, Scored
+
+RUN = RangesRun(qgraph="0", provider="cpu", samples=2, data="x", synthetic=False)
+CPU = Provider.CPU
+DEEP = """
+deep (float[batch, 8] x) => (float[batch, 6] y, float[batch, 16] h1)
+{
+  [/a/MatMul] h1 = MatMul(x, wa)
+  t1 = Tanh(h1)
+  [/b/MatMul] h2 = MatMul(t1, wb)
+  h3 = Add(h2, h1)
+  [/c/MatMul] h4 = MatMul(h3, wc)
+  t4 = Tanh(h4)
+  [/d/MatMul] y = MatMul(t4, wd)
+}
+"""
+
+
+@pytest.fixture
+def deep(build: Any) -> Path:
+    """Four linears in a row, with a shortcut around the second."""
+    path: Path = build(DEEP, {"wa": (8, 16), "wb": (16, 16), "wc": (16, 16), "wd": (16, 6)})
+    return path
+
+
+def feeds_for(path: Path, count: int, **sizes: int) -> list[Feed]:
+    """Return `count` different samples; `sizes` of dimensions that have a name."""
+    generator = np.random.default_rng(0)
+    value = onnx.load(path).graph.input[0]
+    dims = value.type.tensor_type.shape.dim
+    shape = [dim.dim_value or sizes[dim.dim_param] for dim in dims]
+    return [{value.name: generator.standard_normal(shape).astype(np.float32)} for _ in range(count)]
+
+
+class Setting:
+    """A model, and what both engines are asked about it."""
+
+    def __init__(
+        self,
+        path: Path,
+        feeds: Sequence[Feed],
+        outputs: Sequence[str] = (),
+        *,
+        logits: bool = False,
+    ) -> None:
+        self.prepared: PreparedModel = prepare(path)
+        model = self.prepared.model
+        chosen = select(model).candidates
+        beside = find_companions(model, chosen)
+        self.nodes = [*chosen, *(item.node for item in beside)]
+        self.feeds = feeds
+        ranges = calibrate(self.prepared, self.nodes, feeds, Scheme(), RUN).by_name()
+        self.quantization = fake_quantization(
+            quantization_parameters(model, self.nodes, ranges, Scheme())
+        )
+        self.scored = Scored(tuple(outputs) or self.prepared.outputs, logits)
+
+    @property
+    def solo(self) -> list[Question]:
+        return [frozenset({node.name}) for node in self.nodes]
+
+    def gradient(self, folder: Path, left: int = 1 << 40, rounds: int | None = None) -> Any:
+        folder.mkdir(exist_ok=True)
+        memory = Memory(left)
+        return GradientAnswerer(
+            self.prepared, self.nodes, self.quantization, self.scored, self.feeds[0], CPU,
+            memory, folder, rounds,
+        )  # fmt: skip
+
+    def exact(self) -> Any:
+        return node_switches(self.prepared, self.nodes, self.quantization, self.scored)
+
+
+def answers(
+    answerer: Any, questions: Sequence[Question], feeds: Sequence[Feed]
+) -> list[list[Sums]]:
+    found: list[list[Sums]] = answerer.sums(questions, feeds, lambda _share: None)
+    return found
+
+
+def totals(rows: Sequence[Sequence[Sums]]) -> list[Sums]:
+    return [sum(column, Sums()) for column in zip(*rows, strict=True)]
+
+
+def ratios(setting: Setting, folder: Path, figure: str, **options: Any) -> list[float]:
+    """Return estimate ÷ exact for every node."""
+    ours = totals(answers(setting.gradient(folder, **options), setting.solo, setting.feeds))
+    theirs = totals(answers(setting.exact(), setting.solo, setting.feeds))
+    return [getattr(a, figure) / getattr(b, figure) for a, b in zip(ours, theirs, strict=True)]
+
+
+@pytest.mark.parametrize("figure", ["error", "relative"])
+def test_scores_of_linears_are_near_the_exact_ones(
+    siblings: Path, tmp_path: Path, figure: str
+) -> None:
+    setting = Setting(siblings, feeds_for(siblings, 8, batch=64))
+    found = ratios(setting, tmp_path / "g", figure)
+    assert all(0.8 < ratio < 1.25 for ratio in found)
+
+
+def test_scores_of_convolutions_and_of_the_shortcut_beside_them_are_near_the_exact_ones(
+    cnn: Path, tmp_path: Path
+) -> None:
+    setting = Setting(cnn, feeds_for(cnn, 8, batch=8))
+    assert len(setting.nodes) == 4  # the residual Add is one
+    found = ratios(setting, tmp_path / "g", "error")
+    assert all(0.8 < ratio < 1.25 for ratio in found)
+
+
+def test_kl_is_near_the_exact_one(siblings: Path, tmp_path: Path) -> None:
+    setting = Setting(siblings, feeds_for(siblings, 8, batch=64), logits=True)
+    found = ratios(setting, tmp_path / "g", "kl")
+    assert 0.7 < statistics.median(found) < 1.3
+
+
+def test_few_outputs_probed_one_by_one_leave_nothing_to_chance(
+    siblings: Path, tmp_path: Path
+) -> None:
+    """With as many probes as numbers are compared, only the second order is missing."""
+    feeds = feeds_for(siblings, 3, batch=1)
+    setting = Setting(siblings, feeds)
+    answerer = setting.gradient(tmp_path / "g", rounds=4)
+    assert not answerer.probes.by_position
+    assert answerer.probes.rounds == 4
+    (last,) = (node for node in setting.nodes if node.name == "/mlp/down/MatMul")
+    # behind the last linear nothing is curved: the estimate is the squared error itself
+    ours = answers(answerer, [frozenset({last.name})], feeds)
+    theirs = answers(setting.exact(), [frozenset({last.name})], feeds)
+    for (a,), (b,) in zip(ours, theirs, strict=True):
+        assert a.error == pytest.approx(b.error, rel=1e-3)
+
+
+def test_what_is_quantized_together_is_predicted_together(siblings: Path, tmp_path: Path) -> None:
+    setting = Setting(siblings, feeds_for(siblings, 8, batch=64))
+    names = [node.name for node in setting.nodes]
+    sets = [frozenset(c) for size in (2, 3, 4) for c in itertools.combinations(names, size)]
+    ours = totals(answers(setting.gradient(tmp_path / "g"), sets, setting.feeds))
+    theirs = totals(answers(setting.exact(), sets, setting.feeds))
+    apart = [abs(a.error / b.error - 1) for a, b in zip(ours, theirs, strict=True)]
+    assert statistics.median(apart) < 0.1
+    assert max(apart) < 0.25
+
+
+def test_the_order_of_samples_changes_no_bit(siblings: Path, tmp_path: Path) -> None:
+    feeds = feeds_for(siblings, 4, batch=3)
+    setting = Setting(siblings, feeds)
+    answerer = setting.gradient(tmp_path / "g")
+    together = answers(answerer, setting.solo, feeds)
+    alone = [answers(answerer, setting.solo, [feed])[0] for feed in reversed(feeds)]
+    assert alone[::-1] == together
+
+
+def test_another_process_draws_the_same_probes(siblings: Path, tmp_path: Path) -> None:
+    setting = Setting(siblings, feeds_for(siblings, 2, batch=3))
+    first, second = (
+        answers(setting.gradient(tmp_path / name), setting.solo, setting.feeds) for name in "ab"
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_part_by_part_the_scores_are_those_of_one_session(
+    deep: Path,
+    tmp_path: Path,
+    logits: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qgraph._sensitivity.engines.gradient.parts._SMALLEST", 1)
+    setting = Setting(deep, feeds_for(deep, 3, batch=5), ["y", "h1"], logits=logits)
+    whole, parts = (setting.gradient(tmp_path / f"{left}", left) for left in (1 << 40, 0))
+    assert not whole.in_parts and parts.in_parts
+    ours, theirs = (totals(answers(each, setting.solo, setting.feeds)) for each in (parts, whole))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.error == pytest.approx(b.error, rel=1e-4)
+        assert a.relative == pytest.approx(b.relative, rel=1e-4)
+        assert a.kl == pytest.approx(b.kl, rel=1e-4)
+
+
+def test_the_parts_read_no_more_weights_than_fit(siblings: Path) -> None:
+    prepared = prepare(siblings)
+    nodes = select(prepared.model).candidates
+    assert most_weights(prepared.model, nodes, 1 << 40) is None
+    assert most_weights(prepared.model, nodes, 0) is not None
+
+
+def test_each_of_several_outputs_counts_the_same_in_noise_to_signal(
+    deep: Path, tmp_path: Path
+) -> None:
+    """`h1` is hundreds of times as large as `y`, which by squared error alone would not count."""
+    setting = Setting(deep, feeds_for(deep, 8, batch=32), ["y", "h1"])
+    found = ratios(setting, tmp_path / "g", "relative")
+    assert 0.8 < statistics.median(found) < 1.25
+
+
+def report(score: Any, path: Path, feeds: Sequence[Feed], **given: Any) -> Sensitivity:
+    found: Sensitivity = score(path, feeds=feeds, engine="gradient", **given)
+    return found
+
+
+def test_the_report_says_that_scores_are_estimates(siblings: Path, score: Any) -> None:
+    found = report(score, siblings, feeds_for(siblings, 3, batch=32))
+    assert found.run.engine == "gradient"
+    assert found.run.estimate is not None
+    assert (found.run.estimate.probes, found.run.estimate.by_position) == (1, True)
+    assert found.run.estimate.measured == {}
+    for node in found.nodes:
+        assert node.solo is not None and node.solo.mse > 0
+        assert node.solo.cosine is None
+        assert node.leave_one_out is not None and node.leave_one_out.gain is not None
+        assert node.stability is not None and node.stability.standard_error is not None
+
+
+def test_interactions_hold_the_single_scores_and_those_of_groups(
+    siblings: Path, score: Any
+) -> None:
+    found = report(score, siblings, feeds_for(siblings, 3, batch=16))
+    gram = Gram(found.interactions[0])
+    for node in found.nodes:
+        assert node.solo is not None
+        assert gram.damage([node.name]) == pytest.approx(node.solo.mse, rel=1e-4)
+    (group,) = found.groups
+    assert group.solo is not None
+    assert gram.damage(group.members) == pytest.approx(group.solo.mse, rel=1e-4)
+    assert found.baseline is not None
+    everything = gram.damage([node.name for node in found.nodes])
+    assert everything == pytest.approx(found.baseline.all_quantized.mse, rel=1e-4)
+
+
+def test_a_companion_is_part_of_the_interactions_of_its_convolution(cnn: Path, score: Any) -> None:
+    found = report(score, cnn, feeds_for(cnn, 3, batch=4))
+    gram = Gram(found.interactions[0])
+    assert [item.beside for item in found.companions] == ["/block/Conv"]
+    for node in found.nodes:
+        assert node.solo is not None
+        assert gram.damage([node.name]) == pytest.approx(node.solo.mse, rel=1e-4)
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_report(
+    siblings: Path, score: Any, tmp_path: Path
+) -> None:
+    feeds = feeds_for(siblings, 4, batch=16)
+    with open_journal(tmp_path / "whole", {}) as journal:
+        once = report(score, siblings, feeds, journal=journal)
+        kept = {key: value for key, value in journal.entries.items() if key[-1] not in "13"}
+    with open_journal(tmp_path / "half", {}) as journal:
+        for key, value in kept.items():
+            journal.record(key, value)
+        shutil.copytree(folder_of(tmp_path / "whole"), journal.folder, dirs_exist_ok=True)
+        for file in list(journal.folder.iterdir())[:2]:
+            file.touch()
+        again = report(score, siblings, feeds, journal=journal)
+    assert again.nodes == once.nodes
+    assert again.interactions == once.interactions
+
+
+def test_without_what_an_earlier_run_kept_of_pairs_there_are_scores_all_the_same(
+    siblings: Path, score: Any, tmp_path: Path
+) -> None:
+    feeds = feeds_for(siblings, 3, batch=16)
+    with open_journal(tmp_path / "journal", {}) as journal:
+        once = report(score, siblings, feeds, journal=journal)
+        shutil.rmtree(journal.folder)
+        again = report(score, siblings, feeds, journal=journal)
+    assert again.nodes == once.nodes
+    assert again.interactions == ()
+
+
+def test_a_metric_without_an_estimate_is_refused(siblings: Path) -> None:
+    with pytest.raises(UsageError, match="not estimated"):
+        qgraph.sensitivity(siblings, engine="gradient", metric="cosine")
+
+
+STEPS = """
+steps (float[batch, 8] x) => (float[batch, 6] y)
+{
+  [/a/MatMul] h1 = MatMul(x, wa)
+  [/round] r = %s
+  [/b/MatMul] h2 = MatMul(r, wb)
+  t = Tanh(h2)
+  [/c/MatMul] y = MatMul(t, wc)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("operator", "why"),
+    [
+        ("Round(h1)", "moves in steps"),
+        ("Hardmax(h1)", "moves in steps"),
+        ("Tan(h1)", "Tan"),
+    ],
+)
+def test_above_an_operator_without_a_gradient_scores_are_exact_and_the_report_says_why(
+    build: Any, score: Any, operator: str, why: str
+) -> None:
+    path = build(STEPS % operator, {"wa": (8, 16), "wb": (16, 16), "wc": (16, 6)})
+    feeds = feeds_for(path, 4, batch=16)
+    found = report(score, path, feeds)
+    exact = score(path, feeds=feeds)
+    assert found.run.estimate is not None
+    assert list(found.run.estimate.measured) == ["/a/MatMul"]
+    assert why in found.run.estimate.measured["/a/MatMul"]
+    ours, theirs = (
+        {node.name: node.solo.mse for node in each.nodes if node.solo} for each in (found, exact)
+    )
+    assert ours["/a/MatMul"] == pytest.approx(theirs["/a/MatMul"], rel=1e-5)
+    for name in ("/b/MatMul", "/c/MatMul"):
+        assert 0.5 < ours[name] / theirs[name] < 2
+    gram = Gram(found.interactions[0])
+    assert gram.damage(["/a/MatMul"]) == pytest.approx(ours["/a/MatMul"], rel=1e-5)
+
+
+@pytest.mark.parametrize("left", [0, 1 << 40])
+def test_products_are_those_of_torch(
+    deep: Path, tmp_path: Path, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores are Σ ⟨g, δ⟩², g by torch.autograd from the same signs, δ by torch, too."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr("qgraph._sensitivity.engines.gradient.parts._SMALLEST", 1)
+    (feed,) = feeds = feeds_for(deep, 1, batch=20)
+    setting = Setting(deep, feeds, ["y"])
+    answerer = setting.gradient(tmp_path / "g", left)
+    ours = answers(answerer, setting.solo, feeds)[0]
+    weights = {
+        item.name: torch.tensor(onnx.numpy_helper.to_array(item))
+        for item in onnx.load(deep).graph.initializer
+    }
+    drawn = draw_signs(answerer.probes, setting.scored, feed)[signs_input("y", 0)]
+    signs = torch.tensor(drawn[: 20 * 6].reshape(20, 6))
+
+    def step(node: str, x: Any) -> tuple[Any, Any]:
+        """Return a linear's output, a leaf of the tape, and its error."""
+        weight = weights[f"w{node}"]
+        quantized = torch.tensor(setting.quantization.weights[f"w{node}", 1])
+        scale = float(setting.quantization.scales[read[node]])
+        rounded = (x / scale).round().clamp(-128, 127) * scale
+        made = x @ weight
+        made.retain_grad()
+        return made, (rounded @ quantized - made).detach()
+
+    read = {"a": "x", "b": "t1", "c": "h3", "d": "t4"}
+    x = torch.tensor(feed["x"]).requires_grad_()
+    h1, error_a = step("a", x)
+    h2, error_b = step("b", torch.tanh(h1))
+    h4, error_c = step("c", h2 + h1)
+    y, error_d = step("d", torch.tanh(h4))
+    (y * signs).sum().backward()
+    errors = [(h1, error_a), (h2, error_b), (h4, error_c), (y, error_d)]
+    for (made, error), found in zip(errors, ours, strict=True):
+        product = (made.grad * error).sum(-1)
+        assert found.error == pytest.approx(float((product**2).sum()), rel=1e-3)
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    first, second = (np.argsort(np.argsort(values)) for values in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+@pytest.mark.slow
+def test_the_detector_that_ships_is_ranked_as_by_the_exact_engine() -> None:
+    folder = Path(__file__).parents[3] / "models/yolo_tiny"
+    data = [folder / "data/calibration.json"]
+    found, exact = (
+        qgraph.sensitivity(
+            folder / "model.onnx", data=data, samples=16, engine=engine, direction="solo"
+        )[0]
+        for engine in ("gradient", "wavefront")
+    )
+    assert found.run.estimate is not None and found.run.estimate.measured == {}
+    for metric in ("mse", "noise_to_signal"):
+        ours, theirs = (
+            [node.solo.figures[metric] or 0.0 for node in each.nodes if node.solo]
+            for each in (found, exact)
+        )
+        assert spearman(ours, theirs) > 0.98
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True) if b)
+        assert 0.85 < ratio < 1.15
