@@ -19,7 +19,7 @@ class NodeCost:
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     """`predicted`: variant name → what the profile lets expect. `costs`: node name → cost, of the
-    float model; without it no shares are given.
+    float model; without it no shares are given. `warnings`: what is known before measuring.
     """
 
     version: str
@@ -31,3 +31,4 @@ class EvaluationSettings:
     latency_runs: int = 30
     predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, NodeCost] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

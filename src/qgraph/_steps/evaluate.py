@@ -11,8 +11,9 @@ from qgraph._evaluation.recommendation import recommend, require_limits
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
-from qgraph._exporters.family import Converses, Suite
+from qgraph._exporters.family import ComparesInside, Converses, Suite, Task
 from qgraph._exporters.manifest import SANITY
+from qgraph._graph.edit.draws import random_note
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
@@ -69,9 +70,15 @@ def evaluate(
         prompts=None if suite is None else suite.title,
         predicted={} if expected is None else _predicted(candidates, expected),
         costs=_costs(model, task.feeds[0], runtime),
+        warnings=_warnings(model, task),
     )
     found = _evaluate(candidates, task, settings, runtime.progress, suite)
     return found.model_copy(update={"recommendation": recommend(found, asked.accept)})
+
+
+def _warnings(model: Model, task: Task) -> tuple[str, ...]:
+    inner = task.inner if isinstance(task, ComparesInside) else ()
+    return model.notes_on(model.scored_at()) if inner else random_note(model.prepared.model)
 
 
 def _predicted(

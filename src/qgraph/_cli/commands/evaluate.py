@@ -75,11 +75,16 @@ def evaluate(
     judgement = judged(against_float(evaluation), conditions, fail_when)
     if as_json:
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
-        return QualityGateError.exit_code if judgement.failed else 0
+        return QualityGateError.exit_code if judgement.failed else _exit_code(evaluation)
     print_evaluation(evaluation)
     say(f"Wrote {output}")
     require_passed(judgement)
-    return 0
+    return _exit_code(evaluation)
+
+
+def _exit_code(evaluation: Evaluation) -> int:
+    """Return 0, or that of the first variant that could not be measured."""
+    return evaluation.failures[0].exit_code if evaluation.failures else 0
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
