@@ -58,6 +58,8 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
             return _report(UsageError(error.format_message(), hint=_HELP), arguments)
         error.show()
         return 2
+    except SystemExit:  # rich and click end so where nobody reads the standard output any more
+        return EnvironmentFault.exit_code
     except Exception as error:  # whatever is left; the user still gets one message
         return _report(_explained(error), arguments)
     # a command that printed its result and still means another code exits with it
