@@ -22,11 +22,14 @@ from qgraph._graph.edit.selecting import with_outputs
 from qgraph._graph.errors import InputError, QGraphError
 from qgraph._graph.io.models import read_model
 from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.partwise import PartwiseSession
 from qgraph._graph.run.provider import describe_device
 from qgraph._graph.run.session import Session, open_session
 from qgraph._graph.run.settings import Semantics, session_settings
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.ranges import ModelRef
+
+_SESSIONS = {"accuracy": Semantics.EXACT, "latency": Semantics.FAST}
 
 
 def evaluate(
@@ -46,6 +49,7 @@ def evaluate(
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(settings.data))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    timed = settings.in_parts is None
     interleaved = fit_together([item.path for item in models])
     failures: list[Unmeasured] = []
     quality = _qualities(models, task, suite, settings, progress, failures)
@@ -63,15 +67,17 @@ def evaluate(
             samples=len(task.feeds),
             data=settings.data,
             prompts=settings.prompts,
-            latency_runs=settings.latency_runs,
-            warm_up_runs=WARM_UP,
-            interleaved=interleaved,
+            latency_runs=settings.latency_runs if timed else 0,
+            warm_up_runs=WARM_UP if timed else None,
+            interleaved=interleaved if timed else None,
             sessions={
-                "accuracy": session_settings(settings.provider, Semantics.EXACT),
-                "latency": session_settings(settings.provider, Semantics.FAST),
+                what: session_settings(settings.provider, semantics)
+                for what, semantics in _SESSIONS.items()
+                if timed or what == "accuracy"
             },
             resamples=RESAMPLES if _has_intervals(measured) else None,
             warnings=settings.warnings,
+            memory_budget=None if settings.in_parts is None else settings.in_parts.budget,
             packages=dict(settings.packages),
             started=started,
             seconds=time.perf_counter() - clock,
@@ -131,6 +137,9 @@ def _measure(
     interleaved: bool,
 ) -> dict[str, Measured]:
     """Return variant → everything found out about it: after quality, times, then memory."""
+    intervals = _intervals(quality)
+    if settings.in_parts is not None:
+        return {name: Measured(it, intervals[name], {}, None) for name, it in quality.items()}
     feeds = quality[models[0].name].feeds
     timed = time_variants(
         {item.name: partial(_open, item, settings, Semantics.FAST) for item in models},
@@ -146,7 +155,6 @@ def _measure(
             failures.append(_failure(item, "latency", times))
         else:
             latency[item.name] = times
-    intervals = _intervals(quality)
     footprints = _footprints(models, settings, next(iter(feeds.values())), progress)
     return {
         name: Measured(found, intervals[name], latency.get(name, {}), footprints[name])
@@ -167,10 +175,24 @@ def _quality(
     progress: Progress,
 ) -> Quality:
     inner = task.inner if isinstance(task, ComparesInside) else ()
-    session = _open(model, settings, Semantics.EXACT, inner)
+    session = (
+        PartwiseSession(
+            model.path,
+            task.feeds,
+            settings.in_parts,
+            settings.provider,
+            allow_cpu_nodes=settings.allow_cpu_nodes,
+            progress=progress,
+            title=f"running {model.name} part by part",
+        )
+        if settings.in_parts is not None
+        else _open(model, settings, Semantics.EXACT, inner)
+    )
     metrics = task.measure(model.name, session, progress)
     samples = task.per_sample(model.name) if isinstance(task, Resampled) else None
-    feeds = task.steps(session) if isinstance(task, Stepwise) else {"forward": task.feeds[0]}
+    feeds = {"forward": task.feeds[0]}
+    if settings.in_parts is None and isinstance(task, Stepwise):
+        feeds = task.steps(session)
     said = [] if suite is None else suite.say(model.name, session, progress)
     return Quality(metrics, samples, session.placement(), session.elsewhere(), feeds, said)
 

@@ -121,6 +121,8 @@ class EvaluationRun(Part):
     latency was measured. `interleaved`: whether the variants' runs took turns, so that all of them
     met the same state of the machine; models too large to be open together are timed one by one.
     `warnings`: what the figures may hold beside the error of quantizing, or where they were taken.
+    `memory_budget`: bytes that models too large for it were run in, part by part; then nothing was
+    timed, weighed or generated.
     """
 
     qgraph: str
@@ -135,6 +137,7 @@ class EvaluationRun(Part):
     sessions: dict[str, dict[str, str]] = {}
     resamples: int | None = None
     warnings: tuple[str, ...] = ()
+    memory_budget: int | None = None
     packages: dict[str, str]
     started: str
     seconds: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider
 
 
@@ -20,6 +21,7 @@ class NodeCost:
 class EvaluationSettings:
     """`predicted`: variant name → what the profile lets expect. `costs`: node name → cost, of the
     float model; without it no shares are given. `warnings`: what is known before measuring.
+    `in_parts`: the memory that models are run in part by part; None: each in one session.
     """
 
     version: str
@@ -32,3 +34,4 @@ class EvaluationSettings:
     predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, NodeCost] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    in_parts: Memory | None = None

@@ -106,6 +106,8 @@ def is_unsteady(latency: Latency) -> bool:
 def latency_notes(evaluation: Evaluation) -> list[str]:
     """Return the caveats that stand wherever latency is printed, a line each."""
     run = evaluation.run
+    if not any(item.latency_ms for item in evaluation.variants):
+        return []
     what = "the first sample's prefill and one more token" if evaluation.decodes else "one pass"
     why = (
         "there Q/DQ run as kernels of their own around a float product"

@@ -37,6 +37,7 @@ from qgraph._steps.options import EvaluateOptions, chosen
     " else general ones]",
 )
 @click.option("--no-sanity", is_flag=True, help="Ask the variants nothing.")
+@options.memory_budget
 @options.gates
 @options.provider
 @options.common("evaluation.json", "File to write.")
@@ -45,6 +46,7 @@ def evaluate(
     profiles: Path | None,
     sanity: Path | None,
     no_sanity: bool,
+    memory_budget: int | None,
     gates: tuple[str, ...],
     fail_when: FailWhen,
     provider: Provider,
@@ -69,7 +71,10 @@ def evaluate(
     require_outputs([output], [*models, *asked.data, *read])
     with Bars(quiet=quiet) as bars:
         evaluation = evaluate_variants(
-            models, profiles=profiles, options=asked, runtime=runtime_of(bars, provider)
+            models,
+            profiles=profiles,
+            options=asked,
+            runtime=runtime_of(bars, provider, memory_budget),
         )
     write_document(output, evaluation)
     judgement = judged(against_float(evaluation), conditions, fail_when)
