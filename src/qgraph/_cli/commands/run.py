@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -36,14 +35,29 @@ _chain_options = options.apply(
 @click.command()
 @click.argument("recipe", type=options.PATH)
 @_chain_options
-def run(recipe: Path, **asked: Any) -> None:
+def run(
+    recipe: Path,
+    provider: Provider | None,
+    fresh: bool,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
     """Run the whole chain of RECIPE, a TOML file; what is done already is not repeated."""
-    _run(recipe, **asked)
+    _run(recipe, provider, fresh=fresh, output=output, as_json=as_json, quiet=quiet)
 
 
 @click.command()
 @_chain_options
-def demo(**asked: Any) -> None:
+def demo(
+    provider: Provider | None,
+    fresh: bool,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
     """Run the recipe of the shipped tiny Qwen2.5-VL."""
     recipe = Path(__file__).parents[4] / _DEMO
     if not recipe.exists():
@@ -52,18 +66,17 @@ def demo(**asked: Any) -> None:
             where=str(_DEMO),
             hint="It ships with the source; run the demo from a clone (make demo).",
         )
-    _run(recipe, **asked)
+    _run(recipe, provider, fresh=fresh, output=output, as_json=as_json, quiet=quiet)
 
 
 def _run(
     recipe: Path,
-    *,
     provider: Provider | None,
+    *,
     fresh: bool,
     output: Path | None,
     as_json: bool,
     quiet: bool,
-    debug: bool,
 ) -> None:
     with Bars(quiet=quiet) as bars:
         loaded = read_recipe(recipe)

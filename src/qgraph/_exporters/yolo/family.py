@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from qgraph._exporters.family import ExportOptions, ModelView, Task
+from qgraph._exporters.few_channels import too_narrow
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import Preprocessing, Resize
@@ -86,7 +87,7 @@ class YoloFamily:
         return boxes_and_scores if ranks.count(_TABLE) == 1 else whole
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
-        """Keep the head's output convolutions and DFL."""
+        """Keep the head's output convolutions, DFL, and narrow convolutions."""
         head = find_detector_head(model)
         if head is not None and node.name in head.convolutions:
             return (
@@ -94,7 +95,7 @@ class YoloFamily:
             )
         if head is not None and node.name in head.distributions:
             return "the mean of the distribution over distances (DFL), a part of the box decoding"
-        return None
+        return too_narrow(model, node)
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
         """Return detection, or fidelity where asked or where data has no annotations."""
@@ -106,9 +107,9 @@ class YoloFamily:
             return _detection(view, data, limit)
         if arrays:
             feeds = [feed for path in data for feed in read_npz(path, view.inputs)]
-            return FidelityTask(feeds[:limit], self.scored_outputs(view), model=view.model)
+            return FidelityTask(feeds[:limit], self.scored_outputs(view))
         scenes: list[Scene] = [item for path in data for item in read_scenes(path)[:limit]]
-        return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view), model=view.model)
+        return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view))
 
     def exports(self, source: Path) -> bool:
         """Return whether it is a checkpoint or a description of Ultralytics."""
