@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import click
@@ -104,26 +105,25 @@ def chain(folder: Path, layers: int, budget: str) -> Steps:
     steps.run("profile", ["profile", str(output), "-o", profiles])
     target = ["--profiles", profiles, "-o", str(folder / "variants")]
     steps.run("quantize: A to D", ["quantize", model, *target, "--ranges", ranges])
-    compare(folder, model, data)
+    variants = [str(folder / "variants" / f"{name}.onnx") for name in "ABCD"]
+    judged = ["-o", str(folder / "evaluation.json"), "--memory-budget", budget]
+    steps.run("evaluate: float, A to D", ["evaluate", model, *variants, *data, *judged])
     return steps
 
 
-def compare(folder: Path, model: str, data: list[str]) -> None:
-    """Write how near A to D come to the model, by `benchmarks/fidelity.py`, to FOLDER."""
-    written = folder / "fidelity.md"
-    if written.exists():
-        return
-    click.echo("float, A to D …", err=True)
-    variants = [str(folder / "variants" / f"{name}.onnx") for name in "ABCD"]
-    command = [sys.executable, str(Path(__file__).with_name("fidelity.py")), model, *variants]
-    done = subprocess.run([*command, *data], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-    written.write_text(done.stdout, encoding="utf-8")
+def compared(folder: Path) -> list[str]:
+    """Return how near A to D come to the model, as a table."""
+    found = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    rows = [
+        f"| {item['name']} | {item['int8_nodes']} | {item['metrics'].get('sqnr_db', inf):.1f} |"
+        for item in found["variants"]
+    ]
+    return ["| model | INT8 nodes | SQNR, dB |", "|---|---:|---:|", *rows]
 
 
 def page(steps: Steps, layers: int, budget: str, folder: Path) -> list[str]:
     """Return the page of results."""
     report = json.loads((folder / "sensitivity.json").read_text(encoding="utf-8"))
-    table = (folder / "fidelity.md").read_text(encoding="utf-8").splitlines()
     ran, nodes, took = report["run"], report["nodes"], steps.took
     size = sum(file.stat().st_size for file in (folder / "model").glob("model*"))
     written = sum(file.stat().st_size for file in (folder / "variants").iterdir())
@@ -156,11 +156,11 @@ def page(steps: Steps, layers: int, budget: str, folder: Path) -> list[str]:
         "",
         f"Emitting A to D took at most {peak / 1e9:.2f} GB of memory; a third of the model and 1 GB"
         f" are {bound / 1e9:.2f} GB, so the bound is {'kept' if peak <= bound else 'NOT kept'}. The"
-        f" four take {written / size:.2f} times the model on the disk. On the same 2 samples, each"
-        " run part by part in a process of its own (weights are random: the figures say only that"
-        " the chain runs):",
+        f" four take {written / size:.2f} times the model on the disk. `qgraph evaluate` under the"
+        " same budget, on the same 2 samples (weights are random: the figures say only that the"
+        " chain runs):",
         "",
-        *table,
+        *compared(folder),
         "",
         setting(),
     ]

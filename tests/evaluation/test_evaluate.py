@@ -144,6 +144,7 @@ def test_latency_is_positive_and_its_ninetieth_percentile_not_below_its_median(
     evaluation: Evaluation,
 ) -> None:
     for variant in evaluation.variants:
+        assert variant.latency_ms is not None
         assert 0 < variant.latency_ms.p50 <= variant.latency_ms.p90
 
 

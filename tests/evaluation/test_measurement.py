@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import inspect_variants
 from qgraph._exporters.fidelity import FidelityTask
+from qgraph._graph.errors import InputError
 from qgraph._graph.progress import silent
 from qgraph._graph.run.session import Provider, open_session
 from qgraph._graph.run.settings import Semantics, session_settings
@@ -65,7 +67,21 @@ def test_variants_run_in_turn_and_none_is_always_first(variants: Any) -> None:
     }
     found = time_variants(openers, {"forward": variants.feeds[0]}, 3, silent, interleaved=True)
     assert order[9:] == [*"xyz", *"yzx", *"zxy"]
-    assert all(item["forward"].p50 > 0 for item in found.values())
+    assert all(isinstance(item, dict) and item["forward"].p50 > 0 for item in found.values())
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_a_variant_that_cannot_be_timed_leaves_the_others_their_times(
+    variants: Any,
+    tmp_path: Path,
+    interleaved: bool,  # noqa: FBT001
+) -> None:
+    paths = {"x": variants.paths[0], "gone": tmp_path / "gone.onnx", "y": variants.paths[1]}
+    openers: Any = {name: partial(open_session, path) for name, path in paths.items()}
+    feeds = {"forward": variants.feeds[0]}
+    found = time_variants(openers, feeds, 2, silent, interleaved=interleaved)
+    assert isinstance(found.pop("gone"), InputError)
+    assert all(isinstance(item, dict) and item["forward"].p50 > 0 for item in found.values())
 
 
 def test_one_by_one_each_variant_is_done_before_the_next_is_opened(variants: Any) -> None:

@@ -20,7 +20,7 @@ from onnx import numpy_helper, parser
 from qgraph._cli.cli import run
 
 MLP = """
-mlp (float[batch, 8] x) => (float[batch, 4] y)
+mlp (float[batch, 16] x) => (float[batch, 16] y)
 {
   [q] q = MatMul(x, wq)
   [k] k = MatMul(x, wk)
@@ -111,13 +111,13 @@ def _dotted(name: str) -> str:
 
 def build_mlp(folder: Path, seed: int = 1) -> Path:
     """Write `model.onnx`, four linears."""
-    shapes = {"wq": (8, 16), "wk": (8, 16), "wd": (16, 16), "wo": (16, 4)}
+    shapes = dict.fromkeys(("wq", "wk", "wd", "wo"), (16, 16))
     return build(folder / "mlp.onnx", MLP, shapes, seed)
 
 
 def save_data(path: Path, samples: int = 4, seed: int = 0) -> Path:
     """Write samples for the MLP."""
-    x = np.random.default_rng(seed).standard_normal((samples, 8)).astype(np.float32)
+    x = np.random.default_rng(seed).standard_normal((samples, 16)).astype(np.float32)
     np.savez(path, x=x)
     return path
 

@@ -1,103 +1,85 @@
-"""What adding a metric or an option takes: done to a copy of the source, and used from outside.
-
-An engine is added from another package (tests/sensitivity/test_engine_guide.py).
-"""
+"""A metric is added in one file, an option in two: the guide's examples, applied and run."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import qgraph
-
-METRIC = """_TABLE = (
-    Metric(
-        key="rms_ratio", label="RMS ratio", form="{:.2e}", from_float=True, by_parts=True,
-        of=lambda sums: math.sqrt(sums.error / sums.signal) if sums.signal else None,
-        of_damage=_itself,
-    ),
-"""
-OPTION = """    cuts: dict[str, Share] = dict(DEFAULT_CUTS)
-    smallest: Annotated[Count, Flag("Leave out profiles of fewer nodes.")] = 1
-"""
-LEFT_OUT = """asked.cuts, asked.by, asked.top_k)
-    kept = tuple(item for item in cut.profiles if len(item.quantize) >= asked.smallest)
-    cut = cut.model_copy(update={"profiles": kept})
-"""
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/guide/adding-a-metric-or-an-option.md").read_text(encoding="utf-8")
+METRIC, *OPTION = re.findall(r"```diff\n(.*?)```", GUIDE, re.DOTALL)
 
 
-class Clone:
-    """A copy of the package that is edited: `edited` are the files it took."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.edited: set[str] = set()
-        source = Path(qgraph.__file__).parent
-        shutil.copytree(source, folder / "src/qgraph", ignore=shutil.ignore_patterns("__pycache__"))
-
-    def add(self, file: str, lines: str) -> None:
-        """Put `lines` in the place of the first of them, which is there once."""
-        path = self._folder / "src/qgraph" / file
-        text, mark = path.read_text(encoding="utf-8"), lines.splitlines(keepends=True)[0]
-        assert text.count(mark) == 1
-        path.write_text(text.replace(mark, lines), encoding="utf-8")
-        self.edited.add(file)
-
-    def run(self, *arguments: str, expected: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self._folder,
-            env={**os.environ, "PYTHONPATH": str(self._folder / "src")},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == expected, done.stdout + done.stderr
-        return done.stderr if expected else done.stdout
-
-    def document(self, *arguments: str) -> Any:
-        return json.loads(self.run("-m", "qgraph", *arguments, "--quiet", "--json"))
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the source with both examples applied."""
+    if shutil.which("git") is None:
+        pytest.skip("git applies the examples")
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(
+        ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
+    for number, patch in enumerate((METRIC, *OPTION)):
+        file = folder / f"{number}.diff"
+        file.write_text(patch)
+        # the lines around a change are found wherever they have moved to
+        command = ["git", "apply", "--recount", file.name]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder
 
 
-@pytest.fixture
-def clone(tmp_path: Path, make_mlp: Callable[[Path], Path]) -> Clone:
-    make_mlp(tmp_path).rename(tmp_path / "m.onnx")
-    return Clone(tmp_path)
+def run(copy: Path, *arguments: str | Path) -> Any:
+    """Run the copy's `qgraph` and return what it prints, as JSON if it is."""
+    done = subprocess.run(
+        [sys.executable, "-m", "qgraph", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy / "src")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
 
 
-def test_a_metric_is_an_entry_in_one_file(clone: Clone) -> None:
-    clone.add("_metrics/table.py", METRIC)
-    chosen = ("--metric", "rms_ratio", "--samples", "2")
-    report = clone.document("sensitivity", "m.onnx", *chosen, "-o", "s.json")
-    assert report["metric"] == "rms_ratio"
-    nodes = sorted(report["nodes"], key=lambda node: node["rank"])
-    values = [node["solo"]["rms_ratio"] for node in nodes]
-    assert values == sorted(values, reverse=True) and values[-1] > 0
-    for node in nodes:  # of the same sums as the SQNR
-        assert node["solo"]["rms_ratio"] == pytest.approx(10 ** (-node["solo"]["sqnr_db"] / 20))
-    profiles = clone.document("profile", "s.json", "-o", "p.json")
-    assert profiles["profiles"][0]["quantize"] == [nodes[-1]["name"]]
-    assert "rms_ratio" in clone.run("-m", "qgraph", "sensitivity", "--help")
-    assert clone.edited == {"_metrics/table.py"}
+def test_a_metric_is_one_file_and_an_option_two() -> None:
+    files = [re.findall(r"^\+\+\+ b/(.*)", patch, re.MULTILINE) for patch in (METRIC, *OPTION)]
+    assert files == [
+        ["src/qgraph/_metrics/table.py"],
+        ["src/qgraph/_steps/options.py"],
+        ["src/qgraph/_steps/profile.py"],
+    ]
 
 
-def test_an_option_is_a_field_and_what_it_does(clone: Clone, tmp_path: Path) -> None:
-    clone.document("sensitivity", "m.onnx", "--samples", "1", "-o", "s.json")
-    everything = clone.document("profile", "s.json", "-o", "all.json")["profiles"]
-    most = max(len(item["quantize"]) for item in everything)
-    clone.add("_steps/options.py", OPTION)
-    clone.add("_steps/profile.py", LEFT_OUT)
-    assert len(clone.edited) == 2
-    found = clone.document("profile", "s.json", "--smallest", str(most), "-o", "p.json")
-    assert found["profiles"] == [item for item in everything if len(item["quantize"]) == most]
-    assert len(found["profiles"]) < len(everything)
-    assert "Leave out profiles of fewer nodes." in clone.run("-m", "qgraph", "profile", "--help")
-    (tmp_path / "recipe.toml").write_text('name = "x"\nmodel = "m.onnx"\n[profile]\nsmallest = 0\n')
-    refused = clone.run("-m", "qgraph", "run", "recipe.toml", "--quiet", expected=2)
-    assert "profile.smallest: Input should be greater than or equal to 1" in refused
+def test_nodes_are_ranked_and_shown_by_the_added_metric(
+    copy: Path, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "sensitivity.json"
+    common = ("--data", data, "--quiet", "-o", out)
+    report = run(copy, "sensitivity", mlp, "--metric", "nrmse", "--json", *common)
+    assert report["metric"] == "nrmse"
+    figures = [node["solo"] for node in sorted(report["nodes"], key=lambda node: node["rank"])]
+    values = [item["nrmse"] for item in figures]
+    assert values == sorted(values, reverse=True) and len(values) > 1
+    # SQNR says the same in decibels
+    assert values == pytest.approx([10 ** (-item["sqnr_db"] / 20) for item in figures])
+    reason = run(copy, "profile", out, "--json", "-o", tmp_path / "p.json")["profiles"][0]["keep"]
+    assert any("NRMSE" in item["reason"] for item in reason)
+
+
+def test_the_added_option_is_a_flag_and_is_obeyed(
+    copy: Path, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    assert "--spare" in run(copy, "profile", "--help")
+    out = tmp_path / "sensitivity.json"
+    report = run(copy, "sensitivity", mlp, "--data", data, "--quiet", "--json", "-o", out)
+    worst = next(node["name"] for node in report["nodes"] if node["rank"] == 1)
+    found = run(copy, "profile", out, "--spare", "1", "--json", "-o", tmp_path / "p.json")
+    everything = next(item for item in found["profiles"] if item["name"] == "D")
+    assert worst not in everything["quantize"] and everything["quantize"]

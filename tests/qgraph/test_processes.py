@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 Child = Callable[[int], int | None]
@@ -133,6 +134,33 @@ def test_a_full_disk_behind_the_standard_output_is_said(mlp: Path, tmp_path: Pat
             )  # fmt: skip
         assert done.returncode == 4 and "Traceback" not in done.stderr
         assert (tmp_path / "s.json").is_file()
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(mlp: Path, tmp_path: Path) -> None:
+    for extra in (["--help"], [str(mlp), "--samples", "1", "-o", "s.json"]):
+        command = [sys.executable, "-m", "qgraph", "sensitivity", *extra]
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            process.stdout.close()
+            said = process.stderr.read()
+        assert process.returncode == 4 and "Traceback" not in said
+    assert (tmp_path / "s.json").is_file()
+
+
+def test_too_little_memory_to_run_is_a_limit(tmp_path: Path) -> None:
+    """An output of half a terabyte, which no setting of the kernel grants."""
+    text = (
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[1,4] x) => (float[n] y) {'
+        " s = Constant <value = int64[1] {137438953472}> () b = ConstantOfShape(s)"
+        " w = Constant <value = float[4,1] {1, 2, 3, 4}> () a = MatMul(x, w) c = Squeeze(a)"
+        " y = Add(b, c) }"
+    )
+    (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    command = [sys.executable, "-m", "qgraph", "sensitivity", "m.onnx", "--samples", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 5 and "the machine's memory is full" in done.stderr
 
 
 def test_too_little_memory_to_load_is_said_and_ends(mlp: Path, tmp_path: Path) -> None:

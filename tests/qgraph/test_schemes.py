@@ -136,6 +136,6 @@ def test_parts_that_do_not_fit_are_refused(
 def test_activations_that_never_change_are_named(
     qgraph: Command, mlp: Path, tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "flat.npz", x=np.zeros((2, 8), np.float32))
+    np.savez(tmp_path / "flat.npz", x=np.zeros((2, 16), np.float32))
     result = qgraph("sensitivity", mlp, "--data", tmp_path / "flat.npz", "-o", tmp_path / "s.json")
     assert "never changed while calibrating: x" in result.err

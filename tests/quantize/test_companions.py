@@ -20,6 +20,7 @@ from qgraph._graph.run.session import open_session
 from qgraph._quantize.companions import companions_named, find_companions
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._sensitivity.report import Direction
+from qgraph._steps import making
 from qgraph._steps import quantize as quantizing
 from qgraph._steps import sensitivity as measuring
 from qgraph._steps.calibrate import calibrate
@@ -144,7 +145,7 @@ def test_a_float_convolution_has_no_companion(build: Build) -> None:
 
 
 @pytest.fixture
-def emitted(build: Build, tmp_path: Path) -> tuple[Profiles, list[quantizing.Quantized], Path]:
+def emitted(build: Build, tmp_path: Path) -> tuple[Profiles, list[making.Quantized], Path]:
     path = tmp_path / "m.onnx"
     write_model(model_of(build, STRAIGHT), path)
     x = np.random.default_rng(1).standard_normal((4, 16, 8, 8)).astype(np.float32)
@@ -162,14 +163,14 @@ def reads(model: onnx.ModelProto, name: str) -> list[str]:
 
 
 def test_a_profile_names_the_companions_of_its_convolutions(
-    emitted: tuple[Profiles, list[quantizing.Quantized], Path],
+    emitted: tuple[Profiles, list[making.Quantized], Path],
 ) -> None:
     for item in emitted[0].profiles:
         assert item.companions == (("add",) if "two" in item.quantize else ())
 
 
 def test_the_emitted_add_reads_the_shortcut_quantized_and_the_branch_untouched(
-    emitted: tuple[Profiles, list[quantizing.Quantized], Path],
+    emitted: tuple[Profiles, list[making.Quantized], Path],
 ) -> None:
     model = emitted[1][1].model
     assert reads(model, "add") == ["DequantizeLinear", "Conv"]
@@ -181,7 +182,7 @@ def test_the_emitted_add_reads_the_shortcut_quantized_and_the_branch_untouched(
 
 
 def test_without_companions_the_add_reads_what_it_read(
-    emitted: tuple[Profiles, list[quantizing.Quantized], Path],
+    emitted: tuple[Profiles, list[making.Quantized], Path],
 ) -> None:
     profiles, made, path = emitted
     bare = [item.model_copy(update={"companions": ()}) for item in profiles.profiles]

@@ -24,7 +24,7 @@ DEGENERATE = {
         f"{HEAD} <int64[1] k = {{2}}>"
         " { a = MatMul(x, w) b = MatMul(a, v) c = Tanh(b) y, i = TopK(c, k) }",
         3,
-        "rows that change places",
+        "scored at what is read there instead: c",
     ),
     "sorted above weights": (
         f"{HEAD} <int64[1] k = {{16}}> {{ t, i = TopK(x, k) a = MatMul(t, w) y = MatMul(a, v) }}",
@@ -33,6 +33,14 @@ DEGENERATE = {
     ),
     "sound": (f"{HEAD} {{ a = MatMul(x, w) y = MatMul(a, v) }}", 3, None),
 }
+
+
+def test_who_asks_for_sorted_outputs_is_told_what_their_errors_are(build: Build) -> None:
+    model = build(DEGENERATE["sorted"][0], {"w": (16, 16), "v": (16, 3)})
+    report, _ = qgraph.sensitivity(model, samples=3, outputs=("y",))
+    assert report.outputs == ("y",)
+    (warning,) = report.run.warnings or ()
+    assert "rows that change places" in warning
 
 
 @pytest.mark.parametrize(("graph", "classes", "says"), DEGENERATE.values(), ids=DEGENERATE)

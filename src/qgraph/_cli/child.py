@@ -45,7 +45,9 @@ def work(arguments: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     try:
         # the parent never gets here: it must not load a runtime
-        from qgraph._cli.cli import run
+        from qgraph._cli.cli import cli, run
+
+        cli.commands.get(next(iter(arguments), ""))  # which imports what it works with
     except Exception as error:  # memory, a damaged package, a library that cannot be mapped
         _end_unloaded(error, arguments)
     try:

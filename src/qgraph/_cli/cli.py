@@ -54,10 +54,12 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _report(InterruptedRun("interrupted", hint=_AGAIN), arguments)
     except click.ClickException as error:
-        if "--json" in arguments:
-            return _report(UsageError(error.format_message(), hint=_HELP), arguments)
-        error.show()
-        return 2
+        if "--json" not in arguments:
+            error.show()
+            return UsageError.exit_code
+        return _report(UsageError(error.format_message(), hint=_HELP), arguments)
+    except SystemExit:  # rich and click end so where nobody reads the standard output any more
+        code = EnvironmentFault.exit_code
     except Exception as error:  # whatever is left; the user still gets one message
         return _report(_explained(error), arguments)
     # a command that printed its result and still means another code exits with it

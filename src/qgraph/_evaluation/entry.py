@@ -55,7 +55,7 @@ def entry(
 ) -> Variant:
     """Return the entry of a variant; `reference`: the float model's metrics."""
     quality, memory = found.quality, found.footprint
-    forward, *more = found.latency.values()
+    forward, *more = found.latency.values() or (None,)
     return Variant(
         name=item.name,
         profile=item.profile,

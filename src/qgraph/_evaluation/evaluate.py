@@ -6,24 +6,30 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import Literal
 
 from qgraph._evaluation.entry import Measured, Quality, entry
 from qgraph._evaluation.footprint import Footprint, measure_footprints
 from qgraph._evaluation.intervals import RESAMPLES, Intervals, bootstrap
-from qgraph._evaluation.latency import WARM_UP, fit_together, time_variants
-from qgraph._evaluation.results import Evaluation, EvaluationRun
+from qgraph._evaluation.latency import FAULTS, WARM_UP, fit_together, time_variants
+from qgraph._evaluation.results import Evaluation, EvaluationRun, Latency, Unmeasured
 from qgraph._evaluation.sanity import side_by_side
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel
-from qgraph._exporters.family import Stepwise, Suite, Task
+from qgraph._exporters.family import ComparesInside, Stepwise, Suite, Task
 from qgraph._exporters.resampling import Resampled
-from qgraph._graph.errors import InputError
+from qgraph._graph.edit.selecting import with_outputs
+from qgraph._graph.errors import InputError, QGraphError
+from qgraph._graph.io.models import read_model
 from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.partwise import PartwiseSession
 from qgraph._graph.run.provider import describe_device
 from qgraph._graph.run.session import Session, open_session
 from qgraph._graph.run.settings import Semantics, session_settings
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.ranges import ModelRef
+
+_SESSIONS = {"accuracy": Semantics.EXACT, "latency": Semantics.FAST}
 
 
 def evaluate(
@@ -43,10 +49,13 @@ def evaluate(
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(settings.data))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    timed = settings.in_parts is None
     interleaved = fit_together([item.path for item in models])
-    measured = _measure(models, task, settings, progress, suite, interleaved=interleaved)
-    qualities = {name: found.quality for name, found in measured.items()}
-    reference = qualities[models[0].name].metrics
+    failures: list[Unmeasured] = []
+    quality = _qualities(models, task, suite, settings, progress, failures)
+    models = [item for item in models if item.name in quality]
+    measured = _measure(models, quality, settings, progress, failures, interleaved=interleaved)
+    reference = quality[models[0].name].metrics
     return Evaluation(
         schema=Evaluation.SCHEMA,
         model=ModelRef.of(models[0].id),
@@ -58,14 +67,17 @@ def evaluate(
             samples=len(task.feeds),
             data=settings.data,
             prompts=settings.prompts,
-            latency_runs=settings.latency_runs,
-            warm_up_runs=WARM_UP,
-            interleaved=interleaved,
+            latency_runs=settings.latency_runs if timed else 0,
+            warm_up_runs=WARM_UP if timed else None,
+            interleaved=interleaved if timed else None,
             sessions={
-                "accuracy": session_settings(settings.provider, Semantics.EXACT),
-                "latency": session_settings(settings.provider, Semantics.FAST),
+                what: session_settings(settings.provider, semantics)
+                for what, semantics in _SESSIONS.items()
+                if timed or what == "accuracy"
             },
             resamples=RESAMPLES if _has_intervals(measured) else None,
+            warnings=settings.warnings,
+            memory_budget=None if settings.in_parts is None else settings.in_parts.budget,
             packages=dict(settings.packages),
             started=started,
             seconds=time.perf_counter() - clock,
@@ -73,33 +85,79 @@ def evaluate(
         variants=tuple(entry(it, measured[it.name], reference, settings) for it in models),
         sanity=()
         if suite is None
-        else side_by_side(suite.prompts, {name: it.said for name, it in qualities.items()}),
+        else side_by_side(suite.prompts, {name: it.said for name, it in quality.items()}),
+        failures=tuple(failures),
+    )
+
+
+def _qualities(
+    models: Sequence[InspectedModel],
+    task: Task,
+    suite: Suite | None,
+    settings: EvaluationSettings,
+    progress: Progress,
+    failures: list[Unmeasured],
+) -> dict[str, Quality]:
+    """Return variant → what the task says of it; what cannot be measured goes to `failures`.
+
+    Raises:
+        QGraphError: of the float model, without which there is nothing to compare with.
+    """
+    found: dict[str, Quality] = {}
+    for item in models:
+        try:
+            found[item.name] = _quality(item, task, suite, settings, progress)
+        except FAULTS as error:
+            if item is models[0]:
+                raise
+            failures.append(_failure(item, "metrics", error))
+    return found
+
+
+def _failure(
+    item: InspectedModel, step: Literal["metrics", "latency"], error: QGraphError
+) -> Unmeasured:
+    reason = " ".join(str(error).split())
+    return Unmeasured(
+        variant=item.name,
+        path=item.path.name,
+        step=step,
+        reason=reason.removeprefix(f"{item.path}: "),
+        exit_code=error.exit_code,
     )
 
 
 def _measure(
     models: Sequence[InspectedModel],
-    task: Task,
+    quality: Mapping[str, Quality],
     settings: EvaluationSettings,
     progress: Progress,
-    suite: Suite | None,
+    failures: list[Unmeasured],
     *,
     interleaved: bool,
 ) -> dict[str, Measured]:
-    """Return variant → what was found out about it: quality first, then times, then memory."""
-    quality = {item.name: _quality(item, task, suite, settings, progress) for item in models}
+    """Return variant → everything found out about it: after quality, times, then memory."""
+    intervals = _intervals(quality)
+    if settings.in_parts is not None:
+        return {name: Measured(it, intervals[name], {}, None) for name, it in quality.items()}
     feeds = quality[models[0].name].feeds
-    latency = time_variants(
+    timed = time_variants(
         {item.name: partial(_open, item, settings, Semantics.FAST) for item in models},
         feeds,
         settings.latency_runs,
         progress,
         interleaved=interleaved,
     )
-    intervals = _intervals(quality)
+    latency: dict[str, dict[str, Latency]] = {}
+    for item in models:
+        times = timed[item.name]
+        if isinstance(times, QGraphError):
+            failures.append(_failure(item, "latency", times))
+        else:
+            latency[item.name] = times
     footprints = _footprints(models, settings, next(iter(feeds.values())), progress)
     return {
-        name: Measured(found, intervals[name], latency[name], footprints[name])
+        name: Measured(found, intervals[name], latency.get(name, {}), footprints[name])
         for name, found in quality.items()
     }
 
@@ -116,17 +174,38 @@ def _quality(
     settings: EvaluationSettings,
     progress: Progress,
 ) -> Quality:
-    session = _open(model, settings, Semantics.EXACT)
+    inner = task.inner if isinstance(task, ComparesInside) else ()
+    session = (
+        PartwiseSession(
+            model.path,
+            task.feeds,
+            settings.in_parts,
+            settings.provider,
+            allow_cpu_nodes=settings.allow_cpu_nodes,
+            progress=progress,
+            title=f"running {model.name} part by part",
+        )
+        if settings.in_parts is not None
+        else _open(model, settings, Semantics.EXACT, inner)
+    )
     metrics = task.measure(model.name, session, progress)
     samples = task.per_sample(model.name) if isinstance(task, Resampled) else None
-    feeds = task.steps(session) if isinstance(task, Stepwise) else {"forward": task.feeds[0]}
+    feeds = {"forward": task.feeds[0]}
+    if settings.in_parts is None and isinstance(task, Stepwise):
+        feeds = task.steps(session)
     said = [] if suite is None else suite.say(model.name, session, progress)
     return Quality(metrics, samples, session.placement(), session.elsewhere(), feeds, said)
 
 
-def _open(model: InspectedModel, settings: EvaluationSettings, semantics: Semantics) -> Session:
+def _open(
+    model: InspectedModel,
+    settings: EvaluationSettings,
+    semantics: Semantics,
+    inner: Sequence[str] = (),
+) -> Session:
+    """Return a session; `inner`: tensors that are to be outputs of it, too."""
     return open_session(
-        model.path,
+        with_outputs(read_model(model.path), inner) if inner else model.path,
         settings.provider,
         semantics,
         allow_cpu_nodes=settings.allow_cpu_nodes,

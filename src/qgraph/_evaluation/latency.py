@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from qgraph._evaluation.results import Latency
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, QGraphError
 from qgraph._graph.io.models import size_on_disk
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.memory import available
@@ -21,6 +22,10 @@ _COPIES = 2.5
 
 Feeds = Mapping[str, Feed]
 """What is timed → its feed: `forward`, or `prefill` and `decode`."""
+Bound = Mapping[str, Callable[[], None]]
+"""What is timed → a run of it."""
+FAULTS = (InputError, EnvironmentFault, LimitError)
+"""What one variant may meet without keeping the figures of the others back."""
 
 
 def time_variants(
@@ -30,8 +35,8 @@ def time_variants(
     progress: Progress,
     *,
     interleaved: bool,
-) -> dict[str, dict[str, Latency]]:
-    """Return variant → what was timed → its latency.
+) -> dict[str, dict[str, Latency] | QGraphError]:
+    """Return variant → what was timed → its latency; of a variant that does not run, why.
 
     Interleaved, every round runs each variant once, in an order that shifts from round to round, so
     that a machine that slows down slows all of them. Else one variant after the other.
@@ -41,32 +46,40 @@ def time_variants(
             name: time_variants({name: opener}, feeds, runs, progress, interleaved=True)[name]
             for name, opener in openers.items()
         }
-    sessions = {name: opener() for name, opener in openers.items()}
-    return {
-        name: {what: found[what, name] for what in feeds}
-        for found in [_rounds(sessions, feeds, runs, progress)]
-        for name in sessions
-    }
+    found: dict[str, dict[str, Latency] | QGraphError] = {}
+    bound: dict[str, Bound] = {}
+    for name, opener in openers.items():
+        try:
+            bound[name] = _warmed_up(opener(), feeds)
+        except FAULTS as error:  # the others are timed all the same
+            found[name] = error
+    return found | _rounds(bound, runs, progress)
 
 
-def _rounds(
-    sessions: Mapping[str, Session], feeds: Feeds, runs: int, progress: Progress
-) -> dict[tuple[str, str], Latency]:
-    names = list(sessions)
-    times: dict[tuple[str, str], list[float]] = {(w, n): [] for w in feeds for n in names}
-    bound = {(w, n): sessions[n].bind(feed) for w, feed in feeds.items() for n in names}
-    label = "timing" if len(names) > 1 else f"timing {names[0]}"
+def _warmed_up(session: Session, feeds: Feeds) -> Bound:
+    bound = {what: session.bind(feed) for what, feed in feeds.items()}
     for run in bound.values():
         for _ in range(WARM_UP):
             run()
+    return bound
+
+
+def _rounds(
+    bound: Mapping[str, Bound], runs: int, progress: Progress
+) -> dict[str, dict[str, Latency]]:
+    names = list(bound)
+    times = {name: {what: list[float]() for what in bound[name]} for name in names}
+    label = f"timing {names[0]}" if len(names) == 1 else "timing"
     for index in range(runs):
         progress(label, index, runs)
-        turn = index % len(names)
+        turn = index % max(1, len(names))
         for name in names[turn:] + names[:turn]:
-            for what in feeds:
-                times[what, name].append(_timed(bound[what, name]))
+            for what, run in bound[name].items():
+                times[name][what].append(_timed(run))
     progress(label, runs, runs)
-    return {key: summarize(values) for key, values in times.items()}
+    return {
+        name: {what: summarize(values) for what, values in of.items()} for name, of in times.items()
+    }
 
 
 def _timed(run: Callable[[], None]) -> float:

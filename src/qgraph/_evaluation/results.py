@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from qgraph._graph.io.documents import Document, Part
 from qgraph._quantize.ranges import ModelRef
@@ -74,7 +74,7 @@ class Variant(Part):
     differences: dict[str, Difference] = {}
     doubtful: tuple[str, ...] | None = None
     effective_samples: dict[str, float] | None = None
-    latency_ms: Latency
+    latency_ms: Latency | None = None
     decode_ms: Latency | None = None
     size_bytes: int
     weight_bytes: int | None = None
@@ -120,6 +120,9 @@ class EvaluationRun(Part):
     """How the figures came about. `sessions`: what onnxruntime was told where accuracy and where
     latency was measured. `interleaved`: whether the variants' runs took turns, so that all of them
     met the same state of the machine; models too large to be open together are timed one by one.
+    `warnings`: what the figures may hold beside the error of quantizing, or where they were taken.
+    `memory_budget`: bytes that models too large for it were run in, part by part; then nothing was
+    timed, weighed or generated.
     """
 
     qgraph: str
@@ -133,9 +136,23 @@ class EvaluationRun(Part):
     interleaved: bool | None = None
     sessions: dict[str, dict[str, str]] = {}
     resamples: int | None = None
+    warnings: tuple[str, ...] = ()
+    memory_budget: int | None = None
     packages: dict[str, str]
     started: str
     seconds: float
+
+
+class Unmeasured(Part):
+    """A variant, or its latency, that could not be measured, and why. `exit_code`: of the command
+    that met it.
+    """
+
+    variant: str
+    path: str
+    step: Literal["metrics", "latency"]
+    reason: str
+    exit_code: int
 
 
 class Recommendation(Part):
@@ -152,7 +169,8 @@ class Recommendation(Part):
 
 class Evaluation(Document):
     """`model`: the float model that the variants were made from. `sanity`: fixed prompts, answered
-    by every variant.
+    by every variant. `failures`: what could not be measured; a variant without metrics is no other
+    entry.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.evaluation/1"
@@ -163,6 +181,7 @@ class Evaluation(Document):
     variants: tuple[Variant, ...]
     sanity: tuple[Prompted, ...] = ()
     recommendation: Recommendation | None = None
+    failures: tuple[Unmeasured, ...] = ()
 
     @property
     def metrics(self) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider
 
 
@@ -19,7 +20,8 @@ class NodeCost:
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     """`predicted`: variant name → what the profile lets expect. `costs`: node name → cost, of the
-    float model; without it no shares are given.
+    float model; without it no shares are given. `warnings`: what is known before measuring.
+    `in_parts`: the memory that models are run in part by part; None: each in one session.
     """
 
     version: str
@@ -31,3 +33,5 @@ class EvaluationSettings:
     latency_runs: int = 30
     predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, NodeCost] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    in_parts: Memory | None = None

@@ -36,7 +36,7 @@ def arrays_task(
             f"--task classify needs the right classes, and the data has no array {LABELS!r}",
             hint=f"Save {LABELS}=classes, an integer for each sample, beside the inputs.",
         )
-    return FidelityTask(feeds, outputs, class_scores(view.model, outputs, labels))
+    return FidelityTask(feeds, outputs, class_scores(view.model, outputs, labels), model=view.model)
 
 
 def _labels(view: ModelView, data: Sequence[Path]) -> Array | None:

@@ -112,6 +112,13 @@ class Stepwise(Protocol):
 
 
 @runtime_checkable
+class ComparesInside(Protocol):
+    """A task that compares at inner tensors: `inner` are made outputs of each variant."""
+
+    inner: tuple[str, ...]
+
+
+@runtime_checkable
 class Answers(Protocol):
     """A task that also has questions answered, which takes most of its time."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 
 from qgraph._exporters.class_scores import ClassScores
 from qgraph._exporters.resampling import SampleSums
+from qgraph._graph.edit.selecting import behind_selection
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array, Feed
@@ -21,14 +23,24 @@ _METRICS = ("mse", "sqnr_db", "cosine")
 class FidelityTask:
     """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model; where
     outputs are class scores, `top1_agreement` with it, and with labels `top1` and `top5`.
+
+    Of outputs that values select, at what the selection reads: `inner` tensors of `model`.
     """
 
     def __init__(
-        self, feeds: Sequence[Feed], outputs: Sequence[str], scores: ClassScores | None = None
+        self,
+        feeds: Sequence[Feed],
+        outputs: Sequence[str],
+        scores: ClassScores | None = None,
+        *,
+        model: onnx.ModelProto | None = None,
     ) -> None:
         self.feeds = feeds
         self.name = "classify" if scores is not None and scores.labels is not None else "fidelity"
-        self._outputs = tuple(outputs)
+        end = None if model is None else behind_selection(model, outputs)
+        shown = () if model is None else {item.name for item in model.graph.output}
+        self._outputs = tuple(outputs) if end is None else end.outputs
+        self.inner = () if end is None else tuple(n for n in end.outputs if n not in shown)
         self._scores = scores
         self._reference: list[dict[str, Array]] = []
         self._seen: dict[str, SampleSums] = {}
@@ -36,9 +48,11 @@ class FidelityTask:
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the distances of one variant from the first."""
         first, sums, counts, start = not self._reference, [], [], 0
+        also = () if self._scores is None else self._scores.outputs
+        names = tuple(dict.fromkeys((*self._outputs, *also)))
         for index, feed in enumerate(self.feeds):
             progress(f"evaluating {name}", index, len(self.feeds))
-            got = session.run(feed, self._outputs)
+            got = session.run(feed, names)
             if first:
                 self._reference.append(got)
             reference = self._reference[index]

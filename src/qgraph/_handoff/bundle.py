@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from qgraph._exporters.manifest import find_manifest
 from qgraph._exporters.preprocessing import Preprocessing
+from qgraph._graph.edit.draws import random_note
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.copies import copy_model, require_equal_copy
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import publishing, write_bytes, write_text
-from qgraph._graph.io.models import ModelId, identify
+from qgraph._graph.io.models import ModelId, identify, read_model
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.rules.finding import Finding, Target
 from qgraph._graph.rules.linting import lint
@@ -88,6 +89,8 @@ def make_bundle(
         InputError: the model cannot be read or run.
     """
     _require_replaceable(target)
+    if float_model is not None:
+        read_model(float_model, weights=False)  # that it does not run is noted, not that it is none
     _require_apart(target, [model, *([float_model] if float_model is not None else [])])
     progress("handoff", 0, len(_STEPS))
     work = _Work(model, float_model, samples, options)
@@ -186,6 +189,7 @@ class _Work:
             calibration=self._calibration(),
             evaluation=self._evaluation(),
             parts=graph_parts(self._profiles, parts),
+            notes=self._notes(cases),
             files=tuple(FilePart(path=name, role=role) for name, role in (roles | _ROLES).items()),
         )
         self._write_text(folder, handoff)
@@ -217,6 +221,11 @@ class _Work:
         write_text(folder / "README.md", text.readme(handoff))
         write_text(folder / "precision.md", text.precision_page(handoff))
         write_document(folder / HANDOFF, handoff)
+
+    def _notes(self, cases: Sequence[ComputedCase]) -> tuple[str, ...]:
+        """Return what is to be said of the figures and the golden outputs, each once."""
+        found = [*random_note(self._graph.model), *(text for it in cases for text in it.notes)]
+        return tuple(dict.fromkeys(found))
 
     def _lint(self) -> tuple[LintPart, ...]:
         parts = {

@@ -227,7 +227,8 @@ class FilePart(Part):
 
 class Handoff(Document):
     """Written into the bundle; the same run folder gives the same bytes. `model` is the one that
-    was handed off, by which evaluations know it; `bundled_sha256` names the copy in the bundle,
+    was handed off, by which evaluations know it; `notes`: what its figures and golden outputs
+    hold beside, or lack; `bundled_sha256` names the copy in the bundle,
     which is another file where its weights were taken out of one that other models share.
     """
 
@@ -249,6 +250,7 @@ class Handoff(Document):
     calibration: RangesOrigin | None = None
     evaluation: Evaluated | None = None
     parts: tuple[GraphPart, ...] = ()
+    notes: tuple[str, ...] = ()
     files: tuple[FilePart, ...]
 
     @property

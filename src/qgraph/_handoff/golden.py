@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from qgraph._graph.errors import InputError
+from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._graph.run.feeds import is_cache
 from qgraph._graph.run.session import Semantics
@@ -35,11 +35,17 @@ _FLOOR = 1e-5
 """Least tolerance, as a share of the largest value: float32 sums in another order."""
 _LEAST = 1e-12
 _SEEDS = (1, 2, 3)
+_VARIES = (
+    "has a size that rounding changes (values select what it holds): it has no tolerance, and an"
+    " engine's may differ"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ComputedCase:
-    """`float_outputs` is empty where the float model is not at hand."""
+    """`float_outputs` is empty where the float model is not at hand. `notes`: which runs failed,
+    and outputs that have no tolerance.
+    """
 
     name: str
     profile: int
@@ -47,12 +53,16 @@ class ComputedCase:
     outputs: Feed
     float_outputs: Feed
     tolerances: tuple[Tolerance, ...]
+    notes: tuple[str, ...] = ()
 
 
 def golden_cases(
     model: Path, float_model: Path | None, inputs: Sequence[TensorSpec], feed: Feed
 ) -> list[ComputedCase]:
     """Return the cases of one sample: a prefill and a step of decoding where there is a cache.
+
+    What only adds to them, the float model's outputs and the runs that tolerances are measured
+    with, may fail: the case is made without, and says so.
 
     Raises:
         InputError: onnxruntime cannot run the model, or it makes NaN or infinity.
@@ -62,9 +72,24 @@ def golden_cases(
         drafts.append(_draft(model, "decode", _next_step(drafts[0])))
     feeds = [draft.feed for draft in drafts]
     # one model at a time: a large one is in memory once
-    fast = run_all(model, feeds, Semantics.FAST)
-    before = run_all(float_model, feeds) if float_model is not None else [{} for _ in feeds]
-    return [_case(index, draft, fast[index], before[index]) for index, draft in enumerate(drafts)]
+    notes = [note for draft in drafts for note in draft.notes]
+    fast = _tried(lambda: run_all(model, feeds, Semantics.FAST), "fused INT8 kernels", notes)
+    before: list[Feed] = []
+    if float_model is not None:
+        before = _tried(lambda: run_all(float_model, feeds), "the float model", notes)
+    return [
+        _case(index, draft, fast[index : index + 1], (before or [{}] * len(drafts))[index], notes)
+        for index, draft in enumerate(drafts)
+    ]
+
+
+def _tried(run: Callable[[], list[Feed]], what: str, notes: list[str]) -> list[Feed]:
+    """Return what `run` gives, nothing where it fails; `notes` then says why."""
+    try:
+        return run()
+    except (InputError, LimitError) as error:
+        notes.append(f"without {what}, which onnxruntime did not run: {error.message}")
+        return []
 
 
 def _next_step(prefill: _Draft) -> Feed:
@@ -91,25 +116,34 @@ class _Draft:
     feed: Feed
     outputs: Feed
     jittered: tuple[Feed, ...]
+    notes: tuple[str, ...] = ()
 
 
 def _draft(model: Path, name: str, feed: Feed) -> _Draft:
     """Run the quantized model, Q/DQ executed as written."""
     (outputs,) = run_all(model, [feed])
     _require_finite(outputs, name)
-    jittered = run_all(
-        model, [_jittered(feed, seed) for seed in _SEEDS], change=with_rounding_noise
+    feeds, notes = [_jittered(feed, seed) for seed in _SEEDS], list[str]()
+    jittered = _tried(
+        lambda: run_all(model, feeds, change=with_rounding_noise), "values slightly off", notes
     )
-    return _Draft(name, feed, outputs, tuple(jittered))
+    return _Draft(name, feed, outputs, tuple(jittered), tuple(notes))
 
 
-def _case(profile: int, draft: _Draft, fast: Feed, before: Feed) -> ComputedCase:
-    others = [fast, *draft.jittered]
+def _case(
+    profile: int, draft: _Draft, fast: Sequence[Feed], before: Feed, notes: Sequence[str]
+) -> ComputedCase:
+    runs = [*fast, *draft.jittered]
+    seen = {name: [run[name] for run in [*runs, before] if name in run] for name in draft.outputs}
+    varies = [n for n, out in draft.outputs.items() if any(x.shape != out.shape for x in seen[n])]
     tolerances = tuple(
-        _tolerance(name, array, [run[name] for run in others], before.get(name))
+        _tolerance(name, array, [run[name] for run in runs], before.get(name))
         for name, array in draft.outputs.items()
+        if name not in varies
     )
-    return ComputedCase(draft.name, profile, draft.feed, draft.outputs, before, tolerances)
+    notes = [*notes, *(f"output {name!r} {_VARIES}" for name in varies)]
+    feed, outputs = draft.feed, draft.outputs
+    return ComputedCase(draft.name, profile, feed, outputs, before, tolerances, tuple(notes))
 
 
 def _require_finite(outputs: Feed, case: str) -> None:
@@ -141,9 +175,10 @@ def _tolerance(
         return Tolerance(output=name, rms=0.0, atol=0.0, cosine_loss=1e-6, measured_rms=0.0)
     floor = _FLOOR * _rms(expected)
     peak = _FLOOR * float(np.abs(expected.astype(np.float64)).max())
-    measured = max(_rms(_difference(expected, other)) for other in others)
-    largest = max(float(np.abs(_difference(expected, other)).max()) for other in others)
-    loss = max(cosine_loss(expected, other) for other in others)
+    measured = max((_rms(_difference(expected, other)) for other in others), default=0.0)
+    far = (float(np.abs(_difference(expected, other)).max()) for other in others)
+    largest = max(far, default=0.0)
+    loss = max((cosine_loss(expected, other) for other in others), default=0.0)
     return Tolerance(
         output=name,
         rms=_rounded_up(max(_SAFETY * measured, floor, _LEAST)),

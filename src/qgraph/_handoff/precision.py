@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.macs import counted_nodes
 from qgraph._graph.edit.nodes import GEMMS, without_int8
 from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.index import attributes
-from qgraph._graph.rules.advice import is_int8, too_small
+from qgraph._graph.rules.advice import is_int8
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.numbers import quantized_type
 from qgraph._graph.rules.placement import is_product
@@ -137,8 +138,7 @@ def _reason(
         return without_int8(node)
     if is_product(graph, node):
         return "a product of two activations; INT8 here keeps attention from being fused"
-    small = too_small(graph, node)
-    return f"{small}: INT8 gains nothing" if small else "not quantized by the tool that made it"
+    return without_gain(graph, node) or "not quantized by the tool that made it"
 
 
 def _reasons(run: Surroundings) -> dict[str, str]:

@@ -92,7 +92,7 @@ def _case(case: GoldenCase, profiles: Sequence[ShapeProfile]) -> dict[str, str |
         # nothing can be loaded into a tensor without elements, such as an empty cache
         "inputs": _files([item for item in case.inputs if 0 not in item.shape]),
         "outputs": _files([item for item in case.outputs if 0 not in item.shape]),
-        "cosine_loss": max(item.cosine_loss for item in case.tolerances),
+        "cosine_loss": max((item.cosine_loss for item in case.tolerances), default=1.0),
         "polygraphy_inputs": shlex.quote(case.polygraphy_inputs),
         "polygraphy_outputs": shlex.quote(case.polygraphy_outputs),
         "atol": " ".join(shlex.quote(f"{item.output}:{item.atol}") for item in case.tolerances),

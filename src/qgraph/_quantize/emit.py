@@ -121,7 +121,7 @@ def _quantized(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> Qu
         raise InputError(
             f"the weight holds {weight[index]} at {list(index)}",
             where=f"tensor {tensor.name!r}",
-            hint="Mend the checkpoint, or leave its nodes out with --exclude.",
+            hint="Mend the checkpoint; kept float, its nodes would compute no number either.",
         )
     scale = weight_scale(weight, axis, scheme.weights, scheme.grid)
     return QuantizedWeight(arithmetic.quantize(weight, scale, axis, scheme.grid), scale, axis)

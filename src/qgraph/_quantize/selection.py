@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import onnx
 
+from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.names import module_path
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.errors import UsageError
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.keep import Keep
 from qgraph._graph.rules.fp8 import without_fp8_kernel
 from qgraph._quantize.patterns import searched
@@ -21,11 +23,14 @@ KeepRule = Callable[[onnx.ModelProto, QuantizableNode], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`candidates` and `kept` stand in graph order; `op_types`: node name → operator."""
+    """`candidates` and `kept` stand in graph order; `op_types`: node name → operator; `warnings`:
+    what is to be said of the choice as a whole.
+    """
 
     candidates: tuple[QuantizableNode, ...]
     kept: tuple[Keep, ...]
     op_types: dict[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def select(
@@ -61,9 +66,23 @@ def select(
     return Selection(tuple(candidates), tuple(kept[name] for name in order if name in kept), order)
 
 
-def rules_of(scheme: Scheme) -> tuple[KeepRule, ...]:
-    """Return the rules that a scheme brings with it."""
-    return (_keep_without_fp8_kernel,) if scheme.name is SchemeName.FP8 else ()
+def rules_of(scheme: Scheme, model: onnx.ModelProto, *, small: bool = False) -> list[KeepRule]:
+    """Return the rules of a scheme for a prepared model; `small`: what it makes no faster passes.
+
+    INC's scheme is compared with INC, which knows no such rule.
+    """
+    rules: list[KeepRule] = [_keep_without_fp8_kernel] if scheme.name is SchemeName.FP8 else []
+    if small or scheme.name is SchemeName.INC_CPU:
+        return rules
+    return [*rules, _keep_without_gain(GraphIndex(model))]
+
+
+def _keep_without_gain(graph: GraphIndex) -> KeepRule:
+    def rule(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        found = graph.by_name.get(node.name) if node.weight is not None else None
+        return (without_gain(graph, found) or None) if found is not None else None
+
+    return rule
 
 
 def _keep_without_fp8_kernel(model: onnx.ModelProto, node: QuantizableNode) -> str | None:

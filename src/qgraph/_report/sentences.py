@@ -49,7 +49,9 @@ def _sentence(variant: Variant, key: str) -> str:
 
 def notes(evaluation: Evaluation) -> list[str]:
     """Return the caveats that stand wherever the figures are printed, a line each."""
-    found = _interval_notes(evaluation)
+    found = [f"Warning: {text}" for text in evaluation.run.warnings]
+    found += [f"{item.variant}: no {item.step}. {item.reason}" for item in evaluation.failures]
+    found += _interval_notes(evaluation)
     widened = [variant.name for variant in evaluation.variants if variant.computed_in]
     if widened:
         found.append(
@@ -104,6 +106,8 @@ def is_unsteady(latency: Latency) -> bool:
 def latency_notes(evaluation: Evaluation) -> list[str]:
     """Return the caveats that stand wherever latency is printed, a line each."""
     run = evaluation.run
+    if not any(item.latency_ms for item in evaluation.variants):
+        return []
     what = "the first sample's prefill and one more token" if evaluation.decodes else "one pass"
     why = (
         "there Q/DQ run as kernels of their own around a float product"
@@ -115,7 +119,8 @@ def latency_notes(evaluation: Evaluation) -> list[str]:
         f"Latency is onnxruntime's on {run.device}, {what}, {run.latency_runs} runs, variants"
         f" {turns}; it does not predict TensorRT's: {why}."
     ]
-    if any(is_unsteady(variant.latency_ms) for variant in evaluation.variants):
+    timed = [item.latency_ms for item in evaluation.variants if item.latency_ms is not None]
+    if any(map(is_unsteady, timed)):
         found.append(
             "≈ The machine was busy: runs of one variant differ by more than"
             f" {_UNSTEADY:.0%} of their median. Measure again when it is idle."

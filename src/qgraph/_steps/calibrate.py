@@ -49,7 +49,7 @@ def ranges_of(
         QGraphError: smoothing changed what the float model computes.
     """
     model = model.at_opset_of(scheme)
-    nodes = model.candidates(scheme, asked.include, asked.exclude)
+    nodes = model.candidates(scheme, asked.include, asked.exclude, small=asked.small)
     run = RangesRun(
         qgraph=VERSION,
         provider=runtime.provider,
@@ -61,7 +61,9 @@ def ranges_of(
     provider, memory, progress = runtime.provider, runtime.memory, runtime.progress
     if scheme.smooth == SEARCHED:
         scored = model.scored_at(asked.outputs)
-        search = Search(model.prepared, nodes, data.feeds, scored, scheme, run, progress, memory)
+        search = Search(
+            model.showing(scored).prepared, nodes, data.feeds, scored, scheme, run, progress, memory
+        )
         smoothing = search_smoothing(search)
     elif scheme.is_smoothed:
         plan = SmoothingPlan(

@@ -11,10 +11,14 @@ from qgraph._evaluation.recommendation import recommend, require_limits
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
-from qgraph._exporters.family import Converses, Suite
+from qgraph._exporters.family import Answers, ComparesInside, Converses, Suite, Task
 from qgraph._exporters.manifest import SANITY
+from qgraph._graph.edit.draws import random_note
 from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.io.models import read_model
+from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.runtime import Runtime
+from qgraph._graph.run.streamed import session_bytes
 from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.profiles import Profiles
@@ -58,7 +62,10 @@ def evaluate(
     task = model.family.task(model.view, asked.task, asked.data, asked.samples or _ALL)
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))
-    suite = None if asked.sanity is False else _suite(model, asked.sanity)
+    in_parts = _in_parts(candidates, runtime)
+    if in_parts is not None and isinstance(task, Answers):
+        task = task.without_answers()
+    suite = None if asked.sanity is False or in_parts else _suite(model, asked.sanity)
     expected = None if profiles is None else document(profiles, Profiles)
     settings = EvaluationSettings(
         version=VERSION,
@@ -69,9 +76,29 @@ def evaluate(
         prompts=None if suite is None else suite.title,
         predicted={} if expected is None else _predicted(candidates, expected),
         costs=_costs(model, task.feeds[0], runtime),
+        warnings=(*_warnings(model, task), *([] if in_parts is None else [_said(in_parts)])),
+        in_parts=in_parts,
     )
     found = _evaluate(candidates, task, settings, runtime.progress, suite)
     return found.model_copy(update={"recommendation": recommend(found, asked.accept)})
+
+
+def _in_parts(candidates: Sequence[InspectedModel], runtime: Runtime) -> Memory | None:
+    """Return the memory to run in part by part, where the largest model does not fit as a whole."""
+    takes = max(session_bytes(read_model(item.path, weights=False)) for item in candidates)
+    return runtime.memory if takes > runtime.memory.left else None
+
+
+def _said(memory: Memory) -> str:
+    return (
+        f"Models do not fit into {memory.budget / 2**30:.1f} GiB as a whole and were run part by"
+        " part: latency, memory of sessions and generated answers are left out."
+    )
+
+
+def _warnings(model: Model, task: Task) -> tuple[str, ...]:
+    inner = task.inner if isinstance(task, ComparesInside) else ()
+    return model.notes_on(model.scored_at()) if inner else random_note(model.prepared.model)
 
 
 def _predicted(
@@ -107,5 +134,5 @@ def _suite(model: Model, sanity: Path | None) -> Suite | None:
 def _costs(model: Model, feed: Feed, runtime: Runtime) -> Mapping[str, NodeCost]:
     """Return what each node that multiplies takes."""
     params = params_of(model.prepared.model)
-    macs = measure_macs(model.prepared, feed, runtime.provider)
+    macs = measure_macs(model.prepared, feed, runtime.provider, runtime.memory)
     return {name: NodeCost(count, params[name]) for name, count in macs.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -11,25 +12,26 @@ from pathlib import Path
 from qgraph._exporters.family import Family, ModelView
 from qgraph._exporters.manifest import find_manifest, inside
 from qgraph._exporters.registry import family_of
+from qgraph._graph.edit.draws import random_note
 from qgraph._graph.edit.names import ensure_names
-from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.opsets import OTHER_FLOATS
 from qgraph._graph.edit.prepare import PreparedModel, at_least, prepare
+from qgraph._graph.edit.selecting import FLOATS, behind_selection, with_outputs
 from qgraph._graph.errors import InputError, UsageError
-from qgraph._graph.index import opset_of
+from qgraph._graph.index import GraphIndex, opset_of
 from qgraph._graph.io.files import is_there
 from qgraph._graph.io.models import ModelId, read_model
 from qgraph._graph.run.feeds import synthetic_feeds
 from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed, inputs_of
-from qgraph._quantize.inc_scheme import as_inc_selects
+from qgraph._metrics import whole
 from qgraph._quantize.ranges import Ranges, SmoothedTensor, require_same_model
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._quantize.selection import Selection, rules_of, select
 from qgraph._quantize.smooth.plan import smoothed
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
+from qgraph._steps.candidates import Candidates
 
 AnyPath = str | Path
 
@@ -66,7 +68,7 @@ class Model:
         self.view = view
         self.family = family
         self._data: dict[tuple[tuple[Path, ...], int, int], Data] = {}
-        self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Candidates] = {}
+        self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...], bool], Candidates] = {}
         self._forms: dict[tuple[SmoothedTensor, ...], Model] = {}
         self._raised: Model | None = None
 
@@ -92,12 +94,19 @@ class Model:
         return self.prepared.id
 
     def candidates(
-        self, scheme: Scheme, include: Sequence[str] = (), exclude: Sequence[str] = ()
+        self,
+        scheme: Scheme,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        *,
+        small: bool = False,
     ) -> Candidates:
-        """Return which nodes are candidates, in this model or in a smoothed form of it."""
-        key = (str(scheme.name), tuple(include), tuple(exclude))
+        """Return which nodes are candidates, in this model or in a smoothed form of it; `small`:
+        those too that INT8 makes no faster.
+        """
+        key = (str(scheme.name), tuple(include), tuple(exclude), small)
         if key not in self._candidates:
-            self._candidates[key] = Candidates(self.family, scheme, *key[1:])
+            self._candidates[key] = Candidates(self.family, scheme, *key[1:3], small=small)
         return self._candidates[key]
 
     def data(self, paths: Iterable[AnyPath], samples: int, seed: int = 0) -> Data:
@@ -152,42 +161,33 @@ class Model:
         Raises:
             UsageError: the model has no such output.
         """
-        own = self.family.scored_outputs(self.view)
-        names = _known_outputs(self.view, outputs) or own
+        own, parts = self.family.scored_outputs(self.view), self.family.parts(self.view)
+        names = _known_outputs(self.prepared, outputs) or own
+        if not outputs and (end := behind_selection(self.prepared.model, own)) is not None:
+            names, parts = end.outputs, whole
         are_logits = logits and names == own and self.family.gives_logits(self.view)
-        return Scored(names, are_logits, self.family.parts(self.view))
+        return Scored(names, are_logits, parts)
 
+    def notes_on(self, scored: Scored) -> tuple[str, ...]:
+        """Return what is to be said of figures at `scored` before there are any."""
+        drawn = random_note(self.prepared.model)
+        end = behind_selection(self.prepared.model, self.family.scored_outputs(self.view))
+        if end is None or end.outputs != scored.outputs:
+            return drawn
+        return (
+            *drawn,
+            f"outputs are selected by value ({', '.join(end.nodes)}), where the smallest error"
+            f" moves rows: scored at what is read there instead: {', '.join(end.outputs)}.",
+        )
 
-class Candidates:
-    """Which nodes of a model are candidates: asked of it or of any smoothed form."""
-
-    def __init__(
-        self, family: Family, scheme: Scheme, include: Sequence[str], exclude: Sequence[str]
-    ) -> None:
-        self._family = family
-        self._scheme = scheme
-        self._include, self._exclude = include, exclude
-        self._known: list[tuple[PreparedModel, Selection]] = []
-
-    def select(self, prepared: PreparedModel) -> Selection:
-        """Return the candidates and what is kept, with reasons.
-
-        Raises:
-            UsageError: an expression is malformed or matches no quantizable node.
-        """
-        for model, selection in self._known:
-            if model is prepared:
-                return selection
-        rules = [self._family.keep, *rules_of(self._scheme)]
-        made = select(prepared.model, rules, self._include, self._exclude)
-        if self._scheme.name is SchemeName.INC_CPU:
-            made = as_inc_selects(prepared.model, made)
-        self._known = [*self._known[-1:], (prepared, made)]  # a model and its smoothed form
+    def showing(self, scored: Scored) -> Model:
+        """Return the model with the inner tensors among the scored ones as outputs, too."""
+        shown = with_outputs(self.prepared.model, scored.outputs)
+        if shown is self.prepared.model:
+            return self
+        made = Model(replace(self.prepared, model=shown), self.view, self.family)
+        made._candidates, made._data = self._candidates, self._data
         return made
-
-    def __call__(self, prepared: PreparedModel) -> Sequence[QuantizableNode]:
-        """Return the candidates alone."""
-        return self.select(prepared).candidates
 
 
 def open_model(path: AnyPath) -> Model:
@@ -256,14 +256,21 @@ def require_data(paths: Iterable[Path]) -> None:
             raise InputError("no such data", where=str(path), hint="Check --data.")
 
 
-def _known_outputs(view: ModelView, wanted: Sequence[str]) -> tuple[str, ...]:
+def _known_outputs(prepared: PreparedModel, wanted: Sequence[str]) -> tuple[str, ...]:
+    graph = GraphIndex(prepared.model)
     for name in wanted:
-        if name not in view.outputs:
-            raise UsageError(
-                f"--outputs {name!r}: no such output",
-                where=str(view.path),
-                hint=f"The model has {', '.join(view.outputs)}",
-            )
+        if (
+            name in graph.outputs
+            or graph.types.get(name if name in graph.producer else "") in FLOATS
+        ):
+            continue
+        near = get_close_matches(name, graph.producer, 3)
+        raise UsageError(
+            f"--outputs {name!r}: no such output, and no inner tensor of floats",
+            where=str(prepared.path),
+            hint=f"The outputs are {', '.join(prepared.outputs)}"
+            + (f"; of inner tensors, the nearest are {', '.join(near)}" if near else ""),
+        )
     return tuple(wanted)
 
 

@@ -72,6 +72,13 @@ class CalibrateOptions(Options):
     exclude: Annotated[
         tuple[str, ...], Flag("Keep nodes float that it is found in.", metavar="RE")
     ] = ()
+    small: Annotated[
+        bool,
+        Flag(
+            "Make nodes candidates that INT8 makes no faster: fewer than 16 channels, depthwise,"
+            " one row."
+        ),
+    ] = False
     seed: Annotated[int, _SEED] = 0  # fmt: skip
 
 
@@ -150,7 +157,12 @@ class ProfileOptions(Options):
     """Where profiles are cut, and on what they are measured. `budget`: as in `loss<=1.02x`."""
 
     cuts: dict[str, Share] = dict(DEFAULT_CUTS)
-    by: Annotated[By, Flag("What the share is of.")] = By.NODES
+    by: Annotated[
+        By,
+        Flag(
+            "What the share is of: of MACs, by which an engine gains, of nodes, or of parameters."
+        ),
+    ] = By.MACS
     top_k: Annotated[
         Annotated[int, Field(ge=0)] | None,
         Flag("Also a profile that keeps the N most sensitive."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +12,27 @@ import onnx
 
 from qgraph._exporters.belongings import companions
 from qgraph._exporters.manifest import find_manifest
-from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.errors import QGraphError, UsageError
+from qgraph._graph.errors import QGraphError
 from qgraph._graph.io.files import write_bytes
-from qgraph._graph.io.models import write_model
 from qgraph._graph.io.pool import Pool
 from qgraph._graph.io.sharing import write_models
 from qgraph._graph.keep import Keep
 from qgraph._graph.run.runtime import Runtime
-from qgraph._graph.tensors import Array
 from qgraph._graph.version import VERSION
-from qgraph._quantize.companions import companions_named
-from qgraph._quantize.correct import correct
 from qgraph._quantize.emit import emit
-from qgraph._quantize.half.convert import Half
 from qgraph._quantize.inc import IncModel
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.proof import Proof, prove
 from qgraph._quantize.provenance import Provenance
-from qgraph._quantize.ranges import Ranges, ranges_for, require_same_model
-from qgraph._quantize.scheme import SchemeName, require_same
+from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.store import WeightStore
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.annotate import annotate_model
-from qgraph._steps.bias import bias_shifts, nodes_of
-from qgraph._steps.calibrate import calibrate
-from qgraph._steps.half import SUFFIX, AsHalf, nodes_in_half, ranges_in_half
+from qgraph._steps.half import SUFFIX, AsHalf
 from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.making import Making, Quantized
 from qgraph._steps.model import Model, opened
-from qgraph._steps.options import CalibrateOptions, QuantizeOptions, chosen
-from qgraph._steps.quantize_inc import quantized_by_inc
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Quantized:
-    """A Q/DQ model not yet written. `proof`: that it is what its profile says. `dtype`: what it was
-    converted to, `in_single` what stayed fp32 then. `inc`: what INC's placement did, of a model
-    that INC made; nothing is proved of it.
-    """
-
-    profile: Profile
-    model: onnx.ModelProto
-    proof: Proof | None
-    dtype: str | None = None
-    in_single: tuple[Keep, ...] = ()
-    inc: IncModel | None = None
-
-    @property
-    def file_name(self) -> str:
-        """Return what its file is called."""
-        suffix = self.dtype if self.inc is None else "inc"
-        return f"{file_stem(self.profile.name, suffix)}.onnx"
-
-    def save(self, folder: AnyPath) -> Path:
-        """Write the model to `folder`, named after its profile, and return its path."""
-        path = Path(folder) / self.file_name
-        write_model(self.model, path)
-        return path
+from qgraph._steps.options import QuantizeOptions, chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +70,7 @@ def quantize(
             an option that does not go with the backend.
     """
     asked = chosen(QuantizeOptions, options, given)
-    making = _Making(opened(model), asked, runtime or Runtime(), report)
+    making = Making(opened(model), asked, runtime or Runtime(), report)
     wanted = document(profiles, Profiles)
     return list(making.models(wanted, making.ranges(wanted, ranges)))
 
@@ -132,7 +96,7 @@ def write_quantized(
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
     asked = chosen(QuantizeOptions, options, given)
-    making = _Making(opened(model), asked, runtime or Runtime(), report)
+    making = Making(opened(model), asked, runtime or Runtime(), report)
     wanted = None if profiles is None else document(profiles, Profiles)
     seen = None if wanted is None else making.ranges(wanted, ranges)
     done: list[Written] = []
@@ -175,107 +139,6 @@ def annotate(quantized: Quantized, report: Sensitivity | AnyPath) -> Quantized:
     return quantized
 
 
-def _calibration_of(wanted: Profiles, asked: QuantizeOptions) -> CalibrateOptions:
-    """Return how the ranges of profiles are calibrated: for every node that one may name."""
-    names_some = any(item.quantize for item in wanted.profiles)
-    return CalibrateOptions(
-        data=asked.data,
-        samples=asked.samples,
-        seed=asked.seed,
-        scheme=asked.scheme or wanted.scheme,
-        include=(".*",) if names_some else (),
-    )
-
-
-def ranges_of_profiles(
-    model: Model,
-    wanted: Profiles,
-    given: Ranges | AnyPath | None,
-    asked: QuantizeOptions,
-    runtime: Runtime,
-) -> Ranges:
-    """Return the ranges to quantize with: those given, or calibrated for what profiles may name.
-
-    Raises:
-        UsageError: those given are of another scheme.
-    """
-    if given is None:
-        return calibrate(model, options=_calibration_of(wanted, asked), runtime=runtime)
-    seen = document(given, Ranges)
-    require_same(seen.scheme, asked.scheme or wanted.scheme, "ranges")
-    return seen
-
-
-def file_stem(profile: str, suffix: str | None) -> str:
-    """Return what the file of a profile's model is called."""
-    return profile if suffix is None else f"{profile}-{suffix}"
-
-
-class _Making:
-    """What models are made from: the open model, its data, and what is asked."""
-
-    def __init__(
-        self,
-        model: Model,
-        asked: QuantizeOptions,
-        runtime: Runtime,
-        report: Sensitivity | AnyPath | None,
-    ) -> None:
-        self.model = model
-        self._asked = asked
-        self._runtime = runtime
-        # read before the work, should it be no report
-        self._report = None if report is None else document(report, Sensitivity)
-        self.half: AsHalf | None = None
-        if asked.dtype is not None:
-            data = model.data(asked.data, asked.samples, asked.seed)
-            self.half = AsHalf(data, runtime)
-
-    def ranges(self, wanted: Profiles, given: Ranges | AnyPath | None) -> Ranges | None:
-        """Return the ranges to quantize with, None where INC calibrates by itself."""
-        require_same_model(wanted.model, self.model.id, "profiles")
-        if self._asked.backend == "inc":
-            return None
-        return ranges_of_profiles(self.model, wanted, given, self._asked, self._runtime)
-
-    def models(
-        self, wanted: Profiles, ranges: Ranges | None, store: WeightStore | None = None
-    ) -> Iterator[Quantized]:
-        """Yield the model of each profile asked for, made when it is its turn."""
-        profiles = wanted.named(self._asked.names)
-        if ranges is None:
-            yield from self._by_inc(wanted, profiles)
-            return
-        form = self.model.in_form_of(ranges)
-        half = None if self.half is None else self.half(form)
-        shifts = self._shifts(wanted, ranges)
-        for index, item in enumerate(profiles):
-            self._runtime.progress("quantizing", index, len(profiles))
-            made = _quantized(form, item, ranges, shifts, half, store)
-            if self._report is not None:
-                annotate_model(made.model, self._report)
-            yield made
-        self._runtime.progress("quantizing", len(profiles), len(profiles))
-
-    def _by_inc(self, wanted: Profiles, profiles: tuple[Profile, ...]) -> Iterator[Quantized]:
-        if self._asked.dtype is not None or self._asked.bias_correction or self._report is not None:
-            raise UsageError("fp16, bias correction and annotations go with qgraph's own models")
-        data = self.model.data(self._asked.data, self._asked.samples, self._asked.seed)
-        for item, found in quantized_by_inc(
-            self.model, wanted.scheme, profiles, data, self._runtime
-        ):
-            yield Quantized(item, found.model, None, inc=found)
-
-    def _shifts(self, wanted: Profiles, ranges: Ranges) -> Mapping[str, Array]:
-        if not self._asked.bias_correction:
-            return {}
-        asked = self._asked
-        return bias_shifts(
-            self.model, wanted, ranges, data=asked.data, samples=asked.samples, seed=asked.seed,
-            names=asked.names, runtime=self._runtime,
-        )  # fmt: skip
-
-
 def _take_along(model: Path, folder: Path) -> None:
     """Put what says how pictures become a model's inputs beside the models made from it.
 
@@ -296,33 +159,3 @@ def _baseline(model: Model, half: AsHalf, folder: Path) -> tuple[Written, onnx.M
     proto = emit(prepared, [], {}, provenance)
     proof = prove(proto, prepared.model, [])
     return Written(None, folder / f"{SUFFIX}.onnx", proof, made.kept, made.sqnr_db), proto
-
-
-def _quantized(
-    model: Model,
-    item: Profile,
-    ranges: Ranges,
-    shifts: Mapping[str, Array],
-    half: Half | None,
-    store: WeightStore | None,
-) -> Quantized:
-    scheme = ranges.scheme
-    if scheme.name is SchemeName.INC_CPU:
-        raise UsageError(
-            f"the profile {item.name!r} is of the scheme {scheme.name}, which qgraph does not emit",
-            hint="Use --backend inc, or profiles cut from a report of the scheme int8 or fp8.",
-        )
-    prepared = model.prepared
-    nodes: list[QuantizableNode] = nodes_of(model, item)
-    nodes += companions_named(prepared.model, nodes, item.companions)
-    known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
-    provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
-    if half is not None:
-        prepared, nodes = half.prepared, nodes_in_half(half, nodes)
-        known = ranges_in_half(nodes, known)
-        provenance = replace(provenance, dtype=SUFFIX, in_single=half.kept)
-    made = correct(prepared, nodes, shifts)
-    provenance = replace(provenance, corrected=len(made.biases))
-    proto = emit(made.prepared, nodes, known, provenance, store)
-    proof = prove(proto, prepared.model, nodes, scheme.grid.data_type, made.biases)
-    return Quantized(item, proto, proof, provenance.dtype, provenance.in_single)

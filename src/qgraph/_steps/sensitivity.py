@@ -25,7 +25,7 @@ from qgraph._steps.calibrate import ranges_of
 from qgraph._steps.inputs import AnyPath, document
 from qgraph._steps.model import Data, Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
-from qgraph._steps.work import engine_and_scheme, work_of, work_on
+from qgraph._steps.work import candidates_of, engine_and_scheme, work_of, work_on
 
 
 def sensitivity(
@@ -116,7 +116,7 @@ class _Calibration:
     @cached_property
     def question(self) -> dict[str, Any]:
         """Return what two calibrations must share for one to stand for the other."""
-        candidates = self.model.candidates(self.scheme, self.asked.include, self.asked.exclude)
+        candidates = candidates_of(self.model, self.scheme, self.asked)
         return {
             "model": self.model.id.sha256,
             "candidates": [node.name for node in candidates(self.model.prepared)],

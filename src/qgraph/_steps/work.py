@@ -12,8 +12,9 @@ from qgraph._sensitivity.engines.protocol import Engine
 from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.ranking.groups import Group, Grouping, fused_groups
 from qgraph._sensitivity.scoring.work import Work
+from qgraph._steps.candidates import Candidates
 from qgraph._steps.model import Data, Model
-from qgraph._steps.options import SensitivityOptions
+from qgraph._steps.options import CalibrateOptions, SensitivityOptions
 
 
 def engine_and_scheme(asked: SensitivityOptions) -> tuple[Engine, Scheme]:
@@ -26,11 +27,13 @@ def work_of(model: Model, asked: SensitivityOptions, ranges: Ranges | None) -> W
     """Return what is asked of the engine, without samples."""
     engine, scheme = engine_and_scheme(asked)
     scored = model.scored_at(asked.outputs, logits=asked.logits)
-    selection = model.candidates(scheme, asked.include, asked.exclude).select(model.prepared)
+    model = model.showing(scored)
+    selection = candidates_of(model, scheme, asked).select(model.prepared)
     default = "noise_to_signal" if scored.split and not engine.calibrates else "mse"
     return Work(
         prepared=model.prepared,
         selection=selection,
+        warnings=(*selection.warnings, *model.notes_on(scored)),
         scored=scored,
         scheme=scheme,
         ranges=ranges,
@@ -40,6 +43,11 @@ def work_of(model: Model, asked: SensitivityOptions, ranges: Ranges | None) -> W
         narrow=not asked.logits,
         options=asked.own,
     )
+
+
+def candidates_of(model: Model, scheme: Scheme, asked: CalibrateOptions) -> Candidates:
+    """Return which nodes are asked about."""
+    return model.candidates(scheme, asked.include, asked.exclude, small=asked.small)
 
 
 def work_on(

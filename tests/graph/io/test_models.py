@@ -370,6 +370,12 @@ def test_values_given_as_bytes_and_as_a_list_are_refused(build: Build, path: Pat
     assert "'w' holds its values twice" in refused(path, model.SerializeToString()).message
 
 
+def test_a_segment_of_a_tensor_is_refused(build: Build, path: Path) -> None:
+    model = build(LINEAR, w=WEIGHT)
+    model.graph.initializer[0].segment.begin = 0
+    assert "'w' is a segment" in refused(path, model.SerializeToString()).message
+
+
 def test_an_initializer_that_stands_twice_is_refused(build: Build, path: Path) -> None:
     model = build(LINEAR, w=WEIGHT)
     model.graph.initializer.append(model.graph.initializer[0])

@@ -81,9 +81,11 @@ def test_what_onnxruntime_says_of_a_gpu_has_its_exit_code(
     assert text.splitlines()[0] in found.message
 
 
-@pytest.mark.parametrize("text", [LOST, FULL])
-def test_on_the_cpu_a_failure_is_the_models(text: str) -> None:
-    assert type(failure(RuntimeError(text), "failed", on_gpu=False)) is InputError
+@pytest.mark.parametrize(("text", "kind"), [(LOST, InputError), (FULL, LimitError)])
+def test_on_the_cpu_a_failure_is_the_models_or_the_memorys(
+    text: str, kind: type[QGraphError]
+) -> None:
+    assert type(failure(RuntimeError(text), "failed", on_gpu=False)) is kind
 
 
 class Lost:

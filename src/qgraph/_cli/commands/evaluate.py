@@ -37,6 +37,7 @@ from qgraph._steps.options import EvaluateOptions, chosen
     " else general ones]",
 )
 @click.option("--no-sanity", is_flag=True, help="Ask the variants nothing.")
+@options.memory_budget
 @options.gates
 @options.provider
 @options.common("evaluation.json", "File to write.")
@@ -45,6 +46,7 @@ def evaluate(
     profiles: Path | None,
     sanity: Path | None,
     no_sanity: bool,
+    memory_budget: int | None,
     gates: tuple[str, ...],
     fail_when: FailWhen,
     provider: Provider,
@@ -69,17 +71,25 @@ def evaluate(
     require_outputs([output], [*models, *asked.data, *read])
     with Bars(quiet=quiet) as bars:
         evaluation = evaluate_variants(
-            models, profiles=profiles, options=asked, runtime=runtime_of(bars, provider)
+            models,
+            profiles=profiles,
+            options=asked,
+            runtime=runtime_of(bars, provider, memory_budget),
         )
     write_document(output, evaluation)
     judgement = judged(against_float(evaluation), conditions, fail_when)
     if as_json:
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
-        return QualityGateError.exit_code if judgement.failed else 0
+        return QualityGateError.exit_code if judgement.failed else _exit_code(evaluation)
     print_evaluation(evaluation)
     say(f"Wrote {output}")
     require_passed(judgement)
-    return 0
+    return _exit_code(evaluation)
+
+
+def _exit_code(evaluation: Evaluation) -> int:
+    """Return 0, or that of the first variant that could not be measured."""
+    return evaluation.failures[0].exit_code if evaluation.failures else 0
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

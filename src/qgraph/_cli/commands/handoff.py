@@ -122,6 +122,8 @@ def _print_bundle(made: Handoff, output: Path, *, as_json: bool) -> None:
         errors = part.counts[Severity.ERROR]
         if errors:
             warn(f"{part.target} will not build it: {errors} errors. qgraph lint lists them.")
+    for note in made.notes:
+        warn(note)
     if made.golden.synthetic:
         warn("the golden input is made up. Give a real one with --data.")
 

@@ -20,9 +20,10 @@ from qgraph._graph.run.session import Provider
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import Ranges, require_same_model
 from qgraph._quantize.scheme import SchemeName
+from qgraph._steps.making import file_stem, ranges_of_profiles
 from qgraph._steps.model import Model
 from qgraph._steps.options import QuantizeOptions, chosen
-from qgraph._steps.quantize import file_stem, ranges_of_profiles, write_quantized
+from qgraph._steps.quantize import write_quantized
 
 
 @click.command()

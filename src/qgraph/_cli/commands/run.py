@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,29 +36,14 @@ _chain_options = options.apply(
 @click.command()
 @click.argument("recipe", type=options.PATH)
 @_chain_options
-def run(
-    recipe: Path,
-    provider: Provider | None,
-    fresh: bool,
-    output: Path | None,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
-) -> None:
+def run(recipe: Path, **asked: Any) -> None:
     """Run the whole chain of RECIPE, a TOML file; what is done already is not repeated."""
-    _run(recipe, provider, fresh=fresh, output=output, as_json=as_json, quiet=quiet)
+    _run(recipe, **asked)
 
 
 @click.command()
 @_chain_options
-def demo(
-    provider: Provider | None,
-    fresh: bool,
-    output: Path | None,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
-) -> None:
+def demo(**asked: Any) -> None:
     """Run the recipe of the shipped tiny Qwen2.5-VL."""
     recipe = Path(__file__).parents[4] / _DEMO
     if not recipe.exists():
@@ -66,17 +52,18 @@ def demo(
             where=str(_DEMO),
             hint="It ships with the source; run the demo from a clone (make demo).",
         )
-    _run(recipe, provider, fresh=fresh, output=output, as_json=as_json, quiet=quiet)
+    _run(recipe, **asked)
 
 
 def _run(
     recipe: Path,
-    provider: Provider | None,
     *,
+    provider: Provider | None,
     fresh: bool,
     output: Path | None,
     as_json: bool,
     quiet: bool,
+    debug: bool,
 ) -> None:
     with Bars(quiet=quiet) as bars:
         loaded = read_recipe(recipe)

@@ -75,7 +75,9 @@ class QwenFamily:
         """Return language modelling, or fidelity where asked or where data is arrays."""
         arrays = all(path.suffix == ".npz" or path.is_dir() for path in data)
         if name == "fidelity" or (name is None and arrays):
-            return FidelityTask(self._all_feeds(view, data, limit), self.scored_outputs(view))
+            return FidelityTask(
+                self._all_feeds(view, data, limit), self.scored_outputs(view), model=view.model
+            )
         if name not in (None, "lm"):
             raise UsageError(f"--task {name} is none of this family's: lm, fidelity")
         samples = [

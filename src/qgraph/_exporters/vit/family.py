@@ -9,7 +9,6 @@ import onnx
 
 from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView, Task
-from qgraph._exporters.few_channels import too_narrow
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import Preprocessing
@@ -79,8 +78,8 @@ class VitFamily:
         return None
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
-        """Keep narrow convolutions, but for the patch embedding, which is measured."""
-        return None if _embeds_patches(model, node) else too_narrow(model, node)
+        """Return None: what gains nothing is kept in every family, and no more is known."""
+        return None
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
         """Return classification, or fidelity where asked or where data has no classes."""
@@ -93,7 +92,7 @@ class VitFamily:
         labelled = all(picture.label is not None for picture in pictures)
         made = PictureFeeds(view, pictures)
         if name == "fidelity" or (name is None and not labelled):
-            return FidelityTask(made, self.scored_outputs(view))
+            return FidelityTask(made, self.scored_outputs(view), model=view.model)
         if not labelled:
             raise InputError(
                 "pictures without a class cannot be classified right or wrong",
@@ -131,12 +130,3 @@ def _classes(view: ModelView) -> int:
 def _gives_probabilities(view: ModelView) -> bool:
     """Return whether the outputs are probabilities, not scores before a softmax."""
     return last_operator(view.model) == "Softmax"
-
-
-def _embeds_patches(model: onnx.ModelProto, node: QuantizableNode) -> bool:
-    """Return whether it is a convolution of the picture whose kernel is its stride."""
-    if node.op_type != "Conv" or node.activations[0][1] != model.graph.input[0].name:
-        return False
-    proto = next(item for item in model.graph.node if item.name == node.name)
-    found = {item.name: tuple(item.ints) for item in proto.attribute}
-    return node.weight is not None and found.get("strides") == node.weight.shape[2:]

@@ -9,7 +9,6 @@ from pathlib import Path
 import onnx
 
 from qgraph._exporters.family import ExportOptions, ModelView, Task
-from qgraph._exporters.few_channels import too_narrow
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import Preprocessing, Resize
@@ -87,7 +86,7 @@ class YoloFamily:
         return boxes_and_scores if ranks.count(_TABLE) == 1 else whole
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
-        """Keep the head's output convolutions, DFL, and narrow convolutions."""
+        """Keep the head's output convolutions and DFL."""
         head = find_detector_head(model)
         if head is not None and node.name in head.convolutions:
             return (
@@ -95,7 +94,7 @@ class YoloFamily:
             )
         if head is not None and node.name in head.distributions:
             return "the mean of the distribution over distances (DFL), a part of the box decoding"
-        return too_narrow(model, node)
+        return None
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
         """Return detection, or fidelity where asked or where data has no annotations."""
@@ -107,9 +106,9 @@ class YoloFamily:
             return _detection(view, data, limit)
         if arrays:
             feeds = [feed for path in data for feed in read_npz(path, view.inputs)]
-            return FidelityTask(feeds[:limit], self.scored_outputs(view))
+            return FidelityTask(feeds[:limit], self.scored_outputs(view), model=view.model)
         scenes: list[Scene] = [item for path in data for item in read_scenes(path)[:limit]]
-        return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view))
+        return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view), model=view.model)
 
     def exports(self, source: Path) -> bool:
         """Return whether it is a checkpoint or a description of Ultralytics."""

@@ -61,12 +61,16 @@ def cut_by_weight(model: onnx.ModelProto, outputs: Sequence[str], most: int) -> 
     sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
     runs: list[list[onnx.NodeProto]] = [[]]
     held: set[str] = set()
+    total = 0
     for node in needed(model.graph.node, outputs):
         weights = {name for name in reads(node) if name in sizes}
-        if runs[-1] and weights and sum(sizes[name] for name in held | weights) > most:
+        more = sum(sizes[name] for name in weights - held)
+        if runs[-1] and weights and total + more > most:
             runs.append([])
-            held = set()
+            held, total = set(), 0
+            more = sum(sizes[name] for name in weights)
         held |= weights
+        total += more
         runs[-1].append(node)
     return _linked(runs, set(), outputs, _constants(model))
 

@@ -80,9 +80,13 @@ def require_whole(tensor: onnx.TensorProto, where: str) -> None:
     """Check that a tensor's values are as many as its shape says, where they lie in the model.
 
     Raises:
-        InputError: an unknown type, a negative dimension, too few values or too many.
+        InputError: an unknown type, a negative dimension, too few values or too many, a segment.
     """
     needed = _bytes_needed(tensor, where)
+    if tensor.HasField("segment"):
+        raise InputError(
+            f"tensor {tensor.name!r} is a segment of one, expected a whole", where=where
+        )
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return
     lists = (tensor.float_data, tensor.int32_data, tensor.int64_data)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.nodes import GEMMS
-from qgraph._graph.index import attributes
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.placement import is_product
 from qgraph._graph.rules.qdq_graph import (
@@ -20,8 +20,6 @@ from qgraph._graph.rules.qdq_graph import (
     scale_of,
 )
 
-SMALLEST = 16
-"""Sizes below it leave tensor cores idle: K and N of a GEMM, channels of a convolution."""
 _FLOAT_OPS = {
     "Softmax": "a softmax",
     "LayerNormalization": "a norm",
@@ -46,16 +44,16 @@ def is_int8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
 
 
 def gemm_is_large_enough(graph: QdqGraph) -> Iterator[Finding]:
-    """R17: an INT8 GEMM has K and N, a convolution channels, of 16 and more."""
+    """R17: an INT8 GEMM has more than one row, and K and N, or channels, of 16 and more."""
     for node in _to_look_at(graph):
-        what = too_small(graph, node)
-        if what and not is_product(graph, node):
+        what = "" if is_product(graph, node) else without_gain(graph, node)
+        if what:
             yield Finding(
                 "R17",
                 Severity.ADVICE,
                 node.name,
                 node.input[1],
-                f"{what}, below {SMALLEST}: INT8 gains nothing over float",
+                what,
                 "Leave it float.",
             )
 
@@ -65,29 +63,6 @@ def _to_look_at(graph: QdqGraph) -> Iterator[onnx.NodeProto]:
     for node in graph.of(*GEMMS):
         if len(node.input) > 1 and (is_int8(graph, node) or not graph.is_quantized):
             yield node
-
-
-def too_small(graph: QdqGraph, node: onnx.NodeProto) -> str:
-    """Return which size of a GEMM is too small for INT8 to gain, '' where none is."""
-    shape = graph.shape_of(node.input[1])
-    if shape is None or len(shape) < 2 or None in shape:
-        return ""
-    names = ("K", "N")
-    if node.op_type == "Conv":
-        group = int(attributes(node).get("group", 1))
-        if group > 1:
-            return f"{group} groups of {shape[1]} channels" if (shape[1] or 0) < SMALLEST else ""
-        sizes, names = (shape[1], shape[0]), ("input channels", "output channels")
-    elif node.op_type == "ConvTranspose":
-        sizes, names = (shape[0], shape[1]), ("input channels", "output channels")
-    elif node.op_type == "Gemm" and attributes(node).get("transB", 0):
-        sizes = (shape[1], shape[0])
-    else:
-        sizes = (shape[-2], shape[-1])
-    for size, name in zip(sizes, names, strict=True):
-        if size is not None and size < SMALLEST:
-            return f"{name} is {size}"
-    return ""
 
 
 def concat_has_one_scale(graph: QdqGraph) -> Iterator[Finding]:

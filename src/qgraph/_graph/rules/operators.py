@@ -135,13 +135,19 @@ def _is_fp8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
 def operator_is_in_the_table(
     graph: QdqGraph, target: Target, plugins: Collection[str]
 ) -> Iterator[Finding]:
-    """R16: an operator that the parser's table lists, on data of a type listed for it."""
+    """R16: an operator that the parser's table lists, on data of a type listed for it; of an
+    Attention, in the one form that it reads.
+    """
     for node in graph.nodes:
         if node.domain not in ONNX or node.op_type in plugins:
             continue
         if node.op_type in QUANTIZED_OPS:
             continue  # R9
-        finding = _operator_finding(node, target) or _type_finding(graph, node, target)
+        finding = (
+            _operator_finding(node, target)
+            or _attention_finding(node)
+            or _type_finding(graph, node, target)
+        )
         if finding is not None:
             yield finding
 
@@ -163,6 +169,25 @@ def _operator_finding(node: onnx.NodeProto, target: Target) -> Finding | None:
         "",
         f"{name} came with TensorRT {since}; older ones do not build",
         "Build with that version, or export an older opset, which spells it out.",
+    )
+
+
+def _attention_finding(node: onnx.NodeProto) -> Finding | None:
+    """Return what the parser's Attention does not have: it asserts one output (10.16.0, NVIDIA's
+    issue 4738), so that a cache, which goes in as past and comes out as present, has no place.
+    """
+    more = [name for name in node.output[1:] if name]
+    past = [name for name in node.input[4:6] if name]
+    if node.op_type != "Attention" or not (more or past):
+        return None
+    found = f"{len(more) + 1} outputs" if more else f"past keys or values ({past[0]!r})"
+    return Finding(
+        "R16",
+        Severity.ERROR,
+        node.name,
+        (past or more)[0],
+        f"an Attention with {found}; the parser takes one output, and no cache",
+        "Export below opset 23, where attention is written out, or without a cache.",
     )
 
 

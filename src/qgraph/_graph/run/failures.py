@@ -16,7 +16,9 @@ _DEVICE = re.compile(
 _UNKNOWN = re.compile(
     r"(?P<domain>[^\s:]*):(?P<name>\S+?)\(-?\d+\) is not a registered function/op"
 )
-_MEMORY = re.compile(r"out of memory|failed to allocate memory|ALLOC_FAILED", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE
+)
 
 
 def failure(
@@ -24,9 +26,9 @@ def failure(
 ) -> QGraphError:
     """Return the error to raise from onnxruntime's; `doing`: what the message begins with.
 
-    LimitError: the GPU's memory is full. EnvironmentFault: the GPU, its driver or its libraries
-    failed, as when it is lost in the middle of a run; or an operator of a custom domain is not
-    known. Else InputError, with `hint`.
+    LimitError: memory is full, the GPU's or the machine's. EnvironmentFault: the GPU, its driver or
+    its libraries failed, as when it is lost in the middle of a run; or an operator of a custom
+    domain is not known. Else InputError, with `hint`.
     """
     said = f"{doing}: {first_line(error)}"
     unknown = _UNKNOWN.search(str(error))
@@ -37,11 +39,12 @@ def failure(
             where=where,
             hint="qgraph loads no libraries of custom operators. Export the model without it.",
         )
-    if on_gpu and _MEMORY.search(str(error)):
+    if _MEMORY.search(str(error)):
         return LimitError(
-            f"the GPU's memory is full; {said}",
+            f"{'the GPU' if on_gpu else 'the machine'}'s memory is full; {said}",
             where=where,
-            hint="Use fewer or shorter samples, close what else runs there, or --provider cpu.",
+            hint="Use fewer or shorter samples, close what else runs there"
+            + (", or --provider cpu." if on_gpu else "."),
         )
     if on_gpu and _DEVICE.search(str(error)):
         return EnvironmentFault(

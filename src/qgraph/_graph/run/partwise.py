@@ -10,6 +10,7 @@ import numpy as np
 from qgraph._graph.edit.segments import move_to_readers
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_on_disk
+from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, Session
 from qgraph._graph.run.streamed import Runner
@@ -36,6 +37,8 @@ class PartwiseSession(Session):
         *,
         allow_cpu_nodes: bool = False,
         part: int | None = None,
+        progress: Progress = silent,
+        title: str = "running",
     ) -> None:
         model = read_on_disk(path)
         move_to_readers(model)
@@ -43,7 +46,7 @@ class PartwiseSession(Session):
             model, memory, provider, allow_cpu_nodes=allow_cpu_nodes, part=part,
             room=max(memory.left // 4, 1),
         )  # fmt: skip
-        self._feeds = feeds
+        self._feeds, self._progress, self._title = feeds, progress, title
         self._answers: Iterator[dict[str, Array]] = iter(())
         self._asked: tuple[str, ...] = ()
         self._next = 0
@@ -71,7 +74,7 @@ class PartwiseSession(Session):
         """Yield the outputs of each sample from number `start` on, as soon as it has them all."""
         feeds = [self._feeds[index] for index in range(start, len(self._feeds))]
         waiting: dict[int, dict[str, Array]] = {}
-        for index, name, values in self._runner.visit(feeds, outputs):
+        for index, name, values in self._runner.visit(feeds, outputs, self._progress, self._title):
             found = waiting.setdefault(index, {})
             found[name] = values
             if len(found) == len(set(outputs)):

@@ -153,6 +153,7 @@ def open_session(
     threads: int | None = None,
     weights: Mapping[str, Array] | None = None,
     by_name: bool = False,
+    share: bool = True,
 ) -> Session:
     """Return a session for `model` on `provider`.
 
@@ -162,6 +163,8 @@ def open_session(
     `threads`: how many a run may use, where other sessions run right after it or beside it: they
     do not spin in wait for more work, which would take the cores from the session at work, and
     share what memory runs take. None: a thread per core, spinning, and memory of its own.
+    `share`: whether onnxruntime plans which tensors take whose place, in time that grows with the
+    square of their number.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
@@ -174,6 +177,7 @@ def open_session(
         model = read_on_disk(path)
     fp8 = _holds_fp8(model)
     options = session_options(semantics, threads, fp8=fp8)
+    options.enable_mem_reuse = share
     source: Any
     if isinstance(model, onnx.ModelProto):
         source, held = split(model, weights or {})

@@ -55,7 +55,7 @@ def cut_profiles(
     report: Sensitivity,
     source: str,
     cuts: Mapping[str, float] = DEFAULT_CUTS,
-    by: By = By.NODES,
+    by: By = By.MACS,
     top_k: int | None = None,
 ) -> Profiles:
     """Return one profile per cut, and one that keeps the `top_k` most sensitive nodes float.

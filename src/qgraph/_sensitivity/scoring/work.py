@@ -39,7 +39,7 @@ class Work:
     them. `ranges`: None for an engine that calibrates by itself. `deadline`: when to stop, on
     `time.monotonic`'s clock. `narrow`: whether a wide last projection may be computed as a narrow
     one, with the same figures and no logits. `options`: the engine's own. `digests`: the SHA-256
-    of each sample, where they are known.
+    of each sample, where they are known. `warnings`: what is known before anything is scored.
     """
 
     prepared: PreparedModel
@@ -48,6 +48,7 @@ class Work:
     scheme: Scheme
     feeds: Sequence[Feed] = ()
     digests: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     ranges: Ranges | None = None
     groups: tuple[Group, ...] = ()
     direction: Direction = Direction.BOTH

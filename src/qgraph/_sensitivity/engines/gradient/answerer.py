@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 from safetensors.numpy import load_file
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
@@ -15,7 +17,7 @@ from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner, declared
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.tensors import Array, Feed, specs_of
 from qgraph._metrics import Sums, whole
 from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weights, plan_parts
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, PartByPart, Passed
@@ -53,22 +55,21 @@ class GradientAnswerer:
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
         most = most_weights(prepared.model, nodes, memory.left)
-        split = scored.split or whole
-        outputs = dict.fromkeys(scored.outputs, ())
-        crossing = {
-            n for p in plan_parts(prepared.model, nodes, outputs, most) for n in p.segment.inputs
-        }
-        runner = Runner(prepared.model, memory, provider, part=most, allow_cpu_nodes=True)
-        names = list(dict.fromkeys((*crossing, *scored.outputs)))
-        seen = runner.run([feed], names, title="looking")[0]
+        parts = plan_parts(prepared.model, nodes, scored.outputs, most)
+        crossing = {name for part in parts for name in part.segment.inputs}
+        seen = _seen(prepared, feed, scored.outputs, crossing, memory, provider, most)
+        self._state_bytes = sum(item.bytes for item in seen.values())
         shapes = {name: seen[name].shape for name in scored.outputs}
-        self._state_bytes = sum(seen[name].nbytes for name in crossing)
-        values = {name: declared(prepared.model, name, seen[name]) for name in seen}
+        split = scored.split or whole
         self.probes = choose_probes(scored, shapes, rounds)
-        parts = plan_parts(
-            prepared.model, nodes, {n: split(shape) for n, shape in shapes.items()}, most
+        made = Differentiated(
+            prepared.model,
+            parts,
+            quantization,
+            self.probes,
+            {name: item.value for name, item in seen.items()},
+            {name: split(shape) for name, shape in shapes.items()},
         )
-        made = Differentiated(prepared.model, parts, quantization, self.probes, values)
         self.exact: Mapping[str, str] = made.blocked
         self._nodes = [node.name for node in nodes if node.name not in made.blocked]
         self.in_parts = most is not None
@@ -159,6 +160,49 @@ class GradientAnswerer:
             for kind, values in load_file(file).items():
                 totals[Kind(kind)] = totals.get(Kind(kind), 0) + values
         return totals
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A tensor of the first sample: how a part declares it, its shape and bytes."""
+
+    value: onnx.ValueInfoProto
+    shape: tuple[int, ...]
+    bytes: int
+
+
+def _seen(
+    prepared: PreparedModel,
+    feed: Feed,
+    outputs: Sequence[str],
+    crossing: Set[str],
+    memory: Memory,
+    provider: Provider,
+    most: int | None,
+) -> dict[str, _Seen]:
+    """Return what the first sample shows of outputs and of what crosses between parts: by what the
+    model declares where that says it, else by running it.
+    """
+    model = prepared.model
+    known = {spec.name: spec for spec in (*prepared.inputs, *specs_of(model.graph.output))}
+    sizes = {
+        size: number
+        for spec in prepared.inputs
+        for size, number in zip(spec.shape, feed[spec.name].shape, strict=True)
+        if isinstance(size, str) and size
+    }
+    names = dict.fromkeys((*crossing, *outputs))
+    declares = {n: known[n].shape for n in names if n in known and known[n].ranked}
+    said = [dim for name in names for dim in declares.get(name, ("",))]
+    if all(isinstance(dim, int) or dim in sizes for dim in said):
+        shapes = {
+            n: tuple(d if isinstance(d, int) else sizes[d] for d in declares[n]) for n in names
+        }
+        blank = {n: np.empty(shapes[n], known[n].dtype) for n in names}
+    else:
+        runner = Runner(model, memory, provider, part=most, allow_cpu_nodes=True)
+        blank = runner.run([feed], list(names), title="looking")[0]
+    return {n: _Seen(declared(model, n, a), a.shape, a.nbytes) for n, a in blank.items()}
 
 
 def _answer(

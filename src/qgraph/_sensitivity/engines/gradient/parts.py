@@ -28,13 +28,13 @@ _NO_WAY = "no gradient comes up to it: what lies below moves in steps, or not at
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelPart:
-    """`nodes`: the candidates in it. `scored`: outputs made in it → the parts they are compared by.
-    `wanted`: what it reads that depends on candidates of earlier parts.
+    """`nodes`: the candidates in it; `scored`: outputs made in it. `wanted`: what it reads that
+    depends on candidates of earlier parts.
     """
 
     segment: Segment
     nodes: tuple[QuantizableNode, ...]
-    scored: Mapping[str, Sequence[Columns]]
+    scored: tuple[str, ...]
     wanted: tuple[str, ...]
 
 
@@ -51,20 +51,20 @@ def most_weights(model: onnx.ModelProto, nodes: Sequence[QuantizableNode], left:
 def plan_parts(
     model: onnx.ModelProto,
     nodes: Sequence[QuantizableNode],
-    scored: Mapping[str, Sequence[Columns]],
+    outputs: Sequence[str],
     most: int | None,
 ) -> list[ModelPart]:
     """Return the parts in the order they run."""
     known = {node.name: node for node in nodes}
     influenced: set[str] = set()
     parts = []
-    for segment in cut_by_weight(model, list(scored), most or 1 << 62):
+    for segment in cut_by_weight(model, outputs, most or 1 << 62):
         wanted = tuple(name for name in segment.inputs if name in influenced)
         for node in segment.nodes:
             if node.name in known or not influenced.isdisjoint(reads(node)):
                 influenced |= set(node.output)
         inside = tuple(known[node.name] for node in segment.nodes if node.name in known)
-        here = {name: scored[name] for name in segment.outputs if name in scored}
+        here = tuple(name for name in segment.outputs if name in outputs)
         parts.append(ModelPart(segment, inside, here, wanted))
     return parts
 
@@ -72,7 +72,8 @@ def plan_parts(
 class Differentiated:
     """Makes the graph of each part. `blocked`: candidate → why no gradient reaches it.
 
-    `values`: how the tensors between parts are declared. The graph of an only part is kept; others
+    `values`: how the tensors between parts are declared; `columns`: scored output → what of it is
+    compared one by one. The graph of an only part is kept; others
     are made again each time, as they may be large.
     """
 
@@ -83,6 +84,7 @@ class Differentiated:
         quantization: FakeQuantization,
         probes: Probes,
         values: Mapping[str, onnx.ValueInfoProto],
+        columns: Mapping[str, Sequence[Columns]],
     ) -> None:
         self._model, self.parts = model, parts
         self._quantization, self._probes, self._values = quantization, probes, values
@@ -95,7 +97,7 @@ class Differentiated:
             part = parts[index]
             outputs = part.segment.outputs
             self._ends[index] = Ends(
-                part.scored,
+                {name: columns[name] for name in part.scored},
                 [name for name in outputs if name in coming and name not in stops],
                 [name for name in part.wanted if _is_float(values[name])],
                 {name: stops[name] for name in outputs if name in stops},

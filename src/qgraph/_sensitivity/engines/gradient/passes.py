@@ -138,7 +138,9 @@ class PartByPart:
 
 
 def _opened(graph: PartGraph, provider: Provider) -> Session:
-    return open_session(graph.model, provider, weights=graph.weights, allow_cpu_nodes=True)
+    return open_session(
+        graph.model, provider, weights=graph.weights, allow_cpu_nodes=True, share=False
+    )
 
 
 def _fitting(session: Session, *feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,0 +1,109 @@
+"""Ends of a graph that select by value: which detections remain, and in which order.
+
+Behind a NonMaxSuppression, TopK or ArgMax the smallest error moves rows, or changes their number:
+outputs are compared better at what such a node, and those behind it, read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+
+from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.errors import InputError
+from qgraph._graph.index import GraphIndex, reads
+
+SELECTING = ("NonMaxSuppression", "TopK", "ArgMax", "ArgMin")
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Selecting:
+    """`nodes`: what selects, as `TopK 'name'`. `outputs`: where to compare instead: the tensors
+    that the selection reads, and the outputs that it does not reach.
+    """
+
+    nodes: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def behind_selection(model: onnx.ModelProto, outputs: Sequence[str]) -> Selecting | None:
+    """Return where `outputs` of a model are compared before values select among them, None where
+    nothing does behind its last weights.
+    """
+    graph = GraphIndex(model)
+    end = _end(graph, outputs)
+    selects = [node for node in end if node.op_type in SELECTING]
+    if not selects:
+        return None
+    reached = _reached(end, selects)
+    behind = [node for node in end if set(node.output) & reached]
+    float_reads = dict.fromkeys(
+        name
+        for node in behind
+        for name in reads(node)
+        if name not in reached and graph.types.get(name) in FLOATS and _has_weights(graph, name)
+    )
+    if not float_reads:
+        return None
+    others = [name for name in outputs if name not in reached and name not in float_reads]
+    spoken = tuple(f"{node.op_type} {node.name!r}" for node in selects)
+    return Selecting(spoken, (*others, *float_reads))
+
+
+def _end(graph: GraphIndex, outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """Return, in graph order, the nodes between the last weights and `outputs`."""
+    waiting, seen = list(outputs), set(outputs)
+    while waiting:
+        node = graph.producer.get(waiting.pop())
+        if node is not None and node.op_type not in GEMMS:
+            waiting += [name for name in reads(node) if name not in seen]
+            seen.update(reads(node))
+    return [n for n in graph.nodes if n.op_type not in GEMMS and not seen.isdisjoint(n.output)]
+
+
+def _reached(end: Iterable[onnx.NodeProto], selects: Sequence[onnx.NodeProto]) -> set[str]:
+    """Return the tensors that `selects`, and what follows from them, make."""
+    found = {name for node in selects for name in node.output}
+    for node in end:
+        if not found.isdisjoint(reads(node)):
+            found.update(node.output)
+    return found - {""}
+
+
+def _has_weights(graph: GraphIndex, tensor: str) -> bool:
+    """Return whether a GEMM stands before `tensor`: not what inputs or constants alone decide."""
+    waiting, seen = [tensor], {tensor}
+    while waiting:
+        node = graph.producer.get(waiting.pop())
+        if node is None:
+            continue
+        if node.op_type in GEMMS:
+            return True
+        waiting += [name for name in reads(node) if name not in seen]
+        seen.update(reads(node))
+    return False
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of `model` in which the inner tensors among `names` are outputs, too.
+
+    Raises:
+        InputError: it has no such tensor of floats.
+    """
+    graph = GraphIndex(model)
+    inner = [name for name in names if name not in graph.outputs]
+    if not inner:
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for name in inner:
+        kind = graph.types.get(name)
+        if name not in graph.producer or kind not in FLOATS:
+            raise InputError(f"there is no inner tensor {name!r} of floats to compare at")
+        shape = graph.shape_of(name)
+        made.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+    return made

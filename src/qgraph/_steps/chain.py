@@ -1,0 +1,262 @@
+"""The stages of a recipe: what each depends on, and what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qgraph._exporters.belongings import companions
+from qgraph._exporters.data_files import files_named_in
+from qgraph._exporters.manifest import SANITY
+from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import Document, read_document, write_document
+from qgraph._graph.io.external import external_files
+from qgraph._graph.io.files import write_bytes, write_text
+from qgraph._graph.io.models import read_model, read_on_disk, write_model
+from qgraph._graph.run.runtime import Runtime
+from qgraph._quantize.profiles import Profiles
+from qgraph._sensitivity.engines.registry import engine_of
+from qgraph._sensitivity.explain.markdown import to_markdown
+from qgraph._sensitivity.scoring.journal import remove_journal
+from qgraph._steps.calibrate import calibrate
+from qgraph._steps.evaluate import evaluate
+from qgraph._steps.export import export
+from qgraph._steps.making import file_stem
+from qgraph._steps.model import Model
+from qgraph._steps.options import CalibrateOptions
+from qgraph._steps.profile import profile
+from qgraph._steps.quantize import write_quantized
+from qgraph._steps.recipe import Recipe
+from qgraph._steps.report import can_draw, report, summary
+from qgraph._steps.sensitivity import sensitivity
+from qgraph._steps.stages import RECORD, Stage, digest_of, hashes_of
+
+FLOAT = "model.onnx"
+WRITTEN = {
+    *(RECORD, "ranges.json", "sensitivity.json", "sensitivity.md", "profiles.json"),
+    *("evaluation.json", "report.html", "report.md", FLOAT),
+}
+"""Files of the stages after the first: what comes with a model must not be called so."""
+
+
+def _data_of(model: Path) -> list[Path]:
+    """Return the data files of a model file."""
+    return external_files(read_model(model, weights=False), model.parent)
+
+
+def _with_images(data: Iterable[Path]) -> list[Path]:
+    """Return data files with the images that they name."""
+    return [named for path in data for named in (path, *files_named_in(path))]
+
+
+class RecipeChain:
+    """The stages of one recipe in one folder."""
+
+    def __init__(self, recipe: Recipe, folder: Path, runtime: Runtime, *, fresh: bool) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._fresh = fresh
+        self._runtime = runtime
+        self._opened: Model | None = None
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in order."""
+        recipe, part = self._recipe, self._recipe.sensitivity
+        common = [recipe.scheme.model_dump(mode="json"), str(recipe.provider)]
+        asked = part.model_dump(mode="json", exclude={"data"})
+        return [
+            Stage("export", self._origin, self._export),
+            Stage(
+                "ranges",
+                lambda: [common, asked, self._made(FLOAT), hashes_of(_with_images(part.data))],
+                self._ranges,
+            ),
+            Stage(
+                "sensitivity",
+                self._sensitivity_inputs,
+                self._sensitivity,
+            ),
+            Stage(
+                "profile",
+                lambda: [
+                    recipe.profile.model_dump(mode="json"),
+                    self._made("sensitivity.json", "ranges.json", FLOAT),
+                    hashes_of(_with_images(part.data)) if recipe.profile.budget else [],
+                ],
+                self._profile,
+            ),
+            Stage(
+                "quantize",
+                self._quantize_inputs,
+                self._quantize,
+            ),
+            Stage("evaluate", self._evaluation_inputs, self._evaluate),
+            Stage(
+                "report",
+                lambda: [
+                    self._made("evaluation.json", "sensitivity.json", "profiles.json"),
+                    can_draw(),
+                ],
+                self._report,
+            ),
+        ]
+
+    def _sensitivity_inputs(self) -> Any:
+        recipe, part = self._recipe, self._recipe.sensitivity
+        asked = part.model_dump(mode="json", exclude={"data"})
+        scheme = recipe.scheme.model_dump(mode="json")
+        made = self._made("ranges.json")
+        return [scheme, str(recipe.provider), asked, made, hashes_of(_with_images(part.data))]
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name
+
+    def _made(self, *names: str) -> list[list[str]]:
+        return hashes_of(self._path(name) for name in names)
+
+    def _origin(self) -> Any:
+        recipe = self._recipe
+        options = recipe.export.model_dump(mode="json")
+        if recipe.model is None:
+            return [options, hashes_of([recipe.source] if recipe.source else [])]
+        model = recipe.model
+        return [options, hashes_of([model, *_data_of(model), *companions(model)])]
+
+    def _export(self) -> list[Path]:
+        recipe = self._recipe
+        if recipe.source is not None:
+            given = {
+                name: getattr(recipe.export, name) for name in type(recipe.export).model_fields
+            }
+            export(recipe.source, self._folder, progress=self._runtime.progress, **given)
+        elif recipe.model is not None:
+            write_model(read_on_disk(recipe.model), self._path(FLOAT))
+            self._take_along(recipe.model)
+        made = self._path(FLOAT)
+        return [made, *_data_of(made), *companions(made)]
+
+    def _take_along(self, model: Path) -> None:
+        """Put what belongs to a model beside the run's own."""
+        for path in companions(model):
+            name = path.relative_to(model.parent).as_posix()
+            if name in WRITTEN or name.endswith(".journal"):
+                raise UsageError(
+                    f"the manifest names {name!r}, which the run writes itself",
+                    where=str(model.parent),
+                )
+            write_bytes(self._folder / name, path.read_bytes())
+
+    def _model(self) -> Model:
+        """Return the float model, opened once for all stages."""
+        if self._opened is None:
+            self._opened = Model.open(self._path(FLOAT))
+        return self._opened
+
+    def _ranges(self) -> list[Path]:
+        asked = self._recipe.sensitivity
+        options = CalibrateOptions(
+            **{name: getattr(asked, name) for name in CalibrateOptions.model_fields}
+        ).model_copy(update={"scheme": self._recipe.scheme})
+        made = calibrate(self._model(), options=options, runtime=self._runtime)
+        return [self._write("ranges.json", made)]
+
+    def _sensitivity(self) -> list[Path]:
+        journal = self._path(f"sensitivity-{digest_of(self._sensitivity_inputs())[:12]}.journal")
+        asked = self._recipe.sensitivity
+        engine = engine_of(asked.engine, self._recipe.scheme.name)
+        report, _ = sensitivity(
+            self._model(),
+            ranges=None if engine.calibrates else self._path("ranges.json"),
+            journal=journal,
+            fresh=self._fresh,
+            options=asked.model_copy(update={"scheme": self._recipe.scheme}),
+            runtime=self._runtime,
+        )
+        write_text(self._path("sensitivity.md"), to_markdown(report))
+        written = [self._write("sensitivity.json", report), self._path("sensitivity.md")]
+        # those of other options, too: a run that was interrupted before the recipe was changed
+        for left in self._folder.glob("sensitivity-*.journal"):
+            remove_journal(left)
+        return written
+
+    def _profile(self) -> list[Path]:
+        options, on = self._recipe.profile, None
+        if options.budget is not None:
+            options = options.model_copy(update={"data": self._recipe.sensitivity.data})
+            on = self._model()
+        made = profile(
+            self._path("sensitivity.json"),
+            model=on,
+            ranges=None if on is None else self._path("ranges.json"),
+            options=options,
+            runtime=self._runtime,
+        )
+        return [self._write("profiles.json", made)]
+
+    def _quantize_inputs(self) -> Any:
+        made = self._made("profiles.json", "ranges.json", FLOAT)
+        options = self._recipe.quantize
+        if options.dtype is None and not options.bias_correction:
+            return made
+        part, provider = self._recipe.sensitivity, str(self._recipe.provider)
+        asked = [options.dtype, options.bias_correction, part.samples, part.seed, provider]
+        return [made, asked, hashes_of(_with_images(part.data))]
+
+    def _quantize(self) -> list[Path]:
+        part = self._recipe.sensitivity
+        update = {"data": part.data, "samples": part.samples, "seed": part.seed}
+        write_quantized(
+            self._model(),
+            self._path("profiles.json"),
+            self._path("ranges.json"),
+            self._folder,
+            options=self._recipe.quantize.model_copy(update=update),
+            runtime=self._runtime,
+        )
+        return [file for path in self._variants() for file in (path, *_data_of(path))]
+
+    def _variants(self) -> list[Path]:
+        """Return the models that were quantized, or converted."""
+        profiles = read_document(self._path("profiles.json"), Profiles).profiles
+        dtype = self._recipe.quantize.dtype
+        names: list[str] = [dtype] if dtype is not None else []
+        names += [file_stem(item.name, dtype) for item in profiles]
+        return [self._path(f"{name}.onnx") for name in names]
+
+    def _evaluation_inputs(self) -> Any:
+        part, models = self._recipe.evaluate, [FLOAT, *(path.name for path in self._variants())]
+        options = part.model_dump(mode="json", exclude={"data", "sanity"})
+        beside = self._path(SANITY)
+        prompts = [part.sanity] if part.sanity else [beside] if beside.is_file() else []
+        return [
+            options,
+            str(self._recipe.provider),
+            hashes_of(_with_images([*self._data(), *prompts])),
+            self._made("profiles.json", *models),
+        ]
+
+    def _data(self) -> Sequence[Path]:
+        return self._recipe.evaluate.data or self._recipe.sensitivity.data
+
+    def _evaluate(self) -> list[Path]:
+        made = evaluate(
+            [self._model(), *self._variants()],
+            profiles=self._path("profiles.json"),
+            options=self._recipe.evaluate.model_copy(update={"data": tuple(self._data())}),
+            runtime=self._runtime,
+        )
+        return [self._write("evaluation.json", made)]
+
+    def _report(self) -> list[Path]:
+        if not can_draw():
+            write_text(self._path("report.md"), summary(self._folder))
+            return [self._path("report.md")]
+        page, text = report(self._folder)
+        write_text(self._path("report.html"), page)
+        write_text(self._path("report.md"), text)
+        return [self._path("report.html"), self._path("report.md")]
+
+    def _write(self, name: str, document: Document) -> Path:
+        write_document(self._path(name), document)
+        return self._path(name)
