@@ -12,13 +12,18 @@ from onnx import numpy_helper, parser
 Shape = tuple[int, ...]
 _TORCH = "torch (both exporters)"
 _EMIT = "quantize/test_emit.py::test_every_kind_of_node_is_emitted_valid_and_close"
-_KEPT = "graph/edit/test_nodes.py::test_what_multiplies_and_is_no_candidate_is_listed_with_its_reason"
-_MODELS = "qgraph/test_torch_models.py::test_noise_is_what_the_nodes_predict_and_what_torch_computes"
+_KEPT = (
+    "graph/edit/test_nodes.py::test_what_multiplies_and_is_no_candidate_is_listed_with_its_reason"
+)
+_MODELS = (
+    "qgraph/test_torch_models.py::test_noise_is_what_the_nodes_predict_and_what_torch_computes"
+)
 _SAME = (
     "qgraph/test_torch_models.py::"
     "test_two_exports_of_one_model_have_the_same_nodes_with_the_same_scores"
 )
 _BACKEND = "qgraph/test_backend_cases.py::test_with_weights_what_is_written_is_what_was_scored"
+_MACS = "graph/edit/test_macs.py::test_macs_of_onnxruntimes_own_operators_count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,11 @@ _PRODUCTS = (
         "onnxruntime's optimizer", (_KEPT,), {"w": (32, 32)}, domains=', "com.microsoft" : 1'),
     Row("MultiHeadAttention of onnxruntime",
         "[it] y = com.microsoft.MultiHeadAttention<num_heads = 2>(x, x, x)",
-        "onnxruntime-genai, onnxruntime's optimizer", (_KEPT,), domains=', "com.microsoft" : 1'),
+        "onnxruntime-genai, onnxruntime's optimizer", (_MACS,), domains=', "com.microsoft" : 1'),
+    Row("GroupQueryAttention of onnxruntime",
+        """n = Constant<value = int32[2] {15, 15}>() t = Constant<value = int32 {16}>()
+        [it] y, pk, pv = com.microsoft.GroupQueryAttention<num_heads = 2, kv_num_heads = 2>(
+        x, x, x, , , n, t)""", "onnxruntime-genai", (_MACS,), domains=', "com.microsoft" : 1'),
 )  # fmt: skip
 
 _HALVES = ", ".join(["0.5"] * 1024)
@@ -115,7 +124,11 @@ _WEIGHTS = (
         "s = Constant<value_ints = [32, 32]>() t = Reshape(w, s) [it] y = MatMul(x, t)",
         "tf2onnx", (_FOLDED,), {"w": (1024,)}),
     Row("[1, 1, K, N]", "[it] y = MatMul(x, w)", "paddle2onnx",
-        ("graph/edit/test_matrices.py::test_leading_ones_are_squeezed",), {"w": (1, 1, 32, 32)}),
+        ("graph/edit/test_matrices.py::test_leading_ones_are_squeezed",), {"w": (1, 1, 32, 32)},
+        "float[1, 2, 16, 32] x"),
+    Row("[1, 1, K, N] for an input of fewer axes", "[it] y = MatMul(x, w)", "paddle2onnx",
+        ("graph/edit/test_matrices.py::test_axes_that_the_weight_brings_along_stay",),
+        {"w": (1, 1, 32, 32)}),
     Row("a matrix for each batch (experts)", "[it] y = MatMul(x, w)", _TORCH,
         ("graph/edit/test_matrices.py::test_a_matrix_for_each_batch_is_kept_and_said_to_be_one",
          _MODELS), {"w": (2, 32, 32)}),
@@ -181,7 +194,8 @@ _STRUCTURES = (
     Row("Random numbers", "r = RandomNormalLike(x) m = Add(x, r) [it] y = MatMul(m, w)", _TORCH,
         ("graph/edit/test_opsets.py::test_what_is_drawn_is_not_folded_into_a_constant",),
         {"w": (32, 32)}),
-    Row("Q/DQ already in it", """s = Constant<value = float {0.1}>() o = Constant<value = int8 {0}>()
+    Row("Q/DQ already in it",
+        """s = Constant<value = float {0.1}>() o = Constant<value = int8 {0}>()
         q = QuantizeLinear(x, s, o) d = DequantizeLinear(q, s, o) [it] y = MatMul(d, w)""",
         "every quantizer", ("graph/edit/test_prepare.py::test_a_quantized_model_is_refused",),
         {"w": (32, 32)}),

@@ -124,6 +124,36 @@ def test_macs_of_what_has_no_int8_kernel_count(
     assert found == {"n": macs}
 
 
+@pytest.mark.parametrize(
+    ("text", "weights", "macs"),
+    [
+        # 2 samples · 3 queries on 3 keys, 16 wide, and as many values
+        ("[n] y = com.microsoft.MultiHeadAttention<num_heads = 2>(x, x, x)", {}, 2 * 3 * 3 * 32),
+        # 16 → 48 for each position, then as above
+        (
+            "[n] y = com.microsoft.Attention<num_heads = 2>(x, w, b)",
+            {"w": (16, 48), "b": (48,)}, 2 * 3 * 16 * 48 + 2 * 3 * 3 * 32,
+        ),
+        # 2 query heads of size 8 share a key
+        (
+            """k = MatMul(x, v) seq = Constant<value = int32[2] {2, 2}>()
+            all = Constant<value = int32 {3}>() [n] y, pk, pv = com.microsoft.GroupQueryAttention<
+            num_heads = 2, kv_num_heads = 1>(x, k, k, , , seq, all)""",
+            {"v": (16, 8)}, 2 * 3 * 3 * 32,
+        ),
+        ("[n] y = com.microsoft.FusedMatMul(x, w)", {"w": (16, 5)}, 2 * 3 * 16 * 5),
+    ],
+)  # fmt: skip
+def test_macs_of_onnxruntimes_own_operators_count(
+    build: Build, prepared: Prepare, text: str, weights: dict[str, tuple[int, ...]], macs: int
+) -> None:
+    arrays = {name: zeros(*shape) for name, shape in weights.items()}
+    model = build(f"(float[a,b,c] x) => (float y) {{ {text} }}", **arrays)
+    model.opset_import.add(domain="com.microsoft", version=1)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert measure_macs(prepared(model), {"x": zeros(2, 3, 16)}, Provider.CPU)["n"] == macs
+
+
 BRANCHES = """(float[N,4] x) => (float[N,5] y) { s = ReduceSum<keepdims = 0>(x) c = Greater(s, z)
   [choose] y = If (c) <
     then_branch = t () => (float[N,5] a) { a = MatMul(x, w) },

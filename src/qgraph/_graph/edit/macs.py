@@ -9,6 +9,8 @@
 | Einsum                  | product of the sizes of all letters                        |
 | LSTM, GRU, RNN          | steps · batch · directions · gates · H · (I + H)           |
 | Attention               | B · heads · queries · keys · (head size of K and of V)     |
+
+Those of onnxruntime's own operators stand in `macs_contrib`.
 """
 
 from __future__ import annotations
@@ -19,20 +21,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import onnx
 
 from qgraph._graph.bodies import bodies_of, nodes_within
+from qgraph._graph.edit import macs_contrib
 from qgraph._graph.index import attributes, reads
 
 Shapes = Mapping[str, Sequence[int]]
 RECURRENT = ("LSTM", "GRU", "RNN")
-COUNTED = (
-    *("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention"),
-    *RECURRENT,
-)
-_DOMAINS = {"FusedMatMul": "com.microsoft"}
 
 
 def multiplies(node: onnx.NodeProto) -> bool:
-    """Return whether a node itself is counted: ONNX's own, or onnxruntime's fused one."""
-    return node.op_type in COUNTED and node.domain == _DOMAINS.get(node.op_type, "")
+    """Return whether a node itself is counted: ONNX's own, or onnxruntime's."""
+    return (node.domain, node.op_type) in _RULES
 
 
 def counted_nodes(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
@@ -54,7 +52,7 @@ def tensors_to_know(nodes: Iterable[onnx.NodeProto]) -> list[str]:
 
 def macs_by_shapes(node: onnx.NodeProto, shapes: Shapes) -> int | None:
     """Return the MACs of a node without bodies, None where a shape is missing or does not fit."""
-    rule = _RULES.get(node.op_type) if multiplies(node) else None
+    rule = _RULES.get((node.domain, node.op_type))
     if rule is None:
         return None
     try:
@@ -117,13 +115,18 @@ def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
     return query[0] * query[1] * keys * (query[2] + int(heads["q"]) * size)
 
 
-_RULES: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
-    "MatMul": _product,
-    "FusedMatMul": _product,
-    "Gemm": _gemm,
-    "Conv": _convolution,
-    "ConvTranspose": _transposed,
-    "Einsum": _einsum,
-    "Attention": _attention,
-    **dict.fromkeys(RECURRENT, _recurrent),
+_RULES: dict[tuple[str, str], Callable[[onnx.NodeProto, Shapes], int]] = {
+    ("", "MatMul"): _product,
+    ("", "Gemm"): _gemm,
+    ("", "Conv"): _convolution,
+    ("", "ConvTranspose"): _transposed,
+    ("", "Einsum"): _einsum,
+    ("", "Attention"): _attention,
+    **{("", op_type): _recurrent for op_type in RECURRENT},
+    (macs_contrib.DOMAIN, "FusedMatMul"): _product,
+    (macs_contrib.DOMAIN, "FusedConv"): _convolution,
+    (macs_contrib.DOMAIN, "Attention"): macs_contrib.attention,
+    (macs_contrib.DOMAIN, "MultiHeadAttention"): macs_contrib.multi_head_attention,
+    (macs_contrib.DOMAIN, "GroupQueryAttention"): macs_contrib.group_query_attention,
+    (macs_contrib.DOMAIN, "MatMulNBits"): macs_contrib.matmul_n_bits,
 }

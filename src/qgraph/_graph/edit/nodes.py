@@ -98,7 +98,7 @@ def without_int8(node: onnx.NodeProto) -> str:
         return f"a recurrent cell ({node.op_type}): it has no INT8 kernel"
     if node.op_type == "Einsum":
         return "an Einsum: it has no INT8 kernel; exported as a MatMul it would be a candidate"
-    if node.op_type == "Attention":
+    if node.op_type.endswith("Attention"):
         return "a product of activations (attention); INT8 here breaks attention fusion"
     return f"{node.op_type} of the domain {node.domain!r}: its INT8 form is not known"
 
