@@ -661,10 +661,71 @@ ATTENTION: Rows = {
         "wanted": ("x", "z", "v"),
         "opset": 23,
     },
+    "Attention with a cache and a mask": {
+        "text": "(float[1,2,8] x, float[1,2,4] z, float[1,2,4] v, float[1,1,3,4] k,"
+        " float[1,1,3,4] w) => (float[1,2,8] y, float[1,1,5,4] p, float[1,1,5,4] q)"
+        " { y, p, q = Attention<q_num_heads = 2, kv_num_heads = 1>(x, z, v, m, k, w) }",
+        "weights": {"m": np.array([[True] * 4 + [False], [True] * 5])},
+        "wanted": ("x", "z", "v", "k", "w"),
+        "opset": 23,
+    },
     "RotaryEmbedding": {
         "text": "(float[1,2,3,4] x) => (float[1,2,3,4] y) { y = RotaryEmbedding(x, c, s) }",
         "weights": {"c": _W((1, 3, 2)), "s": _W((1, 3, 2))},
         "opset": 23,
+    },
+}
+
+UNKNOWN_SIZES: Rows = {
+    "Add": {
+        "text": "(float[a,b] x, float[c,b] z, float[d] v) => (float[e,b] y)"
+        " { s = Add(x, z) y = Mul(s, v) }",
+        "like": lambda x, z, v: (x + z) * v,
+        "wanted": ("x", "z", "v"),
+        "shapes": {"x": [3, 4], "z": [1, 4], "v": [1]},
+    },
+    "Add, the other way round": {
+        "text": "(float[a,b] x, float[c,b] z) => (float[e,b] y) { y = Add(x, z) }",
+        "like": torch.add,
+        "wanted": BOTH,
+        "shapes": {"x": [1, 4], "z": [3, 4]},
+    },
+    "Expand": {
+        "text": "(float[a,b] x, int64[2] s) => (float[c,d] y) { y = Expand(x, s) }",
+        "like": lambda x, s: x.expand(3, 4),
+        "shapes": {"x": [3, 1]},
+        "given": {"s": np.array([1, 4])},
+    },
+    "MatMul": {
+        "text": "(float[a,b,c] x, float[d,c,e] z) => (float[f,b,e] y) { y = MatMul(x, z) }",
+        "like": torch.matmul,
+        "wanted": BOTH,
+        "shapes": {"x": [1, 2, 3], "z": [4, 3, 5]},
+    },
+    "Concat": {
+        "text": "(float[a,b] x, float[a,c] z) => (float[a,d] y) { y = Concat<axis = 1>(x, z, x) }",
+        "like": lambda x, z: torch.cat([x, z, x], 1),
+        "wanted": BOTH,
+        "shapes": {"x": [2, 3], "z": [2, 2]},
+    },
+    "ReduceMean": {
+        "text": "(float[a,b] x) => (float[b] y) { m = ReduceMean<keepdims = 0>(x, k)"
+        " e = Exp(x) d = Sub(e, m) y = ReduceMean<keepdims = 0>(d, k) }",
+        "weights": {"k": np.array([0])},
+        "like": lambda x: (x.exp() - x.mean(0)).mean(0),
+        "shapes": {"x": [3, 4]},
+    },
+    "a bound that only long axes reach": {
+        "text": "(float[n] x) => (float[m] y) { s = Shape(x) c = Min(s, eight)"
+        " y = Slice(x, zero, c) }",
+        "weights": {"eight": np.array([8]), "zero": np.array([0])},
+        "like": lambda x: x[:8],
+        "shapes": {"x": [5]},
+    },
+    "a Squeeze of what may be 1": {
+        "text": "(float[n,3] x) => (float[3] y) { s = Squeeze(x) y = Mul(s, s) }",
+        "like": lambda x: x.squeeze() ** 2,
+        "shapes": {"x": [1, 3]},
     },
 }
 
@@ -682,6 +743,7 @@ ROWS = [
         "resize": RESIZES,
         "normalization": NORMALIZATIONS,
         "attention": ATTENTION,
+        "unknown sizes": UNKNOWN_SIZES,
     }.items()
     for name, row in rows.items()
 ]

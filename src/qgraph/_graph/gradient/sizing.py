@@ -1,9 +1,10 @@
 """Sizes of tensors that are not known before the graph runs, as far as they can be told apart.
 
 ONNX's inference loses a symbolic size wherever a graph calculates with shapes. With numbers in the
-place of symbols it follows every calculation. So each tensor is sized twice, with primes for the
-symbols: a dimension that is the same both times is a number, two that agree both times are one
-symbol. They are calculated alike, and so agree at any size.
+place of symbols it follows every calculation. So each tensor is sized four times, with primes from
+small to large for the symbols and with 1, where broadcasting and squeezing act otherwise: what is
+the same each time is a number, two that agree each time are one symbol. They are calculated alike,
+and so agree at any size.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ Dim = int | str | None
 Shape = tuple[Dim, ...]
 
 _PRIMES = (
-    (13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73),
-    (149, 79, 139, 83, 137, 89, 131, 97, 127, 101, 113, 103, 109, 107, 151, 157),
+    (1,) * 16,
+    (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59),
+    (61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137),
+    (281, 211, 277, 223, 271, 227, 269, 229, 263, 233, 257, 239, 251, 241, 283, 293),
 )
+_PICTURE = 32
+"""Sides of pictures are multiples of it: a network halves them several times."""
 _SMALL = 64
 """Elements of the largest tensor that is calculated: a shape, an axis, a count."""
 
@@ -38,39 +43,55 @@ def sizes_of(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, Array]
 
     A symbol of the graph's inputs keeps its name; one that is calculated gets a name of its own.
     """
-    symbols = list(dict.fromkeys(_symbols(model.graph.input)))
-    if len(symbols) > len(_PRIMES[0]):
+    units = _symbols(model.graph.input)
+    if len(units) > len(_PRIMES[0]):
         return {}, {}
-    runs = [_Sizing(model, dict(zip(symbols, primes, strict=False))) for primes in _PRIMES]
-    names: dict[tuple[int, ...], str] = {
-        tuple(primes[at] for primes in _PRIMES): name for at, name in enumerate(symbols)
-    }
-    first, second = (run.shapes for run in runs)
+    numbers = [
+        {name: prime * unit for (name, unit), prime in zip(units.items(), primes, strict=False)}
+        for primes in _PRIMES
+    ]
+    names = {tuple(each[name] for each in numbers): name for name in units}
+    runs = [_Sizing(model, each) for each in numbers]
+    shapes = [run.shapes for run in runs]
     found: dict[str, Shape] = {}
-    for name, sizes in first.items():
-        others = second.get(name)
-        if others is not None and len(others) == len(sizes):
-            found[name] = tuple(_dim(pair, names) for pair in zip(sizes, others, strict=True))
-    values = {
+    for name in shapes[0]:
+        sizes = [each.get(name) for each in shapes]
+        known = [each for each in sizes if each is not None]
+        if len(known) == len(runs) and len({len(each) for each in known}) == 1:
+            found[name] = tuple(_dim(each, names) for each in zip(*known, strict=True))
+    return found, _in_common([run.values for run in runs])
+
+
+def _in_common(values: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Return what every run makes, and makes alike."""
+    first, *others = values
+    return {
         name: value
-        for name, value in runs[0].values.items()
-        if name in runs[1].values and np.array_equal(value, runs[1].values[name])
+        for name, value in first.items()
+        if all(name in each and np.array_equal(value, each[name]) for each in others)
     }
-    return found, values
 
 
-def _dim(pair: tuple[int | None, int | None], names: dict[tuple[int, ...], str]) -> Dim:
-    one, other = pair
-    if one is None or other is None:
+def _dim(sizes: tuple[int | None, ...], names: dict[tuple[int, ...], str]) -> Dim:
+    known = tuple(size for size in sizes if size is not None)
+    if len(known) < len(sizes):
         return None
-    return one if one == other else names.setdefault((one, other), f"size/{one}/{other}")
+    if len(set(known)) == 1:
+        return known[0]
+    return names.setdefault(known, f"size/{'/'.join(map(str, known))}")
 
 
-def _symbols(values: Iterable[onnx.ValueInfoProto]) -> Iterable[str]:
+def _symbols(values: Iterable[onnx.ValueInfoProto]) -> dict[str, int]:
+    """Return symbol → what its numbers are multiples of."""
+    found: dict[str, int] = {}
     for value in values:
-        for at, dim in enumerate(value.type.tensor_type.shape.dim):
+        dims = value.type.tensor_type.shape.dim
+        for at, dim in enumerate(dims):
             if not dim.HasField("dim_value"):
-                yield dim.dim_param or f"{value.name}/{at}"
+                unit = _PICTURE if len(dims) == 4 and at >= 2 else 1
+                name = dim.dim_param or f"{value.name}/{at}"
+                found[name] = min(unit, found.get(name, unit))
+    return found
 
 
 class _Sizing:
