@@ -18,6 +18,7 @@ from torch import nn
 import qgraph
 from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.errors import InputError
 from qgraph._graph.gradient import adjoint
 from qgraph._graph.io.weights import with_weights
 from qgraph._graph.tensors import Array, Feed
@@ -213,6 +214,38 @@ def test_a_tensor_that_no_output_depends_on_has_no_gradient(
     made = adjoint(model, outputs=["y"], wanted=["x", "z"])
     assert "z" not in made.gradients
     assert not made.blocked
+
+
+def test_an_output_may_lie_above_another(
+    build: Callable[..., onnx.ModelProto], oracles: Oracles
+) -> None:
+    model = build("(float[3] x) => (float[3] h, float[3] y) { h = Exp(x) y = Mul(h, h) }")
+    x = np.array([0.1, -0.2, 0.3], np.float32)
+    seeds = {"h": np.array([1, 2, 3], np.float32), "y": np.array([3, 1, 2], np.float32)}
+    found = oracles.gradients(model, {"x": x}, seeds, ["x", "h"])
+    at_h = seeds["h"] + 2 * seeds["y"] * np.exp(x)
+    oracles.assert_close(found["h"], at_h, 1e-6)
+    oracles.assert_close(found["x"], at_h * np.exp(x), 1e-6)
+
+
+def test_an_output_of_whole_numbers_is_refused(build: Callable[..., onnx.ModelProto]) -> None:
+    model = build("(float[3] x) => (int64[1] y) { y = Shape(x) }")
+    with pytest.raises(InputError, match="'y' has no gradient"):
+        adjoint(model, outputs=["y"], wanted=["x"])
+
+
+def test_half_precision_keeps_its_type(
+    build: Callable[..., onnx.ModelProto], oracles: Oracles
+) -> None:
+    weight = np.eye(4, dtype=np.float16)
+    model = build(
+        "(float16[2,4] x) => (float16[2,4] y) { h = MatMul(x, w) y = Softmax(h) }", w=weight
+    )
+    x = np.zeros((2, 4), np.float16)
+    seed = np.array([[1, 0, 0, 0], [0, 0, 0, 2]], np.float16)
+    found = oracles.gradients(model, {"x": x}, {"y": seed}, ["x"])["x"]
+    assert found.dtype == np.float16
+    oracles.assert_close(found, (seed - seed.mean(1, keepdims=True)) / 4, 1e-3)
 
 
 def test_a_weight_is_read_the_other_way_round_and_held_once(

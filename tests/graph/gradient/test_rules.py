@@ -30,6 +30,12 @@ BOTH = ("x", "z")
 SINGLE: dict[str, Any] = {"finite_differences": False}
 """ONNX's reference computes it in float32, or refuses it."""
 
+
+def onnxruntime_gelus(gelu: torch.Tensor) -> torch.Tensor:
+    fast = F.gelu(gelu, approximate="tanh")
+    return fast * torch.sigmoid(1.702 * fast) * gelu
+
+
 ELEMENTWISE: Rows = {
     "Add": {"text": _two("Add", "2,3,4", "3,1"), "like": torch.add, "wanted": BOTH},
     "Sub": {"text": _two("Sub", "2,3,4", "4"), "like": torch.sub, "wanted": BOTH},
@@ -108,6 +114,13 @@ ACTIVATIONS: Rows = {
     "Tanh": {"text": _one("Tanh"), "like": torch.tanh},
     "Erf": {"text": _one("Erf"), "like": torch.erf, **SINGLE},
     "Gelu": {"text": _one("Gelu"), "like": F.gelu, **SINGLE},
+    "Gelu of onnxruntime": {
+        "text": "(float[2,b,4] x) => (float[2,b,4] y) { g = com.microsoft.Gelu(x)"
+        " f = com.microsoft.FastGelu(g) q = com.microsoft.QuickGelu(f) y = Mul(q, g) }",
+        "like": lambda x: onnxruntime_gelus(F.gelu(x)),
+        "shapes": {"x": [2, 3, 4]},
+        **SINGLE,
+    },
     "Gelu by tanh": {
         "text": _one("Gelu", attributes='<approximate = "tanh">'),
         "like": lambda x: F.gelu(x, approximate="tanh"),
@@ -303,6 +316,12 @@ PRODUCTS: Rows = {
         "text": "(float[2,3,4] x, float[2,5,4] z) => (float[2,3,5] y)"
         ' { y = Einsum<equation = "bij,bkj->bik">(x, z) }',
         "like": lambda x, z: torch.einsum("bij,bkj->bik", x, z),
+        "wanted": BOTH,
+    },
+    "Einsum with an ellipsis": {
+        "text": "(float[2,3,4,5] x, float[2,3,5] z) => (float[2,3,4] y)"
+        ' { y = Einsum<equation = "...ij,...j->...i">(x, z) }',
+        "like": lambda x, z: torch.einsum("...ij,...j->...i", x, z),
         "wanted": BOTH,
     },
     "Einsum without a result": {

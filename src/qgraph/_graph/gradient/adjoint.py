@@ -79,7 +79,7 @@ def adjoint(model: onnx.ModelProto, *, outputs: Sequence[str], wanted: Sequence[
 
 def _downstream(nodes: Iterable[onnx.NodeProto], wanted: Sequence[str], known: Known) -> set[str]:
     """Return the float tensors that depend on `wanted`, these included."""
-    active = set(wanted)
+    active = {name for name in wanted if known.is_float(name)}
     for node in nodes:
         if not active.isdisjoint(reads(node)) and node.op_type not in ENDS:
             # a type that inference does not find may be a float: no rule will pass it unseen

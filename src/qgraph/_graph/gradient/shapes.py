@@ -26,15 +26,15 @@ class Known:
     """Element types, shapes and constant values of the main graph's tensors."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._types: dict[str, int] = {}
-        self._shapes: dict[str, Shape] = {}
-        self._values: dict[str, Array] = {}
+        sizes = sizes_of(model)
+        self._types = sizes.types
+        self._shapes = sizes.shapes
+        self._values = sizes.values
         self._small: dict[str, TensorProto] = {}
         self._graph = model.graph
         self._read(model)
 
     def _read(self, model: onnx.ModelProto) -> None:
-        self._shapes, self._values = sizes_of(model)
         found = inferred(model, values=True)
         for value in (*found.value_info, *found.input, *found.output):
             self._describe(value)

@@ -10,6 +10,7 @@ and so agree at any size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -33,19 +34,30 @@ _PRIMES = (
 )
 _PICTURE = 32
 """Sides of pictures are multiples of it: a network halves them several times."""
+LIKE_INPUT = ("Gelu", "FastGelu", "QuickGelu", "SimplifiedLayerNormalization")
+"""Operators of onnxruntime, of which ONNX knows nothing: they make what their first input is."""
 _SMALL = 64
 """Elements of the largest tensor that is calculated: a shape, an axis, a count."""
 
 
-def sizes_of(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, Array]]:
-    """Return the shapes of the main graph's tensors whose number of axes is known, and the values
-    that shape arithmetic makes whatever the sizes.
+@dataclass(frozen=True, slots=True, eq=False)
+class Sizes:
+    """Of the main graph's tensors: `types` (`TensorProto.DataType`), `shapes` where the number of
+    axes is known, `values` that shape arithmetic makes whatever the sizes.
 
     A symbol of the graph's inputs keeps its name; one that is calculated gets a name of its own.
     """
+
+    types: dict[str, int]
+    shapes: dict[str, Shape]
+    values: dict[str, Array]
+
+
+def sizes_of(model: onnx.ModelProto) -> Sizes:
+    """Return what is known of the tensors of `model` at any size of its inputs."""
     units = _symbols(model.graph.input)
     if len(units) > len(_PRIMES[0]):
-        return {}, {}
+        return Sizes({}, {}, {})
     numbers = [
         {name: prime * unit for (name, unit), prime in zip(units.items(), primes, strict=False)}
         for primes in _PRIMES
@@ -59,7 +71,7 @@ def sizes_of(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, Array]
         known = [each for each in sizes if each is not None]
         if len(known) == len(runs) and len({len(each) for each in known}) == 1:
             found[name] = tuple(_dim(each, names) for each in zip(*known, strict=True))
-    return found, _in_common([run.values for run in runs])
+    return Sizes(runs[0].types, found, _in_common([run.values for run in runs]))
 
 
 def _in_common(values: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -122,7 +134,14 @@ class _Sizing:
             if (kind := value.tensor_type).HasField("shape")
         }
 
+    @property
+    def types(self) -> dict[str, int]:
+        """Return tensor → element type."""
+        return {name: value.tensor_type.elem_type for name, value in self._types.items()}
+
     def _pass(self, node: onnx.NodeProto) -> None:
+        if node.op_type in LIKE_INPUT and node.input[0] in self._types:
+            self._types[node.output[0]] = self._types[node.input[0]]
         if node.domain not in ONNX or any(bodies_of(node)):
             return
         value = self._value_of(node)

@@ -10,6 +10,9 @@ from qgraph._graph.gradient.call import Call, Rules
 from qgraph._graph.gradient.sizing import Shape
 from qgraph._graph.gradient.tape import NoRuleError, Tape
 
+_FREE = "ZYXWVU"
+"""Letters for the axes of an ellipsis; equations are written in small ones."""
+
 
 def matmul(call: Call, tape: Tape) -> dict[int, str]:
     """MatMul: g·Bᵀ, Aᵀ·g."""
@@ -170,7 +173,17 @@ def _letters(call: Call, tape: Tape) -> tuple[list[str], str]:
     operands, arrow, result = equation.partition("->")
     terms = operands.split(",")
     if "." in equation:
-        raise NoRuleError(f"its equation {equation!r} has an ellipsis")
+        # an ellipsis stands for the same axes in every term
+        counts = {
+            tape.rank(name) - len(term.replace(".", ""))
+            for term, name in zip(terms, call.inputs, strict=True)
+            if "." in term
+        }
+        if len(counts) > 1 or not arrow:
+            raise NoRuleError(f"its equation {equation!r} repeats axes of an ellipsis")
+        spelled = _FREE[: counts.pop()]
+        terms = [term.replace("...", spelled) for term in terms]
+        result = result.replace("...", spelled)
     if not arrow:
         letters = "".join(terms)
         result = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
