@@ -15,7 +15,7 @@ import pytest
 
 import qgraph
 from qgraph._graph.errors import UsageError
-from qgraph._steps.job import Job
+from qgraph._steps.job import Finished, Job
 from qgraph._steps.options import SensitivityOptions
 
 SHIPPED = Path(__file__).parents[2] / "models/yolo_tiny"
@@ -30,14 +30,14 @@ with open(found, "wb") as file:
 """
 
 
-def elsewhere(job: Job, folder: Path) -> dict[int, Any]:
+def elsewhere(job: Job, folder: Path) -> Finished:
     """Carry a job to a new process, as a transport would, and bring back what it finds."""
     name = "-".join(map(str, job.numbers))
     sent, found = folder / f"{name}.job", folder / f"{name}.sums"
     sent.write_bytes(pickle.dumps(job))
     command = [sys.executable, "-c", WORKER, str(sent), str(found)]
     subprocess.run(command, check=True, cwd=folder, timeout=300)
-    got: dict[int, Any] = pickle.loads(found.read_bytes())  # noqa: S301 - written above
+    got: Finished = pickle.loads(found.read_bytes())  # noqa: S301 - written above
     return got
 
 
@@ -63,7 +63,7 @@ def figures(report: qgraph.Sensitivity) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("engine", ["wavefront", "switch"])
+@pytest.mark.parametrize("engine", ["wavefront", "switch", "gradient"])
 def test_parts_done_by_other_processes_add_up_to_the_run_to_the_bit(
     model: qgraph.Model, tmp_path: Path, engine: str
 ) -> None:
@@ -84,10 +84,10 @@ def test_the_report_is_made_of_what_was_recorded(model: qgraph.Model, tmp_path: 
     expected, ranges = qgraph.sensitivity(model, options=asked())
     assert ranges is not None and expected.baseline is not None
     job, journal = Job.of(model, ranges, asked()), tmp_path / "journal"
-    found = {number: [list(sums) for sums in row] for number, row in job.run().items()}
+    found = {number: [list(sums) for sums in row] for number, row in job.run().sums.items()}
     everything = found[1][0]  # the first question: all candidates quantized
     everything[1] += 1.0
-    job.record(found, journal)
+    job.record(Finished(found, {}), journal)
     report, _ = qgraph.sensitivity(model, ranges=ranges, options=asked(), journal=journal)
     assert report.baseline is not None
     more = report.baseline.all_quantized.mse - expected.baseline.all_quantized.mse
@@ -108,7 +108,7 @@ def test_a_job_holds_values_alone(model: qgraph.Model) -> None:
         if operation.name == "SHORT_BINUNICODE" and str(value).startswith("qgraph.")
     ]
     assert named == ["qgraph._steps.job"]
-    found = job.run()
+    found = job.run().sums
     assert set(found) == {1} and json.loads(json.dumps(found[1])) == [list(row) for row in found[1]]
 
 

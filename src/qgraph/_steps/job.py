@@ -11,9 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from qgraph._graph.errors import UsageError
+from qgraph._graph.io.files import write_bytes
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Sums
@@ -28,6 +30,14 @@ from qgraph._steps.work import engine_and_scheme, work_on
 
 Row = Sequence[Sequence[Any]]
 """The sums of every question about a sample: the fields of `Sums`, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a job came to: sample number → its sums, and files that go beside the journal."""
+
+    sums: Mapping[int, Row]
+    files: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +90,8 @@ class Job:
         """Return the part of the job that these samples are."""
         return replace(self, numbers=tuple(numbers))
 
-    def run(self, runtime: Runtime | None = None) -> dict[int, Row]:
-        """Return sample number → its sums.
+    def run(self, runtime: Runtime | None = None) -> Finished:
+        """Return the sums of the job's samples.
 
         Raises:
             UsageError: the model, the data or a version is not that of whom the job is from.
@@ -97,13 +107,19 @@ class Job:
                 where=self.model,
                 hint="Give the worker the same model, data, qgraph and packages.",
             )
-        found = engine.sums(work, runtime, self.numbers)
-        return {number: [astuple(sums) for sums in row] for number, row in found.items()}
+        with TemporaryDirectory(prefix="qgraph-job-") as name:
+            found = engine.sums(work, runtime, self.numbers, Path(name))
+            left = (path for path in Path(name).iterdir() if path.is_file())
+            files = {path.name: path.read_bytes() for path in left}
+        rows = {number: [astuple(sums) for sums in row] for number, row in found.items()}
+        return Finished(rows, files)
 
-    def record(self, found: Mapping[int, Row], journal: Path) -> None:
-        """Keep the sums of a job's samples in a journal, from where `sensitivity` takes them."""
+    def record(self, found: Finished, journal: Path) -> None:
+        """Keep what a job came to in a journal, from where `sensitivity` takes it."""
         with open_journal(journal, json.loads(self.identity)) as kept:
-            for number, row in found.items():
+            for name, content in found.files.items():
+                write_bytes(kept.folder / Path(name).name, content)
+            for number, row in found.sums.items():
                 record_sums(kept, number, [Sums(*values) for values in row])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from qgraph._graph.errors import QGraphError
@@ -121,9 +122,10 @@ class DivisibleEngine(Engine, Protocol):
     """An engine that can compute some samples here and others elsewhere."""
 
     def sums(
-        self, work: Work, runtime: Runtime, numbers: Sequence[int]
+        self, work: Work, runtime: Runtime, numbers: Sequence[int], folder: Path
     ) -> Mapping[int, Sequence[Sums]]:
         """Return sample number → the sums of every question, for some samples of `work`. What they
-        come to does not depend on who computes which.
+        come to does not depend on who computes which. Files left in `folder` go with them into the
+        folder of the journal.
         """
         ...

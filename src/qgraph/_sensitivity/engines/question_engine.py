@@ -154,10 +154,10 @@ class QuestionEngine(ABC):
         )
 
     def sums(
-        self, work: Work, runtime: Runtime, numbers: Sequence[int]
+        self, work: Work, runtime: Runtime, numbers: Sequence[int], folder: Path
     ) -> dict[int, Sequence[Sums]]:
         """Return sample number → the sums of every question, for some samples of `work`: what one
-        of several processes computes of a measurement.
+        of several processes computes of a measurement. What is left in `folder` goes with them.
 
         Raises:
             InputError: NaN or infinity at the float model's outputs.
@@ -165,10 +165,9 @@ class QuestionEngine(ABC):
         """
         model = computed(work, ranges_of(work), runtime.provider)
         feeds = [model.feeds[number] for number in numbers]
-        with _folder(None) as folder:
-            answerer = self.open(work, narrowed(work, model), runtime, folder, resumable=False)
-            limits, questions = Limits(stop=runtime.stop), list(_questions(work, model).values())
-            found = score(answerer, questions, feeds, limits, runtime.progress).table
+        answerer = self.open(work, narrowed(work, model), runtime, folder, resumable=False)
+        limits, questions = Limits(stop=runtime.stop), list(_questions(work, model).values())
+        found = score(answerer, questions, feeds, limits, runtime.progress).table
         return dict(zip(numbers, found.values(), strict=True))
 
     def _read(self, keys: Sequence[Key], found: Sequence[Figures | None]) -> ScoreTable:
