@@ -113,6 +113,16 @@ def test_an_interrupt_while_the_child_is_still_importing_exits_75(
     assert "interrupted" in err and "Traceback" not in err
 
 
+def test_a_command_leaves_nothing_among_temporary_files(mlp: Path, tmp_path: Path) -> None:
+    """onnxruntime's telemetry would leave its session there."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "qgraph", "sensitivity", str(mlp), "--samples", "1"]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    subprocess.run([*command, "-o", "s.json"], cwd=tmp_path, env=environment, check=True)
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_command_under_nohup_outlives_its_terminal(mlp: Path, tmp_path: Path) -> None:
     script = 'trap "" HUP; exec "$0" -m qgraph sensitivity "$1" --samples 1 -o s.json'
     with subprocess.Popen(

@@ -26,8 +26,9 @@ from qgraph._graph.limits import Limit
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Requests to stop. One that is ignored as the command begins, as under nohup, stays so."""
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-"""No command asks the network for anything, whatever a checkpoint names."""
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
+"""No command asks the network for anything, whatever a checkpoint names, or tells it anything:
+onnxruntime 1.31 has a telemetry of its own, which keeps a file in the folder for temporary ones."""
 
 
 def main() -> None:
