@@ -86,13 +86,15 @@ def pieces(values: Array) -> Iterator[Array]:
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """An input or output as the model declares it; a dynamic dimension is its name or ''. `ranked`:
-    whether it declares how many axes there are; `shape` is empty where not.
+    whether it declares how many axes there are; `shape` is empty where not. `batch_axis`: the
+    one that samples lie along, where somebody said so.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str, ...]
     ranked: bool = True
+    batch_axis: int | None = None
 
 
 def specs_of(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:

@@ -35,7 +35,7 @@ def calibrate(
     """
     asked = chosen(CalibrateOptions, options, given)
     runtime = runtime or Runtime()
-    found = opened(model)
+    found = opened(model).along(asked.batch_axis)
     data = found.data(asked.data, asked.samples, asked.seed)
     return ranges_of(found, asked, asked.scheme or Scheme(), data, runtime)
 

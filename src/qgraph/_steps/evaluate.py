@@ -58,7 +58,7 @@ def evaluate(
     known = {item.path: item for item in models if isinstance(item, Model)}
     paths = [item.path if isinstance(item, Model) else Path(item) for item in models]
     candidates = inspect_variants(paths)
-    model = known.get(candidates[0].path) or opened(candidates[0].path)
+    model = (known.get(candidates[0].path) or opened(candidates[0].path)).along(asked.batch_axis)
     task = model.family.task(model.view, asked.task, asked.data, asked.samples or _ALL)
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from qgraph._exporters.preprocessing import Prepares
@@ -13,6 +14,7 @@ from qgraph._handoff.bundle import HANDOFF, BundleOptions, Samples, make_bundle
 from qgraph._handoff.document import AxisRange, Handoff
 from qgraph._handoff.engine_layers import EngineLayers, compare_layers
 from qgraph._handoff.layer_info import read_layers
+from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.inputs import AnyPath
 from qgraph._steps.model import load_data, see_model
 
@@ -26,13 +28,15 @@ def handoff(
     axes: Mapping[str, AxisRange] | None = None,
     plugins: Sequence[str] = (),
     seed: int = 0,
+    batch_axis: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Handoff:
     """Write the bundle of a Q/DQ model to `folder` and return its handoff.json.
 
     `data`: the first sample is the golden input. `source`: the float model; looked for beside
-    `model` otherwise. `axes`: sizes of dynamic axes. What profiles.json, sensitivity.json,
-    ranges.json and evaluation.json beside `model` say of it goes in.
+    `model` otherwise. `axes`: sizes of dynamic axes. `batch_axis`: as in `CalibrateOptions`. What
+    profiles.json, sensitivity.json, ranges.json and evaluation.json beside `model` say of it goes
+    in.
 
     Raises:
         UsageError: `folder` holds something else than a bundle.
@@ -40,6 +44,8 @@ def handoff(
     """
     path = Path(model)
     seen = see_model(path)
+    view = replace(seen.view, inputs=with_batch_axes(seen.view.inputs, batch_axis))
+    seen = replace(seen, view=view)
     loaded = load_data(seen, [Path(item) for item in data], 1, seed)
     pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None
     samples = Samples(loaded.feeds[0], loaded.source.description, loaded.source.synthetic, pictures)

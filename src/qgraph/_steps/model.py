@@ -31,6 +31,7 @@ from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.smooth.plan import smoothed
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
+from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.candidates import Candidates
 
 AnyPath = str | Path
@@ -71,6 +72,7 @@ class Model:
         self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...], bool], Candidates] = {}
         self._forms: dict[tuple[SmoothedTensor, ...], Model] = {}
         self._raised: Model | None = None
+        self._along: dict[tuple[str, ...], Model] = {}
 
     @classmethod
     def open(cls, path: AnyPath) -> Model:
@@ -122,6 +124,18 @@ class Model:
             self._data.clear()  # samples are large; steps that follow each other ask for the same
             self._data[key] = load_data(self, key[0], samples, seed)
         return self._data[key]
+
+    def along(self, given: Sequence[str]) -> Model:
+        """Return the model with samples of inputs along other axes: of `state=1` along the second.
+
+        Raises:
+            UsageError: there is no such input, or it has no such axis.
+        """
+        key = tuple(given)
+        if key and key not in self._along:
+            view = replace(self.view, inputs=with_batch_axes(self.view.inputs, key))
+            self._along = {key: Model(self.prepared, view, self.family)}
+        return self._along[key] if key else self
 
     def in_form_of(self, ranges: Ranges) -> Model:
         """Return the model in the form its ranges were taken in: smoothed as they say.

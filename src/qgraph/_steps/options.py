@@ -32,6 +32,11 @@ _DATA = Flag(
     " .json. Give it again to mix several."
 )
 _SEED = Flag("Seed of synthetic samples.")
+_BATCH_AXIS = Flag(
+    "In .npz data, samples of INPUT lie along this axis, counted from 0.  [default: a dynamic axis"
+    " named as a batch, else 0]",
+    metavar="INPUT=AXIS",
+)
 
 
 class Options(Part):
@@ -59,6 +64,7 @@ class CalibrateOptions(Options):
     """
 
     data: Annotated[tuple[Path, ...], _DATA] = ()
+    batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     samples: Annotated[Count, Flag("Use at most this many samples.")] = DEFAULT_SAMPLES
     scheme: Scheme | None = None
     outputs: Annotated[tuple[str, ...], Flag("Measure at this output.  [default: by family]")] = ()
@@ -175,6 +181,7 @@ class ProfileOptions(Options):
         ),
     ] = None
     data: Annotated[tuple[Path, ...], _DATA] = ()
+    batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     task: Annotated[str | None, Flag("What to measure.  [default: by family and data]")] = None
     samples: Annotated[
         Count | None, Flag("Measure on at most this many samples of each file.")
@@ -207,6 +214,7 @@ class QuantizeOptions(Options):
     ] = False
     scheme: Scheme | None = None
     data: Annotated[tuple[Path, ...], _DATA] = ()
+    batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     samples: Annotated[Count, Flag("Calibrate on at most this many samples.")] = DEFAULT_SAMPLES
     seed: Annotated[int, _SEED] = 0  # fmt: skip
 
@@ -217,6 +225,7 @@ class EvaluateOptions(Options):
     """
 
     data: Annotated[tuple[Path, ...], _DATA] = ()
+    batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     samples: Annotated[
         Count | None, Flag("Use at most this many samples of each.  [default: all]")
     ] = None

@@ -70,7 +70,7 @@ def quantize(
             an option that does not go with the backend.
     """
     asked = chosen(QuantizeOptions, options, given)
-    making = Making(opened(model), asked, runtime or Runtime(), report)
+    making = Making(opened(model).along(asked.batch_axis), asked, runtime or Runtime(), report)
     wanted = document(profiles, Profiles)
     return list(making.models(wanted, making.ranges(wanted, ranges)))
 
@@ -96,7 +96,7 @@ def write_quantized(
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
     asked = chosen(QuantizeOptions, options, given)
-    making = Making(opened(model), asked, runtime or Runtime(), report)
+    making = Making(opened(model).along(asked.batch_axis), asked, runtime or Runtime(), report)
     wanted = None if profiles is None else document(profiles, Profiles)
     seen = None if wanted is None else making.ranges(wanted, ranges)
     done: list[Written] = []

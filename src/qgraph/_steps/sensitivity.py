@@ -57,7 +57,7 @@ def sensitivity(
     started = time.monotonic()
     asked = chosen(SensitivityOptions, options, given)
     runtime = runtime or Runtime()
-    found = opened(model)
+    found = opened(model).along(asked.batch_axis)
     engine, scheme = engine_and_scheme(asked)
     if ranges is not None and engine.calibrates:
         raise UsageError(

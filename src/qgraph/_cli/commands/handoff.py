@@ -51,6 +51,12 @@ def axis_ranges(
     help="Sizes of a dynamic axis.",
 )
 @click.option(
+    "--batch-axis",
+    multiple=True,
+    metavar="INPUT=AXIS",
+    help="In .npz data, samples of INPUT lie along this axis.",
+)
+@click.option(
     "--plugin", "plugins", multiple=True, metavar="OP", help="An operator the target brings."
 )
 @click.option(

@@ -96,10 +96,13 @@ def is_cache(name: str) -> bool:
 
 
 def sample_axis(spec: TensorSpec, leading: Collection[str] = ()) -> int:
-    """Return the first dynamic axis named like a batch, or as one that inputs begin with, else 0.
+    """Return the axis that was given, else the first dynamic one named like a batch, or as one that
+    inputs begin with, else 0.
 
     `leading`: the names that inputs of the model begin with.
     """
+    if spec.batch_axis is not None:
+        return spec.batch_axis
     named = [axis for axis, size in enumerate(spec.shape) if isinstance(size, str)]
     for axis in named:
         if "batch" in str(spec.shape[axis]):
