@@ -32,6 +32,8 @@ _FLOAT_OPS = {
     "Erf": "a GELU",
     "HardSigmoid": "a sigmoid",
 }
+_PROFILE = "qgraph.profile"
+"""What a model's metadata says its profile under."""
 _ON_THE_WAY_OUT = (
     *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Concat"),
     *("Sigmoid", "Softmax", "LogSoftmax", "Slice", "Split", QUANTIZE, DEQUANTIZE),
@@ -103,7 +105,12 @@ def fragile_op_is_float(graph: QdqGraph) -> Iterator[Finding]:
 
 
 def head_is_float(graph: QdqGraph) -> Iterator[Finding]:
-    """R20: the last GEMM before an output stays float: its error reaches the user undamped."""
+    """R20: the last GEMM before an output stays float: its error reaches the user undamped.
+
+    What is advised, to look at its sensitivity first, has been done where qgraph cut the profile.
+    """
+    if graph.is_quantized and any(item.key == _PROFILE for item in graph.model.metadata_props):
+        return
     for node in _to_look_at(graph):
         if not is_product(graph, node) and _reaches_output(graph, node.output[0]):
             yield Finding(
@@ -133,7 +140,10 @@ def _reaches_output(graph: QdqGraph, tensor: str) -> bool:
 
 
 def int8_is_no_island(graph: QdqGraph) -> Iterator[Finding]:
-    """R21: an INT8 GEMM has an INT8 GEMM before or after it; else it pays two reformats."""
+    """R21: an INT8 GEMM has an INT8 GEMM before or after it; else it pays two reformats.
+
+    Of those around it, what INT8 makes no faster does not count: it is rightly float (R17).
+    """
     costly = {node.name: is_int8(graph, node) for node in graph.of(*GEMMS)}
     if sum(costly.values()) < 2:
         return
@@ -141,7 +151,8 @@ def int8_is_no_island(graph: QdqGraph) -> Iterator[Finding]:
     for node in graph.of(*GEMMS):
         if not costly[node.name] or is_product(graph, node):
             continue
-        around = before[node.name] | after[node.name]
+        near = before[node.name] | after[node.name]
+        around = {name for name in near if not without_gain(graph, graph.by_name[name])}
         if _shares_its_conversion(graph, node):
             continue
         if around and not any(costly[name] for name in around):
