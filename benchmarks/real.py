@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from chain import FailedError, run
+from chain import FailedError
+from chain import run as command
 from onnx import numpy_helper
 from quantizers import by_onnxruntime
 from real_shelf import PACKAGES, SHELF, Data, Run, Shelved
@@ -38,6 +39,7 @@ from qgraph._quantize.profiles import Profiles
 
 ROOT = Path(__file__).parents[1]
 PROFILES = ("A", "B", "C", "D")
+_SECONDS = 3600.0
 _LOSES = 0.95
 """Below this share of float's own, a profile counts as having lost the task."""
 
@@ -93,6 +95,11 @@ def save(feeds: Sequence[Feed], folder: Path) -> Path:
     for index, feed in enumerate(feeds):
         np.savez(folder / f"{index:03d}.npz", **feed)
     return folder
+
+
+def run(*words: str | Path) -> dict[str, Any]:
+    """Return what a command prints; a step may take an hour where others share the machine."""
+    return command(*words, seconds=_SECONDS)
 
 
 def measure(item: Shelved, found: Path, folder: Path) -> dict[str, Any]:

@@ -42,11 +42,11 @@ class Row:
 
 
 def model_of(row: Row) -> onnx.ModelProto:
-    """Return the model of a row; beside its nodes one linear that can always be quantized."""
+    """Return the model of a row; beside its nodes a linear that can always be quantized."""
     opsets = f'"" : {row.opset}{row.domains}'
     text = f"""<ir_version: 10, opset_import: [{opsets}]>
-    support ({row.inputs}) => (float y, float z)
-    {{ {row.text} [anchor] z = MatMul(x, anchor_weight) }} {row.functions}"""
+    support ({row.inputs}, float[16, 32] anchor_input) => (float y, float z)
+    {{ {row.text} [anchor] z = MatMul(anchor_input, anchor_weight) }} {row.functions}"""
     model = parser.parse_model(text)
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -54,7 +54,7 @@ def model_of(row: Row) -> onnx.ModelProto:
     for name, shape in {**row.weights, "anchor_weight": (32, 32)}.items():
         array = (draw.standard_normal(shape) / 8).astype(np.float16 if name == "h" else np.float32)
         model.graph.initializer.append(numpy_helper.from_array(array, name))
-    return model
+    return onnx.shape_inference.infer_shapes(model)
 
 
 _PRODUCTS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -13,11 +12,8 @@ import onnxruntime as ort
 import qgraph
 from qgraph._graph.tensors import Array, Feed
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._steps.options import SensitivityOptions
 
 Answers = Sequence[Sequence[Array]]
-# narrow matrices and depthwise convolutions too, which are kept where they gain nothing
-_ALL: dict[str, Any] = {"small": True} if "small" in SensitivityOptions.model_fields else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,10 @@ def chain(model: Path, feeds: Sequence[Feed], folder: Path, include: Sequence[st
     """
     data = save(feeds, folder)
     count = max(1, len(data))
-    report, ranges = qgraph.sensitivity(model, data=data, samples=count, include=include, **_ALL)
+    # what INT8 makes no faster is kept by default, and these models are small
+    report, ranges = qgraph.sensitivity(
+        model, data=data, samples=count, include=include, small=True
+    )
     profiles = qgraph.profile(report, cuts={"D": 1.0})
     (quantized,) = qgraph.quantize(model, profiles, ranges)
     return Chained(report, quantized.save(folder))
