@@ -100,7 +100,7 @@ def scored(case: Case, engine: str, folder: Path) -> Sensitivity:
     ranges = folder / f"{_ENGINES[0]}.ranges.json"
     known = ["--ranges", str(ranges)] if ranges.is_file() else []
     command = [
-        *(sys.executable, "-m", "qgraph._cli.supervise", "sensitivity", str(case.model), *data),
+        *(str(Path(sys.executable).with_name("qgraph")), "sensitivity", str(case.model), *data),
         *("--samples", str(case.samples), "--engine", engine, "--direction", "solo"),
         *("--group", "none", "-o", str(output), *known),
     ]

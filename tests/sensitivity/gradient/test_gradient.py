@@ -152,17 +152,35 @@ def test_few_outputs_probed_one_by_one_leave_nothing_to_chance(
     siblings: Path, tmp_path: Path
 ) -> None:
     """With as many probes as numbers are compared, only the second order is missing."""
-    feeds = feeds_for(siblings, 3, batch=1)
-    setting = Setting(siblings, feeds)
-    answerer = setting.gradient(tmp_path / "g", rounds=4)
-    assert not answerer.probes.by_position
-    assert answerer.probes.rounds == 4
+    feeds = feeds_for(siblings, 3, batch=3)
+    setting = Setting(siblings, feeds, logits=True)
+    answerer = setting.gradient(tmp_path / "g")
+    assert answerer.probes.one_by_one
+    assert len(answerer.probes.passes) == 12  # KL follows from the same
     (last,) = (node for node in setting.nodes if node.name == "/mlp/down/MatMul")
     # behind the last linear nothing is curved: the estimate is the squared error itself
     ours = answers(answerer, [frozenset({last.name})], feeds)
     theirs = answers(setting.exact(), [frozenset({last.name})], feeds)
     for (a,), (b,) in zip(ours, theirs, strict=True):
         assert a.error == pytest.approx(b.error, rel=1e-3)
+        assert a.relative == pytest.approx(b.relative, rel=1e-3)
+        assert a.kl == pytest.approx(b.kl, rel=0.1)  # to second order
+
+
+@pytest.mark.parametrize("outputs", [["y"], ["y", "h1"]])
+def test_figures_of_numbers_probed_one_by_one_are_those_that_random_probes_give_on_average(
+    deep: Path, tmp_path: Path, outputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds = feeds_for(deep, 100, batch=1)
+    setting = Setting(deep, feeds, outputs, logits=True)
+    probes = "qgraph._sensitivity.engines.gradient.probes"
+    monkeypatch.setattr(f"{probes}._ONE_BY_ONE", 64)
+    alone = totals(answers(setting.gradient(tmp_path / "a"), setting.solo, feeds))
+    count = 6 if outputs == ["y"] else 22
+    drawn = totals(answers(setting.gradient(tmp_path / "b", rounds=count - 1), setting.solo, feeds))
+    for a, b in zip(alone, drawn, strict=True):
+        for figure in ("error", "relative", "kl"):
+            assert getattr(a, figure) == pytest.approx(getattr(b, figure), rel=0.15)
 
 
 def test_what_is_quantized_together_is_predicted_together(siblings: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner, declared
 from qgraph._graph.tensors import Array, Feed, specs_of
 from qgraph._metrics import Sums, whole
+from qgraph._sensitivity.engines.gradient.few import maps_of
 from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weights, plan_parts
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, PartByPart, Passed
 from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
@@ -132,13 +133,17 @@ class GradientAnswerer:
     def _by_kind(self, item: Passed) -> dict[Kind, Products]:
         """Return the products of each kind."""
         rounds = self.probes.rounds
-        return {
-            kind: Products(
-                self._nodes,
-                {n: item.products[n][at * rounds : (at + 1) * rounds] for n in self._nodes},
-            )
-            for at, kind in enumerate(self.probes.kinds)
-        }
+
+        def products(at: int) -> Products:
+            found = {n: item.products[n][at * rounds : (at + 1) * rounds] for n in self._nodes}
+            return Products(self._nodes, found)
+
+        if not self.probes.one_by_one:
+            return {kind: products(at) for at, kind in enumerate(self.probes.kinds)}
+        outputs = [item.outputs[name] for name in self._scored.outputs]
+        split = self._scored.split or whole
+        maps = maps_of(self.probes.kinds, outputs, [split(output.shape) for output in outputs])
+        return {kind: products(0).through(matrix) for kind, matrix in maps.items()}
 
     def _keep_pairs(self, feed: Feed, products: Mapping[Kind, Products]) -> None:
         if len(self._nodes) <= _MOST_PAIRS:

@@ -30,8 +30,8 @@ class GradientOptions(EngineOptions):
     probes: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Flag(
-            "gradient: backward passes a sample for each figure estimated.  [default: 1; 4 where"
-            " few numbers are compared]"
+            "gradient: backward passes a sample for each figure estimated.  [default: 1; where at"
+            " most 64 numbers are compared, 4, or up to 16 one for each]"
         ),
     ] = None
 

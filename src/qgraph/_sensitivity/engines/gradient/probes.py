@@ -27,6 +27,8 @@ from qgraph._sensitivity.scoring.work import digest_of_feed
 _FEW, _ROUNDS_OF_FEW = 64, 4
 """Up to so many numbers at the outputs, errors of different positions meet in the same ones: then
 products are not split by position, and more probes make up for it, orthogonal to each other."""
+_ONE_BY_ONE = 16
+"""Up to so many, each is probed by itself, which leaves nothing to chance."""
 _SIGNS = 1_048_573
 """Signs that are drawn for an output at most, a prime: larger ones repeat them, shifted in each
 row."""
@@ -43,18 +45,21 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Probes:
     """`kinds`, each probed in `rounds` passes. `by_position`: whether products are squared position
-    by position. `elements`: output → its numbers, where these are few.
+    by position. `elements`: output → its numbers, where these are few. `one_by_one`: whether each
+    number has a round of its own, from which all kinds follow.
     """
 
     kinds: tuple[Kind, ...]
     rounds: int
     by_position: bool
     elements: Mapping[str, int]
+    one_by_one: bool = False
 
     @property
     def passes(self) -> list[tuple[Kind, int]]:
         """Return every backward pass: its kind, and the round whose signs it takes."""
-        return [(kind, number) for kind in self.kinds for number in range(self.rounds)]
+        probed = self.kinds[:1] if self.one_by_one else self.kinds
+        return [(kind, number) for kind in probed for number in range(self.rounds)]
 
 
 def choose_probes(
@@ -62,14 +67,18 @@ def choose_probes(
 ) -> Probes:
     """Return what `scored` asks for, its outputs being of these shapes on the first sample."""
     elements = {name: int(np.prod(shapes[name])) for name in scored.outputs}
-    few = sum(elements.values()) <= _FEW
+    count = sum(elements.values())
+    few = count <= _FEW
     parts = sum(len(scored.split(shapes[n])) if scored.split else 1 for n in scored.outputs)
     kinds = [Kind.ERROR]
     kinds += [Kind.RELATIVE] if parts > 1 else []
     kinds += [Kind.KL] if scored.logits else []
     if rounds is None:
-        rounds = min(_ROUNDS_OF_FEW, sum(elements.values())) if few else 1
-    return Probes(tuple(kinds), rounds, not few, elements if few else {})
+        rounds = 1 if not few else count if count <= _ONE_BY_ONE else _ROUNDS_OF_FEW
+    one_by_one = few and rounds >= count
+    return Probes(
+        tuple(kinds), count if one_by_one else rounds, not few, elements if few else {}, one_by_one
+    )
 
 
 def signs_input(output: str, number: int) -> str:
@@ -80,8 +89,7 @@ def signs_input(output: str, number: int) -> str:
 def draw_signs(probes: Probes, scored: Scored, feed: Feed) -> Feed:
     """Return the signs of a sample, float32 [n] for each output and round.
 
-    Few elements get rows of an orthogonal matrix, scaled to the length of signs: with as many
-    rounds as elements, nothing is left to chance.
+    Few elements get rows of an orthogonal matrix, scaled to the length of signs.
     """
     generator = np.random.default_rng(int(digest_of_feed(feed)[:32], 16))
     if probes.elements:
@@ -100,10 +108,11 @@ def _signs(generator: np.random.Generator, count: int) -> Array:
 
 def _orthogonal(probes: Probes, scored: Scored, generator: np.random.Generator) -> dict[str, Array]:
     total = sum(probes.elements.values())
-    rows: list[Array] = []
-    while len(rows) < probes.rounds:
-        basis, _ = np.linalg.qr(generator.standard_normal((total, total)))
-        rows += list((basis * np.sqrt(total)).astype(np.float32))
+    basis = np.eye(total)
+    if not probes.one_by_one:
+        basis, upper = np.linalg.qr(generator.standard_normal((total, total)))
+        basis *= np.sign(upper.diagonal())  # else LAPACK's signs would correlate its numbers
+    rows = (basis * np.sqrt(total)).astype(np.float32)
     ends = np.cumsum([probes.elements[name] for name in scored.outputs])[:-1]
     return {
         signs_input(name, number): part
