@@ -19,7 +19,7 @@ import qgraph
 from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.errors import InputError
-from qgraph._graph.gradient import adjoint
+from qgraph._graph.gradient import adjoint, sizes_of
 from qgraph._graph.io.weights import with_weights
 from qgraph._graph.tensors import Array, Feed
 
@@ -269,3 +269,19 @@ def test_sums_over_broadcast_axes_are_left_out_where_sizes_are_told_apart(
     )
     made = adjoint(model, outputs=["y"], wanted=["x"])
     assert [node.op_type for node in made.model.graph.node[4:]] == ["Reshape", "Reshape", "Add"]
+
+
+def test_a_part_is_sized_as_the_whole_is(build: Callable[..., onnx.ModelProto]) -> None:
+    whole = build(
+        "(float[b,s,8] x) => (float[b,s,8] y) {"
+        "  d = Shape(x) h = Reshape(x, t) f = Reshape(h, d) y = Add(f, x) }",
+        t=np.array([0, 0, -1, 4]),
+    )
+    part = build(
+        "(float[i,j,k,l] h, int64[r] d, float[m,n,o] x) => (float[p,q,v] y)"
+        "  { f = Reshape(h, d) y = Add(f, x) }",
+    )
+    alone = adjoint(part, outputs=["y"], wanted=["h", "x"]).model
+    within = adjoint(part, outputs=["y"], wanted=["h", "x"], within=sizes_of(whole)).model
+    assert len(alone.graph.node) > 6
+    assert [node.op_type for node in within.graph.node[2:]] == ["Reshape"]

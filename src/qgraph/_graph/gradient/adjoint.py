@@ -22,6 +22,7 @@ from qgraph._graph.errors import InputError
 from qgraph._graph.gradient.call import Call
 from qgraph._graph.gradient.functions import expand_functions
 from qgraph._graph.gradient.shapes import Known
+from qgraph._graph.gradient.sizing import Sizes
 from qgraph._graph.gradient.table import ENDS, TAKE_NARROW, rule_of
 from qgraph._graph.gradient.tape import NoRuleError, Tape
 from qgraph._graph.index import opset_of, reads
@@ -47,12 +48,20 @@ class Adjoint:
     blocked: frozenset[str]
 
 
-def adjoint(model: onnx.ModelProto, *, outputs: Sequence[str], wanted: Sequence[str]) -> Adjoint:
+def adjoint(
+    model: onnx.ModelProto,
+    *,
+    outputs: Sequence[str],
+    wanted: Sequence[str],
+    within: Sizes | None = None,
+) -> Adjoint:
     """Return `model` with the nodes that compute the gradients of `wanted`.
 
     `outputs`: float tensors of the graph; the gradient of each is a new input `grad/<name>` of its
     shape and type. `wanted`: inputs of the graph or tensors inside it. The nodes must stand in an
     order that runs. Gradients are not outputs of the graph: whoever reduces them chooses.
+    `within`: the sizes of a whole model that `model` is a part of: with them a part is sized as the
+    whole is, which saves backward nodes.
 
     Raises:
         InputError: an output is not in the graph or is no float tensor.
@@ -60,7 +69,7 @@ def adjoint(model: onnx.ModelProto, *, outputs: Sequence[str], wanted: Sequence[
     made = onnx.ModelProto()
     made.CopyFrom(model)
     expand_functions(made)
-    known = Known(made)
+    known = Known(made, within)
     for name in outputs:
         if not known.is_float(name):
             raise InputError(

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from qgraph._graph.gradient.sizing import Dim, Shape, sizes_of
+from qgraph._graph.gradient.sizing import Dim, Shape, Sizes, sizes_of
 from qgraph._graph.index import inferred
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
@@ -25,8 +25,8 @@ _SMALL = 1 << 16
 class Known:
     """Element types, shapes and constant values of the main graph's tensors."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        sizes = sizes_of(model)
+    def __init__(self, model: onnx.ModelProto, within: Sizes | None = None) -> None:
+        sizes = sizes_of(model, within)
         self._types = sizes.types
         self._shapes = sizes.shapes
         self._values = sizes.values

@@ -46,24 +46,34 @@ class Sizes:
     axes is known, `values` that shape arithmetic makes whatever the sizes.
 
     A symbol of the graph's inputs keeps its name; one that is calculated gets a name of its own.
+    `runs` and `names` (numbers of a symbol → its name) are for parts of the model.
     """
 
     types: dict[str, int]
     shapes: dict[str, Shape]
     values: dict[str, Array]
+    runs: Sequence[_Sizing]
+    names: Mapping[tuple[int, ...], str]
 
 
-def sizes_of(model: onnx.ModelProto) -> Sizes:
-    """Return what is known of the tensors of `model` at any size of its inputs."""
-    units = _symbols(model.graph.input)
-    if len(units) > len(_PRIMES[0]):
-        return Sizes({}, {}, {})
-    numbers = [
-        {name: prime * unit for (name, unit), prime in zip(units.items(), primes, strict=False)}
-        for primes in _PRIMES
-    ]
-    names = {tuple(each[name] for each in numbers): name for name in units}
-    runs = [_Sizing(model, each) for each in numbers]
+def sizes_of(model: onnx.ModelProto, within: Sizes | None = None) -> Sizes:
+    """Return what is known of the tensors of `model` at any size of its inputs.
+
+    `within`: of the model that `model` is a part of: what the part reads is as large as there.
+    """
+    if within is not None and within.runs:
+        runs = [_Sizing(model, {}, run) for run in within.runs]
+        names = dict(within.names)
+    else:
+        units = _symbols(model.graph.input)
+        if len(units) > len(_PRIMES[0]):
+            return Sizes({}, {}, {}, (), {})
+        numbers = [
+            {name: prime * unit for (name, unit), prime in zip(units.items(), primes, strict=False)}
+            for primes in _PRIMES
+        ]
+        names = {tuple(each[name] for each in numbers): name for name in units}
+        runs = [_Sizing(model, each) for each in numbers]
     shapes = [run.shapes for run in runs]
     found: dict[str, Shape] = {}
     for name in shapes[0]:
@@ -71,7 +81,8 @@ def sizes_of(model: onnx.ModelProto) -> Sizes:
         known = [each for each in sizes if each is not None]
         if len(known) == len(runs) and len({len(each) for each in known}) == 1:
             found[name] = tuple(_dim(each, names) for each in zip(*known, strict=True))
-    return Sizes(runs[0].types, found, _in_common([run.values for run in runs]))
+    values = _in_common([run.values for run in runs])
+    return Sizes(runs[0].element_types, found, values, runs, names)
 
 
 def _in_common(values: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -109,19 +120,29 @@ def _symbols(values: Iterable[onnx.ValueInfoProto]) -> dict[str, int]:
 class _Sizing:
     """Sizes of all tensors with numbers for the symbols, from the first node to the last."""
 
-    def __init__(self, model: onnx.ModelProto, numbers: Mapping[str, int]) -> None:
-        self._types: dict[str, onnx.TypeProto] = {}
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        numbers: Mapping[str, int],
+        within: _Sizing | None = None,
+    ) -> None:
+        self.types: dict[str, onnx.TypeProto] = {}
         self.values: dict[str, Array] = {}
         self._calculated: dict[bytes, Array | None] = {}
         self._opset = opset_of(model)
         self._imports = list(model.opset_import)
         self._ir_version = model.ir_version
         for tensor in model.graph.initializer:
-            self._types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+            self.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
             if prod(tensor.dims) <= _SMALL:
                 self.values[tensor.name] = array_of(tensor)
         for value in model.graph.input:
-            self._types.setdefault(value.name, _numbered(value, numbers))
+            if within is not None and value.name in within.types:
+                self.types.setdefault(value.name, within.types[value.name])
+                if value.name in within.values:
+                    self.values.setdefault(value.name, within.values[value.name])
+            else:
+                self.types.setdefault(value.name, _numbered(value, numbers))
         for node in model.graph.node:
             self._pass(node)
 
@@ -130,27 +151,27 @@ class _Sizing:
         """Return tensor → sizes; None for one that is not known."""
         return {
             name: tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-            for name, value in self._types.items()
+            for name, value in self.types.items()
             if (kind := value.tensor_type).HasField("shape")
         }
 
     @property
-    def types(self) -> dict[str, int]:
+    def element_types(self) -> dict[str, int]:
         """Return tensor → element type."""
-        return {name: value.tensor_type.elem_type for name, value in self._types.items()}
+        return {name: value.tensor_type.elem_type for name, value in self.types.items()}
 
     def _pass(self, node: onnx.NodeProto) -> None:
-        if node.op_type in LIKE_INPUT and node.input[0] in self._types:
-            self._types[node.output[0]] = self._types[node.input[0]]
+        if node.op_type in LIKE_INPUT and node.input[0] in self.types:
+            self.types[node.output[0]] = self.types[node.input[0]]
         if node.domain not in ONNX or any(bodies_of(node)):
             return
         value = self._value_of(node)
         if value is not None:
             self.values[node.output[0]] = value
             kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-            self._types[node.output[0]] = helper.make_tensor_type_proto(kind, value.shape)
+            self.types[node.output[0]] = helper.make_tensor_type_proto(kind, value.shape)
             return
-        given = {name: self._types[name] for name in node.input if name in self._types}
+        given = {name: self.types[name] for name in node.input if name in self.types}
         values = {
             name: numpy_helper.from_array(self.values[name], name)
             for name in node.input
@@ -168,11 +189,11 @@ class _Sizing:
             )
         except Exception:  # ONNX refuses what it cannot infer in errors of many kinds
             return
-        self._types.update(made)
+        self.types.update(made)
 
     def _value_of(self, node: onnx.NodeProto) -> Array | None:
         """Return what a node of shape arithmetic makes; None of any other."""
-        if node.op_type == "Shape" and node.input[0] in self._types:
+        if node.op_type == "Shape" and node.input[0] in self.types:
             return self._shape_value(node)
         names = [name for name in node.input if name]
         if node.op_type == "Constant" or not names or len(node.output) != 1:
@@ -184,7 +205,7 @@ class _Sizing:
         return self._calculate(node, known)
 
     def _shape_value(self, node: onnx.NodeProto) -> Array | None:
-        kind = self._types[node.input[0]].tensor_type
+        kind = self.types[node.input[0]].tensor_type
         dims = kind.shape.dim
         if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
             return None
@@ -221,6 +242,7 @@ def _numbered(value: onnx.ValueInfoProto, numbers: Mapping[str, int]) -> onnx.Ty
     made = onnx.TypeProto()
     made.CopyFrom(value.type)
     for at, dim in enumerate(made.tensor_type.shape.dim):
-        if not dim.HasField("dim_value"):
-            dim.dim_value = numbers[dim.dim_param or f"{value.name}/{at}"]
+        number = numbers.get(dim.dim_param or f"{value.name}/{at}")
+        if not dim.HasField("dim_value") and number is not None:
+            dim.dim_value = number
     return made

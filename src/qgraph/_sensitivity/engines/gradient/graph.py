@@ -15,7 +15,7 @@ import onnx
 from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import needed
-from qgraph._graph.gradient.adjoint import SEED, Adjoint, adjoint
+from qgraph._graph.gradient import SEED, Adjoint, Sizes, adjoint
 from qgraph._graph.index import reads
 from qgraph._graph.tensors import Array
 from qgraph._metrics import Columns
@@ -61,15 +61,16 @@ def differentiate(
     quantization: FakeQuantization,
     probes: Probes,
     ends: Ends,
+    sizes: Sizes | None,
     *,
     keep_outputs: bool,
 ) -> PartGraph:
-    """Return `part` with the products of `nodes`; `keep_outputs`: whether it gives what is scored
-    in it, too.
+    """Return `part` with the products of `nodes`; `sizes`: of the whole model, where there are
+    several parts; `keep_outputs`: whether it gives what is scored in it, too.
     """
     tails = list(dict.fromkeys((*ends.scored, *ends.coming)))
     tensors = dict.fromkeys((*ends.wanted, *(node.output for node in nodes)))
-    found = adjoint(part, outputs=tails, wanted=list(tensors))
+    found = adjoint(part, outputs=tails, wanted=list(tensors), within=sizes)
     stops = _blocked(found, ends.blocked)
     known = found.gradients.keys() - stops.keys()
     made = _Made(found, part.graph, quantization, probes, ends)

@@ -10,6 +10,7 @@ import onnx
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import Segment, cut_by_weight, extract
+from qgraph._graph.gradient import sizes_of
 from qgraph._graph.index import reads
 from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.streamed import OPENING, weight_bytes
@@ -88,6 +89,7 @@ class Differentiated:
     ) -> None:
         self._model, self.parts = model, parts
         self._quantization, self._probes, self._values = quantization, probes, values
+        self._sizes = sizes_of(model) if len(parts) > 1 else None
         self._ends: dict[int, Ends] = {}
         self._only: PartGraph | None = None
         self.blocked: dict[str, str] = {}
@@ -121,6 +123,7 @@ class Differentiated:
             self._quantization,
             self._probes,
             self._ends[index],
+            self._sizes,
             keep_outputs=len(self.parts) == 1,
         )
 
