@@ -262,8 +262,8 @@ def quantize_input(model: onnx.ModelProto, name: str, index: int) -> None:
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int8), "zero"))
     add.input[index] = "dq"
     model.graph.node.insert(
-        place, onnx.helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"])
+        place, onnx.helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["dq"])
     )
     model.graph.node.insert(
-        place, onnx.helper.make_node("QuantizeLinear", [source, "scale", "zero"], ["q"])
+        place, onnx.helper.make_node("QuantizeLinear", [source, "scale", "zero"], ["codes"])
     )
