@@ -172,6 +172,7 @@ def test_cost_and_gain_stand_beside_each_other(qgraph: Command, files: Files) ->
         node = scores[item["node"]]
         share = node["macs"] / macs
         assert (item["rank"], item["mse"]) == (node["rank"], node["solo"]["mse"])
+        assert item["cost"] == item["mse"]
         assert item["macs_share"] == pytest.approx(share)
         assert item["cost_per_mac"] == pytest.approx(node["solo"]["mse"] / costs / share)
     profile = next(
@@ -183,7 +184,26 @@ def test_cost_and_gain_stand_beside_each_other(qgraph: Command, files: Files) ->
     assert inside == sorted(inside, reverse=True)
     assert outside == sorted(outside)
     table = qgraph(*args).out
-    assert "cost per MAC" in table and "brings (MACs)" in table
+    assert "cost per MAC" in table and "brings (MACs)" in table and "costs (MSE)" in table
+
+
+def test_cost_is_by_the_metric_that_the_report_ranks_by(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    report = json.loads(files.sensitivity.read_text()) | {"metric": "cosine"}
+    path = tmp_path / "cosine.json"
+    path.write_text(json.dumps(report))
+    args = ("lint", files.folder / "B.onnx", "--sensitivity", path)
+    found = qgraph(*args, "--json").json
+    assert found["metric"] == "cosine"
+    costs = {node["name"]: 1 - node["solo"]["cosine"] for node in report["nodes"]}
+    macs = {node["name"]: node["macs"] for node in report["nodes"]}
+    for item in found["placement"]:
+        name = item["node"]
+        share = macs[name] / sum(macs.values())
+        assert item["cost"] == pytest.approx(costs[name])
+        assert item["cost_per_mac"] == pytest.approx(costs[name] / sum(costs.values()) / share)
+    assert "costs (1 − cosine)" in qgraph(*args).out
 
 
 def test_a_report_of_another_model_is_refused(qgraph: Command, files: Files, cnn: Path) -> None:

@@ -64,12 +64,14 @@ class WeightPart(Part):
 
 
 class Cost(Part):
-    """What INT8 costs at this node: rank 1 is the most sensitive, `mse` at the outputs if it alone
-    is quantized.
+    """What INT8 costs at this node: rank 1 is the most sensitive; `mse` at the outputs if it alone
+    is quantized, `damage` the same by `metric`, which ranks: 0 for equal outputs.
     """
 
     rank: int
     mse: float | None = None
+    metric: str = "mse"
+    damage: float | None = None
 
 
 class Gain(Part):

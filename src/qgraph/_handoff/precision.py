@@ -26,6 +26,7 @@ from qgraph._graph.rules.qdq_graph import (
 )
 from qgraph._handoff.document import Cost, Counts, Gain, NodePrecision, Roofline, WeightPart
 from qgraph._handoff.surroundings import Surroundings
+from qgraph._sensitivity.ranking.node_figures import node_figures
 
 INT8, FP8, FLOAT = "int8", "fp8", "float"
 _SMALL = 1024
@@ -156,7 +157,12 @@ def _costs(run: Surroundings) -> dict[str, Cost]:
     if run.sensitivity is None:
         return {}
     return {
-        item.name: Cost(rank=item.rank, mse=item.solo.mse if item.solo is not None else None)
+        item.name: Cost(
+            rank=item.rank,
+            mse=item.solo.mse if item.solo is not None else None,
+            metric=run.sensitivity.metric,
+            damage=node_figures(item, run.sensitivity).damage,
+        )
         for item in run.sensitivity.nodes
     }
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from qgraph._handoff.document import GoldenCase, GoldenTensor, GraphPart, Handoff, ShapeProfile
 from qgraph._handoff.shapes import fixed_axes
+from qgraph._metrics import metric
 from qgraph._sensitivity.explain.markdown import cell, code
 
 SCRIPTS = {
@@ -59,7 +60,8 @@ def readme(handoff: Handoff) -> str:
 
 def precision_page(handoff: Handoff) -> str:
     """Return the table of cost and gain."""
-    return _render("precision.md.j2", rows=handoff.precision)
+    by = next((metric(row.cost.metric).damage_name for row in handoff.precision if row.cost), "")
+    return _render("precision.md.j2", rows=handoff.precision, by=by)
 
 
 def engine_times() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from qgraph._graph.io.copies import copy_model
+from qgraph._graph.io.documents import read_document
 from qgraph._graph.io.external import external_files
 from qgraph._graph.io.files import publishing, write_bytes
 from qgraph._graph.io.models import identify
@@ -17,6 +18,7 @@ from qgraph._graph.rules.linting import lint as run_rules
 from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.rules.report import FindingPart, FixPart, Lint, count
 from qgraph._graph.rules.support import operator_table
+from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.inputs import AnyPath
 from qgraph._steps.lint_costs import placement
 
@@ -42,8 +44,9 @@ def lint(
     report = _report(path, graph, Target(target), plugins, [])
     if sensitivity is None:
         return report
-    parts = placement(path, graph, report.findings, Path(sensitivity))
-    return report.model_copy(update={"placement": parts})
+    scores = read_document(Path(sensitivity), Sensitivity)
+    parts = placement(path, graph, report.findings, scores, str(sensitivity))
+    return report.model_copy(update={"metric": scores.metric, "placement": parts})
 
 
 def mend(

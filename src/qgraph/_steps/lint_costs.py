@@ -7,18 +7,18 @@ from pathlib import Path
 
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.documents import read_document
 from qgraph._graph.io.models import identify
 from qgraph._graph.rules.advice import is_int8
 from qgraph._graph.rules.finding import Severity
 from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.rules.report import FindingPart, PlacementPart
 from qgraph._quantize.provenance import Provenance
+from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 
 def placement(
-    model: Path, graph: QdqGraph, findings: Iterable[FindingPart], report: Path
+    model: Path, graph: QdqGraph, findings: Iterable[FindingPart], scores: Sensitivity, where: str
 ) -> tuple[PlacementPart, ...]:
     """Return a part for every node of the sensitivity report that the model has: the worst trade
     among the INT8 nodes first, then the best among the float ones.
@@ -26,14 +26,13 @@ def placement(
     Raises:
         UsageError: the report is of another model.
     """
-    scores = read_document(report, Sensitivity)
-    _require_same_model(model, graph, scores, report)
+    _require_same_model(model, graph, scores, where)
     there = {node.name: node for node in graph.of(*GEMMS)}
     rules: dict[str, dict[str, None]] = {}
     for item in findings:
         if item.node is not None and item.severity is not Severity.ERROR:
             rules.setdefault(item.node, {})[item.rule] = None
-    costs = {node.name: _cost(node) for node in scores.nodes}
+    costs = {node.name: _cost(node, scores) for node in scores.nodes}
     all_macs, all_costs = sum(n.macs for n in scores.nodes), sum(filter(None, costs.values()))
 
     def part(node: NodeScore) -> PlacementPart:
@@ -44,6 +43,7 @@ def placement(
             int8=is_int8(graph, there[node.name]),
             rank=node.rank,
             mse=node.solo.mse if node.solo is not None else None,
+            cost=cost,
             macs_share=share,
             cost_per_mac=(cost or 0.0) / all_costs / share if known else None,
             rules=tuple(rules.get(node.name, ())),
@@ -52,13 +52,12 @@ def placement(
     return tuple(sorted((part(n) for n in scores.nodes if n.name in there), key=_order))
 
 
-def _cost(node: NodeScore) -> float | None:
-    """Return the error that a node in INT8 makes: alone, else what leaving it out saves."""
+def _cost(node: NodeScore, report: Sensitivity) -> float | None:
+    """Return the damage that a node in INT8 does: alone, else what leaving it out saves."""
+    figures = node_figures(node, report)
     if node.solo is not None:
-        return node.solo.mse
-    if node.leave_one_out is not None and node.leave_one_out.gain is not None:
-        return max(0.0, node.leave_one_out.gain)
-    return None
+        return figures.damage
+    return None if figures.gain is None else max(0.0, figures.gain)
 
 
 def _order(part: PlacementPart) -> tuple[bool, float, int]:
@@ -66,7 +65,7 @@ def _order(part: PlacementPart) -> tuple[bool, float, int]:
     return (not part.int8, -cost if part.int8 else cost, part.rank)
 
 
-def _require_same_model(path: Path, graph: QdqGraph, scores: Sensitivity, report: Path) -> None:
+def _require_same_model(path: Path, graph: QdqGraph, scores: Sensitivity, where: str) -> None:
     """Check that the report is of this model, or of the one it was quantized from; of another
     tool's model, that it has nodes of those names.
     """
@@ -77,10 +76,10 @@ def _require_same_model(path: Path, graph: QdqGraph, scores: Sensitivity, report
         raise UsageError(
             f"the report is about the model {scores.model.sha256[:16]}…, this one is or was"
             f" quantized from {source[:16]}…",
-            where=str(report),
+            where=where,
             hint="Give the sensitivity.json of the same model.",
         )
     if not {node.name for node in scores.nodes} & {node.name for node in graph.nodes}:
         raise UsageError(
-            "no node of the report is in the model", where=str(report), hint="Were they renamed?"
+            "no node of the report is in the model", where=where, hint="Were they renamed?"
         )

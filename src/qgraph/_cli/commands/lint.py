@@ -13,6 +13,7 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.rules.finding import Target
 from qgraph._graph.rules.report import Lint, require_builds
 from qgraph._graph.rules.support import operator_table
+from qgraph._metrics import metric
 from qgraph._steps import lint as linting
 
 
@@ -99,14 +100,15 @@ def print_placement(report: Lint) -> None:
             item.node,
             "INT8" if item.int8 else "float",
             str(item.rank),
-            "" if item.mse is None else f"{item.mse:.2e}",
+            "" if item.cost is None else f"{item.cost:.2e}",
             f"{item.macs_share:.1%}",
             "" if item.cost_per_mac is None else f"{item.cost_per_mac:.2f}×",
             " ".join(item.rules),
         ]
         for item in report.placement
     ]
-    headings = ["node", "now", "rank", "costs (MSE)", "brings (MACs)", "cost per MAC", "advice"]
+    costs = f"costs ({metric(report.metric or 'mse').damage_name})"
+    headings = ["node", "now", "rank", costs, "brings (MACs)", "cost per MAC", "advice"]
     print_table(headings, rows, left=2)
     say("cost per MAC: against the average node. Leave float what stands first, quantize what is")
     say("first among the float ones.")

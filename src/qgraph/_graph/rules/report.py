@@ -50,7 +50,8 @@ class FixPart(Part):
 
 class PlacementPart(Part):
     """What INT8 costs and brings at a node. `int8`: whether it is INT8 now. `rank` (1 the most
-    sensitive) and `mse`, at the outputs if it alone is quantized, are a sensitivity report's;
+    sensitive), `mse`, at the outputs if it alone is quantized, and `cost`, the damage by the metric
+    that ranks, are a sensitivity report's;
     `macs_share` is of all nodes of that report. `cost_per_mac`: its share of the errors ÷ its share
     of the MACs, so 1 is the average and less a good trade. `rules`: whose advice is about it.
     """
@@ -59,6 +60,7 @@ class PlacementPart(Part):
     int8: bool
     rank: int
     mse: float | None = None
+    cost: float | None = None
     macs_share: float
     cost_per_mac: float | None = None
     rules: tuple[str, ...] = ()
@@ -67,8 +69,8 @@ class PlacementPart(Part):
 class Lint(Document):
     """`counts`: severity → number of findings. `operators`: what the table of operators
     rests on, for each version of the target. `quantized`: whether there is any Q/DQ. `placement`:
-    the nodes of a sensitivity report, the worst trade among the INT8 ones first, then the best
-    among the float ones.
+    the nodes of a sensitivity report, ranked by `metric`, the worst trade among the INT8 ones
+    first, then the best among the float ones.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.lint/1"
@@ -81,6 +83,7 @@ class Lint(Document):
     counts: dict[str, int]
     findings: tuple[FindingPart, ...]
     fixed: tuple[FixPart, ...] = ()
+    metric: str | None = None
     placement: tuple[PlacementPart, ...] = ()
 
     @property
