@@ -318,3 +318,15 @@ def test_models_made_elsewhere_keep_what_says_how_pictures_are_read(
     options = ("--profiles", report.with_name("profiles.json"), "-o", folder)
     assert qgraph("quantize", mlp, "--ranges", mlp.with_name("ranges.json"), *options).code == 0
     assert (folder / settings.name).read_bytes() == settings.read_bytes()
+
+
+def test_samples_that_were_left_out_are_said(
+    qgraph: Command, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    count = len(next(iter(np.load(data).values())))
+    for asked, left in ((count - 1, True), (count, False), (count + 5, False)):
+        output = tmp_path / f"{asked}.json"
+        shown = qgraph("sensitivity", mlp, "--data", data, "--samples", asked, "-o", output).out
+        assert f"scored on {min(asked, count)} samples" in " ".join(shown.split())
+        assert ("the data holds more" in shown) is left
+        assert json.loads(output.read_text())["run"].get("more_samples", False) is left

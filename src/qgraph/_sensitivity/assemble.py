@@ -115,6 +115,7 @@ def _run(work: Work, engine: str, found: NodeScores, runtime: Runtime, clock: Cl
         seed=work.source.seed,
         data=work.source.description,
         synthetic=work.source.synthetic,
+        more_samples=work.source.more or None,
         packages=packages(),
         started=clock.started,
         seconds=clock.seconds,

@@ -241,7 +241,8 @@ class Run(Part):
     time; a forward is one pass of the untouched
     model over the same samples. `computed_in` stands where that is not the graph's own precision.
     `warnings`: why the scores say nothing, where they do not, and what was not done as asked.
-    `estimate`: stands where scores are estimates.
+    `estimate`: stands where scores are estimates. `more_samples`: whether the data holds more than
+    were taken.
     """
 
     qgraph: str
@@ -253,6 +254,7 @@ class Run(Part):
     seed: int
     data: str
     synthetic: bool
+    more_samples: bool | None = None
     packages: dict[str, str]
     started: str
     seconds: float

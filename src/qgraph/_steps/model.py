@@ -250,13 +250,14 @@ def load_data(model: Model | SeenModel, data: Sequence[Path], samples: int, seed
         made = synthetic_feeds(model.view.inputs, samples, seed)
         return Data(made, DataSource(f"synthetic (seed {seed})", synthetic=True, seed=seed))
     require_data(paths)
-    sources = [_read(model, path, samples) for path in paths]
+    sources = [_read(model, path, samples + 1) for path in paths]
     mixed = (feed for turn in zip_longest(*sources) for feed in turn if feed is not None)
     chosen = islice(mixed, samples)
     feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)
     if not feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, paths)))
-    return Data(feeds, DataSource(", ".join(path.name for path in paths), seed=seed))
+    more = len(feeds) == samples and next(mixed, None) is not None
+    return Data(feeds, DataSource(", ".join(path.name for path in paths), seed=seed, more=more))
 
 
 def require_data(paths: Iterable[Path]) -> None:

@@ -61,9 +61,10 @@ def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None
     if len(shown) < len(nodes):
         say(f"and {len(nodes) - len(shown)} more, less sensitive; --all shows them.")
     run = report.run
+    more = " (the data holds more: --samples)" if run.more_samples else ""
     say(
-        f"{len(nodes)} nodes scored, {len(report.keep)} kept float, by {run.engine} on"
-        f" {run.provider} in {run.seconds:.1f} s."
+        f"{len(nodes)} nodes scored on {run.samples} samples{more}, {len(report.keep)} kept float,"
+        f" by {run.engine} on {run.provider} in {run.seconds:.1f} s."
     )
     for reason, names in _by_reason(report).items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -26,11 +26,12 @@ class EngineOptions(Part):
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Where samples came from, as reports say it."""
+    """Where samples came from, as reports say it. `more`: whether it holds more than were taken."""
 
     description: str
     synthetic: bool = False
     seed: int = 0
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
