@@ -109,8 +109,8 @@ class Voice:
         folder = packages / "espeakng_loader"
         self._library = ctypes.CDLL(str(folder / "libespeak-ng.so"))
         data = str(folder / "espeak-ng-data").encode()
-        # 1: the sound is handed to a callback and not played
-        self.rate = self._library.espeak_Initialize(1, 0, data, 0)
+        # 2: the sound is handed to a callback before the call returns
+        self.rate = self._library.espeak_Initialize(2, 0, data, 0)
         kind = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,9 @@ from chained import Chained, answers, chain, decibels, mean_square
 from torch_models import FORMS, MODELS, UNWRITABLE, Example, Form, example, export
 from torch_quantized import Quantized
 
+import qgraph
 from qgraph._graph.tensors import Array
+from qgraph._sensitivity.ranking.files import Source
 
 pytestmark = pytest.mark.slow
 NAMES = list(MODELS)
@@ -128,6 +131,19 @@ def test_two_exports_of_one_model_have_the_same_nodes_with_the_same_scores(
     assert first.keys() == second.keys()
     for module, scores in first.items():
         assert scores == pytest.approx(second[module], rel=0.02), module
+
+
+@pytest.mark.parametrize("name", ["attention", "tied head", "batch norm", "vit"])
+def test_compare_matches_the_nodes_of_two_exports(get: Get, tmp_path: Path, name: str) -> None:
+    sources = []
+    for index, form in enumerate(forms(name)):
+        path = get(name, form).chained.report.save(tmp_path / f"{index}.json")
+        sources.append(Source(path, str(form)))
+    (pair,) = qgraph.compare(sources).pairs
+    assert pair.common == len(get(name, forms(name)[0]).chained.report.nodes)
+    assert not pair.only_a and not pair.only_b
+    # scores that are nearly the same may change places
+    assert pair.spearman is not None and pair.spearman > 0.9
 
 
 @pytest.mark.parametrize(("name", "form"), CASES)

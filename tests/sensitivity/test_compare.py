@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,3 +210,34 @@ def test_reports_of_two_models_are_refused_with_both_hashes(
         read(report, other)
     hashes = [json.loads(p.read_text())["model"]["sha256"][:16] for p in (report, other)]
     assert all(digest in caught.value.message for digest in hashes)
+
+
+def as_dynamo_exports(path: Path) -> Path:
+    """Write the model with its modules in metadata and numbers for names."""
+    model = onnx.load(path)
+    for index, node in enumerate(model.graph.node):
+        scope = node.name.strip("/").rpartition("/")[0].replace("/", ".")
+        node.name = f"node_{index}"
+        entry = f"['', '{scope}', 'linear']"
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=entry)
+    onnx.save(model, path.with_name("dynamo.onnx"))
+    return path.with_name("dynamo.onnx")
+
+
+def test_nodes_of_two_exports_of_a_model_are_matched_by_their_modules(
+    tmp_path: Path, report: Path, siblings: Path, score: Measure
+) -> None:
+    other = score(as_dynamo_exports(siblings)).save(tmp_path / "other.json")
+    first, second = read(report, other)
+    assert first.scores == pytest.approx(dict(second.scores))
+    assert any("matched by their modules" in note for note in second.notes)
+
+
+def test_models_of_the_same_names_and_other_weights_are_two_models(
+    tmp_path: Path, report: Path, siblings: Path, score: Measure
+) -> None:
+    model = onnx.load(siblings)
+    model.graph.initializer[0].raw_data = model.graph.initializer[1].raw_data
+    onnx.save(model, siblings)
+    with pytest.raises(UsageError, match="is of the model"):
+        read(report, score(siblings).save(tmp_path / "other.json"))

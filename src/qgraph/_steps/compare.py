@@ -19,7 +19,7 @@ from qgraph._steps.report import without_charts
 def compare(
     sources: Sequence[Source], *, top: int = 10, tie_below: float | None = None
 ) -> Comparison:
-    """Return how rankings of one model's nodes agree, pair by pair."""
+    """Return how rankings of one model's nodes, or of two exports of it, agree pair by pair."""
     return compare_rankings(read_rankings(sources), top, tie_below)
 
 

@@ -6,6 +6,7 @@
 | `.json`, `{name: number}`     | as it stands                                                |
 | `.csv`, `name,number` a line  | as it stands; a first line without a number is a heading    |
 
+Reports are of one model, or of two exports of it, whose nodes are matched by their modules.
 Names are node names, or module paths (`model.layers.0.mlp.down_proj`) where one of our reports
 says which node that is.
 """
@@ -16,7 +17,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from qgraph._graph.io.documents import read_document, read_json
 from qgraph._graph.io.files import require_file
 from qgraph._metrics import metric
 from qgraph._sensitivity.ranking.agreement import Ranking
+from qgraph._sensitivity.ranking.exports import same_nodes
 from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
@@ -70,8 +72,8 @@ def read_rankings(sources: Sequence[Source]) -> list[Ranking]:
     """
     read = [_read(source) for source in sources]
     reports = [item for item in read if item.report is not None]
-    for item in reports:
-        _require_one_model(reports[0], item)
+    read = [_as_in(reports[0], item) if item.report is not None else item for item in read]
+    reports = [item for item in read if item.report is not None]
     by_scope = _by_scope([item.report for item in reports if item.report is not None])
     nodes = {name for item in reports for name in item.ranking.scores}
     return [
@@ -185,16 +187,25 @@ def _value(node: NodeScore, report: Sensitivity, which: Which) -> float | None:
     return harm(*asked, everything, report.metric)
 
 
-def _require_one_model(first: _Read, other: _Read) -> None:
+def _as_in(first: _Read, other: _Read) -> _Read:
+    """Return a report with the names that nodes have in the first, of which it is or an export."""
     if first.report is None or other.report is None:
-        return
+        return other
     a, b = first.report.model, other.report.model
-    if a.sha256 != b.sha256:
+    if a.sha256 == b.sha256:
+        return other
+    names = same_nodes(first.report, other.report)
+    if names is None:
         raise UsageError(
             f"{first.source.path.name} is of the model {a.path} {a.sha256[:16]}…,"
             f" {other.source.path.name} of {b.path} {b.sha256[:16]}…",
-            hint="Compare rankings of one model.",
+            hint="Compare rankings of one model, or of two exports of it that name the same"
+            " modules.",
         )
+    ranking = other.ranking
+    scores = {names[name]: score for name, score in ranking.scores.items()}
+    notes = (*ranking.notes, f"another export ({b.path}): nodes matched by their modules")
+    return replace(other, ranking=replace(ranking, scores=scores, notes=notes))
 
 
 def _by_scope(reports: Sequence[Sensitivity]) -> dict[str, str]:
