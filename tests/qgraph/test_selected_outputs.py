@@ -74,6 +74,26 @@ def test_the_whole_chain_measures_where_the_selection_reads(
     assert qgraph("verify", bundle).code == 0
 
 
+@pytest.mark.parametrize("engine", ["switch", "gradient", "screen"])
+def test_every_engine_looks_there(qgraph: Any, build: Build, tmp_path: Path, engine: str) -> None:
+    model, data = save(build, tmp_path, DETECTOR)
+    given = ("--data", data, "--engine", engine, "-o", tmp_path / "s.json")
+    result = qgraph("sensitivity", model, *given)
+    assert result.code == 0 and "instead: boxes, s" in result.err
+
+
+def test_profiles_are_measured_there_too(qgraph: Any, build: Build, tmp_path: Path) -> None:
+    model, data = save(build, tmp_path, BEST)
+    quantized(qgraph, model, data)
+    given = ("--model", model, "--data", data, "--ranges", tmp_path / "ranges.json")
+    out = tmp_path / "measured.json"
+    asked = ("--budget", "sqnr_db>=1", *given, "-o", out)
+    assert qgraph("profile", tmp_path / "s.json", *asked).code == 0
+    found = {item["name"]: item for item in json.loads(out.read_text())["profiles"]}
+    assert set(found["budget"]["quantize"]) == set(found["D"]["quantize"])
+    assert found["D"]["measured"]["sqnr_db"] > 20
+
+
 @pytest.mark.parametrize("inner", ["b", "c"])
 def test_an_inner_tensor_is_scored_at_where_asked(
     qgraph: Any, build: Build, tmp_path: Path, inner: str

@@ -194,9 +194,11 @@ class Model:
             f" moves rows: scored at what is read there instead: {', '.join(end.outputs)}.",
         )
 
-    def showing(self, scored: Scored) -> Model:
-        """Return the model with the inner tensors among the scored ones as outputs, too."""
-        shown = with_outputs(self.prepared.model, scored.outputs)
+    def showing(self, scored: Scored, *, alone: bool = False) -> Model:
+        """Return the model with the inner tensors among the scored ones as outputs, too, or
+        `alone`.
+        """
+        shown = with_outputs(self.prepared.model, scored.outputs, alone=alone)
         if shown is self.prepared.model:
             return self
         made = Model(replace(self.prepared, model=shown), self.view, self.family)

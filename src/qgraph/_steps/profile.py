@@ -89,7 +89,7 @@ class _Bench:
         require_same_model(report.model, model.id, "sensitivity report")
         if report.scheme.name is SchemeName.INC_CPU:
             raise UsageError(f"profiles of the scheme {report.scheme.name} cannot be measured here")
-        prepared = model.in_form_of(ranges).prepared
+        prepared = model.showing(model.scored_at()).in_form_of(ranges).prepared
         known = {node.name: node for node in select(prepared.model, include=[".*"]).candidates}
         nodes = [known[node.name] for node in report.nodes]
         self._companions = find_companions(prepared.model, nodes)

@@ -27,9 +27,11 @@ def work_of(model: Model, asked: SensitivityOptions, ranges: Ranges | None) -> W
     """Return what is asked of the engine, without samples."""
     engine, scheme = engine_and_scheme(asked)
     scored = model.scored_at(asked.outputs, logits=asked.logits)
-    model = model.showing(scored)
+    model = model.showing(scored, alone=engine.calibrates)  # INC compares whatever is an output
     selection = candidates_of(model, scheme, asked).select(model.prepared)
-    default = "noise_to_signal" if scored.split and not engine.calibrates else "mse"
+    unknown = getattr(engine, "unknown", ())
+    by_parts = scored.split is not None and "noise_to_signal" not in unknown
+    default = "noise_to_signal" if by_parts and not engine.calibrates else "mse"
     return Work(
         prepared=model.prepared,
         selection=selection,

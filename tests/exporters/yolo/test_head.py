@@ -11,7 +11,7 @@ import pytest
 
 from qgraph._exporters.yolo.head import find_detector_head
 from qgraph._graph.edit.prepare import prepare
-from qgraph._quantize.selection import select
+from qgraph._quantize.scheme import Scheme
 from qgraph._steps.model import open_model
 
 ROOT = Path(__file__).parents[3]
@@ -162,11 +162,11 @@ def test_other_models_have_no_head(build: Build, text: str, shapes: dict[str, tu
 
 def test_head_dfl_and_narrow_convolutions_stay_float_each_with_its_reason() -> None:
     opened = open_model(SHIPPED)
-    kept = select(opened.prepared.model, [opened.family.keep]).kept
+    kept = opened.candidates(Scheme()).select(opened.prepared).kept
     reasons = [keep.reason.split(";")[0].split(" (")[0] for keep in kept]
     assert sorted(set(reasons)) == [
-        "a convolution of 3 to 16 channels",
         "an output convolution of the head",
+        "input channels is 3, below 16: INT8 gains nothing over float",
         "the mean of the distribution over distances",
     ]
     assert len(reasons) == 8

@@ -88,8 +88,11 @@ def _has_weights(graph: GraphIndex, tensor: str) -> bool:
     return False
 
 
-def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy of `model` in which the inner tensors among `names` are outputs, too.
+def with_outputs(
+    model: onnx.ModelProto, names: Sequence[str], *, alone: bool = False
+) -> onnx.ModelProto:
+    """Return a copy of `model` in which the inner tensors among `names` are outputs, too; `alone`:
+    those and the other `names` are all there are. The model itself, where none is an inner one.
 
     Raises:
         InputError: it has no such tensor of floats.
@@ -106,4 +109,8 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
             raise InputError(f"there is no inner tensor {name!r} of floats to compare at")
         shape = graph.shape_of(name)
         made.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+    if alone:
+        kept = [value for value in made.graph.output if value.name in names]
+        del made.graph.output[:]
+        made.graph.output.extend(kept)
     return made

@@ -13,6 +13,7 @@ from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.forward import forward_seconds
 from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import SCORED
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.engines.protocol import NodeScores, Timing
 from qgraph._sensitivity.engines.question_engine import causes_of, ranges_of
@@ -34,6 +35,7 @@ class Screen:
     options = EngineOptions
     schemes = (SchemeName.INT8, SchemeName.FP8)
     calibrates = False
+    unknown = frozenset(SCORED) - {"mse"}
 
     def check(self, work: Work, runtime: Runtime) -> None:
         """Refuse a metric, which is taken at the model's outputs."""
