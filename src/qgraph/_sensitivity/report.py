@@ -214,15 +214,26 @@ class MemoryUse(Part):
     spilled: int
 
 
+class Verified(Part):
+    """How estimates stand to the exact scores of the same `nodes`: the correlation of their ranks,
+    and the median of estimate ÷ exact, of the damage that nodes are ranked by.
+    """
+
+    nodes: int
+    spearman: float
+    ratio: float
+
+
 class Estimate(Part):
     """How scores were estimated that were not measured: by `probes` backward passes a sample for
-    each figure, squared position by position or not. `measured`: nodes that no gradient reaches →
-    why; their scores, alone, are exact.
+    each figure, squared position by position or not. `measured`: nodes whose scores, alone, are
+    exact → why: no gradient reaches them, or they were measured to verify.
     """
 
     probes: int
     by_position: bool
     measured: dict[str, str]
+    verified: Verified | None = None
 
 
 class Interactions(Part):

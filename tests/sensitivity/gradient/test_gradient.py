@@ -29,9 +29,10 @@ from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.parts import most_weights
 from qgraph._sensitivity.engines.gradient.probes import draw_signs, signs_input
+from qgraph._sensitivity.engines.gradient.verifying import nodes_to_measure
 from qgraph._sensitivity.engines.switch import node_switches
 from qgraph._sensitivity.ranking.interactions import Gram
-from qgraph._sensitivity.report import Sensitivity
+from qgraph._sensitivity.report import Sensitivity, Stability
 from qgraph._sensitivity.scoring.journal import folder_of, open_journal
 from qgraph._sensitivity.scoring.questions import Question, Scored
 
@@ -316,6 +317,52 @@ def test_without_what_an_earlier_run_kept_of_pairs_there_are_scores_all_the_same
         again = report(score, siblings, feeds, journal=journal)
     assert again.nodes == once.nodes
     assert again.interactions == ()
+
+
+def test_nodes_that_are_measured_to_verify_have_their_exact_scores(
+    siblings: Path, score: Any
+) -> None:
+    feeds = feeds_for(siblings, 4, batch=16)
+    found = report(score, siblings, feeds, verify=2)
+    exact = score(siblings, feeds=feeds)
+    estimate = found.run.estimate
+    assert estimate is not None and 1 <= len(estimate.measured) <= 2
+    worst = max(found.nodes, key=lambda node: node.solo.mse if node.solo else 0.0).name
+    assert estimate.measured[worst] == "one of the worst"
+    theirs = {node.name: node.solo for node in exact.nodes}
+    for node in found.nodes:
+        if node.name in estimate.measured:
+            assert node.solo == theirs[node.name]
+        else:
+            assert node.solo != theirs[node.name]
+
+
+def test_a_report_says_how_estimates_stand_to_what_was_measured(deep: Path, score: Any) -> None:
+    found = report(score, deep, feeds_for(deep, 6, batch=30), verify=4)
+    assert found.run.estimate is not None
+    verified = found.run.estimate.verified
+    assert verified is not None and verified.nodes >= 2
+    assert verified.spearman > 0.9
+    assert 0.7 < verified.ratio < 1.4
+
+
+@pytest.mark.parametrize(
+    ("errors", "count", "expected"),
+    [
+        ((0.0,) * 10, 2, ["n9"]),  # nothing is unsettled
+        ((0.3,) * 10, 4, ["n9", "n8", "n2", "n5"]),  # cuts behind 2, 5 and 8 of ten
+    ],
+)
+def test_measured_are_the_worst_and_those_near_a_cut(
+    errors: Sequence[float], count: int, expected: Sequence[str]
+) -> None:
+    harms = {f"n{index}": 2.0**index for index in range(10)}
+    stability = {
+        name: Stability(rank_min=1, rank_max=10, standard_error=error * harms[name])
+        for name, error in zip(harms, errors, strict=True)
+    }
+    found = nodes_to_measure(harms, stability, count)
+    assert sorted(found) == sorted(expected)
 
 
 def test_a_metric_without_an_estimate_is_refused(siblings: Path) -> None:

@@ -10,7 +10,8 @@ import contextlib
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,16 @@ _FAILED = "quantizing it, or its group, makes the outputs NaN, infinite or of an
 _FORWARD = f"{NOTE}forward seconds"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What was asked, and what came of it; `folder`: as `open` was given it."""
+
+    questions: Mapping[Key, Question]
+    scores: Scores
+    table: ScoreTable
+    folder: Path
+
+
 class QuestionEngine(ABC):
     """An engine that answers questions about samples; a subclass says how."""
 
@@ -74,14 +85,9 @@ class QuestionEngine(ABC):
         return None
 
     def further(
-        self,
-        work: Work,
-        model: ComputedModel,
-        answerer: Answerer,
-        scores: Scores,
-        table: ScoreTable,
+        self, work: Work, model: ComputedModel, runtime: Runtime, answerer: Answerer, asked: Asked
     ) -> dict[str, Any]:
-        """Return what else the engine found, by the names of `NodeScores`."""
+        """Return what else the engine found, or found better, by the names of `NodeScores`."""
         return {}
 
     def check(self, work: Work, runtime: Runtime) -> None:
@@ -128,13 +134,14 @@ class QuestionEngine(ABC):
             scoring = time.perf_counter() - clock - setup
             keys = list(questions)
             table = self._read(keys, scores.figures() or [None] * len(keys))
-            further = self.further(work, walked, answerer, scores, table)
+            asked = Asked(questions, scores, table, folder)
+            further = self.further(work, walked, runtime, answerer, asked)
         memory = self.memory_use(answerer, runtime)
         del answerer  # and the weights it holds
         unscored = _unscored(work, table) if scores.table else {}
         ideal = ideal_forwards(prepared.model, macs, work.selection.candidates)
         whole_head = work.narrow and walked.scored.narrowed is None
-        return NodeScores(
+        found = NodeScores(
             table=table,
             macs=macs,
             timing=Timing(setup, scoring, forward, ideal * _directions(work)),
@@ -150,8 +157,8 @@ class QuestionEngine(ABC):
             computed_in=model.computed_in,
             warnings=warnings_of(scores, work.prepared.model, work.scored.outputs)
             + (WHOLE_HEAD,) * whole_head,
-            **further,
         )
+        return replace(found, **further)
 
     def sums(
         self, work: Work, runtime: Runtime, numbers: Sequence[int], folder: Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +15,22 @@ from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.pairs import interactions
-from qgraph._sensitivity.engines.question_engine import QuestionEngine
+from qgraph._sensitivity.engines.gradient.verifying import (
+    agreement,
+    measured_exactly,
+    nodes_to_measure,
+)
+from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.report import Estimate, MemoryUse
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
-from qgraph._sensitivity.scoring.loop import Scores
 from qgraph._sensitivity.scoring.questions import Answerer
-from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import EngineOptions, Work
 
 
 class GradientOptions(EngineOptions):
-    """`probes`: backward passes a sample for each figure that is estimated."""
+    """`probes`: backward passes a sample for each figure that is estimated. `verify`: how many
+    nodes are measured exactly after all were estimated.
+    """
 
     probes: Annotated[
         Annotated[int, Field(ge=1)] | None,
@@ -34,6 +39,14 @@ class GradientOptions(EngineOptions):
             " most 64 numbers are compared, 4, or up to 16 one for each]"
         ),
     ] = None
+    verify: Annotated[
+        Annotated[int, Field(ge=0)],
+        Flag(
+            "gradient: then measure up to N nodes exactly, the worst and those at cuts, and say how"
+            " the estimates stand to them.",
+            metavar="N",
+        ),
+    ] = 0
 
 
 class Gradient(QuestionEngine):
@@ -84,26 +97,47 @@ class Gradient(QuestionEngine):
         )
 
     def further(
-        self,
-        work: Work,
-        model: ComputedModel,
-        answerer: Answerer,
-        scores: Scores,
-        table: ScoreTable,
+        self, work: Work, model: ComputedModel, runtime: Runtime, answerer: Answerer, asked: Asked
     ) -> dict[str, Any]:
-        """Return how the scores were estimated, and what pairs of nodes do together."""
-        found = _own(answerer)
-        feeds: Sequence[Any] = [model.feeds[number] for number in scores.table]
-        pairs = found.pairs(feeds) if feeds else None
+        """Return how the scores were estimated, what pairs of nodes do together, and the scores
+        with those that were measured to verify.
+        """
+        own, scores = _own(answerer), asked.scores
+        if not scores.table:
+            return {}
+        pairs = own.pairs([model.feeds[number] for number in scores.table])
+        total = scores.table.totals()[0]
+        estimate = Estimate(
+            probes=own.probes.rounds,
+            by_position=own.probes.by_position,
+            measured=dict(own.exact),
+        )
+        found = {"estimate": estimate, "interactions": ()}
+        if pairs is not None:
+            found["interactions"] = interactions(work, model, own.nodes, pairs, total, asked.table)
+        return found | self._verified(work, model, runtime, asked, estimate)
+
+    def _verified(
+        self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked, estimate: Estimate
+    ) -> dict[str, Any]:
+        """Return the scores with some that are measured, and how the estimates stand to these."""
+        options, table = work.options, asked.table
+        if not isinstance(options, GradientOptions) or not options.verify:
+            return {}
+        names = [n for n in work.names if n in table.solo and n not in estimate.measured]
+        harms = dict(zip(names, table.harms(names, work.metric), strict=True))
+        stability = self._stability(work, list(asked.questions), asked.scores, {})
+        why = nodes_to_measure(harms, stability, options.verify)
+        questions = {name: asked.questions["solo", name] for name in why}
+        samples = list(asked.scores.table)
+        exact = measured_exactly(work, model, runtime, asked.folder, questions, samples)
+        update = {
+            "measured": estimate.measured | {name: why[name] for name in exact},
+            "verified": agreement(table.solo, exact, work.metric),
+        }
         return {
-            "estimate": Estimate(
-                probes=found.probes.rounds,
-                by_position=found.probes.by_position,
-                measured=dict(found.exact),
-            ),
-            "interactions": ()
-            if pairs is None
-            else interactions(work, model, found.nodes, pairs, scores.table.totals()[0], table),
+            "estimate": estimate.model_copy(update=update),
+            "table": replace(table, solo={**table.solo, **exact}),
         }
 
 

@@ -1,0 +1,97 @@
+"""Measuring a few nodes exactly, after all were estimated: where it decides most."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qgraph._graph.edit.tensor_switches import TensorQuantization
+from qgraph._graph.run.runtime import Runtime
+from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
+from qgraph._sensitivity.ranking.order import harm, ranks
+from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
+from qgraph._sensitivity.report import Score, Stability, Verified
+from qgraph._sensitivity.scoring.computed_model import ComputedModel
+from qgraph._sensitivity.scoring.loop import Limits, score
+from qgraph._sensitivity.scoring.questions import Question
+from qgraph._sensitivity.scoring.work import Work
+
+_WORST = 0.5
+"""Share of what is measured that goes to the worst nodes; the rest to those at cuts."""
+_UNSETTLED = 2
+"""Standard errors from a cut up to which a node's place is not settled."""
+WORST, AT_CUT = "one of the worst", "its place at a cut is not settled"
+
+
+def nodes_to_measure(
+    harms: Mapping[str, float], stability: Mapping[str, Stability], count: int
+) -> dict[str, str]:
+    """Return at most `count` nodes → why: the worst, and those nearest to the cut of a profile in
+    units of their standard error.
+    """
+    ordered = sorted(harms, key=lambda name: -harms[name])
+    found = dict.fromkeys(ordered[: math.ceil(_WORST * count)], WORST)
+    values = sorted(harms.values())
+    places = [round(share * len(values)) for share in DEFAULT_CUTS.values()]
+    cuts = [(values[at - 1] + values[at]) / 2 for at in places if 0 < at < len(values)]
+
+    def distance(name: str) -> float:
+        seen = stability.get(name)
+        error = seen.standard_error if seen is not None and seen.standard_error else 0.0
+        nearest = min((abs(harms[name] - cut) for cut in cuts), default=math.inf)
+        return nearest / error if error else math.inf
+
+    near = sorted((name for name in ordered if name not in found), key=distance)
+    unsettled = [name for name in near if distance(name) <= _UNSETTLED]
+    return found | dict.fromkeys(unsettled[: count - len(found)], AT_CUT)
+
+
+def measured_exactly(
+    work: Work,
+    model: ComputedModel,
+    runtime: Runtime,
+    folder: Path,
+    questions: Mapping[str, Question],
+    samples: Sequence[int],
+) -> dict[str, Score]:
+    """Return the exact solo scores of some nodes, over the samples that were estimated; none where
+    time runs out. `questions`: node → what is quantized with it.
+    """
+    nodes = [*work.selection.candidates, *(item.node for item in model.companions)]
+    asked = frozenset().union(*questions.values())
+    if not questions:
+        return {}
+    if isinstance(model.quantization, TensorQuantization):
+        raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
+    answerer = WavefrontAnswerer(
+        model.prepared, [node for node in nodes if node.name in asked], model.quantization,
+        model.scored, model.feeds[0], runtime.provider, memory=runtime.memory, folder=folder,
+        resumable=False,
+    )  # fmt: skip
+    feeds = [model.feeds[number] for number in samples]
+    limits = Limits(work.deadline, None, runtime.stop)
+    found = score(answerer, list(questions.values()), feeds, limits, runtime.progress)
+    if not found.complete:
+        return {}
+    figures = zip(questions, found.figures(), strict=True)
+    return {name: Score.of(item) for name, item in figures if item is not None}
+
+
+def agreement(
+    estimated: Mapping[str, Score], exact: Mapping[str, Score], metric: str
+) -> Verified | None:
+    """Return how the estimates of the nodes that were measured stand to their exact scores."""
+    names = [name for name in exact if name in estimated]
+    pairs = [[harm(of[name], None, None, metric) for name in names] for of in (estimated, exact)]
+    ratios = [a / b for a, b in zip(*pairs, strict=True) if b and math.isfinite(a / b)]
+    if len(ratios) < 2:
+        return None
+    return Verified(
+        nodes=len(names),
+        spearman=float(np.corrcoef(ranks(pairs[0]), ranks(pairs[1]))[0, 1]),
+        ratio=statistics.median(ratios),
+    )
