@@ -8,7 +8,7 @@ from qgraph._evaluation.changes import Agreement, Changes, ProfileChange, Settin
 from qgraph._evaluation.run_folder import RunFolder
 from qgraph._quantize.profiles import Profiles
 from qgraph._sensitivity.ranking.agreement import Ranking, compare_rankings
-from qgraph._sensitivity.report import NodeScore, Sensitivity
+from qgraph._sensitivity.report import Sensitivity
 
 _TOP = 10
 
@@ -49,7 +49,7 @@ def _described(report: Sensitivity) -> dict[str, str]:
 
 
 def _agreement(old: Sensitivity, new: Sensitivity) -> Agreement | None:
-    scores = [{node.name: _score(node) for node in report.nodes} for report in (old, new)]
+    scores = [{node.name: -float(node.rank) for node in report.nodes} for report in (old, new)]
     common = scores[0].keys() & scores[1].keys()
     if len(common) < 2:
         return None
@@ -64,11 +64,6 @@ def _agreement(old: Sensitivity, new: Sensitivity) -> Agreement | None:
         only_before=pair.only_a,
         only_after=pair.only_b,
     )
-
-
-def _score(node: NodeScore) -> float:
-    """Return a score that orders nodes as their report ranks them."""
-    return -float(node.rank)
 
 
 def _with_profiles(changes: Changes, before: Path, after: Path) -> Changes:

@@ -15,7 +15,7 @@ import numpy as np
 
 from qgraph._exporters.fidelity import as_metrics
 from qgraph._exporters.yolo.coco import Annotations
-from qgraph._exporters.yolo.decode import Boxes, BoxLayout, decode_boxes, layout_of
+from qgraph._exporters.yolo.decode import Boxes, decode_boxes, layout_of
 from qgraph._exporters.yolo.precision import ScenePrecision
 from qgraph._exporters.yolo.scenes import SceneFeeds
 from qgraph._graph.errors import EnvironmentFault, install
@@ -51,7 +51,7 @@ class DetectTask:
             sums.append(Comparator(self._reference[index]).compare(rows))
             layout = layout_of(rows.shape, len(self._annotations.categories))
             for scene, place, row in zip(self.feeds.items(index), places, rows, strict=True):
-                boxes = _decoded(row, layout)
+                boxes = decode_boxes(row, layout)
                 corners = place.undone(boxes.corners)
                 found += self._detections(scene.id or 0, corners, boxes)
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
@@ -87,10 +87,6 @@ class DetectTask:
             for size, score, label in zip(sizes, boxes.scores, boxes.labels, strict=True)
             if 0 <= label < len(categories)
         ]
-
-
-def _decoded(row: Array, layout: BoxLayout) -> Boxes:
-    return decode_boxes(row, layout)
 
 
 def evaluate(

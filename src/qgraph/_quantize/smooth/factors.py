@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 from qgraph._quantize.smooth.points import SmoothPoint
@@ -44,14 +43,12 @@ def _rounded(factors: Array) -> Array:
 def weight_peaks(model: onnx.ModelProto, point: SmoothPoint) -> Array:
     """Return max |W| over each input channel of the quantized readers, float32 [C]."""
     names = {operand.node: operand for operand in point.readers}
-    inputs = {node.name: node.input for node in model.graph.node if node.name in point.quantized}
-    wanted = {inputs[name][names[name].index]: names[name].axis for name in point.quantized}
-    peaks: Array = np.max([_row_peaks(t, wanted[t.name]) for t in _find(model, wanted)], axis=0)
+    index = GraphIndex(model)
+    nodes = [(index.by_name[name], names[name]) for name in point.quantized]
+    wanted = {node.input[operand.index]: operand.axis for node, operand in nodes}
+    held = index.initializers
+    peaks: Array = np.max([_row_peaks(held[name], axis) for name, axis in wanted.items()], axis=0)
     return peaks
-
-
-def _find(model: onnx.ModelProto, wanted: Mapping[str, int]) -> list[onnx.TensorProto]:
-    return [tensor for tensor in model.graph.initializer if tensor.name in wanted]
 
 
 def _row_peaks(tensor: onnx.TensorProto, axis: int) -> Array:
