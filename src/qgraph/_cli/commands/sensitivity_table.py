@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,12 +70,23 @@ def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None
     for reason, names in _by_reason(report).items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         say(f"No score, {reason}: {', '.join(names[:_SHOWN])}{more}")
-    lowest = min((s.sqnr_db for n in nodes if (s := n.solo) and s.sqnr_db is not None), default=0.0)
-    if lowest >= _HARMLESS:
+    lowest = _lowest_sqnr(report)
+    if lowest is not None and lowest >= _HARMLESS:
         say(f"No node hurts when quantized alone: the lowest SQNR is {lowest:.1f} dB.")
     else:
         _explain(nodes)
     say(f"Wrote {output}")
+
+
+def _lowest_sqnr(report: Sensitivity) -> float | None:
+    """Return the worst node's SQNR, dB, by the metric that ranks; None where that says no such."""
+    seen = [node.solo for node in report.nodes if node.solo is not None]
+    if report.metric == "noise_to_signal":
+        worst = max((score.noise_to_signal or 0.0 for score in seen), default=0.0)
+        return -10 * math.log10(worst) if worst > 0 else None
+    if report.metric not in ("mse", "sqnr_db"):
+        return None
+    return min((score.sqnr_db for score in seen if score.sqnr_db is not None), default=None)
 
 
 def _explain(nodes: Sequence[NodeScore]) -> None:
