@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -256,6 +257,21 @@ def test_no_name_becomes_markup(attacked: tuple[str, str], rendered: tuple[str, 
 
 def test_a_name_is_shown_as_it_is(attacked: tuple[str, str]) -> None:
     assert Page(attacked[0]).tables[0][1][0] == f"{ATTACK}0"
+
+
+def test_control_characters_are_spelled_out_everywhere(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    """An SVG may hold none, and in a terminal they would act."""
+    write_run(tmp_path, evaluation, "a\x1b[31m\x00b")
+    run = read_run(tmp_path)
+    drawn = charts(run.evaluation, run.report).values()
+    pictures = [draw(spec, FigureKind.SVG).decode() for spec in drawn]
+    for text in (*render(tmp_path), *pictures):
+        assert not set(text) & {"\x1b", "\x00"}
+    assert any("a\\x1b[31m\\x00b" in picture for picture in pictures)
+    for picture in pictures:
+        ElementTree.fromstring(picture)  # noqa: S314 - of our own making
 
 
 def test_no_name_breaks_the_markdown_tables(

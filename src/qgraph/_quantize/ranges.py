@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.documents import Document, Part
+from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._graph.io.models import ModelId
 from qgraph._graph.run.probe import Range
 from qgraph._quantize.scheme import Scheme, require_same
@@ -37,6 +37,13 @@ class TensorRange(Part):
     rmin: float
     rmax: float
     clip: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TensorRange:
+        """Refuse a range that holds nothing."""
+        if self.rmin > self.rmax:
+            raise ValueError(f"rmin {self.rmin:g} is above rmax {self.rmax:g}")
+        return self
 
     @property
     def covered(self) -> Range:
@@ -78,7 +85,7 @@ class Ranges(Document):
     scheme: Scheme
     run: RangesRun
     smoothing: tuple[SmoothedTensor, ...] = ()
-    tensors: tuple[TensorRange, ...]
+    tensors: Annotated[tuple[TensorRange, ...], AfterValidator(each_once)]
     flat: tuple[str, ...] = ()
 
     def note(self) -> str | None:

@@ -6,11 +6,14 @@ vl-convert comes with the `report` extra; nothing else imports it.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
+from typing import Any
 
 import vl_convert
 
+from qgraph._graph.printable import all_printable
 from qgraph._report.spec import Spec
 
 _WIDTH = 640
@@ -34,11 +37,16 @@ def script() -> str:
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
+def as_json(figures: Mapping[str, Any]) -> str:
+    """Return charts as JSON. Control characters, which no SVG may hold, are spelled out."""
+    return json.dumps(all_printable(figures), ensure_ascii=False, allow_nan=False)
+
+
 def draw(spec: Spec, kind: FigureKind) -> bytes:
     """Return a chart as SVG or PNG on white, for a paper."""
     paper = spec | {"width": _WIDTH, "config": spec["config"] | {"background": "white"}}
     paper.pop("autosize", None)
-    text = json.dumps(paper)
+    text = as_json(paper)
     if kind is FigureKind.SVG:
         svg: str = vl_convert.vegalite_to_svg(text, vl_version=_VERSION)
         return svg.encode("utf-8")

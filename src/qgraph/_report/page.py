@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from qgraph._graph.printable import all_printable, printable
 from qgraph._metrics import metric, quality_key
 from qgraph._report import drawing
 from qgraph._report.advice import advice
@@ -34,6 +34,7 @@ def render_page(run: ReportedRun) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=all_printable,
     )
     evaluation = run.evaluation
     nodes = node_rows(run)
@@ -70,7 +71,7 @@ def render_page(run: ReportedRun) -> str:
 
 def _breakable(name: str) -> Markup:
     """Return a name that a line may break after each of its parts."""
-    return Markup("<wbr>").join(re.split(r"(?<=[/.])(?=.)", name))
+    return Markup("<wbr>").join(re.split(r"(?<=[/.])(?=.)", printable(name)))
 
 
 def _text(name: str) -> str:
@@ -78,5 +79,4 @@ def _text(name: str) -> str:
 
 
 def _json(drawn: Mapping[str, Spec]) -> Markup:
-    text = json.dumps(drawn, ensure_ascii=False, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704
+    return Markup(drawing.as_json(drawn).replace("<", "\\u003c"))  # noqa: S704

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from qgraph._graph.printable import all_printable
 from qgraph._report import drawing
 from qgraph._report.node_charts import rankings
 from qgraph._sensitivity.ranking.comparison import Comparison, Pair
@@ -21,10 +21,13 @@ def scatter_page(comparison: Comparison) -> str:
     Nodes on the diagonal have the same rank in both.
     """
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=all_printable,
     )
     figures = {f"ranking-{index}": rankings(pair) for index, pair in enumerate(comparison.pairs)}
-    text = json.dumps(figures, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    text = drawing.as_json(figures).replace("<", "\\u003c")
     return environment.get_template("scatter.html.j2").render(
         titles=[_title(pair) for pair in comparison.pairs],
         # our own style, the chart library, and figures that cannot end the element they stand in

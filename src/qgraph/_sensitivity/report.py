@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import (
     AfterValidator,
     ConfigDict,
+    Field,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
-from qgraph._graph.io.documents import Document, Part
+from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._metrics import SCORED, Figures
 from qgraph._quantize.ranges import ModelRef
 from qgraph._quantize.scheme import Scheme
@@ -65,7 +66,7 @@ class Score(Part):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float | None]
 
-    mse: float
+    mse: Annotated[float, Field(ge=0)]
     gain: float | None = None
     inc: IncScore | None = None
 
@@ -157,9 +158,9 @@ class NodeScore(Part):
     op_type: str
     scope: str
     group: str | None = None
-    params: int
-    macs: int
-    rank: int
+    params: Annotated[int, Field(ge=0)]
+    macs: Annotated[int, Field(ge=0)]
+    rank: Annotated[int, Field(ge=1)]
     solo: Score | None = None
     leave_one_out: Score | None = None
     stability: Stability | None = None
@@ -295,11 +296,20 @@ class Sensitivity(Document):
     metric: MetricKey
     outputs: tuple[str, ...]
     baseline: Baseline | None = None
-    nodes: tuple[NodeScore, ...]
-    groups: tuple[GroupScore, ...] = ()
+    nodes: Annotated[tuple[NodeScore, ...], AfterValidator(each_once)]
+    groups: Annotated[tuple[GroupScore, ...], AfterValidator(each_once)] = ()
     keep: tuple[KeptNode, ...]
     unscored: tuple[KeptNode, ...] = ()
     companions: tuple[ResidualAdd, ...] = ()
     renamed: dict[str, str] = {}
     interactions: tuple[Interactions, ...] = ()
     inc: IncSettings | None = None
+
+    @model_validator(mode="after")
+    def _groups_of_its_nodes(self) -> Sensitivity:
+        """Refuse a group of what has no score."""
+        known = {node.name for node in self.nodes}
+        for group in self.groups:
+            if strange := set(group.members) - known:
+                raise ValueError(f"the group {group.name!r} names {min(strange)!r}, no node of it")
+        return self

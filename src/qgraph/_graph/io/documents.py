@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -59,6 +60,19 @@ class Document(Part):
 
 
 D = TypeVar("D", bound=Document)
+Named = TypeVar("Named", bound=Part)
+
+
+def each_once(parts: tuple[Named, ...]) -> tuple[Named, ...]:
+    """Return parts, each with a name of its own: to be put behind a field of a document.
+
+    Raises:
+        ValueError: two are called the same.
+    """
+    for name, count in Counter(getattr(part, "name") for part in parts).items():  # noqa: B009
+        if count > 1:
+            raise ValueError(f"{name!r} stands twice")
+    return parts
 
 
 def read_document(path: Path, kind: type[D]) -> D:
