@@ -365,6 +365,27 @@ def test_measured_are_the_worst_and_those_near_a_cut(
     assert sorted(found) == sorted(expected)
 
 
+CONSTANT = """
+constant (float[batch, 8] x) => (float[batch, 6] y, float[3] c, float[batch, 8] z)
+{
+  [/a/MatMul] h = MatMul(x, wa)
+  y = Tanh(h)
+  c = Identity(k)
+  z = Identity(x)
+}
+"""
+
+
+def test_outputs_that_no_candidate_moves_count_as_equal(build: Any, score: Any) -> None:
+    path = build(CONSTANT, {"wa": (8, 6), "k": (3,)})
+    feeds = feeds_for(path, 3, batch=20)
+    found, exact = report(score, path, feeds), score(path, feeds=feeds)
+    (ours,), (theirs,) = (
+        [node.solo.mse for node in each.nodes if node.solo] for each in (found, exact)
+    )
+    assert 0.7 < ours / theirs < 1.4
+
+
 def test_a_metric_without_an_estimate_is_refused(siblings: Path) -> None:
     with pytest.raises(UsageError, match="not estimated"):
         qgraph.sensitivity(siblings, engine="gradient", metric="cosine")

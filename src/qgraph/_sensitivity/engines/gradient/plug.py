@@ -40,13 +40,13 @@ class GradientOptions(EngineOptions):
         ),
     ] = None
     verify: Annotated[
-        Annotated[int, Field(ge=0)],
+        Annotated[int, Field(ge=1)] | None,
         Flag(
             "gradient: then measure up to N nodes exactly, the worst and those at cuts, and say how"
             " the estimates stand to them.",
             metavar="N",
         ),
-    ] = 0
+    ] = None
 
 
 class Gradient(QuestionEngine):
