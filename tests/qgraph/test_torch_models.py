@@ -5,6 +5,7 @@ Each model comes in two forms: by the dynamo exporter at one of three opsets, an
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +17,23 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 import numpy as np
+import torch
 from chained import Chained, answers, chain, decibels, mean_square
+from gradients import assert_close, gradients, seeds_of
 from torch_models import FORMS, MODELS, UNWRITABLE, Example, Form, example, export
 from torch_quantized import Quantized
 
 import qgraph
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.gradient import adjoint
+from qgraph._graph.io.weights import with_weights
 from qgraph._graph.tensors import Array
 from qgraph._sensitivity.ranking.files import Source
 
 pytestmark = pytest.mark.slow
 NAMES = list(MODELS)
+RECURRENT = {"lstm", "gru", "lstm, both ways"}
+"""Models of cells that no rule covers: what lies above them gets no gradient."""
 UNSEEN = {"encoder layer"}
 """Models whose products torch computes in one call, where their operands cannot be rounded."""
 
@@ -154,3 +162,39 @@ def test_a_node_is_known_by_the_module_that_holds_its_weight(
     for node in get(name, form).chained.report.nodes:
         held = [item.numel() for item in modules[node.scope].parameters()]
         assert node.params in held, f"{node.name} in {node.scope!r}"
+
+
+FLOAT_FED = [
+    pytest.param(name, form, id=f"{name}, {form}")
+    for name in NAMES
+    for form in forms(name)
+    if any(value.is_floating_point() for value in MODELS[name][1]().values())
+]
+
+
+@pytest.mark.parametrize(("name", "form"), FLOAT_FED)
+def test_gradients_of_its_inputs_are_those_of_torch(get: Get, name: str, form: Form) -> None:
+    path = get(name, form).chained.quantized.parent / "model.onnx"
+    model, item = with_weights(prepare(path).model), examples(name)
+    feed, outputs = item.feeds[0], [value.name for value in model.graph.output]
+    points = {
+        key: torch.from_numpy(array).double().requires_grad_()
+        for key, array in feed.items()
+        if array.dtype == np.float32
+    }
+    if name in RECURRENT:
+        made = adjoint(model, outputs=outputs, wanted=list(points))
+        assert {why.partition(":")[0] for why in made.uncovered.values()} <= {"LSTM", "GRU"}
+        assert made.blocked >= points.keys()
+        return
+    seeds = seeds_of(model, feed)
+    found = gradients(model, feed, seeds, list(points))
+    answer = copy.deepcopy(item.model).double()(*(item.samples[0] | points).values())
+    parts = answer if isinstance(answer, tuple) else (answer,)
+    pairs = zip(outputs, parts, strict=True)
+    torch.stack(
+        [(part * torch.from_numpy(seeds[key])).sum() for key, part in pairs]
+    ).sum().backward()
+    for key, point in points.items():
+        assert point.grad is not None
+        assert_close(found[key], point.grad.numpy(), 1e-5)

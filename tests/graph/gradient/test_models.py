@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 import transformers
+from gradients import assert_close, gradients, seeds_of, slopes
 from onnx import numpy_helper
 from torch import nn
 
@@ -22,11 +23,6 @@ from qgraph._graph.errors import InputError
 from qgraph._graph.gradient import adjoint, sizes_of
 from qgraph._graph.io.weights import with_weights
 from qgraph._graph.tensors import Array, Feed
-
-if TYPE_CHECKING:
-    from tests.graph.gradient.conftest import Oracles
-else:
-    Oracles = object
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "models/qwen2_5_vl_tiny"
@@ -113,7 +109,6 @@ def test_a_dynamo_export_has_the_gradient_of_torch(
     shape: Sequence[int],
     opset: int,
     prepared: Callable[[onnx.ModelProto], PreparedModel],
-    oracles: Oracles,
 ) -> None:
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
@@ -122,23 +117,21 @@ def test_a_dynamo_export_has_the_gradient_of_torch(
     exported = torch.onnx.export(model, (x,), dynamo=True, opset_version=opset, verbose=False)
     assert exported is not None
     made = with_weights(prepared(exported.model_proto).model)
-    expect_torch(model, made, x.numpy(), oracles)
+    expect_torch(model, made, x.numpy())
 
 
-def expect_torch(model: nn.Module, made: onnx.ModelProto, x: Array, oracles: Oracles) -> None:
+def expect_torch(model: nn.Module, made: onnx.ModelProto, x: Array) -> None:
     """Hold the gradient of the one input against that of `model`."""
     (given,), (result,) = made.graph.input, made.graph.output
-    seeds = oracles.seeds(made, {given.name: x})
-    found = oracles.gradients(made, {given.name: x}, seeds, [given.name])
+    seeds = seeds_of(made, {given.name: x})
+    found = gradients(made, {given.name: x}, seeds, [given.name])
     point = torch.from_numpy(x).double().requires_grad_()
     (model.double()(point) * torch.from_numpy(seeds[result.name])).sum().backward()
     assert point.grad is not None
-    oracles.assert_close(found[given.name], point.grad.numpy(), 1e-4)
+    assert_close(found[given.name], point.grad.numpy(), 1e-4)
 
 
-def test_the_tiny_yolo_has_the_gradient_of_torch(
-    monkeypatch: pytest.MonkeyPatch, oracles: Oracles
-) -> None:
+def test_the_tiny_yolo_has_the_gradient_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ROOT / "models/yolo_tiny"
     monkeypatch.syspath_prepend(folder)
     from detector import Decoded, load
@@ -147,7 +140,7 @@ def test_the_tiny_yolo_has_the_gradient_of_torch(
     shape = [dim.dim_value or 1 for dim in made.graph.input[0].type.tensor_type.shape.dim]
     x = np.random.default_rng(0).random(shape, np.float32)
     model = Decoded(load(folder / "detector.safetensors"), shape[-1]).eval()
-    expect_torch(model, made, x, oracles)
+    expect_torch(model, made, x)
 
 
 @pytest.mark.slow
@@ -155,7 +148,6 @@ def test_the_tiny_yolo_has_the_gradient_of_torch(
 def test_the_tiny_qwen_agrees_with_differences_at_every_node(
     tmp_path: Path,
     with_past: bool,  # noqa: FBT001
-    oracles: Oracles,
 ) -> None:
     shutil.copytree(TINY / "data", tmp_path / "data")
     qgraph.export(TINY / "outliers", tmp_path / "model", with_past=with_past)
@@ -163,9 +155,9 @@ def test_the_tiny_qwen_agrees_with_differences_at_every_node(
     feed = language_feed(model)
     logits = model.graph.output[0].name
     nodes = [node.output for node in quantizable_nodes(model)[0] if node.output != logits]
-    seed = oracles.seeds(model, feed)[logits]
-    found = oracles.gradients(model, feed, {logits: seed}, nodes)
-    expected = oracles.slopes(model, feed, {logits: seed}, found)
+    seed = seeds_of(model, feed)[logits]
+    found = gradients(model, feed, {logits: seed}, nodes)
+    expected = slopes(model, feed, {logits: seed}, found)
     for name in nodes:
         length = float(np.linalg.norm(found[name].astype(np.float64)))
         assert expected[name] == pytest.approx(length, rel=1e-4)
@@ -216,16 +208,14 @@ def test_a_tensor_that_no_output_depends_on_has_no_gradient(
     assert not made.blocked
 
 
-def test_an_output_may_lie_above_another(
-    build: Callable[..., onnx.ModelProto], oracles: Oracles
-) -> None:
+def test_an_output_may_lie_above_another(build: Callable[..., onnx.ModelProto]) -> None:
     model = build("(float[3] x) => (float[3] h, float[3] y) { h = Exp(x) y = Mul(h, h) }")
     x = np.array([0.1, -0.2, 0.3], np.float32)
     seeds = {"h": np.array([1, 2, 3], np.float32), "y": np.array([3, 1, 2], np.float32)}
-    found = oracles.gradients(model, {"x": x}, seeds, ["x", "h"])
+    found = gradients(model, {"x": x}, seeds, ["x", "h"])
     at_h = seeds["h"] + 2 * seeds["y"] * np.exp(x)
-    oracles.assert_close(found["h"], at_h, 1e-6)
-    oracles.assert_close(found["x"], at_h * np.exp(x), 1e-6)
+    assert_close(found["h"], at_h, 1e-6)
+    assert_close(found["x"], at_h * np.exp(x), 1e-6)
 
 
 def test_an_output_of_whole_numbers_is_refused(build: Callable[..., onnx.ModelProto]) -> None:
@@ -234,18 +224,16 @@ def test_an_output_of_whole_numbers_is_refused(build: Callable[..., onnx.ModelPr
         adjoint(model, outputs=["y"], wanted=["x"])
 
 
-def test_half_precision_keeps_its_type(
-    build: Callable[..., onnx.ModelProto], oracles: Oracles
-) -> None:
+def test_half_precision_keeps_its_type(build: Callable[..., onnx.ModelProto]) -> None:
     weight = np.eye(4, dtype=np.float16)
     model = build(
         "(float16[2,4] x) => (float16[2,4] y) { h = MatMul(x, w) y = Softmax(h) }", w=weight
     )
     x = np.zeros((2, 4), np.float16)
     seed = np.array([[1, 0, 0, 0], [0, 0, 0, 2]], np.float16)
-    found = oracles.gradients(model, {"x": x}, {"y": seed}, ["x"])["x"]
+    found = gradients(model, {"x": x}, {"y": seed}, ["x"])["x"]
     assert found.dtype == np.float16
-    oracles.assert_close(found, (seed - seed.mean(1, keepdims=True)) / 4, 1e-3)
+    assert_close(found, (seed - seed.mean(1, keepdims=True)) / 4, 1e-3)
 
 
 def test_a_weight_is_read_the_other_way_round_and_held_once(

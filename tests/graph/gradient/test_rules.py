@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gradients import Case, check
 from torch.nn import functional as F  # noqa: N812
 
 _W = np.random.default_rng(3).standard_normal
@@ -769,7 +769,5 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_rule_agrees_with_torch_and_finite_differences(
-    row: dict[str, Any], check: Callable[..., None]
-) -> None:
-    check(**row)
+def test_a_rule_agrees_with_torch_and_finite_differences(row: dict[str, Any]) -> None:
+    check(Case(**row))

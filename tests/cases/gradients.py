@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -153,7 +152,7 @@ def by_torch(case: Case, feed: Feed, seeds: Feed) -> dict[str, Array]:
     for name in case.wanted:
         given[name].requires_grad_()
     made = case.like(*given.values())
-    (made * torch.from_numpy(seeds["y"]).double()).sum().backward()
+    torch.autograd.backward(made, torch.from_numpy(seeds["y"]).double())
     found: dict[str, Array] = {}
     for name in case.wanted:
         gradient = given[name].grad
@@ -162,7 +161,7 @@ def by_torch(case: Case, feed: Feed, seeds: Feed) -> dict[str, Array]:
     return found
 
 
-def seed_of(model: onnx.ModelProto, feed: Feed) -> Feed:
+def seeds_of(model: onnx.ModelProto, feed: Feed) -> Feed:
     """Return random gradients of every float output, in its shape."""
     generator = np.random.default_rng(11)
     names = [value.name for value in model.graph.output]
@@ -220,36 +219,15 @@ def _movable(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
     return made
 
 
-@dataclass(frozen=True)
-class Oracles:
-    """What tests of whole models need of this file, which they cannot import."""
-
-    gradients = staticmethod(gradients)
-    slopes = staticmethod(slopes)
-    seeds = staticmethod(seed_of)
-    assert_close = staticmethod(assert_close)
-
-
-@pytest.fixture
-def oracles() -> Oracles:
-    return Oracles()
-
-
-@pytest.fixture
-def check() -> Callable[..., None]:
-    """Return a function that holds a case's gradients against torch and finite differences."""
-
-    def run(**row: Any) -> None:
-        case = Case(**row)
-        model, feed = case.model(), case.feed()
-        seeds = seed_of(model, feed)
-        found = gradients(model, feed, seeds, case.wanted)
-        oracles = [by_torch(case, feed, seeds)] if case.like else []
-        if case.finite_differences:
-            oracles.append(by_differences(model, feed, seeds, case.wanted))
-        assert oracles
-        for expected in oracles:
-            for name in case.wanted:
-                assert_close(found[name], expected[name], case.tolerance)
-
-    return run
+def check(case: Case) -> None:
+    """Hold a case's gradients against torch and finite differences."""
+    model, feed = case.model(), case.feed()
+    seeds = seeds_of(model, feed)
+    found = gradients(model, feed, seeds, case.wanted)
+    oracles = [by_torch(case, feed, seeds)] if case.like else []
+    if case.finite_differences:
+        oracles.append(by_differences(model, feed, seeds, case.wanted))
+    assert oracles
+    for expected in oracles:
+        for name in case.wanted:
+            assert_close(found[name], expected[name], case.tolerance)
