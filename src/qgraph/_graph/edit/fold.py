@@ -17,6 +17,7 @@ import onnxruntime as ort
 from qgraph._graph.edit.branches import take_branches
 from qgraph._graph.edit.draws import RANDOM_OPS
 from qgraph._graph.edit.names import ensure_names
+from qgraph._graph.edit.shape_parts import sliced
 from qgraph._graph.errors import InputError
 from qgraph._graph.limits import step
 
@@ -49,7 +50,8 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     with _quiet_graphsurgeon():
         graph = import_graph(model)
         try:
-            graph.fold_constants(flatten_subgraphs=False, should_exclude_node=_draws)
+            with sliced(graph):
+                graph.fold_constants(flatten_subgraphs=False, should_exclude_node=_draws)
             graph.cleanup(remove_unused_graph_inputs=False)
         except Exception as error:  # graph-surgeon raises whatever it meets on the way
             raise InputError(f"onnx-graphsurgeon cannot fold the graph: {error!r}") from error
