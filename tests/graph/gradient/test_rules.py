@@ -213,6 +213,13 @@ REDUCTIONS: Rows = {
         "weights": {"a": np.array([2])},
         "like": lambda x: x.norm(dim=2, keepdim=True),
     },
+    "ReduceL2 of zeros": {
+        "text": "(float[2,3] x) => (float[2,1] y) { y = ReduceL2(x, a) }",
+        "weights": {"a": np.array([1])},
+        "given": {"x": np.array([[0, 0, 0], [3, 0, 4]], np.float32)},
+        "like": lambda x: x.norm(dim=1, keepdim=True),
+        "finite_differences": False,
+    },
     "ReduceL1": {
         "text": "(float[2,3,4] x) => (float[2,3] y) { y = ReduceL1<keepdims=0>(x, a) }",
         "weights": {"a": np.array([2])},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qgraph._graph.gradient.call import Call, Rules
-from qgraph._graph.gradient.tape import Tape
+from qgraph._graph.gradient.tape import NoRuleError, Tape
 
 
 def _normalized(
@@ -76,6 +76,8 @@ def _per_channel(vector: str, rank: int, tape: Tape) -> str:
 def batch(call: Call, tape: Tape) -> dict[int, str]:
     """BatchNormalization at inference: g·scale / √(variance + epsilon)."""
     call.only(0)
+    if call.attribute("training_mode", 0):
+        raise NoRuleError("it normalizes by the batch (training_mode)")
     _, scale, _, _, variance = call.inputs
     factor = _factor(variance, float(call.attribute("epsilon", 1e-5)), variance, tape)
     slope = _per_channel(tape.op("Mul", scale, factor), tape.rank(call.inputs[0]), tape)

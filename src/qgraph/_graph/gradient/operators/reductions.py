@@ -82,7 +82,10 @@ def _by_slope(slope: Callable[[Call, Tape, str], str]) -> Callable[[Call, Tape],
 
 
 def _l2_slope(call: Call, tape: Tape, result: str) -> str:
-    return tape.op("Div", call.inputs[0], result)
+    # a row of zeros, such as padding, has slope 0 by agreement, as in torch
+    is_zero = tape.op("Equal", result, tape.scalar(0, call.output))
+    divisor = tape.op("Where", is_zero, tape.scalar(1, call.output), result)
+    return tape.op("Div", call.inputs[0], divisor)
 
 
 def _l1_slope(call: Call, tape: Tape, result: str) -> str:
