@@ -27,7 +27,7 @@ from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
-from qgraph._sensitivity.engines.gradient.parts import most_weights
+from qgraph._sensitivity.engines.gradient.parts import made_bytes, most_weights
 from qgraph._sensitivity.engines.gradient.probes import draw_signs, signs_input
 from qgraph._sensitivity.engines.gradient.verifying import nodes_to_measure
 from qgraph._sensitivity.engines.switch import node_switches
@@ -230,11 +230,15 @@ def test_part_by_part_the_scores_are_those_of_one_session(
         assert a.kl == pytest.approx(b.kl, rel=1e-4)
 
 
-def test_the_parts_read_no_more_weights_than_fit(siblings: Path) -> None:
-    prepared = prepare(siblings)
-    nodes = select(prepared.model).candidates
-    assert most_weights(prepared.model, nodes, 1 << 40) is None
-    assert most_weights(prepared.model, nodes, 0) is not None
+def test_one_session_is_opened_where_weights_and_what_a_sample_makes_fit(siblings: Path) -> None:
+    model = prepare(siblings).model
+    nodes = select(model).candidates
+    (short,), (long,) = (feeds_for(siblings, 1, batch=count) for count in (1, 100_000))
+    # q, k, v, their product, its tanh and the sum: 16 floats each, and 4 of the output
+    assert made_bytes(model, long) == 100_000 * (6 * 16 + 4) * 4
+    assert most_weights(model, nodes, short, 10_000_000) is None
+    assert most_weights(model, nodes, long, 10_000_000) is not None
+    assert most_weights(model, nodes, short, 0) is not None
 
 
 def test_each_of_several_outputs_counts_the_same_in_noise_to_signal(

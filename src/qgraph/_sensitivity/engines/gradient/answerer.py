@@ -56,7 +56,7 @@ class GradientAnswerer:
         rounds: int | None = None,
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
-        most = most_weights(prepared.model, nodes, memory.left)
+        most = most_weights(prepared.model, nodes, feed, memory.left)
         parts = plan_parts(prepared.model, nodes, scored.outputs, most)
         crossing = {name for part in parts for name in part.segment.inputs}
         seen = _seen(prepared, feed, scored.outputs, crossing, memory, provider, most)

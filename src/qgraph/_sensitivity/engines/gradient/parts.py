@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
+from onnx import helper
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import Segment, cut_by_weight, extract
 from qgraph._graph.gradient import sizes_of
-from qgraph._graph.index import reads
+from qgraph._graph.index import inferred, reads
 from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.streamed import OPENING, weight_bytes
+from qgraph._graph.tensors import Feed
 from qgraph._metrics import Columns
 from qgraph._sensitivity.engines.gradient.graph import Ends, PartGraph, differentiate
 from qgraph._sensitivity.engines.gradient.probes import Probes
@@ -24,6 +27,8 @@ _SMALLEST = 16 << 20
 """Bytes of weights that a part is given at least."""
 _COPIES = 2
 """The float weights, and the quantized ones beside them."""
+_HELD = 2
+"""Bytes held for each that a forward makes: itself until its gradient was, and errors."""
 _NO_WAY = "no gradient comes up to it: what lies below moves in steps, or not at all"
 
 
@@ -39,14 +44,45 @@ class ModelPart:
     wanted: tuple[str, ...]
 
 
-def most_weights(model: onnx.ModelProto, nodes: Sequence[QuantizableNode], left: int) -> int | None:
-    """Return the bytes of weights that a part may read, None where all fit into `left`."""
+def most_weights(
+    model: onnx.ModelProto, nodes: Sequence[QuantizableNode], feed: Feed, left: int
+) -> int | None:
+    """Return the bytes of weights that a part may read, None where all fit into `left`, and what
+    the sample `feed` makes between them, too.
+    """
     sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
     copied = {node.weight.tensor for node in nodes if node.weight is not None}
     room = int(_FOR_SESSIONS * left)
-    if OPENING * (weight_bytes(model) + sum(sizes[name] for name in copied)) <= room:
+    weights = weight_bytes(model)
+    opening = OPENING * (weights + sum(sizes[name] for name in copied))
+    running = int(_HELD * made_bytes(model, feed))
+    if opening <= room and _COPIES * weights + running <= left:
         return None
-    return max(_SMALLEST, room // (OPENING * _COPIES))
+    fitting = weights * room // max(1, _COPIES * weights + running)
+    return max(_SMALLEST, min(room // (OPENING * _COPIES), fitting))
+
+
+def made_bytes(model: onnx.ModelProto, feed: Feed) -> int:
+    """Return the bytes of all that a sample makes between the weights, as far as ONNX infers it: a
+    backward pass holds most of it at once.
+    """
+    fixed = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    fixed.graph.node.extend(model.graph.node)
+    fixed.graph.initializer.extend(model.graph.initializer)
+    fixed.functions.extend(model.functions)
+    fixed.graph.input.extend(
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
+        for name, array in feed.items()
+    )
+    kinds = (value.type.tensor_type for value in inferred(fixed, values=True).value_info)
+    return sum(
+        math.prod(dim.dim_value for dim in kind.shape.dim)
+        * helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
+        for kind in kinds
+        if kind.elem_type
+    )
 
 
 def plan_parts(
