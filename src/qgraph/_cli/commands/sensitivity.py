@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from qgraph._cli import options
 from qgraph._cli.bars import Bars
@@ -102,7 +103,9 @@ def sensitivity(
 def _options(name: SchemeName | None, given: dict[str, Any]) -> SensitivityOptions:
     """Return the options, with the scheme that its name and parts make."""
     parts = options.take_scheme_parts(given)
-    own = {key: value for key, value in given.items() if value is not None}
+    # what an engine's own option is by default is no option given to another engine
+    source = click.get_current_context().get_parameter_source
+    own = {key: value for key, value in given.items() if source(key) is not ParameterSource.DEFAULT}
     common = given_of(SensitivityOptions, given)
     engine = engine_of(common["engine"], name)
     scheme = options.scheme(Scheme(name=name or engine.schemes[0]), parts)
