@@ -329,7 +329,7 @@ def test_a_run_killed_at_any_instant_goes_on_to_the_same_result(
         while not killed.exists() and run.poll() is None:
             time.sleep(0.002)
         # From the lock on; a whole run takes about two seconds.
-        time.sleep(random.Random(seed).uniform(0, 1.2))  # noqa: S311 - any instant will do
+        time.sleep(random.Random(seed).uniform(0, 1.2))
         run.kill()
     assert wait_and_finish(qgraph, recipe, killed) == 0
     assert visible(killed) == CHAIN

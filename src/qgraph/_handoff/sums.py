@@ -33,7 +33,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     """
     path = require_file(folder / SUMS, "checksums of a bundle")
     found: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    text = path.read_bytes().decode("utf-8", "replace")  # what is no text is no checksum either
+    for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.fullmatch(line)
         if match is None or match[2] in found:
             raise InputError(f"line {number} is no checksum of a file", where=str(path))

@@ -21,7 +21,8 @@ from qgraph._steps.options import (
     SensitivityOptions,
 )
 
-_LARGEST = 1 << 20
+_LARGEST = 32 << 10
+"""Bytes of a recipe. The time that tomllib takes for a dotted name grows with its square."""
 
 
 class ExportPart(ExportOptions):
@@ -89,7 +90,7 @@ def read_recipe(path: Path) -> Recipe:
     """
     require_file(path, "recipe")
     if path.stat().st_size > _LARGEST:
-        raise UsageError("larger than 1 MiB, expected a recipe", where=str(path))
+        raise UsageError("larger than 32 KiB, expected a recipe", where=str(path))
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         # Not strict: TOML has strings where a recipe has paths and enums.

@@ -45,7 +45,8 @@ def _too_few(node: onnx.NodeProto, shape: Sequence[int]) -> str:
     else:
         names = ("K", "N")
         inputs, outputs = reversed(shape) if settings.get("transB", 0) else shape[-2:]
-    groups = int(settings.get("group", 1))
+    # an attribute that an operator does not have may hold anything
+    groups = int(settings.get("group", 1)) if node.op_type.startswith("Conv") else 1
     if groups > 1:
         whole = outputs if node.op_type == "Conv" else inputs
         each = min(whole // groups, inputs if node.op_type == "Conv" else outputs)
