@@ -13,8 +13,8 @@ from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.selection import Selection, rules_of, select
 
 _ALL_SMALL = (
-    "every node is too small for INT8 to gain anything (fewer than 16 channels, depthwise, one"
-    " row): they are scored all the same, but an engine will be no faster for them."
+    "every node with an INT8 kernel is too small for INT8 to gain anything (fewer than 16 channels,"
+    " depthwise, one row): they are scored all the same, but an engine will be no faster for them."
 )
 
 
