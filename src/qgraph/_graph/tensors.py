@@ -18,6 +18,25 @@ Feed = dict[str, Array]
 """One sample: an array per model input."""
 
 
+_CACHE_LINE = 64
+
+
+def aligned(array: Array) -> Array:
+    """Return `array` where it begins on a cache line and is contiguous, else a copy that does and is.
+
+    onnxruntime's ReduceSum and ReduceMean add in another order, with other last bits, where their
+    input lies otherwise: numpy's arrays lie on 16 bytes, onnxruntime's own on 64.
+    """
+    there = array.__array_interface__["data"][0] % _CACHE_LINE == 0
+    if not array.size or array.dtype.hasobject or (there and array.flags.c_contiguous):
+        return array
+    room = np.empty(array.nbytes + _CACHE_LINE, np.uint8)
+    start = -room.__array_interface__["data"][0] % _CACHE_LINE
+    made: Array = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    made[...] = array
+    return made
+
+
 _PIECE = 1 << 22
 """Elements that are copied at once."""
 

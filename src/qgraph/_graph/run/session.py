@@ -22,7 +22,7 @@ from qgraph._graph.run.failures import failure
 from qgraph._graph.run.initializers import split
 from qgraph._graph.run.provider import Provider, quiet_stderr, require_provider, unusable
 from qgraph._graph.run.settings import Semantics, providers, session_options
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.tensors import Array, Feed, aligned
 
 __all__ = ["Provider", "Semantics", "Session", "open_session", "require_placed"]
 
@@ -36,7 +36,7 @@ class Session:
         self, session: ort.InferenceSession, provider: Provider, fixed: Feed | None = None
     ) -> None:
         self._session = session
-        self._fixed = fixed or {}
+        self._fixed = {name: aligned(array) for name, array in (fixed or {}).items()}
         self.provider = provider
         given = (item.name for item in session.get_inputs())
         self.inputs = tuple(name for name in given if name not in self._fixed)
@@ -55,7 +55,8 @@ class Session:
             return {}
         try:
             with step():
-                found = self._session.run(names, feed | self._fixed)
+                given = {name: aligned(array) for name, array in feed.items()}
+                found = self._session.run(names, given | self._fixed)
             return dict(zip(names, found, strict=True))
         except Exception as error:  # onnxruntime's own exception types share no public base
             raise self._failed(error) from error
@@ -118,7 +119,7 @@ class Session:
                 if isinstance(value, ort.OrtValue):
                     binding.bind_ortvalue_input(name, value)
                 else:
-                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+                    binding.bind_cpu_input(name, aligned(np.ascontiguousarray(value)))
             for name in self.outputs:
                 binding.bind_output(name, str(self.provider), 0)
             with step():
