@@ -22,7 +22,7 @@ _CACHE_LINE = 64
 
 
 def aligned(array: Array) -> Array:
-    """Return `array` where it begins on a cache line and is contiguous, else a copy that does and is.
+    """Return `array` if it is contiguous and begins on a cache line, else a copy of that kind.
 
     onnxruntime's ReduceSum and ReduceMean add in another order, with other last bits, where their
     input lies otherwise: numpy's arrays lie on 16 bytes, onnxruntime's own on 64.
