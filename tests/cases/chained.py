@@ -49,14 +49,20 @@ def save(feeds: Sequence[Feed], folder: Path) -> list[Path]:
     return paths
 
 
-def answers(model: Path, feeds: Iterable[Feed], *, optimized: bool = True) -> list[list[Array]]:
-    """Return what onnxruntime computes for each feed."""
+def answers(
+    model: Path,
+    feeds: Iterable[Feed],
+    outputs: Sequence[str] | None = None,
+    *,
+    optimized: bool = True,
+) -> list[list[Array]]:
+    """Return what onnxruntime computes for each feed, at all outputs or those named."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    return [session.run(None, dict(feed)) for feed in feeds]
+    return [session.run(outputs, dict(feed)) for feed in feeds]
 
 
 def mean_square(found: Answers, against: Answers | None = None) -> float:

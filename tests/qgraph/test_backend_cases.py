@@ -41,7 +41,10 @@ def test_products_of_two_inputs_are_quantized_where_that_is_asked_for(
     case: Case, tmp_path: Path
 ) -> None:
     found = outcome(case, tmp_path, [".*"])
-    assert found.ending is not Ending.AMISS, found.said
+    refused = found.ending is Ending.REFUSED
+    # some compute NaN on purpose
+    expected = UNREADABLE in found.said or "NaN or infinity" in found.said
+    assert found.ending is not Ending.AMISS and refused <= expected, found.said
 
 
 @pytest.mark.parametrize("case", named(WEIGHTED))

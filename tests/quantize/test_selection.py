@@ -65,6 +65,13 @@ def test_a_product_of_activations_can_be_included(model: onnx.ModelProto) -> Non
     assert "l0/attention" in candidates(select(model, include=["attention"]))
 
 
+def test_a_product_of_doubles_is_kept_though_it_is_included(build: Build) -> None:
+    text = "(double[4,4] x) => (double[4,4] y) { [qk] t = Transpose(x) [mm] y = MatMul(x, t) }"
+    found = select(build(text), include=["mm"])
+    assert not found.candidates
+    assert [(keep.name, "DOUBLE" in keep.reason) for keep in found.kept] == [("mm", True)]
+
+
 def test_an_excluded_node_is_kept_on_request(model: onnx.ModelProto) -> None:
     selection = select(model, exclude=["l1/"])
     assert candidates(selection) == ["l0/fc", "head"]

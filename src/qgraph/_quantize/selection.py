@@ -9,7 +9,7 @@ import onnx
 
 from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.names import module_path
-from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.nodes import FLOATS, QuantizableNode, quantizable_nodes
 from qgraph._graph.errors import UsageError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.keep import Keep
@@ -43,7 +43,7 @@ def select(
 
     `include` and `exclude` are regular expressions searched in the names of nodes, and in module
     paths that an exporter left beside them; an included node is a candidate even where a rule keeps
-    it, an excluded one never is.
+    it, an excluded one never is, nor a product of activations that are no floats INT8 stands for.
 
     Raises:
         UsageError: an expression is malformed or matches no quantizable node.
@@ -55,7 +55,8 @@ def select(
     candidates: list[QuantizableNode] = []
     kept = {keep.name: keep for keep in impossible}
     for node in nodes:
-        reason = _reason(model, node, rules) if node.name not in wanted else None
+        needed = rules if node.name not in wanted else [_keep_other_numbers]
+        reason = _reason(model, node, needed)
         if node.name in unwanted:
             reason = "excluded by the user"
         if reason is None:
@@ -100,6 +101,17 @@ def _keep_products(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
     if node.weight is None:
         return "a product of two activations (attention); INT8 here breaks attention fusion"
     return None
+
+
+def _keep_other_numbers(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+    """Q/DQ is there for half, bfloat16 and single precision; weights were looked at before."""
+    if node.weight is not None:
+        return None
+    found = GraphIndex(model).types.get(node.activations[0][1], onnx.TensorProto.FLOAT)
+    if found in FLOATS:
+        return None
+    name = onnx.TensorProto.DataType.Name(found)
+    return f"its activations are {name}, expected FLOAT, FLOAT16 or BFLOAT16"
 
 
 def _matching(patterns: Sequence[str], nodes: Sequence[QuantizableNode], option: str) -> set[str]:

@@ -27,7 +27,7 @@ from qgraph._graph.keep import Keep
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 GEMMS = ("MatMul", "Gemm", *CONVOLUTIONS)
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _examine(
     if right not in weights:
         return _without_weight(node)
     tensor = weights[right]
-    if tensor.data_type not in _FLOATS:
+    if tensor.data_type not in FLOATS:
         name = onnx.TensorProto.DataType.Name(tensor.data_type)
         return Keep(node.name, f"its weight is {name}, expected FLOAT, FLOAT16 or BFLOAT16")
     shape = tuple(tensor.dims)
