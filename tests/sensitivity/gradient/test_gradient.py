@@ -27,6 +27,7 @@ from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
+from qgraph._sensitivity.engines.gradient.pairs import shrunk
 from qgraph._sensitivity.engines.gradient.parts import made_bytes, most_weights
 from qgraph._sensitivity.engines.gradient.probes import draw_signs, signs_input
 from qgraph._sensitivity.engines.gradient.verifying import nodes_to_measure
@@ -276,12 +277,25 @@ def test_interactions_hold_the_single_scores_and_those_of_groups(
     for node in found.nodes:
         assert node.solo is not None
         assert gram.damage([node.name]) == pytest.approx(node.solo.mse, rel=1e-4)
+    # what two do together is made smaller by the share that chance has in it
+    alone = {node.name: node.solo.mse for node in found.nodes if node.solo}
     (group,) = found.groups
     assert group.solo is not None
-    assert gram.damage(group.members) == pytest.approx(group.solo.mse, rel=1e-4)
-    assert found.baseline is not None
-    everything = gram.damage([node.name for node in found.nodes])
-    assert everything == pytest.approx(found.baseline.all_quantized.mse, rel=1e-4)
+    summed = sum(alone[name] for name in group.members)
+    low, high = sorted((summed, group.solo.mse))
+    assert 0.999 * low < gram.damage(group.members) < 1.001 * high
+
+
+def test_independent_errors_are_taken_to_add_up_and_common_ones_are_kept() -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((40, 500))
+    independent, common = rows, rows[:1] + 0.1 * rows
+    for errors, least, most in ((independent, 0.0, 0.2), (common, 0.9, 1.0)):
+        gram, noise = errors @ errors.T, errors**2 @ (errors**2).T
+        apart = ~np.eye(40, dtype=bool)
+        kept = shrunk(gram, noise)
+        assert (kept.diagonal() == gram.diagonal()).all()
+        assert least <= (kept[apart] / gram[apart]).mean() <= most
 
 
 def test_a_companion_is_part_of_the_interactions_of_its_convolution(cnn: Path, score: Any) -> None:

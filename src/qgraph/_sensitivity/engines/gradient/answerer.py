@@ -15,12 +15,14 @@ from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.weights import array_of
+from qgraph._graph.run.device_tensors import Value
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner, declared
 from qgraph._graph.tensors import Array, Feed, specs_of
 from qgraph._metrics import Sums, whole
 from qgraph._sensitivity.engines.gradient.few import maps_of
+from qgraph._sensitivity.engines.gradient.pairs import noise_of
 from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weights, plan_parts
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, PartByPart, Passed
 from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
@@ -155,23 +157,27 @@ class GradientAnswerer:
 
     def _keep_pairs(self, feed: Feed, products: Mapping[Kind, Products]) -> None:
         if len(self._nodes) <= _MOST_PAIRS:
-            found = {kind.value: item.gram() for kind, item in products.items()}
-            save_tensors(dict(found), self._pairs_of(feed))
+            found: dict[str, Value] = {kind.value: item.gram() for kind, item in products.items()}
+            for kind, item in products.items():
+                noise = item.noise()
+                found[noise_of(kind)] = 0 * noise if self.probes.one_by_one else noise
+            save_tensors(found, self._pairs_of(feed))
 
     def _pairs_of(self, feed: Feed) -> Path:
         return self._folder / f"pairs-{digest_of_feed(feed)[:32]}.safetensors"
 
-    def pairs(self, feeds: Sequence[Feed]) -> dict[Kind, Array] | None:
-        """Return the products of all pairs of `nodes`, summed over samples that were answered; None
+    def pairs(self, feeds: Sequence[Feed]) -> dict[str, Array] | None:
+        """Return the products of all pairs of `nodes` by kind, summed over samples that were
+        answered, and what of their squares is chance (`noise_of` the kind); None
         where there are too many nodes, or an earlier run left nothing of a sample.
         """
         files = [self._pairs_of(feed) for feed in feeds]
         if len(self._nodes) > _MOST_PAIRS or not all(file.is_file() for file in files):
             return None
-        totals: dict[Kind, Array] = {}
+        totals: dict[str, Array] = {}
         for file in files:
             for kind, values in load_file(file).items():
-                totals[Kind(kind)] = totals.get(Kind(kind), 0) + values
+                totals[kind] = totals.get(kind, 0) + values
         return totals
 
 

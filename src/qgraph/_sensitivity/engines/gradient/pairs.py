@@ -18,11 +18,29 @@ from qgraph._sensitivity.scoring.work import Work
 _METRIC = {Kind.ERROR: "mse", Kind.RELATIVE: "noise_to_signal", Kind.KL: "kl"}
 
 
+def noise_of(kind: Kind) -> str:
+    """Return the name of what chance contributes to the products of pairs."""
+    return f"{kind}/noise"
+
+
+def shrunk(matrix: Array, noise: Array) -> Array:
+    """Return a Gram matrix with what lies off its diagonal made smaller by the share that is chance
+    (the shrinkage of James and Stein, of correlations): cuts choose the smallest sums, and would
+    choose what is too small by chance. `noise`: the variances of its elements.
+    """
+    scale = np.outer(matrix.diagonal(), matrix.diagonal())
+    apart = ~np.eye(len(matrix), dtype=bool) & (scale > 0)
+    signal = (matrix[apart] ** 2 / scale[apart]).sum()
+    chance = (noise[apart] / scale[apart]).sum()
+    kept = max(0.0, 1 - chance / signal) if signal else 1.0
+    return np.where(np.eye(len(matrix), dtype=bool), matrix, kept * matrix)
+
+
 def interactions(
     work: Work,
     model: ComputedModel,
     nodes: Sequence[str],
-    pairs: Mapping[Kind, Array],
+    pairs: Mapping[str, Array],
     total: Sums,
     table: ScoreTable,
 ) -> tuple[Interactions, ...]:
@@ -41,10 +59,12 @@ def interactions(
     belongs = np.zeros((len(index), len(nodes)))
     for column, name in enumerate(nodes):
         belongs[index[beside.get(name, name)], column] = 1
-    asked = [kind for kind in pairs if kind is Kind.ERROR or _METRIC[kind] == work.metric]
+    known = [kind for kind in Kind if kind in pairs]
+    asked = [kind for kind in known if kind is Kind.ERROR or _METRIC[kind] == work.metric]
     found = []
     for kind in asked:
-        matrix = belongs @ pairs[kind] @ belongs.T / max(1, units[kind])
+        matrix, noise = (belongs @ pairs[each] @ belongs.T for each in (kind, noise_of(kind)))
+        matrix = shrunk(matrix, noise) / max(1, units[kind])
         for name, at in index.items():
             if not belongs[at].any() and name in table.solo:
                 matrix[at, at] = table.solo[name].figures[_METRIC[kind]] or 0.0

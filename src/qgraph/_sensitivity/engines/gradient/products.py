@@ -71,6 +71,14 @@ class Products:
         found: Array = self.rows @ self.rows.T
         return found
 
+    def noise(self) -> Array:
+        """Return the variance of `gram` where the errors of two nodes do not correlate: that of a
+        sum of terms of mean 0, one for each position and round.
+        """
+        squares = self.rows**2
+        found: Array = squares @ squares.T
+        return found
+
 
 def _cells(shapes: Sequence[tuple[int, ...]]) -> int:
     """Return the cells a side that all pictures among the positions can be divided into."""
