@@ -145,7 +145,7 @@ def test_another_title_reaches_the_report(qgraph: Command, recipe: Path, finishe
     for share in ("0.50", "0.52"):
         write_recipe(recipe.parent, f"[profile]\ncuts = {{ half = {share} }}\n")
         assert qgraph("run", recipe, "-o", finished).code == 0
-    assert "52% of nodes" in (finished / "report.html").read_text()
+    assert "52% of macs" in (finished / "report.html").read_text()
 
 
 def test_other_samples_repeat_everything_but_the_model(
