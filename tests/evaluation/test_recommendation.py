@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from qgraph._evaluation.recommendation import recommend
-from qgraph._evaluation.results import Difference, Evaluation, QuantizedShare
+from qgraph._evaluation.results import Difference, Evaluation, QuantizedShare, Recommendation
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.documents import Document
+from qgraph._graph.io.documents import Document, read_document, write_document
 from qgraph._report.advice import advice, band
 
 Figures = dict[str, float]
@@ -139,3 +140,12 @@ def test_the_recommendation_stays_with_the_file(evaluation: Evaluation) -> None:
     assert isinstance(written, Document)
     read = Evaluation.model_validate_json(written.model_dump_json(by_alias=True), strict=False)
     assert read.recommendation == found
+
+
+def test_a_recommendation_of_nothing_can_be_read_again(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    none = Recommendation(variant=None, limits=("mse<=0",), beyond={"A": ("mse<=0",)})
+    found = evaluation.model_copy(update={"recommendation": none})
+    write_document(tmp_path / "evaluation.json", found)
+    assert read_document(tmp_path / "evaluation.json", Evaluation).recommendation == none

@@ -161,7 +161,7 @@ class Recommendation(Part):
     whether a person set some of them. `beyond`: variant → the limits that it is not within.
     """
 
-    variant: str | None
+    variant: str | None = None
     limits: tuple[str, ...]
     own: bool = False
     beyond: dict[str, tuple[str, ...]] = {}
