@@ -1,7 +1,8 @@
 """Every model of ONNX's backend tests through `sensitivity`: exit codes, pinned in a file.
 
 The file, `backend_codes.txt`, has a line per model: exit code and name, under the versions it was
-made with. Whoever changes a code writes it anew, and the change shows in the commit.
+made with and the share of the models it has (one in so many). Whoever changes a code writes it
+anew, and the change shows in the commit.
 
     python -m tests.reliability.backend_codes                # from the root; some minutes
     python -m tests.reliability.backend_codes --every 16     # one in 16, as CI does
@@ -74,15 +75,16 @@ def main() -> int:
                 wrong += 1
                 print(case.name, faults, flush=True)
     print(f"{len(found)} models; exit codes: {dict(Counter(found.values()).most_common())}")
+    made = f"{versions()}; one in {asked.every}"
     if asked.write:
-        lines = [versions(), *(f"{code} {name}" for name, code in found.items())]
+        lines = [made, *(f"{code} {name}" for name, code in found.items())]
         PINNED.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return bool(wrong)
     made_with, codes = pinned()
-    if made_with != versions():
-        print(f"pinned with {made_with}, found {versions()}: models that both have are compared")
+    if made_with != made:
+        print(f"pinned: {made_with}; found: {made}. Models that both have are compared.")
     for name, code in found.items():
-        if code != codes.get(name, code if made_with != versions() else None):
+        if code != codes.get(name, code if made_with != made else None):
             wrong += 1
             print(f"{name}: exit code {code}, pinned {codes.get(name)}")
     return bool(wrong)

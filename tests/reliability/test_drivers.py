@@ -27,6 +27,11 @@ def test_mutated_models_and_documents_are_refused_or_done_and_nothing_else_happe
 
 
 @pytest.mark.slow
+def test_models_of_onnxs_backend_tests_end_as_pinned() -> None:
+    passes("backend_codes", "--every", "16")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="builds a library that lets calls fail")
 def test_whichever_call_fails_files_are_old_or_new_and_nothing_is_lost() -> None:
     passes("calls", "--every", "40")

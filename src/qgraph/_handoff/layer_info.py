@@ -103,7 +103,7 @@ def _weights(item: Mapping[str, Any]) -> str:
     weights = item.get("Weights")
     if isinstance(weights, dict):
         return str(weights.get("Type", ""))
-    constants = [c for c in item.get("Constants") or [] if isinstance(c, dict)]
+    constants = _objects(item.get("Constants"))
     largest = max(constants, key=_entries, default={})
     return next(iter(_types([largest])), "") if _entries(largest) > 1 else ""
 
@@ -114,8 +114,12 @@ def _entries(tensor: Mapping[str, Any]) -> int:
 
 
 def _types(tensors: Any) -> tuple[str, ...]:
-    found = [item for item in tensors or [] if isinstance(item, dict)]
+    found = _objects(tensors)
     return tuple(str(item.get("Format/Datatype", item.get("Datatype", ""))) for item in found)
+
+
+def _objects(found: Any) -> list[dict[str, Any]]:
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def _by_name(name: str) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ import onnx
 from qgraph._graph.bodies import bodies_of
 from qgraph._graph.errors import InputError
 
+_OUTPUTS = "the list of outputs"
+
 
 def require_wired(model: onnx.ModelProto, path: Path) -> None:
     """Check the names in the graph, in bodies inside it, and in functions.
@@ -49,9 +51,9 @@ def _check(
             raise InputError(f"the tensor {twice[0]!r} arises twice", where=str(path))
     there = {"", *weights, *inputs, *computed, *outside}
     wanted = [(f"the node {node.name!r}", name) for node in nodes for name in node.input]
-    wanted += [("the list of outputs", name) for name in outputs]
+    wanted += [(_OUTPUTS, name) for name in outputs]
     for reader, name in wanted:
-        if name not in there:
+        if name not in there or (not name and reader == _OUTPUTS):
             raise InputError(
                 f"{reader} reads the tensor {name!r}, which nothing makes", where=str(path)
             )

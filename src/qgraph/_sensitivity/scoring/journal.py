@@ -45,8 +45,11 @@ class Journal:
         self.path = path
         self._connection = connection
         self.entries: Mapping[str, Any] = _Entries(path, connection)
-        for _ in self.entries.values():  # damage shows now, not when the entry is asked for
-            pass
+        try:
+            for _ in self.entries.values():  # damage shows now, not when the entry is asked for
+                pass
+        except KeyError as error:  # a key that is listed, and is not there
+            raise _damaged(path, error) from error
 
     def record(self, key: str, payload: Any) -> None:
         """Write one finished unit; it is on the disk when this returns.
