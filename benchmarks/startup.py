@@ -50,6 +50,9 @@ def main() -> None:
         onnx.save(model, folder / "m.onnx")
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--detach", str(older), asked.commit], check=True)  # noqa: S603
+        # its entry points: engines are found by them
+        described = "import sys, setuptools; sys.argv = ['x', 'egg_info']; setuptools.setup()"
+        subprocess.run([sys.executable, "-c", described], cwd=older, check=True)  # noqa: S603
         try:
             _table(asked.commit, [older, ROOT], folder, asked.times)
         finally:
