@@ -11,14 +11,14 @@ import onnx
 import pytest
 
 Command = Callable[..., Any]
-NET = """(float[batch, 8] x) => (float[batch, 4] y)
+NET = """(float[batch, 16] x) => (float[batch, 16] y)
 { [in] p = Gemm(x, w, b) h = Relu(p) [out] q = MatMul(h, v) y = Add(q, c) }"""
 
 
 @pytest.fixture
 def net(build: Callable[..., onnx.ModelProto], tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
-    shapes = {"w": (8, 16), "b": (16,), "v": (16, 4), "c": (4,)}
+    shapes = {"w": (16, 16), "b": (16,), "v": (16, 16), "c": (16,)}
     arrays = {n: generator.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
     path = tmp_path / "model.onnx"
     onnx.save(build(NET, **arrays), path)

@@ -80,7 +80,7 @@ def test_every_profile_is_measured(searched: Path) -> None:
     ("options", "message"),
     [
         (("--budget", "sqnr_db>=30"), "needs --model"),
-        (("--budget", "loss<1"), "no budget"),
+        (("--budget", "loss<1"), "is no limit of a metric"),
         (("--budget", "map<=1x", "--model"), "no metric 'map'"),
     ],
 )
