@@ -11,22 +11,33 @@ from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.comparing import against_float, compare_evaluations
 from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
 from qgraph._evaluation.pairing import PairedBy
-from qgraph._evaluation.results import Evaluation, MetricSamples
+from qgraph._evaluation.results import Evaluation, MetricSamples, Unmeasured
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
 from qgraph._report.change_tables import changes_markdown
 
 
-def with_samples(evaluation: Evaluation, shift: float, count: int = 50) -> Evaluation:
-    """Return the evaluation with drawn samples whose MSE is higher by `shift`."""
-    draw = np.random.default_rng(0)
-    values = draw.lognormal(0, 1, count) + shift + 0.01 * draw.standard_normal(count) * shift
-    samples = MetricSamples(numerator=tuple(map(float, values)), denominator=(1.0,) * count)
+def with_samples(
+    evaluation: Evaluation, shift: float, count: int = 50, of_float: float = 0.0
+) -> Evaluation:
+    """Return the evaluation with drawn samples: the MSE of quantized variants is higher by `shift`,
+    the float model's by `of_float`, which has the same figures on the same data.
+    """
+
+    def drawn(more: float) -> MetricSamples:
+        draw = np.random.default_rng(0)
+        values = draw.lognormal(0, 1, count) + more + 0.01 * draw.standard_normal(count) * more
+        return MetricSamples(numerator=tuple(map(float, values)), denominator=(1.0,) * count)
+
+    found = [drawn(of_float if at == 0 else shift) for at in range(len(evaluation.variants))]
     changed = [
         item.model_copy(
-            update={"metrics": {"mse": float(values.mean())}, "samples": {"mse": samples}}
+            update={
+                "metrics": {"mse": float(np.mean(samples.numerator))},
+                "samples": {"mse": samples},
+            }
         )
-        for item in evaluation.variants
+        for item, samples in zip(evaluation.variants, found, strict=True)
     ]
     return evaluation.model_copy(update={"variants": tuple(changed)})
 
@@ -39,8 +50,11 @@ def test_an_evaluation_against_itself_has_not_changed(evaluation: Evaluation) ->
 
 def test_a_small_shift_of_every_sample_is_beyond_noise(evaluation: Evaluation) -> None:
     a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.05)
-    for item in compare_evaluations(a, b).changes:
-        assert item.paired and item.beyond_noise
+    _, *quantized = evaluation.variants
+    changes = compare_evaluations(a, b).changes
+    assert [item.beyond_noise for item in changes] == [False, *len(quantized) * [True]]
+    for item in changes:
+        assert item.paired
         assert item.interval and item.difference is not None
         assert item.interval[0] <= item.difference <= item.interval[1]
 
@@ -286,3 +300,29 @@ def test_changes_as_markdown_say_first_what_failed() -> None:
     text = changes_markdown(judged(changed(2.0, 2.05), [parse_gate("loss>+1%")]))
     assert text.startswith("- **failed**: D: loss 2 → 2.05")
     assert "| D | loss | 2.0000 | 2.0500 | +0.0500 |" in text
+
+
+def test_a_variant_that_could_not_be_measured_passes_no_gate(evaluation: Evaluation) -> None:
+    *others, last = evaluation.variants
+    lost = Unmeasured(
+        variant=last.name, path="x.onnx", step="metrics", reason="its outputs are NaN", exit_code=3
+    )
+    after = evaluation.model_copy(update={"variants": tuple(others), "failures": (lost,)})
+    for found in (against_float(after), compare_evaluations(evaluation, after)):
+        (said,) = judged(found, [parse_gate("mse>9e9")]).failed
+        assert said == f"{last.name}: not measured: its outputs are NaN (mse>9e9)"
+        assert judged(found, [parse_gate(f"{last.name}:mse>9e9")]).failed
+        other = others[-1].name
+        assert not judged(found, [parse_gate(f"{other}:mse>9e9")]).failed
+
+
+def test_files_of_one_name_with_other_samples_are_not_paired(evaluation: Evaluation) -> None:
+    a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.5, of_float=0.5)
+    for item in compare_evaluations(a, b).changes:
+        assert not item.paired
+
+
+@pytest.mark.parametrize("text", ["loss>1e999", "loss<-1e999"])
+def test_a_limit_without_an_end_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no number that limits"):
+        parse_gate(text)

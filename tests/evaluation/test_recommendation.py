@@ -149,3 +149,12 @@ def test_a_recommendation_of_nothing_can_be_read_again(
     found = evaluation.model_copy(update={"recommendation": none})
     write_document(tmp_path / "evaluation.json", found)
     assert read_document(tmp_path / "evaluation.json", Evaluation).recommendation == none
+
+
+def test_a_multiple_of_nothing_is_refused(evaluation: Evaluation) -> None:
+    seen = of(evaluation, {"mse": 0.0}, {"mse": 1e-4, "sqnr_db": 41.3})
+    for accept in ("sqnr_db>=0.9x", "mse<=1.5x"):
+        with pytest.raises(UsageError, match="to take a multiple of"):
+            recommend(seen, [accept])
+    found = recommend(seen, [","])
+    assert found is not None and not found.own

@@ -57,6 +57,15 @@ def test_in_a_log_long_work_says_every_half_minute_how_far_it_is() -> None:
     ]
 
 
+def test_a_step_of_which_nothing_is_done_yet_has_no_time_left_to_tell() -> None:
+    bars, clock, stream = shown()
+    with bars:
+        bars("scoring", 0, 800)
+        clock.now = 31.0
+        bars("scoring", 0, 800)
+    assert stream.getvalue() == "  scoring 0/800\n"
+
+
 def test_the_same_work_again_is_another_line() -> None:
     bars, clock, stream = shown()
     with bars:

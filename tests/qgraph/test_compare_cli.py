@@ -177,3 +177,26 @@ def test_two_runs_say_how_rankings_and_profiles_moved(
     # of four nodes, two neighbours swapped: 1 − 6·2/(4·15)
     assert found["ranking"]["spearman"] == pytest.approx(0.8)
     assert "D not 1" in qgraph("compare", files.folder, other).out
+
+
+def test_a_second_evaluation_that_is_missing_is_named_without_a_gate(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    done = qgraph("compare", files.evaluation, tmp_path / "gone.json")
+    assert done.code == 3 and "gone.json" in done.err
+
+
+def test_options_of_rankings_are_refused_for_evaluations(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    done = qgraph("compare", files.folder, files.folder, "--plot", tmp_path / "p.html")
+    assert done.code == 2 and "for rankings" in done.err
+
+
+def test_evaluates_own_gates_judge_what_was_measured(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    common = (files.model, files.folder / "D.onnx", "--data", files.data, "-o", tmp_path / "e.json")
+    assert qgraph("evaluate", *common, "--quiet", "--fail-if", "D:sqnr_db<1").code == 0
+    done = qgraph("evaluate", *common, "--quiet", "--fail-if", "D:sqnr_db<999")
+    assert done.code == 7 and "Deploy D" in done.out

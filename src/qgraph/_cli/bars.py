@@ -90,9 +90,9 @@ class Bars:
         self._live.update(step.bar, completed=done, total=total)
         if not self._console.is_terminal and now - step.heard >= _EVERY:
             step.heard = now
-            left = f", some {_spoken((now - step.started) * (total - done) / done)} left" * (
-                done > 0
-            )
+            left = ""
+            if done:
+                left = f", some {_spoken((now - step.started) * (total - done) / done)} left"
             self._say(f"  {description} {done}/{total}{left}")
 
     def _ends(self, description: str) -> None:

@@ -63,6 +63,7 @@ class Changes(Document):
     """`pairs`: which variant was compared with which, under its name in the first; `only_before`,
     `only_after`: variants that went into no pair. `ranking` and `profiles` are of run folders;
     profiles that quantize the same nodes are left out. `failed`: the gates that fail, in words.
+    `unmeasured`: variant of the second → why it has no figures.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.changes/1"
@@ -75,3 +76,4 @@ class Changes(Document):
     ranking: Agreement | None = None
     profiles: tuple[ProfileChange, ...] = ()
     failed: tuple[str, ...] = ()
+    unmeasured: dict[str, str] = {}

@@ -42,7 +42,7 @@ def compare_evaluations(
             hint="Say which belong together with --pair BEFORE=AFTER.",
         )
     matched = [(old[pair.before], new[pair.after]) for pair in pairs]
-    same = before.run.data == after.run.data
+    same = before.run.data == after.run.data and _repeats(before.variants[0], after.variants[0])
     return Changes(
         schema=Changes.SCHEMA,
         settings=(*_settings(before, after), *(s for a, b in matched for s in _made(a, b))),
@@ -50,7 +50,27 @@ def compare_evaluations(
         pairs=pairs,
         only_before=tuple(name for name in old if name not in {p.before for p in pairs}),
         only_after=tuple(name for name in new if name not in {p.after for p in pairs}),
+        unmeasured=_unmeasured(after),
     )
+
+
+def _unmeasured(evaluation: Evaluation) -> dict[str, str]:
+    return {item.variant: item.reason for item in evaluation.failures if item.step == "metrics"}
+
+
+def _repeats(before: Variant, after: Variant) -> bool:
+    """Return whether the float model, where it is the same, has the same figures sample by sample:
+    else files of one name hold other data.
+    """
+    if before.sha256 != after.sha256:
+        return True
+    found = [
+        (a, b)
+        for key, one in before.samples.items()
+        if (other := after.samples.get(key)) is not None
+        for a, b in ((one.numerator, other.numerator), (one.denominator, other.denominator))
+    ]
+    return all(len(a) == len(b) and np.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in found)
 
 
 def against_float(evaluation: Evaluation) -> Changes:
@@ -66,6 +86,7 @@ def against_float(evaluation: Evaluation) -> Changes:
             for item in quantized
             for change in _of(reference, item, same_data=True)
         ),
+        unmeasured=_unmeasured(evaluation),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -100,6 +101,8 @@ def parse_gate(text: str) -> Gate:
             hint="Write loss>+1%, loss>+0.05, top1<-0.5%, D:loss>3.2 …; a sign means a difference.",
         )
     relative = bool(found["percent"])
+    if not math.isfinite(float(found["number"])):
+        raise UsageError(f"--fail-if {text!r}: {found['number']} is no number that limits anything")
     return Gate(
         text=text.strip(),
         variant=found["variant"],
@@ -119,9 +122,17 @@ def judged(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.ME
             is not.
     """
     keys = {item.metric for item in changes.changes}
+    lost = [
+        f"{name}: not measured: {reason} ({gate.text})"
+        for gate in gates
+        for name, reason in changes.unmeasured.items()
+        if gate.variant in (None, name)
+    ]
+    if not keys and lost:  # there is nothing else to judge
+        return changes.model_copy(update={"failed": tuple(lost)})
     named = [replace(g, metric=find_metric(g.metric, keys, "--fail-if")) for g in gates]
     for gate in named:
-        if not any(map(gate.is_about, changes.changes)):
+        if gate.variant not in changes.unmeasured and not any(map(gate.is_about, changes.changes)):
             variants = dict.fromkeys(item.variant for item in changes.changes)
             raise UsageError(
                 f"--fail-if {gate.text!r} is about nothing that was compared",
@@ -133,7 +144,7 @@ def judged(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.ME
         for item in changes.changes
         if gate.is_about(item) and gate.fails(item, when)
     ]
-    return changes.model_copy(update={"failed": tuple(failed)})
+    return changes.model_copy(update={"failed": (*failed, *lost)})
 
 
 def require_passed(changes: Changes) -> None:

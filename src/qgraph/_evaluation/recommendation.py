@@ -45,7 +45,7 @@ def recommend(evaluation: Evaluation, accept: Sequence[str] = ()) -> Recommendat
     return Recommendation(
         variant=None if best is None else best.name,
         limits=tuple(map(str, limits)),
-        own=bool(accept),
+        own=bool(parse_limits(accept)),
         beyond={name: found for name, found in beyond.items() if found},
     )
 
@@ -56,6 +56,11 @@ def _limits(evaluation: Evaluation, own: Sequence[Budget]) -> list[Budget]:
     found = {key: Budget.parse(f"{key}{rule}") for key in keys if (rule := _default(key, keys))}
     for budget in own:
         key = find_metric(budget.metric, evaluation.metrics, "--accept")
+        if budget.relative and not evaluation.variants[0].metrics.get(key):
+            raise UsageError(
+                f"--accept {budget}: the float model has no {key} to take a multiple of",
+                hint="Give the figure itself, as in sqnr_db>=30.",
+            )
         found[key] = Budget(key, budget.at_most, budget.limit, budget.relative)
     return list(found.values())
 

@@ -80,7 +80,17 @@ def evaluate(
         in_parts=in_parts,
     )
     found = _evaluate(candidates, task, settings, runtime.progress, suite)
-    return found.model_copy(update={"recommendation": recommend(found, asked.accept)})
+    return _recommended(found, asked.accept)
+
+
+def _recommended(found: Evaluation, accept: Sequence[str]) -> Evaluation:
+    """Return an evaluation with what to deploy; limits that do not fit are left out, and said."""
+    try:
+        return found.model_copy(update={"recommendation": recommend(found, accept)})
+    except UsageError as error:
+        said = f"{error.message}; qgraph's own limits were taken."
+        run = found.run.model_copy(update={"warnings": (*found.run.warnings, said)})
+        return found.model_copy(update={"run": run, "recommendation": recommend(found)})
 
 
 def _in_parts(candidates: Sequence[InspectedModel], runtime: Runtime) -> Memory | None:

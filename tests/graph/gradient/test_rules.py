@@ -77,6 +77,12 @@ ELEMENTWISE: Rows = {
         "weights": {"e": 2.0},
         "like": lambda x: x**2,
     },
+    "Pow, to nothing": {
+        "text": "(float[2,3] x) => (float[2,3] y) { y = Pow(x, e) }",
+        "weights": {"e": 0.0},
+        "given": {"x": np.zeros((2, 3), np.float32)},
+        "like": lambda x: x**0,
+    },
     "Pow, cubed by an integer": {
         "text": "(float[2,3] x) => (float[2,3] y) { y = Pow(x, e) }",
         "weights": {"e": np.array(3)},
@@ -429,6 +435,11 @@ INDEXING: Rows = {
         "weights": {"i": np.array([2, 0, 2, -1, 1])},
         "like": lambda x: x[:, [2, 0, 2, 2, 1]],
     },
+    "Gather, 32-bit indices": {
+        "text": "(float[2,3,4] x) => (float[2,2,4] y) { y = Gather<axis = 1>(x, i) }",
+        "weights": {"i": np.array([0, 2], np.int32)},
+        "like": lambda x: x[:, [0, 2]],
+    },
     "Gather, first axis of three": {
         "text": "(float[3,2,4] x) => (float[2,2,2,4] y) { y = Gather(x, i) }",
         "weights": {"i": np.array([[2, 0], [2, 1]])},
@@ -546,6 +557,11 @@ POOLINGS: Rows = {
         " { y = MaxPool<kernel_shape = [3,3], strides = [1,1], pads = [1,1,1,1]>(x) }",
         "like": lambda x: F.max_pool2d(x, 3, 1, 1),
     },
+    "MaxPool, dilated windows that overlap": {
+        "text": "(float[1,2,7,7] x) => (float[1,2,h,w] y)"
+        " { y = MaxPool<kernel_shape = [2,2], strides = [2,2], dilations = [2,2]>(x) }",
+        "like": lambda x: F.max_pool2d(x, 2, 2, dilation=2),
+    },
     "MaxPool at opset 13": {
         "text": "(float[1,2,6,6] x) => (float[1,2,h,w] y)"
         " { y = MaxPool<kernel_shape = [3,3], strides = [3,3]>(x) }",
@@ -658,6 +674,11 @@ NORMALIZATIONS: Rows = {
     },
     "LpNormalization": {
         "text": _one("LpNormalization", attributes="<axis = 1>"),
+        "like": lambda x: F.normalize(x, dim=1),
+    },
+    "LpNormalization of zeros": {
+        "text": "(float[2,3] x) => (float[2,3] y) { y = LpNormalization<axis = 1>(x) }",
+        "given": {"x": np.array([[3, 0, 4], [1, 2, 2]], np.float32)},
         "like": lambda x: F.normalize(x, dim=1),
     },
     "MeanVarianceNormalization": {

@@ -100,7 +100,7 @@ class Setting:
         folder.mkdir(exist_ok=True)
         memory = Memory(left)
         return GradientAnswerer(
-            self.prepared, self.nodes, self.quantization, self.scored, self.feeds[0], CPU,
+            self.prepared, self.nodes, self.quantization, self.scored, self.feeds, CPU,
             memory, folder, rounds,
         )  # fmt: skip
 
@@ -203,6 +203,26 @@ def test_the_order_of_samples_changes_no_bit(siblings: Path, tmp_path: Path) -> 
     together = answers(answerer, setting.solo, feeds)
     alone = [answers(answerer, setting.solo, [feed])[0] for feed in reversed(feeds)]
     assert alone[::-1] == together
+
+
+def test_samples_of_other_lengths_give_the_same_scores_in_any_order(
+    build: Any, tmp_path: Path
+) -> None:
+    """The first sample's few outputs are not taken for all samples' outputs."""
+    path = build(
+        "few (float[1,s,16] x) => (float[1,s,1] y)"
+        " { h = MatMul(x, u) r = Relu(h) y = MatMul(r, v) }",
+        {"u": (16, 16), "v": (16, 1)},
+    )
+    short, long = feeds_for(path, 1, s=4)[0], feeds_for(path, 1, s=150)[0]
+    found: list[Any] = []
+    for order in ((short, long), (long, short)):
+        setting = Setting(path, order)
+        assert setting.nodes
+        answerer = setting.gradient(tmp_path / str(len(found)))
+        rows = {len(feed["x"][0]): answers(answerer, setting.solo, [feed])[0] for feed in order}
+        found.append(rows)
+    assert found[0] == found[1]
 
 
 def test_another_process_draws_the_same_probes(siblings: Path, tmp_path: Path) -> None:

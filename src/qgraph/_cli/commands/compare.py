@@ -82,14 +82,14 @@ def compare(
     Of two evaluation.json or two run folders: what changed, and whether that is beyond noise; of
     one: how its variants differ from its float model. -o FILE.md writes a table for a pull request.
     """
-    if gates or pairs:
+    if gates or pairs or any(are_evaluations([Path(text)]) for text in rankings):
         _require_there(rankings)
     if are_evaluations([Path(text) for text in rankings]):
+        if plot is not None or lower_is_worse or tie_below is not None:
+            raise UsageError("--plot, --lower-is-worse and --tie-below are for rankings")
         return compare_runs(rankings, gates, output, when=fail_when, pairs=pairs, as_json=as_json)
     if gates or pairs:
-        raise UsageError(
-            f"{'--fail-if' if gates else '--pair'} is for two evaluations or run folders"
-        )
+        raise UsageError(f"{'--fail-if' if gates else '--pair'} is for evaluations and run folders")
     sources = _sources(rankings, score, lower_is_worse)
     files = [path for path in (output, plot) if path is not None]
     require_outputs(files, [source.path for source in sources])

@@ -129,6 +129,8 @@ def _print(found: Changes) -> None:
     for pair in found.pairs:
         if pair.before != pair.after:
             say(f"{pair.before} was compared with {pair.after}: {_PAIRED[pair.by]}.")
+    for name, reason in found.unmeasured.items():
+        say(f"{name} was not measured: {reason}")
     for when, names in (("before", found.only_before), ("after", found.only_after)):
         if names:
             say(f"Only {when}, and not compared: {', '.join(names)}")

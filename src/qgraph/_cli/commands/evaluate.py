@@ -77,14 +77,17 @@ def evaluate(
             runtime=runtime_of(bars, provider, memory_budget),
         )
     write_document(output, evaluation)
-    judgement = judged(against_float(evaluation), conditions, fail_when)
     if as_json:
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
-        return QualityGateError.exit_code if judgement.failed else _exit_code(evaluation)
-    print_evaluation(evaluation)
-    say(f"Wrote {output}")
+    else:
+        print_evaluation(evaluation)
+        say(f"Wrote {output}")
+    judgement = judged(against_float(evaluation), conditions, fail_when)
+    if as_json or evaluation.failures:
+        code = QualityGateError.exit_code if judgement.failed else 0
+        return _exit_code(evaluation) or code
     require_passed(judgement)
-    return _exit_code(evaluation)
+    return 0
 
 
 def _exit_code(evaluation: Evaluation) -> int:

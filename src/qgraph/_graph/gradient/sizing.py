@@ -1,7 +1,7 @@
 """Sizes of tensors that are not known before the graph runs, as far as they can be told apart.
 
 ONNX's inference loses a symbolic size wherever a graph calculates with shapes. With numbers in the
-place of symbols it follows every calculation. So each tensor is sized four times, with primes from
+place of symbols it follows every calculation. So each tensor is sized five times, with primes from
 small to large for the symbols and with 1, where broadcasting and squeezing act otherwise: what is
 the same each time is a number, two that agree each time are one symbol. They are calculated alike,
 and so agree at any size.
@@ -31,6 +31,24 @@ _PRIMES = (
     (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59),
     (61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137),
     (281, 211, 277, 223, 271, 227, 269, 229, 263, 233, 257, 239, 251, 241, 283, 293),
+    (
+        8209,
+        8219,
+        8221,
+        8231,
+        8233,
+        8237,
+        8243,
+        8263,
+        8269,
+        8273,
+        8287,
+        8291,
+        8293,
+        8297,
+        8311,
+        8317,
+    ),
 )
 _PICTURE = 32
 """Sides of pictures are multiples of it: a network halves them several times."""

@@ -87,6 +87,8 @@ def _power_by(call: Call, tape: Tape, exponent: float) -> str:
     """Return the gradient of a base raised to a constant number."""
     base = call.inputs[0]
     scaled = tape.scaled(call.gradient, exponent, base)
+    if exponent == 0:  # 0 · x⁻¹ is no number where x is 0
+        return scaled
     if exponent == 2:
         return tape.times(scaled, base, call.output)
     raised = tape.op("Pow", base, tape.scalar(exponent - 1, base))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import TensorProto
 
 from qgraph._graph.gradient.call import Call, Rules
 from qgraph._graph.gradient.tape import NoRuleError, Tape
@@ -58,7 +59,9 @@ def _by_one_hot(call: Call, tape: Tape, axis: int) -> str:
     rank = tape.rank(x)
     depth = tape.size_along(x, [axis])
     values = tape.constant([0, 1], tape.known.dtype(x))
-    flat = tape.op("Reshape", indices, tape.ints(-1))
+    # onnxruntime has no OneHot for 32-bit indices
+    wide = tape.op("Cast", indices, to=int(TensorProto.INT64))
+    flat = tape.op("Reshape", wide, tape.ints(-1))
     picks = tape.op("OneHot", flat, depth, values, axis=0)
     index_axes = tape.known.shape(indices)
     if index_axes is None:

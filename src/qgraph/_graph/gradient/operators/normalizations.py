@@ -91,8 +91,11 @@ def power(call: Call, tape: Tape) -> dict[int, str]:
     axes = [int(call.attribute("axis", -1))]
     along = tape.reduce("ReduceSum", tape.op("Mul", call.gradient, call.output), axes)
     rest = tape.op("Sub", call.gradient, tape.op("Mul", slope, along))
-    norm = tape.reduce("ReduceL2" if is_square else "ReduceL1", call.inputs[0], axes)
-    return {0: tape.op("Div", rest, norm)}
+    x = call.inputs[0]
+    norm = tape.reduce("ReduceL2" if is_square else "ReduceL1", x, axes)
+    # a row of zeros stays one: it has no slope
+    nothing = tape.op("Equal", norm, tape.scalar(0, x))
+    return {0: tape.op("Div", rest, tape.op("Where", nothing, tape.scalar(1, x), norm))}
 
 
 RULES: Rules = {

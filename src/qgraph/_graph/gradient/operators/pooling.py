@@ -22,7 +22,11 @@ def maximum(call: Call, tape: Tape) -> dict[int, str]:
         raise NoRuleError("it counts its indices by columns")
     kernel = list(call.attribute("kernel_shape"))
     strides = list(call.attribute("strides") or [1] * len(kernel))
-    apart = all(size <= stride for size, stride in zip(kernel, strides, strict=True))
+    steps = list(call.attribute("dilations") or [1] * len(kernel))
+    apart = all(
+        (size - 1) * step + 1 <= stride
+        for size, step, stride in zip(kernel, steps, strides, strict=True)
+    )
     if tape.opset < _ADDS and not apart:
         raise NoRuleError(f"its windows overlap: it takes opset {_ADDS}, not {tape.opset}")
     flat = tape.ints(-1)

@@ -13,6 +13,7 @@ from qgraph._graph.gradient.operators.axis_maps import through_map
 from qgraph._graph.gradient.tape import NoRuleError, Tape
 from qgraph._graph.tensors import Array
 
+_BY_SIZES = ("align_corners", b"align_corners")
 _COPIED = (
     "antialias",
     "coordinate_transformation_mode",
@@ -99,6 +100,8 @@ def _map(call: Call, tape: Tape, before: int, after: int, scale: float | None) -
 
     `scale`: None where the node is given sizes, of which coordinates follow.
     """
+    if call.attribute("coordinate_transformation_mode") in _BY_SIZES:
+        scale = None  # the ends meet: what counts is how many there are
     attributes = {name: call.attribute(name) for name in _COPIED}
     given = {name: value for name, value in attributes.items() if value is not None}
     by = np.array([before, after]) if scale is None else np.array([1, scale], np.float32)

@@ -51,13 +51,14 @@ class GradientAnswerer:
         nodes: Sequence[QuantizableNode],
         quantization: FakeQuantization,
         scored: Scored,
-        feed: Feed,
+        feeds: Sequence[Feed],
         provider: Provider,
         memory: Memory,
         folder: Path,
         rounds: int | None = None,
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
+        feed = feeds[0]
         most = most_weights(prepared.model, nodes, feed, memory.left)
         parts = plan_parts(prepared.model, nodes, scored.outputs, most)
         crossing = {name for part in parts for name in part.segment.inputs}
@@ -65,7 +66,7 @@ class GradientAnswerer:
         self._state_bytes = sum(item.bytes for item in seen.values())
         shapes = {name: seen[name].shape for name in scored.outputs}
         split = scored.split or whole
-        self.probes = choose_probes(scored, shapes, rounds)
+        self.probes = choose_probes(scored, shapes, rounds, feeds)
         made = Differentiated(
             prepared.model,
             parts,

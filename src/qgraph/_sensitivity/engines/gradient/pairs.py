@@ -64,6 +64,8 @@ def interactions(
     found = []
     for kind in asked:
         matrix, noise = (belongs @ pairs[each] @ belongs.T for each in (kind, noise_of(kind)))
+        if not np.isfinite(matrix).all() or not units[kind]:
+            continue  # a gradient that is no number says nothing of any pair
         matrix = shrunk(matrix, noise) / max(1, units[kind])
         for name, at in index.items():
             if not belongs[at].any() and name in table.solo:

@@ -64,6 +64,13 @@ class Gradient(QuestionEngine):
                 f"--metric {work.metric} is not estimated by --engine gradient",
                 hint="Rank by mse, sqnr_db, noise_to_signal or kl, or use --engine wavefront.",
             )
+        options = work.options
+        verifies = isinstance(options, GradientOptions) and options.verify
+        if verifies and not work.direction.has_solo:
+            raise UsageError(
+                "--verify measures nodes alone, and --direction leave-one-out asks for none",
+                hint="Leave --verify out, or score both directions.",
+            )
         super().check(work, runtime)
 
     def open(
@@ -78,7 +85,7 @@ class Gradient(QuestionEngine):
             [*work.selection.candidates, *(companion.node for companion in model.companions)],
             model.quantization,
             model.scored,
-            model.feeds[0],
+            model.feeds,
             runtime.provider,
             runtime.memory,
             folder,

@@ -14,7 +14,7 @@ A sample's signs are drawn from its own digest: they depend on no order and no p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,12 +63,17 @@ class Probes:
 
 
 def choose_probes(
-    scored: Scored, shapes: Mapping[str, tuple[int, ...]], rounds: int | None
+    scored: Scored,
+    shapes: Mapping[str, tuple[int, ...]],
+    rounds: int | None,
+    feeds: Sequence[Feed] = (),
 ) -> Probes:
-    """Return what `scored` asks for, its outputs being of these shapes on the first sample."""
+    """Return what `scored` asks for, its outputs being of these shapes on the first sample. Few
+    elements are only counted on where all of `feeds` have the first one's shapes.
+    """
     elements = {name: int(np.prod(shapes[name])) for name in scored.outputs}
     count = sum(elements.values())
-    few = count <= _FEW
+    few = count <= _FEW and _alike(feeds)
     parts = sum(len(scored.split(shapes[n])) if scored.split else 1 for n in scored.outputs)
     kinds = [Kind.ERROR]
     kinds += [Kind.RELATIVE] if parts > 1 else []
@@ -79,6 +84,11 @@ def choose_probes(
     return Probes(
         tuple(kinds), count if one_by_one else rounds, not few, elements if few else {}, one_by_one
     )
+
+
+def _alike(feeds: Sequence[Feed]) -> bool:
+    found = {tuple((name, array.shape) for name, array in sorted(feed.items())) for feed in feeds}
+    return len(found) <= 1
 
 
 def signs_input(output: str, number: int) -> str:
