@@ -76,7 +76,9 @@ def call(
     if pid == 0:
         _work(arguments, base, files, prepare)
     hung, status = _wait(pid, seconds)
-    out, err = (path.read_bytes().decode("utf-8", "replace") for path in files)
+    # a process that is killed at once has opened neither
+    texts = (path.read_bytes() if path.exists() else b"" for path in files)
+    out, err = (text.decode("utf-8", "replace") for text in texts)
     if hung:
         return Ended(None, out, err)
     code = os.waitstatus_to_exitcode(status)
