@@ -30,7 +30,8 @@ from qgraph._graph.rules.report import Lint
 from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION, packages
 from qgraph._sensitivity.report import Direction
-from qgraph._steps.model import load_data, open_model
+from qgraph._steps.data import load_data
+from qgraph._steps.model import open_model
 
 MODELS = Path(__file__).parents[1] / "models"
 SAMPLES = 4

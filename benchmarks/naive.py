@@ -25,7 +25,8 @@ from qgraph._graph.io.documents import read_document
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import Ranges
-from qgraph._steps.model import load_data, open_model
+from qgraph._steps.data import load_data
+from qgraph._steps.model import open_model
 from qgraph._steps.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]

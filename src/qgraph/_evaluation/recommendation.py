@@ -7,6 +7,7 @@ otherwise. So each metric of a task has a limit of its own, which a person may r
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from qgraph._evaluation.results import Evaluation, Recommendation, Variant
 from qgraph._graph.errors import UsageError
@@ -35,17 +36,18 @@ def recommend(evaluation: Evaluation, accept: Sequence[str] = ()) -> Recommendat
     Raises:
         UsageError: `accept` names a metric that was not measured, or is no limit.
     """
-    limits = _limits(evaluation, parse_limits(accept))
+    own = parse_limits(accept)
+    limits = _limits(evaluation, own)
     reference, *quantized = evaluation.variants
     if not limits or not quantized:
         return None
     beyond = {item.name: _beyond(item, reference.metrics, limits) for item in quantized}
     within = [item for item in quantized if not beyond[item.name]]
-    best = max(within, key=lambda item: (_share(item), -item.size_bytes), default=None)
+    best = max(within, key=lambda item: (item.macs_share, -item.size_bytes), default=None)
     return Recommendation(
         variant=None if best is None else best.name,
         limits=tuple(map(str, limits)),
-        own=bool(parse_limits(accept)),
+        own=bool(own),
         beyond={name: found for name, found in beyond.items() if found},
     )
 
@@ -61,7 +63,7 @@ def _limits(evaluation: Evaluation, own: Sequence[Budget]) -> list[Budget]:
                 f"--accept {budget}: the float model has no {key} to take a multiple of",
                 hint="Give the figure itself, as in sqnr_db>=30.",
             )
-        found[key] = Budget(key, budget.at_most, budget.limit, budget.relative)
+        found[key] = replace(budget, metric=key)
     return list(found.values())
 
 
@@ -83,10 +85,6 @@ def _beyond(
             item.metrics.get(limit.metric, missed), reference.get(limit.metric, missed)
         )
     )
-
-
-def _share(item: Variant) -> float:
-    return item.int8_share.macs if item.int8_share else 0.0
 
 
 def require_limits(accept: Sequence[str]) -> None:

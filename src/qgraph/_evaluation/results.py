@@ -26,6 +26,11 @@ class Difference(Part):
     interval: tuple[float, float] | None = None
     doubtful: bool = False
 
+    @property
+    def holds_zero(self) -> bool:
+        """Return whether there is an interval, and 0 lies in it: samples show no difference."""
+        return self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
+
 
 class QuantizedShare(Part):
     """Share in INT8, 0 to 1, of all nodes that multiply matrices, products of activations and the
@@ -88,6 +93,11 @@ class Variant(Part):
     placement: dict[str, int]
     elsewhere: dict[str, int] = {}
     samples: dict[str, MetricSamples] = {}
+
+    @property
+    def macs_share(self) -> float:
+        """Return the share of MACs that is quantized; 0 where nobody knows it."""
+        return self.int8_share.macs if self.int8_share else 0.0
 
 
 class SanityAnswer(Part):

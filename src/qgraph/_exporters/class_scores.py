@@ -13,7 +13,8 @@ from qgraph._graph.errors import InputError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.tensors import Array
 
-_SEVERAL = 5
+SEVERAL = 5
+"""How many of the first classes count for `top5`."""
 _NAMES = re.compile(r"logit|prob|class|score", re.IGNORECASE)
 
 
@@ -43,13 +44,13 @@ class ClassScores:
         if self.labels is not None:
             scores = pairs[0][1]
             ranks = rank_of(scores, _labels_of(self.labels, start, scores))
-            found |= {"first": float(np.sum(ranks == 0)), "among": float(np.sum(ranks < _SEVERAL))}
+            found |= {"first": float(np.sum(ranks == 0)), "among": float(np.sum(ranks < SEVERAL))}
         return found
 
     def ratios(self, classes: int) -> dict[str, tuple[str, str]]:
         """Return metric → numerator's and denominator's column, with `classes` to choose among."""
         found = {"top1": ("first", "rows")} if self.labels is not None else {}
-        if self.labels is not None and classes > _SEVERAL:
+        if self.labels is not None and classes > SEVERAL:
             found["top5"] = ("among", "rows")
         return found | {"top1_agreement": ("agree", "rows")}
 

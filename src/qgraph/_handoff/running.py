@@ -6,7 +6,6 @@ give the same bytes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from qgraph._graph.edit.segments import move_to_readers
 from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Semantics, open_session
-from qgraph._graph.run.streamed import Runner, weight_bytes
+from qgraph._graph.run.streamed import Runner, float32_bytes, weight_bytes
 from qgraph._graph.tensors import Feed
 
 WHOLE = 512 << 20
@@ -39,7 +38,7 @@ def run_all(
         InputError: onnxruntime cannot run it.
     """
     graph = read_on_disk(model)
-    widened = _as_float32(graph)
+    widened = float32_bytes(graph)
     if change is not None:
         graph = change(graph)
     if widened <= WHOLE:
@@ -50,8 +49,3 @@ def run_all(
     part = PART * weight_bytes(graph) // widened
     runner = Runner(graph, Memory.of(None), semantics=semantics, part=part)
     return [{name: found[name] for name in names} for found in runner.run(feeds, names)]
-
-
-def _as_float32(model: onnx.ModelProto) -> int:
-    entries: int = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
-    return 4 * entries

@@ -7,7 +7,9 @@ from qgraph._evaluation.results import Evaluation, Recommendation, Variant
 from qgraph._metrics import metric, quality_key
 from qgraph._metrics.budget import Budget
 
-_BANDS = ((40.0, "harmless for most models"), (30.0, "small"), (20.0, "may show"))
+HARMLESS = 40.0
+"""dB of SQNR from which on an error in outputs is harmless for most models."""
+_BANDS = ((HARMLESS, "harmless for most models"), (30.0, "small"), (20.0, "may show"))
 _LITTLE = 0.10
 """A share of MACs below which 8 bits gain hardly anything."""
 
@@ -57,14 +59,16 @@ def _refused(
     """Return why the variants that do more in 8 bits were not taken: of those, the nearest."""
     if not found.beyond:
         return []
-    nearest = min(found.beyond, key=lambda name: (len(found.beyond[name]), _macs(quantized[name])))
+    nearest = min(
+        found.beyond, key=lambda name: (len(found.beyond[name]), quantized[name].macs_share)
+    )
     item = quantized[nearest]
     why = " and ".join(
         _missed(Budget.parse(limit), item, evaluation) for limit in found.beyond[nearest]
     )
     others = [name for name in found.beyond if name != nearest]
     more = f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}" if others else ""
-    return [f"{nearest} ({_macs(item):.0%} of MACs) is beyond a limit: {why}{more}."]
+    return [f"{nearest} ({item.macs_share:.0%} of MACs) is beyond a limit: {why}{more}."]
 
 
 def _missed(limit: Budget, item: Variant, evaluation: Evaluation) -> str:
@@ -97,16 +101,7 @@ def _fact(key: str, item: Variant, reference: Variant) -> str:
     if key == "sqnr_db":
         return f"SQNR {value:.1f} dB ({band(value)})"
     before = reference.metrics.get(key, 0.0)
-    even = ", no measurable difference" if _is_even(item, key) else ""
-    return f"{known.label} {known.form.format(value)} (float {known.form.format(before)}{even})"
-
-
-def _is_even(item: Variant, key: str) -> bool:
     change = item.differences.get(key)
-    if change is None or change.interval is None or change.doubtful:
-        return False
-    return change.interval[0] <= 0 <= change.interval[1]
-
-
-def _macs(item: Variant) -> float:
-    return item.int8_share.macs if item.int8_share else 0.0
+    same = change is not None and change.holds_zero and not change.doubtful
+    even = ", no measurable difference" if same else ""
+    return f"{known.label} {known.form.format(value)} (float {known.form.format(before)}{even})"

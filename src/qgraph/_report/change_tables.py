@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._metrics import in_order, metric
-from qgraph._sensitivity.explain.markdown import cell
+from qgraph._sensitivity.explain.markdown import cell, table
 
 HEADINGS = ("variant", "metric", "before", "after", "difference (95 %)", "")
 _DASH = "–"
@@ -41,16 +39,11 @@ def changes_markdown(found: Changes) -> str:
     """Return the gates that fail, then the tables, for a comment on a pull request."""
     failed = [f"- **failed**: {cell(text)}" for text in found.failed]
     tables = [
-        _table(head, body)
+        table(head, body, "---")
         for head, body in ((HEADINGS, change_rows(found)), (SETTINGS, setting_rows(found)))
         if body
     ]
     return "\n\n".join("\n".join(part) for part in (failed, *tables) if part) + "\n"
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(map(cell, row))} |" for row in (head, *body)]
-    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
 def _row(change: Change) -> list[str]:

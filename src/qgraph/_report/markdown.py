@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from qgraph._evaluation.results import Evaluation, SanityAnswer
 from qgraph._metrics import metric
@@ -11,7 +11,7 @@ from qgraph._report.engine_times import engine_notes
 from qgraph._report.reported_run import ReportedRun
 from qgraph._report.sentences import latency_notes, notes, sanity_line, verdicts
 from qgraph._report.variant_tables import columns, measured_mse, rows, topics
-from qgraph._sensitivity.explain.markdown import cell, code
+from qgraph._sensitivity.explain.markdown import cell, code, table
 from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
@@ -32,7 +32,7 @@ def render_summary(run: ReportedRun) -> str:
         to_markdown(evaluation),
         *(f"{cell(line)}\n" for line in engine_notes(run.engines)),
         *_answers(evaluation),
-        *_table(_SHARES, _profiles(run)),
+        *table(_SHARES, _profiles(run)),
         "",
         "Most sensitive nodes:",
         "",
@@ -56,11 +56,11 @@ def to_markdown(evaluation: Evaluation) -> str:
     figures = [
         line
         for title, found in topics(evaluation)
-        for line in (*_table([title, *names], [[name, *cells] for name, cells in found]), "")
+        for line in (*table([title, *names], [[name, *cells] for name, cells in found]), "")
     ]
     return "\n".join(
         [
-            *_table(columns(evaluation), rows(evaluation)),
+            *table(columns(evaluation), rows(evaluation)),
             "",
             *(line for note in notes(evaluation) for line in (cell(note), "")),
             *_folded("All figures", [*figures, *map(cell, latency_notes(evaluation)), ""]),
@@ -71,11 +71,6 @@ def to_markdown(evaluation: Evaluation) -> str:
 def _folded(title: str, lines: Iterable[str]) -> list[str]:
     """Return lines that GitHub and GitLab fold away."""
     return [f"<details><summary>{title}</summary>", "", *lines, "</details>", ""]
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]], align: str = "---:") -> list[str]:
-    lines = [f"| {' | '.join(map(cell, row))} |" for row in (head, *body)]
-    return [lines[0], f"|---|{f'{align}|' * (len(head) - 1)}", *lines[1:]]
 
 
 def _profiles(run: ReportedRun) -> list[list[str]]:
@@ -105,7 +100,7 @@ def _answers(evaluation: Evaluation) -> list[str]:
         [prompt.text, prompt.answers[0].agreed.strip(), *map(_said, prompt.answers[1:])]
         for prompt in evaluation.sanity
     ]
-    answers = _folded("All answers", [*_table(head, body, "---"), ""])
+    answers = _folded("All answers", [*table(head, body, "---"), ""])
     return [sanity_line(evaluation), "", *answers]
 
 

@@ -20,11 +20,6 @@ def verdicts(evaluation: Evaluation) -> list[str]:
     return [_sentence(variant, key) for variant in evaluation.variants[1:]]
 
 
-def _is_even(variant: Variant, key: str) -> bool:
-    change = variant.differences.get(key)
-    return bool(change and change.interval and change.interval[0] <= 0 <= change.interval[1])
-
-
 def _sentence(variant: Variant, key: str) -> str:
     change, known = variant.differences.get(key), metric(key)
     decibels = variant.metrics.get("sqnr_db")
@@ -41,7 +36,7 @@ def _sentence(variant: Variant, key: str) -> str:
     if change.interval is None:
         return f"{variant.name}: {known.label} {value} from float, with too few samples to judge."
     low, high = (known.signed.format(end) for end in change.interval)
-    told = "no measurable difference" if _is_even(variant, key) else "differs from float"
+    told = "no measurable difference" if change.holds_zero else "differs from float"
     if change.doubtful:
         told += ", as far as these samples can tell"
     return f"{variant.name}: {known.label} {value} ({low} to {high}), {told}."

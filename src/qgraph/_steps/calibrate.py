@@ -12,8 +12,9 @@ from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import SEARCHED, Scheme
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
 from qgraph._sensitivity.search.smoothing import Search, search_smoothing
+from qgraph._steps.data import Data
 from qgraph._steps.inputs import AnyPath
-from qgraph._steps.model import Data, Model, opened
+from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
 
 

@@ -24,8 +24,9 @@ from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import require_same_model
 from qgraph._sensitivity.explain.cost import measure_macs, params_of
+from qgraph._steps.data import require_data
 from qgraph._steps.inputs import AnyPath, document
-from qgraph._steps.model import Model, opened, require_data
+from qgraph._steps.model import Model, opened
 from qgraph._steps.options import EvaluateOptions, chosen
 
 _ALL = 1 << 30

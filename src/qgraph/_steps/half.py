@@ -11,7 +11,8 @@ from qgraph._graph.index import GraphIndex
 from qgraph._graph.run.probe import Range
 from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.half.convert import Half, to_half
-from qgraph._steps.model import Data, Model
+from qgraph._steps.data import Data
+from qgraph._steps.model import Model
 
 SUFFIX = "fp16"
 """Of the names of what is converted: `A-fp16.onnx`; alone, the name of the baseline."""

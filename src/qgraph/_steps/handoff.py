@@ -15,8 +15,9 @@ from qgraph._handoff.document import AxisRange, Handoff
 from qgraph._handoff.engine_layers import EngineLayers, compare_layers
 from qgraph._handoff.layer_info import read_layers
 from qgraph._steps.batch_axes import with_batch_axes
+from qgraph._steps.data import load_data
 from qgraph._steps.inputs import AnyPath
-from qgraph._steps.model import load_data, see_model
+from qgraph._steps.model import see_model
 
 
 def handoff(

@@ -5,34 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cached_property
-from itertools import islice, zip_longest
 from pathlib import Path
 
 from qgraph._exporters.family import Family, ModelView
-from qgraph._exporters.manifest import find_manifest, inside
+from qgraph._exporters.manifest import find_manifest
 from qgraph._exporters.registry import family_of
 from qgraph._graph.edit.draws import random_note
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.opsets import OTHER_FLOATS
 from qgraph._graph.edit.prepare import PreparedModel, at_least, prepare
 from qgraph._graph.edit.selecting import FLOATS, behind_selection, with_outputs
-from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.errors import UsageError
 from qgraph._graph.index import GraphIndex, opset_of
-from qgraph._graph.io.files import is_there
 from qgraph._graph.io.models import ModelId, read_model
-from qgraph._graph.run.feeds import synthetic_feeds
-from qgraph._graph.run.npz import iterate_npz
-from qgraph._graph.run.spool import SpooledFeeds
-from qgraph._graph.tensors import Feed, inputs_of
+from qgraph._graph.tensors import inputs_of
 from qgraph._metrics import whole
 from qgraph._quantize.ranges import Ranges, SmoothedTensor, require_same_model
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.smooth.plan import smoothed
 from qgraph._sensitivity.scoring.questions import Scored
-from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
 from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.candidates import Candidates
+from qgraph._steps.data import Data, load_data
 
 AnyPath = str | Path
 
@@ -43,19 +37,6 @@ class SeenModel:
 
     view: ModelView
     family: Family
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """Samples ready to be fed; `source`: what reports say of them."""
-
-    feeds: Sequence[Feed]
-    source: DataSource
-
-    @cached_property
-    def digests(self) -> tuple[str, ...]:
-        """Return the SHA-256 of each sample."""
-        return tuple(map(digest_of_feed, self.feeds))
 
 
 class Model:
@@ -241,38 +222,6 @@ def see_model(path: Path) -> SeenModel:
     return SeenModel(view, family_of(view))
 
 
-def load_data(model: Model | SeenModel, data: Sequence[Path], samples: int, seed: int) -> Data:
-    """Return at most `samples` feeds, as `Model.data`; nothing is kept.
-
-    Raises:
-        InputError: the data cannot be read, or holds no sample.
-    """
-    paths = list(data) or _default_data(model.view)
-    if not paths:
-        made = synthetic_feeds(model.view.inputs, samples, seed)
-        return Data(made, DataSource(f"synthetic (seed {seed})", synthetic=True, seed=seed))
-    require_data(paths)
-    sources = [_read(model, path, samples + 1) for path in paths]
-    mixed = (feed for turn in zip_longest(*sources) for feed in turn if feed is not None)
-    chosen = islice(mixed, samples)
-    feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)
-    if not feeds:
-        raise InputError("the data holds no sample", where=", ".join(map(str, paths)))
-    more = len(feeds) == samples and next(mixed, None) is not None
-    return Data(feeds, DataSource(", ".join(path.name for path in paths), seed=seed, more=more))
-
-
-def require_data(paths: Iterable[Path]) -> None:
-    """Check that each of `paths` is there.
-
-    Raises:
-        InputError: one is not.
-    """
-    for path in paths:
-        if not is_there(path):
-            raise InputError("no such data", where=str(path), hint="Check --data.")
-
-
 def _known_outputs(prepared: PreparedModel, wanted: Sequence[str]) -> tuple[str, ...]:
     graph = GraphIndex(prepared.model)
     for name in wanted:
@@ -289,16 +238,3 @@ def _known_outputs(prepared: PreparedModel, wanted: Sequence[str]) -> tuple[str,
             + (f"; of inner tensors, the nearest are {', '.join(near)}" if near else ""),
         )
     return tuple(wanted)
-
-
-def _default_data(view: ModelView) -> list[Path]:
-    if view.manifest is None or view.manifest.data is None:
-        return []
-    return [inside(view.path, view.manifest.data)]
-
-
-def _read(model: Model | SeenModel, path: Path, limit: int) -> Iterable[Feed]:
-    arrays = path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
-    if arrays:
-        return iterate_npz(path, model.view.inputs)
-    return model.family.feeds(model.view, path, limit)

@@ -13,7 +13,8 @@ from qgraph._quantize.profiles import Profile
 from qgraph._quantize.provenance import METADATA, Provenance
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._steps.bias import nodes_of
-from qgraph._steps.model import Data, Model
+from qgraph._steps.data import Data
+from qgraph._steps.model import Model
 
 
 def quantized_by_inc(

@@ -22,8 +22,9 @@ from qgraph._sensitivity.scoring.journal import Journal, open_journal
 from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.calibrate import ranges_of
+from qgraph._steps.data import Data
 from qgraph._steps.inputs import AnyPath, document
-from qgraph._steps.model import Data, Model, opened
+from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
 from qgraph._steps.work import candidates_of, engine_and_scheme, work_of, work_on
 

@@ -13,7 +13,8 @@ from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.ranking.groups import Group, Grouping, fused_groups
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.candidates import Candidates
-from qgraph._steps.model import Data, Model
+from qgraph._steps.data import Data
+from qgraph._steps.model import Model
 from qgraph._steps.options import CalibrateOptions, SensitivityOptions
 
 

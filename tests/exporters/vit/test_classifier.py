@@ -318,7 +318,8 @@ def test_of_equal_logits_the_lower_class_comes_first() -> None:
 def test_reading_pictures_loads_no_torch(exported: Path, pictures: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from qgraph._steps.model import load_data, open_model\n"
+        "from qgraph._steps.data import load_data\n"
+        "from qgraph._steps.model import open_model\n"
         f"opened = open_model(Path({str(exported / 'model.onnx')!r}))\n"
         f"load_data(opened, [Path({str(pictures)!r})], 2, 0)\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"

@@ -35,7 +35,8 @@ from qgraph._graph.progress import silent
 from qgraph._graph.run.session import open_session
 from qgraph._quantize.profiles import Profile
 from qgraph._sensitivity.report import Direction
-from qgraph._steps.model import load_data, open_model
+from qgraph._steps.data import load_data
+from qgraph._steps.model import open_model
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "models/yolo_tiny"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from qgraph._cli import options
-from qgraph._cli.commands.compare_runs import are_evaluations, compare_runs
+from qgraph._cli.commands.compare_runs import compare_runs, is_evaluation
 from qgraph._cli.console import print_json, print_table, say
 from qgraph._cli.outputs import require_outputs
 from qgraph._evaluation.gates import FailWhen
@@ -82,9 +82,10 @@ def compare(
     Of two evaluation.json or two run folders: what changed, and whether that is beyond noise; of
     one: how its variants differ from its float model. -o FILE.md writes a table for a pull request.
     """
-    if gates or pairs or any(are_evaluations([Path(text)]) for text in rankings):
+    evaluations = [is_evaluation(Path(text)) for text in rankings]
+    if gates or pairs or any(evaluations):
         _require_there(rankings)
-    if are_evaluations([Path(text) for text in rankings]):
+    if all(evaluations):
         if plot is not None or lower_is_worse or tie_below is not None:
             raise UsageError("--plot, --lower-is-worse and --tie-below are for rankings")
         return compare_runs(rankings, gates, output, when=fail_when, pairs=pairs, as_json=as_json)

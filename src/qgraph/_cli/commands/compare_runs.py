@@ -35,9 +35,14 @@ _PAIRED = {
 }
 
 
-def are_evaluations(paths: Sequence[Path]) -> bool:
-    """Return whether these are run folders or evaluations, and no rankings."""
-    return all(path.is_dir() or _is_evaluation(path) for path in paths)
+def is_evaluation(path: Path) -> bool:
+    """Return whether this is a run folder or an evaluation, and no ranking."""
+    if path.is_dir():
+        return True
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    content = read_json(path)
+    return isinstance(content, dict) and content.get("schema") == Evaluation.SCHEMA
 
 
 def compare_runs(
@@ -100,13 +105,6 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
             )
         found[before] = after
     return found
-
-
-def _is_evaluation(path: Path) -> bool:
-    if path.suffix != ".json" or not path.is_file():
-        return False
-    content = read_json(path)
-    return isinstance(content, dict) and content.get("schema") == Evaluation.SCHEMA
 
 
 def _print(found: Changes) -> None:

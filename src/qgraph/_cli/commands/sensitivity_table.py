@@ -9,14 +9,13 @@ from pathlib import Path
 from qgraph._cli.console import OUT, elided, print_table, say, warn
 from qgraph._metrics import metric
 from qgraph._quantize.ranges import Ranges
+from qgraph._report.advice import HARMLESS
 from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 _SHOWN = 3
 _EXPLAINED = 5
 _WORST = 15
-_HARMLESS = 40.0
-"""dB from which on an error in outputs is harmless for most models."""
 
 
 def warn_of(report: Sensitivity, ranges: Ranges | None) -> None:
@@ -71,7 +70,7 @@ def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         say(f"No score, {reason}: {', '.join(names[:_SHOWN])}{more}")
     lowest = _lowest_sqnr(report)
-    if lowest is not None and lowest >= _HARMLESS:
+    if lowest is not None and lowest >= HARMLESS:
         say(f"No node hurts when quantized alone: the lowest SQNR is {lowest:.1f} dB.")
     else:
         _explain(nodes)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from qgraph._exporters.class_scores import rank_of
+from qgraph._exporters.class_scores import SEVERAL, rank_of
 from qgraph._exporters.fidelity import FIDELITY_RATIOS, columns_of, fidelity_figures
 from qgraph._exporters.resampling import SampleSums
 from qgraph._exporters.vit.pictures import PictureFeeds
@@ -20,8 +20,6 @@ from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
 from qgraph._metrics import Comparator, Sums
-
-_SEVERAL = 5
 
 
 class ClassifyTask:
@@ -90,8 +88,8 @@ def _sums_of(sums: Sequence[Sums], ranks: Sequence[Array], classes: int) -> Samp
         "agree": np.array([item.agree for item in sums], np.float64),
     }
     ratios = {"top1": ("first", "pictures")}
-    if classes > _SEVERAL:
-        columns["among"] = np.array([np.sum(item < _SEVERAL) for item in ranks], np.float64)
+    if classes > SEVERAL:
+        columns["among"] = np.array([np.sum(item < SEVERAL) for item in ranks], np.float64)
         ratios["top5"] = ("among", "pictures")
     ratios |= {"kl": ("kl", "pictures"), "top1_agreement": ("agree", "pictures")}
     return SampleSums(columns | columns_of(sums), ratios | FIDELITY_RATIOS, fidelity_figures)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,17 @@ def size_of(tensor: TensorProto) -> int:
     if is_on_disk(tensor):
         return bytes_of_shape(tensor)
     return len(tensor.raw_data) or tensor.ByteSize()
+
+
+def constants_among(model: onnx.ModelProto, names: Collection[str]) -> dict[str, Array]:
+    """Return the values, in memory, of those of `names` that are initializers, such as an output
+    that folds to a constant: no node makes it.
+    """
+    return {
+        tensor.name: np.array(array_of(tensor))
+        for tensor in model.graph.initializer
+        if tensor.name in names
+    }
 
 
 def array_of(tensor: TensorProto) -> Array:

@@ -14,7 +14,7 @@ from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, Session
 from qgraph._graph.run.streamed import Runner
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.tensors import Array, Feed, inputs_of
 
 
 class PartwiseSession(Session):
@@ -51,8 +51,7 @@ class PartwiseSession(Session):
         self._asked: tuple[str, ...] = ()
         self._next = 0
         self.provider = provider
-        weights = {tensor.name for tensor in model.graph.initializer}
-        self.inputs = tuple(v.name for v in model.graph.input if v.name not in weights)
+        self.inputs = tuple(spec.name for spec in inputs_of(model))
         self.outputs = tuple(value.name for value in model.graph.output)
 
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -72,9 +71,10 @@ class PartwiseSession(Session):
 
     def _answering(self, outputs: tuple[str, ...], start: int) -> Iterator[dict[str, Array]]:
         """Yield the outputs of each sample from number `start` on, as soon as it has them all."""
-        feeds = [self._feeds[index] for index in range(start, len(self._feeds))]
         waiting: dict[int, dict[str, Array]] = {}
-        for index, name, values in self._runner.visit(feeds, outputs, self._progress, self._title):
+        for index, name, values in self._runner.visit(
+            self._feeds, outputs, self._progress, self._title, start
+        ):
             found = waiting.setdefault(index, {})
             found[name] = values
             if len(found) == len(set(outputs)):

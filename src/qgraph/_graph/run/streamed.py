@@ -85,9 +85,11 @@ class Runner:
         tensors: Sequence[str],
         progress: Progress = silent,
         title: str = "running",
+        start: int = 0,
     ) -> Iterator[tuple[int, str, Array]]:
-        """Yield (number of the feed, tensor, its values) as they arise, part by part."""
-        start = 0
+        """Yield (number of the feed, tensor, its values) as they arise, part by part, of the feeds
+        from number `start` on.
+        """
         while start < len(feeds):
             start = yield from self._pass(feeds, start, tensors, progress, title)
 
@@ -159,8 +161,13 @@ def session_bytes(model: onnx.ModelProto) -> int:
     """Return what a session of `model` takes, roughly: weights are held as fp32, where onnxruntime
     dequantizes constants and computes half precision on the CPU so, and packed once more.
     """
+    return 2 * float32_bytes(model)
+
+
+def float32_bytes(model: onnx.ModelProto) -> int:
+    """Return the bytes that all weights of `model` take as fp32."""
     entries: int = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
-    return 2 * 4 * entries
+    return 4 * entries
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:

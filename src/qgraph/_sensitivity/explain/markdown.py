@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from qgraph._graph.printable import printable
 from qgraph._metrics import metric
 from qgraph._sensitivity.ranking.node_figures import node_figures
@@ -117,6 +119,12 @@ def _figures(score: Score) -> str:
     parts += [f"SQNR {score.sqnr_db:.1f} dB"] if score.sqnr_db is not None else []
     parts += [f"KL {score.kl:.3e} nats"] if score.kl is not None else []
     return ", ".join(parts)
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]], align: str = "---:") -> list[str]:
+    """Return the lines of a table of any text; all columns but the first are aligned by `align`."""
+    lines = [f"| {' | '.join(map(cell, row))} |" for row in (head, *body)]
+    return [lines[0], f"|---|{f'{align}|' * (len(head) - 1)}", *lines[1:]]
 
 
 def cell(text: str) -> str:

@@ -28,20 +28,12 @@ def _kernel(call: Call, tape: Tape) -> list[int]:
 def scattered(gradient: str, weight: str, window: Window, group: int, of: str, tape: Tape) -> str:
     """Return the transposed convolution of a gradient in the shape of `of`."""
     result = tape.known.shape(of)
-    rest = _left_over(window)
-    if rest is not None and result is not None:
-        return tape.op(
-            "ConvTranspose",
-            gradient,
-            weight,
-            group=group,
-            strides=window.strides,
-            dilations=window.dilations,
-            pads=window.pads,
-            output_padding=rest if any(rest) else None,
-        )
-    # what the last window did not reach depends on the size: as much as it can be, then cut
-    more = [stride - 1 for stride in window.strides]
+    rest, pads = _left_over(window), window.pads
+    is_cut = rest is None or result is None
+    if rest is None or result is None:
+        # what the last window did not reach depends on the size: as much as it can be, then cut
+        rest = [stride - 1 for stride in window.strides]
+        pads = [*window.before, *[0] * len(rest)]
     made = tape.op(
         "ConvTranspose",
         gradient,
@@ -49,10 +41,12 @@ def scattered(gradient: str, weight: str, window: Window, group: int, of: str, t
         group=group,
         strides=window.strides,
         dilations=window.dilations,
-        pads=[*window.before, *[0] * len(more)],
-        output_padding=more if any(more) else None,
+        pads=pads,
+        output_padding=rest if any(rest) else None,
     )
-    axes = list(range(2, 2 + len(more)))
+    if not is_cut:
+        return made
+    axes = list(range(2, 2 + len(rest)))
     ends = tape.size_along(of, axes)
     return tape.op("Slice", made, tape.ints(*[0] * len(axes)), ends, tape.ints(*axes))
 

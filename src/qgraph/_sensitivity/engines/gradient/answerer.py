@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.io.weights import array_of
+from qgraph._graph.io.weights import constants_among
 from qgraph._graph.run.device_tensors import Value
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
@@ -76,12 +76,7 @@ class GradientAnswerer:
             {name: split(shape) for name, shape in shapes.items()},
         )
         self.exact: Mapping[str, str] = made.blocked
-        # an output that folds to a constant is made by no node
-        self._constants = {
-            item.name: np.array(array_of(item))
-            for item in prepared.model.graph.initializer
-            if item.name in scored.outputs
-        }
+        self._constants = constants_among(prepared.model, scored.outputs)
         self._nodes = [node.name for node in nodes if node.name not in made.blocked]
         self.in_parts = most is not None
         if most is None:

@@ -64,9 +64,7 @@ class Gradient(QuestionEngine):
                 f"--metric {work.metric} is not estimated by --engine gradient",
                 hint="Rank by mse, sqnr_db, noise_to_signal or kl, or use --engine wavefront.",
             )
-        options = work.options
-        verifies = isinstance(options, GradientOptions) and options.verify
-        if verifies and not work.direction.has_solo:
+        if _options_of(work).verify and not work.direction.has_solo:
             raise UsageError(
                 "--verify measures nodes alone, and --direction leave-one-out asks for none",
                 hint="Leave --verify out, or score both directions.",
@@ -79,7 +77,6 @@ class Gradient(QuestionEngine):
         """Return a session that goes forward and back, or one per part where memory is short."""
         if isinstance(model.quantization, TensorQuantization):
             raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
-        options = work.options
         return GradientAnswerer(
             model.prepared,
             [*work.selection.candidates, *(companion.node for companion in model.companions)],
@@ -89,7 +86,7 @@ class Gradient(QuestionEngine):
             runtime.provider,
             runtime.memory,
             folder,
-            options.probes if isinstance(options, GradientOptions) else None,
+            _options_of(work).probes,
         )
 
     def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
@@ -128,13 +125,13 @@ class Gradient(QuestionEngine):
         self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked, estimate: Estimate
     ) -> dict[str, Any]:
         """Return the scores with some that are measured, and how the estimates stand to these."""
-        options, table = work.options, asked.table
-        if not isinstance(options, GradientOptions) or not options.verify:
+        verify, table = _options_of(work).verify, asked.table
+        if not verify:
             return {}
         names = [n for n in work.names if n in table.solo and n not in estimate.measured]
         harms = dict(zip(names, table.harms(names, work.metric), strict=True))
         stability = self._stability(work, list(asked.questions), asked.scores, {})
-        why = nodes_to_measure(harms, stability, options.verify)
+        why = nodes_to_measure(harms, stability, verify)
         questions = {name: asked.questions["solo", name] for name in why}
         samples = list(asked.scores.table)
         exact = measured_exactly(work, model, runtime, asked.folder, questions, samples)
@@ -146,6 +143,11 @@ class Gradient(QuestionEngine):
             "estimate": estimate.model_copy(update=update),
             "table": replace(table, solo={**table.solo, **exact}),
         }
+
+
+def _options_of(work: Work) -> GradientOptions:
+    """Return the options, the defaults where none were given to this engine."""
+    return work.options if isinstance(work.options, GradientOptions) else GradientOptions()
 
 
 def _own(answerer: Answerer) -> GradientAnswerer:

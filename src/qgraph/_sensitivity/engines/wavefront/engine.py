@@ -6,13 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.segments import Segment, cut
-from qgraph._graph.io.weights import array_of
+from qgraph._graph.io.weights import constants_among
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.workers import Workers
@@ -69,12 +67,7 @@ class WavefrontAnswerer:
         self._candidates = frozenset(node.name for node in nodes)
         self._folder = folder
         self._kept_in = folder if resumable else None
-        # an output that folds to a constant is made by no node
-        self._constants = {
-            item.name: np.array(array_of(item))
-            for item in prepared.model.graph.initializer
-            if item.name in scored.outputs
-        }
+        self._constants = constants_among(prepared.model, scored.outputs)
         self._segments = cut(prepared.model, nodes, scored.outputs)
         tensors = sorted(
             {name for item in self._segments for name in (*item.inputs, *item.outputs)}

@@ -1,0 +1,92 @@
+"""Samples for a model: read from files by its family, or made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Protocol
+
+from qgraph._exporters.family import Family, ModelView
+from qgraph._exporters.manifest import inside
+from qgraph._graph.errors import InputError
+from qgraph._graph.io.files import is_there
+from qgraph._graph.run.feeds import synthetic_feeds
+from qgraph._graph.run.npz import iterate_npz
+from qgraph._graph.run.spool import SpooledFeeds
+from qgraph._graph.tensors import Feed
+from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
+
+
+class Opened(Protocol):
+    """A model of which the family is known."""
+
+    @property
+    def view(self) -> ModelView:
+        """Return what the family gets to see."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """Return its family."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Samples ready to be fed; `source`: what reports say of them."""
+
+    feeds: Sequence[Feed]
+    source: DataSource
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """Return the SHA-256 of each sample."""
+        return tuple(map(digest_of_feed, self.feeds))
+
+
+def load_data(model: Opened, data: Sequence[Path], samples: int, seed: int) -> Data:
+    """Return at most `samples` feeds, as `Model.data`; nothing is kept.
+
+    Raises:
+        InputError: the data cannot be read, or holds no sample.
+    """
+    paths = list(data) or _default_data(model.view)
+    if not paths:
+        made = synthetic_feeds(model.view.inputs, samples, seed)
+        return Data(made, DataSource(f"synthetic (seed {seed})", synthetic=True, seed=seed))
+    require_data(paths)
+    sources = [_read(model, path, samples + 1) for path in paths]
+    mixed = (feed for turn in zip_longest(*sources) for feed in turn if feed is not None)
+    chosen = islice(mixed, samples)
+    feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)
+    if not feeds:
+        raise InputError("the data holds no sample", where=", ".join(map(str, paths)))
+    more = len(feeds) == samples and next(mixed, None) is not None
+    return Data(feeds, DataSource(", ".join(path.name for path in paths), seed=seed, more=more))
+
+
+def require_data(paths: Iterable[Path]) -> None:
+    """Check that each of `paths` is there.
+
+    Raises:
+        InputError: one is not.
+    """
+    for path in paths:
+        if not is_there(path):
+            raise InputError("no such data", where=str(path), hint="Check --data.")
+
+
+def _default_data(view: ModelView) -> list[Path]:
+    if view.manifest is None or view.manifest.data is None:
+        return []
+    return [inside(view.path, view.manifest.data)]
+
+
+def _read(model: Opened, path: Path, limit: int) -> Iterable[Feed]:
+    arrays = path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
+    if arrays:
+        return iterate_npz(path, model.view.inputs)
+    return model.family.feeds(model.view, path, limit)
