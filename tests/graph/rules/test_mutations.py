@@ -355,6 +355,26 @@ def test_convolutions_without_fp8_kernels_are_known(
     assert reason in found and bool(reason) == bool(found)
 
 
+@pytest.mark.parametrize("op_type", ["MatMul", "Gemm", "Conv", "ConvTranspose"])
+@pytest.mark.parametrize("rank", range(6))
+@pytest.mark.parametrize("quantize", [None, all_fp8])
+def test_a_weight_of_any_rank_raises_nothing(
+    good: Draft, op_type: str, rank: int, quantize: Mutation | None
+) -> None:
+    """No model like that runs: another check refuses it, or lint says what it sees."""
+    if quantize is not None:
+        quantize(good)
+    good.tensors["w1_q"] = np.ones((32,) * rank, good.tensors["w1_q"].dtype)
+    good.constant("float_weight", np.ones((32,) * rank, np.float32))
+    good.add(op_type, "gate float_weight", "plain", transB=1)
+    good.outputs.append("plain")
+    node = good.node("first")
+    node.op_type = op_type
+    node.attribute.append(helper.make_attribute("transB", 1))
+    for target in Target:
+        assert all(item.rule for item in lint(QdqGraph(good.model(), Path()), target))
+
+
 def test_opset_25_is_for_tensorrt_11_alone(good: Draft) -> None:
     good.opset = 25
     assert found(good, Target.TENSORRT_11) == []

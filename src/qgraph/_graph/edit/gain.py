@@ -44,7 +44,7 @@ def _too_few(node: onnx.NodeProto, shape: Sequence[int]) -> str:
         inputs, outputs = shape[:2]
     else:
         names = ("K", "N")
-        inputs, outputs = reversed(shape) if settings.get("transB", 0) else shape[-2:]
+        inputs, outputs = shape[-2:][::-1] if settings.get("transB", 0) else shape[-2:]
     # an attribute that an operator does not have may hold anything
     groups = int(settings.get("group", 1)) if node.op_type.startswith("Conv") else 1
     if groups > 1:
