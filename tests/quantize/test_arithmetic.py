@@ -210,3 +210,19 @@ def test_a_matrix_worked_on_in_parts_comes_out_as_a_whole(axis: int | None) -> N
     wide = scale if axis is None else np.expand_dims(scale, 1 - axis)
     expected = np.clip(np.rint(array / wide), -128, 127).astype(np.int8)
     assert np.array_equal(quantize(array, scale, axis), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+@pytest.mark.parametrize("dtype", [F16, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(16))])
+def test_half_precision_in_parts_is_what_numpy_makes_of_the_whole(
+    axis: int | None, dtype: np.dtype[np.generic]
+) -> None:
+    drawn = np.random.default_rng(0).standard_normal((700, 800)) * np.logspace(-7, 4, 800)
+    weight = drawn.astype(dtype)
+    scale = largest_value_scale(weight, axis)
+    peak = np.abs(weight.astype(np.float32)).max(axis=None if axis is None else 1 - axis)
+    floor = np.finfo(np.float16).tiny if dtype == F16 else np.finfo(np.float32).tiny
+    assert (scale == np.maximum(peak / 127, floor).astype(dtype)).all()
+    values = quantize(weight, scale, axis)
+    along = scale[:, None] if axis == 0 else scale
+    assert dequantize(values, scale, axis).tobytes() == (values.astype(dtype) * along).tobytes()

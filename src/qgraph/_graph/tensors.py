@@ -53,6 +53,10 @@ class OnDemand(Mapping[K, V]):
     def __getitem__(self, key: K) -> V:
         return self._makers[key]()
 
+    def __contains__(self, key: object) -> bool:
+        """Return whether there is a value, without making it."""
+        return key in self._makers
+
     def __iter__(self) -> Iterator[K]:
         return iter(self._makers)
 
