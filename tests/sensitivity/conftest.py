@@ -17,6 +17,7 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.companions import find_companions
+from qgraph._quantize.formats import formats_of
 from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
@@ -104,6 +105,8 @@ def score() -> Measure:
         runtime: Runtime | None = None,
         journal: Journal | None = None,
         outputs: Sequence[str] = (),
+        scheme: Scheme = Scheme(),  # noqa: B008 - immutable
+        schemes: Sequence[str] = (),
         **options: Any,
     ) -> Sensitivity:
         found = engine_of(engine, None)
@@ -119,8 +122,9 @@ def score() -> Measure:
             groups=fused_groups(selection.candidates) if grouped else (),
             feeds=feeds,
             scored=Scored(tuple(outputs) or prepared.outputs, logits),
-            scheme=Scheme(),
-            ranges=calibrate(prepared, nodes, feeds, Scheme(), seen),
+            scheme=scheme,
+            formats=formats_of(schemes, scheme),
+            ranges=calibrate(prepared, nodes, feeds, scheme, seen),
             direction=direction,
             metric=metric,
             options=found.options(**options),

@@ -15,6 +15,7 @@ from qgraph._sensitivity.report import (
     GroupScore,
     KeptNode,
     NodeScore,
+    OtherScheme,
     ResidualAdd,
     Run,
     ScreenScore,
@@ -69,6 +70,7 @@ def assemble(
         ),
         renamed=work.prepared.renamed,
         interactions=found.interactions,
+        schemes=_other_schemes(work, found),
         inc=found.inc,
     )
 
@@ -93,9 +95,25 @@ def _nodes(work: Work, found: NodeScores) -> tuple[NodeScore, ...]:
             stability=found.stability.get(node.name),
             screen=_screen(found, node.name),
             cause=found.causes.get(node.name),
+            schemes={
+                name: table.solo[node.name]
+                for name, table in found.formats.items()
+                if node.name in table.solo
+            }
+            or None,
         )
         for node, rank in zip(nodes, order, strict=True)
     )
+
+
+def _other_schemes(work: Work, found: NodeScores) -> tuple[OtherScheme, ...] | None:
+    tables = found.formats
+    made = [
+        OtherScheme(name=i.name, scheme=i.scheme, all_quantized=tables[i.name].everything)
+        for i in work.formats
+        if i.name in tables
+    ]
+    return tuple(made) or None
 
 
 def _screen(found: NodeScores, name: str) -> ScreenScore | None:

@@ -152,7 +152,9 @@ class Cause(Part):
 
 
 class NodeScore(Part):
-    """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive."""
+    """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive.
+    `schemes`: name of another scheme → the score of this node alone under it.
+    """
 
     name: str
     op_type: str
@@ -166,6 +168,17 @@ class NodeScore(Part):
     stability: Stability | None = None
     screen: ScreenScore | None = None
     cause: Cause | None = None
+    schemes: dict[str, Score] | None = None
+
+
+class OtherScheme(Part):
+    """What nodes were scored under beside the file's scheme; `scheme` None where only weights are
+    quantized, as `name` says.
+    """
+
+    name: str
+    scheme: Scheme | None = None
+    all_quantized: Score | None = None
 
 
 class GroupScore(Part):
@@ -285,7 +298,8 @@ class Run(Part):
 class Sensitivity(Document):
     """`nodes` stand in graph order; `outputs` are those the distances are taken at; `baseline` is
     absent where no sample was scored. `unscored`:
-    candidates without a score, each with its reason.
+    candidates without a score, each with its reason. `schemes`: further ones that nodes were scored
+    under.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.sensitivity/1"
@@ -303,6 +317,7 @@ class Sensitivity(Document):
     companions: tuple[ResidualAdd, ...] = ()
     renamed: dict[str, str] = {}
     interactions: tuple[Interactions, ...] = ()
+    schemes: Annotated[tuple[OtherScheme, ...], AfterValidator(each_once)] | None = None
     inc: IncSettings | None = None
 
     @model_validator(mode="after")

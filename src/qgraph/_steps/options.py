@@ -6,17 +6,18 @@ option of its own there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from qgraph._graph.errors import UsageError
 from qgraph._graph.flags import Flag
 from qgraph._graph.io.documents import Part
 from qgraph._metrics import SCORED
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.formats import format_names
+from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._sensitivity.engines.registry import AUTO, engine_of, engines
 from qgraph._sensitivity.ranking.groups import Grouping
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By
@@ -88,6 +89,13 @@ class CalibrateOptions(Options):
     seed: Annotated[int, _SEED] = 0  # fmt: skip
 
 
+def _format_names(given: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(name for text in given for name in format_names(text))
+    if names and names[0] not in (SchemeName.INT8, SchemeName.FP8):
+        raise ValueError(f"found {names[0]!r} first, expected int8 or fp8: ranks go by it")
+    return names
+
+
 class SensitivityOptions(CalibrateOptions):
     """What is scored, by whom, how. `scheme` None: the engine's own choice. `metric` None: the
     error, and where outputs hold boxes and scores the noise-to-signal ratio of both. `group` None:
@@ -131,6 +139,16 @@ class SensitivityOptions(CalibrateOptions):
             kind="duration",
         ),
     ] = None
+    schemes: Annotated[
+        tuple[str, ...],
+        AfterValidator(_format_names),
+        Flag(
+            "gradient: score every node in each of these from the same passes: int8, fp8, either"
+            " with a calibration behind a colon (int8:mse), weight-int8, weight-int4. Ranks and"
+            " profiles go by the first.",
+            metavar="NAMES",
+        ),
+    ] = ()
     own: SerializeAsAny[EngineOptions] = EngineOptions()  # fmt: skip
 
     @model_validator(mode="before")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.errors import UsageError
+from qgraph._quantize.formats import formats_of
 from qgraph._quantize.ranges import Ranges
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._sensitivity.engines.protocol import Engine
 from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.ranking.groups import Group, Grouping, fused_groups
@@ -20,8 +22,15 @@ from qgraph._steps.options import CalibrateOptions, SensitivityOptions
 
 def engine_and_scheme(asked: SensitivityOptions) -> tuple[Engine, Scheme]:
     """Return the engine asked for, and the scheme, which may be its own choice."""
-    engine = engine_of(asked.engine, asked.scheme.name if asked.scheme is not None else None)
-    return engine, asked.scheme or Scheme(name=engine.schemes[0])
+    first = SchemeName(asked.schemes[0]) if asked.schemes and asked.scheme is None else None
+    scheme = asked.scheme or (Scheme(name=first) if first is not None else None)
+    engine = engine_of(asked.engine, scheme.name if scheme is not None else None)
+    if asked.schemes and not getattr(engine, "compares_formats", False):
+        raise UsageError(
+            f"--schemes does not go with --engine {engine.name}",
+            hint="Add --engine gradient, or score one --scheme after the other.",
+        )
+    return engine, scheme or Scheme(name=engine.schemes[0])
 
 
 def work_of(model: Model, asked: SensitivityOptions, ranges: Ranges | None) -> Work:
@@ -45,6 +54,7 @@ def work_of(model: Model, asked: SensitivityOptions, ranges: Ranges | None) -> W
         metric=asked.metric or default,
         narrow=not asked.logits,
         options=asked.own,
+        formats=formats_of(asked.schemes, scheme),
     )
 
 
@@ -66,6 +76,9 @@ def work_on(
 
     `digests`: whether those of samples are needed.
     """
+    formats = formats_of(asked.schemes, engine_and_scheme(asked)[1])
+    for scheme in (item.scheme for item in formats if item.scheme is not None):
+        model = model.at_opset_of(scheme)
     form = model if ranges is None else model.in_form_of(ranges)
     return replace(
         work_of(form, asked, ranges),

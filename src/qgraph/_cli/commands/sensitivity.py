@@ -107,6 +107,8 @@ def _options(name: SchemeName | None, given: dict[str, Any]) -> SensitivityOptio
     source = click.get_current_context().get_parameter_source
     own = {key: value for key, value in given.items() if source(key) is not ParameterSource.DEFAULT}
     common = given_of(SensitivityOptions, given)
+    asked = chosen(SensitivityOptions, None, own | common)
+    name = name or (SchemeName(asked.schemes[0]) if asked.schemes else None)
     engine = engine_of(common["engine"], name)
     scheme = options.scheme(Scheme(name=name or engine.schemes[0]), parts)
-    return chosen(SensitivityOptions, None, own | common | {"scheme": scheme})
+    return chosen(SensitivityOptions, asked, {"scheme": scheme})

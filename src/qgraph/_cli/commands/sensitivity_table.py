@@ -10,6 +10,7 @@ from qgraph._cli.console import OUT, elided, print_table, say, warn
 from qgraph._metrics import metric
 from qgraph._quantize.ranges import Ranges
 from qgraph._report.advice import HARMLESS
+from qgraph._sensitivity.explain.schemes import summary
 from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
@@ -60,6 +61,8 @@ def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None
     print_table(headings, [_row(node, report, own, everything=everything) for node in shown])
     if len(shown) < len(nodes):
         say(f"and {len(nodes) - len(shown)} more, less sensitive; --all shows them.")
+    for line in summary(report):
+        say(line)
     run = report.run
     more = " (the data holds more: --samples)" if run.more_samples else ""
     say(

@@ -26,12 +26,13 @@ from qgraph._graph.tensors import Array, OnDemand
 class FakeQuantization:
     """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor,
     made when asked for. `scales`: activation name → scale, 0-D, in the dtype of the tensor.
-    `dtype`: what activations are quantized to.
+    `dtype`: what activations are quantized to. `weights_only`: whether they stay as they are.
     """
 
     weights: Mapping[tuple[str, int | None], Array]
     scales: Mapping[str, Array]
     dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.int8))
+    weights_only: bool = False
 
     def in_single(self) -> FakeQuantization:
         """Return the same values as float32, for a graph that is computed so."""
@@ -41,17 +42,20 @@ class FakeQuantization:
 
         weights = OnDemand({key: partial(single, key) for key in self.weights})
         scales = {name: scale.astype(np.float32) for name, scale in self.scales.items()}
-        return FakeQuantization(weights, scales, self.dtype)
+        return FakeQuantization(weights, scales, self.dtype, self.weights_only)
 
 
 class FakeQuantizer:
     """Adds to `graph` what quantized nodes read; initializers are made once and shared.
 
-    `weights`: the values of the weights added, which the graph only declares.
+    `weights`: the values of the weights added, which the graph only declares. `tag`: what names
+    end in, where another adds to the same graph.
     """
 
-    def __init__(self, graph: onnx.GraphProto, quantization: FakeQuantization) -> None:
-        self._graph = graph
+    def __init__(
+        self, graph: onnx.GraphProto, quantization: FakeQuantization, tag: str = ""
+    ) -> None:
+        self._graph, self._tag = graph, tag
         self._taken = tensor_names(graph)
         self._quantization = quantization
         self._made: dict[str, str] = {}
@@ -71,6 +75,8 @@ class FakeQuantizer:
         if node.weight is not None:
             rename[node.weight.index] = self._weight(node.weight, self.data_type(node))
         pairs: list[onnx.NodeProto] = []
+        if self._quantization.weights_only:
+            return pairs, rename
         for name in dict.fromkeys(name for _, name in node.activations):
             scale = self._initializer(f"{name}/scale", self._quantization.scales[name])
             zero = self._initializer("qgraph.zero_point", np.zeros((), self._quantization.dtype))
@@ -83,7 +89,7 @@ class FakeQuantizer:
         return pairs, rename
 
     def fresh(self, wanted: str) -> str:
-        return fresh_name(wanted, self._taken)
+        return fresh_name(f"{wanted}{self._tag}", self._taken)
 
     def _weight(self, weight: Weight, data_type: int) -> str:
         label = f"{weight.tensor}/axis.{weight.axis}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from qgraph._graph.printable import printable
 from qgraph._metrics import metric
+from qgraph._sensitivity.explain.schemes import damages, scheme_names, summary
 from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
 
@@ -31,6 +32,7 @@ def to_markdown(report: Sensitivity) -> str:
         f"| {first} | solo MSE | SQNR dB | gain if left out: {name} | MACs | params | group |{inc}",
         f"|---:|---|{'---:|' * (5 + own)}---|{'---:|---:|' * bool(inc)}",
         *(_row(node, report) for node in sorted(report.nodes, key=lambda node: node.rank)),
+        *_side_by_side(report),
         *_causes(report),
         "",
         "| kept float | reason |",
@@ -51,6 +53,27 @@ def _about_inc(report: Sensitivity) -> list[str]:
         f"Intel Neural Compressor {inc.version}, weights {inc.weights}, activations"
         f" {inc.activations}, {inc.confidence_batches} batches scored. INC's own scores are its"
         f" unweighted mean over all outputs.{own}",
+    ]
+
+
+def _side_by_side(report: Sensitivity) -> list[str]:
+    names = scheme_names(report)
+    if not names:
+        return []
+    nodes = sorted(report.nodes, key=lambda node: node.rank)
+    rows = [
+        f"| {node.rank} | {code(node.name)} | {' | '.join(map(_figure, damages(node, report)))} |"
+        for node in nodes
+    ]
+    return [
+        "",
+        f"Schemes side by side, {metric(report.metric).damage_name} of each node alone:",
+        "",
+        *(f"- {line}" for line in summary(report)),
+        "",
+        f"| rank | node | {' | '.join(names)} |",
+        f"|---:|---|{'---:|' * len(names)}",
+        *rows,
     ]
 
 

@@ -14,6 +14,11 @@ _KINDS = tuple(type(value) for value in astuple(Sums()))
 """Counts are integers: below 2⁵³ they come back as they were."""
 
 
+def packed(row: Sequence[Sums]) -> Array:
+    """Return sums as numbers, [questions, figures]."""
+    return np.array([astuple(item) for item in row], np.float64)
+
+
 class SumsTable(Mapping[int, Sequence[Sums]]):
     """Sample → the sums of every question, as numbers: with many samples, objects would fill
     memory. Samples are in their own order, not that in which they were done.
@@ -24,7 +29,11 @@ class SumsTable(Mapping[int, Sequence[Sums]]):
 
     def add(self, sample: int, row: Sequence[Sums]) -> None:
         """Take in a sample."""
-        self._packed[sample] = np.array([astuple(item) for item in row])
+        self.add_packed(sample, packed(row))
+
+    def add_packed(self, sample: int, rows: Array) -> None:
+        """Take in a sample as `packed` made it."""
+        self._packed[sample] = rows
 
     def __len__(self) -> int:
         return len(self._packed)

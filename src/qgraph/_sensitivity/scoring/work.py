@@ -12,6 +12,7 @@ from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.documents import Part
 from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION, packages
+from qgraph._quantize.formats import Format
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import Selection
@@ -39,7 +40,8 @@ class Work:
     """Which nodes are scored, on which samples, where and how. `metric`: the key of what ranks
     them. `ranges`: None for an engine that calibrates by itself. `deadline`: when to stop, on
     `time.monotonic`'s clock. `narrow`: whether a wide last projection may be computed as a narrow
-    one, with the same figures and no logits. `options`: the engine's own. `digests`: the SHA-256
+    one, with the same figures and no logits. `options`: the engine's own. `formats`: beside the
+    scheme, scored in the same passes. `digests`: the SHA-256
     of each sample, where they are known. `warnings`: what is known before anything is scored.
     """
 
@@ -57,6 +59,7 @@ class Work:
     deadline: float | None = None
     narrow: bool = False
     options: EngineOptions = field(default_factory=EngineOptions)
+    formats: tuple[Format, ...] = ()
     source: DataSource = DataSource("samples given")
 
     @property
@@ -92,6 +95,7 @@ def identity_of_questions(work: Work) -> dict[str, Any]:
         "narrow": work.narrow,
         "split": None if work.scored.split is None else work.scored.split.__qualname__,
         "direction": work.direction,
+        "formats": [item.model_dump(mode="json") for item in work.formats],
     }
 
 

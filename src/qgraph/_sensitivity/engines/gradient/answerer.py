@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -30,6 +31,7 @@ from qgraph._sensitivity.engines.gradient.products import Products
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.engines.wavefront.state_store import save_tensors
 from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
+from qgraph._sensitivity.scoring.sums_table import SumsTable, packed
 from qgraph._sensitivity.scoring.work import digest_of_feed
 
 _SAMPLES = 8
@@ -41,6 +43,7 @@ _MOST_PAIRS = 2048
 class GradientAnswerer:
     """Holds a session, or opens one per part where memory is short.
 
+    `others`: name → what else nodes are quantized to, beside `quantization`.
     `exact`: candidate → why no gradient says anything about it; these are measured. `folder`: where
     what pairs of nodes do on a sample is kept until it is asked for, and states beyond memory.
     """
@@ -56,10 +59,12 @@ class GradientAnswerer:
         memory: Memory,
         folder: Path,
         rounds: int | None = None,
+        others: Mapping[str, FakeQuantization] = MappingProxyType({}),
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
+        self._others = list(others)
         feed = feeds[0]
-        most = most_weights(prepared.model, nodes, feed, memory.left)
+        most = most_weights(prepared.model, nodes, feed, memory.left, 1 + len(others))
         parts = plan_parts(prepared.model, nodes, scored.outputs, most)
         crossing = {name for part in parts for name in part.segment.inputs}
         seen = _seen(prepared, feed, scored.outputs, crossing, memory, provider, most)
@@ -70,7 +75,7 @@ class GradientAnswerer:
         made = Differentiated(
             prepared.model,
             parts,
-            quantization,
+            [quantization, *others.values()],
             self.probes,
             {name: item.value for name, item in seen.items()},
             {name: split(shape) for name, shape in shapes.items()},
@@ -127,6 +132,7 @@ class GradientAnswerer:
             references = References(item.outputs, self._scored)
             equal = references.compare(item.outputs)
             answers.append([_answer(question, products, alone, equal) for question in questions])
+            self._keep_others(feed, item, questions, equal)
         return answers
 
     def _measure(self, feeds: Sequence[Feed], step: Step) -> list[dict[str, Sums]]:
@@ -136,12 +142,13 @@ class GradientAnswerer:
         rows = self._measured.sums([frozenset({name}) for name in self.exact], feeds, step)
         return [dict(zip(self.exact, row, strict=True)) for row in rows]
 
-    def _by_kind(self, item: Passed) -> dict[Kind, Products]:
-        """Return the products of each kind."""
-        rounds = self.probes.rounds
+    def _by_kind(self, item: Passed, number: int = 0) -> dict[Kind, Products]:
+        """Return the products of each kind, of the quantization of that number."""
+        rounds, first = self.probes.rounds, number * len(self.probes.passes)
 
         def products(at: int) -> Products:
-            found = {n: item.products[n][at * rounds : (at + 1) * rounds] for n in self._nodes}
+            start = first + at * rounds
+            found = {n: item.products[n][start : start + rounds] for n in self._nodes}
             return Products(self._nodes, found)
 
         if not self.probes.one_by_one:
@@ -161,6 +168,42 @@ class GradientAnswerer:
 
     def _pairs_of(self, feed: Feed) -> Path:
         return self._folder / f"pairs-{digest_of_feed(feed)[:32]}.safetensors"
+
+    def _keep_others(
+        self, feed: Feed, item: Passed, questions: Sequence[Question], equal: Sums
+    ) -> None:
+        """Keep the sums of every question in each of the other formats: a node that no gradient
+        reaches has none.
+        """
+        found: dict[str, Value] = {}
+        for number, name in enumerate(self._others, start=1):
+            products = self._by_kind(item, number)
+            rows = [
+                Sums(failed=1)
+                if question & self.exact.keys()
+                else _answer(question, products, {}, equal)
+                for question in questions
+            ]
+            found[name] = packed(rows)
+        if found:
+            save_tensors(found, self._others_of(feed))
+
+    def _others_of(self, feed: Feed) -> Path:
+        return self._folder / f"formats-{digest_of_feed(feed)[:32]}.safetensors"
+
+    def others(self, feeds: Sequence[Feed]) -> dict[str, list[Sums]] | None:
+        """Return, for each other format, the sums of every question over samples that were
+        answered; None where an earlier run left nothing of one.
+        """
+        files = [self._others_of(feed) for feed in feeds]
+        if not all(file.is_file() for file in files):
+            return None
+        tables = {name: SumsTable() for name in self._others}
+        for number, file in enumerate(files):
+            kept = load_file(file)
+            for name, table in tables.items():
+                table.add_packed(number, kept[name])
+        return {name: table.totals() for name, table in tables.items()}
 
     def pairs(self, feeds: Sequence[Feed]) -> dict[str, Array] | None:
         """Return the products of all pairs of `nodes` by kind, summed over samples that were

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import onnx
 
@@ -17,7 +18,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import needed
 from qgraph._graph.gradient import SEED, Adjoint, Sizes, adjoint
 from qgraph._graph.index import reads
-from qgraph._graph.tensors import Array
+from qgraph._graph.tensors import Array, OnDemand
 from qgraph._metrics import Columns
 from qgraph._sensitivity.engines.gradient.probes import Probes
 from qgraph._sensitivity.engines.gradient.seeds import Builder, Seeds
@@ -40,8 +41,9 @@ class Ends:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartGraph:
-    """`products`: node → its tensor in each pass; `gradients`: input → likewise; `coming`: output →
-    the graph inputs that take its gradient in each pass; `signs`: the graph inputs that take signs.
+    """`products`: node → its tensor in each pass, of one quantization after the other; `gradients`:
+    input → that in each pass; `coming`: output → the graph inputs that take its gradient in each
+    pass; `signs`: the graph inputs that take signs.
     `weights`: values of what `model` only declares. `blocked`: nodes and inputs whose gradient
     passes an operator without a rule → which one, and why.
     """
@@ -58,7 +60,7 @@ class PartGraph:
 def differentiate(
     part: onnx.ModelProto,
     nodes: Sequence[QuantizableNode],
-    quantization: FakeQuantization,
+    quantizations: Sequence[FakeQuantization],
     probes: Probes,
     ends: Ends,
     sizes: Sizes | None,
@@ -73,14 +75,14 @@ def differentiate(
     found = adjoint(part, outputs=tails, wanted=list(tensors), within=sizes)
     stops = _blocked(found, ends.blocked)
     known = found.gradients.keys() - stops.keys()
-    made = _Made(found, part.graph, quantization, probes, ends)
+    made = _Made(found, part.graph, quantizations, probes, ends)
     products = {node.name: made.products(node) for node in nodes if node.output in known}
     gradients = {name: made.gradients(name) for name in ends.wanted if name in known}
     kept = [name for group in (products, gradients) for each in group.values() for name in each]
     labels = {node.name: node.output for node in nodes} | {name: name for name in ends.wanted}
     return PartGraph(
         made.finished([*dict.fromkeys(kept), *(ends.scored if keep_outputs else ())]),
-        made.quantizer.weights,
+        made.weights(),
         products,
         gradients,
         made.coming,
@@ -113,7 +115,7 @@ class _Made:
         self,
         found: Adjoint,
         forward: onnx.GraphProto,
-        quantization: FakeQuantization,
+        quantizations: Sequence[FakeQuantization],
         probes: Probes,
         ends: Ends,
     ) -> None:
@@ -122,7 +124,10 @@ class _Made:
         self._protos = {node.name: node for node in forward.node}
         graph = self._model.graph
         self._behind, backward = _take_backward(graph)
-        self.quantizer = FakeQuantizer(graph, quantization)
+        self._quantizers = [
+            FakeQuantizer(graph, quantization, f"/{number}" if number else "")
+            for number, quantization in enumerate(quantizations)
+        ]
         self._builder = Builder(self._model)
         self.seeds = Seeds(self._builder, probes)
         self.coming: dict[str, list[str]] = {}
@@ -136,6 +141,11 @@ class _Made:
     @property
     def _passes(self) -> int:
         return len(self._probes.passes)
+
+    def weights(self) -> Mapping[str, Array]:
+        """Return the values of what the graph only declares, made when asked for."""
+        held = [each.weights for each in self._quantizers]
+        return OnDemand({name: partial(each.__getitem__, name) for each in held for name in each})
 
     def _start(self, given: onnx.ValueInfoProto) -> list[str]:
         """Return what each pass starts with at a tensor: a seed, what comes from below, or both."""
@@ -178,32 +188,35 @@ class _Made:
         return [self._builder.add("Identity", n) if n in taken else n for n in found]
 
     def products(self, node: QuantizableNode) -> list[str]:
-        """Return ⟨g, δ⟩ of a node in each pass, float32."""
-        error = self._single(self._error(node), node)
+        """Return ⟨g, δ⟩ of a node in each pass, of each quantization, float32."""
         axis = -1 if node.op_type in _CHANNELS_LAST else 1
         axes = [axis] if self._probes.by_position else []
-        found = []
-        for index in range(self._passes):
-            gradient = self._single(self._named(self._given[node.output], index), node)
-            found.append(self._builder.sum(self._builder.add("Mul", error, gradient), axes))
-        return found
+        gradients = [
+            self._single(self._named(self._given[node.output], index), node)
+            for index in range(self._passes)
+        ]
+        return [
+            self._builder.sum(self._builder.add("Mul", error, gradient), axes)
+            for error in (self._single(self._error(node, q), node) for q in self._quantizers)
+            for gradient in gradients
+        ]
 
-    def _error(self, node: QuantizableNode) -> str:
+    def _error(self, node: QuantizableNode, quantizer: FakeQuantizer) -> str:
         """Return δ, what quantizing the node's inputs does to its output."""
         proto = self._protos[node.name]
-        pairs, rename = self.quantizer.inputs_of(proto, node)
+        pairs, rename = quantizer.inputs_of(proto, node)
         copy = onnx.NodeProto()
         copy.CopyFrom(proto)
-        copy.name = f"{proto.name}/quantized"
+        copy.name = quantizer.fresh(f"{proto.name}/quantized")
         copy.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
-        copy.output[:] = [self.quantizer.fresh(f"{node.output}/quantized")]
+        copy.output[:] = [quantizer.fresh(f"{node.output}/quantized")]
         self._model.graph.node.extend([*pairs, copy])
         return self._builder.add("Sub", copy.output[0], node.output)
 
     def _single(self, tensor: str, node: QuantizableNode) -> str:
         """Return the tensor in float32: sums of half precision would lose what they are about."""
         single = onnx.TensorProto.FLOAT
-        computed = self.quantizer.data_type(node)
+        computed = self._quantizers[0].data_type(node)
         return tensor if computed == single else self._builder.add("Cast", tensor, to=single)
 
     def finished(self, outputs: Sequence[str]) -> onnx.ModelProto:

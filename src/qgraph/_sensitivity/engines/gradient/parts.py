@@ -25,8 +25,6 @@ _FOR_SESSIONS = 0.7
 """Share of the memory left that weights may take; the rest is for what runs hold."""
 _SMALLEST = 16 << 20
 """Bytes of weights that a part is given at least."""
-_COPIES = 2
-"""The float weights, and the quantized ones beside them."""
 _HELD = 2
 """Bytes held for each that a forward makes: itself until its gradient was, and errors."""
 _NO_WAY = "no gradient comes up to it: what lies below moves in steps, or not at all"
@@ -45,21 +43,27 @@ class ModelPart:
 
 
 def most_weights(
-    model: onnx.ModelProto, nodes: Sequence[QuantizableNode], feed: Feed, left: int
+    model: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    feed: Feed,
+    left: int,
+    formats: int = 1,
 ) -> int | None:
     """Return the bytes of weights that a part may read, None where all fit into `left`, and what
-    the sample `feed` makes between them, too.
+    the sample `feed` makes between them, too. `formats`: how often weights stand quantized beside
+    the float ones.
     """
     sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
     copied = {node.weight.tensor for node in nodes if node.weight is not None}
     room = int(_FOR_SESSIONS * left)
     weights = weight_bytes(model)
-    opening = OPENING * (weights + sum(sizes[name] for name in copied))
+    copies = 1 + formats
+    opening = OPENING * (weights + formats * sum(sizes[name] for name in copied))
     running = int(_HELD * made_bytes(model, feed))
-    if opening <= room and _COPIES * weights + running <= left:
+    if opening <= room and copies * weights + running <= left:
         return None
-    fitting = weights * room // max(1, _COPIES * weights + running)
-    return max(_SMALLEST, min(room // (OPENING * _COPIES), fitting))
+    fitting = weights * room // max(1, copies * weights + running)
+    return max(_SMALLEST, min(room // (OPENING * copies), fitting))
 
 
 def made_bytes(model: onnx.ModelProto, feed: Feed) -> int:
@@ -118,13 +122,13 @@ class Differentiated:
         self,
         model: onnx.ModelProto,
         parts: Sequence[ModelPart],
-        quantization: FakeQuantization,
+        quantizations: Sequence[FakeQuantization],
         probes: Probes,
         values: Mapping[str, onnx.ValueInfoProto],
         columns: Mapping[str, Sequence[Columns]],
     ) -> None:
         self._model, self.parts = model, parts
-        self._quantization, self._probes, self._values = quantization, probes, values
+        self._quantizations, self._probes, self._values = quantizations, probes, values
         self._sizes = sizes_of(model) if len(parts) > 1 else None
         self._ends: dict[int, Ends] = {}
         self._only: PartGraph | None = None
@@ -156,7 +160,7 @@ class Differentiated:
         return differentiate(
             extract(self._model, part.segment, self._values),
             part.nodes,
-            self._quantization,
+            self._quantizations,
             self._probes,
             self._ends[index],
             self._sizes,

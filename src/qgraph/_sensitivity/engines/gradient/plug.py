@@ -15,6 +15,7 @@ from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.pairs import interactions
+from qgraph._sensitivity.engines.gradient.side_by_side import other_quantizations, tables_of
 from qgraph._sensitivity.engines.gradient.verifying import (
     agreement,
     measured_exactly,
@@ -25,6 +26,11 @@ from qgraph._sensitivity.report import Estimate, MemoryUse
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Answerer
 from qgraph._sensitivity.scoring.work import EngineOptions, Work
+
+_NO_FORMATS = (
+    "what an earlier run found of the other schemes is no longer there, and only the first one's"
+    " scores are given; --fresh computes all of them again"
+)
 
 
 class GradientOptions(EngineOptions):
@@ -55,6 +61,7 @@ class Gradient(QuestionEngine):
     name = "gradient"
     options = GradientOptions
     one_by_one = True
+    compares_formats = True
     unknown = frozenset({"cosine", "top1_agreement"})
 
     def check(self, work: Work, runtime: Runtime) -> None:
@@ -87,6 +94,7 @@ class Gradient(QuestionEngine):
             runtime.memory,
             folder,
             _options_of(work).probes,
+            other_quantizations(work, model, runtime),
         )
 
     def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
@@ -109,7 +117,8 @@ class Gradient(QuestionEngine):
         own, scores = _own(answerer), asked.scores
         if not scores.table:
             return {}
-        pairs = own.pairs([model.feeds[number] for number in scores.table])
+        feeds = [model.feeds[number] for number in scores.table]
+        pairs, others = own.pairs(feeds), own.others(feeds)
         total = scores.table.totals()[0]
         estimate = Estimate(
             probes=own.probes.rounds,
@@ -117,6 +126,9 @@ class Gradient(QuestionEngine):
             measured=dict(own.exact),
         )
         found = {"estimate": estimate, "interactions": ()}
+        if work.formats:
+            found["formats"] = tables_of(others or {}, list(asked.questions), self._read)
+            found["warnings"] = (_NO_FORMATS,) * (others is None)
         if pairs is not None:
             found["interactions"] = interactions(work, model, own.nodes, pairs, total, asked.table)
         return found | self._verified(work, model, runtime, asked, estimate)
