@@ -95,6 +95,7 @@ def _nodes(work: Work, found: NodeScores) -> tuple[NodeScore, ...]:
             stability=found.stability.get(node.name),
             screen=_screen(found, node.name),
             cause=found.causes.get(node.name),
+            gauss_newton=found.gauss_newton.get(node.name),
             schemes={
                 name: table.solo[node.name]
                 for name, table in found.formats.items()

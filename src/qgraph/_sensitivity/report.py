@@ -153,7 +153,8 @@ class Cause(Part):
 
 class NodeScore(Part):
     """`params` and `macs` (of the first sample) are counts; `rank` 1 is the most sensitive.
-    `schemes`: name of another scheme → the score of this node alone under it.
+    `schemes`: name of another scheme → the score of this node alone under it. `gauss_newton`: the
+    trace of the Gauss-Newton matrix in its weight × the mean square of the weight's error, as MSE.
     """
 
     name: str
@@ -169,6 +170,7 @@ class NodeScore(Part):
     screen: ScreenScore | None = None
     cause: Cause | None = None
     schemes: dict[str, Score] | None = None
+    gauss_newton: float | None = None
 
 
 class OtherScheme(Part):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import onnx
@@ -11,10 +13,13 @@ from onnx import TensorProto
 
 from qgraph._graph.io.models import to_bytes
 from qgraph._graph.io.weights import BITS, array_of, is_on_disk, load, size_of, stub
+from qgraph._graph.run.cores import cores
 from qgraph._graph.tensors import Array
 
 _INLINE_AT_MOST = 1 << 30
 """Bytes of weights in a message; protobuf stops at twice that."""
+_MANY = 16 << 20
+"""Bytes of weights from which on making them in threads gains more than it takes."""
 
 
 def split(
@@ -27,7 +32,8 @@ def split(
     model = _unpacked(model)
     outside = {item.name: item for item in model.graph.initializer if is_on_disk(item)}
     inside = [item for item in model.graph.initializer if not is_on_disk(item)]
-    values = {name: arrays[name] if name in arrays else array_of(t) for name, t in outside.items()}
+    makers = {name: partial(_value_of, name, t, arrays) for name, t in outside.items()}
+    values = _made(makers, at_once=sum(map(size_of, outside.values())) >= _MANY)
     if sum(map(size_of, inside)) >= _INLINE_AT_MOST:
         values |= {item.name: array_of(item) for item in inside if size_of(item) >= 1 << 20}
         model = _without(model, values)
@@ -35,6 +41,20 @@ def split(
     return to_bytes(model, weights=False), {
         name: _value(a, types[name]) for name, a in values.items()
     }
+
+
+def _value_of(name: str, tensor: onnx.TensorProto, arrays: Mapping[str, Array]) -> Array:
+    return arrays[name] if name in arrays else array_of(tensor)
+
+
+def _made(makers: Mapping[str, Callable[[], Array]], *, at_once: bool) -> dict[str, Array]:
+    """Return the values, `at_once` made by as many threads as there are cores: numpy converts and
+    rounds outside Python's lock.
+    """
+    if not at_once or len(makers) < 2:
+        return {name: make() for name, make in makers.items()}
+    with ThreadPoolExecutor(min(cores(), len(makers))) as pool:
+        return dict(zip(makers, pool.map(lambda make: make(), makers.values()), strict=True))
 
 
 def _unpacked(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import GraphIndex, reads
 from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.hollow import zeros_for
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.run.streamed import Runner
@@ -154,13 +156,32 @@ def observe_shapes(
     provider: Provider,
     memory: Memory | None = None,
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shape each tensor has when `feed` is run."""
+    """Return the shape each tensor has when `feed` is run; of a model larger than `memory`, without
+    reading its weights where that gives the same.
+    """
     names = {name: f"{name}/qgraph.shape" for name in sorted(set(tensors))}
     model = _copy(prepared.model)
     weave_in(model.graph, [helper.make_node("Shape", [a], [b]) for a, b in names.items()])
-    runner = Runner(model, memory or Memory.of(None), provider)
-    (seen,) = runner.run([feed], list(names.values()), title="looking")
+    (seen,) = look(model, [feed], list(names.values()), memory or Memory.of(None), provider)
     return {name: tuple(map(int, seen[shape])) for name, shape in names.items()}
+
+
+def look(
+    model: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    tensors: Sequence[str],
+    memory: Memory,
+    provider: Provider,
+    **options: Any,
+) -> list[dict[str, Array]]:
+    """Return tensors of which only shapes and types count, for each feed: the weights of a model
+    larger than `memory` are not read, where that changes neither.
+    """
+    runner = Runner(model, memory, provider, **options)
+    zeros = zeros_for(model) if runner.in_parts else None
+    if zeros is not None:
+        runner = Runner(model, memory, provider, weights=zeros, pack=False, **options)
+    return runner.run(feeds, tensors, title="looking")
 
 
 def _in_graph_order(model: onnx.ModelProto, tensors: Sequence[str]) -> list[str]:

@@ -155,6 +155,7 @@ def open_session(
     weights: Mapping[str, Array] | None = None,
     by_name: bool = False,
     share: bool = True,
+    pack: bool = True,
 ) -> Session:
     """Return a session for `model` on `provider`.
 
@@ -165,7 +166,8 @@ def open_session(
     do not spin in wait for more work, which would take the cores from the session at work, and
     share what memory runs take. None: a thread per core, spinning, and memory of its own.
     `share`: whether onnxruntime plans which tensors take whose place, in time that grows with the
-    square of their number.
+    square of their number. `pack`: whether it holds weights once more in the layout its kernels
+    read, which takes longer than a few runs gain by it.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
@@ -179,6 +181,8 @@ def open_session(
     fp8 = _holds_fp8(model)
     options = session_options(semantics, threads, fp8=fp8)
     options.enable_mem_reuse = share
+    if not pack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     source: Any
     if isinstance(model, onnx.ModelProto):
         source, held = split(model, weights or {})

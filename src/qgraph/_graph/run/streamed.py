@@ -36,6 +36,7 @@ class Runner:
     `weights`: values of stubs, as for `open_session`. `part`: bytes of weights in a part, for whom
     the cuts must not depend on what memory is free. `room`: bytes that what crosses the cuts may
     take, of all samples that go through together; the others follow, and weights are read again.
+    `pack` false: parts take less time and memory, and last bits may be others than of one session.
 
     `in_parts`: whether it is run so. `seconds`: spent computing so far; the reading of weights does
     not count. `placement`, `elsewhere`: as of a session, over all parts opened so far.
@@ -52,13 +53,14 @@ class Runner:
         allow_cpu_nodes: bool = False,
         part: int | None = None,
         room: int | None = None,
+        pack: bool = True,
     ) -> None:
         self._model = model
         self._provider = provider
         self._semantics = semantics
         self._weights = weights
         self._allow_cpu_nodes = allow_cpu_nodes
-        self._room = room
+        self._room, self._pack = room, pack
         self._placed: set[tuple[str, ...]] = set()
         self.placement, self.elsewhere = Counter[str](), Counter[str]()
         left = memory.left
@@ -143,6 +145,7 @@ class Runner:
             self._semantics,
             allow_cpu_nodes=self._allow_cpu_nodes,
             weights=self._weights,
+            pack=self._pack or not self.in_parts,
         )
         if part.outputs not in self._placed:  # samples that go through later open it again
             self._placed.add(part.outputs)

@@ -44,8 +44,9 @@ class NodeScores:
     noise-to-signal ratio of its own output, where there is nothing better. `causes`: node → why it
     is sensitive. `samples`: how many were scored, `complete`: whether those are all that was asked.
     `estimate`: how scores were estimated, where they were not measured; `interactions`: what pairs
-    of nodes do together; `formats`: the scores in other formats, by name. `broken_off`: what ended
-    the work before its time; what is there is true all the same.
+    of nodes do together; `formats`: the scores in other formats, by name; `gauss_newton`: node → a
+    lens of second order. `broken_off`: what ended the work before its time; what is there is true
+    all the same.
     """
 
     table: ScoreTable
@@ -65,6 +66,7 @@ class NodeScores:
     inc: IncSettings | None = None
     estimate: Estimate | None = None
     interactions: tuple[Interactions, ...] = ()
+    gauss_newton: Mapping[str, float] = field(default_factory=dict)
     formats: Mapping[str, ScoreTable] = field(default_factory=dict)
     broken_off: QGraphError | None = None
 

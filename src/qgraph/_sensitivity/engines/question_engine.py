@@ -69,6 +69,8 @@ class QuestionEngine(ABC):
     calibrates = False
     one_by_one = False
     """Whether segments can be opened one at a time: a budget need hold the largest alone."""
+    goes_forward = False
+    """Whether a forward may be part of the work, which then need not be timed before it."""
     unknown: frozenset[str] = frozenset()
     """Metrics that its answers say nothing about."""
 
@@ -79,6 +81,10 @@ class QuestionEngine(ABC):
         """Return what answers. `folder`: for what memory has no room for; `resumable`: whether the
         state of long work is kept there, to go on from.
         """
+
+    def forward_seconds(self, answerer: Answerer, samples: int) -> float | None:
+        """Return the seconds that all samples took through the model, where it `goes_forward`."""
+        return None
 
     def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
         """Return what the work took, where the engine keeps count."""
@@ -121,7 +127,7 @@ class QuestionEngine(ABC):
         model = computed(work, ranges_of(work), runtime.provider)
         prepared, first = model.prepared, model.feeds[0]
         macs = measure_macs(prepared, first, runtime.provider, runtime.memory)
-        forward = _forward(model, runtime, journal)
+        forward = None if self.goes_forward else _forward(model, runtime, journal)
         questions = _questions(work, model)
         with _folder(journal) as folder:
             walked = narrowed(work, model)
@@ -136,6 +142,9 @@ class QuestionEngine(ABC):
             table = self._read(keys, scores.figures() or [None] * len(keys))
             asked = Asked(questions, scores, table, folder)
             further = self.further(work, walked, runtime, answerer, asked)
+        if forward is None:
+            forward = self.forward_seconds(answerer, len(model.feeds))
+        forward = forward or _forward(model, runtime, journal)
         memory = self.memory_use(answerer, runtime)
         del answerer  # and the weights it holds
         unscored = _unscored(work, table) if scores.table else {}

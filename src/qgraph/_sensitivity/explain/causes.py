@@ -44,7 +44,7 @@ def causes(
     sides = (Side.ACTIVATION, Side.WEIGHT)
     shadows = insert_shadows(prepared.model, nodes, quantization, sides)
     peaks = insert_peaks(shadows.model, nodes)
-    runner = Runner(shadows.model, memory, provider, weights=shadows.weights)
+    runner = Runner(shadows.model, memory, provider, weights=shadows.weights, pack=False)
     (seen,) = runner.run([feed], [*shadows.outputs, *peaks.values()], title="looking for causes")
     structure = _Structure(prepared.model)
     found: dict[str, Cause] = {}

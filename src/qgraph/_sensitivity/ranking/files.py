@@ -42,6 +42,7 @@ class Which(StrEnum):
     GAIN = "gain"
     INC_SOLO = "inc-solo"
     INC_GAIN = "inc-gain"
+    GAUSS_NEWTON = "gauss-newton"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,10 @@ def _plain(source: Source, rows: Sequence[tuple[str, Any]]) -> Ranking:
 
 
 def _of_report(source: Source, report: Sensitivity) -> Ranking:
-    scores = {node.name: _chosen(node, report, source) for node in report.nodes}
+    known = report.nodes
+    if source.which is Which.GAUSS_NEWTON:  # not every operator has one
+        known = tuple(node for node in known if node.gauss_newton is not None) or known
+    scores = {node.name: _chosen(node, report, source) for node in known}
     if source.lower_is_worse:
         raise UsageError("a report's scores say themselves what is worse", where=str(source.path))
     notes = [f"scheme {report.scheme}, engine {report.run.engine}, {source.which}"]
@@ -172,6 +176,8 @@ def _chosen(node: NodeScore, report: Sensitivity, source: Source) -> float:
 def _value(node: NodeScore, report: Sensitivity, which: Which) -> float | None:
     """Return the damage by the report's own metric, or INC's own number; larger is worse."""
     solo, without = node.solo, node.leave_one_out
+    if which is Which.GAUSS_NEWTON:
+        return node.gauss_newton
     if which is Which.INC_SOLO:
         return solo.inc.mse if solo and solo.inc else None
     if which is Which.INC_GAIN:

@@ -18,8 +18,9 @@ from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.weights import constants_among
 from qgraph._graph.run.device_tensors import Value
 from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.probe import look
 from qgraph._graph.run.session import Provider
-from qgraph._graph.run.streamed import Runner, declared
+from qgraph._graph.run.streamed import declared
 from qgraph._graph.tensors import Array, Feed, specs_of
 from qgraph._metrics import Sums, whole
 from qgraph._sensitivity.engines.gradient.few import maps_of
@@ -34,6 +35,7 @@ from qgraph._sensitivity.scoring.questions import Question, References, Scored, 
 from qgraph._sensitivity.scoring.sums_table import SumsTable, packed
 from qgraph._sensitivity.scoring.work import digest_of_feed
 
+_TRACES = "gauss-newton"
 _SAMPLES = 8
 """Samples that share the reading of weights at most."""
 _MOST_PAIRS = 2048
@@ -60,6 +62,8 @@ class GradientAnswerer:
         folder: Path,
         rounds: int | None = None,
         others: Mapping[str, FakeQuantization] = MappingProxyType({}),
+        *,
+        traces: bool = False,
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
         self._others = list(others)
@@ -79,6 +83,7 @@ class GradientAnswerer:
             self.probes,
             {name: item.value for name, item in seen.items()},
             {name: split(shape) for name, shape in shapes.items()},
+            traces=traces,
         )
         self.exact: Mapping[str, str] = made.blocked
         self._constants = constants_among(prepared.model, scored.outputs)
@@ -108,6 +113,15 @@ class GradientAnswerer:
     def spilled(self) -> int:
         """Return the bytes of states that went to the disk."""
         return self._passes.spilled if isinstance(self._passes, PartByPart) else 0
+
+    def forward_seconds(self, samples: int) -> float | None:
+        """Return what computing the model forward took for all `samples`, where it was run part by
+        part, as for the time of a forward; None where some were computed by an earlier run.
+        """
+        passes = self._passes
+        if isinstance(passes, PartByPart) and passes.samples == samples:
+            return passes.forward_seconds
+        return None
 
     def samples_at_once(self, questions: Sequence[Question]) -> int:
         """Return how many samples share the reading of weights: those whose states fit."""
@@ -185,6 +199,9 @@ class GradientAnswerer:
                 for question in questions
             ]
             found[name] = packed(rows)
+        if item.traces:
+            traces = [item.traces.get(name, math.nan) for name in self._nodes]
+            found[_TRACES] = np.array(traces, np.float64)
         if found:
             save_tensors(found, self._others_of(feed))
 
@@ -204,6 +221,18 @@ class GradientAnswerer:
             for name, table in tables.items():
                 table.add_packed(number, kept[name])
         return {name: table.totals() for name, table in tables.items()}
+
+    def traces(self, feeds: Sequence[Feed]) -> dict[str, float]:
+        """Return node → its Gauss-Newton trace summed over samples that were answered; none where
+        they were not asked for, or an earlier run left nothing.
+        """
+        files = [self._others_of(feed) for feed in feeds]
+        if not all(file.is_file() for file in files):
+            return {}
+        kept = [load_file(file).get(_TRACES) for file in files]
+        total = sum(item for item in kept if item is not None)
+        found = zip(self._nodes, np.ravel(total).tolist(), strict=False)
+        return {name: value for name, value in found if math.isfinite(value)}
 
     def pairs(self, feeds: Sequence[Feed]) -> dict[str, Array] | None:
         """Return the products of all pairs of `nodes` by kind, summed over samples that were
@@ -258,8 +287,9 @@ def _seen(
         }
         blank = {n: np.empty(shapes[n], known[n].dtype) for n in names}
     else:
-        runner = Runner(model, memory, provider, part=most, allow_cpu_nodes=True)
-        blank = runner.run([feed], list(names), title="looking")[0]
+        (blank,) = look(
+            model, [feed], list(names), memory, provider, part=most, allow_cpu_nodes=True
+        )
     return {n: _Seen(declared(model, n, a), a.shape, a.nbytes) for n, a in blank.items()}
 
 

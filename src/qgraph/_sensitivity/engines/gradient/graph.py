@@ -20,6 +20,7 @@ from qgraph._graph.gradient import SEED, Adjoint, Sizes, adjoint
 from qgraph._graph.index import reads
 from qgraph._graph.tensors import Array, OnDemand
 from qgraph._metrics import Columns
+from qgraph._sensitivity.engines.gradient.gauss_newton import add_trace, has_trace
 from qgraph._sensitivity.engines.gradient.probes import Probes
 from qgraph._sensitivity.engines.gradient.seeds import Builder, Seeds
 
@@ -41,7 +42,8 @@ class Ends:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartGraph:
-    """`products`: node → its tensor in each pass, of one quantization after the other; `gradients`:
+    """`products`: node → its tensor in each pass, of one quantization after the other; `traces`:
+    node → that of the squared error's Gauss-Newton matrix, where they are asked for; `gradients`:
     input → that in each pass; `coming`: output → the graph inputs that take its gradient in each
     pass; `signs`: the graph inputs that take signs.
     `weights`: values of what `model` only declares. `blocked`: nodes and inputs whose gradient
@@ -51,6 +53,7 @@ class PartGraph:
     model: onnx.ModelProto
     weights: Mapping[str, Array]
     products: Mapping[str, Sequence[str]]
+    traces: Mapping[str, str]
     gradients: Mapping[str, Sequence[str]]
     coming: Mapping[str, Sequence[str]]
     signs: Sequence[str]
@@ -66,9 +69,11 @@ def differentiate(
     sizes: Sizes | None,
     *,
     keep_outputs: bool,
+    traces: bool = False,
 ) -> PartGraph:
     """Return `part` with the products of `nodes`; `sizes`: of the whole model, where there are
-    several parts; `keep_outputs`: whether it gives what is scored in it, too.
+    several parts; `keep_outputs`: whether it gives what is scored in it, too; `traces`: whether
+    Gauss-Newton traces are worked out.
     """
     tails = list(dict.fromkeys((*ends.scored, *ends.coming)))
     tensors = dict.fromkeys((*ends.wanted, *(node.output for node in nodes)))
@@ -77,13 +82,18 @@ def differentiate(
     known = found.gradients.keys() - stops.keys()
     made = _Made(found, part.graph, quantizations, probes, ends)
     products = {node.name: made.products(node) for node in nodes if node.output in known}
+    asked = [node for node in nodes if node.name in products] if traces else []
+    traced = {node.name: name for node in asked if (name := made.trace(node)) is not None}
     gradients = {name: made.gradients(name) for name in ends.wanted if name in known}
     kept = [name for group in (products, gradients) for each in group.values() for name in each]
     labels = {node.name: node.output for node in nodes} | {name: name for name in ends.wanted}
     return PartGraph(
-        made.finished([*dict.fromkeys(kept), *(ends.scored if keep_outputs else ())]),
+        made.finished(
+            [*dict.fromkeys(kept), *traced.values(), *(ends.scored if keep_outputs else ())]
+        ),
         made.weights(),
         products,
+        traced,
         gradients,
         made.coming,
         made.seeds.inputs,
@@ -200,6 +210,20 @@ class _Made:
             for error in (self._single(self._error(node, q), node) for q in self._quantizers)
             for gradient in gradients
         ]
+
+    def trace(self, node: QuantizableNode) -> str | None:
+        """Return the trace of the Gauss-Newton matrix in a node's weight, the mean over rounds;
+        None where it is not worked out.
+        """
+        proto = self._protos[node.name]
+        if node.weight is None or not has_trace(proto, node):
+            return None
+        read = self._single(node.activations[0][1], node)
+        found = []
+        for index in range(self._probes.rounds):  # those of squared error come first
+            gradient = self._single(self._named(self._given[node.output], index), node)
+            found.append(add_trace(self._builder, proto, node.weight, read, gradient))
+        return found[0] if len(found) == 1 else self._builder.add("Mean", *found)
 
     def _error(self, node: QuantizableNode, quantizer: FakeQuantizer) -> str:
         """Return δ, what quantizing the node's inputs does to its output."""

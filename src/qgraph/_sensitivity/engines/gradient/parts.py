@@ -126,8 +126,10 @@ class Differentiated:
         probes: Probes,
         values: Mapping[str, onnx.ValueInfoProto],
         columns: Mapping[str, Sequence[Columns]],
+        *,
+        traces: bool = False,
     ) -> None:
-        self._model, self.parts = model, parts
+        self._model, self.parts, self._traces = model, parts, traces
         self._quantizations, self._probes, self._values = quantizations, probes, values
         self._sizes = sizes_of(model) if len(parts) > 1 else None
         self._ends: dict[int, Ends] = {}
@@ -165,6 +167,7 @@ class Differentiated:
             self._ends[index],
             self._sizes,
             keep_outputs=len(self.parts) == 1,
+            traces=self._traces,
         )
 
 

@@ -24,10 +24,13 @@ _FOR_STATES = 0.3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Passed:
-    """What came of a sample: the scored `outputs`, and node → its products in every pass."""
+    """What came of a sample: the scored `outputs`, node → its products in every pass, and its trace
+    where that was asked for.
+    """
 
     outputs: dict[str, Array] = field(default_factory=dict)
     products: dict[str, list[Array]] = field(default_factory=dict)
+    traces: dict[str, float] = field(default_factory=dict)
 
 
 class InOneSession:
@@ -44,13 +47,14 @@ class InOneSession:
             step(number / len(feeds))
             found = self._session.run(_fitting(self._session, feed, drawn))
             outputs = {name: found[name] for name in self._outputs if name in found}
-            yield Passed(outputs, _products(self._graph, found))
+            yield Passed(outputs, _products(self._graph, found), _traces(self._graph, found))
 
 
 class PartByPart:
     """Opens a session per part, first forward and then back, for all samples given.
 
-    `most`: bytes of weights in a part. `spilled`: bytes of states that went to the disk.
+    `most`: bytes of weights in a part. `spilled`: bytes of states that went to the disk;
+    `forward_seconds`: spent computing `samples` forward.
     """
 
     def __init__(
@@ -72,7 +76,8 @@ class PartByPart:
             for name in part.segment.inputs:
                 if name not in fed:
                     self._first_read.setdefault(name, index)
-        self.spilled = 0
+        self.spilled = self.samples = 0
+        self.forward_seconds = 0.0
 
     def run(self, feeds: Sequence[Feed], signs: Sequence[Feed], step: Step) -> Iterator[Passed]:
         """Return what comes of each sample."""
@@ -85,7 +90,7 @@ class PartByPart:
             step(done / count)
             graph = self._made.graph(index)
             if graph.products or graph.gradients:
-                session = _opened(graph, self._provider)
+                session = _opened(graph, self._provider, pack=False)
                 for number, item in enumerate(passed):
                     states = self._states(index, number, feeds[number], shelf)
                     self._back(session, graph, states | signs[number], gradients[number], item)
@@ -96,13 +101,17 @@ class PartByPart:
 
     def _forward(self, feeds: Sequence[Feed], shelf: Shelf, passed: Sequence[Passed]) -> None:
         """Keep what the parts read, and the outputs."""
-        runner = Runner(self._prepared.model, self._memory, self._provider, part=self._most)
+        runner = Runner(
+            self._prepared.model, self._memory, self._provider, part=self._most, pack=False
+        )
         wanted = dict.fromkeys((*self._first_read, *self._outputs))
         for number, name, values in runner.visit(feeds, list(wanted), title="forward"):
             if name in self._outputs:
                 passed[number].outputs[name] = values
             if name in self._first_read:
                 shelf.put((number, name), {name: values})
+        self.forward_seconds += runner.seconds
+        self.samples += len(feeds)
 
     def _states(self, index: int, number: int, feed: Feed, shelf: Shelf) -> dict[str, Array]:
         """Return what a part reads; what no earlier part reads is forgotten."""
@@ -129,6 +138,7 @@ class PartByPart:
         }
         found = session.run(_fitting(session, given, coming))
         item.products.update(_products(graph, found))
+        item.traces.update(_traces(graph, found))
         for name, tensors in graph.gradients.items():
             own = [found[tensor] for tensor in tensors]
             before = gradients.get(name)
@@ -137,9 +147,9 @@ class PartByPart:
             )
 
 
-def _opened(graph: PartGraph, provider: Provider) -> Session:
+def _opened(graph: PartGraph, provider: Provider, *, pack: bool = True) -> Session:
     return open_session(
-        graph.model, provider, weights=graph.weights, allow_cpu_nodes=True, share=False
+        graph.model, provider, weights=graph.weights, allow_cpu_nodes=True, share=False, pack=pack
     )
 
 
@@ -150,3 +160,7 @@ def _fitting(session: Session, *feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 def _products(graph: PartGraph, found: Mapping[str, Array]) -> dict[str, list[Array]]:
     return {node: [found[name] for name in names] for node, names in graph.products.items()}
+
+
+def _traces(graph: PartGraph, found: Mapping[str, Array]) -> dict[str, float]:
+    return {node: float(found[name]) for node, name in graph.traces.items()}

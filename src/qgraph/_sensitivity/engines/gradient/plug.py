@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from qgraph._graph.flags import Flag
 from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
+from qgraph._sensitivity.engines.gradient.gauss_newton import lenses
 from qgraph._sensitivity.engines.gradient.pairs import interactions
 from qgraph._sensitivity.engines.gradient.side_by_side import other_quantizations, tables_of
 from qgraph._sensitivity.engines.gradient.verifying import (
@@ -35,7 +37,8 @@ _NO_FORMATS = (
 
 class GradientOptions(EngineOptions):
     """`probes`: backward passes a sample for each figure that is estimated. `verify`: how many
-    nodes are measured exactly after all were estimated.
+    nodes are measured exactly after all were estimated. `gauss_newton`: whether a lens of second
+    order is worked out beside the scores.
     """
 
     probes: Annotated[
@@ -54,6 +57,14 @@ class GradientOptions(EngineOptions):
         ),
     ] = None
 
+    gauss_newton: Annotated[
+        bool,
+        Flag(
+            "gradient: also what HAWQ-V2 goes by, the trace of each weight's Gauss-Newton matrix"
+            " times the weight's error; `qgraph compare --score gauss-newton` ranks by it."
+        ),
+    ] = False
+
 
 class Gradient(QuestionEngine):
     """An estimate of every score from a few backward passes, however many nodes there are."""
@@ -62,6 +73,7 @@ class Gradient(QuestionEngine):
     options = GradientOptions
     one_by_one = True
     compares_formats = True
+    goes_forward = True
     unknown = frozenset({"cosine", "top1_agreement"})
 
     def check(self, work: Work, runtime: Runtime) -> None:
@@ -95,7 +107,12 @@ class Gradient(QuestionEngine):
             folder,
             _options_of(work).probes,
             other_quantizations(work, model, runtime),
+            traces=_options_of(work).gauss_newton,
         )
+
+    def forward_seconds(self, answerer: Answerer, samples: int) -> float | None:
+        """Return what going forward took, where the model was run part by part."""
+        return _own(answerer).forward_seconds(samples)
 
     def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
         """Return what the passes took."""
@@ -126,12 +143,23 @@ class Gradient(QuestionEngine):
             measured=dict(own.exact),
         )
         found = {"estimate": estimate, "interactions": ()}
+        if _options_of(work).gauss_newton:
+            found["gauss_newton"] = self._lens(work, model, own.traces(feeds), total.count)
         if work.formats:
             found["formats"] = tables_of(others or {}, list(asked.questions), self._read)
             found["warnings"] = (_NO_FORMATS,) * (others is None)
         if pairs is not None:
             found["interactions"] = interactions(work, model, own.nodes, pairs, total, asked.table)
         return found | self._verified(work, model, runtime, asked, estimate)
+
+    def _lens(
+        self, work: Work, model: ComputedModel, traces: Mapping[str, float], count: int
+    ) -> dict[str, float]:
+        """Return node → its Gauss-Newton lens."""
+        if isinstance(model.quantization, TensorQuantization):
+            raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
+        nodes, graph = work.selection.candidates, model.prepared.model
+        return lenses(graph, nodes, model.quantization, traces, count)
 
     def _verified(
         self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked, estimate: Estimate
