@@ -63,7 +63,9 @@ def test_of_other_data_nothing_is_said_about_noise_of_what_is_no_share(
     evaluation: Evaluation,
 ) -> None:
     a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.05)
-    other = b.model_copy(update={"run": b.run.model_copy(update={"data": ("other",)})})
+    other = b.model_copy(
+        update={"run": b.run.model_copy(update={"data": ("other",), "data_sha256": None})}
+    )
     found = compare_evaluations(a, other)
     assert [item.name for item in found.settings] == ["data"]
     for item in found.changes:
@@ -320,6 +322,22 @@ def test_files_of_one_name_with_other_samples_are_not_paired(evaluation: Evaluat
     a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.5, of_float=0.5)
     for item in compare_evaluations(a, b).changes:
         assert not item.paired
+
+
+def test_data_is_known_by_its_content_and_not_by_its_name(evaluation: Evaluation) -> None:
+    assert evaluation.run.data_sha256 is not None
+    a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.05)
+
+    def of_data(name: str, digest: str) -> Evaluation:
+        run = b.run.model_copy(update={"data": (name,), "data_sha256": digest})
+        return b.model_copy(update={"run": run})
+
+    (name,), digest = a.run.data, a.run.data_sha256
+    renamed = compare_evaluations(a, of_data("renamed.npz", str(digest)))
+    assert all(item.paired for item in renamed.changes)
+    other = compare_evaluations(a, of_data(name, "0" * 64))
+    assert not any(item.paired for item in other.changes)
+    assert [item.name for item in other.settings] == ["content of the data"]
 
 
 @pytest.mark.parametrize("text", ["loss>1e999", "loss<-1e999"])

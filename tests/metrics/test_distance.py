@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array
-from qgraph._metrics import DistanceSum, figures, log_softmax
+from qgraph._metrics import Comparator, DistanceSum, figures, log_softmax
 from qgraph._sensitivity.report import Score
 
 # float32 products of sums kept in float64: each term is rounded once, so 2^-23 and a margin
@@ -153,3 +153,11 @@ def test_half_precision_is_compared_in_single() -> None:
     big = np.full(4, 60000, np.float16)
     # 60000 stands in half precision as it is, and its square in single to 2^-24
     assert distances(big, np.zeros(4, np.float16)).mse == pytest.approx(60000.0**2, rel=CLOSE)
+
+
+def test_the_model_that_gave_nan_is_the_one_that_is_named() -> None:
+    good, bad = np.ones((2, 3), np.float32), np.full((2, 3), np.nan, np.float32)
+    with pytest.raises(InputError, match="The float model's is finite"):
+        Comparator(good).compare(bad)
+    with pytest.raises(InputError, match="of the float model holds NaN"):
+        Comparator(bad).compare(good)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from qgraph._graph.run.session import Session, open_session
 from qgraph._graph.run.settings import Semantics, session_settings
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.ranges import ModelRef
+from qgraph._sensitivity.scoring.work import digest_of_feed
 
 _SESSIONS = {"accuracy": Semantics.EXACT, "latency": Semantics.FAST}
 
@@ -66,6 +68,7 @@ def evaluate(
             device=describe_device(settings.provider),
             samples=len(task.feeds),
             data=settings.data,
+            data_sha256=_digest(task.feeds),
             prompts=settings.prompts,
             latency_runs=settings.latency_runs if timed else 0,
             warm_up_runs=WARM_UP if timed else None,
@@ -88,6 +91,11 @@ def evaluate(
         else side_by_side(suite.prompts, {name: it.said for name, it in quality.items()}),
         failures=tuple(failures),
     )
+
+
+def _digest(feeds: Sequence[Feed]) -> str:
+    """Return the SHA-256 of the samples, one after the other."""
+    return hashlib.sha256("".join(map(digest_of_feed, feeds)).encode()).hexdigest()
 
 
 def _qualities(

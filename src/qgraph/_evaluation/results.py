@@ -131,6 +131,7 @@ class EvaluationRun(Part):
     latency was measured. `interleaved`: whether the variants' runs took turns, so that all of them
     met the same state of the machine; models too large to be open together are timed one by one.
     `warnings`: what the figures may hold beside the error of quantizing, or where they were taken.
+    `data_sha256`: of everything that was fed, in order, whatever its files are called.
     `memory_budget`: bytes that models too large for it were run in, part by part; then nothing was
     timed, weighed or generated.
     """
@@ -140,6 +141,7 @@ class EvaluationRun(Part):
     device: str
     samples: int
     data: tuple[str, ...]
+    data_sha256: str | None = None
     prompts: str | None = None
     latency_runs: int
     warm_up_runs: int | None = None

@@ -138,9 +138,13 @@ class Comparator:
         # 2ab = a² + b² − (a − b)²: one pass over the arrays less
         dot = (self._signal + squares - error) / 2
         if not math.isfinite(dot):
+            own = math.isfinite(self._signal)
             raise InputError(
-                "an output holds NaN or infinity",
-                hint="Check that the float model and the data give finite outputs.",
+                f"an output {'' if own else 'of the float model '}holds NaN or infinity",
+                hint="The float model's is finite on this sample: quantizing, or a type that"
+                " overflows such as fp16, made it."
+                if own
+                else "Check that the float model and the data give finite outputs.",
             )
         positions = 0 if self._logits is None else len(rows)
         with_signal = self._signal > 0
