@@ -1,10 +1,11 @@
 # make demo: set up .venv/ and run the whole chain on the shipped tiny Qwen2.5-VL.
 # make test: set up .venv/ for development and run every test.
+# make docs: build the documentation as a site, build/site/index.html.
 PYTHON ?= python3
 BIN := .venv/bin
 CORE_TEST_PACKAGES := numpy==2.3.5 pytest hypothesis
 
-.PHONY: demo test test-core yolo lint check clean
+.PHONY: demo test test-core yolo lint docs check clean
 
 demo: .venv/.demo
 	$(BIN)/qgraph demo
@@ -26,10 +27,16 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-check: lint test
+# Without network; a warning (a link that leads nowhere, a page in no menu) is an error.
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+
+check: lint docs test
 
 clean:
-	rm -rf .venv .venv-core .venv-yolo runs
+	rm -rf .venv .venv-core .venv-yolo build runs
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

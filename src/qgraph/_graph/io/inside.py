@@ -34,7 +34,10 @@ def find_inside(folder: Path, named: str, *, unprintable: bool = False) -> Insid
         return None
     try:
         path, root = (folder / name).resolve(), folder.resolve()
-    except (OSError, RuntimeError):  # a name no file can have; links that lead in a circle
+        circle = any(part.is_symlink() for part in (path, *path.parents))  # from Python 3.13 on
+    except (OSError, RuntimeError):  # a name no file can have; a circle, up to Python 3.12
+        return None
+    if circle:
         return None
     homes = [root, *blobs_of(root)]
     home = next((item for item in homes if path.is_relative_to(item)), None)
