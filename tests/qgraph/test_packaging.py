@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tomllib
+from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated, Any
@@ -182,3 +187,87 @@ def test_two_runtimes_over_each_other_are_noticed(tmp_path: Path, other: str, sa
     )  # fmt: skip
     assert done.returncode == (4 if says else 0)
     assert says in done.stderr and ("pip uninstall" in done.stderr) is bool(says)
+
+
+def run(*arguments: str | Path, folder: Path) -> str:
+    """Run Python code of a fresh environment; nothing of this one's is in the way."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(word) for word in arguments],
+        cwd=folder, env=kept, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, unpacked."""
+    made = tmp_path_factory.mktemp("sdist")
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(made)!r})"
+    source = tmp_path_factory.mktemp("source") / "qgraph"
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    run(sys.executable, "-c", code, folder=source)
+    (path,) = made.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        archive.extractall(made, filter="data")
+    return made / path.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def fresh(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment where the wheel of that distribution is installed; packages it
+    requires are this environment's, so that nothing is downloaded.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", folder=folder)
+    (site,) = (folder / "venv/lib").glob("*/site-packages")
+    (site / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = (sys.executable, "-m", "pip")
+    offline = ("--quiet", "--no-deps", "--no-index")
+    run(*pip, "wheel", *offline, "--no-build-isolation", "-w", folder, sdist, folder=folder)
+    (wheel,) = folder.glob("*.whl")
+    python = folder / "venv/bin/python"
+    run(*pip, "--python", python, "install", *offline, wheel, folder=folder)
+    return python.parent
+
+
+@pytest.mark.slow
+def test_a_wheel_of_the_source_distribution_goes_from_a_model_to_a_qdq_model(
+    fresh: Path, tmp_path: Path, make_mlp: Callable[[Path], Path]
+) -> None:
+    model = make_mlp(tmp_path)
+    where = run(fresh / "python", "-c", "import qgraph; print(qgraph.__file__)", folder=tmp_path)
+    assert Path(where.strip()).is_relative_to(fresh.parent)
+    run(fresh / "qgraph", "sensitivity", model, "--samples", "2", folder=tmp_path)
+    run(fresh / "qgraph", "profile", "sensitivity.json", folder=tmp_path)
+    apply = ("--profiles", "profiles.json", "--ranges", "ranges.json", "-o", "out")
+    run(fresh / "qgraph", "quantize", model, *apply, folder=tmp_path)
+    told = run(fresh / "qgraph", "lint", "out/D.onnx", folder=tmp_path)
+    assert "0 error" in told
+
+
+@pytest.mark.slow
+def test_the_wheel_says_whose_it_is_and_what_it_runs_on(fresh: Path, tmp_path: Path) -> None:
+    code = "from importlib.metadata import metadata; print(metadata('qgraph'))"
+    told = run(fresh / "python", "-c", code, folder=tmp_path)
+    for line in (
+        "Author: the qgraph developers",
+        "License-Expression: Apache-2.0",
+        "License-File: LICENSE",
+        "Requires-Python: >=3.11",
+        "Classifier: Programming Language :: Python :: 3.13",
+    ):
+        assert line in told
+    assert "Keywords: onnx" in told
+
+
+def test_every_python_of_the_classifiers_is_tested() -> None:
+    """The workflow runs the core on each; .ci/run everything on the first."""
+    versions = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"]))
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    (matrix,) = re.findall(r"python: (\[.*\])", workflow)
+    assert json.loads(matrix) == versions
+    assert "- run: .ci/run\n" in workflow

@@ -67,6 +67,33 @@ def test_the_python_runs(folder: Path) -> None:
     run([sys.executable, "snippet.py"], folder)
 
 
+@pytest.mark.parametrize("page", ["files", "guide/ci", "guide/estimated-scores"])
+def test_a_page_about_a_run_runs_on_the_readmes(page: str, folder: Path, tmp_path: Path) -> None:
+    """`mine` and `branch` are runs of the demo's recipe; so is the baseline."""
+    done = folder / "runs/demo"
+    assert (done / "evaluation.json").is_file(), "the test above makes it"
+    for name in ("runs/mine", "runs/branch", "baseline"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(done)
+    for name, source in {
+        "main.json": done / "evaluation.json",
+        "branch.json": done / "evaluation.json",
+        "texts.txt": folder / "captions.txt",
+        **{path.name: path for path in (folder / "work").iterdir() if path.is_file()},
+    }.items():
+        shutil.copy(source, tmp_path / name)
+    text = (ROOT / f"docs/{page}.md").read_text()
+    steps = re.findall(r"run: (?:>\n\s*)?(qgraph compare[^\n]*(?:\n +--[^\n]*)*)", text)
+    for line in [*shell(text), *(" ".join(step.split()) for step in steps)]:
+        if line.startswith("qgraph "):
+            run([sys.executable, "-m", *shlex.split(line)], tmp_path)
+
+
+def shell(text: str) -> list[str]:
+    found = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return "\n".join(found).replace("\\\n", " ").splitlines()
+
+
 def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", "\n".join(blocks("bash")), re.MULTILINE):

@@ -61,7 +61,8 @@ def test_links_count_by_where_they_lead(folder: Path) -> None:
     assert find_inside(folder, "good") == Inside(
         (folder / "a.txt").resolve(), "good", folder.resolve()
     )
-    assert [find_inside(folder, name) for name in ("bad", "deep/secret", "loop", "loop/a")] == [None] * 4
+    for name in ("bad", "deep/secret", "loop", "loop/a"):
+        assert find_inside(folder, name) is None
 
 
 def test_a_hubs_snapshot_reaches_the_blobs_of_its_own_repository_alone(tmp_path: Path) -> None:
