@@ -1,7 +1,7 @@
 """Every model of ONNX's backend tests through `sensitivity`: exit codes, pinned in a file.
 
 The file, `backend_codes.txt`, has a line per model: exit code and name, under the versions it was
-made with and the share of the models it has (one in so many). Whoever changes a code writes it
+made with. Whoever changes a code writes it
 anew, and the change shows in the commit.
 
     python -m tests.reliability.backend_codes                # from the root; some minutes
@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -25,23 +26,38 @@ from tests.reliability import warm
 from tests.reliability.fuzz import LIMITS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cases"))
-from backend_cases import cases
+from backend_cases import cases, gemms, stored, with_weights
 
 PINNED = Path(__file__).with_name("backend_codes.txt")
 
 
-def exit_code(model: onnx.ModelProto, base: Path) -> tuple[int | None, list[str]]:
+def exit_code(
+    model: onnx.ModelProto, options: tuple[str, ...], base: Path
+) -> tuple[int | None, list[str]]:
     """Return the exit code of `sensitivity` for a model, and what it may not do in any case."""
     shutil.rmtree(base, ignore_errors=True)
     for name in ("in", "out", "tmp"):
         (base / name).mkdir(parents=True)
     (base / "in" / "m.onnx").write_bytes(model.SerializeToString())
     command = ["sensitivity", "in/m.onnx", "--samples", "1", "-o", "out/s.json", "--quiet"]
-    ended = warm.call(command, base)
+    ended = warm.call([*command, *options], base)
     faults = ended.faults
     if (ended.code == 0) != (base / "out" / "s.json").is_file():
         faults.append(f"exit code {ended.code}, and the report is there or not")
     return ended.code, faults
+
+
+def tried(every: int) -> Iterator[tuple[str, onnx.ModelProto, tuple[str, ...]]]:
+    """Yield name, model and further options: each node test and converted model as it comes; those
+    with products also with their weights constant, and with products of activations asked for.
+    """
+    for case in [*cases(), *stored()][::every]:
+        yield case.name, case.model, ()
+        if gemms(case.model):
+            yield f"{case.name} with activations", case.model, ("--include", ".*")
+            constant = with_weights(case)
+            if constant is not None:
+                yield constant.name, constant.model, ()
 
 
 def pinned() -> tuple[str, dict[str, int]]:
@@ -65,17 +81,16 @@ def main() -> int:
     asked = parser.parse_args()
     os.environ.update(LIMITS)
     warm.load()
-    chosen = list(cases())[:: asked.every]
     found: dict[str, int | None] = {}
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="qgraph-backend-") as folder:
-        for case in chosen:
-            found[case.name], faults = exit_code(case.model, Path(folder) / "case")
+        for name, model, options in tried(asked.every):
+            found[name], faults = exit_code(model, options, Path(folder) / "case")
             if faults:
                 wrong += 1
-                print(case.name, faults, flush=True)
+                print(name, faults, flush=True)
     print(f"{len(found)} models; exit codes: {dict(Counter(found.values()).most_common())}")
-    made = f"{versions()}; one in {asked.every}"
+    made = versions()
     if asked.write:
         lines = [made, *(f"{code} {name}" for name, code in found.items())]
         PINNED.write_text("\n".join(lines) + "\n", encoding="utf-8")

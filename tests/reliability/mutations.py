@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -78,13 +79,13 @@ def of_json(data: bytes, rng: random.Random) -> bytes:
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, dict):
-            holder[rng.choice(WORDS)] = holder[key]
+            holder[rng.choice(WORDS)] = copy.deepcopy(holder[key])
         elif kind == 1:
-            holder.insert(key, holder[key])
+            holder.insert(key, copy.deepcopy(holder[key]))
         elif kind == 2 and isinstance(holder[key], int | float):
             holder[key] = holder[key] * rng.choice((-1, 0, 2, 0.5, 1e9, 1e-9))
         else:
-            holder[key] = rng.choice(VALUES)
+            holder[key] = copy.deepcopy(rng.choice(VALUES))  # the next change may be inside
     text = json.dumps(document, indent=1)
     if rng.random() < 0.05:  # a key that stands twice
         lines = text.split("\n")

@@ -9,7 +9,9 @@ outside the folders it may write to, processes, sockets.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
+import pkgutil
 import resource
 import select
 import signal
@@ -28,6 +30,7 @@ from qgraph._cli.child import work
 SECONDS = 90.0
 """After this a command hangs. Steps are limited to much less (`QGRAPH_LIMIT_STEP_SECONDS`)."""
 TRESPASS = "TRESPASS"
+_TREE = str(Path(supervise.__file__).parents[2])
 _MEMORY = 8 << 30
 _CODES = frozenset((0, 2, 3, 4, 5, 6, 7, 75))
 
@@ -57,7 +60,12 @@ def load() -> None:
     import onnx_graphsurgeon  # noqa: F401
     import onnxruntime  # noqa: F401
 
-    import qgraph._cli.cli  # noqa: F401
+    import qgraph
+
+    # commands load what they need when they are asked: all of it now, instead of in every fork
+    for module in pkgutil.walk_packages(qgraph.__path__, "qgraph."):
+        if not module.name.startswith(("qgraph._exporters.", "qgraph.__main__")):
+            importlib.import_module(module.name)
 
 
 def call(
@@ -88,12 +96,12 @@ def call(
 
 
 def call_really(arguments: Sequence[str], base: Path, *, seconds: float = SECONDS) -> Ended:
-    """Run the command as a user does."""
+    """Run the command as a user does, from the tree that this process runs."""
     command = [sys.executable, "-m", "qgraph", *arguments]
     try:
         done = subprocess.run(
             command, cwd=base, capture_output=True, timeout=seconds, check=False,
-            env={**os.environ, "TMPDIR": str(base / "tmp")}, preexec_fn=_limit,
+            env={**os.environ, "PYTHONPATH": _TREE, "TMPDIR": str(base / "tmp")}, preexec_fn=_limit,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return Ended(None, "", "")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qgraph._graph.errors import EnvironmentFault
-from qgraph._graph.io.files import publishing, write_together
+from qgraph._graph.io.files import publishing, write_named, write_together
 from qgraph._graph.io.replacing import exchange
 
 LASTING = ("open", "mkdir", "link", "fsync", "stat", "scandir")
@@ -69,10 +69,21 @@ def together(folder: Path) -> None:
     write_together(folder, [("a", b"new a"), ("b", b"new b")])
 
 
+def named(folder: Path) -> None:
+    """Write a file called after its content, which was not there."""
+
+    def content(temporary: Path) -> str:
+        temporary.write_text("new e")
+        return "e"
+
+    write_named(folder, content)
+
+
 WRITERS: dict[str, tuple[Callable[[Path], None], Content]] = {
     "entries": (by_entries, NEW | {"mine": "of someone else"}),
     "whole": (as_a_whole, NEW),
     "together": (together, OLD | {"a": "new a", "b": "new b"}),
+    "named": (named, OLD | {"e": "new e"}),
 }
 
 

@@ -116,11 +116,22 @@ def write_named(folder: Path, fill: Callable[[Path], str]) -> Path:
         with temporary_file(folder) as temporary:
             path = require_replaceable(folder / fill(temporary))
             _flush(temporary)
-            temporary.replace(path)
-            _flush(folder)
+            _put(temporary, path)
     except OSError as error:
         raise _write_fault(folder, error) from error
     return path
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Move a finished file to its name; where that may not last, one that was not there goes."""
+    is_new = not os.path.lexists(path)
+    temporary.replace(path)
+    try:
+        _flush(path.parent)
+    except OSError:
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
