@@ -95,6 +95,30 @@ def test_sha256sum_itself_agrees(bundle: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("operand", [0, 1])
+def test_a_scale_that_is_no_number_is_refused_by_name(
+    qgraph: Command, files: Files, tmp_path: Path, operand: int, value: float
+) -> None:
+    """Behind a Relu or a selection no output need be NaN, and yet no engine is built of it."""
+    model = onnx.load(files.folder / "B.onnx")
+    makers = {node.output[0]: node for node in model.graph.node}
+    inputs = [node.input for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+    dequantizer = next(
+        makers[names[operand]] for names in inputs
+        if names[1] in makers and makers[names[1]].op_type == "DequantizeLinear"
+    )  # fmt: skip
+    scale = next(t for t in model.graph.initializer if t.name == dequantizer.input[1])
+    values = numpy_helper.to_array(scale).copy()
+    values.flat[-1] = value
+    scale.CopyFrom(numpy_helper.from_array(values, scale.name))
+    onnx.save(model, tmp_path / "B.onnx")
+    done = qgraph("handoff", tmp_path / "B.onnx", "-o", tmp_path / "bundle")
+    assert done.code == 3
+    assert dequantizer.name in done.err and str(value) in done.err
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_scales_in_json_and_safetensors_are_those_of_the_model(bundle: Path) -> None:
     model = onnx.load(bundle / "model.onnx")
     values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}

@@ -13,6 +13,7 @@ from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.macs import counted_nodes
 from qgraph._graph.edit.nodes import GEMMS, without_int8
 from qgraph._graph.edit.scopes import scope_of
+from qgraph._graph.errors import InputError
 from qgraph._graph.index import attributes
 from qgraph._graph.rules.advice import is_int8
 from qgraph._graph.rules.finding import Finding, Severity
@@ -29,6 +30,7 @@ from qgraph._handoff.surroundings import Surroundings
 from qgraph._sensitivity.ranking.node_figures import node_figures
 
 INT8, FP8, FLOAT = "int8", "fp8", "float"
+_Scales = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 _SMALL = 1024
 """Constants of fewer entries are shapes and scales, no weights."""
 _NOTE = (
@@ -48,7 +50,11 @@ class PrecisionFacts:
 
 
 def precision_table(facts: PrecisionFacts) -> tuple[NodePrecision, ...]:
-    """Return a row for every node that multiplies, in graph order."""
+    """Return a row for every node that multiplies, in graph order.
+
+    Raises:
+        InputError: a scale is NaN or infinite.
+    """
     reasons = _reasons(facts.run)
     costs = _costs(facts.run)
     nodes = counted_nodes(facts.graph.nodes)
@@ -196,18 +202,31 @@ def _dequantizer(graph: QdqGraph, tensor: str) -> onnx.NodeProto | None:
     return node
 
 
-def _activation_scale(graph: QdqGraph, node: onnx.NodeProto) -> float | None:
-    found = _dequantizer(graph, node.input[0])
+def _scale(graph: QdqGraph, tensor: str) -> tuple[onnx.NodeProto | None, _Scales | None]:
+    """Return the DequantizeLinear behind a tensor and its constant scales, where there are such."""
+    found = _dequantizer(graph, tensor)
     scale = graph.constant(scale_of(found)) if found is not None else None
+    if found is None or scale is None:
+        return found, None
+    values = np.asarray(scale, np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"a scale of {found.name} is {values[~np.isfinite(values)].flat[0]:g}, expected a"
+            " number above zero",
+            hint="No engine can be built of it; qgraph lint names every such place.",
+        )
+    return found, values
+
+
+def _activation_scale(graph: QdqGraph, node: onnx.NodeProto) -> float | None:
+    _, scale = _scale(graph, node.input[0])
     return float(scale.flat[0]) if scale is not None and scale.size == 1 else None
 
 
 def _weight(graph: QdqGraph, node: onnx.NodeProto) -> WeightPart | None:
-    found = _dequantizer(graph, node.input[1])
-    scale = graph.constant(scale_of(found)) if found is not None else None
-    if found is None or scale is None or not graph.is_constant(found.input[0]):
+    found, values = _scale(graph, node.input[1])
+    if found is None or values is None or not graph.is_constant(found.input[0]):
         return None
-    values = np.asarray(scale, np.float64)
     return WeightPart(
         tensor=_stored(graph, found.input[0]),
         axis=int(attributes(found).get("axis", 1)) if values.ndim == 1 else None,
