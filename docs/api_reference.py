@@ -20,11 +20,16 @@ Made from the functions' own docstrings by `python docs/api_reference.py > docs/
 tests keep it true and run the example.
 
 Each command has a function of the same name in `qgraph`, which returns what the command writes.
-A model may be given as its path, or open: `qgraph.open` prepares it once for all steps. Paths may
-be strings, a document an object or its file, options an object (`SensitivityOptions(samples=2)`) or
-keywords. Where work runs and who hears of its progress is a `Runtime`. Nothing is printed, and no
-signal handler is touched. Every error is a `QGraphError` with `message`, `where`, `hint` and
-the command's `exit_code`.
+A model may be given as its path, as an `onnx.ModelProto`, or open: `qgraph.open` prepares it once
+for all steps. Data may be paths, an array (of the only input), a dict of arrays as an `.npz` file
+holds them, with `labels` if there are any, or an iterable of these, read one by one. A document may
+be an object or its file, options an object (`SensitivityOptions(samples=2)`) or keywords, and
+strings stand for enums. What is in memory is written to a temporary folder that goes with the
+process ([113](decisions/113-what-is-in-memory-is-put-into-files.md)).
+
+Where work runs and who hears of its progress is a `Runtime`. Nothing is printed: the logger
+`qgraph` is told at level INFO, and a notebook shows a line. No signal handler is touched. Every
+error is a `QGraphError` with `message`, `where`, `hint` and the command's `exit_code`.
 
 ```python
 import qgraph

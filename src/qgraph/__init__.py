@@ -14,7 +14,17 @@ from qgraph._graph.version import VERSION as __version__  # noqa: N811 - the nam
 
 if TYPE_CHECKING:
     from qgraph._exporters.family import ExportOptions
-    from qgraph._graph.errors import QGraphError
+    from qgraph._graph.errors import (
+        EnvironmentFault,
+        InputError,
+        InterruptedRun,
+        LimitError,
+        QGraphError,
+        QualityGateError,
+        RuntimeDiedError,
+        UsageError,
+    )
+    from qgraph._graph.run.provider import Provider
     from qgraph._graph.run.runtime import Runtime
     from qgraph._quantize.scheme import Scheme
     from qgraph._steps.bias import bias_shifts
@@ -43,15 +53,23 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "CalibrateOptions": "_steps.options",
+    "EnvironmentFault": "_graph.errors",
     "EvaluateOptions": "_steps.options",
     "ExportOptions": "_exporters.family",
+    "InputError": "_graph.errors",
+    "InterruptedRun": "_graph.errors",
+    "LimitError": "_graph.errors",
     "Model": "_steps.model",
     "ProfileOptions": "_steps.options",
+    "Provider": "_graph.run.provider",
     "QGraphError": "_graph.errors",
+    "QualityGateError": "_graph.errors",
     "QuantizeOptions": "_steps.options",
     "Runtime": "_graph.run.runtime",
+    "RuntimeDiedError": "_graph.errors",
     "Scheme": "_quantize.scheme",
     "SensitivityOptions": "_steps.options",
+    "UsageError": "_graph.errors",
     "annotate": "_steps.quantize",
     "bias_shifts": "_steps.bias",
     "calibrate": "_steps.calibrate",
@@ -76,15 +94,23 @@ _WHERE = {
 
 __all__ = [
     "CalibrateOptions",
+    "EnvironmentFault",
     "EvaluateOptions",
     "ExportOptions",
+    "InputError",
+    "InterruptedRun",
+    "LimitError",
     "Model",
     "ProfileOptions",
+    "Provider",
     "QGraphError",
+    "QualityGateError",
     "QuantizeOptions",
     "Runtime",
+    "RuntimeDiedError",
     "Scheme",
     "SensitivityOptions",
+    "UsageError",
     "__version__",
     "annotate",
     "bias_shifts",

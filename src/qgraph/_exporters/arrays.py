@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from qgraph._exporters.class_scores import class_scores
 from qgraph._exporters.family import ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.errors import InputError, UsageError
-from qgraph._graph.run.npz import LABELS, read_array, read_npz
+from qgraph._graph.run.npz import LABELS, iterate_npz, read_array
+from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Array, Feed
 
 
@@ -29,7 +31,8 @@ def arrays_task(
         InputError: the data cannot be read, or some of it has labels and some has none.
         UsageError: classification was asked for, and there are no labels.
     """
-    feeds = [complete(feed) for path in data for feed in read_npz(path, view.inputs)][:limit]
+    every = (complete(feed) for path in data for feed in iterate_npz(path, view.inputs))
+    feeds = SpooledFeeds(islice(every, limit))
     labels = None if name == "fidelity" else _labels(view, data)
     if name == "classify" and labels is None:
         raise UsageError(

@@ -21,7 +21,7 @@ from pydantic import Field
 from qgraph._exporters.manifest import Manifest
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.flags import Flag
-from qgraph._graph.io.documents import Part
+from qgraph._graph.io.documents import Given
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Feed, TensorSpec
@@ -42,7 +42,7 @@ class ModelView:
 Pixels = Annotated[int, Field(ge=1)]
 
 
-class ExportOptions(Part):
+class ExportOptions(Given):
     """What `qgraph export` was asked for. None: the family's own choice.
 
     `data`: what shows how the model behaves, where that matters. `batch`: samples in a forward,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.documents import Part
+from qgraph._graph.io.documents import Given
 from qgraph._quantize.arithmetic import FP8, INT8, Grid
 
 NO_SMOOTHING, SEARCHED = "none", "auto"
@@ -75,7 +75,7 @@ Smoothing = Annotated[str, BeforeValidator(_as_text), AfterValidator(smoothing)]
 strength α of SmoothQuant; `auto`: α searched for each tensor."""
 
 
-class Scheme(Part):
+class Scheme(Given):
     """Stands in every file and in every model emitted under it. `percentile`: per cent, where
     ranges are calibrated by it.
     """

@@ -8,7 +8,8 @@ from qgraph._evaluation.variants import int8_nodes, type_of
 from qgraph._graph.errors import UsageError
 from qgraph._quantize.provenance import METADATA, Provenance
 from qgraph._sensitivity.report import NodeScore, Sensitivity
-from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.given import AnyPath
+from qgraph._steps.inputs import document
 
 _FIRST_IR_VERSION = 10
 """Of ONNX: before it, nodes have no `metadata_props`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.run.runtime import Runtime
@@ -12,17 +13,18 @@ from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.profiles import Profile, Profiles, resolve
 from qgraph._quantize.ranges import Ranges, ranges_for
 from qgraph._quantize.selection import select
-from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.given import AnyModel, AnyPath
+from qgraph._steps.inputs import document, required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import DEFAULT_SAMPLES
 
 
 def bias_shifts(
-    model: Model | AnyPath,
+    model: Model | AnyModel,
     profiles: Profiles | AnyPath,
     ranges: Ranges | AnyPath,
     *,
-    data: Sequence[AnyPath] = (),
+    data: Any = (),
     samples: int = DEFAULT_SAMPLES,
     names: Sequence[str] = (),
     seed: int = 0,
@@ -35,7 +37,7 @@ def bias_shifts(
     Raises:
         UsageError: profiles or ranges of another model, or a name that matches nothing.
     """
-    runtime = runtime or Runtime()
+    runtime = required(runtime)
     found, seen = opened(model), document(ranges, Ranges)
     loaded = found.data(data, samples, seed)
     form = found.in_form_of(seen)

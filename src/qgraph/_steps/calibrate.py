@@ -13,13 +13,14 @@ from qgraph._quantize.scheme import SEARCHED, Scheme
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
 from qgraph._sensitivity.search.smoothing import Search, search_smoothing
 from qgraph._steps.data import Data
-from qgraph._steps.inputs import AnyPath
+from qgraph._steps.given import AnyModel
+from qgraph._steps.inputs import required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
 
 
 def calibrate(
-    model: Model | AnyPath,
+    model: Model | AnyModel,
     *,
     options: CalibrateOptions | None = None,
     runtime: Runtime | None = None,
@@ -35,7 +36,7 @@ def calibrate(
         UsageError: an option that is none.
     """
     asked = chosen(CalibrateOptions, options, given)
-    runtime = runtime or Runtime()
+    runtime = required(runtime)
     found = opened(model).along(asked.batch_axis)
     data = found.data(asked.data, asked.samples, asked.seed)
     return ranges_of(found, asked, asked.scheme or Scheme(), data, runtime)

@@ -12,15 +12,30 @@ from qgraph._evaluation.run_changes import add_runs
 from qgraph._sensitivity.ranking.agreement import compare_rankings
 from qgraph._sensitivity.ranking.comparison import Comparison
 from qgraph._sensitivity.ranking.files import Source, read_rankings
-from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.given import AnyPath, path_of
+from qgraph._steps.inputs import document
 from qgraph._steps.report import without_charts
 
 
 def compare(
-    sources: Sequence[Source], *, top: int = 10, tie_below: float | None = None
+    sources: Sequence[Source | AnyPath], *, top: int = 10, tie_below: float | None = None
 ) -> Comparison:
-    """Return how rankings of one model's nodes, or of two exports of it, agree pair by pair."""
-    return compare_rankings(read_rankings(sources), top, tie_below)
+    """Return how rankings of one model's nodes, or of two exports of it, agree pair by pair.
+
+    `sources`: reports, `{name: number}` as JSON, or `name,number` as CSV.
+
+    Raises:
+        InputError: no such file, or not text.
+        UsageError: not a ranking, or reports of different models.
+    """
+    return compare_rankings(read_rankings(list(map(_source, sources))), top, tie_below)
+
+
+def _source(given: Source | AnyPath) -> Source:
+    if isinstance(given, Source):
+        return given
+    path = path_of(given, "a ranking")
+    return Source(path, path.stem)
 
 
 def compare_evaluations(
@@ -50,7 +65,7 @@ def compare_evaluations(
 
 def evaluation_file(path: AnyPath) -> Path:
     """Return the evaluation.json that is meant by its path or by its run folder's."""
-    found = Path(path)
+    found = path_of(path, "an evaluation")
     return found / "evaluation.json" if found.is_dir() else found
 
 

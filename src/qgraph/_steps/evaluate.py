@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import onnx
 
 from qgraph._evaluation.evaluate import evaluate as _evaluate
 from qgraph._evaluation.recommendation import recommend, require_limits
@@ -25,7 +27,9 @@ from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import require_same_model
 from qgraph._sensitivity.explain.cost import measure_macs, params_of
 from qgraph._steps.data import require_data
-from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.given import AnyModel, AnyPath, model_file
+from qgraph._steps.inputs import document, required
+from qgraph._steps.making import Quantized
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import EvaluateOptions, chosen
 
@@ -33,7 +37,7 @@ _ALL = 1 << 30
 
 
 def evaluate(
-    models: Sequence[Model | AnyPath],
+    models: Sequence[Model | AnyModel | Quantized] | Model | AnyModel,
     *,
     profiles: Profiles | AnyPath | None = None,
     options: EvaluateOptions | None = None,
@@ -42,6 +46,7 @@ def evaluate(
 ) -> Evaluation:
     """Return the figures of the float model and its variants over data.
 
+    `models`: as files, or as `qgraph.open` and `qgraph.quantize` return them.
     `profiles` adds what each profile predicted beside what is measured. Options are those of
     `EvaluateOptions`, as an object or by name. Without `sanity`, variants answer `sanity.jsonl`
     beside a model that can answer, else the general prompts of its family.
@@ -53,11 +58,12 @@ def evaluate(
             model that cannot answer.
     """
     asked = chosen(EvaluateOptions, options, given)
-    runtime = runtime or Runtime()
+    runtime = required(runtime)
     require_data(asked.data)
     require_limits(asked.accept)
-    known = {item.path: item for item in models if isinstance(item, Model)}
-    paths = [item.path if isinstance(item, Model) else Path(item) for item in models]
+    several = _several(models)
+    known = {item.path: item for item in several if isinstance(item, Model)}
+    paths = [item.path if isinstance(item, Model) else model_file(item) for item in several]
     candidates = inspect_variants(paths)
     model = (known.get(candidates[0].path) or opened(candidates[0].path)).along(asked.batch_axis)
     task = model.family.task(model.view, asked.task, asked.data, asked.samples or _ALL)
@@ -82,6 +88,14 @@ def evaluate(
     )
     found = _evaluate(candidates, task, settings, runtime.progress, suite)
     return _recommended(found, asked.accept)
+
+
+def _several(models: Any) -> Sequence[Any]:
+    """Return models, of which one may be given as it is."""
+    alone = isinstance(models, str | Path | Model | onnx.ModelProto)
+    if not alone and not isinstance(models, Iterable):
+        raise UsageError(f"found models of the type {type(models).__name__}, expected several")
+    return [models] if alone else list(models)
 
 
 def _recommended(found: Evaluation, accept: Sequence[str]) -> Evaluation:

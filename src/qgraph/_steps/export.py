@@ -9,7 +9,7 @@ from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.registry import exporter_of
 from qgraph._graph.progress import Progress, silent
-from qgraph._steps.inputs import AnyPath
+from qgraph._steps.given import AnyPath, path_of
 from qgraph._steps.options import chosen
 
 
@@ -32,5 +32,5 @@ def export(
         InputError: the checkpoint cannot be read or is of an unknown architecture.
     """
     asked = chosen(ExportOptions, options, given)
-    exporter = exporter_of(Path(source), family)
-    return exporter.export(Path(source), Path(folder), asked, progress)
+    exporter = exporter_of(path_of(source, "a checkpoint"), family)
+    return exporter.export(Path(source), path_of(folder, "a folder"), asked, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 from qgraph._exporters.preprocessing import Prepares
 from qgraph._graph.io.documents import read_document
@@ -16,16 +16,17 @@ from qgraph._handoff.engine_layers import EngineLayers, compare_layers
 from qgraph._handoff.layer_info import read_layers
 from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.data import load_data
-from qgraph._steps.inputs import AnyPath
-from qgraph._steps.model import see_model
+from qgraph._steps.given import AnyModel, AnyPath, data_files, model_file, path_of
+from qgraph._steps.making import Quantized
+from qgraph._steps.model import Model, see_model
 
 
 def handoff(
-    model: AnyPath,
+    model: AnyModel | Quantized,
     folder: AnyPath,
     *,
-    data: Sequence[AnyPath] = (),
-    source: AnyPath | None = None,
+    data: Any = (),
+    source: Model | AnyModel | None = None,
     axes: Mapping[str, AxisRange] | None = None,
     plugins: Sequence[str] = (),
     seed: int = 0,
@@ -43,16 +44,17 @@ def handoff(
         UsageError: `folder` holds something else than a bundle.
         InputError: the model or data cannot be read or run.
     """
-    path = Path(model)
+    path = model_file(model)
     seen = see_model(path)
     view = replace(seen.view, inputs=with_batch_axes(seen.view.inputs, batch_axis))
     seen = replace(seen, view=view)
-    loaded = load_data(seen, [Path(item) for item in data], 1, seed)
+    loaded = load_data(seen, data_files(data, 2), 1, seed)
     pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None
     samples = Samples(loaded.feeds[0], loaded.source.description, loaded.source.synthetic, pictures)
     options = BundleOptions(VERSION, axes or {}, tuple(plugins))
-    float_model = Path(source) if source is not None else None
-    return make_bundle(path, float_model, samples, Path(folder), options, progress)
+    float_model = source.path if isinstance(source, Model) else source and model_file(source)
+    where = path_of(folder, "a folder")
+    return make_bundle(path, float_model or None, samples, where, options, progress)
 
 
 def engine_layers(layers: AnyPath, bundle: AnyPath) -> EngineLayers:
@@ -61,5 +63,5 @@ def engine_layers(layers: AnyPath, bundle: AnyPath) -> EngineLayers:
     Raises:
         InputError: `layers` is not what trtexec --exportLayerInfo writes, or there is no bundle.
     """
-    promised = read_document(Path(bundle) / HANDOFF, Handoff).precision
-    return compare_layers(promised, read_layers(Path(layers)))
+    promised = read_document(path_of(bundle, "a bundle") / HANDOFF, Handoff).precision
+    return compare_layers(promised, read_layers(path_of(layers, "layers")))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._graph.errors import UsageError
 from qgraph._graph.io.copies import copy_model
-from qgraph._graph.io.documents import read_document
 from qgraph._graph.io.external import external_files
 from qgraph._graph.io.files import publishing, write_bytes
 from qgraph._graph.io.models import identify
@@ -19,16 +19,18 @@ from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.rules.report import FindingPart, FixPart, Lint, count
 from qgraph._graph.rules.support import operator_table
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._steps.inputs import AnyPath
+from qgraph._steps.given import AnyModel, AnyPath, model_file
+from qgraph._steps.inputs import document
 from qgraph._steps.lint_costs import placement
+from qgraph._steps.making import Quantized
 
 
 def lint(
-    model: AnyPath,
+    model: AnyModel | Quantized,
     *,
-    target: Target = Target.TENSORRT_10,
+    target: Target | str = Target.TENSORRT_10,
     plugins: Sequence[str] = (),
-    sensitivity: AnyPath | None = None,
+    sensitivity: Sensitivity | AnyPath | None = None,
 ) -> Lint:
     """Return what TensorRT's rules find in a Q/DQ model, whoever made it.
 
@@ -40,12 +42,14 @@ def lint(
         InputError: not an ONNX model, or its external data cannot be used.
         UsageError: the report is of another model.
     """
-    path, graph = Path(model), QdqGraph.read(Path(model))
-    report = _report(path, graph, Target(target), plugins, [])
+    path, known = model_file(model), _target(target)
+    graph = QdqGraph.read(path)
+    report = _report(path, graph, known, plugins, [])
     if sensitivity is None:
         return report
-    scores = read_document(Path(sensitivity), Sensitivity)
-    parts = placement(path, graph, report.findings, scores, str(sensitivity))
+    scores = document(sensitivity, Sensitivity)
+    where = str(sensitivity) if isinstance(sensitivity, str | Path) else "the sensitivity report"
+    parts = placement(path, graph, report.findings, scores, where)
     return report.model_copy(update={"metric": scores.metric, "placement": parts})
 
 
@@ -71,6 +75,14 @@ def mend(
     done = fix(changed, found, graph)
     _write(changed, path, written)
     return _report(written, QdqGraph.read(written), Target(target), plugins, done)
+
+
+def _target(given: Target | str) -> Target:
+    try:
+        return Target(given)
+    except ValueError as error:
+        known = ", ".join(Target)
+        raise UsageError(f"found the target {given!r}, expected one of {known}") from error
 
 
 def _write(model: onnx.ModelProto, source: Path, target: Path) -> None:

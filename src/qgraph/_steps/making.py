@@ -30,8 +30,9 @@ from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.annotate import annotate_model
 from qgraph._steps.bias import bias_shifts, nodes_of
 from qgraph._steps.calibrate import calibrate
+from qgraph._steps.given import AnyPath
 from qgraph._steps.half import SUFFIX, AsHalf, nodes_in_half, ranges_in_half
-from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.inputs import document
 from qgraph._steps.model import Model
 from qgraph._steps.options import CalibrateOptions, QuantizeOptions
 from qgraph._steps.quantize_inc import quantized_by_inc

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from qgraph._exporters.family import Family, ModelView
 from qgraph._exporters.manifest import find_manifest
@@ -27,8 +28,7 @@ from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.candidates import Candidates
 from qgraph._steps.data import Data, load_data
-
-AnyPath = str | Path
+from qgraph._steps.given import AnyModel, data_files, model_file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,9 +56,9 @@ class Model:
         self._along: dict[tuple[str, ...], Model] = {}
 
     @classmethod
-    def open(cls, path: AnyPath) -> Model:
+    def open(cls, path: Path) -> Model:
         """Return the model in `path` with its family."""
-        prepared = prepare(Path(path))
+        prepared = prepare(path)
         manifest = find_manifest(prepared.path)
         view = ModelView(prepared.path, prepared.inputs, prepared.outputs, manifest, prepared.model)
         return cls(prepared, view, family_of(view))
@@ -92,15 +92,16 @@ class Model:
             self._candidates[key] = Candidates(self.family, scheme, *key[1:3], small=small)
         return self._candidates[key]
 
-    def data(self, paths: Iterable[AnyPath], samples: int, seed: int = 0) -> Data:
-        """Return at most `samples` feeds, taken in turn from each of `paths`.
+    def data(self, paths: Any, samples: int, seed: int = 0) -> Data:
+        """Return at most `samples` feeds, taken in turn from each of `paths`, or of what is in
+        memory: an array, a dict of arrays, an iterable of such dicts.
 
         Without paths, from what `qgraph.json` names beside the model; without that, made up.
 
         Raises:
             InputError: the data cannot be read, or holds no sample.
         """
-        key = (tuple(map(Path, paths)), samples, seed)
+        key = (data_files(paths, samples + 1), samples, seed)
         if key not in self._data:
             self._data.clear()  # samples are large; steps that follow each other ask for the same
             self._data[key] = load_data(self, key[0], samples, seed)
@@ -187,30 +188,25 @@ class Model:
         return made
 
 
-def open_model(path: AnyPath) -> Model:
-    """Return the float model in `path`: prepared and hashed once for every step that takes it.
+def open_model(model: AnyModel) -> Model:
+    """Return the float model in a file or in memory: prepared and hashed once for every step that
+    takes it.
 
     Raises:
         InputError: it is not an ONNX model that can be used.
+        LimitError: a model in memory does not fit into one protobuf message (2 GiB).
+        UsageError: it is no model.
     """
-    return opened(path)
+    return opened(model)
 
 
-def opened(model: Model | AnyPath) -> Model:
-    """Return a model, opened if a path was given.
+def opened(model: Model | AnyModel) -> Model:
+    """Return a model, opened where it is not.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none.
     """
-    if isinstance(model, Model):
-        return model
-    if not isinstance(model, str | Path):
-        raise UsageError(
-            f"found a model of the type {type(model).__name__}, expected a path or what qgraph.open"
-            " returns",
-            hint="Save a model in memory with onnx.save, and give its path.",
-        )
-    return Model.open(model)
+    return model if isinstance(model, Model) else Model.open(model_file(model))
 
 
 def see_model(path: Path) -> SeenModel:

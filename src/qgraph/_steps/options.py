@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, mod
 
 from qgraph._graph.errors import UsageError
 from qgraph._graph.flags import Flag
-from qgraph._graph.io.documents import Part
+from qgraph._graph.io.documents import Given, Part, in_words
 from qgraph._metrics import SCORED
 from qgraph._quantize.formats import format_names
 from qgraph._quantize.scheme import Scheme, SchemeName
@@ -23,6 +23,7 @@ from qgraph._sensitivity.ranking.groups import Grouping
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By
 from qgraph._sensitivity.report import Direction, MetricKey
 from qgraph._sensitivity.scoring.work import EngineOptions
+from qgraph._steps.given import data_files
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -40,8 +41,10 @@ _BATCH_AXIS = Flag(
 )
 
 
-class Options(Part):
-    """Options of a step. Where several values may be given, one may be given as it is."""
+class Options(Given):
+    """Options of a step. Where several values may be given, one may be given as it is. `data` may
+    be in memory: an array, a dict of arrays as an `.npz` file holds them, or an iterable of these.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -53,10 +56,19 @@ class Options(Part):
             for name, field in cls.model_fields.items()
             if get_origin(field.annotation) is tuple
         }
-        return {
+        found = {
             key: (value,) if key in several and isinstance(value, str | Path) else value
             for key, value in given.items()
         }
+        if "data" in found:
+            found["data"] = data_files(found["data"], cls._most(found))
+        return found
+
+    @classmethod
+    def _most(cls, given: Mapping[str, Any]) -> int | None:
+        """Return how many samples are looked at: one more than are used, to know of it."""
+        asked = given.get("samples", cls.model_fields["samples"].default)
+        return asked + 1 if isinstance(asked, int) else None
 
 
 class CalibrateOptions(Options):
@@ -277,10 +289,7 @@ def chosen(kind: type[P], options: P | None, given: Mapping[str, Any]) -> P:
     try:
         return kind.model_validate(known | dict(given), strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "options"
-        what = "no such option" if first["type"] == "extra_forbidden" else first["msg"]
-        raise UsageError(f"{place}: {what.removeprefix('Value error, ')}") from error
+        raise in_words(error) from error
 
 
 def _as_given(options: Part) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.overwriting import require_apart
 from qgraph._graph.run.runtime import Runtime
 from qgraph._steps.chain import WRITTEN, RecipeChain
-from qgraph._steps.inputs import AnyPath
+from qgraph._steps.given import AnyPath, path_of
 from qgraph._steps.locking import locked
 from qgraph._steps.making import file_stem
 from qgraph._steps.recipe import Recipe, read_recipe
@@ -36,8 +36,8 @@ def run(
     Raises:
         QGraphError: a stage failed; the stages before it stay done.
     """
-    loaded = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
-    target = Path(folder) if folder is not None else Path("runs") / loaded.name
+    loaded = recipe if isinstance(recipe, Recipe) else read_recipe(path_of(recipe, "a recipe"))
+    target = path_of(folder, "a folder") if folder is not None else Path("runs") / loaded.name
     if runtime is None:
         runtime = Runtime(loaded.provider)
     loaded = loaded.model_copy(update={"provider": runtime.provider})

@@ -22,7 +22,8 @@ from qgraph._sensitivity.ranking.profiles import By, cut_profiles, profile_of, u
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.search.budget import search_budget
 from qgraph._sensitivity.search.switched import SwitchedSession
-from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.given import AnyModel, AnyPath
+from qgraph._steps.inputs import document, required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import ProfileOptions, chosen
 
@@ -35,7 +36,7 @@ _NONE_IF_EQUAL = ("sqnr_db",)
 def profile(
     report: Sensitivity | AnyPath,
     *,
-    model: Model | AnyPath | None = None,
+    model: Model | AnyModel | None = None,
     ranges: Ranges | AnyPath | None = None,
     options: ProfileOptions | None = None,
     runtime: Runtime | None = None,
@@ -62,7 +63,7 @@ def profile(
         return cut
     if ranges is None or not asked.data:
         raise UsageError("measuring profiles needs the ranges they are quantized with, and --data")
-    found, runtime = opened(model).along(asked.batch_axis), runtime or Runtime()
+    found, runtime = opened(model).along(asked.batch_axis), required(runtime)
     bench = _Bench(found, seen, document(ranges, Ranges), runtime)
     bench.use(
         _task(found, asked, answers=budget is not None and is_called(budget.metric, _QUESTIONS))

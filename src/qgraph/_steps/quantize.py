@@ -28,8 +28,9 @@ from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.store import WeightStore
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.annotate import annotate_model
+from qgraph._steps.given import AnyModel, AnyPath, path_of
 from qgraph._steps.half import SUFFIX, AsHalf
-from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.inputs import document, required
 from qgraph._steps.making import Making, Quantized
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import QuantizeOptions, chosen
@@ -50,7 +51,7 @@ class Written:
 
 
 def quantize(
-    model: Model | AnyPath,
+    model: Model | AnyModel,
     profiles: Profiles | AnyPath,
     ranges: Ranges | AnyPath | None = None,
     *,
@@ -70,13 +71,13 @@ def quantize(
             an option that does not go with the backend.
     """
     asked = chosen(QuantizeOptions, options, given)
-    making = Making(opened(model).along(asked.batch_axis), asked, runtime or Runtime(), report)
+    making = Making(opened(model).along(asked.batch_axis), asked, required(runtime), report)
     wanted = document(profiles, Profiles)
     return list(making.models(wanted, making.ranges(wanted, ranges)))
 
 
 def write_quantized(
-    model: Model | AnyPath,
+    model: Model | AnyModel,
     profiles: Profiles | AnyPath | None,
     ranges: Ranges | AnyPath | None,
     folder: AnyPath,
@@ -96,33 +97,34 @@ def write_quantized(
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
     asked = chosen(QuantizeOptions, options, given)
-    making = Making(opened(model).along(asked.batch_axis), asked, runtime or Runtime(), report)
+    making = Making(opened(model).along(asked.batch_axis), asked, required(runtime), report)
     wanted = None if profiles is None else document(profiles, Profiles)
     seen = None if wanted is None else making.ranges(wanted, ranges)
+    target = path_of(folder, "a folder")
     done: list[Written] = []
 
     def made(pool: Pool) -> Iterator[tuple[Path, onnx.ModelProto]]:
         if making.half is not None:
-            written, proto = _baseline(making.model, making.half, Path(folder))
+            written, proto = _baseline(making.model, making.half, target)
             done.append(written)
             yield written.path, proto
         if wanted is None:
             return
         for item in making.models(wanted, seen, WeightStore(pool.hold)):
-            path = Path(folder) / item.file_name
+            path = target / item.file_name
             done.append(Written(item.profile, path, item.proof, item.in_single, inc=item.inc))
             yield path, item.model
             del item  # before the next is made
 
-    was_there = Path(folder).exists()
+    was_there = target.exists()
     try:
-        write_models(made, Path(folder))
+        write_models(made, target)
     except QGraphError:
         if not was_there:
             with suppress(OSError):  # never made, or not empty
-                Path(folder).rmdir()
+                target.rmdir()
         raise
-    _take_along(making.model.path, Path(folder))
+    _take_along(making.model.path, target)
     return done
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from qgraph._graph.errors import EnvironmentFault, UsageError, install
 from qgraph._report.markdown import render_summary
 from qgraph._report.reported_run import read_run
-from qgraph._steps.inputs import AnyPath
+from qgraph._steps.given import AnyPath, path_of
 
 
 def report(run_folder: AnyPath) -> tuple[str, str]:
@@ -19,7 +18,7 @@ def report(run_folder: AnyPath) -> tuple[str, str]:
         InputError: a file of the run is missing.
         UsageError: a file of the run is not what it should be, or of another model.
     """
-    found = read_run(Path(run_folder))
+    found = read_run(path_of(run_folder, "a run folder"))
     try:
         # the chart library comes with an extra; the core writes JSON and tables without it
         from qgraph._report.page import render_page
@@ -35,7 +34,7 @@ def summary(run_folder: AnyPath) -> str:
         InputError: a file of the run is missing.
         UsageError: a file of the run is not what it should be, or of another model.
     """
-    return render_summary(read_run(Path(run_folder)))
+    return render_summary(read_run(path_of(run_folder, "a run folder")))
 
 
 def can_draw() -> bool:
@@ -54,7 +53,7 @@ def figures(run_folder: AnyPath, kind: str = "svg") -> dict[str, bytes]:
     """
     if kind not in ("svg", "png"):
         raise UsageError(f"figures of the kind {kind!r} cannot be drawn; expected svg or png")
-    found = read_run(Path(run_folder))
+    found = read_run(path_of(run_folder, "a run folder"))
     try:
         # see above
         from qgraph._report.charts import charts

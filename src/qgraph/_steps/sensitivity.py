@@ -23,14 +23,15 @@ from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.calibrate import ranges_of
 from qgraph._steps.data import Data
-from qgraph._steps.inputs import AnyPath, document
+from qgraph._steps.given import AnyModel, AnyPath
+from qgraph._steps.inputs import document, required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
 from qgraph._steps.work import candidates_of, engine_and_scheme, work_of, work_on
 
 
 def sensitivity(
-    model: Model | AnyPath,
+    model: Model | AnyModel,
     *,
     ranges: Ranges | AnyPath | None = None,
     journal: AnyPath | None = None,
@@ -57,7 +58,7 @@ def sensitivity(
     """
     started = time.monotonic()
     asked = chosen(SensitivityOptions, options, given)
-    runtime = runtime or Runtime()
+    runtime = required(runtime)
     found = opened(model).along(asked.batch_axis)
     engine, scheme = engine_and_scheme(asked)
     if ranges is not None and engine.calibrates:

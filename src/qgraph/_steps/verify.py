@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qgraph._handoff.verify import Verdict
 from qgraph._handoff.verify import verify as _verify
-from qgraph._steps.inputs import AnyPath
+from qgraph._steps.given import AnyPath, path_of
 from qgraph._steps.stages import RECORD, changed_outputs
 
 
@@ -16,8 +14,8 @@ def verify(path: AnyPath) -> Verdict:
     Raises:
         InputError: nothing is there, or nothing that qgraph writes.
     """
-    found = _verify(Path(path))
-    folder = Path(path)
+    folder = path_of(path, "a bundle")
+    found = _verify(folder)
     if not folder.is_dir() or not (folder / RECORD).is_file():
         return found
     problems = (*found.problems, *changed_outputs(folder))

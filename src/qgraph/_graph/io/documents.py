@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +27,32 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, strict=True
     )
+
+
+class _Explained(type(BaseModel)):  # type: ignore[misc]
+    """Lets strings stand for enums, and makes a `UsageError` of what is wrong."""
+
+    def __call__(cls, **given: Any) -> Any:
+        try:
+            return cls.model_validate(given, strict=False)
+        except ValidationError as error:
+            raise in_words(error) from error
+
+
+if TYPE_CHECKING:
+    Given = Part  # a metaclass would hide the fields from type checkers
+else:
+
+    class Given(Part, metaclass=_Explained):
+        """A piece that people write in Python, not only in files: `Scheme(name="int8")`."""
+
+
+def in_words(error: ValidationError) -> UsageError:
+    """Return what is wrong with a value that was given by name."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"])) or "options"
+    what = "no such option" if first["type"] == "extra_forbidden" else first["msg"]
+    return UsageError(f"{place}: {what.removeprefix('Value error, ')}")
 
 
 class Document(Part):

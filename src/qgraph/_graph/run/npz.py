@@ -23,6 +23,8 @@ from qgraph._graph.tensors import Array, Feed, TensorSpec
 
 LABELS = "labels"
 """Name of the array that holds the right class of each sample, where no input is called so."""
+ONLY = "arr_0"
+"""What numpy calls an array that was given no name: it is the only input's."""
 _LARGEST_ARRAY = 8 << 30
 _PIECE = 1 << 20
 """Bytes unpacked at a time: they are held twice."""
@@ -48,7 +50,8 @@ def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
     Samples lie along the first axis, or along the input's dynamic batch axis where that is another;
     an array with an axis more than the input is a stack of samples, along the first. An input
     without axes may be one number for every sample. In a folder, a file whose arrays hold no equal
-    number of samples, but are what the model takes, is one sample.
+    number of samples, but are what the model takes, is one sample. An array without a name, as
+    numpy saves it, is the only input's.
 
     Raises:
         InputError: arrays are missing, unknown, of the wrong type, or of unequal sample counts.
@@ -89,6 +92,7 @@ def _samples_of(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Ite
                 raise LimitError(f"array {info.filename!r} exceeds 8 GiB", where=str(path))
             stream = cast("zipfile.ZipExtFile", opened.enter_context(archive.open(info)))
             arrays[info.filename.removesuffix(".npy")] = _Array(stream, info)
+        _name_the_only(arrays, inputs)
         _check_names(path, arrays, inputs)
         given = {spec.name: spec for spec in inputs if spec.name in arrays}
         leading = leading_names(inputs)
@@ -168,6 +172,13 @@ class _Array:
         """Read what is left over: at the end the checksum of all is compared."""
         while self._stream.read(_PIECE):
             pass
+
+
+def _name_the_only(arrays: dict[str, _Array], inputs: Sequence[TensorSpec]) -> None:
+    """Call an array without a name after the input, where there is one alone."""
+    names = [spec.name for spec in inputs if not is_cache(spec.name)]
+    if len(names) == 1 and ONLY in arrays and names[0] not in arrays:
+        arrays[names[0]] = arrays.pop(ONLY)
 
 
 def _check_names(path: Path, arrays: Mapping[str, _Array], inputs: Sequence[TensorSpec]) -> None:

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from qgraph._graph.errors import UsageError
-from qgraph._graph.progress import Progress, silent
+from qgraph._graph.progress import Narration, Progress
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider, require_provider
 from qgraph._graph.stopping import StopRequest
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class Runtime:
     """`provider`: where models run. `memory_budget`: bytes the process may hold resident, None for
-    what the machine has to spare when this is made. `progress` is told how far work is, `stop`
-    whether someone asked that it stop.
+    what the machine has to spare when this is made. `progress` is told how far work is, by default
+    the logger `qgraph` and a line in a notebook; `stop`: whether someone asked that it stop.
 
     Raises:
         EnvironmentFault: the provider cannot work on this machine.
-        UsageError: there is no such provider.
+        UsageError: there is no such provider, or the budget is no number of bytes.
     """
 
-    provider: Provider = Provider.CPU
-    memory_budget: int | None = None
-    progress: Progress = silent
-    stop: StopRequest = field(default_factory=StopRequest)
-    memory: Memory = field(init=False)
+    provider: Provider
+    memory_budget: int | None
+    progress: Progress
+    stop: StopRequest
+    memory: Memory
 
-    def __post_init__(self) -> None:
-        if self.provider not in set(Provider):
+    def __init__(
+        self,
+        provider: Provider | Literal["cpu", "cuda"] = Provider.CPU,
+        memory_budget: int | None = None,
+        progress: Progress | None = None,
+        stop: StopRequest | None = None,
+    ) -> None:
+        if provider not in set(Provider):
             known = ", ".join(Provider)
-            raise UsageError(f"found the provider {self.provider!r}, expected one of {known}")
-        object.__setattr__(self, "provider", Provider(self.provider))
-        require_provider(self.provider)
-        object.__setattr__(self, "memory", Memory.of(self.memory_budget))
+            raise UsageError(f"found the provider {provider!r}, expected one of {known}")
+        if memory_budget is not None and not isinstance(memory_budget, int):
+            raise UsageError(f"found the memory budget {memory_budget!r}, expected bytes")
+        where = Provider(provider)
+        require_provider(where)
+        self._set(
+            provider=where,
+            memory_budget=memory_budget,
+            progress=progress or Narration(),
+            stop=stop or StopRequest(),
+            memory=Memory.of(memory_budget),
+        )
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
