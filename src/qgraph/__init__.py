@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from qgraph._steps.evaluate import evaluate
     from qgraph._steps.export import export
     from qgraph._steps.handoff import engine_layers, handoff
-    from qgraph._steps.inputs import load
     from qgraph._steps.lint import lint
+    from qgraph._steps.loading import load
     from qgraph._steps.model import Model
     from qgraph._steps.model import open_model as open  # noqa: A004 - the natural name
     from qgraph._steps.options import (
@@ -81,7 +81,7 @@ _WHERE = {
     "figures": "_steps.report",
     "handoff": "_steps.handoff",
     "lint": "_steps.lint",
-    "load": "_steps.inputs",
+    "load": "_steps.loading",
     "open": "_steps.model",
     "profile": "_steps.profile",
     "quantize": "_steps.quantize",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import qgraph
@@ -16,6 +20,8 @@ from qgraph._cli.cli import cli
 from qgraph._graph.errors import InputError, QGraphError, UsageError
 from qgraph._graph.io.documents import Document
 from qgraph._quantize.ranges import Ranges
+from qgraph._report.variant_tables import columns, rows
+from qgraph._steps.loading import KINDS
 
 FUNCTIONS = [name for name in qgraph.__all__ if inspect.isfunction(getattr(qgraph, name))]
 
@@ -215,6 +221,13 @@ def test_every_error_is_qgraphs_own(files: Any, wrong: Any, says: str) -> None:
         wrong(files)
 
 
+def test_every_document_there_is_can_be_loaded() -> None:
+    """But what is written beside a journal, which is nobody's but the journal's."""
+    assert {kind.__name__ for kind in Document.__subclasses__()} - {"KeptRanges"} == {
+        kind.__name__ for kind in KINDS
+    }
+
+
 @pytest.mark.parametrize("name", ["sensitivity", "ranges", "profiles", "evaluation"])
 def test_a_document_is_saved_and_loaded_whole(files: Any, tmp_path: Path, name: str) -> None:
     read = qgraph.load(files.folder / f"{name}.json")
@@ -227,3 +240,113 @@ def test_a_document_is_shown_in_one_line(files: Any) -> None:
     assert (
         shown.startswith("<Sensitivity: model 'mlp.onnx', 1 outputs, 4 nodes") and len(shown) < 200
     )
+
+
+loaded: Any = qgraph.load
+
+
+def test_a_data_frame_has_a_row_for_each_entry(files: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    report = loaded(files.sensitivity)
+    frame = report.to_dataframe()
+    assert list(frame["name"]) == [node.name for node in report.nodes]
+    assert list(frame["solo.mse"]) == [node.solo.mse for node in report.nodes]
+    variants = loaded(files.evaluation).to_dataframe()
+    assert list(variants["metrics.mse"]) == [
+        item.metrics["mse"] for item in loaded(files.evaluation).variants
+    ]
+    assert isinstance(loaded(files.ranges).to_dataframe(), pandas.DataFrame)
+
+
+def test_a_data_frame_without_pandas_is_an_error_with_what_to_install(
+    files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(qgraph.EnvironmentFault, match="pip install pandas"):
+        loaded(files.sensitivity).to_dataframe()
+
+
+class Cells(HTMLParser):
+    """Gathers what a browser would: text of cells, and tags that are no table."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.cells.append(data)
+
+
+def test_a_notebook_shows_the_tables_of_the_page(files: Any) -> None:
+    evaluation, report = loaded(files.evaluation), loaded(files.sensitivity)
+    shown = Cells(evaluation._repr_html_())
+    assert columns(evaluation) == [cell for cell in shown.cells if cell in columns(evaluation)]
+    for row in rows(evaluation):
+        assert set(row) <= set(shown.cells)
+    assert shown.cells[0].startswith("Deploy D")
+    nodes = Cells(report._repr_html_())
+    assert [cell for cell in nodes.cells if cell in {"q", "k", "down", "out"}] == [
+        node.name for node in sorted(report.nodes, key=lambda node: node.rank)
+    ]
+    if importlib.util.find_spec("vl_convert"):
+        assert "img" in nodes.tags & shown.tags
+    assert loaded(files.ranges)._repr_html_().startswith("<code>&lt;Ranges: model")
+
+
+def test_names_in_a_notebook_are_text_and_no_markup(files: Any) -> None:
+    report = loaded(files.sensitivity)
+    evil = report.nodes[0].model_copy(update={"name": "<script>alert(1)</script>", "rank": 1})
+    shown = Cells(report.model_copy(update={"nodes": (evil, *report.nodes[1:])})._repr_html_())
+    assert "script" not in shown.tags
+    assert "<script>alert(1)</script>" in shown.cells
+
+
+def error_at_most(outputs: dict[str, Any], sample: dict[str, Any]) -> float:
+    return float(np.abs(outputs["y"]).max() * len(sample["x"]))
+
+
+def test_a_metric_of_ones_own_stands_beside_the_others(files: Any) -> None:
+    models = [files.model, files.folder / "D.onnx"]
+    found = qgraph.evaluate(
+        models, data=files.data, metric=error_at_most, accept=["error_at_most<=1.5x"]
+    )
+    sessions = [onnxruntime.InferenceSession(path) for path in models]
+    for variant, session in zip(found.variants, sessions, strict=True):
+        outs = [session.run(None, {"x": row[None]})[0] for row in np.load(files.data)["x"]]
+        expected = np.mean([np.abs(out).max() for out in outs])
+        assert variant.metrics["error_at_most"] == pytest.approx(expected, rel=0.02)
+    assert found.variants[1].differences["error_at_most"].value != 0
+    assert found.recommendation is not None and found.recommendation.variant == "D"
+
+
+def test_a_metric_of_ones_own_is_given_the_labels(files: Any) -> None:
+    x, labels = np.load(files.data)["x"], np.array([3, 1, 4, 1])
+    seen: list[int] = []
+
+    def right(outputs: dict[str, Any], sample: dict[str, Any]) -> float:
+        seen.extend(sample["labels"])
+        return float(np.mean(outputs["y"].argmax(1) == sample["labels"]))
+
+    found = qgraph.evaluate(files.model, data={"x": x, "labels": labels}, metric={"right": right})
+    assert seen == [3, 1, 4, 1]
+    assert found.variants[0].metrics["right"] == found.variants[0].metrics["top1"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        (3, "found a metric of the type int"),
+        (lambda outputs, sample: 1.0, "'<lambda>' cannot be written in a limit"),
+        ({"mse": error_at_most}, "is one of qgraph's"),
+        ({"broken": lambda outputs, sample: outputs["z"]}, "failed on sample 0: KeyError: 'z'"),
+        ({"void": lambda outputs, sample: float("nan")}, "returned nan for sample 0"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_named(files: Any, metric: Any, says: str) -> None:
+    with pytest.raises(qgraph.UsageError, match=says):
+        qgraph.evaluate(files.model, data=files.data, metric=metric)

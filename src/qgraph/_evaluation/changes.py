@@ -67,6 +67,7 @@ class Changes(Document):
     """
 
     SCHEMA: ClassVar[str] = "qgraph.changes/1"
+    ROWS: ClassVar[str] = "changes"
 
     settings: tuple[Setting, ...]
     changes: tuple[Change, ...]

@@ -13,12 +13,13 @@ from qgraph._evaluation.entry import Measured, Quality, entry
 from qgraph._evaluation.footprint import Footprint, measure_footprints
 from qgraph._evaluation.intervals import RESAMPLES, Intervals, bootstrap
 from qgraph._evaluation.latency import FAULTS, WARM_UP, fit_together, time_variants
+from qgraph._evaluation.own_metrics import Joined, measure_own
 from qgraph._evaluation.results import Evaluation, EvaluationRun, Latency, Unmeasured
 from qgraph._evaluation.sanity import side_by_side
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel
 from qgraph._exporters.family import ComparesInside, Stepwise, Suite, Task
-from qgraph._exporters.resampling import Resampled
+from qgraph._exporters.resampling import PerSample, Resampled
 from qgraph._graph.edit.selecting import with_outputs
 from qgraph._graph.errors import InputError, QGraphError
 from qgraph._graph.io.models import read_model
@@ -197,7 +198,14 @@ def _quality(
         else _open(model, settings, Semantics.EXACT, inner)
     )
     metrics = task.measure(model.name, session, progress)
-    samples = task.per_sample(model.name) if isinstance(task, Resampled) else None
+    samples: PerSample | None = None
+    if isinstance(task, Resampled):
+        samples = task.per_sample(model.name)
+    if settings.own:
+        own = measure_own(settings.own, task, session, model.name, progress)
+        metrics = metrics | own.overall()
+        if samples is not None and samples.count == own.count:
+            samples = Joined(samples, own)
     feeds = {"forward": task.feeds[0]}
     if settings.in_parts is None and isinstance(task, Stepwise):
         feeds = task.steps(session)

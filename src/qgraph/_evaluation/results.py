@@ -186,6 +186,7 @@ class Evaluation(Document):
     """
 
     SCHEMA: ClassVar[str] = "qgraph.evaluation/1"
+    ROWS: ClassVar[str] = "variants"
 
     model: ModelRef
     task: str

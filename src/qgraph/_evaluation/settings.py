@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qgraph._evaluation.own_metrics import OwnMetric
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider
 
@@ -21,7 +22,8 @@ class NodeCost:
 class EvaluationSettings:
     """`predicted`: variant name → what the profile lets expect. `costs`: node name → cost, of the
     float model; without it no shares are given. `warnings`: what is known before measuring.
-    `in_parts`: the memory that models are run in part by part; None: each in one session.
+    `own`: metrics of the caller's, by name. `in_parts`: the memory that models are run in part by
+    part; None: each in one session.
     """
 
     version: str
@@ -35,3 +37,4 @@ class EvaluationSettings:
     costs: Mapping[str, NodeCost] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     in_parts: Memory | None = None
+    own: Mapping[str, OwnMetric] = field(default_factory=dict)

@@ -44,10 +44,19 @@ class FidelityTask:
         self._scores = scores
         self._reference: list[dict[str, Array]] = []
         self._seen: dict[str, SampleSums] = {}
+        self._starts: list[int] = []
+
+    def labels_of(self, index: int) -> Array | None:
+        """Return the right classes of a sample already measured, int [n]; None: nobody knows."""
+        if self._scores is None or self._scores.labels is None:
+            return None
+        found: Array = self._scores.labels[self._starts[index] : self._starts[index + 1]]
+        return found
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the distances of one variant from the first."""
         first, sums, counts, start = not self._reference, [], [], 0
+        self._starts = [0]
         also = () if self._scores is None else self._scores.outputs
         names = tuple(dict.fromkeys((*self._outputs, *also)))
         for index, feed in enumerate(self.feeds):
@@ -61,6 +70,7 @@ class FidelityTask:
             if self._scores is not None:
                 counts.append(self._scores.count(start, reference, got))
                 start += len(got[self._scores.outputs[0]])
+                self._starts.append(start)
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
         columns = {key: np.array([row[key] for row in counts]) for key in (counts or [{}])[0]}
         self._seen[name] = SampleSums(

@@ -79,6 +79,7 @@ class Profiles(Document):
     """`source`: what the profiles were cut from."""
 
     SCHEMA: ClassVar[str] = "qgraph.profiles/1"
+    ROWS: ClassVar[str] = "profiles"
 
     model: ModelRef
     scheme: Scheme

@@ -80,6 +80,7 @@ class Ranges(Document):
     """
 
     SCHEMA: ClassVar[str] = "qgraph.ranges/1"
+    ROWS: ClassVar[str] = "tensors"
 
     model: ModelRef
     scheme: Scheme

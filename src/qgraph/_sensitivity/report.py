@@ -305,6 +305,7 @@ class Sensitivity(Document):
     """
 
     SCHEMA: ClassVar[str] = "qgraph.sensitivity/1"
+    ROWS: ClassVar[str] = "nodes"
 
     model: ModelRef
     scheme: Scheme

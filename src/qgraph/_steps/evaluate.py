@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from qgraph._evaluation.evaluate import evaluate as _evaluate
+from qgraph._evaluation.own_metrics import OwnMetric, own_metrics
 from qgraph._evaluation.recommendation import recommend, require_limits
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
@@ -40,6 +41,7 @@ def evaluate(
     models: Sequence[Model | AnyModel | Quantized] | Model | AnyModel,
     *,
     profiles: Profiles | AnyPath | None = None,
+    metric: OwnMetric | Mapping[str, OwnMetric] | None = None,
     options: EvaluateOptions | None = None,
     runtime: Runtime | None = None,
     **given: Any,
@@ -47,6 +49,10 @@ def evaluate(
     """Return the figures of the float model and its variants over data.
 
     `models`: as files, or as `qgraph.open` and `qgraph.quantize` return them.
+    `metric`: a function of your own, or several by name, called as `metric(outputs, sample)` for
+    each sample of each variant. `outputs` and `sample` hold arrays by name, with the sample's axis;
+    `sample` also `labels`, where the data has them. It returns a number; the figure is the mean
+    over samples, with an interval of its difference from float. Nodes are not ranked by it.
     `profiles` adds what each profile predicted beside what is measured. Options are those of
     `EvaluateOptions`, as an object or by name. Without `sanity`, variants answer `sanity.jsonl`
     beside a model that can answer, else the general prompts of its family.
@@ -61,6 +67,7 @@ def evaluate(
     runtime = required(runtime)
     require_data(asked.data)
     require_limits(asked.accept)
+    own = own_metrics(metric)
     several = _several(models)
     known = {item.path: item for item in several if isinstance(item, Model)}
     paths = [item.path if isinstance(item, Model) else model_file(item) for item in several]
@@ -85,6 +92,7 @@ def evaluate(
         costs=_costs(model, task.feeds[0], runtime),
         warnings=(*_warnings(model, task), *([] if in_parts is None else [_said(in_parts)])),
         in_parts=in_parts,
+        own=own,
     )
     found = _evaluate(candidates, task, settings, runtime.progress, suite)
     return _recommended(found, asked.accept)

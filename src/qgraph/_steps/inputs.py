@@ -1,45 +1,21 @@
-"""What functions of the API take: a path, or what the file there holds."""
+"""What functions of the API take: a path or what the file there holds, and where work runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TypeVar
 
-from qgraph._evaluation.changes import Changes
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.documents import Document, read_document, read_json
-from qgraph._graph.rules.report import Lint
+from qgraph._graph.io.documents import Document, read_document, shown_by
 from qgraph._graph.run.runtime import Runtime
-from qgraph._quantize.profiles import Profiles
-from qgraph._quantize.ranges import Ranges
-from qgraph._sensitivity.ranking.comparison import Comparison
+from qgraph._report.notebook import evaluation_html, sensitivity_html
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._steps.given import AnyPath, path_of
+from qgraph._steps.given import AnyPath
 
 D = TypeVar("D", bound=Document)
-
-
-def load(path: AnyPath) -> Document:
-    """Return the document in a file of qgraph's: a report, profiles, an evaluation or another.
-
-    Raises:
-        InputError: no such file.
-        UsageError: not JSON, no schema of qgraph's, or a value that does not belong.
-    """
-    kinds: tuple[type[Document], ...] = (
-        *(Sensitivity, Ranges, Profiles, Evaluation, Comparison, Changes, Lint),
-    )
-    file = path_of(path, "a document")
-    content = read_json(file)
-    found = content.get("schema") if isinstance(content, dict) else None
-    for kind in kinds:
-        if found == kind.SCHEMA:
-            return read_document(file, kind)
-    raise UsageError(
-        f"found schema {found!r}, expected one of {', '.join(kind.SCHEMA for kind in kinds)}",
-        where=str(file),
-    )
+shown_by(Evaluation, evaluation_html)
+shown_by(Sensitivity, sensitivity_html)
 
 
 def document(value: D | AnyPath, kind: type[D]) -> D:

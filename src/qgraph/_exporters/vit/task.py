@@ -37,18 +37,21 @@ class ClassifyTask:
         self._reference: list[Array] = []
         self._seen: dict[str, SampleSums] = {}
 
+    def labels_of(self, index: int) -> Array:
+        """Return the right classes of a sample, int [n]."""
+        return np.array([picture.label for picture in self.feeds.items(index)], np.int64)
+
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant; the first one measured is the reference."""
         first, sums = not self._reference, []
         ranks: list[Array] = []
         for index, feed in enumerate(self.feeds):
             progress(f"evaluating {name}", index, len(self.feeds))
-            pictures = self.feeds.items(index)
-            logits = session.run(feed, [self._output])[self._output][: len(pictures)]
+            labels = self.labels_of(index)
+            logits = session.run(feed, [self._output])[self._output][: len(labels)]
             if first:
                 self._reference.append(logits)
             sums.append(self._compare(self._reference[index], logits))
-            labels = np.array([picture.label for picture in pictures], np.int64)
             ranks.append(rank_of(logits, labels))
         progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
         self._seen[name] = _sums_of(sums, ranks, self._reference[0].shape[1])

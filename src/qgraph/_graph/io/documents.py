@@ -10,12 +10,14 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.files import require_file, write_text
 
 _LARGEST = 512 << 20
@@ -56,9 +58,12 @@ def in_words(error: ValidationError) -> UsageError:
 
 
 class Document(Part):
-    """A whole file. Subclasses set `SCHEMA`, for example `qgraph.sensitivity/1`."""
+    """A whole file. Subclasses set `SCHEMA`, for example `qgraph.sensitivity/1`, and `ROWS`: the
+    field that a data frame has a row for each item of.
+    """
 
     SCHEMA: ClassVar[str]
+    ROWS: ClassVar[str] = ""
     schema_: str = Field(alias="schema")
 
     def save(self, path: str | Path) -> Path:
@@ -69,6 +74,31 @@ class Document(Part):
         """
         write_document(Path(path), self)
         return Path(path)
+
+    def to_dataframe(self) -> Any:
+        """Return the entries (nodes, variants, profiles, ranges …) as a pandas DataFrame, a row
+        each; nested figures have columns such as `solo.mse`.
+
+        Raises:
+            EnvironmentFault: pandas is not installed.
+            UsageError: the document is no list of anything.
+        """
+        if not self.ROWS:
+            raise UsageError(f"a {type(self).__name__} has no rows to make a data frame of")
+        # pandas is the caller's own, and nothing here needs it
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise EnvironmentFault(
+                "a data frame needs pandas, which is not installed", hint="pip install pandas"
+            ) from error
+        rows = [item.model_dump(mode="json") for item in getattr(self, self.ROWS)]
+        return pd.json_normalize(rows)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: tables and a chart, or a line."""
+        show = _SHOWN.get(type(self))
+        return f"<code>{escape(repr(self))}</code>" if show is None else show(self)
 
     def __repr__(self) -> str:
         """Return a line: the content of a document fills pages."""
@@ -86,6 +116,14 @@ class Document(Part):
 
 
 D = TypeVar("D", bound=Document)
+_SHOWN: dict[type[Document], Callable[[Any], str]] = {}
+
+
+def shown_by(kind: type[D], show: Callable[[D], str]) -> None:
+    """Let `show` make the HTML of a kind of document, for notebooks."""
+    _SHOWN[kind] = show
+
+
 Named = TypeVar("Named", bound=Part)
 
 

@@ -74,6 +74,7 @@ class Lint(Document):
     """
 
     SCHEMA: ClassVar[str] = "qgraph.lint/1"
+    ROWS: ClassVar[str] = "findings"
 
     model: str
     sha256: str

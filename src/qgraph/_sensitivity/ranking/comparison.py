@@ -44,6 +44,7 @@ class Comparison(Document):
     """What `qgraph compare` found; `tied` nodes counted as one tie."""
 
     SCHEMA: ClassVar[str] = "qgraph.comparison/1"
+    ROWS: ClassVar[str] = "pairs"
 
     rankings: tuple[str, ...]
     notes: tuple[str, ...] = ()
