@@ -16,7 +16,7 @@ test: .venv/.dev
 # The core alone, on the numpy that the inc extra does not go with; gradients are held against torch.
 test-core: .venv-core/.core
 	.venv-core/bin/pytest -m "not slow" --ignore=tests/quantize/inc --ignore=tests/graph/gradient \
-	  tests/graph tests/quantize
+	  tests/graph tests/quantize tests/metrics tests/evaluation/test_changes.py
 
 # Ultralytics (AGPL-3.0) in an environment of its own: .venv-yolo/bin/qgraph export yolo11n.yaml
 yolo: .venv-yolo/.yolo

@@ -163,7 +163,7 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
         one, other = _ratio(a), _ratio(b)
         interval = ratio_interval(one, other, paired=paired, share=metric(key).is_share)
         few = paired and rests_on_few(key, quotient(other).less(quotient(one)))
-        counted = min(np.count_nonzero(side.denominator) for side in (one, other))
+        counted = min(int(np.count_nonzero(side.denominator)) for side in (one, other))
         doubtful = interval is not None and (few or counted < metric(key).enough)
     return Change(
         variant=before.name,
