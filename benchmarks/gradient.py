@@ -6,8 +6,8 @@
 `benchmarks/decoder.py` and `models/smollm2_135m/make.py` write checkpoints that `qgraph export`
 takes: a decoder of 27 M parameters, and the real SmolLM2-135M. Both may be left out; the models
 that ship are always there. Each engine runs in a process of its own, right after the other, as
-`qgraph sensitivity --direction solo --group none`; then 20 sets of nodes (profiles of all shares, and
-random ones) are quantized for real, with the same ranges on the same samples. `--samples` and
+`qgraph sensitivity --direction solo --group none`; then 20 sets of nodes (profiles of all shares,
+and random ones) are quantized for real, with the same ranges on the same samples. `--samples` and
 `--only` are for a short look.
 """
 
