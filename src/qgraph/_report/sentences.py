@@ -135,4 +135,4 @@ def sanity_line(evaluation: Evaluation) -> str:
         for item in evaluation.variants[1:]
     }
     counts = ", ".join(f"{name} {count}" for name, count in same.items())
-    return f"Of {total} sanity answers, as float word for word: {counts}."
+    return f"Of {total} sanity answers, those that equal the float model's word for word: {counts}."

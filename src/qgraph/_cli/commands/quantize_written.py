@@ -21,7 +21,9 @@ def print_written(made: Sequence[Written], *, as_json: bool) -> None:
     ours = [(_name(item), item.proof, item) for item in made if item.proof and item.profile]
     if ours:
         rows = [_row(name, proof, item) for name, proof, item in ours]
-        print_table(["profile", "quantized", "Q on activations", "proved untouched", "file"], rows)
+        print_table(
+            ["profile", "quantized", "activations with Q/DQ", "proved untouched", "file"], rows
+        )
         say("Every quantized node reads Q/DQ on data and weight; every other node reads none.")
     for item in made:
         if item.profile is None:
