@@ -59,17 +59,31 @@ def ideal_forwards(
 
 
 def _macs_from_here_on(model: onnx.ModelProto, macs: Mapping[str, int]) -> dict[str, int]:
-    """Return node name → MACs of the node and all nodes that depend on it."""
+    """Return node name → MACs of the node and all nodes that depend on it.
+
+    Each tensor holds the set of costly nodes below it, a bit for each, and what they come to. What
+    is below several tensors is nearly always below one of them, so that few bits are added up.
+    """
     costly = [node.name for node in model.graph.node if macs.get(node.name)]
-    bit = {name: 1 << index for index, name in enumerate(costly)}
-    weight = {1 << index: macs[name] for index, name in enumerate(costly)}
-    reached: dict[str, int] = {}
+    bit = {name: index for index, name in enumerate(costly)}
+    reached: dict[str, tuple[int, int]] = {}
+
+    def joined(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+        (large, total), (small, _) = (one, other) if one[1] >= other[1] else (other, one)
+        more = small & ~large
+        found = large | small
+        while more:
+            last = more & -more
+            total += macs[costly[last.bit_length() - 1]]
+            more ^= last
+        return found, total
+
     result: dict[str, int] = {}
     for node in reversed(model.graph.node):
-        mask = bit.get(node.name, 0)
+        below = (1 << bit[node.name], macs[node.name]) if node.name in bit else (0, 0)
         for output in node.output:
-            mask |= reached.get(output, 0)
+            below = joined(below, reached.get(output, (0, 0)))
         for name in reads(node):
-            reached[name] = reached.get(name, 0) | mask
-        result[node.name] = sum(value for flag, value in weight.items() if mask & flag)
+            reached[name] = joined(reached.get(name, (0, 0)), below)
+        result[node.name] = below[1]
     return result
