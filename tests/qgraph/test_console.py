@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+import qgraph
 from qgraph._cli import console
+from qgraph._cli.commands.sensitivity_table import print_report
 
 HEADINGS = (
     "variant",
@@ -128,3 +133,29 @@ def test_on_a_narrow_terminal_columns_that_can_be_spared_go_first(
         assert ("cosine" in text) is (shown == "all"), width
         assert ("Δ MSE" in text) is (shown != "none"), width
         assert text.count("variant") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "scope", "row"),
+    [
+        ("node_Conv_210", "4.c1", "node_Conv_210 (4.c1)"),
+        ("/layers.0/fc1/MatMul", "layers.0.fc1", "/layers.0/fc1/MatMul"),
+        ("fc1", "", "fc1"),
+    ],
+)
+def test_a_node_is_shown_with_its_module_where_its_name_does_not_tell(
+    name: str, scope: str, row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = np.eye(16, dtype=np.float32)
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[1,16] x) => (float[1,16] y)'
+        "{ y = MatMul(x, w) }"
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    (node,) = model.graph.node
+    node.name = name
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{scope}', 'linear']")
+    onnx.save(model, tmp_path / "m.onnx")
+    report, _ = qgraph.sensitivity(tmp_path / "m.onnx", samples=1)
+    print_report(report, tmp_path / "out.json", everything=True)
+    assert f" {row} " in capsys.readouterr().out

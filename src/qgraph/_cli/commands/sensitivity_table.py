@@ -111,10 +111,16 @@ def _by_reason(report: Sensitivity) -> dict[str, list[str]]:
     return reasons
 
 
+def _named(node: NodeScore) -> str:
+    """Return the node's name, and its module's path where an exporter did not put that in it."""
+    told = not node.scope or node.scope in node.name.replace("/", ".")
+    return node.name if told else f"{node.name} ({node.scope})"
+
+
 def _row(node: NodeScore, report: Sensitivity, own: str | None, *, everything: bool) -> list[str]:
     solo, shown = node.solo, node_figures(node, report)
     return [
-        node.name if everything else elided(node.name, max(24, OUT.width // 3)),
+        _named(node) if everything else elided(_named(node), max(24, OUT.width // 3)),
         str(node.rank),
         *([] if own is None else ["" if shown.damage is None else f"{shown.damage:.3e}"]),
         f"{solo.mse:.3e}" if solo else "",
