@@ -130,7 +130,8 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
             default=given.get("calibrate"),
             show_default=preset is not None,
             help="How far the quantized type reaches in an activation: the extremes, a percentile,"
-            " least KL divergence, least squared error, the average of the samples' extremes.",
+            " least KL divergence, least squared error, the average of the samples' extremes, or"
+            " what makes the least error at the outputs, from backward passes.",
         ),
         click.option(
             "--percentile",

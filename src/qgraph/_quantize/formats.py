@@ -55,7 +55,7 @@ def format_names(text: str) -> list[str]:
         ValueError: one is no name of a format.
     """
     names = [word.strip() for word in text.split(",")]
-    ranges = [item.value for item in Calibration]
+    ranges = [item.value for item in Calibration if item is not Calibration.OUTPUT]
     for name in names:
         plain, colon, calibrate = name.partition(":")
         known = plain in _PLAIN and (calibrate in ranges if colon else True)
@@ -91,6 +91,8 @@ def _format(name: str, main: Scheme) -> Format:
         return Format(name=name)
     plain, _, calibrate = name.partition(":")
     own = Calibration(calibrate) if calibrate else main.calibrate
+    if own is Calibration.OUTPUT and plain != main.name:
+        own = Calibration.MINMAX  # clips were chosen for the other type's numbers
     percentile = main.percentile if own is Calibration.PERCENTILE else None
     try:
         scheme = Scheme(

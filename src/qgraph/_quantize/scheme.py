@@ -29,7 +29,8 @@ class SchemeName(StrEnum):
 class Calibration(StrEnum):
     """How a range comes from the values seen. `minmax`: the extremes; `percentile`: what a share
     of all values does not exceed; `entropy`: least KL divergence; `mse`: least squared error;
-    `moving-average`: the average of each sample's extreme.
+    `moving-average`: the average of each sample's extreme; `output`: the least error at the model's
+    outputs, estimated from backward passes.
     """
 
     MINMAX = "minmax"
@@ -37,6 +38,7 @@ class Calibration(StrEnum):
     ENTROPY = "entropy"
     MSE = "mse"
     MOVING_AVERAGE = "moving-average"
+    OUTPUT = "output"
 
 
 class WeightScale(StrEnum):

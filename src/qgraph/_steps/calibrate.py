@@ -9,8 +9,9 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION
 from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
-from qgraph._quantize.scheme import SEARCHED, Scheme
+from qgraph._quantize.scheme import SEARCHED, Calibration, Scheme
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
+from qgraph._sensitivity.search.clipping import choose_clips
 from qgraph._sensitivity.search.smoothing import Search, search_smoothing
 from qgraph._steps.data import Data
 from qgraph._steps.given import AnyModel
@@ -75,6 +76,13 @@ def ranges_of(
     form = model.smoothed(smoothing).prepared
     if smoothing:
         require_unchanged(model.prepared, form, data.feeds[0], provider, memory)
-    return _calibrate(
+    ranges = _calibrate(
         form, nodes(form), data.feeds, scheme, run, progress, smoothing=smoothing, memory=memory
+    )
+    if scheme.calibrate is not Calibration.OUTPUT:
+        return ranges
+    scored = model.scored_at(asked.outputs)
+    shown = model.smoothed(smoothing).showing(scored).prepared
+    return choose_clips(
+        Search(shown, nodes, data.feeds, scored, scheme, run, progress, memory), ranges
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from qgraph._graph.errors import UsageError
 from qgraph._quantize.calibrate.observers import Observed, observer_for
 from qgraph._quantize.scheme import Calibration, Scheme
 
@@ -93,7 +94,7 @@ def test_a_moving_average_follows_the_samples() -> None:
 
 def test_a_percentile_goes_with_its_method_only() -> None:
     assert Scheme(calibrate=Calibration.PERCENTILE).percentile == 99.99
-    with pytest.raises(ValueError, match="percentile goes with"):
+    with pytest.raises(UsageError, match="percentile goes with"):
         Scheme(percentile=99.0)
 
 
@@ -104,5 +105,5 @@ def test_smoothing_has_one_spelling(given: str, held: str) -> None:
 
 @pytest.mark.parametrize("given", ["0", "1.5", "-1", "nan", "strong", ""])
 def test_another_smoothing_is_refused(given: str) -> None:
-    with pytest.raises(ValueError, match="expected none, auto or a strength"):
+    with pytest.raises(UsageError, match="expected none, auto or a strength"):
         Scheme(smooth=given)

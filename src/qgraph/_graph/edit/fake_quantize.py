@@ -49,22 +49,29 @@ class FakeQuantizer:
     """Adds to `graph` what quantized nodes read; initializers are made once and shared.
 
     `weights`: the values of the weights added, which the graph only declares. `tag`: what names
-    end in, where another adds to the same graph.
+    end in, where another adds to the same graph; `first`: that other, whose weights are taken where
+    both quantize to the same.
     """
 
     def __init__(
-        self, graph: onnx.GraphProto, quantization: FakeQuantization, tag: str = ""
+        self,
+        graph: onnx.GraphProto,
+        quantization: FakeQuantization,
+        tag: str = "",
+        first: FakeQuantizer | None = None,
     ) -> None:
         self._graph, self._tag = graph, tag
+        self.quantization: FakeQuantization = quantization
+        same = first is not None and first.quantization.weights is quantization.weights
+        self._first = first if same else None
         self._taken = tensor_names(graph)
-        self._quantization = quantization
         self._made: dict[str, str] = {}
         self._weights: dict[str, Callable[[], Array]] = {}
         self.weights: Mapping[str, Array] = OnDemand(self._weights)
 
     def data_type(self, node: QuantizableNode) -> int:
         """Return the ONNX data type that `node` computes in: that of its scales."""
-        scale = self._quantization.scales[node.activations[0][1]]
+        scale = self.quantization.scales[node.activations[0][1]]
         return int(helper.np_dtype_to_tensor_dtype(scale.dtype))
 
     def inputs_of(
@@ -73,13 +80,13 @@ class FakeQuantizer:
         """Return the Q and DQ of every activation, and input position → what replaces it."""
         rename: dict[int, str] = {}
         if node.weight is not None:
-            rename[node.weight.index] = self._weight(node.weight, self.data_type(node))
+            rename[node.weight.index] = self.weight(node.weight, self.data_type(node))
         pairs: list[onnx.NodeProto] = []
-        if self._quantization.weights_only:
+        if self.quantization.weights_only:
             return pairs, rename
         for name in dict.fromkeys(name for _, name in node.activations):
-            scale = self._initializer(f"{name}/scale", self._quantization.scales[name])
-            zero = self._initializer("qgraph.zero_point", np.zeros((), self._quantization.dtype))
+            scale = self._initializer(f"{name}/scale", self.quantization.scales[name])
+            zero = self._initializer("qgraph.zero_point", np.zeros((), self.quantization.dtype))
             q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
             pairs += [
                 helper.make_node("QuantizeLinear", [name, scale, zero], [q]),
@@ -91,13 +98,16 @@ class FakeQuantizer:
     def fresh(self, wanted: str) -> str:
         return fresh_name(f"{wanted}{self._tag}", self._taken)
 
-    def _weight(self, weight: Weight, data_type: int) -> str:
+    def weight(self, weight: Weight, data_type: int) -> str:
+        """Return the name of a weight's quantized copy, which is added where it is not there."""
+        if self._first is not None:
+            return self._first.weight(weight, data_type)
         label = f"{weight.tensor}/axis.{weight.axis}"
         if label not in self._made:
             name = self._made[label] = self.fresh(f"{label}/qgraph")
             self._graph.initializer.append(stub(name, data_type, weight.shape))
             key = (weight.tensor, weight.axis)
-            self._weights[name] = lambda: self._quantization.weights[key]
+            self._weights[name] = lambda: self.quantization.weights[key]
         return self._made[label]
 
     def _initializer(self, key: str, array: Array) -> str:

@@ -108,7 +108,7 @@ class Thresholded:
 def observer_for(scheme: Scheme) -> Observer:
     """Return a new observer of the method that `scheme` calibrates by."""
     match scheme.calibrate:
-        case Calibration.MINMAX:
+        case Calibration.MINMAX | Calibration.OUTPUT:  # of which the search makes the clip
             return MinMax()
         case Calibration.MOVING_AVERAGE:
             return MovingAverage()

@@ -68,7 +68,8 @@ class GradientAnswerer:
         self._scored, self._folder, self._memory = scored, folder, memory
         self._others = list(others)
         feed = feeds[0]
-        most = most_weights(prepared.model, nodes, feed, memory.left, 1 + len(others))
+        copies = len({id(item.weights) for item in (quantization, *others.values())})
+        most = most_weights(prepared.model, nodes, feed, memory.left, copies)
         parts = plan_parts(prepared.model, nodes, scored.outputs, most)
         crossing = {name for part in parts for name in part.segment.inputs}
         seen = _seen(prepared, feed, scored.outputs, crossing, memory, provider, most)

@@ -134,9 +134,13 @@ class _Made:
         self._protos = {node.name: node for node in forward.node}
         graph = self._model.graph
         self._behind, backward = _take_backward(graph)
+        first = FakeQuantizer(graph, quantizations[0])
         self._quantizers = [
-            FakeQuantizer(graph, quantization, f"/{number}" if number else "")
-            for number, quantization in enumerate(quantizations)
+            first,
+            *(
+                FakeQuantizer(graph, quantization, f"/{number}", first)
+                for number, quantization in enumerate(quantizations[1:], start=1)
+            ),
         ]
         self._builder = Builder(self._model)
         self.seeds = Seeds(self._builder, probes)
