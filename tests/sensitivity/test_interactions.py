@@ -16,6 +16,7 @@ from qgraph._sensitivity.ranking.profiles import By, Unit, cut_profiles, units_o
 from qgraph._sensitivity.report import (
     Direction,
     Interactions,
+    MeasuredSet,
     NodeScore,
     Run,
     Score,
@@ -106,6 +107,41 @@ def test_sets_chosen_by_what_nodes_do_together_err_less_than_those_chosen_one_by
         ours, theirs = (sum(errors[int(n[1:])] for n in half) for half in halves)
         gained += float(ours @ ours) < float(theirs @ theirs)
     assert gained >= 9
+
+
+def corrected(*measured: tuple[tuple[str, ...], float]) -> Interactions:
+    """Return interactions of five nodes with nested sets that were measured."""
+    found = report_of(drawn(5, 9)).interactions[0]
+    sets = tuple(MeasuredSet(adds=adds, damage=damage) for adds, damage in measured)
+    return found.model_copy(update={"measured": sets})
+
+
+def test_sets_that_were_measured_are_predicted_as_measured_and_single_nodes_as_estimated() -> None:
+    gram = Gram(corrected((("n3",), 99.0), (("n0", "n1"), 40.0), (("n2", "n4"), 30.0)))
+    alone = Gram(corrected())
+    assert gram.damage(["n0", "n1", "n3"]) == pytest.approx(40.0)
+    assert gram.damage(["n0", "n1", "n2", "n3", "n4"]) == pytest.approx(30.0)
+    for index in range(5):
+        assert gram.damage([f"n{index}"]) == alone.damage([f"n{index}"])
+
+
+def test_what_a_larger_set_shows_does_not_change_a_smaller_one() -> None:
+    one = (("n3", "n1"), 25.0)
+    grams = [Gram(corrected(one, *more)) for more in ((), ((("n0", "n2"), 90.0),))]
+    first, second = (gram.damage(["n1", "n3"]) for gram in grams)
+    assert first == second == pytest.approx(25.0)
+
+
+def test_the_order_goes_by_estimates_alone() -> None:
+    units = [[f"n{index}"] for index in range(5)]
+    grams = [Gram(corrected()), Gram(corrected((("n0", "n1", "n2"), 500.0)))]
+    first, second = (gram.order(units, [1.0] * 5) for gram in grams)
+    assert first == second
+
+
+def test_measured_sets_of_other_nodes_are_refused() -> None:
+    with pytest.raises(InputError, match="names other nodes"):
+        Gram(corrected((("n1", "n9"), 1.0)))
 
 
 def test_a_report_survives_being_written_and_read() -> None:

@@ -252,15 +252,26 @@ class Estimate(Part):
     verified: Verified | None = None
 
 
+class MeasuredSet(Part):
+    """The exact `damage`, in the units of the interactions, with `adds` quantized and what the sets
+    before it add.
+    """
+
+    adds: tuple[str, ...]
+    damage: Annotated[float, Field(ge=0)]
+
+
 class Interactions(Part):
     """What each pair of `nodes` does together, in the units of `metric`: the upper triangle of a
     symmetric matrix, row by row, float32, little-endian, base64. A set's damage is the sum over all
-    its pairs, in both orders, each node with itself included.
+    its pairs, in both orders, each node with itself included. `measured`: sets of nodes, each with
+    all of the one before, that predictions are corrected by.
     """
 
     metric: MetricKey
     nodes: tuple[str, ...]
     values: str
+    measured: tuple[MeasuredSet, ...] = ()
 
 
 class Run(Part):

@@ -33,6 +33,7 @@ from qgraph._sensitivity.engines.gradient.probes import draw_signs, signs_input
 from qgraph._sensitivity.engines.gradient.verifying import nodes_to_measure
 from qgraph._sensitivity.engines.switch import node_switches
 from qgraph._sensitivity.ranking.interactions import Gram
+from qgraph._sensitivity.ranking.profiles import cut_profiles
 from qgraph._sensitivity.report import Sensitivity, Stability
 from qgraph._sensitivity.scoring.journal import folder_of, open_journal
 from qgraph._sensitivity.scoring.questions import Question, Scored
@@ -293,7 +294,7 @@ def test_interactions_hold_the_single_scores_and_those_of_groups(
     siblings: Path, score: Any
 ) -> None:
     found = report(score, siblings, feeds_for(siblings, 3, batch=16))
-    gram = Gram(found.interactions[0])
+    gram = Gram(found.interactions[0].model_copy(update={"measured": ()}))
     for node in found.nodes:
         assert node.solo is not None
         assert gram.damage([node.name]) == pytest.approx(node.solo.mse, rel=1e-4)
@@ -304,6 +305,25 @@ def test_interactions_hold_the_single_scores_and_those_of_groups(
     summed = sum(alone[name] for name in group.members)
     low, high = sorted((summed, group.solo.mse))
     assert 0.999 * low < gram.damage(group.members) < 1.001 * high
+
+
+def test_sets_at_the_shares_of_profiles_are_measured_and_predicted_so(
+    deep: Path, score: Any
+) -> None:
+    feeds = feeds_for(deep, 6, batch=30)
+    found, exact = report(score, deep, feeds), score(deep, feeds=feeds)
+    (together,) = found.interactions
+    sizes = [len(item.adds) for item in together.measured]
+    assert sizes == [1, 1, 1, 1]  # behind 0.6, 2, 3.2 and 4 of four
+    alone = {node.name: node.solo for node in exact.nodes}
+    first, last = together.measured[0], together.measured[-1]
+    assert first.damage == pytest.approx(alone[first.adds[0]].mse, rel=1e-4)
+    everything = exact.baseline.all_quantized.mse
+    assert last.damage == pytest.approx(everything, rel=1e-4)
+    assert Gram(together).damage(together.nodes) == pytest.approx(everything, rel=1e-4)
+    (most,) = (p for p in cut_profiles(found, "s.json").profiles if p.name == "D")
+    assert most.predicted is not None
+    assert most.predicted.mse == pytest.approx(everything, rel=1e-4)
 
 
 def test_independent_errors_are_taken_to_add_up_and_common_ones_are_kept() -> None:
@@ -401,6 +421,31 @@ def test_measured_are_the_worst_and_those_near_a_cut(
     }
     found = nodes_to_measure(harms, stability, count)
     assert sorted(found) == sorted(expected)
+
+
+STEEP = """
+steep (float[batch, 8] x) => (float[batch, 6] y)
+{
+  [/a/MatMul] h = MatMul(x, wa)
+  z = Sub(h, h)
+  s = Sqrt(z)
+  r = Add(s, h)
+  [/b/MatMul] y = MatMul(r, wb)
+}
+"""
+
+
+def test_a_node_whose_gradient_is_no_number_is_scored_exactly(build: Any, score: Any) -> None:
+    path = build(STEEP, {"wa": (8, 12), "wb": (12, 6)})
+    feeds = feeds_for(path, 3, batch=20)
+    found, exact = report(score, path, feeds), score(path, feeds=feeds)
+    assert found.unscored == ()
+    assert found.run.estimate is not None
+    assert found.run.estimate.measured == {"/a/MatMul": "its gradient is no number"}
+    ours, theirs = ({n.name: n.solo for n in each.nodes} for each in (found, exact))
+    assert ours["/a/MatMul"] == theirs["/a/MatMul"]
+    assert ours["/b/MatMul"] != theirs["/b/MatMul"]
+    assert found.baseline == exact.baseline
 
 
 CONSTANT = """

@@ -147,7 +147,7 @@ class QuestionEngine(ABC):
         forward = forward or _forward(model, runtime, journal)
         memory = self.memory_use(answerer, runtime)
         del answerer  # and the weights it holds
-        unscored = _unscored(work, table) if scores.table else {}
+        unscored = _unscored(work, further.get("table", table)) if scores.table else {}
         ideal = ideal_forwards(prepared.model, macs, work.selection.candidates)
         whole_head = work.narrow and walked.scored.narrowed is None
         found = NodeScores(

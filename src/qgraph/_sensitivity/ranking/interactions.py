@@ -1,6 +1,9 @@
 """What quantized nodes do together: the Gram matrix of their errors at the outputs.
 
-The damage of a set is the sum of the matrix over its pairs, each node with itself included.
+The damage of a set is the sum of the matrix over its pairs, each node with itself included. Where
+nested sets were measured, what their sums miss is shared out among the pairs of nodes that each
+brings, in proportion to √(damage of one · damage of the other): so the sums of these sets are what
+was measured, and single nodes keep their scores.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import numpy as np
 
 from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array
-from qgraph._sensitivity.report import Interactions, Sensitivity
+from qgraph._sensitivity.report import Interactions, MeasuredSet, Sensitivity
 
 _STORED = np.dtype("<f4")
 
@@ -39,15 +42,35 @@ class Gram:
         upper = np.zeros((count, count))
         upper[np.triu_indices(count)] = values
         self._matrix = upper + np.triu(upper, 1).T
+        self._corrected = self._fitted(found.measured)
 
     def damage(self, nodes: Collection[str]) -> float:
         """Return the damage of these nodes, quantized together; never below 0."""
         at = [self._index[name] for name in nodes]
-        return max(0.0, float(self._matrix[np.ix_(at, at)].sum()))
+        return max(0.0, float(self._corrected[np.ix_(at, at)].sum()))
+
+    def _fitted(self, measured: Sequence[MeasuredSet]) -> Array:
+        """Return the matrix whose sums over the sets that were measured are what was measured."""
+        matrix = self._matrix.copy()
+        size = np.sqrt(np.maximum(matrix.diagonal(), 0))
+        before = np.zeros(len(matrix), bool)
+        for item in measured:
+            if not set(item.adds) <= self._index.keys():
+                raise _damaged("a set that was measured names other nodes")
+            inside = before.copy()
+            inside[[self._index[name] for name in item.adds]] = True
+            pairs = np.outer(size * inside, size * inside)
+            pairs[np.ix_(before, before)] = 0
+            np.fill_diagonal(pairs, 0)
+            if pairs.any():
+                missing = item.damage - matrix[np.ix_(inside, inside)].sum()
+                matrix += missing / pairs.sum() * pairs
+            before = inside
+        return matrix
 
     def order(self, units: Sequence[Collection[str]], weights: Sequence[float]) -> list[int]:
         """Return the units in the order in which each adds least damage, to those before it, for
-        what it weighs.
+        what it weighs; by the estimates alone, so that sets can be measured along it.
         """
         belongs = np.zeros((len(units), len(self._index)))
         for row, members in zip(belongs, units, strict=True):

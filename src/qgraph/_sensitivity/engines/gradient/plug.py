@@ -17,16 +17,19 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.gauss_newton import lenses
 from qgraph._sensitivity.engines.gradient.pairs import interactions
+from qgraph._sensitivity.engines.gradient.sets import with_measured_sets
 from qgraph._sensitivity.engines.gradient.side_by_side import other_quantizations, tables_of
 from qgraph._sensitivity.engines.gradient.verifying import (
+    NO_NUMBER,
     agreement,
     measured_exactly,
     nodes_to_measure,
 )
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
-from qgraph._sensitivity.report import Estimate, MemoryUse
+from qgraph._sensitivity.report import Estimate, MemoryUse, Score
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Answerer
+from qgraph._sensitivity.scoring.score_table import read_answers
 from qgraph._sensitivity.scoring.work import EngineOptions, Work
 
 _NO_FORMATS = (
@@ -134,23 +137,52 @@ class Gradient(QuestionEngine):
         own, scores = _own(answerer), asked.scores
         if not scores.table:
             return {}
+        found = self._without_gradient(work, model, runtime, asked)
+        asked = replace(asked, table=found.get("table", asked.table))
         feeds = [model.feeds[number] for number in scores.table]
         pairs, others = own.pairs(feeds), own.others(feeds)
         total = scores.table.totals()[0]
         estimate = Estimate(
             probes=own.probes.rounds,
             by_position=own.probes.by_position,
-            measured=dict(own.exact),
+            measured=own.exact | found.pop("measured", {}),
         )
-        found = {"estimate": estimate, "interactions": ()}
+        found |= {"estimate": estimate, "interactions": ()}
         if _options_of(work).gauss_newton:
             found["gauss_newton"] = self._lens(work, model, own.traces(feeds), total.count)
         if work.formats:
             found["formats"] = tables_of(others or {}, list(asked.questions), self._read)
             found["warnings"] = (_NO_FORMATS,) * (others is None)
         if pairs is not None:
-            found["interactions"] = interactions(work, model, own.nodes, pairs, total, asked.table)
+            together = interactions(work, model, own.nodes, pairs, total, asked.table)
+            if not own.in_parts:  # where weights are read again for it, it would cost minutes
+                together = with_measured_sets(work, model, runtime, together, list(scores.table))
+            found["interactions"] = together
         return found | self._verified(work, model, runtime, asked, estimate)
+
+    def _without_gradient(
+        self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked
+    ) -> dict[str, Any]:
+        """Return the scores with exact ones where a gradient is no number, and these nodes."""
+        rows = asked.scores.figures()
+        failed = {
+            key: asked.questions[key]
+            for key, row in zip(asked.questions, rows, strict=True)
+            if row is None
+        }
+        samples = list(asked.scores.table)
+        exact = measured_exactly(work, model, runtime, asked.folder, failed, samples)
+        if not exact:
+            return {}
+        nothing = dict.fromkeys(self.unknown)
+        known = [
+            exact.get(key) if row is None else {**row, **nothing}
+            for key, row in zip(asked.questions, rows, strict=True)
+        ]
+        return {
+            "table": read_answers(list(asked.questions), known),
+            "measured": {name: NO_NUMBER for kind, name in exact if kind == "solo"},
+        }
 
     def _lens(
         self, work: Work, model: ComputedModel, traces: Mapping[str, float], count: int
@@ -174,7 +206,8 @@ class Gradient(QuestionEngine):
         why = nodes_to_measure(harms, stability, verify)
         questions = {name: asked.questions["solo", name] for name in why}
         samples = list(asked.scores.table)
-        exact = measured_exactly(work, model, runtime, asked.folder, questions, samples)
+        figures = measured_exactly(work, model, runtime, asked.folder, questions, samples)
+        exact = {name: Score.of(item) for name, item in figures.items()}
         update = {
             "measured": estimate.measured | {name: why[name] for name in exact},
             "verified": agreement(table.solo, exact, work.metric),

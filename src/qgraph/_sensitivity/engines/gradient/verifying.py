@@ -6,11 +6,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import Figures
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.ranking.order import harm, ranks
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
@@ -20,11 +22,14 @@ from qgraph._sensitivity.scoring.loop import Limits, score
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.scoring.work import Work
 
+K = TypeVar("K")
+
 _WORST = 0.5
 """Share of what is measured that goes to the worst nodes; the rest to those at cuts."""
 _UNSETTLED = 2
 """Standard errors from a cut up to which a node's place is not settled."""
 WORST, AT_CUT = "one of the worst", "its place at a cut is not settled"
+NO_NUMBER = "its gradient is no number"
 
 
 def nodes_to_measure(
@@ -55,11 +60,11 @@ def measured_exactly(
     model: ComputedModel,
     runtime: Runtime,
     folder: Path,
-    questions: Mapping[str, Question],
+    questions: Mapping[K, Question],
     samples: Sequence[int],
-) -> dict[str, Score]:
-    """Return the exact solo scores of some nodes, over the samples that were estimated; none where
-    time runs out. `questions`: node → what is quantized with it.
+) -> dict[K, Figures]:
+    """Return the exact figures of some questions, over the samples that were estimated; none where
+    time runs out.
     """
     nodes = [*work.selection.candidates, *(item.node for item in model.companions)]
     asked = frozenset().union(*questions.values())
@@ -78,7 +83,7 @@ def measured_exactly(
     if not found.complete:
         return {}
     figures = zip(questions, found.figures(), strict=True)
-    return {name: Score.of(item) for name, item in figures if item is not None}
+    return {key: item for key, item in figures if item is not None}
 
 
 def agreement(

@@ -1,0 +1,76 @@
+"""Measuring a few sets of nodes, after all nodes were estimated: what predictions start from.
+
+First-order estimates of one model share what is wrong with them: one probe for all nodes, cuts that
+choose what came out too small, rounding that changes with what lies above. A few exact forwards say
+by how much, at the shares that profiles are cut at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from qgraph._graph.edit.tensor_switches import TensorQuantization
+from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import Figures, metric
+from qgraph._sensitivity.engines.switch import node_switches
+from qgraph._sensitivity.ranking.interactions import Gram
+from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
+from qgraph._sensitivity.report import Interactions, MeasuredSet
+from qgraph._sensitivity.scoring.computed_model import ComputedModel
+from qgraph._sensitivity.scoring.loop import Limits, score
+from qgraph._sensitivity.scoring.work import Work
+
+
+def with_measured_sets(
+    work: Work,
+    model: ComputedModel,
+    runtime: Runtime,
+    found: Sequence[Interactions],
+    samples: Sequence[int],
+) -> tuple[Interactions, ...]:
+    """Return the interactions with sets of nodes measured over the samples that were estimated: the
+    least harmful, of the shares that profiles have by default. Without them where time runs out.
+    """
+    if not found:
+        return ()
+    if isinstance(model.quantization, TensorQuantization):
+        raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
+    order = [work.names[at] for at in _order(work, found)]
+    ends = sorted({max(1, round(share * len(order))) for share in DEFAULT_CUTS.values()})
+    beside = {item.node.name: item.beside for item in model.companions}
+    sets = [frozenset(order[:end]) for end in ends]
+    questions = [one | {name for name, other in beside.items() if other in one} for one in sets]
+    nodes = [*work.selection.candidates, *(item.node for item in model.companions)]
+    answerer = node_switches(
+        model.prepared, nodes, model.quantization, model.scored, runtime.provider
+    )
+    feeds = [model.feeds[number] for number in samples]
+    limits = Limits(work.deadline, None, runtime.stop)
+    seen = score(answerer, questions, feeds, limits)
+    figures = seen.figures() if seen.complete else []
+    added = [tuple(order[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+    return tuple(
+        item.model_copy(update={"measured": _measured(item.metric, added, figures)})
+        for item in found
+    )
+
+
+def _measured(
+    key: str, added: Sequence[tuple[str, ...]], figures: Sequence[Figures | None]
+) -> tuple[MeasuredSet, ...]:
+    """Return the sets with their damage by a metric; none where one of them has no number."""
+    damages = [math.inf if item is None else metric(key).damage(item) for item in figures]
+    if not damages or not all(map(math.isfinite, damages)):
+        return ()
+    return tuple(
+        MeasuredSet(adds=names, damage=max(0.0, damage))
+        for names, damage in zip(added, damages, strict=True)
+    )
+
+
+def _order(work: Work, found: Sequence[Interactions]) -> list[int]:
+    """Return the places of nodes in the order that profiles take them."""
+    ranked = {item.metric: item for item in found}
+    gram = Gram(ranked.get(work.metric, found[0]))
+    return gram.order([(name,) for name in work.names], [1.0] * len(work.names))
