@@ -30,13 +30,16 @@ from qgraph._metrics import Split
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelView:
-    """A model as a family sees it. `model`: prepared (named, folded), with its weights."""
+    """A model as a family sees it. `model`: prepared (named, folded), with its weights.
+    `preprocess`: how pictures become its inputs, where a person said so.
+    """
 
     path: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     manifest: Manifest | None
     model: onnx.ModelProto
+    preprocess: str | None = None
 
 
 Pixels = Annotated[int, Field(ge=1)]

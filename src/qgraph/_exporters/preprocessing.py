@@ -20,7 +20,8 @@ class Resize(StrEnum):
 
 
 class Preprocessing(Part):
-    """From an RGB picture of 8 bits to [N,3,H,W], in the order of the fields.
+    """From an RGB picture of 8 bits to [N,3,H,W], in the order of the fields; `channels` is 1 where
+    color is left out first, for [N,1,H,W].
 
     `size`: (height, width), or the shorter edge alone. `padding`: what surrounds a picture that was
     fitted into `size`, in the middle of it. `crop`: (height, width) from the middle. Values are
@@ -37,10 +38,12 @@ class Preprocessing(Part):
     scale: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    channels: int | None = None
 
     def steps(self) -> list[str]:
         """Return what to do in words, in order."""
-        found = ["decode as RGB, 8 bits a channel"]
+        gray = "decode as gray, 8 bits: 0.299 R + 0.587 G + 0.114 B"
+        found = [gray if self.channels == 1 else "decode as RGB, 8 bits a channel"]
         by = f"{self.interpolation}, antialiased as Pillow does it"
         if self.resize is Resize.EXACT:
             found.append(f"resize to {_sizes(self.size)} (height × width; {by})")

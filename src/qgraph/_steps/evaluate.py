@@ -72,7 +72,8 @@ def evaluate(
     known = {item.path: item for item in several if isinstance(item, Model)}
     paths = [item.path if isinstance(item, Model) else model_file(item) for item in several]
     candidates = inspect_variants(paths)
-    model = (known.get(candidates[0].path) or opened(candidates[0].path)).along(asked.batch_axis)
+    model = known.get(candidates[0].path) or opened(candidates[0].path)
+    model = model.along(asked.batch_axis, asked.preprocess)
     task = model.family.task(model.view, asked.task, asked.data, asked.samples or _ALL)
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))

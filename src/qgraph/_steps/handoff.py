@@ -31,14 +31,15 @@ def handoff(
     plugins: Sequence[str] = (),
     seed: int = 0,
     batch_axis: Sequence[str] = (),
+    preprocess: str | None = None,
     progress: Progress = silent,
 ) -> Handoff:
     """Write the bundle of a Q/DQ model to `folder` and return its handoff.json.
 
     `data`: the first sample is the golden input. `source`: the float model; looked for beside
-    `model` otherwise. `axes`: sizes of dynamic axes. `batch_axis`: as in `CalibrateOptions`. What
-    profiles.json, sensitivity.json, ranges.json and evaluation.json beside `model` say of it goes
-    in.
+    `model` otherwise. `axes`: sizes of dynamic axes. `batch_axis`, `preprocess`: as in
+    `CalibrateOptions`. What profiles.json, sensitivity.json, ranges.json and evaluation.json beside
+    `model` say of it goes in.
 
     Raises:
         UsageError: `folder` holds something else than a bundle.
@@ -46,7 +47,8 @@ def handoff(
     """
     path = model_file(model)
     seen = see_model(path)
-    view = replace(seen.view, inputs=with_batch_axes(seen.view.inputs, batch_axis))
+    inputs = with_batch_axes(seen.view.inputs, batch_axis)
+    view = replace(seen.view, inputs=inputs, preprocess=preprocess)
     seen = replace(seen, view=view)
     loaded = load_data(seen, data_files(data, 2), 1, seed)
     pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None

@@ -132,7 +132,7 @@ def _work(
             f"--engine {engine.name} measures as a whole: its samples cannot be done elsewhere",
             hint="Use --engine wavefront or switch.",
         )
-    model = model.along(options.batch_axis)
+    model = model.along(options.batch_axis, options.preprocess)
     data = model.data(options.data, options.samples, options.seed)
     return engine, work_on(model, options, ranges, data, digests=True)
 

@@ -53,7 +53,7 @@ class Model:
         self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...], bool], Candidates] = {}
         self._forms: dict[tuple[SmoothedTensor, ...], Model] = {}
         self._raised: Model | None = None
-        self._along: dict[tuple[str, ...], Model] = {}
+        self._along: dict[tuple[tuple[str, ...], str | None], Model] = {}
 
     @classmethod
     def open(cls, path: Path) -> Model:
@@ -107,17 +107,21 @@ class Model:
             self._data[key] = load_data(self, key[0], samples, seed)
         return self._data[key]
 
-    def along(self, given: Sequence[str]) -> Model:
-        """Return the model with samples of inputs along other axes: of `state=1` along the second.
+    def along(self, given: Sequence[str], preprocess: str | None = None) -> Model:
+        """Return the model with samples of inputs along other axes: of `state=1` along the second;
+        and with what `preprocess` says of pictures.
 
         Raises:
             UsageError: there is no such input, or it has no such axis.
         """
-        key = tuple(given)
-        if key and key not in self._along:
-            view = replace(self.view, inputs=with_batch_axes(self.view.inputs, key))
+        key = (tuple(given), preprocess)
+        if key == ((), None):
+            return self
+        if key not in self._along:
+            inputs = with_batch_axes(self.view.inputs, key[0])
+            view = replace(self.view, inputs=inputs, preprocess=preprocess)
             self._along = {key: Model(self.prepared, view, self.family)}
-        return self._along[key] if key else self
+        return self._along[key]
 
     def in_form_of(self, ranges: Ranges) -> Model:
         """Return the model in the form its ranges were taken in: smoothed as they say.

@@ -39,6 +39,11 @@ _BATCH_AXIS = Flag(
     " named as a batch, else 0]",
     metavar="INPUT=AXIS",
 )
+PREPROCESS = (
+    "How images become inputs, where no preprocessor_config.json beside the model says so: as in"
+    ' "mean=0.5 std=0.5" or "mean=0.485,0.456,0.406 std=0.229,0.224,0.225 shortest=256 crop=224".'
+)
+_PREPROCESS = Flag(PREPROCESS, metavar="HOW")
 
 
 class Options(Given):
@@ -78,6 +83,7 @@ class CalibrateOptions(Options):
 
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
+    preprocess: Annotated[str | None, _PREPROCESS] = None
     samples: Annotated[Count, Flag("Use at most this many samples.")] = DEFAULT_SAMPLES
     scheme: Scheme | None = None
     outputs: Annotated[tuple[str, ...], Flag("Measure at this output.  [default: by family]")] = ()
@@ -212,6 +218,7 @@ class ProfileOptions(Options):
     ] = None
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
+    preprocess: Annotated[str | None, _PREPROCESS] = None
     task: Annotated[str | None, Flag("What to measure.  [default: by family and data]")] = None
     samples: Annotated[
         Count | None, Flag("Measure on at most this many samples of each file.")
@@ -245,6 +252,7 @@ class QuantizeOptions(Options):
     scheme: Scheme | None = None
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
+    preprocess: Annotated[str | None, _PREPROCESS] = None
     samples: Annotated[Count, Flag("Calibrate on at most this many samples.")] = DEFAULT_SAMPLES
     seed: Annotated[int, _SEED] = 0  # fmt: skip
 
@@ -256,6 +264,7 @@ class EvaluateOptions(Options):
 
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
+    preprocess: Annotated[str | None, _PREPROCESS] = None
     samples: Annotated[
         Count | None, Flag("Use at most this many samples of each.  [default: all]")
     ] = None

@@ -71,7 +71,8 @@ def quantize(
             an option that does not go with the backend.
     """
     asked = chosen(QuantizeOptions, options, given)
-    making = Making(opened(model).along(asked.batch_axis), asked, required(runtime), report)
+    found = opened(model).along(asked.batch_axis, asked.preprocess)
+    making = Making(found, asked, required(runtime), report)
     wanted = document(profiles, Profiles)
     return list(making.models(wanted, making.ranges(wanted, ranges)))
 
@@ -97,7 +98,8 @@ def write_quantized(
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
     asked = chosen(QuantizeOptions, options, given)
-    making = Making(opened(model).along(asked.batch_axis), asked, required(runtime), report)
+    found = opened(model).along(asked.batch_axis, asked.preprocess)
+    making = Making(found, asked, required(runtime), report)
     wanted = None if profiles is None else document(profiles, Profiles)
     seen = None if wanted is None else making.ranges(wanted, ranges)
     target = path_of(folder, "a folder")

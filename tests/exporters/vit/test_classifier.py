@@ -232,7 +232,7 @@ def test_pictures_without_a_processor_are_refused(
     alone = tmp_path / "alone.onnx"
     alone.write_bytes((exported / "model.onnx").read_bytes())
     opened = open_model(alone)
-    with pytest.raises(InputError, match=r"images need it beside") as caught:
+    with pytest.raises(InputError, match=r"nothing else says how images") as caught:
         opened.family.feeds(opened.view, pictures, 3)
     assert caught.value.where == str(tmp_path / "preprocessor_config.json")
 

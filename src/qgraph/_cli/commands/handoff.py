@@ -17,6 +17,7 @@ from qgraph._handoff.document import AxisRange, Handoff
 from qgraph._handoff.engine_layers import EngineLayers
 from qgraph._handoff.shapes import fixed_axes
 from qgraph._steps import handoff as handing_over
+from qgraph._steps.options import PREPROCESS
 
 
 def axis_ranges(
@@ -56,6 +57,7 @@ def axis_ranges(
     metavar="INPUT=AXIS",
     help="In .npz data, samples of INPUT lie along this axis.",
 )
+@click.option("--preprocess", metavar="HOW", help=PREPROCESS)
 @click.option(
     "--plugin", "plugins", multiple=True, metavar="OP", help="An operator the target brings."
 )

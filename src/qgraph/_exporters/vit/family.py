@@ -53,9 +53,10 @@ class VitFamily:
 
     def preprocessing(self, view: ModelView) -> Preprocessing | None:
         """Return what `preprocessor_config.json` beside the model says, if it is there."""
-        if not (view.path.parent / CONFIG).is_file():
+        if view.preprocess is None and not (view.path.parent / CONFIG).is_file():
             return None
-        return processor_of(view).described(view.inputs[0].name)
+        source = CONFIG if view.preprocess is None else "--preprocess"
+        return processor_of(view).described(view.inputs[0].name, source)
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed`: there is nothing to leave out."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
 from qgraph._exporters.batches import Batches
 from qgraph._exporters.family import ModelView
 from qgraph._exporters.images import images_in, read_image
+from qgraph._exporters.vit.described import EXAMPLE, described_processor
 from qgraph._exporters.vit.processor import CONFIG, ImageProcessor, read_processor
 from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array
@@ -67,20 +68,24 @@ def _labels(
 
 
 def processor_of(view: ModelView) -> ImageProcessor:
-    """Return the image processor that lies beside the model.
+    """Return how pictures become inputs: as `--preprocess` says, else the file beside the model.
 
     Raises:
-        InputError: there is none.
+        InputError: neither is there.
+        UsageError: what was said cannot be read.
     """
+    if view.preprocess is not None:
+        return described_processor(view.preprocess, view.inputs[0])
     path = view.path.parent / CONFIG
     if not path.is_file():
         raise InputError(
-            "no such file; images need it beside the model, to be resized and scaled as it says",
+            "no such file, and nothing else says how images become inputs",
             where=str(path),
-            hint="Copy it from the checkpoint, or write one (docs/guide/your-model.md has one for"
-            " torchvision's models), or give the images as arrays in an .npz file.",
+            hint=f"Say so with --preprocess, as in '{EXAMPLE}', copy the file from the checkpoint,"
+            " or give the images as arrays in an .npz file.",
         )
-    return read_processor(path)
+    found = read_processor(path)
+    return replace(found, gray=True) if view.inputs[0].shape[1] == 1 else found
 
 
 class PictureFeeds(Batches[Picture]):
@@ -89,9 +94,10 @@ class PictureFeeds(Batches[Picture]):
     def __init__(self, view: ModelView, pictures: Sequence[Picture]) -> None:
         super().__init__(view.inputs[0], pictures)
         self._processor = processor_of(view)
+        self._said_by = CONFIG if view.preprocess is None else "--preprocess"
 
     def row(self, item: Picture) -> Array:
-        """Return the picture processed, float32 [3,H,W]."""
+        """Return the picture processed, float32 [C,H,W]."""
         made = self._processor(read_image(item.path))
         fits = all(
             isinstance(want, str) or want == have
@@ -99,7 +105,7 @@ class PictureFeeds(Batches[Picture]):
         )
         if not fits:
             raise InputError(
-                f"{CONFIG} makes {list(made.shape)} of the image, where the model's"
+                f"{self._said_by} makes {list(made.shape)} of the image, where the model's"
                 f" {self._spec.name!r} takes {list(self._spec.shape[1:])}",
                 where=str(item.path),
                 hint="Model and processor must belong together.",

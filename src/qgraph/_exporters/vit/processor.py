@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CONFIG = "preprocessor_config.json"
 _TYPES = ("ViT", "DeiT", "Bit", "MobileNetV1", "MobileNetV2", "ConvNext")
 _UNCROPPED_FROM = 384
-_BILINEAR, _BICUBIC = 2, 3
+BILINEAR = 2
 _Size = tuple[int, int]
 
 
@@ -42,6 +42,7 @@ _Size = tuple[int, int]
 class ImageProcessor:
     """`exact`: (height, width) to resize to, else `shortest` edge, else neither. `crop`: (height,
     width) cut from the middle. `scale`: of pixel values; `mean`, `std`: per channel, after it.
+    `gray`: whether color is left out first.
     """
 
     exact: _Size | None
@@ -51,16 +52,19 @@ class ImageProcessor:
     scale: float | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    gray: bool = False
 
     def __call__(self, image: Image.Image) -> Array:
-        """Return float32 [3,H,W] of an RGB image."""
+        """Return float32 [C,H,W] of an RGB image; C is 1 for models that see no color."""
         # Pillow is loaded already, as there is an image
         from PIL import Image as Pillow
 
+        image = image.convert("L") if self.gray else image
         size = self._size_for(image.height, image.width)
         if size is not None:
             image = image.resize(size[::-1], Pillow.Resampling(self.resample))
         pixels = as_array(image)
+        pixels = pixels[..., None] if self.gray else pixels
         pixels = pixels if self.crop is None else _cropped(pixels, self.crop)
         scaled = pixels.astype(np.float32)
         if self.scale is not None:
@@ -69,13 +73,13 @@ class ImageProcessor:
             scaled = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
-    def described(self, name: str) -> Preprocessing:
+    def described(self, name: str, source: str = CONFIG) -> Preprocessing:
         """Return the same as data, for the input called `name`."""
         edge = self.shortest is not None
         resized = self.shortest is not None or self.exact is not None
         return Preprocessing(
             input=name,
-            source=CONFIG,
+            source=source,
             resize=(Resize.SHORTEST_EDGE if edge else Resize.EXACT) if resized else None,
             size=(self.shortest,) if self.shortest is not None else self.exact or (),
             interpolation=interpolation(self.resample) if resized else None,
@@ -83,6 +87,7 @@ class ImageProcessor:
             scale=self.scale,
             mean=self.mean,
             std=self.std,
+            channels=1 if self.gray else None,
         )
 
     def _size_for(self, height: int, width: int) -> _Size | None:
@@ -120,7 +125,7 @@ def _from(config: Mapping[str, Any]) -> ImageProcessor:
         exact=exact,
         shortest=shortest,
         crop=crop,
-        resample=int(config.get("resample", _BILINEAR if kind.startswith(("ViT", "M")) else 3)),
+        resample=int(config.get("resample", BILINEAR if kind.startswith(("ViT", "M")) else 3)),
         scale=float(config.get("rescale_factor", 1 / 255))
         if config.get("do_rescale", True)
         else None,
@@ -179,13 +184,13 @@ _SIZES = {"ViT": _without_crop, "DeiT": _deit, "ConvNext": _convnext}
 
 
 def _cropped(pixels: Array, size: _Size) -> Array:
-    """Return the middle of uint8 [H,W,3]; what is too small is set in black first."""
+    """Return the middle of uint8 [H,W,C]; what is too small is set in black first."""
     height, width = pixels.shape[:2]
     pads = [
         (max(0, want - have) + 1) // 2 for want, have in zip(size, (height, width), strict=True)
     ]
     grown = (max(size[0], height), max(size[1], width))
-    framed = np.zeros((*grown, 3), pixels.dtype)
+    framed = np.zeros((*grown, pixels.shape[2]), pixels.dtype)
     framed[pads[0] : pads[0] + height, pads[1] : pads[1] + width] = pixels
     tops = [
         (have - want) // 2 + pad
