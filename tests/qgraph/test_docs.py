@@ -56,6 +56,16 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    """Those of benchmarks/ and decisions/ enter it by themselves."""
+    docs = ROOT / "docs"
+    pages = {
+        path.relative_to(docs).as_posix() for path in [*docs.glob("*.md"), *docs.glob("guide/*.md")]
+    }
+    menu = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(menu) == sorted(pages)
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("models/*.toml")), ids=lambda path: path.name)
 def test_every_recipe_shipped_loads(path: Path) -> None:
     assert read_recipe(path).evaluate.data
