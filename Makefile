@@ -51,7 +51,7 @@ $(BIN)/python:
 
 .venv/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing all extras and the tools of development into .venv: 2 to 6 GB, some minutes."
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,report,train,vision,inc,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,ray,report,train,vision,inc,dev]'
 	touch $@ .venv/.demo
 
 .venv-core/.core: pyproject.toml constraints.txt

@@ -238,6 +238,16 @@ memory_budget = click.option(
 )
 
 
+ray = click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="auto",
+    help="Have samples done by a Ray cluster: at HOST:PORT; without one at RAY_ADDRESS, by one that"
+    " runs here, or by one started for this (local) and stopped again. Write --ray=HOST:PORT.",
+)
+
+
 gates = apply(
     click.option(
         "--fail-if",

@@ -11,10 +11,13 @@ from qgraph._graph.stopping import StopRequest
 
 
 def runtime_of(
-    bars: Bars, provider: Provider = Provider.CPU, memory_budget: int | None = None
+    bars: Bars,
+    provider: Provider = Provider.CPU,
+    memory_budget: int | None = None,
+    ray: str | None = None,
 ) -> Runtime:
     """Return the runtime of a command: `bars` shows how far it is, Ctrl-C stops it."""
-    return Runtime(provider, memory_budget, bars, stop=stop_request())
+    return Runtime(provider, memory_budget, bars, stop=stop_request(), ray=ray)
 
 
 def stop_request() -> StopRequest:

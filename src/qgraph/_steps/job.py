@@ -21,7 +21,7 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Sums
 from qgraph._quantize.ranges import Ranges
 from qgraph._sensitivity.engines.protocol import DivisibleEngine, Engine
-from qgraph._sensitivity.scoring.journal import differing, open_journal
+from qgraph._sensitivity.scoring.journal import Journal, differing, open_journal
 from qgraph._sensitivity.scoring.loop import record_sums
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.model import Model, opened
@@ -90,22 +90,36 @@ class Job:
         """Return the part of the job that these samples are."""
         return replace(self, numbers=tuple(numbers))
 
-    def run(self, runtime: Runtime | None = None) -> Finished:
-        """Return the sums of the job's samples.
+    def rebuilt(self) -> tuple[DivisibleEngine, Work]:
+        """Return the engine and its work, model and samples read again: the same for every part."""
+        options = chosen(SensitivityOptions, None, json.loads(self.options))
+        ranges = Ranges.model_validate_json(self.ranges)
+        model = opened(self.model)
+        if model.id.sha256 != ranges.model.sha256:
+            raise UsageError(
+                f"found another model than the one to measure: SHA-256 {model.id.sha256[:16]}…,"
+                f" expected {ranges.model.sha256[:16]}…",
+                where=self.model,
+                hint=_SAME,
+            )
+        return _work(model, options, ranges)
+
+    def run(
+        self, runtime: Runtime | None = None, rebuilt: tuple[DivisibleEngine, Work] | None = None
+    ) -> Finished:
+        """Return the sums of the job's samples; `rebuilt`: kept from another part of the job.
 
         Raises:
             UsageError: the model, the data or a version is not that of whom the job is from.
         """
         runtime = runtime or Runtime(Provider(self.provider))
-        options = chosen(SensitivityOptions, None, json.loads(self.options))
-        ranges = Ranges.model_validate_json(self.ranges)
-        engine, work = _work(opened(self.model), options, ranges)
+        engine, work = rebuilt or self.rebuilt()
         here = json.loads(_identity(engine, work, runtime))
         if other := differing(json.loads(self.identity), here):
             raise UsageError(
                 f"the job is of another measurement; these differ: {', '.join(other)}",
                 where=self.model,
-                hint="Give the worker the same model, data, qgraph and packages.",
+                hint=_SAME,
             )
         with TemporaryDirectory(prefix="qgraph-job-") as name:
             found = engine.sums(work, runtime, self.numbers, Path(name))
@@ -117,24 +131,41 @@ class Job:
     def record(self, found: Finished, journal: Path) -> None:
         """Keep what a job came to in a journal, from where `sensitivity` takes it."""
         with open_journal(journal, json.loads(self.identity)) as kept:
-            for name, content in found.files.items():
-                write_bytes(kept.folder / Path(name).name, content)
-            for number, row in found.sums.items():
-                record_sums(kept, number, [Sums(*values) for values in row])
+            record_into(kept, found)
+
+
+def record_into(journal: Journal, found: Finished) -> None:
+    """Keep what a job came to in a journal that is open."""
+    for name, content in found.files.items():
+        write_bytes(journal.folder / Path(name).name, content)
+    for number, row in found.sums.items():
+        record_sums(journal, number, [Sums(*values) for values in row])
+
+
+_SAME = "Give the worker the same model, data, qgraph and packages."
 
 
 def _work(
     model: Model, options: SensitivityOptions, ranges: Ranges
 ) -> tuple[DivisibleEngine, Work]:
-    engine: Engine = engine_and_scheme(options)[0]
-    if not isinstance(engine, DivisibleEngine):
-        raise UsageError(
-            f"--engine {engine.name} measures as a whole: its samples cannot be done elsewhere",
-            hint="Use --engine wavefront or switch.",
-        )
+    engine = require_divisible(engine_and_scheme(options)[0])
     model = model.along(options.batch_axis, options.preprocess)
     data = model.data(options.data, options.samples, options.seed)
     return engine, work_on(model, options, ranges, data, digests=True)
+
+
+def require_divisible(engine: Engine) -> DivisibleEngine:
+    """Return the engine, if it goes by samples.
+
+    Raises:
+        UsageError: it measures as a whole.
+    """
+    if isinstance(engine, DivisibleEngine):
+        return engine
+    raise UsageError(
+        f"--engine {engine.name} measures as a whole: its samples cannot be done elsewhere",
+        hint="Use --engine wavefront, switch or gradient.",
+    )
 
 
 def _as_given(options: SensitivityOptions) -> dict[str, Any]:

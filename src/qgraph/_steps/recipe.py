@@ -40,6 +40,12 @@ class ExportPart(ExportOptions):
         return self
 
 
+class RunPart(Part):
+    """`[run]`: where the work is done; no result depends on it. `ray`: as `--ray` takes it."""
+
+    ray: str | None = None
+
+
 class Recipe(Part):
     """Either `source`, a checkpoint to export, or `model`, an ONNX file."""
 
@@ -47,6 +53,7 @@ class Recipe(Part):
     source: Path | None = None
     model: Path | None = None
     provider: Provider = Provider.CPU
+    run: RunPart = RunPart()
     scheme: Scheme = Scheme()
     export: ExportPart = ExportPart()
     sensitivity: SensitivityOptions = SensitivityOptions()

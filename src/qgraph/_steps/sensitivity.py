@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from qgraph._graph.errors import UsageError
@@ -23,8 +24,10 @@ from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.calibrate import ranges_of
 from qgraph._steps.data import Data
+from qgraph._steps.distributed import distribute
 from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
+from qgraph._steps.job import Job, require_divisible
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
 from qgraph._steps.work import candidates_of, engine_and_scheme, work_of, work_on
@@ -66,6 +69,8 @@ def sensitivity(
             f"--ranges does not go with --engine {engine.name}",
             hint="It calibrates by itself; leave one of them out.",
         )
+    if runtime.ray is not None:
+        require_divisible(engine)
     seen = None if ranges is None else document(ranges, Ranges)
     if seen is not None:
         require_same(seen.scheme, scheme, "ranges")
@@ -78,10 +83,13 @@ def sensitivity(
     if seen is None and not engine.calibrates:
         seen = calibration.ranges(fresh=fresh)
     deadline = None if asked.time_budget is None else started + asked.time_budget
-    work = work_on(found, asked, seen, data, digests=journal is not None, deadline=deadline)
+    recorded = journal is not None or runtime.ray is not None
+    work = work_on(found, asked, seen, data, digests=recorded, deadline=deadline)
     with _opened(journal, work, engine, runtime, fresh=fresh) as kept:
         if kept is not None and seen is not None:
             keep_ranges(kept.path, calibration.question, seen)
+        if kept is not None and seen is not None and runtime.ray is not None:
+            distribute(Job.of(found, seen, asked, runtime), work, engine, runtime, kept)
         return measure(work, engine, runtime, kept, keep), seen
 
 
@@ -89,8 +97,15 @@ def sensitivity(
 def _opened(
     path: AnyPath | None, work: Work, engine: Engine, runtime: Runtime, *, fresh: bool
 ) -> Iterator[Journal | None]:
-    if path is None:
+    if path is None and runtime.ray is None:
         yield None
+        return
+    if path is None:  # what a cluster finds passes through one
+        with (
+            TemporaryDirectory(prefix="qgraph-journal-") as name,
+            _opened(Path(name, "journal"), work, engine, runtime, fresh=fresh) as journal,
+        ):
+            yield journal
         return
     with open_journal(Path(path), engine.identity(work, runtime), fresh=fresh) as journal:
         yield journal

@@ -28,6 +28,7 @@ _chain_options = options.apply(
         default=None,
         help="Where to run, instead of where the recipe says.",
     ),
+    options.ray,
     click.option("--fresh", is_flag=True, help="Do every stage again."),
     options.common(None, "Run folder.  [default: runs/NAME of the recipe]"),
 )
@@ -59,6 +60,7 @@ def _run(
     recipe: Path,
     *,
     provider: Provider | None,
+    ray: str | None,
     fresh: bool,
     output: Path | None,
     as_json: bool,
@@ -67,7 +69,7 @@ def _run(
 ) -> None:
     with Bars(quiet=quiet) as bars:
         loaded = read_recipe(recipe)
-        runtime = runtime_of(bars, provider or loaded.provider)
+        runtime = runtime_of(bars, provider or loaded.provider, ray=ray or loaded.run.ray)
         folder = run_recipe(loaded, output, fresh=fresh, runtime=runtime)
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     if as_json:

@@ -40,6 +40,7 @@ from qgraph._steps.sensitivity import sensitivity as measure
 @options.apply(*(options_of(engine.options) for engine in engines().values()))
 @click.option("--ranges", type=options.PATH, help="Use this ranges.json instead of calibrating.")
 @options.memory_budget
+@options.ray
 @click.option(
     "--resume/--fresh",
     "resume",
@@ -55,6 +56,7 @@ def sensitivity(
     name: SchemeName | None,
     ranges: Path | None,
     memory_budget: int | None,
+    ray: str | None,
     resume: bool,
     everything: bool,
     provider: Provider,
@@ -83,7 +85,7 @@ def sensitivity(
 
     journal = output.with_name(f"{output.name}.journal")
     with Bars(quiet=quiet) as bars:
-        runtime = runtime_of(bars, provider, memory_budget)
+        runtime = runtime_of(bars, provider, memory_budget, ray)
         report, seen = measure(
             model, ranges=ranges, journal=journal, fresh=not resume, keep=write, options=asked,
             runtime=runtime,

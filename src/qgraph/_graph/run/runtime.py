@@ -16,11 +16,13 @@ from qgraph._graph.stopping import StopRequest
 class Runtime:
     """`provider`: where models run. `memory_budget`: bytes the process may hold resident, None for
     what the machine has to spare when this is made. `progress` is told how far work is, by default
-    the logger `qgraph` and a line in a notebook; `stop`: whether someone asked that it stop.
+    the logger `qgraph` and a line in a notebook; `stop`: whether someone asked that it stop. `ray`:
+    the cluster that does samples, `auto`, `local` or HOST:PORT; None does all of them here.
 
     Raises:
         EnvironmentFault: the provider cannot work on this machine.
-        UsageError: there is no such provider, or the budget is no number of bytes.
+        UsageError: there is no such provider, the budget is no number of bytes, or `ray` no
+            address.
     """
 
     provider: Provider
@@ -28,6 +30,7 @@ class Runtime:
     progress: Progress
     stop: StopRequest
     memory: Memory
+    ray: str | None
 
     def __init__(
         self,
@@ -35,12 +38,15 @@ class Runtime:
         memory_budget: int | None = None,
         progress: Progress | None = None,
         stop: StopRequest | None = None,
+        ray: str | None = None,
     ) -> None:
         if provider not in set(Provider):
             known = ", ".join(Provider)
             raise UsageError(f"found the provider {provider!r}, expected one of {known}")
         if memory_budget is not None and not isinstance(memory_budget, int):
             raise UsageError(f"found the memory budget {memory_budget!r}, expected bytes")
+        if ray is not None:
+            _require_address(ray)
         where = Provider(provider)
         require_provider(where)
         self._set(
@@ -49,8 +55,24 @@ class Runtime:
             progress=progress or Narration(),
             stop=stop or StopRequest(),
             memory=Memory.of(memory_budget),
+            ray=ray,
         )
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def _require_address(ray: str) -> None:
+    if ray in ("auto", "local"):
+        return
+    if "://" in ray:
+        raise UsageError(
+            f"--ray {ray!r}: Ray's client is not supported",
+            hint="Give HOST:PORT of the head (6379), or run qgraph itself by ray job submit.",
+        )
+    if not ray.rpartition(":")[2].isdecimal():
+        raise UsageError(
+            f"--ray {ray!r}: expected HOST:PORT, auto or local",
+            hint="Write --ray=HOST:PORT; --ray alone stands behind everything else.",
+        )

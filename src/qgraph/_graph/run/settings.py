@@ -8,6 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from qgraph._graph.run.cores import allowed
 from qgraph._graph.run.provider import Provider
 
 
@@ -82,6 +83,8 @@ def session_options(semantics: Semantics, threads: int | None, *, fp8: bool) -> 
         for key, value in _AMONG_OTHERS.items():
             options.add_session_config_entry(key, value)
         options.intra_op_num_threads = threads
+    elif (most := allowed()) is not None:
+        options.intra_op_num_threads = most
     return options
 
 

@@ -107,6 +107,11 @@ def record_sums(journal: Journal, number: int, row: Sequence[Sums]) -> None:
     journal.record(_key(number), [astuple(item) for item in row])
 
 
+def is_recorded(journal: Journal, number: int) -> bool:
+    """Return whether the sums about a sample are kept."""
+    return _key(number) in journal.entries
+
+
 _UNITS = 100
 """Steps that the progress of one sample is shown in."""
 

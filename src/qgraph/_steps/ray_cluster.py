@@ -1,0 +1,100 @@
+"""Joining a Ray cluster, or starting one on this machine: what is asked of Ray, and nothing else.
+
+A cluster that was there is joined and left as it was; one that was started here is stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qgraph._graph.errors import EnvironmentFault, install
+from qgraph._graph.run.cores import cores
+
+AUTO, LOCAL = "auto", "local"
+_VARIABLE = "RAY_ADDRESS"
+_QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster: what it offers. `memory`: bytes for tasks."""
+
+    name: str
+    cpus: int
+    gpus: int
+    memory: int
+
+
+@contextlib.contextmanager
+def cluster(address: str) -> Iterator[Any]:
+    """Yield the module `ray`, connected: `auto` is `RAY_ADDRESS`, else a running cluster, else one
+    started on the cores of this process; `local` is always the last; else HOST:PORT.
+
+    Raises:
+        EnvironmentFault: Ray is not installed, or there is no cluster at the address.
+    """
+    ray = _imported()
+    if ray.is_initialized():  # by the program that calls: its connection, its to end
+        yield ray
+        return
+    with _handlers_kept():
+        _join(ray, address)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def nodes(ray: Any) -> list[Node]:
+    """Return the nodes that are alive."""
+    return [_node(found) for found in ray.nodes() if found["Alive"]]
+
+
+def _node(found: dict[str, Any]) -> Node:
+    offers = found["Resources"]
+    cpus, gpus, memory = (int(offers.get(key, 0)) for key in ("CPU", "GPU", "memory"))
+    return Node(found["NodeName"], cpus, gpus, memory)
+
+
+def _imported() -> Any:
+    try:
+        import ray  # heavy, optional
+    except ImportError as error:
+        raise EnvironmentFault("--ray needs Ray", hint=install("ray")) from error
+    return ray
+
+
+def _join(ray: Any, address: str) -> None:
+    wanted = os.environ.get(_VARIABLE, AUTO) if address == AUTO else address
+    if wanted != LOCAL:
+        try:
+            ray.init(address=wanted, **_QUIET)
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            if wanted != AUTO:
+                raise EnvironmentFault(
+                    f"no Ray cluster can be joined at {wanted}: {str(error).splitlines()[0]}",
+                    hint="Start one there (ray start --head), or leave the address out.",
+                ) from error
+        else:
+            return
+    # no command tells the network anything; who started a cluster decides for it
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address=LOCAL, num_cpus=cores(), include_dashboard=False, **_QUIET)
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Keep the signal handlers of this process, which Ray replaces by its own."""
+    kept = {number: signal.getsignal(number) for number in _HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            with contextlib.suppress(ValueError):  # not the main thread: Ray set none either
+                signal.signal(number, handler)

@@ -1,0 +1,43 @@
+"""What runs on a node: some samples of a job, in a process that Ray keeps for more of them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from dataclasses import astuple
+from typing import Any
+
+from qgraph._graph.errors import QGraphError
+from qgraph._graph.progress import silent
+from qgraph._graph.run.cores import VARIABLE
+from qgraph._graph.run.provider import Provider
+from qgraph._graph.run.runtime import Runtime
+from qgraph._steps.job import Job
+
+
+def do(fields: tuple[Any, ...], cpus: int, budget: int) -> dict[str, Any]:
+    """Return the sums of a job's samples, or what is wrong with it here, as plain values.
+
+    `fields`: those of `Job`. `cpus`: the threads that may be used; `budget`: bytes to hold.
+    """
+    os.environ[VARIABLE] = str(cpus)
+    job = Job(*fields)
+    found: dict[str, Any] = {"node": socket.gethostname()}
+    try:
+        runtime = Runtime(Provider(job.provider), budget, silent)
+        finished = job.run(runtime, _rebuilt(job.take(())))
+    except QGraphError as error:
+        return found | {"error": (type(error).__name__, error.message, error.where, error.hint)}
+    return found | {"sums": dict(finished.sums), "files": dict(finished.files)}
+
+
+@functools.lru_cache(maxsize=1)
+def _rebuilt(job: Job) -> Any:
+    """Return the work of a job, model and samples read and hashed once for all its parts."""
+    return job.rebuilt()
+
+
+def values(job: Job) -> tuple[Any, ...]:
+    """Return a job as `do` takes it."""
+    return astuple(job)

@@ -1,0 +1,254 @@
+"""Samples done by a Ray cluster: real nodes of it on this machine, each a raylet of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+import qgraph
+from qgraph._graph.errors import EnvironmentFault, LimitError, UsageError
+from qgraph._graph.progress import silent
+from qgraph._steps.options import SensitivityOptions
+
+SHIPPED = Path(__file__).parents[2] / "models/yolo_tiny"
+SAMPLES = 6
+DRIVER = """
+import os, signal, sys
+import qgraph
+model, ranges, data, journal, address, samples, exclude = sys.argv[1:]
+
+def dies(what, done, total):
+    if what.startswith("scoring, ") and done:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+qgraph.sensitivity(
+    model, ranges=ranges, journal=journal, data=data, samples=int(samples), exclude=exclude,
+    runtime=qgraph.Runtime(ray=address, progress=dies),
+)
+"""
+
+
+def asked(engine: str = "wavefront") -> SensitivityOptions:
+    data = (SHIPPED / "data/calibration.json",)
+    # a few nodes of the trunk, so that the tests are short
+    return SensitivityOptions(
+        data=data, samples=SAMPLES, engine=engine, exclude=(r"/(down|again|head|.*join)",)
+    )
+
+
+def figures(report: qgraph.Sensitivity) -> str:
+    """Return the report without what the clock says, and the process's memory."""
+    run = report.run
+    timed = {name for name in type(run).model_fields if "seconds" in name or "forward" in name}
+    found: str = report.model_dump_json(exclude={"run": {*timed, "started", "memory"}})
+    return found
+
+
+@pytest.fixture(scope="module")
+def model() -> qgraph.Model:
+    return qgraph.open(SHIPPED / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def ranges(model: qgraph.Model) -> qgraph.Ranges:
+    return qgraph.calibrate(model, data=asked().data, samples=SAMPLES, exclude=asked().exclude)
+
+
+@pytest.fixture(scope="module")
+def expected(model: qgraph.Model, ranges: qgraph.Ranges) -> str:
+    return figures(qgraph.sensitivity(model, ranges=ranges, options=asked())[0])
+
+
+class Nodes:
+    """A cluster whose head does no work."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        quiet = {"num_cpus": 0, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=quiet)
+        self.address = str(self._cluster.address)
+        self.there: list[Any] = []
+
+    def grow(self, count: int) -> None:
+        """Add nodes of one core until there are so many."""
+        while len(self.there) < count:
+            self.there.append(self._cluster.add_node(num_cpus=1))
+
+    def remove(self) -> None:
+        """End the last node at once, with all that runs on it."""
+        self._cluster.remove_node(self.there.pop(), allow_graceful=False)
+
+    def kill_workers(self) -> int:
+        """Kill the processes that do tasks; return how many."""
+        killed = 0
+        for node in self.there:
+            raylet = node.all_processes["raylet"][0].process.pid
+            for child in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
+                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::do"):
+                    os.kill(int(child), signal.SIGKILL)
+                    killed += 1
+        return killed
+
+    def stop(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = Nodes()
+        # kept for the module: Ray's processes for a driver's tasks start once
+        ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+        yield made
+        ray.shutdown()
+        made.stop()
+
+
+def scored(
+    model: qgraph.Model,
+    ranges: qgraph.Ranges,
+    nodes: Nodes,
+    engine: str = "wavefront",
+    progress: qgraph.Progress = silent,
+) -> str:
+    runtime = qgraph.Runtime(ray=nodes.address, progress=progress)
+    options = asked(engine)
+    return figures(qgraph.sensitivity(model, ranges=ranges, options=options, runtime=runtime)[0])
+
+
+def once(act: Callable[[], object]) -> tuple[qgraph.Progress, list[object]]:
+    """Return a progress that acts when the first unit has come, and what that gave."""
+    gave: list[object] = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what.startswith("scoring, ") and not gave:
+            gave.append(act())
+
+    return progress, gave
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_scores_do_not_depend_on_the_number_of_nodes(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, expected: str, count: int
+) -> None:
+    nodes.grow(count)
+    assert scored(model, ranges, nodes) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["switch", "gradient"])
+def test_every_engine_that_goes_by_samples_does(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, engine: str
+) -> None:
+    nodes.grow(2)
+    alone = figures(qgraph.sensitivity(model, ranges=ranges, options=asked(engine))[0])
+    assert scored(model, ranges, nodes, engine) == alone
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_its_unit(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, expected: str
+) -> None:
+    nodes.grow(2)
+    progress, killed = once(nodes.kill_workers)
+    assert scored(model, ranges, nodes, progress=progress) == expected
+    assert killed[0]
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_costs_what_it_was_doing(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, expected: str
+) -> None:
+    nodes.grow(3)
+    progress, removed = once(nodes.remove)
+    assert scored(model, ranges, nodes, progress=progress) == expected
+    assert removed
+
+
+@pytest.mark.slow
+def test_a_run_whose_driver_was_killed_goes_on_without_ray(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, expected: str, tmp_path: Path
+) -> None:
+    nodes.grow(2)
+    kept, journal = tmp_path / "ranges.json", tmp_path / "journal"
+    kept.write_text(ranges.model_dump_json(by_alias=True))
+    options = asked()
+    paths = map(str, (model.path, kept, options.data[0], journal))
+    command = [sys.executable, "-c", DRIVER, *paths, nodes.address, str(SAMPLES)]
+    died = subprocess.run([*command, options.exclude[0]], check=False, timeout=300)
+    assert died.returncode == -signal.SIGKILL
+    with closing(sqlite3.connect(journal)) as opened:
+        query = "SELECT count(*) FROM entries WHERE key LIKE 'sample %'"
+        (done,) = opened.execute(query).fetchone()
+    assert 0 < done < SAMPLES
+    found, _ = qgraph.sensitivity(model, ranges=ranges, options=options, journal=journal)
+    assert figures(found) == expected
+
+
+@pytest.mark.slow
+def test_a_node_with_another_model_is_named(
+    nodes: Nodes, ranges: qgraph.Ranges, tmp_path: Path
+) -> None:
+    nodes.grow(1)
+    path = tmp_path / "model.onnx"
+    for file in SHIPPED.iterdir():
+        if file.is_file():
+            shutil.copy(file, tmp_path)
+    here = qgraph.open(path)
+    # what nodes find under the path from now on
+    other = onnx.load(path)
+    weight = next(item for item in other.graph.initializer if len(item.dims) == 4)
+    values = onnx.numpy_helper.to_array(weight) * 2
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    path.unlink()
+    onnx.save(other, path)
+    with pytest.raises(UsageError, match=r"on node .+: found another model") as raised:
+        scored(here, ranges, nodes)
+    assert raised.value.where == str(path)
+
+
+@pytest.mark.slow
+def test_a_budget_that_no_node_can_keep_is_refused(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes
+) -> None:
+    nodes.grow(1)
+    runtime = qgraph.Runtime(memory_budget=64 << 20, ray=nodes.address)
+    with pytest.raises(LimitError):
+        qgraph.sensitivity(model, ranges=ranges, options=asked(), runtime=runtime)
+
+
+def test_without_ray_it_says_what_to_install(
+    model: qgraph.Model, ranges: qgraph.Ranges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(EnvironmentFault, match=r"(?s)--ray needs Ray.*qgraph\[ray\]"):
+        qgraph.sensitivity(
+            model, ranges=ranges, options=asked(), runtime=qgraph.Runtime(ray="auto")
+        )
+
+
+@pytest.mark.parametrize("address", ["model.onnx", "ray://head:10001"])
+def test_what_is_no_address_is_refused_before_the_work(address: str) -> None:
+    with pytest.raises(UsageError, match="--ray"):
+        qgraph.Runtime(ray=address)
+
+
+def test_an_engine_that_measures_as_a_whole_is_refused(model: qgraph.Model) -> None:
+    runtime = qgraph.Runtime(ray="auto")
+    with pytest.raises(UsageError, match="--engine screen measures as a whole"):
+        qgraph.sensitivity(model, options=asked("screen"), runtime=runtime)
