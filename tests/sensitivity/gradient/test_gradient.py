@@ -17,6 +17,7 @@ import qgraph
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Sums
@@ -324,6 +325,13 @@ def test_sets_at_the_shares_of_profiles_are_measured_and_predicted_so(
     (most,) = (p for p in cut_profiles(found, "s.json").profiles if p.name == "D")
     assert most.predicted is not None
     assert most.predicted.mse == pytest.approx(everything, rel=1e-4)
+
+
+def test_no_set_is_measured_where_memory_does_not_hold_the_model(deep: Path, score: Any) -> None:
+    feeds = feeds_for(deep, 2, batch=30)
+    found = report(score, deep, feeds, runtime=Runtime(CPU, memory_budget=1))
+    assert found.run.memory is not None and found.run.memory.streamed
+    assert [item.measured for item in found.interactions] == [()]
 
 
 def test_independent_errors_are_taken_to_add_up_and_common_ones_are_kept() -> None:

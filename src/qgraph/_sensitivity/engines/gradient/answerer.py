@@ -115,6 +115,11 @@ class GradientAnswerer:
         """Return the bytes of states that went to the disk."""
         return self._passes.spilled if isinstance(self._passes, PartByPart) else 0
 
+    def close(self) -> None:
+        """Give a session's memory back; what was found can still be asked for."""
+        if isinstance(self._passes, InOneSession):
+            self._passes.close()
+
     def forward_seconds(self, samples: int) -> float | None:
         """Return what computing the model forward took for all `samples`, where it was run part by
         part, as for the time of a forward; None where some were computed by an earlier run.

@@ -135,6 +135,7 @@ class Gradient(QuestionEngine):
         with those that were measured to verify.
         """
         own, scores = _own(answerer), asked.scores
+        own.close()
         if not scores.table:
             return {}
         found = self._without_gradient(work, model, runtime, asked)
@@ -155,8 +156,7 @@ class Gradient(QuestionEngine):
             found["warnings"] = (_NO_FORMATS,) * (others is None)
         if pairs is not None:
             together = interactions(work, model, own.nodes, pairs, total, asked.table)
-            if not own.in_parts:  # where weights are read again for it, it would cost minutes
-                together = with_measured_sets(work, model, runtime, together, list(scores.table))
+            together = with_measured_sets(work, model, runtime, together, list(scores.table))
             found["interactions"] = together
         return found | self._verified(work, model, runtime, asked, estimate)
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, metric
+from qgraph._sensitivity.engines.gradient.parts import most_weights
 from qgraph._sensitivity.engines.switch import node_switches
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
@@ -30,10 +31,13 @@ def with_measured_sets(
     samples: Sequence[int],
 ) -> tuple[Interactions, ...]:
     """Return the interactions with sets of nodes measured over the samples that were estimated: the
-    least harmful, of the shares that profiles have by default. Without them where time runs out.
+    least harmful, of the shares that profiles have by default. Without them where time runs out, or
+    memory does not hold the model with its quantized weights: reading them again takes minutes.
     """
-    if not found:
-        return ()
+    nodes = [*work.selection.candidates, *(item.node for item in model.companions)]
+    left = runtime.memory.left
+    if not found or most_weights(model.prepared.model, nodes, model.feeds[0], left) is not None:
+        return tuple(found)
     if isinstance(model.quantization, TensorQuantization):
         raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
     order = [work.names[at] for at in _order(work, found)]
@@ -41,7 +45,6 @@ def with_measured_sets(
     beside = {item.node.name: item.beside for item in model.companions}
     sets = [frozenset(order[:end]) for end in ends]
     questions = [one | {name for name, other in beside.items() if other in one} for one in sets]
-    nodes = [*work.selection.candidates, *(item.node for item in model.companions)]
     answerer = node_switches(
         model.prepared, nodes, model.quantization, model.scored, runtime.provider
     )
