@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -387,3 +388,13 @@ def test_figures_are_drawn_without_a_browser(
 def test_the_page_is_the_same_for_the_same_files(evaluation: Evaluation, tmp_path: Path) -> None:
     write_run(tmp_path, evaluation, "plain")
     assert render(tmp_path) == render(tmp_path)
+
+
+def test_the_page_says_which_run_it_is_and_when(evaluation: Evaluation, tmp_path: Path) -> None:
+    folder = tmp_path / "night <1>"
+    folder.mkdir()
+    write_run(folder, evaluation, "plain")
+    page, _ = render(folder)
+    title = re.search("<title>(.*)</title>", page)
+    assert title and html.unescape(title[1]).startswith("night <1>: ")
+    assert title[1].endswith(evaluation.run.started[:10])

@@ -40,6 +40,7 @@ def render_page(run: ReportedRun) -> str:
     nodes = node_rows(run)
     drawn = charts(evaluation, run.report, run.pairs)
     return environment.get_template(_TEMPLATE).render(
+        project=run.project,
         evaluation=evaluation,
         report=run.report,
         profiles=run.profiles.profiles,

@@ -21,7 +21,8 @@ from qgraph._sensitivity.report import Sensitivity
 @dataclass(frozen=True, slots=True)
 class ReportedRun:
     """`pairs`: rankings of other engines or tools against each other. `engines`: what was measured
-    with TensorRT.
+    with TensorRT. `project`: what the run is called: its folder, which `qgraph run` names after the
+    recipe.
     """
 
     evaluation: Evaluation
@@ -29,6 +30,7 @@ class ReportedRun:
     profiles: Profiles
     pairs: tuple[Pair, ...]
     engines: tuple[EngineTimes, ...] = ()
+    project: str = "qgraph"
 
 
 def read_run(folder: Path) -> ReportedRun:
@@ -47,7 +49,9 @@ def read_run(folder: Path) -> ReportedRun:
     model = ModelId(evaluation.model.path, evaluation.model.sha256)
     report, profiles = run.need(Sensitivity, model), run.need(Profiles, model)
     engines = read_engine_times(folder, evaluation)
-    return ReportedRun(evaluation, report, profiles, _rankings(folder, report, model), engines)
+    pairs = _rankings(folder, report, model)
+    name = folder.resolve().name or "qgraph"
+    return ReportedRun(evaluation, report, profiles, pairs, engines, name)
 
 
 def _rankings(folder: Path, report: Sensitivity, model: ModelId) -> tuple[Pair, ...]:
