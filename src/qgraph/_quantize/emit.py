@@ -78,7 +78,7 @@ def quantization_parameters(
         if node.weight is not None:
             weight = node.weight
             weights[weight.tensor, weight.axis] = partial(
-                _quantized, tensors[weight.tensor], weight.axis, scheme
+                quantized_weight, tensors[weight.tensor], weight.axis, scheme
             )
     return QdqParameters(OnDemand(weights), scales, scheme.grid.dtype)
 
@@ -113,7 +113,12 @@ def _declared_dtype(
     return otherwise if known is None else np.dtype(onnx.helper.tensor_dtype_to_np_dtype(known))
 
 
-def _quantized(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> QuantizedWeight:
+def quantized_weight(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme) -> QuantizedWeight:
+    """Return a weight in whole numbers, or FP8, with a scale for each index along `axis`.
+
+    Raises:
+        InputError: it holds NaN or infinity.
+    """
     weight = array_of(tensor)
     finite = np.isfinite(weight)
     if not finite.all():

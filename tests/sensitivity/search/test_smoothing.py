@@ -19,7 +19,8 @@ from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
-from qgraph._quantize.smooth.plan import smoothed
+from qgraph._quantize.smooth.in_place import quantization_in_place
+from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._sensitivity.engines.switch import node_switches
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.search.smoothing import Search, search_smoothing
@@ -73,6 +74,22 @@ def test_the_search_undoes_an_outlier(tmp_path: Path, feeds: list[Feed]) -> None
     model = net(tmp_path / "net.onnx", 60.0)
     choice = search_smoothing(Search(model, nodes, feeds, SCORED, Scheme(smooth="auto"), RUN))
     assert error(model, feeds, choice) < 0.2 * error(model, feeds, ())
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.8])
+def test_a_strength_tried_in_place_computes_as_the_smoothed_model(
+    tmp_path: Path, feeds: list[Feed], alpha: float
+) -> None:
+    model = net(tmp_path / "net.onnx", 60.0)
+    plan = SmoothingPlan(model, nodes(model), feeds)
+    ranges = {point.tensor: plan.range_at(point, alpha) for point in plan.points}
+    factors = {p: np.asarray(plan.at(p, alpha).factors, np.float32) for p in plan.points}
+    made = quantization_in_place(model.model, nodes(model), ranges, Scheme(), factors)
+    engine = node_switches(model, nodes(model), made, SCORED)
+    everything = frozenset(node.name for node in nodes(model))
+    rows = engine.sums([everything], feeds, lambda _: None)
+    in_place = figures(reduce(Sums.__add__, (row[0] for row in rows)))["mse"]
+    assert in_place == pytest.approx(error(model, feeds, plan.everywhere(alpha)), rel=1e-2)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,7 +7,7 @@ node, that reads the same tensor keeps the untouched one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -27,12 +27,14 @@ class FakeQuantization:
     """`weights`: (tensor name, axis) → fake-quantized copy, shape and dtype of the float tensor,
     made when asked for. `scales`: activation name → scale, 0-D, in the dtype of the tensor.
     `dtype`: what activations are quantized to. `weights_only`: whether they stay as they are.
+    `products`: activation name → what it is multiplied by first, a vector that its shape takes.
     """
 
     weights: Mapping[tuple[str, int | None], Array]
     scales: Mapping[str, Array]
     dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.int8))
     weights_only: bool = False
+    products: Mapping[str, Array] = field(default_factory=dict)
 
     def in_single(self) -> FakeQuantization:
         """Return the same values as float32, for a graph that is computed so."""
@@ -41,8 +43,11 @@ class FakeQuantization:
             return self.weights[key].astype(np.float32)
 
         weights = OnDemand({key: partial(single, key) for key in self.weights})
-        scales = {name: scale.astype(np.float32) for name, scale in self.scales.items()}
-        return FakeQuantization(weights, scales, self.dtype, self.weights_only)
+        scales, products = (
+            {name: array.astype(np.float32) for name, array in held.items()}
+            for held in (self.scales, self.products)
+        )
+        return replace(self, weights=weights, scales=scales, products=products)
 
 
 class FakeQuantizer:
@@ -77,7 +82,7 @@ class FakeQuantizer:
     def inputs_of(
         self, proto: onnx.NodeProto, node: QuantizableNode
     ) -> tuple[list[onnx.NodeProto], dict[int, str]]:
-        """Return the Q and DQ of every activation, and input position → what replaces it."""
+        """Return Q and DQ of every activation, and input position → what replaces it."""
         rename: dict[int, str] = {}
         if node.weight is not None:
             rename[node.weight.index] = self.weight(node.weight, self.data_type(node))
@@ -88,11 +93,16 @@ class FakeQuantizer:
             scale = self._initializer(f"{name}/scale", self.quantization.scales[name])
             zero = self._initializer("qgraph.zero_point", np.zeros((), self.quantization.dtype))
             q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
+            read = name
+            if name in self.quantization.products:
+                factors = self._initializer(f"{name}/product", self.quantization.products[name])
+                read = self.fresh(f"{proto.name}/{name}/multiplied")
+                pairs.append(helper.make_node("Mul", [name, factors], [read]))
             pairs += [
-                helper.make_node("QuantizeLinear", [name, scale, zero], [q]),
+                helper.make_node("QuantizeLinear", [read, scale, zero], [q]),
                 helper.make_node("DequantizeLinear", [q, scale, zero], [dq]),
             ]
-            rename |= {index: dq for index, read in node.activations if read == name}
+            rename |= {index: dq for index, own in node.activations if own == name}
         return pairs, rename
 
     def fresh(self, wanted: str) -> str:

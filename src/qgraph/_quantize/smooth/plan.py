@@ -12,6 +12,7 @@ from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.fidelity import differing
 from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.probe import Range
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
@@ -68,6 +69,16 @@ class SmoothingPlan:
             quantized=point.quantized,
             factors=tuple(float(f"{factor:.6g}") for factor in factors),
         )
+
+    def range_at(self, point: SmoothPoint, alpha: float) -> Range:
+        """Return the range of a tensor smoothed with strength `alpha`, 0 for as it is: by its
+        largest magnitude.
+        """
+        peaks = self._peaks[point.tensor]
+        if alpha:
+            peaks = peaks / np.asarray(self.at(point, alpha).factors, np.float32)
+        largest = float(peaks.max())
+        return Range(-largest, largest)
 
     def everywhere(self, alpha: float) -> tuple[SmoothedTensor, ...]:
         """Return every point smoothed with the same strength, except where that would put a Mul

@@ -1,25 +1,27 @@
-"""The strength of smoothing, searched for each tensor on the sensitivity engine.
+"""The strength of smoothing, chosen for each tensor by the error it makes at the model's outputs.
 
-For every strength of a grid, the model is smoothed everywhere, and each tensor's readers are
-quantized alone: their error at the model's outputs tells the best strength for that tensor. As
-smoothing changes no float value, points do not disturb each other. The search starts from the
-strength that is best for all tensors together, everything quantized: one question, well answered.
-A tensor leaves it only for a gain beyond the noise of the samples. The mixture is taken only where
-it beats that uniform strength and no smoothing at all.
+One backward pass gives the gradient at every node's output; what a strength does to a node is one
+more product with it (`quantization_in_place`), and the float model, so the gradient, is the same
+for all strengths. Points do not disturb each other, as smoothing changes no float value.
 
 A strong smoothing fits channels to the samples it was made from, and a new sample is clipped where
-it exceeds them. So each half of the samples is scored on a model made from the other half.
+it exceeds them. So each half of the samples judges factors that were made from the other half, and
+a tensor is smoothed only where its readers' error falls on both. What was estimated is then
+measured: with all of them quantized, with three quarters and with half (those that harm least: the
+smaller profiles) nothing may be worse than without smoothing, else fewer tensors are smoothed, at
+last none.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
@@ -28,12 +30,15 @@ from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
+from qgraph._metrics import Sums
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.smooth.in_place import quantization_in_place
 from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._quantize.smooth.points import SmoothPoint
+from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.scoring.questions import Question, Scored
 
@@ -48,6 +53,10 @@ _SURE = 2.0
 _WORTH, _WORTH_ON_MAPS = 0.9, 0.7
 """An explicit Mul costs time, so it must bring the error of its readers down to this share; on the
 feature map of a convolution, which is large and read once, it costs more."""
+_SHARES = (0.5, 0.75, 1.0)
+"""Of the nodes, those that harm least first: what profiles quantize."""
+_EVEN = 1.01
+"""Above a plain error no more than this counts as equal: float outputs round differently, too."""
 
 Nodes = Callable[[PreparedModel], Sequence[QuantizableNode]]
 """Returns the candidates of a model, which smoothing may make read other tensors."""
@@ -73,6 +82,7 @@ class Search:
 
 
 Choice = tuple[SmoothedTensor, ...]
+_Strengths = Mapping[SmoothPoint, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,25 +96,38 @@ class _Fold:
 
 def search_smoothing(search: Search) -> Choice:
     """Return the strength of each tensor; one that is better left alone is not named."""
-    folds, plan = _folds(search), _plan(search)
-    questions = [frozenset(point.quantized) for point in plan.points]
-    everything = frozenset(node.name for node in search.nodes(search.prepared))
-    errors: dict[float, Array] = {}
-    for index, alpha in enumerate((0.0, *GRID)):
-        search.progress("searching smoothing", index, len(GRID) + 2)
-        strengths = dict.fromkeys(plan.points, alpha)
-        errors[alpha] = _over(folds, strengths, [*questions, everything])
-    whole = {alpha: found[:, -1] for alpha, found in errors.items()}
-    uniform = min(GRID, key=lambda alpha: float(whole[alpha].sum()))
-    best = {}
-    for number, point in enumerate(plan.points):
-        own = {alpha: found[:, number] for alpha, found in errors.items()}
-        best[point] = _worth_it(point, own, _best(own, uniform))
-    mixed = _over(folds, best, [everything])[:, 0]
-    search.progress("searching smoothing", len(GRID) + 2, len(GRID) + 2)
-    choices = {0.0: dict.fromkeys(best, 0.0), uniform: dict.fromkeys(best, uniform)}
-    least = min(choices, key=lambda alpha: float(whole[alpha].sum()))
-    return _at(plan, best if mixed.sum() <= whole[least].sum() else choices[least])
+    plan = _plan(search)
+    nodes = search.nodes(search.prepared)
+    points = [point for point in plan.points if _is_alone(point, nodes)]
+    if not points:
+        return ()
+    folds = _folds(search)
+    last = len(folds) + len(_SHARES) + 1
+    found = []
+    for number, fold in enumerate(folds):
+        search.progress("searching smoothing", number, last)
+        found.append(_estimated(fold, points))
+    harms = np.concatenate([plain for plain, _ in found])
+    errors = _evened(np.concatenate([errors for _, errors in found], axis=1))
+    halves = np.repeat(np.arange(len(folds)), [len(plain) for plain, _ in found])
+    best = _chosen(points, errors, halves)
+    names = _names(points)
+    by_harm = [names[index] for index in np.argsort(harms.sum(0), kind="stable")]
+    choice = _confirmed(folds, best, by_harm, halves)
+    search.progress("searching smoothing", last, last)
+    return _at(plan, choice)
+
+
+def _is_alone(point: SmoothPoint, nodes: Sequence[QuantizableNode]) -> bool:
+    """Return whether what the point's nodes read can be rescaled in place: no other candidate reads
+    the tensor or a weight of theirs.
+    """
+    inside = [node for node in nodes if node.name in point.quantized]
+    weights = {node.weight.tensor for node in inside if node.weight is not None}
+    others = [node for node in nodes if node.name not in point.quantized]
+    read = {name for node in others for _, name in node.activations}
+    read |= {node.weight.tensor for node in others if node.weight is not None}
+    return weights.isdisjoint(read) and point.tensor not in read
 
 
 def _folds(search: Search) -> list[_Fold]:
@@ -119,23 +142,105 @@ def _folds(search: Search) -> list[_Fold]:
     ]
 
 
-def _over(
-    folds: Sequence[_Fold], strengths: Mapping[SmoothPoint, float], questions: Sequence[Question]
-) -> Array:
-    """Return the squared errors of all folds' samples, float64 [samples, questions]."""
-    rows = [_errors(f.search, _at(f.plan, strengths), questions, f.scored) for f in folds]
-    return np.concatenate(rows)
-
-
 def _plan(search: Search) -> SmoothingPlan:
     nodes = search.nodes(search.prepared)
     feeds, provider = search.feeds, search.provider
     return SmoothingPlan(search.prepared, nodes, feeds, provider, memory=search.memory)
 
 
-def _at(plan: SmoothingPlan, strengths: Mapping[SmoothPoint, float]) -> Choice:
+def _at(plan: SmoothingPlan, strengths: _Strengths) -> Choice:
     """Return each point at its strength; those at 0 are left alone."""
     return tuple(plan.at(point, alpha) for point, alpha in strengths.items() if alpha)
+
+
+def _names(points: Sequence[SmoothPoint]) -> list[str]:
+    return [name for point in points for name in point.quantized]
+
+
+def _questions(points: Sequence[SmoothPoint]) -> list[Question]:
+    """Return each node alone, then each point's nodes together."""
+    single: list[Question] = [frozenset({name}) for name in _names(points)]
+    return [*single, *(frozenset(point.quantized) for point in points)]
+
+
+def _estimated(fold: _Fold, points: Sequence[SmoothPoint]) -> tuple[Array, Array]:
+    """Return what is to be expected of a fold's samples: the error of each node alone without
+    smoothing, [samples, nodes], and of each point's nodes at every strength, plain first,
+    [strengths, samples, points].
+    """
+    search, model, scored = fold.search, fold.search.prepared, fold.scored
+    names = _names(points)
+    known = {node.name: node for node in search.nodes(model)}
+    nodes = [known[name] for name in names]
+    made = [_in_place(fold, points, nodes, alpha) for alpha in (0.0, *GRID)]
+    if search.provider is Provider.CPU and is_half(model.model):
+        model, scored = in_single(model), FeedsInSingle(scored)
+        made = [each.in_single() for each in made]
+    questions, single = _questions(points), len(names)
+    others = {str(alpha): each for alpha, each in zip(GRID, made[1:], strict=True)}
+    with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
+        engine = GradientAnswerer(
+            model, nodes, made[0], replace(search.scored, logits=False), scored, search.provider,
+            search.memory or Memory.of(None), Path(folder), None, others,
+        )  # fmt: skip
+        plain, rows = [], []
+        for chunk in _chunks(scored, engine.samples_at_once(questions)):
+            for feed, sums in zip(chunk, engine.sums(questions, chunk, _ignore), strict=True):
+                kept = engine.others([feed]) or {}
+                plain.append([_error(search, item) for item in sums[:single]])
+                rows.append(
+                    [
+                        [_error(search, item) for item in each[single:]]
+                        for each in (sums, *(kept[str(alpha)] for alpha in GRID))
+                    ]
+                )
+    return np.array(plain), np.array(rows).transpose(1, 0, 2)
+
+
+def _in_place(
+    fold: _Fold, points: Sequence[SmoothPoint], nodes: Sequence[QuantizableNode], alpha: float
+) -> FakeQuantization:
+    """Return what `nodes` compute with, every point at one strength; ranges are the extremes."""
+    plan = fold.plan
+    ranges = {point.tensor: plan.range_at(point, alpha) for point in points}
+    factors = {
+        point: np.asarray(plan.at(point, alpha).factors, np.float32) for point in points if alpha
+    }
+    model, scheme = fold.search.prepared.model, fold.search.scheme
+    return quantization_in_place(model, nodes, ranges, scheme, factors)
+
+
+def _evened(errors: Array) -> dict[float, Array]:
+    """Return strength → errors, each the mean with those of the strengths beside it: what sets
+    neighbours apart is how values happen to round, and which probe was drawn.
+    """
+    inner = np.concatenate([errors[1:2], errors[1:], errors[-1:]])
+    even = (inner[:-2] + 2 * inner[1:-1] + inner[2:]) / 4
+    return {0.0: errors[0], **dict(zip(GRID, even, strict=True))}
+
+
+def _chosen(
+    points: Sequence[SmoothPoint], errors: Mapping[float, Array], halves: Array
+) -> dict[SmoothPoint, float]:
+    """Return the strength of each point, 0 where smoothing does not pay. They start from the one
+    that is best for all together, and leave it for a gain beyond noise.
+    """
+    uniform = min(GRID, key=lambda alpha: float(errors[alpha].sum()))
+    found = {}
+    for number, point in enumerate(points):
+        own = {alpha: each[:, number] for alpha, each in errors.items()}
+        kept = {alpha: each for alpha, each in own.items() if _holds(each, own[0.0], halves)}
+        start = uniform if uniform in kept else 0.0
+        alpha = _best(kept, start)
+        found[point] = alpha if _is_worth_it(point, kept[alpha], own[0.0]) else 0.0
+    return found
+
+
+def _holds(errors: Array, plain: Array, halves: Array) -> bool:
+    """Return whether errors are no larger than plain ones on each half of the samples."""
+    return all(
+        errors[halves == half].sum() <= plain[halves == half].sum() for half in np.unique(halves)
+    )
 
 
 def _best(errors: Mapping[float, Array], start: float) -> float:
@@ -149,29 +254,50 @@ def _best(errors: Mapping[float, Array], start: float) -> float:
 def _is_more(errors: Array, others: Array, sure: float) -> bool:
     """Return whether `errors` are larger by more than so many standard errors of the difference."""
     if np.isinf(errors).any():
-        return True
+        return not np.isinf(others).any()
     more = errors - others
     noise = more.std(ddof=1) / np.sqrt(len(more)) if len(more) > 1 else 0.0
     return bool(more.mean() > sure * noise)
 
 
-def _worth_it(point: SmoothPoint, errors: Mapping[float, Array], alpha: float) -> float:
-    """Return `alpha`, or 0 where that is better by a standard error, or a Mul brings too little.
-
-    A point that a neighbour's weight absorbs costs nothing.
-    """
+def _is_worth_it(point: SmoothPoint, errors: Array, plain: Array) -> bool:
+    """Return whether a Mul takes away enough. What a neighbour's weight absorbs costs nothing."""
     if point.absorbers:
-        return 0.0 if _is_more(errors[alpha], errors[0.0], 1.0) else alpha
+        return True
     needed = _WORTH_ON_MAPS if point.spatial else _WORTH
-    return alpha if errors[alpha].sum() < needed * errors[0.0].sum() else 0.0
+    return bool(errors.sum() < needed * plain.sum())
 
 
-def _errors(
-    search: Search, choice: Choice, questions: Sequence[Question], scored: Sequence[Feed]
-) -> Array:
-    """Return the squared error summed over the outputs, float64 [samples, questions], of the feeds
-    `scored`; infinity where the outputs cannot be compared.
+def _confirmed(
+    folds: Sequence[_Fold], best: _Strengths, by_harm: Sequence[str], halves: Array
+) -> _Strengths:
+    """Return `best`, or only its points whose nodes harm most, or none: the first that measures no
+    worse than no smoothing.
     """
+    sets = [frozenset(by_harm[: max(1, round(share * len(by_harm)))]) for share in _SHARES]
+    tried: list[_Strengths] = [{}]
+    plain = None
+    for quiet in (frozenset[str](), *sets[:-1]):
+        kept = {p: alpha for p, alpha in best.items() if alpha and quiet.isdisjoint(p.quantized)}
+        if kept in tried:
+            continue
+        tried.append(kept)
+        plain = _over(folds, {}, sets) if plain is None else plain
+        measured = _over(folds, kept, sets)
+        no_worse = (measured.sum(0) <= _EVEN * plain.sum(0)).all()
+        if no_worse and _holds(measured[:, -1], plain[:, -1], halves):
+            return kept
+    return {}
+
+
+def _over(folds: Sequence[_Fold], strengths: _Strengths, questions: Sequence[Question]) -> Array:
+    """Return the errors of all folds' samples, float64 [samples, questions]."""
+    return np.concatenate([_measured(fold, strengths, questions) for fold in folds])
+
+
+def _measured(fold: _Fold, strengths: _Strengths, questions: Sequence[Question]) -> Array:
+    """Return the errors of a fold's samples, measured, float64 [samples, questions]."""
+    search, scored, choice = fold.search, fold.scored, _at(fold.plan, strengths)
     model = smoothed(search.prepared, choice)
     nodes = search.nodes(model)
     ranges = calibrate(
@@ -185,13 +311,25 @@ def _errors(
         model, scored, made = in_single(model), FeedsInSingle(scored), made.in_single()
     with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
         engine = WavefrontAnswerer(
-            model, nodes, made, search.scored, scored[0], search.provider,
+            model, nodes, made, replace(search.scored, logits=False), scored[0], search.provider,
             memory=search.memory, folder=Path(folder),
         )  # fmt: skip
-        at_once = engine.samples_at_once(questions)
-        chunks = [scored[first : first + at_once] for first in range(0, len(scored), at_once)]
+        chunks = _chunks(scored, engine.samples_at_once(questions))
         rows = [row for chunk in chunks for row in engine.sums(questions, chunk, _ignore)]
-    return np.array([[np.inf if item.failed else item.error for item in row] for row in rows])
+    return np.array([[_error(search, item) for item in row] for row in rows])
+
+
+def _chunks(feeds: Sequence[Feed], size: int) -> Iterator[Sequence[Feed]]:
+    yield from (feeds[first : first + size] for first in range(0, len(feeds), size))
+
+
+def _error(search: Search, item: Sums) -> float:
+    """Return the squared error, relative to the signal of each part where outputs have several;
+    infinity where they cannot be compared.
+    """
+    if item.failed:
+        return np.inf
+    return item.error
 
 
 def _ignore(_share: float) -> None:
