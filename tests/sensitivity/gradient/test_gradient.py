@@ -264,6 +264,20 @@ def test_one_session_is_opened_where_weights_and_what_a_sample_makes_fit(sibling
     assert most_weights(model, nodes, short, 0) is not None
 
 
+def test_many_candidates_are_differentiated_a_few_at_a_time(
+    deep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a session takes more than linear time in its nodes."""
+    setting = Setting(deep, feeds_for(deep, 3, batch=5), ["y", "h1"])
+    whole = setting.gradient(tmp_path / "whole")
+    monkeypatch.setattr("qgraph._sensitivity.engines.gradient.parts._MANY", 1)
+    parts = setting.gradient(tmp_path / "parts")
+    assert parts.in_parts and not whole.in_parts
+    ours, theirs = (totals(answers(each, setting.solo, setting.feeds)) for each in (parts, whole))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.error == pytest.approx(b.error, rel=1e-4)
+
+
 def test_each_of_several_outputs_counts_the_same_in_noise_to_signal(
     deep: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,8 @@ _FOR_SESSIONS = 0.7
 """Share of the memory left that weights may take; the rest is for what runs hold."""
 _SMALLEST = 16 << 20
 """Bytes of weights that a part is given at least."""
+_MANY = 250
+"""Candidates of a part. The graph that differentiates them has some sixteen nodes for each."""
 _HELD = 2
 """Bytes held for each that a forward makes: itself until its gradient was, and errors."""
 _NO_WAY = "no gradient comes up to it: what lies below moves in steps, or not at all"
@@ -50,8 +52,8 @@ def most_weights(
     formats: int = 1,
 ) -> int | None:
     """Return the bytes of weights that a part may read, None where all fit into `left`, and what
-    the sample `feed` makes between them, too. `formats`: how often weights stand quantized beside
-    the float ones.
+    the sample `feed` makes between them, too; no part has many more than `_MANY` candidates.
+    `formats`: how often weights stand quantized beside the float ones.
     """
     sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
     copied = {node.weight.tensor for node in nodes if node.weight is not None}
@@ -60,10 +62,13 @@ def most_weights(
     copies = 1 + formats
     opening = OPENING * (weights + formats * sum(sizes[name] for name in copied))
     running = int(_HELD * made_bytes(model, feed))
+    # so that opening sessions, which is more than linear in their nodes, is linear in the model's
+    few = weights * _MANY // len(nodes) if len(nodes) > 2 * _MANY else None
     if opening <= room and copies * weights + running <= left:
-        return None
+        return few
     fitting = weights * room // max(1, copies * weights + running)
-    return max(_SMALLEST, min(room // (OPENING * copies), fitting))
+    most = max(_SMALLEST, min(room // (OPENING * copies), fitting))
+    return most if few is None else min(most, few)
 
 
 def made_bytes(model: onnx.ModelProto, feed: Feed) -> int:
