@@ -141,6 +141,17 @@ def once(act: Callable[[], object]) -> tuple[qgraph.Progress, list[object]]:
     return progress, gave
 
 
+def test_an_address_where_nobody_listens_is_said_at_once(
+    model: qgraph.Model, ranges: qgraph.Ranges
+) -> None:
+    ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        pytest.skip("a connection is joined, whatever the address")
+    runtime = qgraph.Runtime(ray="127.0.0.1:1")
+    with pytest.raises(EnvironmentFault, match="no Ray cluster can be joined at 127"):
+        qgraph.sensitivity(model, ranges=ranges, options=asked(), runtime=runtime)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_scores_do_not_depend_on_the_number_of_nodes(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from qgraph._graph.run.cores import cores
 AUTO, LOCAL = "auto", "local"
 _VARIABLE = "RAY_ADDRESS"
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+_PATIENCE = 10.0
+"""Seconds to wait for a head to answer."""
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -74,8 +77,9 @@ def _join(ray: Any, address: str) -> None:
     wanted = os.environ.get(_VARIABLE, AUTO) if address == AUTO else address
     if wanted != LOCAL:
         try:
+            _require_listener(wanted)
             ray.init(address=wanted, **_QUIET)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             if wanted != AUTO:
                 raise EnvironmentFault(
                     f"no Ray cluster can be joined at {wanted}: {str(error).splitlines()[0]}",
@@ -86,6 +90,13 @@ def _join(ray: Any, address: str) -> None:
     # no command tells the network anything; who started a cluster decides for it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address=LOCAL, num_cpus=cores(), include_dashboard=False, **_QUIET)
+
+
+def _require_listener(address: str) -> None:
+    """Find out at once that nobody listens: Ray itself tries for many minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" not in address and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 @contextlib.contextmanager
