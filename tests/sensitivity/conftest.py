@@ -89,7 +89,7 @@ def cnn(build: Build) -> Path:
     return build(CNN, {"w1": (8, 3, 3, 3), "w2": (8, 8, 3, 3), "w3": (4, 8, 1, 1)})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def score() -> Measure:
     """Score a model on normal samples of the shape its input has."""
 

@@ -123,7 +123,8 @@ class SensitivityOptions(CalibrateOptions):
     engine: Annotated[
         str,
         Flag(
-            "Who computes the scores; auto takes the fastest, inc is Intel Neural Compressor.",
+            "Who computes the scores; auto measures all exactly, or where that takes long estimates"
+            " them and checks some. inc is Intel Neural Compressor.",
             choices=lambda: (AUTO, *engines()),
         ),
     ] = AUTO

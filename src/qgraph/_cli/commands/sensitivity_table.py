@@ -10,6 +10,7 @@ from qgraph._cli.console import OUT, elided, print_table, say, warn
 from qgraph._metrics import metric
 from qgraph._quantize.ranges import Ranges
 from qgraph._report.advice import HARMLESS
+from qgraph._sensitivity.explain.markdown import about_estimates
 from qgraph._sensitivity.explain.schemes import summary
 from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Sensitivity
@@ -69,6 +70,8 @@ def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None
         f"{len(nodes)} nodes scored on {run.samples} samples{more}, {len(report.keep)} kept float,"
         f" by {run.engine} on {run.provider} in {run.seconds:.1f} s."
     )
+    for line in about_estimates(report):
+        say(line)
     for reason, names in _by_reason(report).items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         say(f"No score, {reason}: {', '.join(names[:_SHOWN])}{more}")

@@ -52,12 +52,13 @@ _FORWARD = f"{NOTE}forward seconds"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """What was asked, and what came of it; `folder`: as `open` was given it."""
+    """What was asked, and what came of it; `folder`: as `open` was given it; `macs`: of nodes."""
 
     questions: Mapping[Key, Question]
     scores: Scores
     table: ScoreTable
     folder: Path
+    macs: Mapping[str, int]
 
 
 class QuestionEngine(ABC):
@@ -140,7 +141,7 @@ class QuestionEngine(ABC):
             scoring = time.perf_counter() - clock - setup
             keys = list(questions)
             table = self._read(keys, scores.figures() or [None] * len(keys))
-            asked = Asked(questions, scores, table, folder)
+            asked = Asked(questions, scores, table, folder, macs)
             further = self.further(work, walked, runtime, answerer, asked)
         if forward is None:
             forward = self.forward_seconds(answerer, len(model.feeds))

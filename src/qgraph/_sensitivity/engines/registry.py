@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -21,7 +21,7 @@ _OWN = {
     "screen": "qgraph._sensitivity.engines.screen:Screen",
 }
 """Named here, so that a clone that moved on since it was installed has them all."""
-_FASTEST = ("wavefront", "switch")
+_AUTO = EntryPoint(AUTO, "qgraph._sensitivity.engines.auto:Auto", GROUP)
 
 
 @lru_cache(maxsize=1)
@@ -38,7 +38,7 @@ def engines() -> Mapping[str, Engine]:
 
 
 def engine_of(name: str, scheme: SchemeName | None) -> Engine:
-    """Return the engine called `name`, or for `auto` the fastest that computes `scheme`.
+    """Return the engine called `name`, or for `auto` what chooses, or alone computes `scheme`.
 
     Raises:
         UsageError: no engine has this name, or it does not compute the scheme.
@@ -46,7 +46,8 @@ def engine_of(name: str, scheme: SchemeName | None) -> Engine:
     known = engines()
     if name != AUTO and name not in known:
         raise UsageError(f"--engine {name} is unknown; there are auto, {', '.join(known)}")
-    asked = [known[each] for each in (_FASTEST if name == AUTO else (name,))]
+    chooses: Sequence[Engine] = [load_plugin(_AUTO, "engine"), known["switch"]]
+    asked = chooses if name == AUTO else [known[name]]
     if scheme is None:
         return asked[0]
     fit = [engine for engine in asked if scheme in engine.schemes]

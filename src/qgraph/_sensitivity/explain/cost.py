@@ -51,11 +51,16 @@ def ideal_forwards(
     model: onnx.ModelProto, macs: Mapping[str, int], nodes: Sequence[QuantizableNode]
 ) -> float:
     """Return E* for scoring `nodes` once, in forwards of the model."""
+    return sum(forwards_below(model, macs, nodes).values())
+
+
+def forwards_below(
+    model: onnx.ModelProto, macs: Mapping[str, int], nodes: Sequence[QuantizableNode]
+) -> dict[str, float]:
+    """Return node → what it and all that depends on it come to, in forwards of the model."""
     total = sum(macs.values())
-    if not total:
-        return 0.0
-    below = _macs_from_here_on(model, macs)
-    return sum(below[node.name] for node in nodes) / total
+    below = _macs_from_here_on(model, macs) if total else {}
+    return {node.name: below.get(node.name, 0) / max(1, total) for node in nodes}
 
 
 def _macs_from_here_on(model: onnx.ModelProto, macs: Mapping[str, int]) -> dict[str, int]:

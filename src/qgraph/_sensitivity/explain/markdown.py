@@ -26,6 +26,7 @@ def to_markdown(report: Sensitivity) -> str:
         "",
         *(["**The data was made up: the ranking is only a rough guide.**", ""] * run.synthetic),
         *(line for text in run.warnings or () for line in (f"**Warning: {cell(text)}**", "")),
+        *(line for text in about_estimates(report) for line in (text, "")),
         _baseline(report),
         *_about_inc(report),
         "",
@@ -41,6 +42,20 @@ def to_markdown(report: Sensitivity) -> str:
         *_unscored(report),
     ]
     return "\n".join(lines) + "\n"
+
+
+def about_estimates(report: Sensitivity) -> list[str]:
+    """Return what to know of scores that are estimated, in at most one line."""
+    estimate = report.run.estimate
+    if estimate is None:
+        return []
+    line = f"Scores are estimated; {len(estimate.measured)} nodes are measured exactly, alone"
+    if (verified := estimate.verified) is not None:
+        line += (
+            f". At {verified.nodes} that have both, ranks correlate by {verified.spearman:.3f},"
+            f" and the median of estimate to exact score is {verified.ratio:.2f}"
+        )
+    return [f"{line}."]
 
 
 def _about_inc(report: Sensitivity) -> list[str]:

@@ -89,6 +89,37 @@ class Journal:
         self.close()
 
 
+class JournalPart(Journal):
+    """Units of a second piece of work in the same journal, under keys of their own."""
+
+    def __init__(self, whole: Journal, name: str) -> None:
+        self.path, self._whole, self._name = whole.path, whole, name
+        self.entries = _Named(whole.entries, f"{name}/")
+
+    def record(self, key: str, payload: Any) -> None:
+        """Write one finished unit; it is on the disk when this returns."""
+        self._whole.record(f"{self._name}/{key}", payload)
+
+    def close(self) -> None:
+        """Do nothing: the journal is closed by who opened it."""
+
+
+class _Named(Mapping[str, Any]):
+    """The entries whose keys begin with `prefix`, without it."""
+
+    def __init__(self, entries: Mapping[str, Any], prefix: str) -> None:
+        self._entries, self._prefix = entries, prefix
+
+    def __getitem__(self, key: str) -> Any:
+        return self._entries[self._prefix + key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (k.removeprefix(self._prefix) for k in self._entries if k.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class _Entries(Mapping[str, Any]):
     """The rows of a journal, in the order they were recorded. None is held in memory."""
 

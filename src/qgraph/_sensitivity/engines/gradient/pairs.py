@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -43,11 +43,14 @@ def interactions(
     pairs: Mapping[str, Array],
     total: Sums,
     table: ScoreTable,
+    exact: Collection[str] = (),
 ) -> tuple[Interactions, ...]:
     """Return the interactions by MSE, and by what nodes are ranked by where that is another.
 
     `pairs`: of `nodes`, summed over samples; `total`: what was counted over them. A companion is
-    part of the convolution beside it; nodes that were measured do nothing together.
+    part of the convolution beside it; nodes that were measured do nothing together. Those of
+    `exact` were measured after they were estimated: their correlations stay, and their own scores
+    are put on the diagonal.
     """
     units = {
         Kind.ERROR: total.count,
@@ -70,5 +73,19 @@ def interactions(
         for name, at in index.items():
             if not belongs[at].any() and name in table.solo:
                 matrix[at, at] = table.solo[name].figures[_METRIC[kind]] or 0.0
+        matrix = _with_scores(
+            matrix,
+            {index[name]: table.solo[name].figures[_METRIC[kind]] or 0.0 for name in exact},
+        )
         found.append(Interactions(metric=_METRIC[kind], nodes=tuple(index), values=packed(matrix)))
     return tuple(found)
+
+
+def _with_scores(matrix: Array, scores: Mapping[int, float]) -> Array:
+    """Return a Gram matrix with `scores` at places of its diagonal, correlations as they were."""
+    scale = np.ones(len(matrix))
+    for at, value in scores.items():
+        if matrix[at, at] > 0 and np.isfinite(value):
+            scale[at] = np.sqrt(value / matrix[at, at])
+    scaled: Array = matrix * np.outer(scale, scale)
+    return scaled

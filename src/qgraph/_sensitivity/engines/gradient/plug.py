@@ -26,7 +26,7 @@ from qgraph._sensitivity.engines.gradient.verifying import (
     nodes_to_measure,
 )
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
-from qgraph._sensitivity.report import Estimate, MemoryUse, Score
+from qgraph._sensitivity.report import Estimate, MemoryUse, Score, Stability
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Answerer
 from qgraph._sensitivity.scoring.score_table import read_answers
@@ -154,11 +154,14 @@ class Gradient(QuestionEngine):
         if work.formats:
             found["formats"] = tables_of(others or {}, list(asked.questions), self._read)
             found["warnings"] = (_NO_FORMATS,) * (others is None)
+        verified = self._verified(work, model, runtime, asked, estimate)
         if pairs is not None:
-            together = interactions(work, model, own.nodes, pairs, total, asked.table)
+            table = verified.get("table", asked.table)
+            exact = verified["estimate"].measured.keys() - estimate.measured if verified else ()
+            together = interactions(work, model, own.nodes, pairs, total, table, exact)
             together = with_measured_sets(work, model, runtime, together, list(scores.table))
             found["interactions"] = together
-        return found | self._verified(work, model, runtime, asked, estimate)
+        return found | verified
 
     def _without_gradient(
         self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked
@@ -193,17 +196,28 @@ class Gradient(QuestionEngine):
         nodes, graph = work.selection.candidates, model.prepared.model
         return lenses(graph, nodes, model.quantization, traces, count)
 
+    def to_verify(
+        self,
+        work: Work,
+        harms: Mapping[str, float],
+        stability: Mapping[str, Stability],
+        asked: Asked,
+    ) -> dict[str, str]:
+        """Return the nodes that are measured exactly after all were estimated → why."""
+        verify = _options_of(work).verify
+        return nodes_to_measure(harms, stability, verify) if verify else {}
+
     def _verified(
         self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked, estimate: Estimate
     ) -> dict[str, Any]:
         """Return the scores with some that are measured, and how the estimates stand to these."""
-        verify, table = _options_of(work).verify, asked.table
-        if not verify:
-            return {}
+        table = asked.table
         names = [n for n in work.names if n in table.solo and n not in estimate.measured]
         harms = dict(zip(names, table.harms(names, work.metric), strict=True))
         stability = self._stability(work, list(asked.questions), asked.scores, {})
-        why = nodes_to_measure(harms, stability, verify)
+        why = self.to_verify(work, harms, stability, asked)
+        if not why:
+            return {}
         questions = {name: asked.questions["solo", name] for name in why}
         samples = list(asked.scores.table)
         figures = measured_exactly(work, model, runtime, asked.folder, questions, samples)

@@ -29,7 +29,14 @@ _WORST = 0.5
 _UNSETTLED = 2
 """Standard errors from a cut up to which a node's place is not settled."""
 WORST, AT_CUT = "one of the worst", "its place at a cut is not settled"
+SPREAD = "one of some spread over all ranks"
 NO_NUMBER = "its gradient is no number"
+_CHECKED_WORST = 20
+"""One node in so many, the worst, is checked."""
+_CHECKED_SPREAD = 8
+"""Nodes spread over all ranks, so that the agreement says something of the whole order."""
+_CHECKED_PRICE = 0.25
+"""Share of what measuring every node takes that checking may take."""
 
 
 def nodes_to_measure(
@@ -40,9 +47,42 @@ def nodes_to_measure(
     """
     ordered = sorted(harms, key=lambda name: -harms[name])
     found = dict.fromkeys(ordered[: math.ceil(_WORST * count)], WORST)
-    values = sorted(harms.values())
-    places = [round(share * len(values)) for share in DEFAULT_CUTS.values()]
-    cuts = [(values[at - 1] + values[at]) / 2 for at in places if 0 < at < len(values)]
+    near = _unsettled(harms, stability, dict.fromkeys(harms, 1.0))
+    unsettled = [name for name in near if name not in found]
+    return found | dict.fromkeys(unsettled[: count - len(found)], AT_CUT)
+
+
+def nodes_to_check(
+    harms: Mapping[str, float],
+    stability: Mapping[str, Stability],
+    costs: Mapping[str, float],
+    prices: Mapping[str, float],
+) -> dict[str, str]:
+    """Return the nodes to measure → why: some spread over all ranks, the worst, and those whose
+    place at the cut of a profile is not settled, as long as they take no more than a quarter of
+    what measuring all takes.
+
+    `costs`: node → what profiles take their shares of; `prices`: node → forwards to measure it.
+    """
+    ordered = sorted(harms, key=lambda name: -harms[name])
+    spread = ordered[:: max(1, len(ordered) // _CHECKED_SPREAD)]
+    worst = ordered[: math.ceil(len(ordered) / _CHECKED_WORST)]
+    wanted = [*spread, *worst, *_unsettled(harms, stability, costs)]
+    left, taken = _CHECKED_PRICE * sum(prices[name] for name in harms), set()
+    for name in dict.fromkeys(wanted):
+        if prices[name] <= left:
+            left -= prices[name]
+            taken.add(name)
+    reasons = dict.fromkeys(wanted, AT_CUT) | dict.fromkeys(spread, SPREAD)
+    reasons |= dict.fromkeys(worst, WORST)
+    return {name: reasons[name] for name in ordered if name in taken}
+
+
+def _unsettled(
+    harms: Mapping[str, float], stability: Mapping[str, Stability], costs: Mapping[str, float]
+) -> list[str]:
+    """Return the nodes within some standard errors of a cut, the nearest first."""
+    cuts = _cuts(harms, costs)
 
     def distance(name: str) -> float:
         seen = stability.get(name)
@@ -50,9 +90,17 @@ def nodes_to_measure(
         nearest = min((abs(harms[name] - cut) for cut in cuts), default=math.inf)
         return nearest / error if error else math.inf
 
-    near = sorted((name for name in ordered if name not in found), key=distance)
-    unsettled = [name for name in near if distance(name) <= _UNSETTLED]
-    return found | dict.fromkeys(unsettled[: count - len(found)], AT_CUT)
+    near = sorted(sorted(harms, key=lambda name: -harms[name]), key=distance)
+    return [name for name in near if distance(name) <= _UNSETTLED]
+
+
+def _cuts(harms: Mapping[str, float], costs: Mapping[str, float]) -> list[float]:
+    """Return the harm at which each profile is cut that the least harmful nodes fill."""
+    names = sorted(harms, key=lambda name: harms[name])
+    sums = np.cumsum([costs.get(name, 0.0) for name in names])
+    places = [int(np.abs(sums - share * sums[-1]).argmin()) + 1 for share in DEFAULT_CUTS.values()]
+    values = [harms[name] for name in names]
+    return [(values[at - 1] + values[at]) / 2 for at in places if at < len(values)]
 
 
 def measured_exactly(

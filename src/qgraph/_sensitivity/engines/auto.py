@@ -1,0 +1,134 @@
+"""The engine `auto`: exact scores where they are cheap, else estimates that are checked.
+
+Which it is, is counted before anything runs, so that a run that goes on decides as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import Sums
+from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.engines.gradient.plug import Gradient
+from qgraph._sensitivity.engines.gradient.verifying import nodes_to_check
+from qgraph._sensitivity.engines.protocol import NodeScores
+from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
+from qgraph._sensitivity.engines.wavefront.plug import Wavefront
+from qgraph._sensitivity.explain.cost import forwards_below, ideal_forwards, params_of
+from qgraph._sensitivity.report import Direction, Stability, Verified
+from qgraph._sensitivity.scoring.journal import Journal, JournalPart
+from qgraph._sensitivity.scoring.work import EngineOptions, Work
+
+_FEW = 64
+"""Nodes up to which scores are exact: fewer than a hundred forwards say everything."""
+_FORWARDS, _SETUP = 12, 80
+"""What estimates take, in forwards: of each sample, with sets, and once before all (SmolLM2)."""
+_SAVED = 4
+"""How many times as much exact scores must take for estimates to be worth their error."""
+_LEAST_SPEARMAN = 0.9
+_RATIOS = (0.5, 2.0)
+"""Agreement with exact scores, of ranks and in the median, outside which estimates are dropped."""
+
+
+class Checked(Gradient):
+    """Estimates, with as many nodes measured as a quarter of the exact engine's work allows."""
+
+    def to_verify(
+        self,
+        work: Work,
+        harms: Mapping[str, float],
+        stability: Mapping[str, Stability],
+        asked: Asked,
+    ) -> dict[str, str]:
+        """Return the nodes that are measured exactly → why."""
+        nodes = work.selection.candidates
+        prices = forwards_below(work.prepared.model, asked.macs, nodes)
+        return nodes_to_check(harms, stability, asked.macs, prices)
+
+
+class Auto:
+    """Decides by what it would take; what it does is another engine's."""
+
+    name = "auto"
+    options: type[EngineOptions] = EngineOptions
+    schemes: tuple[SchemeName, ...] = Wavefront.schemes
+    calibrates = False
+
+    def check(self, work: Work, runtime: Runtime) -> None:
+        """Refuse a memory budget that is too small; it is the same for both ways."""
+        Wavefront().check(work, runtime)
+
+    def identity(self, work: Work, runtime: Runtime) -> dict[str, Any]:
+        """Return what two runs must share, as the engine that is taken says."""
+        return choose(work).identity(work, runtime)
+
+    def measure(self, work: Work, runtime: Runtime, journal: Journal | None) -> NodeScores:
+        """Return exact scores, or estimates that agree with exact scores where both are known."""
+        engine = choose(work)
+        found = engine.measure(work, runtime, journal)
+        named = replace(found, engine=found.engine or engine.name)
+        if not isinstance(engine, Checked) or found.estimate is None:
+            return named
+        verified = found.estimate.verified
+        if verified is None:
+            return _with(
+                named, "scores are estimates, and no two nodes were measured to check them"
+            )
+        if _agrees(verified):
+            return named
+        return self._exact(work, runtime, journal, named, verified)
+
+    def _exact(
+        self,
+        work: Work,
+        runtime: Runtime,
+        journal: Journal | None,
+        estimates: NodeScores,
+        verified: Verified,
+    ) -> NodeScores:
+        """Return exact scores in place of estimates; these where time runs out before a sample."""
+        part = None if journal is None else JournalPart(journal, "exact")
+        found = Wavefront().measure(work, runtime, part)
+        poor = (
+            f"estimates agree poorly with exact scores: at {verified.nodes} nodes ranks correlate"
+            f" by {verified.spearman:.2f}, the median ratio is {verified.ratio:.2g}"
+        )
+        if not found.samples:
+            return _with(estimates, f"{poor}; there was no time to measure all")
+        return _with(replace(found, engine="wavefront"), f"{poor}; all were measured exactly")
+
+    def sums(
+        self, work: Work, runtime: Runtime, numbers: Sequence[int], folder: Path
+    ) -> Mapping[int, Sequence[Sums]]:
+        """Return sample number → the sums of every question, by the engine that is taken."""
+        return choose(work).sums(work, runtime, numbers, folder)
+
+
+def choose(work: Work) -> QuestionEngine:
+    """Return the exact engine, or estimates where exact scores take several times as much.
+
+    Exact scores take N/2 forwards in each direction where nodes lie in a row; what runs beside
+    each other takes less, and is counted by parameters, which need no run. Memory decides nothing:
+    both engines go through the model in parts of any size.
+    """
+    nodes, graph = work.selection.candidates, work.prepared.model
+    estimated = work.direction.has_solo and work.metric not in Gradient.unknown
+    if len(nodes) <= _FEW or not estimated or not work.feeds:
+        return Wavefront()
+    directions = 2 if work.direction is Direction.BOTH else 1
+    exact = directions * ideal_forwards(graph, params_of(graph), nodes)
+    estimates = _FORWARDS + _SETUP / len(work.feeds)
+    return Checked() if exact >= _SAVED * estimates else Wavefront()
+
+
+def _agrees(verified: Verified) -> bool:
+    least, most = _RATIOS
+    return verified.spearman >= _LEAST_SPEARMAN and least <= verified.ratio <= most
+
+
+def _with(found: NodeScores, warning: str) -> NodeScores:
+    return replace(found, warnings=(*found.warnings, warning))
