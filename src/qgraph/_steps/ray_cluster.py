@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from qgraph._graph.errors import EnvironmentFault, install
@@ -54,6 +55,12 @@ def cluster(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
+def require_ray() -> None:
+    """Raise EnvironmentFault where Ray is not installed; nothing is loaded."""
+    if find_spec("ray") is None:
+        raise EnvironmentFault("--ray needs Ray", hint=install("ray"))
+
+
 def nodes(ray: Any) -> list[Node]:
     """Return the nodes that are alive."""
     return [_node(found) for found in ray.nodes() if found["Alive"]]
@@ -66,10 +73,9 @@ def _node(found: dict[str, Any]) -> Node:
 
 
 def _imported() -> Any:
-    try:
-        import ray  # heavy, optional
-    except ImportError as error:
-        raise EnvironmentFault("--ray needs Ray", hint=install("ray")) from error
+    require_ray()
+    import ray  # heavy, optional
+
     return ray
 
 

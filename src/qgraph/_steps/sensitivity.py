@@ -30,6 +30,7 @@ from qgraph._steps.inputs import document, required
 from qgraph._steps.job import Job, require_divisible
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
+from qgraph._steps.ray_cluster import require_ray
 from qgraph._steps.work import candidates_of, engine_and_scheme, work_of, work_on
 
 
@@ -71,6 +72,7 @@ def sensitivity(
         )
     if runtime.ray is not None:
         require_divisible(engine)
+        require_ray()
     seen = None if ranges is None else document(ranges, Ranges)
     if seen is not None:
         require_same(seen.scheme, scheme, "ranges")
