@@ -11,9 +11,11 @@ installed into the environment `--modelopt`, and left out without it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +99,17 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)  # quantize_static advises to change the model
+    work = asked.work.resolve()
+    environment = None if asked.modelopt is None else asked.modelopt.resolve()
     results = []
     for item in SHELF:
-        folder = asked.work / re.sub(r"\W+", "-", item.name)
+        folder = work / re.sub(r"\W+", "-", item.name)
         kept = folder / "frontier.json"
         if item.name in asked.only and not kept.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            found = measured(item, packages(asked.work), folder, asked.modelopt)
+            # tools leave files in the folder they work in
+            with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+                found = measured(item, packages(work), folder, environment)
             kept.write_text(json.dumps(found), encoding="utf-8")
         if kept.is_file():
             results.append(json.loads(kept.read_text("utf-8")))
