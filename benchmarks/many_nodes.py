@@ -32,7 +32,7 @@ _HEAD = """# Many candidates
 
 Written by `benchmarks/many_nodes.py`: a chain of residual linears, four samples, scores of every
 node alone, ranges and all set-up included. Above 500 candidates the model is differentiated part by
-part, so that time and memory grow with the number of nodes and not faster.
+part.
 
 | candidates | engine | processor s | ms a candidate | peak MiB |
 |---:|---|---:|---:|---:|

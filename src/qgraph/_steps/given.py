@@ -157,13 +157,14 @@ def _archive(data: Any) -> Path:
 def _folder_of(feeds: Iterable[Any]) -> Path | None:
     """Return a folder with a file for each sample; None where there is none."""
     digests = []
+    made: Path | None = None  # paths alone need no folder
     with _room():
-        made = Path(mkdtemp(dir=_folder()))
         for index, given in enumerate(feeds):
+            made = made or Path(mkdtemp(dir=_folder()))
             feed = _arrays(given)
             digests.append(_digest([feed]))
             _save(made / f"{index:08}.npz", feed)
-        if not digests:
+        if made is None:
             return None
         name = hashlib.sha256("".join(digests).encode()).hexdigest()[:_DIGITS]
         home = made.with_name(f"memory-{name}")
