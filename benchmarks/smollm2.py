@@ -16,8 +16,8 @@ from pathlib import Path
 
 from setting import setting
 
-import qgraph
-from qgraph._sensitivity.report import SensitivityReport
+from qgraph._graph.io.documents import read_document
+from qgraph._sensitivity.report import Sensitivity
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "models" / "smollm2_135m.toml"
@@ -63,29 +63,31 @@ def answers(folder: Path) -> str:
     return rest.split("</details>", 1)[0].strip() if found else ""
 
 
-def ranking(report: SensitivityReport) -> str:
+def ranking(report: Sensitivity) -> str:
     """Return the worst nodes of a ranking, with what qgraph says of the cause."""
     lines = ["| rank | node | KL alone | why |", "|---:|---|---:|---|"]
-    for node in report.nodes[:WORST]:
+    for node in sorted(report.nodes, key=lambda item: item.rank)[:WORST]:
         kl = node.solo.kl if node.solo is not None else None
         why = node.cause.why if node.cause is not None else ""
         lines.append(f"| {node.rank} | `{node.name}` | {kl or 0:.2e} | {why} |")
     return "\n".join(lines)
 
 
-def cost(report: SensitivityReport) -> str:
+def cost(report: Sensitivity) -> str:
     """Return what ranking took."""
     ran = report.run
     return (
         f"{ran.seconds:.0f} s for ranges and scores, {ran.scoring_seconds:.0f} s of it scores by"
         f" the engine `{ran.engine}` ({ran.forward_equivalents or 0:.1f} forwards a sample),"
-        f" {ran.memory.peak >> 20:,} MiB at most."
+        f" {(ran.memory.peak if ran.memory else 0) >> 20:,} MiB at most."
     )
 
 
 def page(auto: Path, plain: Path) -> str:
     """Return the page."""
-    reports = {path: qgraph.load(path / "sensitivity.json") for path in (auto, plain)}
+    reports = {
+        path: read_document(path / "sensitivity.json", Sensitivity) for path in (auto, plain)
+    }
     parts = [
         _HEAD.format(nodes=len(reports[auto].nodes)),
         "## As the recipe has it: smoothing where it pays\n",
