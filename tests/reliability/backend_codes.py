@@ -5,7 +5,7 @@ made with. Whoever changes a code writes it
 anew, and the change shows in the commit.
 
     python -m tests.reliability.backend_codes                # from the root; some minutes
-    python -m tests.reliability.backend_codes --every 16     # one in 16, as CI does
+    python -m tests.reliability.backend_codes --every 32     # one in 32, as CI does
     python -m tests.reliability.backend_codes --write
 """
 

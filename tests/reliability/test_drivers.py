@@ -23,12 +23,12 @@ def passes(module: str, *arguments: str) -> None:
 
 @pytest.mark.slow
 def test_mutated_models_and_documents_are_refused_or_done_and_nothing_else_happens() -> None:
-    passes("fuzz", "--mutants", "401")
+    passes("fuzz", "--mutants", "161")
 
 
 @pytest.mark.slow
 def test_models_of_onnxs_backend_tests_end_as_pinned() -> None:
-    passes("backend_codes", "--every", "16")
+    passes("backend_codes", "--every", "32")
 
 
 @pytest.mark.slow
