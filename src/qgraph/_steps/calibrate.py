@@ -11,8 +11,9 @@ from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import SEARCHED, Calibration, Scheme
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
+from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.clipping import choose_clips
-from qgraph._sensitivity.search.smoothing import Search, search_smoothing
+from qgraph._sensitivity.search.smoothing import search_smoothing
 from qgraph._steps.data import Data
 from qgraph._steps.given import AnyModel
 from qgraph._steps.inputs import required

@@ -28,10 +28,10 @@ from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import require_same_model
 from qgraph._sensitivity.explain.cost import measure_macs, params_of
 from qgraph._steps.data import require_data
-from qgraph._steps.given import AnyModel, AnyPath, model_file
+from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
 from qgraph._steps.making import Quantized
-from qgraph._steps.model import Model, opened
+from qgraph._steps.model import Model, file_of, opened
 from qgraph._steps.options import EvaluateOptions, chosen
 
 _ALL = 1 << 30
@@ -70,7 +70,7 @@ def evaluate(
     own = own_metrics(metric)
     several = _several(models)
     known = {item.path: item for item in several if isinstance(item, Model)}
-    paths = [item.path if isinstance(item, Model) else model_file(item) for item in several]
+    paths = [file_of(item) for item in several]
     candidates = inspect_variants(paths)
     model = known.get(candidates[0].path) or opened(candidates[0].path)
     model = model.along(asked.batch_axis, asked.preprocess)

@@ -14,11 +14,10 @@ from qgraph._handoff.bundle import HANDOFF, BundleOptions, Samples, make_bundle
 from qgraph._handoff.document import AxisRange, Handoff
 from qgraph._handoff.engine_layers import EngineLayers, compare_layers
 from qgraph._handoff.layer_info import read_layers
-from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.data import load_data
 from qgraph._steps.given import AnyModel, AnyPath, data_files, model_file, path_of
 from qgraph._steps.making import Quantized
-from qgraph._steps.model import Model, see_model
+from qgraph._steps.model import Model, file_of, see_model, view_along
 
 
 def handoff(
@@ -47,16 +46,14 @@ def handoff(
     """
     path = model_file(model)
     seen = see_model(path)
-    inputs = with_batch_axes(seen.view.inputs, batch_axis)
-    view = replace(seen.view, inputs=inputs, preprocess=preprocess)
-    seen = replace(seen, view=view)
+    seen = replace(seen, view=view_along(seen.view, batch_axis, preprocess))
     loaded = load_data(seen, data_files(data, 2), 1, seed)
     pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None
     samples = Samples(loaded.feeds[0], loaded.source.description, loaded.source.synthetic, pictures)
     options = BundleOptions(VERSION, axes or {}, tuple(plugins))
-    float_model = source.path if isinstance(source, Model) else source and model_file(source)
+    float_model = file_of(source) if source else None
     where = path_of(folder, "a folder")
-    return make_bundle(path, float_model or None, samples, where, options, progress)
+    return make_bundle(path, float_model, samples, where, options, progress)
 
 
 def engine_layers(layers: AnyPath, bundle: AnyPath) -> EngineLayers:

@@ -28,7 +28,7 @@ from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.candidates import Candidates
 from qgraph._steps.data import Data, load_data
-from qgraph._steps.given import AnyModel, data_files, model_file
+from qgraph._steps.given import AnyModel, Unwritten, data_files, model_file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +118,7 @@ class Model:
         if key == ((), None):
             return self
         if key not in self._along:
-            inputs = with_batch_axes(self.view.inputs, key[0])
-            view = replace(self.view, inputs=inputs, preprocess=preprocess)
+            view = view_along(self.view, key[0], preprocess)
             self._along = {key: Model(self.prepared, view, self.family)}
         return self._along[key]
 
@@ -202,6 +201,21 @@ def open_model(model: AnyModel) -> Model:
         UsageError: it is no model.
     """
     return opened(model)
+
+
+def view_along(view: ModelView, batch_axis: Sequence[str], preprocess: str | None) -> ModelView:
+    """Return a view with samples along the axes named, and with what is said of pictures.
+
+    Raises:
+        UsageError: there is no such input, or it has no such axis.
+    """
+    inputs = with_batch_axes(view.inputs, batch_axis)
+    return replace(view, inputs=inputs, preprocess=preprocess)
+
+
+def file_of(model: Model | AnyModel | Unwritten) -> Path:
+    """Return the file of a model that is open, written or in memory, as `model_file`."""
+    return model.path if isinstance(model, Model) else model_file(model)
 
 
 def opened(model: Model | AnyModel) -> Model:

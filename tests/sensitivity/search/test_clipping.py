@@ -24,8 +24,8 @@ from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.search import clipping
+from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.clipping import choose_clips
-from qgraph._sensitivity.search.smoothing import Search
 
 RUN = RangesRun(qgraph="0", provider="cpu", samples=8, data="x", synthetic=False)
 SCORED = Scored(("y",), logits=False)

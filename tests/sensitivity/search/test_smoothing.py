@@ -23,7 +23,8 @@ from qgraph._quantize.smooth.in_place import quantization_in_place
 from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._sensitivity.engines.switch import node_switches
 from qgraph._sensitivity.scoring.questions import Scored
-from qgraph._sensitivity.search.smoothing import Search, search_smoothing
+from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.smoothing import search_smoothing
 
 RUN = RangesRun(qgraph="0", provider="cpu", samples=4, data="x", synthetic=False)
 SCORED = Scored(("y",), logits=False)

@@ -37,12 +37,10 @@ class Switch(QuestionEngine):
         self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
     ) -> SwitchAnswerer:
         """Return a session with a switch for each node, or tensor under INC's scheme."""
-        candidates = work.selection.candidates
         provider, how = runtime.provider, model.quantization
         if isinstance(how, TensorQuantization):
-            return tensor_switches(model.prepared, candidates, how, model.scored, provider)
-        nodes = [*candidates, *(companion.node for companion in model.companions)]
-        return node_switches(model.prepared, nodes, how, model.scored, provider)
+            return tensor_switches(model.prepared, model.nodes, how, model.scored, provider)
+        return node_switches(model.prepared, model.nodes, how, model.scored, provider)
 
 
 def node_switches(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.heads import find_output_head, narrow_head
+from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
@@ -26,7 +27,7 @@ from qgraph._sensitivity.scoring.work import Work
 class ComputedModel:
     """The model and data in the precision that is computed with, and what is quantized how:
     tensors where INC's scheme is asked for, else what nodes read. `scored`: where, in this model.
-    `companions`: residual Adds that a candidate takes along.
+    `companions`: residual Adds that a candidate takes along; `nodes`: candidates, then these.
     """
 
     prepared: PreparedModel
@@ -34,7 +35,15 @@ class ComputedModel:
     quantization: FakeQuantization | TensorQuantization
     scored: Scored
     computed_in: str | None
+    nodes: Sequence[QuantizableNode]
     companions: Sequence[Companion] = ()
+
+    @property
+    def fake(self) -> FakeQuantization:
+        """Return what nodes read, for an engine whose schemes are all of that kind."""
+        if isinstance(self.quantization, TensorQuantization):
+            raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
+        return self.quantization
 
 
 def computed(work: Work, ranges: Ranges, provider: Provider) -> ComputedModel:
@@ -47,12 +56,14 @@ def computed(work: Work, ranges: Ranges, provider: Provider) -> ComputedModel:
     if work.scheme.name is SchemeName.INC_CPU:
         known = ranges_for(ranges, work.prepared.id, work.scheme, candidates, "ranges")
         switches = inc_parameters(model, candidates, known)
-        return ComputedModel(work.prepared, work.feeds, switches, work.scored, None)
+        return ComputedModel(work.prepared, work.feeds, switches, work.scored, None, candidates)
     companions = find_companions(model, candidates)
     nodes = [*candidates, *(companion.node for companion in companions)]
     known = ranges_for(ranges, work.prepared.id, work.scheme, nodes, "ranges")
     quantization = fake_quantization(quantization_parameters(model, nodes, known, work.scheme))
-    made = ComputedModel(work.prepared, work.feeds, quantization, work.scored, None, companions)
+    made = ComputedModel(
+        work.prepared, work.feeds, quantization, work.scored, None, nodes, companions
+    )
     if provider is not Provider.CPU or not is_half(model):
         return made
     return replace(

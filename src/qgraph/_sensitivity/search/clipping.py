@@ -14,21 +14,14 @@ extremes, and under each other method throughout, for which one decides on tenso
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.edit.widen import FeedsInSingle, in_single
-from qgraph._graph.index import is_half
-from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import Range
-from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums
 from qgraph._quantize.calibration import calibrate
@@ -36,10 +29,8 @@ from qgraph._quantize.companions import find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Calibration, Scheme
-from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
-from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.scoring.questions import Question
-from qgraph._sensitivity.search.smoothing import Search
+from qgraph._sensitivity.search.asking import Asked, Search
 
 SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 """Of the extremes, that a range may reach; the first is all."""
@@ -76,13 +67,9 @@ class _Learnt:
 
     def quantization(self, choice: Choice) -> FakeQuantization:
         """Return what nodes read."""
-        search = self.search
-        made = fake_quantization(
-            quantization_parameters(
-                search.prepared.model, self.nodes, self.ranges(choice), search.scheme
-            )
-        )
-        return made.in_single() if _is_widened(search) else made
+        model, scheme = self.search.prepared.model, self.search.scheme
+        ranges = self.ranges(choice)
+        return fake_quantization(quantization_parameters(model, self.nodes, ranges, scheme))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,19 +80,10 @@ class _Half:
     feeds: Sequence[Feed]
 
     @property
-    def model(self) -> PreparedModel:
-        """Return the model as it is computed."""
+    def asked(self) -> Asked:
+        """Return what is asked about the samples."""
         search = self.learnt.search
-        return in_single(search.prepared) if _is_widened(search) else search.prepared
-
-    @property
-    def computed(self) -> Sequence[Feed]:
-        """Return the samples as they are computed."""
-        return FeedsInSingle(self.feeds) if _is_widened(self.learnt.search) else self.feeds
-
-
-def _is_widened(search: Search) -> bool:
-    return search.provider is Provider.CPU and is_half(search.prepared.model)
+        return Asked(search, search.prepared, self.learnt.nodes, self.feeds)
 
 
 def choose_clips(search: Search, ranges: Ranges) -> Ranges:
@@ -191,24 +169,12 @@ def _estimated(half: _Half, questions: Sequence[Question]) -> Array:
     """
     learnt, search = half.learnt, half.learnt.search
     extremes = learnt.quantization({})
-    others = {
-        str(number): replace(extremes, scales=learnt.quantization(learnt.throughout(number)).scales)
+    others = [
+        replace(extremes, scales=learnt.quantization(learnt.throughout(number)).scales)
         for number in range(1, len(learnt.tried))
-    }
-    scored, memory = replace(search.scored, logits=False), search.memory or Memory.of(None)
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="qgraph-ranges-") as folder:
-        engine = GradientAnswerer(
-            half.model, learnt.nodes, extremes, scored, half.computed, search.provider, memory,
-            Path(folder), _PASSES, others,
-        )  # fmt: skip
-        at_once = engine.samples_at_once(questions)
-        for start in range(0, len(half.feeds), at_once):
-            chunk = half.computed[start : start + at_once]
-            for feed, first in zip(chunk, engine.sums(questions, chunk, _ignore), strict=True):
-                tables = [first, *(engine.others([feed]) or {}).values()]
-                rows.append([[_error(search, item) for item in table] for table in tables])
-    return np.array(rows, np.float64)
+    ]
+    rows = half.asked.estimates([extremes, *others], questions, _PASSES)
+    return np.array([[[_error(search, item) for item in t] for t in row] for row in rows])
 
 
 def _error(search: Search, item: Sums) -> float:
@@ -250,16 +216,10 @@ def _measured(halves: Sequence[_Half], choices: Sequence[Choice]) -> Array:
     """Return the error of everything quantized, as it is, float64 [samples]."""
     rows = []
     for half, choice in zip(halves, choices, strict=True):
-        learnt, search = half.learnt, half.learnt.search
+        learnt = half.learnt
         everything = frozenset(node.name for node in learnt.nodes)
-        with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
-            engine = WavefrontAnswerer(
-                half.model, learnt.nodes, learnt.quantization(choice), search.scored,
-                half.computed[0], search.provider, memory=search.memory, folder=Path(folder),
-                resumable=False,
-            )  # fmt: skip
-            found = [engine.sums([everything], [feed], _ignore)[0][0] for feed in half.computed]
-        rows += [_error(search, item) for item in found]
+        found = half.asked.measures(learnt.quantization(choice), [everything])
+        rows += [_error(learnt.search, item) for (item,) in found]
     return np.array(rows, np.float64)
 
 
@@ -273,7 +233,3 @@ def _with_clips(ranges: Ranges, learnt: _Learnt, choice: Choice) -> Ranges:
         for item in ranges.tensors
     ]
     return ranges.model_copy(update={"tensors": tuple(tensors)})
-
-
-def _ignore(_share: float) -> None:
-    """Take no notice of progress within a sample."""

@@ -14,33 +14,23 @@ last none.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.edit.widen import FeedsInSingle, in_single
-from qgraph._graph.index import is_half
-from qgraph._graph.progress import Progress, silent
-from qgraph._graph.run.memory import Memory
-from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import RangesRun, SmoothedTensor
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.ranges import SmoothedTensor
 from qgraph._quantize.smooth.in_place import quantization_in_place
 from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._quantize.smooth.points import SmoothPoint
-from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
-from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
-from qgraph._sensitivity.scoring.questions import Question, Scored
+from qgraph._sensitivity.scoring.questions import Question
+from qgraph._sensitivity.search.asking import Asked, Search
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _SCORED = 16
@@ -57,29 +47,6 @@ _SHARES = (0.5, 0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
 _EVEN = 1.01
 """Above a plain error no more than this counts as equal: float outputs round differently, too."""
-
-Nodes = Callable[[PreparedModel], Sequence[QuantizableNode]]
-"""Returns the candidates of a model, which smoothing may make read other tensors."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Search:
-    """What is asked. `memory`: what the process may hold, None for what the machine can spare."""
-
-    prepared: PreparedModel
-    nodes: Nodes
-    feeds: Sequence[Feed]
-    scored: Scored
-    scheme: Scheme
-    run: RangesRun
-    progress: Progress = silent
-    memory: Memory | None = None
-
-    @property
-    def provider(self) -> Provider:
-        """Return where to run."""
-        return Provider(self.run.provider)
-
 
 Choice = tuple[SmoothedTensor, ...]
 _Strengths = Mapping[SmoothPoint, float]
@@ -168,32 +135,17 @@ def _estimated(fold: _Fold, points: Sequence[SmoothPoint]) -> tuple[Array, Array
     smoothing, [samples, nodes], and of each point's nodes at every strength, plain first,
     [strengths, samples, points].
     """
-    search, model, scored = fold.search, fold.search.prepared, fold.scored
+    search = fold.search
     names = _names(points)
-    known = {node.name: node for node in search.nodes(model)}
+    known = {node.name: node for node in search.nodes(search.prepared)}
     nodes = [known[name] for name in names]
     made = [_in_place(fold, points, nodes, alpha) for alpha in (0.0, *GRID)]
-    if search.provider is Provider.CPU and is_half(model.model):
-        model, scored = in_single(model), FeedsInSingle(scored)
-        made = [each.in_single() for each in made]
-    questions, single = _questions(points), len(names)
-    others = {str(alpha): each for alpha, each in zip(GRID, made[1:], strict=True)}
-    with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
-        engine = GradientAnswerer(
-            model, nodes, made[0], replace(search.scored, logits=False), scored, search.provider,
-            search.memory or Memory.of(None), Path(folder), None, others,
-        )  # fmt: skip
-        plain, rows = [], []
-        for chunk in _chunks(scored, engine.samples_at_once(questions)):
-            for feed, sums in zip(chunk, engine.sums(questions, chunk, _ignore), strict=True):
-                kept = engine.others([feed]) or {}
-                plain.append([_error(search, item) for item in sums[:single]])
-                rows.append(
-                    [
-                        [_error(search, item) for item in each[single:]]
-                        for each in (sums, *(kept[str(alpha)] for alpha in GRID))
-                    ]
-                )
+    single = len(names)
+    plain, rows = [], []
+    asked = Asked(search, search.prepared, nodes, fold.scored)
+    for tables in asked.estimates(made, _questions(points)):
+        plain.append([_error(item) for item in tables[0][:single]])
+        rows.append([[_error(item) for item in table[single:]] for table in tables])
     return np.array(plain), np.array(rows).transpose(1, 0, 2)
 
 
@@ -297,7 +249,7 @@ def _over(folds: Sequence[_Fold], strengths: _Strengths, questions: Sequence[Que
 
 def _measured(fold: _Fold, strengths: _Strengths, questions: Sequence[Question]) -> Array:
     """Return the errors of a fold's samples, measured, float64 [samples, questions]."""
-    search, scored, choice = fold.search, fold.scored, _at(fold.plan, strengths)
+    search, choice = fold.search, _at(fold.plan, strengths)
     model = smoothed(search.prepared, choice)
     nodes = search.nodes(model)
     ranges = calibrate(
@@ -307,30 +259,10 @@ def _measured(fold: _Fold, strengths: _Strengths, questions: Sequence[Question])
     made = fake_quantization(
         quantization_parameters(model.model, nodes, ranges.by_name(), search.scheme)
     )
-    if search.provider is Provider.CPU and is_half(model.model):
-        model, scored, made = in_single(model), FeedsInSingle(scored), made.in_single()
-    with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
-        engine = WavefrontAnswerer(
-            model, nodes, made, replace(search.scored, logits=False), scored[0], search.provider,
-            memory=search.memory, folder=Path(folder),
-        )  # fmt: skip
-        chunks = _chunks(scored, engine.samples_at_once(questions))
-        rows = [row for chunk in chunks for row in engine.sums(questions, chunk, _ignore)]
-    return np.array([[_error(search, item) for item in row] for row in rows])
+    rows = Asked(search, model, nodes, fold.scored).measures(made, questions)
+    return np.array([[_error(item) for item in row] for row in rows])
 
 
-def _chunks(feeds: Sequence[Feed], size: int) -> Iterator[Sequence[Feed]]:
-    yield from (feeds[first : first + size] for first in range(0, len(feeds), size))
-
-
-def _error(search: Search, item: Sums) -> float:
-    """Return the squared error, relative to the signal of each part where outputs have several;
-    infinity where they cannot be compared.
-    """
-    if item.failed:
-        return np.inf
-    return item.error
-
-
-def _ignore(_share: float) -> None:
-    """Take no notice of progress within a sample."""
+def _error(item: Sums) -> float:
+    """Return the squared error, of all outputs together; infinity where it is no number."""
+    return np.inf if item.failed else item.error

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import onnx
 from safetensors.numpy import load_file
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
@@ -18,10 +17,8 @@ from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.weights import constants_among
 from qgraph._graph.run.device_tensors import Value
 from qgraph._graph.run.memory import Memory
-from qgraph._graph.run.probe import look
 from qgraph._graph.run.session import Provider
-from qgraph._graph.run.streamed import declared
-from qgraph._graph.tensors import Array, Feed, specs_of
+from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums, whole
 from qgraph._sensitivity.engines.gradient.few import maps_of
 from qgraph._sensitivity.engines.gradient.pairs import noise_of
@@ -29,6 +26,7 @@ from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weig
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, PartByPart, Passed
 from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
 from qgraph._sensitivity.engines.gradient.products import Products
+from qgraph._sensitivity.engines.gradient.seen import seen_on
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.engines.wavefront.state_store import save_tensors
 from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
@@ -72,7 +70,7 @@ class GradientAnswerer:
         most = most_weights(prepared.model, nodes, feed, memory.left, copies)
         parts = plan_parts(prepared.model, nodes, scored.outputs, most)
         crossing = {name for part in parts for name in part.segment.inputs}
-        seen = _seen(prepared, feed, scored.outputs, crossing, memory, provider, most)
+        seen = seen_on(prepared, feed, scored.outputs, crossing, memory, provider, most)
         self._state_bytes = sum(item.bytes for item in seen.values())
         shapes = {name: seen[name].shape for name in scored.outputs}
         split = scored.split or whole
@@ -218,12 +216,11 @@ class GradientAnswerer:
         """Return, for each other format, the sums of every question over samples that were
         answered; None where an earlier run left nothing of one.
         """
-        files = [self._others_of(feed) for feed in feeds]
-        if not all(file.is_file() for file in files):
+        files = _all_kept(map(self._others_of, feeds))
+        if files is None:
             return None
         tables = {name: SumsTable() for name in self._others}
-        for number, file in enumerate(files):
-            kept = load_file(file)
+        for number, kept in enumerate(map(load_file, files)):
             for name, table in tables.items():
                 table.add_packed(number, kept[name])
         return {name: table.totals() for name, table in tables.items()}
@@ -232,8 +229,8 @@ class GradientAnswerer:
         """Return node → its Gauss-Newton trace summed over samples that were answered; none where
         they were not asked for, or an earlier run left nothing.
         """
-        files = [self._others_of(feed) for feed in feeds]
-        if not all(file.is_file() for file in files):
+        files = _all_kept(map(self._others_of, feeds))
+        if files is None:
             return {}
         kept = [load_file(file).get(_TRACES) for file in files]
         total = sum(item for item in kept if item is not None)
@@ -245,8 +242,8 @@ class GradientAnswerer:
         answered, and what of their squares is chance (`noise_of` the kind); None
         where there are too many nodes, or an earlier run left nothing of a sample.
         """
-        files = [self._pairs_of(feed) for feed in feeds]
-        if len(self._nodes) > _MOST_PAIRS or not all(file.is_file() for file in files):
+        files = _all_kept(map(self._pairs_of, feeds))
+        if len(self._nodes) > _MOST_PAIRS or files is None:
             return None
         totals: dict[str, Array] = {}
         for file in files:
@@ -255,48 +252,10 @@ class GradientAnswerer:
         return totals
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A tensor of the first sample: how a part declares it, its shape and bytes."""
-
-    value: onnx.ValueInfoProto
-    shape: tuple[int, ...]
-    bytes: int
-
-
-def _seen(
-    prepared: PreparedModel,
-    feed: Feed,
-    outputs: Sequence[str],
-    crossing: Set[str],
-    memory: Memory,
-    provider: Provider,
-    most: int | None,
-) -> dict[str, _Seen]:
-    """Return what the first sample shows of outputs and of what crosses between parts: by what the
-    model declares where that says it, else by running it.
-    """
-    model = prepared.model
-    known = {spec.name: spec for spec in (*prepared.inputs, *specs_of(model.graph.output))}
-    sizes = {
-        size: number
-        for spec in prepared.inputs
-        for size, number in zip(spec.shape, feed[spec.name].shape, strict=True)
-        if isinstance(size, str) and size
-    }
-    names = dict.fromkeys((*crossing, *outputs))
-    declares = {n: known[n].shape for n in names if n in known and known[n].ranked}
-    said = [dim for name in names for dim in declares.get(name, ("",))]
-    if all(isinstance(dim, int) or dim in sizes for dim in said):
-        shapes = {
-            n: tuple(d if isinstance(d, int) else sizes[d] for d in declares[n]) for n in names
-        }
-        blank = {n: np.empty(shapes[n], known[n].dtype) for n in names}
-    else:
-        (blank,) = look(
-            model, [feed], list(names), memory, provider, part=most, allow_cpu_nodes=True
-        )
-    return {n: _Seen(declared(model, n, a), a.shape, a.nbytes) for n, a in blank.items()}
+def _all_kept(files: Iterable[Path]) -> list[Path] | None:
+    """Return the files, None where an earlier run left nothing of one."""
+    found = list(files)
+    return found if all(file.is_file() for file in found) else None
 
 
 def _answer(

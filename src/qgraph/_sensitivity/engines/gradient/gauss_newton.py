@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
+from qgraph._graph.index import attributes
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 from qgraph._sensitivity.engines.gradient.seeds import Builder
@@ -31,7 +31,7 @@ def has_trace(proto: onnx.NodeProto, node: QuantizableNode) -> bool:
     """
     if node.weight is None:
         return False
-    given = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
+    given = attributes(proto)
     if node.op_type == "MatMul":
         return len(node.weight.shape) == 2 and node.weight.index == 1
     if node.op_type == "Gemm":
@@ -58,7 +58,7 @@ def add_trace(
 
 
 def _is_turned(proto: onnx.NodeProto) -> bool:
-    return any(item.name == "transB" and item.i for item in proto.attribute)
+    return bool(attributes(proto).get("transB"))
 
 
 def _reads(weight: Weight, proto: onnx.NodeProto) -> int:
@@ -75,7 +75,7 @@ def _of_convolution(
     """Return the gradient of a kernel: the input convolved with the gradient of the output, with
     samples for channels, and strides and dilations in each other's place.
     """
-    given = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
+    given = attributes(proto)
     turned = [builder.add("Transpose", name, perm=[1, 0, 2, 3]) for name in (read, gradient)]
     whole = builder.add(
         "Conv",

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.errors import UsageError
 from qgraph._graph.flags import Flag
 from qgraph._graph.run.memory import peak
@@ -97,12 +96,10 @@ class Gradient(QuestionEngine):
         self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
     ) -> GradientAnswerer:
         """Return a session that goes forward and back, or one per part where memory is short."""
-        if isinstance(model.quantization, TensorQuantization):
-            raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
         return GradientAnswerer(
             model.prepared,
-            [*work.selection.candidates, *(companion.node for companion in model.companions)],
-            model.quantization,
+            model.nodes,
+            model.fake,
             model.scored,
             model.feeds,
             runtime.provider,
@@ -191,10 +188,8 @@ class Gradient(QuestionEngine):
         self, work: Work, model: ComputedModel, traces: Mapping[str, float], count: int
     ) -> dict[str, float]:
         """Return node → its Gauss-Newton lens."""
-        if isinstance(model.quantization, TensorQuantization):
-            raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
         nodes, graph = work.selection.candidates, model.prepared.model
-        return lenses(graph, nodes, model.quantization, traces, count)
+        return lenses(graph, nodes, model.fake, traces, count)
 
     def to_verify(
         self,

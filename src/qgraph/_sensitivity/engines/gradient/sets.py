@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, metric
 from qgraph._sensitivity.engines.gradient.parts import most_weights
@@ -34,19 +33,16 @@ def with_measured_sets(
     least harmful, of the shares that profiles have by default. Without them where time runs out, or
     memory does not hold the model with its quantized weights: reading them again takes minutes.
     """
-    nodes = [*work.selection.candidates, *(item.node for item in model.companions)]
-    left = runtime.memory.left
-    if not found or most_weights(model.prepared.model, nodes, model.feeds[0], left) is not None:
+    graph, left = model.prepared.model, runtime.memory.left
+    if not found or most_weights(graph, model.nodes, model.feeds[0], left) is not None:
         return tuple(found)
-    if isinstance(model.quantization, TensorQuantization):
-        raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
     order = [work.names[at] for at in _order(work, found)]
     ends = sorted({max(1, round(share * len(order))) for share in DEFAULT_CUTS.values()})
     beside = {item.node.name: item.beside for item in model.companions}
     sets = [frozenset(order[:end]) for end in ends]
     questions = [one | {name for name, other in beside.items() if other in one} for one in sets]
     answerer = node_switches(
-        model.prepared, nodes, model.quantization, model.scored, runtime.provider
+        model.prepared, model.nodes, model.fake, model.scored, runtime.provider
     )
     feeds = [model.feeds[number] for number in samples]
     limits = Limits(work.deadline, None, runtime.stop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
-from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.run.probe import Range
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, Sums, figures
@@ -23,14 +22,12 @@ def other_quantizations(
     work: Work, model: ComputedModel, runtime: Runtime
 ) -> dict[str, FakeQuantization]:
     """Return name → what `model` computes with in each of the formats beside the scheme."""
-    main = model.quantization
-    if isinstance(main, TensorQuantization) or work.ranges is None:
-        raise AssertionError("not a scheme that the engine computes")
-    nodes = [*work.selection.candidates, *(item.node for item in model.companions)]
+    if work.ranges is None:
+        raise AssertionError("the engine was given ranges")
     found = {}
     for item in work.formats:
         ranges = _ranges(item, work, work.ranges, runtime)
-        made = quantization_in(item, work.prepared.model, nodes, ranges, main)
+        made = quantization_in(item, work.prepared.model, model.nodes, ranges, model.fake)
         found[item.name] = made if model.computed_in is None else made.in_single()
     return found
 

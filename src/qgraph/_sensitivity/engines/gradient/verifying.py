@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
@@ -114,14 +113,11 @@ def measured_exactly(
     """Return the exact figures of some questions, over the samples that were estimated; none where
     time runs out.
     """
-    nodes = [*work.selection.candidates, *(item.node for item in model.companions)]
     asked = frozenset().union(*questions.values())
     if not questions:
         return {}
-    if isinstance(model.quantization, TensorQuantization):
-        raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
     answerer = WavefrontAnswerer(
-        model.prepared, [node for node in nodes if node.name in asked], model.quantization,
+        model.prepared, [node for node in model.nodes if node.name in asked], model.fake,
         model.scored, model.feeds[0], runtime.provider, memory=runtime.memory, folder=folder,
         resumable=False,
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
 from qgraph._sensitivity.engines.question_engine import QuestionEngine
@@ -25,12 +24,10 @@ class Wavefront(QuestionEngine):
         self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
     ) -> WavefrontAnswerer:
         """Return a session per segment, or one at a time where memory is short."""
-        if isinstance(model.quantization, TensorQuantization):
-            raise AssertionError("not a scheme that the engine computes")  # noqa: TRY004
         return WavefrontAnswerer(
             model.prepared,
-            [*work.selection.candidates, *(companion.node for companion in model.companions)],
-            model.quantization,
+            model.nodes,
+            model.fake,
             model.scored,
             model.feeds[0],
             runtime.provider,
