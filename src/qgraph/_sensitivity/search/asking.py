@@ -47,7 +47,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class Trial:
     """A model and its samples, about which a search asks; computed in fp32 where the processor
     does so with half precision anyway.
     """

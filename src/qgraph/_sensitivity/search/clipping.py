@@ -30,7 +30,7 @@ from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._sensitivity.scoring.questions import Question
-from qgraph._sensitivity.search.asking import Asked, Search
+from qgraph._sensitivity.search.asking import Search, Trial
 
 SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 """Of the extremes, that a range may reach; the first is all."""
@@ -80,10 +80,10 @@ class _Half:
     feeds: Sequence[Feed]
 
     @property
-    def asked(self) -> Asked:
-        """Return what is asked about the samples."""
+    def trial(self) -> Trial:
+        """Return what is asked about these samples, by its model and nodes."""
         search = self.learnt.search
-        return Asked(search, search.prepared, self.learnt.nodes, self.feeds)
+        return Trial(search, search.prepared, self.learnt.nodes, self.feeds)
 
 
 def choose_clips(search: Search, ranges: Ranges) -> Ranges:
@@ -173,7 +173,7 @@ def _estimated(half: _Half, questions: Sequence[Question]) -> Array:
         replace(extremes, scales=learnt.quantization(learnt.throughout(number)).scales)
         for number in range(1, len(learnt.tried))
     ]
-    rows = half.asked.estimates([extremes, *others], questions, _PASSES)
+    rows = half.trial.estimates([extremes, *others], questions, _PASSES)
     return np.array([[[_error(search, item) for item in t] for t in row] for row in rows])
 
 
@@ -218,7 +218,7 @@ def _measured(halves: Sequence[_Half], choices: Sequence[Choice]) -> Array:
     for half, choice in zip(halves, choices, strict=True):
         learnt = half.learnt
         everything = frozenset(node.name for node in learnt.nodes)
-        found = half.asked.measures(learnt.quantization(choice), [everything])
+        found = half.trial.measures(learnt.quantization(choice), [everything])
         rows += [_error(learnt.search, item) for (item,) in found]
     return np.array(rows, np.float64)
 

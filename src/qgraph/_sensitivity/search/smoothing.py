@@ -30,7 +30,7 @@ from qgraph._quantize.smooth.in_place import quantization_in_place
 from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
-from qgraph._sensitivity.search.asking import Asked, Search
+from qgraph._sensitivity.search.asking import Search, Trial
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _SCORED = 16
@@ -142,8 +142,8 @@ def _estimated(fold: _Fold, points: Sequence[SmoothPoint]) -> tuple[Array, Array
     made = [_in_place(fold, points, nodes, alpha) for alpha in (0.0, *GRID)]
     single = len(names)
     plain, rows = [], []
-    asked = Asked(search, search.prepared, nodes, fold.scored)
-    for tables in asked.estimates(made, _questions(points)):
+    trial = Trial(search, search.prepared, nodes, fold.scored)
+    for tables in trial.estimates(made, _questions(points)):
         plain.append([_error(item) for item in tables[0][:single]])
         rows.append([[_error(item) for item in table[single:]] for table in tables])
     return np.array(plain), np.array(rows).transpose(1, 0, 2)
@@ -259,7 +259,7 @@ def _measured(fold: _Fold, strengths: _Strengths, questions: Sequence[Question])
     made = fake_quantization(
         quantization_parameters(model.model, nodes, ranges.by_name(), search.scheme)
     )
-    rows = Asked(search, model, nodes, fold.scored).measures(made, questions)
+    rows = Trial(search, model, nodes, fold.scored).measures(made, questions)
     return np.array([[_error(item) for item in row] for row in rows])
 
 

@@ -17,7 +17,7 @@ from qgraph._graph.tensors import Feed, specs_of
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SampleTensor:
     """A tensor of the first sample: how a part declares it, its shape and bytes."""
 
     value: onnx.ValueInfoProto
@@ -33,7 +33,7 @@ def seen_on(
     memory: Memory,
     provider: Provider,
     most: int | None,
-) -> dict[str, Seen]:
+) -> dict[str, SampleTensor]:
     """Return what the first sample shows of outputs and of what crosses between parts: by what the
     model declares where that says it, else by running it.
     """
@@ -57,4 +57,4 @@ def seen_on(
         (blank,) = look(
             model, [feed], list(names), memory, provider, part=most, allow_cpu_nodes=True
         )
-    return {n: Seen(declared(model, n, a), a.shape, a.nbytes) for n, a in blank.items()}
+    return {n: SampleTensor(declared(model, n, a), a.shape, a.nbytes) for n, a in blank.items()}
