@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qgraph._exporters.batches import Batches
 from qgraph._exporters.family import Task
 from qgraph._exporters.labelled import Labelled
 from qgraph._exporters.resampling import PerSample, Ratio, SampleSums
@@ -21,7 +22,11 @@ from qgraph._graph.tensors import Array
 from qgraph._metrics import METRICS
 
 OwnMetric = Callable[[dict[str, Array], dict[str, Array]], float]
-"""Of a variant's outputs and the sample they are for, both by name, to a number."""
+"""Of a variant's outputs and the sample they are for, both by name, to a number.
+
+Both are copies: what a metric writes into them, nothing else sees.
+"""
+_COUNT = "samples"
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.IGNORECASE)
 
 
@@ -52,24 +57,47 @@ def own_metrics(given: Any) -> dict[str, OwnMetric]:
 def measure_own(
     metrics: Mapping[str, OwnMetric], task: Task, session: Session, name: str, progress: Progress
 ) -> SampleSums:
-    """Return the metrics of a variant, sample by sample; each figure is the mean over samples.
+    """Return the metrics of a variant, feed by feed; each figure is the mean over samples, of which
+    a batch holds several.
 
     Raises:
         UsageError: a metric fails, or returns no finite number.
     """
     found: dict[str, list[float]] = {key: [] for key in metrics}
-    for index, feed in enumerate(task.feeds):
+    counts: list[int] = []
+    for index in range(len(task.feeds)):
         progress(f"own metrics of {name}", index, len(task.feeds))
-        outputs, sample = session.run(feed), dict(feed)
-        labels = task.labels_of(index) if isinstance(task, Labelled) else None
-        if labels is not None:
-            sample[LABELS] = labels
+        outputs, sample, count = _seen(task, index, session)
+        counts.append(count)
         for key, function in metrics.items():
-            found[key].append(_asked(key, function, outputs, sample, index))
+            found[key].append(_asked(key, function, _copied(outputs), _copied(sample), index))
     progress(f"own metrics of {name}", len(task.feeds), len(task.feeds))
-    columns = {key: np.array(values, np.float64) for key, values in found.items()}
-    ones = {"samples": np.ones(len(task.feeds))}
-    return SampleSums(columns | ones, {key: (key, "samples") for key in columns})
+    weights = np.array(counts, np.float64)
+    columns = {key: np.array(values, np.float64) * weights for key, values in found.items()}
+    return SampleSums(columns | {_COUNT: weights}, {key: (key, _COUNT) for key in columns})
+
+
+def _seen(
+    task: Task, index: int, session: Session
+) -> tuple[dict[str, Array], dict[str, Array], int]:
+    """Return the outputs for a feed, the feed with its labels, and how many samples it holds.
+
+    Rows that only fill a batch up are left out of both.
+    """
+    feed = task.feeds[index]
+    outputs, sample, count = session.run(feed), dict(feed), 1
+    if isinstance(task.feeds, Batches):
+        count = len(task.feeds.items(index))
+        outputs = task.feeds.without_filling(index, outputs)
+        sample = task.feeds.without_filling(index, sample)
+    labels = task.labels_of(index) if isinstance(task, Labelled) else None
+    if labels is not None:
+        sample[LABELS], count = labels, len(labels)
+    return outputs, sample, count
+
+
+def _copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def _asked(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar, overload
 
 import numpy as np
@@ -53,3 +53,11 @@ class Batches(Sequence[Feed], Generic[Item]):
         missing = self._batch - len(rows)
         stacked = np.stack([*rows, *[rows[-1]] * missing])
         return {self._spec.name: stacked.astype(self._spec.dtype)}
+
+    def without_filling(self, index: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Return a feed, or what a model made of it, without the rows that fill it up."""
+        rows = len(self.items(index))
+        return {
+            name: array[:rows] if array.shape[:1] == (self._batch,) else array
+            for name, array in arrays.items()
+        }

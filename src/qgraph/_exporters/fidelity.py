@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from qgraph._exporters.batches import Batches
 from qgraph._exporters.class_scores import ClassScores
 from qgraph._exporters.resampling import SampleSums
 from qgraph._graph.edit.selecting import behind_selection
@@ -62,6 +63,8 @@ class FidelityTask:
         for index, feed in enumerate(self.feeds):
             progress(f"evaluating {name}", index, len(self.feeds))
             got = session.run(feed, names)
+            if isinstance(self.feeds, Batches):
+                got = self.feeds.without_filling(index, got)
             if first:
                 self._reference.append(got)
             reference = self._reference[index]

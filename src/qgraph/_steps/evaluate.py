@@ -50,9 +50,10 @@ def evaluate(
 
     `models`: as files, or as `qgraph.open` and `qgraph.quantize` return them.
     `metric`: a function of your own, or several by name, called as `metric(outputs, sample)` for
-    each sample of each variant. `outputs` and `sample` hold arrays by name, with the sample's axis;
-    `sample` also `labels`, where the data has them. It returns a number; the figure is the mean
-    over samples, with an interval of its difference from float. Nodes are not ranked by it.
+    each forward pass of each variant. `outputs` and `sample` hold copies of arrays by name, with
+    the batch axis; `sample` also `labels`, where the data has them. It returns a number, for a
+    batch the mean of its samples; the figure is the mean over samples, with an interval of its
+    difference from float. Nodes are not ranked by it.
     `profiles` adds what each profile predicted beside what is measured. Options are those of
     `EvaluateOptions`, as an object or by name. Without `sanity`, variants answer `sanity.jsonl`
     beside a model that can answer, else the general prompts of its family.
