@@ -98,6 +98,69 @@ def test_equal_arrays_are_the_same_data_and_lie_on_the_disk_once(files: Any) -> 
     assert given.model_file(onnx.load(files.model)) == given.model_file(onnx.load(files.model))
 
 
+def folder_of_this_process() -> list[str]:
+    return sorted(path.name for path in given._folder().iterdir())
+
+
+def test_the_same_given_again_leaves_nothing_more_on_the_disk(files: Any) -> None:
+    def give() -> None:
+        given.model_file(onnx.load(files.model))
+        given.data_files(feeds())
+        given.data_files(X)
+
+    give()
+    before = folder_of_this_process()
+    give()
+    assert folder_of_this_process() == before
+
+
+def test_one_content_under_two_names_is_two_models(files: Any) -> None:
+    """Profiles that name the same nodes give the same model, each under its own name."""
+    profiles: Any = qgraph.load(files.profiles)
+    first = profiles.profiles[0]
+    twice = (first, first.model_copy(update={"name": "E"}))
+    same = profiles.model_copy(update={"profiles": twice})
+    made = qgraph.quantize(files.model, same, files.ranges, data=files.data)
+    paths = [given.model_file(item) for item in made]
+    assert [path.stem for path in paths] == [first.name, "E"]
+    found = qgraph.evaluate([onnx.load(files.model), *made], data=files.data)
+    assert found.variants[1].metrics == found.variants[2].metrics
+
+
+@pytest.mark.parametrize("error", [OSError("the camera is gone"), ValueError("no picture")])
+def test_an_iterator_that_fails_is_named_and_leaves_nothing(files: Any, error: Exception) -> None:
+    def fails() -> Iterator[dict[str, Any]]:
+        yield {"x": X[:1]}
+        raise error
+
+    before = folder_of_this_process()
+    name = type(error).__name__
+    with pytest.raises(qgraph.UsageError, match=f"samples failed: {name}: {error}") as caught:
+        qgraph.calibrate(files.model, data=fails())
+    assert caught.value.__cause__ is error
+    assert folder_of_this_process() == before
+
+
+def test_an_iterator_is_not_read_before_the_other_options_are_right(files: Any) -> None:
+    samples = feeds()
+    with pytest.raises(qgraph.UsageError, match="expected one of mse"):
+        qgraph.sensitivity(files.model, data=samples, metric="foo")
+    assert len(list(samples)) == 4
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "args"])
+def test_an_input_may_have_any_name(name: str) -> None:
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 21]>
+        any (float[n, 16] {name}) => (float[n, 16] y) {{ y = MatMul({name}, w) }}"""
+    )
+    weight = np.eye(16, dtype=np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    for data in ({name: X}, [{name: row[None]} for row in X]):
+        (range_of,) = qgraph.calibrate(model, data=data, small=True).tensors
+        assert range_of.name == name and range_of.rmax == X.max()
+
+
 def test_what_a_model_in_memory_cannot_hold_is_said(
     files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from shutil import rmtree
+from tempfile import NamedTemporaryFile, TemporaryDirectory, mkdtemp
 from typing import Any, Protocol, runtime_checkable
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -31,6 +33,8 @@ AnyPath = str | Path
 AnyModel = str | Path | onnx.ModelProto
 _LARGEST_MESSAGE = (2 << 30) - 1
 _DIGITS = 12
+_FORMAT: Any = np.lib.format
+"""Which numpy leaves without types."""
 _EXPECTED = "expected paths, an array, a dict of arrays, or an iterable of such dicts"
 
 
@@ -135,14 +139,10 @@ def _written(model: onnx.ModelProto, path: Path) -> Path:
 
 
 def _kept(write: Callable[[Path], Path]) -> Path:
-    """Return what `write` wrote to a folder, in one that is named by its content."""
-    with _room():
-        made = Path(mkdtemp(dir=_folder()))
+    """Return what `write` wrote to a folder, in one that is named by its name and content."""
+    with _new_folder() as made:
         path = write(made)
-        home = made.with_name(f"model-{sha256_of(path)[:_DIGITS]}")
-        if not (home / path.name).exists():
-            made.rename(home)
-        return home / path.name
+        return _settled(made, f"{path.stem}-{sha256_of(path)[:_DIGITS]}") / path.name
 
 
 def _archive(data: Any) -> Path:
@@ -155,22 +155,55 @@ def _archive(data: Any) -> Path:
 
 
 def _folder_of(feeds: Iterable[Any]) -> Path | None:
-    """Return a folder with a file for each sample; None where there is none."""
-    digests = []
-    made: Path | None = None  # paths alone need no folder
-    with _room():
-        for index, given in enumerate(feeds):
-            made = made or Path(mkdtemp(dir=_folder()))
+    """Return a folder with a file for each sample; None where there is none.
+
+    Raises:
+        UsageError: a sample is none, or the iterable fails.
+    """
+    rest = _guarded(feeds)
+    begun = list(islice(rest, 1))
+    if not begun:  # paths alone need no folder
+        return None
+    digest = hashlib.sha256()
+    with _new_folder() as made:
+        for index, given in enumerate(chain(begun, rest)):
             feed = _arrays(given)
-            digests.append(_digest([feed]))
-            _save(made / f"{index:08}.npz", feed)
-        if made is None:
-            return None
-        name = hashlib.sha256("".join(digests).encode()).hexdigest()[:_DIGITS]
-        home = made.with_name(f"memory-{name}")
-        if not home.exists():
-            made.rename(home)
-        return home
+            digest.update(_digest([feed]).encode())
+            with _room():
+                _save(made / f"{index:08}.npz", feed)
+        return _settled(made, f"memory-{digest.hexdigest()[:_DIGITS]}")
+
+
+def _guarded(feeds: Iterable[Any]) -> Iterator[Any]:
+    """Yield what a caller's iterable gives; what it raises is not said to be of the disk."""
+    try:
+        yield from feeds
+    except Exception as error:
+        raise UsageError(
+            f"the iterable of samples failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextmanager
+def _new_folder() -> Iterator[Path]:
+    """Give a folder to fill, and remove it unless it got a name to stay."""
+    with _room():
+        made = Path(mkdtemp(dir=_folder()))
+    try:
+        yield made
+    finally:
+        rmtree(made, ignore_errors=True)
+
+
+def _settled(made: Path, name: str) -> Path:
+    """Return the folder of that name, which holds what `made` does."""
+    home = made.with_name(name)
+    try:
+        made.rename(home)
+    except OSError:
+        if not home.is_dir():  # else it was there already, or another thread was quicker
+            raise
+    return home
 
 
 def _arrays(given: Any) -> Feed:
@@ -202,10 +235,11 @@ def _digest(feeds: Iterable[Feed]) -> str:
 
 def _save(path: Path, feed: Feed) -> None:
     """Write an archive whole: one that is cut short has another name."""
-    begun = path.with_name(f"{path.name}.part")
-    with begun.open("wb") as file:
-        np.savez(file, **feed)
-    begun.rename(path)
+    with NamedTemporaryFile(dir=path.parent, delete=False) as file, ZipFile(file, "w") as archive:
+        for name, array in feed.items():  # numpy.savez has arguments that an input may be called
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                _FORMAT.write_array(stream, np.asarray(array), allow_pickle=False)
+    Path(file.name).rename(path)
 
 
 @cache

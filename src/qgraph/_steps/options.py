@@ -296,8 +296,11 @@ def chosen(kind: type[P], options: P | None, given: Mapping[str, Any]) -> P:
     if options is not None and not given:
         return options
     known = {} if options is None else _as_given(options)
+    wanted = known | dict(given)
     try:
-        return kind.model_validate(known | dict(given), strict=False)
+        if "data" in given:  # an iterator can be read once: all else is looked at before
+            kind.model_validate(wanted | {"data": ()}, strict=False)
+        return kind.model_validate(wanted, strict=False)
     except ValidationError as error:
         raise in_words(error) from error
 
