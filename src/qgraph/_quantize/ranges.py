@@ -12,7 +12,10 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._graph.io.models import ModelId
 from qgraph._graph.run.probe import Range
-from qgraph._quantize.scheme import Scheme, require_same
+from qgraph._quantize.scheme import Calibration, Scheme, require_same
+
+FEWEST_JUDGED = 4
+"""Samples below which `--calibrate output` clips nothing: halves of them would say nothing."""
 
 
 class ModelRef(Part):
@@ -90,13 +93,33 @@ class Ranges(Document):
     flat: tuple[str, ...] = ()
 
     def note(self) -> str | None:
-        """Return what a person should know of tensors that never changed."""
+        """Return what a person should know: of tensors that never changed, and of clips that were
+        asked for and are not there.
+        """
+        return " ".join(part for part in (self._flat_note(), self._clip_note()) if part) or None
+
+    def _flat_note(self) -> str | None:
         if not self.flat:
             return None
         names = ", ".join(self.flat[:3]) + (" …" if len(self.flat) > 3 else "")
         return (
             f"{len(self.flat)} activations never changed while calibrating: {names}. Those that"
             " were 0 throughout get scale 1. Is the data varied enough?"
+        )
+
+    def _clip_note(self) -> str | None:
+        asked = self.scheme.calibrate is Calibration.OUTPUT
+        if not asked or any(item.clip is not None for item in self.tensors):
+            return None
+        if self.run.samples < FEWEST_JUDGED:
+            return (
+                f"--calibrate output clips nothing with {self.run.samples} samples, as half of them"
+                f" must judge what the others choose: ranges are the extremes. Give"
+                f" {FEWEST_JUDGED} or more."
+            )
+        return (
+            "--calibrate output clips nothing here: no clip was better on samples that did not"
+            " choose it. Ranges are the extremes."
         )
 
     def by_name(self) -> dict[str, Range]:

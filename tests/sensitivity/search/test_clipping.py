@@ -128,8 +128,21 @@ def test_a_clip_is_a_share_of_the_extremes_which_stay_in_the_file(tmp_path: Path
 
 def test_under_four_samples_ranges_are_the_extremes(tmp_path: Path) -> None:
     model = net(tmp_path / "net.onnx", matters=False)
-    ranges = ranges_of(model, samples(1, count=3), scheme("output"))
+    feeds, run = samples(1, count=3), RUN.model_copy(update={"samples": 3})
+    seen = calibrate(model, nodes(model), feeds, scheme("output"), run)
+    ranges = choose_clips(Search(model, nodes, feeds, SCORED, seen.scheme, run), seen)
     assert all(item.clip is None for item in ranges.tensors)
+    assert "nothing with 3 samples" in (ranges.note() or "")
+
+
+def test_ranges_say_where_no_clip_was_better(tmp_path: Path) -> None:
+    model, feeds = net(tmp_path / "net.onnx", matters=False), samples(1)
+    clipped = ranges_of(model, feeds, scheme("output"))
+    assert clipped.note() is None
+    extremes = ranges_of(model, feeds, scheme("minmax"))
+    assert extremes.note() is None
+    kept = clipped.model_copy(update={"tensors": extremes.tensors})
+    assert "no clip was better" in (kept.note() or "")
 
 
 def test_estimates_are_the_errors_that_onnxruntime_measures_where_a_model_is_linear(

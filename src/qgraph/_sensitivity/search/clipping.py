@@ -27,7 +27,7 @@ from qgraph._metrics import Sums
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import Ranges
+from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges
 from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search, Trial
@@ -38,8 +38,6 @@ METHODS = (Calibration.PERCENTILE, Calibration.MSE)
 """Whose ranges are tried beside the shares."""
 _SCORED = 16
 """Samples that are looked at, at most."""
-_FEWEST = 4
-"""Samples below which nothing is clipped: halves of them would say nothing."""
 _PASSES = 1
 """Backward passes a sample: positions and samples make up for the chance of one."""
 _SURE = 1.0
@@ -91,7 +89,7 @@ def choose_clips(search: Search, ranges: Ranges) -> Ranges:
     is about the model that they belong to, its smoothing done.
     """
     feeds = search.feeds[:_SCORED]
-    if len(feeds) < _FEWEST:
+    if len(feeds) < FEWEST_JUDGED:
         return ranges
     middle = len(feeds) // 2  # not every other one: files of two kinds are read in turn
     parts = (feeds[middle:], feeds[:middle]), (feeds[:middle], feeds[middle:])
