@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle  # noqa: TID251 - what a transport does; qgraph itself loads none
 import pickletools
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 import qgraph
-from qgraph._graph.errors import UsageError
-from qgraph._steps.job import Finished, Job
+from qgraph._graph.errors import InputError, UsageError
+from qgraph._steps.job import Finished, Job, OpenedJob
 from qgraph._steps.options import SensitivityOptions
 
 SHIPPED = Path(__file__).parents[2] / "models/yolo_tiny"
@@ -127,3 +128,21 @@ def test_an_engine_that_measures_as_a_whole_is_refused(model: qgraph.Model) -> N
     ranges = qgraph.calibrate(model, data=asked().data, samples=1)
     with pytest.raises(UsageError, match="--engine screen measures as a whole"):
         Job.of(model, ranges, asked("screen"))
+
+
+@pytest.mark.parametrize("engine", ["wavefront", "gradient"])
+def test_a_process_opens_a_job_once_for_all_its_parts(
+    model: qgraph.Model, tmp_path: Path, engine: str
+) -> None:
+    shutil.copytree(SHIPPED, tmp_path, dirs_exist_ok=True)
+    options = asked(engine)
+    ranges = qgraph.calibrate(model, data=options.data, samples=SAMPLES, exclude=options.exclude)
+    job = replace(Job.of(model, ranges, options), model=str(tmp_path / "model.onnx"))
+    opened = OpenedJob(job.take(()), qgraph.Runtime())
+    (tmp_path / "model.onnx").unlink()  # nothing reads it any more
+    parts = [opened.run(numbers) for numbers in ([2], [0, 3], [1])]
+    whole = Job.of(model, ranges, options).run()
+    assert {n: row for part in parts for n, row in part.sums.items()} == whole.sums
+    assert {name for part in parts for name in part.files} == whole.files.keys()
+    with pytest.raises(InputError, match="no such"):
+        job.run()

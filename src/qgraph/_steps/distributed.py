@@ -29,9 +29,9 @@ from qgraph._steps.ray_task import do, values
 _LOG = logging.getLogger("qgraph")
 _RETRIES = 3
 """How often a unit is done again whose worker or node died."""
-_UNITS = 2
-"""Units for each slot: each opens its sessions again; the last to end keeps the others waiting."""
-_LONGEST = 32
+_UNITS = 4
+"""Units for each slot: the last to end keeps the others waiting."""
+_LONGEST = 16
 """Samples of a unit at most: what a death costs."""
 _BEAT = 0.2
 """Seconds between looks at whether to stop."""

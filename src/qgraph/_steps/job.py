@@ -8,6 +8,7 @@ journal, in whatever order they arrive, and `sensitivity` with that journal find
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -104,34 +105,51 @@ class Job:
             )
         return _work(model, options, ranges)
 
-    def run(
-        self, runtime: Runtime | None = None, rebuilt: tuple[DivisibleEngine, Work] | None = None
-    ) -> Finished:
-        """Return the sums of the job's samples; `rebuilt`: kept from another part of the job.
+    def run(self, runtime: Runtime | None = None) -> Finished:
+        """Return the sums of the job's samples.
 
         Raises:
             UsageError: the model, the data or a version is not that of whom the job is from.
         """
-        runtime = runtime or Runtime(Provider(self.provider))
-        engine, work = rebuilt or self.rebuilt()
-        here = json.loads(_identity(engine, work, runtime))
-        if other := differing(json.loads(self.identity), here):
-            raise UsageError(
-                f"the job is of another measurement; these differ: {', '.join(other)}",
-                where=self.model,
-                hint=_SAME,
-            )
-        with TemporaryDirectory(prefix="qgraph-job-") as name:
-            found = engine.sums(work, runtime, self.numbers, Path(name))
-            left = (path for path in Path(name).iterdir() if path.is_file())
-            files = {path.name: path.read_bytes() for path in left}
-        rows = {number: [astuple(sums) for sums in row] for number, row in found.items()}
-        return Finished(rows, files)
+        return OpenedJob(self, runtime or Runtime(Provider(self.provider))).run(self.numbers)
 
     def record(self, found: Finished, journal: Path) -> None:
         """Keep what a job came to in a journal, from where `sensitivity` takes it."""
         with open_journal(journal, json.loads(self.identity)) as kept:
             record_into(kept, found)
+
+
+class OpenedJob:
+    """A job's model, samples and sessions, open for all parts of it that a process does.
+
+    Raises:
+        UsageError: the model, the data or a version is not that of whom the job is from.
+    """
+
+    def __init__(self, job: Job, runtime: Runtime) -> None:
+        engine, work = job.rebuilt()
+        here = json.loads(_identity(engine, work, runtime))
+        if other := differing(json.loads(job.identity), here):
+            raise UsageError(
+                f"the job is of another measurement; these differ: {', '.join(other)}",
+                where=job.model,
+                hint=_SAME,
+            )
+        with TemporaryDirectory(prefix="qgraph-job-") as name:
+            self._folder = Path(name)
+            self._sums = engine.by_samples(work, runtime, self._folder)
+
+    def run(self, numbers: Sequence[int]) -> Finished:
+        """Return the sums of some of the job's samples."""
+        self._folder.mkdir(mode=0o700)  # there only meanwhile: a process that is killed leaves none
+        try:
+            found = self._sums(numbers)
+            left = (path for path in self._folder.iterdir() if path.is_file())
+            files = {path.name: path.read_bytes() for path in left}
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        rows = {number: [astuple(sums) for sums in row] for number, row in found.items()}
+        return Finished(rows, files)
 
 
 def record_into(journal: Journal, found: Finished) -> None:

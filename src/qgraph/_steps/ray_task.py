@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 from dataclasses import astuple
@@ -13,7 +12,7 @@ from qgraph._graph.progress import silent
 from qgraph._graph.run.cores import VARIABLE
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
-from qgraph._steps.job import Job
+from qgraph._steps.job import Job, OpenedJob
 
 
 def do(fields: tuple[Any, ...], cpus: int, budget: int) -> dict[str, Any]:
@@ -25,17 +24,23 @@ def do(fields: tuple[Any, ...], cpus: int, budget: int) -> dict[str, Any]:
     job = Job(*fields)
     found: dict[str, Any] = {"node": socket.gethostname()}
     try:
-        runtime = Runtime(Provider(job.provider), budget, silent)
-        finished = job.run(runtime, _rebuilt(job.take(())))
+        finished = _opened(job.take(()), budget).run(job.numbers)
     except QGraphError as error:
         return found | {"error": (type(error).__name__, error.message, error.where, error.hint)}
     return found | {"sums": dict(finished.sums), "files": dict(finished.files)}
 
 
-@functools.lru_cache(maxsize=1)
-def _rebuilt(job: Job) -> Any:
-    """Return the work of a job, model and samples read and hashed once for all its parts."""
-    return job.rebuilt()
+_kept: dict[tuple[Job, int], OpenedJob] = {}
+"""The last job that this process did a part of. A process that is new opens it again."""
+
+
+def _opened(job: Job, budget: int) -> OpenedJob:
+    """Return a job without samples, opened once for all its parts."""
+    key = (job, budget)
+    if key not in _kept:
+        _kept.clear()  # the memory of two would not be there
+        _kept[key] = OpenedJob(job, Runtime(Provider(job.provider), budget, silent))
+    return _kept[key]
 
 
 def values(job: Job) -> tuple[Any, ...]:

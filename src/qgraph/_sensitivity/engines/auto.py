@@ -5,17 +5,16 @@ Which it is, is counted before anything runs, so that a run that goes on decides
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qgraph._graph.run.runtime import Runtime
-from qgraph._metrics import Sums
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.engines.gradient.plug import Gradient
 from qgraph._sensitivity.engines.gradient.verifying import nodes_to_check
-from qgraph._sensitivity.engines.protocol import NodeScores
+from qgraph._sensitivity.engines.protocol import NodeScores, SumsOf
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.engines.wavefront.plug import Wavefront
 from qgraph._sensitivity.explain.cost import forwards_below, ideal_forwards, params_of
@@ -101,11 +100,9 @@ class Auto:
             return _with(estimates, f"{poor}; there was no time to measure all")
         return _with(replace(found, engine="wavefront"), f"{poor}; all were measured exactly")
 
-    def sums(
-        self, work: Work, runtime: Runtime, numbers: Sequence[int], folder: Path
-    ) -> Mapping[int, Sequence[Sums]]:
-        """Return sample number → the sums of every question, by the engine that is taken."""
-        return choose(work).sums(work, runtime, numbers, folder)
+    def by_samples(self, work: Work, runtime: Runtime, folder: Path) -> SumsOf:
+        """Return what computes the sums of samples, by the engine that is taken."""
+        return choose(work).by_samples(work, runtime, folder)
 
 
 def choose(work: Work) -> QuestionEngine:

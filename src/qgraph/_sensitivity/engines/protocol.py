@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -120,15 +120,17 @@ class Engine(Protocol):
         ...
 
 
+SumsOf = Callable[[Sequence[int]], Mapping[int, Sequence[Sums]]]
+"""Takes some sample numbers; returns sample number → the sums of every question about it."""
+
+
 @runtime_checkable
 class DivisibleEngine(Engine, Protocol):
     """An engine that can compute some samples here and others elsewhere."""
 
-    def sums(
-        self, work: Work, runtime: Runtime, numbers: Sequence[int], folder: Path
-    ) -> Mapping[int, Sequence[Sums]]:
-        """Return sample number → the sums of every question, for some samples of `work`. What they
-        come to does not depend on who computes which. Files left in `folder` go with them into the
-        folder of the journal.
+    def by_samples(self, work: Work, runtime: Runtime, folder: Path) -> SumsOf:
+        """Return what computes the sums of samples of `work`, opened once and asked again and
+        again. What they come to does not depend on who computes which. Files left in `folder` go
+        with them into the folder of the journal; it is there while samples are computed.
         """
         ...

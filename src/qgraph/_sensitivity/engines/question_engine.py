@@ -23,7 +23,7 @@ from qgraph._metrics import Figures, Sums
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.engines.minimal_memory import require_budget
-from qgraph._sensitivity.engines.protocol import NodeScores, Timing
+from qgraph._sensitivity.engines.protocol import NodeScores, SumsOf, Timing
 from qgraph._sensitivity.engines.screening import screen
 from qgraph._sensitivity.explain.causes import causes
 from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
@@ -170,22 +170,24 @@ class QuestionEngine(ABC):
         )
         return replace(found, **further)
 
-    def sums(
-        self, work: Work, runtime: Runtime, numbers: Sequence[int], folder: Path
-    ) -> dict[int, Sequence[Sums]]:
-        """Return sample number → the sums of every question, for some samples of `work`: what one
-        of several processes computes of a measurement. What is left in `folder` goes with them.
+    def by_samples(self, work: Work, runtime: Runtime, folder: Path) -> SumsOf:
+        """Return what computes the sums of some samples of `work`, as one of several processes.
+        What it leaves in `folder` goes with them.
 
         Raises:
             InputError: NaN or infinity at the float model's outputs.
             UsageError: ranges of another model or scheme.
         """
         model = computed(work, ranges_of(work), runtime.provider)
-        feeds = [model.feeds[number] for number in numbers]
         answerer = self.open(work, narrowed(work, model), runtime, folder, resumable=False)
         limits, questions = Limits(stop=runtime.stop), list(_questions(work, model).values())
-        found = score(answerer, questions, feeds, limits, runtime.progress).table
-        return dict(zip(numbers, found.values(), strict=True))
+
+        def sums(numbers: Sequence[int]) -> Mapping[int, Sequence[Sums]]:
+            feeds = [model.feeds[number] for number in numbers]
+            found = score(answerer, questions, feeds, limits, runtime.progress).table
+            return dict(zip(numbers, found.values(), strict=True))
+
+        return sums
 
     def _read(self, keys: Sequence[Key], found: Sequence[Figures | None]) -> ScoreTable:
         """Return the scores in figures, without those that the answers say nothing about."""
