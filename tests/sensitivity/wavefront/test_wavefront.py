@@ -130,7 +130,12 @@ def engines(
     everything = frozenset(node.name for node in nodes)
     singles = [frozenset({name}) for name in sorted(everything)]
     pairs = [a | b for a, b in zip(singles, singles[2:], strict=False)]
-    questions = [everything, *singles, *(everything - one for one in singles), *pairs]
+    questions: list[Question] = [
+        everything,
+        *singles,
+        *(everything - one for one in singles),
+        *pairs,
+    ]
     return (
         node_switches(prepared, nodes, quantization, scored),
         WavefrontAnswerer(prepared, nodes, quantization, scored, feeds[0], on_device=on_device),

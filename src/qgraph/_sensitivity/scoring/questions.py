@@ -6,7 +6,7 @@ the float model's. Samples, budgets and journals are the caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,11 +15,33 @@ from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Columns, Comparator, Split, Sums, whole
 
-Question = frozenset[str]
+Question = Set[str]
 Key = tuple[str, str]
 """(`all`, `solo` or `without`; the node or group concerned): what a question is about."""
 Step = Callable[[float], None]
 """Called now and then with the share of the work that is done; may raise to stop it."""
+
+
+class AllBut(Question):
+    """The set of `everything` less a few, `left_out`, which are among it: it holds these two alone,
+    so that leaving out each of many nodes does not take memory with the square of their number.
+    """
+
+    def __init__(self, everything: frozenset[str], left_out: frozenset[str]) -> None:
+        self.everything, self.left_out = everything, left_out
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.everything and name not in self.left_out
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.everything if name not in self.left_out)
+
+    def __len__(self) -> int:
+        return len(self.everything) - len(self.left_out)
+
+    @classmethod
+    def _from_iterable(cls, names: Iterable[str]) -> frozenset[str]:  # type: ignore[override]
+        return frozenset(names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from qgraph._quantize.companions import Companion
 from qgraph._sensitivity.ranking.groups import Group
 from qgraph._sensitivity.ranking.order import harm, ranks
 from qgraph._sensitivity.report import Direction, Score, Stability
-from qgraph._sensitivity.scoring.questions import Key, Question
+from qgraph._sensitivity.scoring.questions import AllBut, Key, Question
 
 _ALL: Key = ("all", "")
 
@@ -41,7 +41,7 @@ def ask(
         if direction.has_solo:
             questions["solo", name] = members
         if direction.has_leave_one_out:
-            questions["without", name] = everything - members
+            questions["without", name] = AllBut(everything, members)
     return questions
 
 

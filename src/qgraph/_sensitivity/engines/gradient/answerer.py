@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums, whole
 from qgraph._sensitivity.engines.gradient.few import maps_of
-from qgraph._sensitivity.engines.gradient.pairs import noise_of
+from qgraph._sensitivity.engines.gradient.pair_files import PairFiles, all_kept
 from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weights, plan_parts
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, PartByPart, Passed
 from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
@@ -36,8 +36,6 @@ from qgraph._sensitivity.scoring.work import digest_of_feed
 _TRACES = "gauss-newton"
 _SAMPLES = 8
 """Samples that share the reading of weights at most."""
-_MOST_PAIRS = 2048
-"""Nodes up to which what pairs of them do together is kept: it grows with their square."""
 
 
 class GradientAnswerer:
@@ -87,6 +85,7 @@ class GradientAnswerer:
         self.exact: Mapping[str, str] = made.blocked
         self._constants = constants_among(prepared.model, scored.outputs)
         self._nodes = [node.name for node in nodes if node.name not in made.blocked]
+        self._pairs = PairFiles(folder, len(self._nodes), by_chance=not self.probes.one_by_one)
         self.in_parts = most is not None
         if most is None:
             self._passes: InOneSession | PartByPart = InOneSession(made, scored.outputs, provider)
@@ -146,7 +145,7 @@ class GradientAnswerer:
         for feed, alone, item in zip(feeds, measured, passed, strict=True):
             item.outputs.update(self._constants)
             products = self._by_kind(item)
-            self._keep_pairs(feed, products)
+            self._pairs.keep(feed, products)
             references = References(item.outputs, self._scored)
             equal = references.compare(item.outputs)
             answers.append([_answer(question, products, alone, equal) for question in questions])
@@ -175,17 +174,6 @@ class GradientAnswerer:
         split = self._scored.split or whole
         maps = maps_of(self.probes.kinds, outputs, [split(output.shape) for output in outputs])
         return {kind: products(0).through(matrix) for kind, matrix in maps.items()}
-
-    def _keep_pairs(self, feed: Feed, products: Mapping[Kind, Products]) -> None:
-        if len(self._nodes) <= _MOST_PAIRS:
-            found: dict[str, Value] = {kind.value: item.gram() for kind, item in products.items()}
-            for kind, item in products.items():
-                noise = item.noise()
-                found[noise_of(kind)] = 0 * noise if self.probes.one_by_one else noise
-            save_tensors(found, self._pairs_of(feed))
-
-    def _pairs_of(self, feed: Feed) -> Path:
-        return self._folder / f"pairs-{digest_of_feed(feed)[:32]}.safetensors"
 
     def _keep_others(
         self, feed: Feed, item: Passed, questions: Sequence[Question], equal: Sums
@@ -216,7 +204,7 @@ class GradientAnswerer:
         """Return, for each other format, the sums of every question over samples that were
         answered; None where an earlier run left nothing of one.
         """
-        files = _all_kept(map(self._others_of, feeds))
+        files = all_kept(map(self._others_of, feeds))
         if files is None:
             return None
         tables = {name: SumsTable() for name in self._others}
@@ -229,7 +217,7 @@ class GradientAnswerer:
         """Return node → its Gauss-Newton trace summed over samples that were answered; none where
         they were not asked for, or an earlier run left nothing.
         """
-        files = _all_kept(map(self._others_of, feeds))
+        files = all_kept(map(self._others_of, feeds))
         if files is None:
             return {}
         kept = [load_file(file).get(_TRACES) for file in files]
@@ -238,24 +226,8 @@ class GradientAnswerer:
         return {name: value for name, value in found if math.isfinite(value)}
 
     def pairs(self, feeds: Sequence[Feed]) -> dict[str, Array] | None:
-        """Return the products of all pairs of `nodes` by kind, summed over samples that were
-        answered, and what of their squares is chance (`noise_of` the kind); None
-        where there are too many nodes, or an earlier run left nothing of a sample.
-        """
-        files = _all_kept(map(self._pairs_of, feeds))
-        if len(self._nodes) > _MOST_PAIRS or files is None:
-            return None
-        totals: dict[str, Array] = {}
-        for file in files:
-            for kind, values in load_file(file).items():
-                totals[kind] = totals.get(kind, 0) + values
-        return totals
-
-
-def _all_kept(files: Iterable[Path]) -> list[Path] | None:
-    """Return the files, None where an earlier run left nothing of one."""
-    found = list(files)
-    return found if all(file.is_file() for file in found) else None
+        """Return the products of all pairs of `nodes`, as `PairFiles.totals` has them."""
+        return self._pairs.totals(feeds)
 
 
 def _answer(

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from qgraph._graph.tensors import Array
+from qgraph._sensitivity.scoring.questions import AllBut
 
 _BATCH_AND_TOKENS = 2
 _MOST_CELLS = 3
@@ -43,16 +44,37 @@ class Products:
                 start = number * width + starts[len(part)]
                 into[start : start + len(part)] = part
         self.rows /= math.sqrt(rounds)
+        self._within: frozenset[str] | None = None
 
     def damage(self, chosen: Collection[str]) -> float:
         """Return Σ over positions of (Σ over the nodes `chosen`)², the mean over rounds."""
-        inside = sorted(self._index[name] for name in chosen if name in self._index)
-        if 2 * len(inside) <= len(self._index):
-            moved = self.rows[inside].sum(0)
+        rest = self._left_out(chosen)
+        if rest is None:
+            moved = self.rows[self._places(chosen)].sum(0)
         else:
-            rest = np.delete(np.arange(len(self.rows)), inside)
             moved = self._total - self.rows[rest].sum(0)
         return float(moved @ moved)
+
+    def _left_out(self, chosen: Collection[str]) -> Sequence[int] | Array | None:
+        """Return the rows that are not `chosen`, to take from the sum of all; None where there are
+        more of these, or the sum is no number.
+        """
+        if not np.isfinite(self._total).all():
+            return None
+        if isinstance(chosen, AllBut) and self._is_within(chosen.everything):
+            return self._places(chosen.left_out)
+        inside = self._places(chosen)
+        few = 2 * len(inside) <= len(self._index)
+        return None if few else np.delete(np.arange(len(self.rows)), inside)
+
+    def _places(self, names: Collection[str]) -> list[int]:
+        return sorted(self._index[name] for name in names if name in self._index)
+
+    def _is_within(self, everything: frozenset[str]) -> bool:
+        """Return whether `everything` has all rows; of many questions it is the same."""
+        if self._within is not everything:
+            self._within = everything if self._index.keys() <= everything else None
+        return self._within is not None
 
     def through(self, matrix: Array) -> Products:
         """Return the products with each row multiplied by a matrix [columns, columns]."""
@@ -66,18 +88,20 @@ class Products:
         total: Array = self.rows.sum(0)
         return total
 
-    def gram(self) -> Array:
-        """Return the products of all pairs of rows, [nodes, nodes]."""
-        found: Array = self.rows @ self.rows.T
-        return found
 
-    def noise(self) -> Array:
-        """Return the variance of `gram` where the errors of two nodes do not correlate: that of a
-        sum of terms of mean 0, one for each position and round.
-        """
-        squares = self.rows**2
-        found: Array = squares @ squares.T
-        return found
+def gram_of(rows: Array) -> Array:
+    """Return the products of all pairs of rows, [nodes, nodes]."""
+    found: Array = rows @ rows.T
+    return found
+
+
+def noise_in(rows: Array) -> Array:
+    """Return the variance of `gram_of` where the errors of two nodes do not correlate: that of a
+    sum of terms of mean 0, one for each position and round.
+    """
+    squares = rows**2
+    found: Array = squares @ squares.T
+    return found
 
 
 def _cells(shapes: Sequence[tuple[int, ...]]) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from qgraph._graph.edit.segments import Segment
+from qgraph._sensitivity.scoring.questions import Question
 
 
 class Base(Enum):
@@ -54,7 +55,7 @@ class Plan:
 def make_plan(
     segments: Sequence[Segment],
     candidates: frozenset[str],
-    questions: Sequence[frozenset[str]],
+    questions: Sequence[Question],
     outputs: Sequence[str],
 ) -> Plan:
     """Return the plan for answering `questions` at `outputs`."""
@@ -73,9 +74,9 @@ def make_plan(
 
 
 def _variant(
-    index: int, question: frozenset[str], candidates: frozenset[str], place: Mapping[str, int]
+    index: int, question: Question, candidates: frozenset[str], place: Mapping[str, int]
 ) -> SwitchedVariant:
-    inside = question & place.keys()
+    inside = frozenset(question & place.keys())
     rest = (candidates & place.keys()) - inside
     base = Base.FLOAT if len(inside) <= len(rest) else Base.QUANTIZED
     toggles = inside if base is Base.FLOAT else rest
