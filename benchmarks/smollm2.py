@@ -68,7 +68,7 @@ def ranking(report: Sensitivity) -> str:
     lines = ["| rank | node | KL alone | why |", "|---:|---|---:|---|"]
     for node in sorted(report.nodes, key=lambda item: item.rank)[:WORST]:
         kl = node.solo.kl if node.solo is not None else None
-        why = node.cause.why if node.cause is not None else ""
+        why = node.cause.why.partition(", so")[0] if node.cause is not None else ""
         lines.append(f"| {node.rank} | `{node.name}` | {kl or 0:.2e} | {why} |")
     return "\n".join(lines)
 

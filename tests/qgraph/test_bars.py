@@ -38,8 +38,8 @@ def test_a_step_that_is_done_is_one_line_with_its_time() -> None:
 def test_a_step_that_is_over_at_once_is_not_worth_a_line() -> None:
     bars, _, stream = shown()
     with bars:
-        bars("weighing", 0, 1)
-        bars("weighing", 1, 1)
+        bars("memory", 0, 1)
+        bars("memory", 1, 1)
         bars("opening", 1, 1)
     assert stream.getvalue() == ""
 

@@ -117,7 +117,7 @@ def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
         return Scheme.model_validate(base.model_dump() | given)
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UsageError(f"this scheme is none: {message}") from error
+        raise UsageError(f"these options do not go together: {message}") from error
 
 
 def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:

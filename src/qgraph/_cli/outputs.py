@@ -49,7 +49,7 @@ def _require_writable(path: Path) -> None:
     folder = next(parent for parent in path.absolute().parents if is_there(parent))
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise EnvironmentFault(
-            f"cannot write: {folder} is not a folder one can write to",
+            f"cannot write: {folder} is {'not writable' if folder.is_dir() else 'not a folder'}",
             where=str(path),
             hint="Choose another output with -o.",
         )

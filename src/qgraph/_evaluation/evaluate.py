@@ -240,7 +240,7 @@ def _footprints(
     feed: Feed,
     progress: Progress,
 ) -> dict[str, Footprint | None]:
-    progress("weighing", 0, 1)
+    progress("memory", 0, 1)
     found = measure_footprints([item.path for item in models], settings.provider, feed)
-    progress("weighing", 1, 1)
+    progress("memory", 1, 1)
     return {item.name: footprint for item, footprint in zip(models, found, strict=True)}

@@ -155,7 +155,8 @@ def require_passed(changes: Changes) -> None:
     """
     if changes.failed:
         raise QualityGateError(
-            "; ".join(changes.failed), hint="The comparison above says what changed."
+            f"the quality gate failed: {'; '.join(changes.failed)}",
+            hint="The table above says what changed.",
         )
 
 

@@ -59,7 +59,7 @@ def _labels_of(labels: Array, start: int, scores: Array) -> Array:
     found, classes = labels[start : start + len(scores)], scores.shape[1]
     if len(found) < len(scores):
         raise InputError(
-            f"found {len(labels)} labels, expected one for each item of every sample",
+            f"found {len(labels)} labels, expected one for each sample: there are more samples",
             where="labels",
         )
     if found.min() < 0 or found.max() >= classes:

@@ -67,7 +67,7 @@ def _folder(folder: Path) -> Verdict:
     problems = [f"{file.name}: {text}" for file in files for text in _problems(file)]
     if (folder / MANIFEST).is_file() and not problems:
         problems += _missing_companions(folder)
-    return Verdict("a folder of qgraph's", len(files), tuple(problems))
+    return Verdict("a run or exported folder", len(files), tuple(problems))
 
 
 def _bundle(folder: Path) -> Verdict:

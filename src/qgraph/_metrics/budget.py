@@ -33,7 +33,8 @@ class Budget:
         if found is None:
             raise UsageError(
                 f"{text!r} is no limit of a metric",
-                hint='Write a metric of evaluate and a limit: "loss<=1.02x" or "sqnr_db>=30".',
+                hint="Write a metric, <= or >=, and a number; x means times the float model's, and"
+                ' shares are from 0 to 1: "loss<=1.02x", "top1>=0.98", "sqnr_db>=30".',
             )
         metric, sign, number, times = found.groups()
         return cls(metric, sign == "<=", float(number), bool(times))

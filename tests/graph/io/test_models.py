@@ -379,12 +379,12 @@ def test_a_segment_of_a_tensor_is_refused(build: Build, path: Path) -> None:
 def test_an_initializer_that_stands_twice_is_refused(build: Build, path: Path) -> None:
     model = build(LINEAR, w=WEIGHT)
     model.graph.initializer.append(model.graph.initializer[0])
-    assert "'w' arises twice" in refused(path, model.SerializeToString()).message
+    assert "'w' is made twice" in refused(path, model.SerializeToString()).message
 
 
 def test_an_output_of_two_nodes_is_refused(build: Build, path: Path) -> None:
     model = build("(float[N] x) => (float[N] y) { y = Relu(x) y = Abs(x) }")
-    assert "'y' arises twice" in refused(path, model.SerializeToString()).message
+    assert "'y' is made twice" in refused(path, model.SerializeToString()).message
 
 
 def test_a_tensor_that_nothing_makes_is_named_with_its_reader(build: Build, path: Path) -> None:

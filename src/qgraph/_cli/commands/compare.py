@@ -112,7 +112,12 @@ def _require_there(paths: Sequence[str]) -> None:
     """Check that what gates are about exists: a baseline that CI did not find, above all."""
     for path in paths:
         if not Path(path).exists():
-            raise InputError("no such file or folder", where=path)
+            raise InputError(
+                "no such file or folder",
+                where=path,
+                hint="Give an evaluation.json or a run folder. A baseline that CI keeps has to be"
+                " restored first.",
+            )
 
 
 def _sources(rankings: Sequence[str], score: Which, lower: Sequence[str]) -> list[Source]:

@@ -66,7 +66,9 @@ def evaluate(
         raise UsageError("--sanity and --no-sanity exclude each other")
     asked = chosen(EvaluateOptions, None, {**given, "sanity": False if no_sanity else sanity})
     if not asked.data:
-        raise UsageError("evaluating needs data", hint="Give held-out samples with --data.")
+        raise UsageError(
+            "--data is missing", hint="Give samples that were not used for calibration."
+        )
     read = [path for path in (sanity, profiles) if path is not None]
     require_outputs([output], [*models, *asked.data, *read])
     with Bars(quiet=quiet) as bars:

@@ -86,9 +86,12 @@ def print_lint(report: Lint) -> None:
     print_placement(report)
     if not report.quantized:
         warn("there is no Q/DQ in this model: TensorRT runs all of it in float.")
-    counts = ", ".join(f"{number} {kind}" for kind, number in report.counts.items())
+    counts = ", ".join(
+        f"{number} {kind}{'s' * (number != 1 and kind != 'advice')}"
+        for kind, number in report.counts.items()
+    )
     known = operator_table().basis(report.target)
-    say(f"{report.model} for {report.target}: {counts}. Operators known: {known}.")
+    say(f"{report.model} for {report.target}: {counts}. Operators by version: {known}.")
 
 
 def print_placement(report: Lint) -> None:

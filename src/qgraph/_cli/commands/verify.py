@@ -18,10 +18,10 @@ from qgraph._steps import verify as verifying
 @click.argument("path", type=options.PATH)
 @options.common(None, "File to write the result to, as JSON.")
 def verify(path: Path, output: Path | None, as_json: bool, quiet: bool, debug: bool) -> None:
-    """Check that PATH, an output of qgraph, is whole: schemas, checksums, missing and extra files.
+    """Check that PATH, an output of qgraph, is complete and unchanged: schemas, checksums, files.
 
     PATH is a bundle, a run folder, an exported folder, a model or a JSON file. Exit code 3 where
-    it is not whole.
+    it is not.
     """
     if output is not None:
         require_outputs([output], path.rglob("*") if path.is_dir() else [path])
@@ -36,8 +36,9 @@ def verify(path: Path, output: Path | None, as_json: bool, quiet: bool, debug: b
         return
     if verdict.problems:
         raise InputError(
-            f"{verdict.kind} that is not whole: {'; '.join(verdict.problems)}",
+            f"{verdict.kind}, incomplete or changed: {'; '.join(verdict.problems)}",
             where=str(path),
             hint="Copy or make it again.",
         )
-    say(f"{spelled(str(path))} is {verdict.kind} and whole: {verdict.files} files")
+    count = "1 file" if verdict.files == 1 else f"{verdict.files} files"
+    say(f"{spelled(str(path))} is {verdict.kind}, complete and unchanged ({count})")

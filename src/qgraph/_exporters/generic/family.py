@@ -37,8 +37,9 @@ class GenericFamily:
         raise InputError(
             f"found {data.suffix or 'a folder'!r}, expected .npz or a folder of .npz files",
             where=str(data),
-            hint="No family is known for this model, so qgraph cannot read raw data for it. Save"
-            " what you feed it with numpy.savez, an array per input, samples along the first axis.",
+            hint="qgraph does not know what this model's inputs mean, so it takes arrays: save what"
+            " you feed it with numpy.savez, one array for each input, samples along the first axis."
+            " For an image classifier, --preprocess lets it read folders of images.",
         )
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:

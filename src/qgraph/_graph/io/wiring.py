@@ -18,7 +18,7 @@ def require_wired(model: onnx.ModelProto, path: Path) -> None:
     """Check the names in the graph, in bodies inside it, and in functions.
 
     Raises:
-        InputError: a name that is no UTF-8, a tensor that arises twice, one that nothing makes.
+        InputError: a name that is no UTF-8, a tensor that is made twice, one that nothing makes.
     """
     _check_graph(model.graph, frozenset(), path)
     for function in model.functions:
@@ -48,7 +48,7 @@ def _check(
     for names in (weights, inputs, [*{*inputs, *weights}, *computed]):
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise InputError(f"the tensor {twice[0]!r} arises twice", where=str(path))
+            raise InputError(f"the tensor {twice[0]!r} is made twice", where=str(path))
     there = {"", *weights, *inputs, *computed, *outside}
     wanted = [(f"the node {node.name!r}", name) for node in nodes for name in node.input]
     wanted += [(_OUTPUTS, name) for name in outputs]

@@ -25,6 +25,11 @@ LABELS = "labels"
 """Name of the array that holds the right class of each sample, where no input is called so."""
 ONLY = "arr_0"
 """What numpy calls an array that was given no name: it is the only input's."""
+_CONVERT = "Convert it before it is saved, as with array.astype('{}')."
+_RESHAPE = (
+    "Samples lie along the batch axis, or along one axis more in front; the other axes must be the"
+    " model's, in its order."
+)
 _LARGEST_ARRAY = 8 << 30
 _PIECE = 1 << 20
 """Bytes unpacked at a time: they are held twice."""
@@ -190,8 +195,8 @@ def _check_names(path: Path, arrays: Mapping[str, _Array], inputs: Sequence[Tens
             f"found arrays {sorted(arrays)}, expected {sorted(expected)}"
             f" (missing {missing}, unknown {unknown})",
             where=str(path),
-            hint=f"Save one array per model input; cache inputs may be left out, and {LABELS!r} may"
-            " hold the right classes.",
+            hint="Save one array for each model input, by its name. A language model's cache may be"
+            f" left out. The right classes may be added as {LABELS!r}.",
         )
 
 
@@ -207,8 +212,7 @@ def _layout(path: Path, spec: TensorSpec, found: _Array, leading: Collection[str
             f"array {spec.name!r} is {found.dtype} {list(found.shape)},"
             f" expected {spec.dtype} {list(spec.shape)}",
             where=str(path),
-            hint="Along its batch axis an array may hold many samples, and so it may along an axis"
-            " more, before the others.",
+            hint=_CONVERT.format(spec.dtype) if found.dtype != spec.dtype else _RESHAPE,
         )
     return layout
 
@@ -217,4 +221,8 @@ def _check_finite(path: Path, feed: Feed) -> None:
     """Check that values are finite, or −∞, which masks are made of."""
     for name, array in feed.items():
         if array.dtype.kind == "f" and not (np.isfinite(array) | np.isneginf(array)).all():
-            raise InputError(f"array {name!r} holds NaN or infinity", where=str(path))
+            raise InputError(
+                f"array {name!r} holds NaN or infinity",
+                where=str(path),
+                hint="Look at the preprocessing, or leave these samples out.",
+            )

@@ -83,8 +83,8 @@ def _explain(node: QuantizableNode, cause: Cause) -> tuple[str, str]:
     share, ratio = cause.activation_share or 0.0, cause.outlier_ratio
     if cause.after_softmax:
         return (
-            "it reads probabilities of a softmax, most of them close to 0: one scale for all rounds"
-            " the small ones away",
+            "its input is a softmax's probabilities, most of them close to 0: one scale for all"
+            " rounds the small ones away",
             "keep it float",
         )
     if cause.narrow:
@@ -99,12 +99,12 @@ def _explain(node: QuantizableNode, cause: Cause) -> tuple[str, str]:
         )
     if ratio is not None and ratio >= _OUTLIER:
         return (
-            f"the largest channel it reads is {ratio:.0f} times the median one, so that most"
+            f"the largest channel of its input is {ratio:.0f} times the median one, so most"
             " channels get few of the 127 steps",
             "--smooth, or keep it float",
         )
     return (
-        f"{share:.0%} of its error comes from what it reads, over all channels alike",
+        f"{share:.0%} of its error comes from its input activations, from all channels alike",
         "--calibrate percentile or mse, or keep it float",
     )
 

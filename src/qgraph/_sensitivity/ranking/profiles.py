@@ -97,7 +97,10 @@ def _check(report: Sensitivity, cuts: Mapping[str, float], top_k: int | None) ->
         if not 0 < share <= 1:
             raise UsageError(f"--cut {name}={share} is not a share above 0 and up to 1")
     if top_k is not None and not 0 <= top_k < len(report.nodes):
-        raise UsageError(f"--top-k {top_k} is not between 0 and {len(report.nodes) - 1}")
+        raise UsageError(
+            f"--top-k {top_k} is not between 0 and {len(report.nodes) - 1}: there are"
+            f" {len(report.nodes)} candidates"
+        )
 
 
 def units_of(report: Sensitivity, by: By) -> list[Unit]:
