@@ -48,17 +48,26 @@ def read_image(path: Path) -> Image.Image:
             # a limit of our own is checked below, before anything is decoded
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
-                if opened.width * opened.height > _MOST_PIXELS:
-                    raise LimitError(
-                        f"the image has {opened.width}×{opened.height} pixels, more than"
-                        f" {_MOST_PIXELS:,}",
-                        where=str(path),
-                    )
+                require_pixels(opened.height, opened.width, path)
                 return opened.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InputError(f"not a readable image: {error}", where=str(path)) from error
     except Image.DecompressionBombError as error:
         raise LimitError(str(error), where=str(path)) from error
+
+
+def require_pixels(height: int, width: int, path: Path | None = None) -> None:
+    """Check that an image, read from `path` or resized, is no larger than is worked on.
+
+    Raises:
+        LimitError: it has more than 100 million pixels.
+    """
+    if width * height > _MOST_PIXELS:
+        raise LimitError(
+            f"the image {'would have' if path is None else 'has'} {width}×{height} pixels, more"
+            f" than {_MOST_PIXELS:,}",
+            where="" if path is None else str(path),
+        )
 
 
 def as_array(image: Image.Image) -> Array:

@@ -66,12 +66,20 @@ class Preprocessing(Part):
         return [*found, "channels first"]
 
 
+DESCRIBED = "--preprocess"
+"""`Preprocessing.source` of what a person said: a family that takes such words gives it."""
+
+
 @runtime_checkable
 class Prepares(Protocol):
     """A family that makes inputs of pictures."""
 
     def preprocessing(self, view: ModelView) -> Preprocessing | None:
-        """Return how; None where nothing beside the model says so."""
+        """Return how; None where nothing beside the model says so.
+
+        Raises:
+            UsageError: `view.preprocess` cannot be read.
+        """
         ...
 
 

@@ -39,7 +39,7 @@ def calibrate(
     """
     asked = chosen(CalibrateOptions, options, given)
     runtime = required(runtime)
-    found = opened(model).along(asked.batch_axis, asked.preprocess)
+    found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     data = found.data(asked.data, asked.samples, asked.seed)
     return ranges_of(found, asked, asked.scheme or Scheme(), data, runtime)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ from qgraph._steps.evaluate import evaluate
 from qgraph._steps.export import export
 from qgraph._steps.making import file_stem
 from qgraph._steps.model import Model
-from qgraph._steps.options import CalibrateOptions
+from qgraph._steps.options import (
+    CalibrateOptions,
+    EvaluateOptions,
+    ProfileOptions,
+    QuantizeOptions,
+)
 from qgraph._steps.profile import profile
 from qgraph._steps.quantize import write_quantized
 from qgraph._steps.recipe import Recipe
@@ -183,7 +188,7 @@ class RecipeChain:
     def _profile(self) -> list[Path]:
         options, on = self._recipe.profile, None
         if options.budget is not None:
-            options = options.model_copy(update={"data": self._recipe.sensitivity.data})
+            options = options.model_copy(update=self._as_scored(options))
             on = self._model()
         made = profile(
             self._path("sensitivity.json"),
@@ -205,13 +210,14 @@ class RecipeChain:
 
     def _quantize(self) -> list[Path]:
         part = self._recipe.sensitivity
-        update = {"data": part.data, "samples": part.samples, "seed": part.seed}
+        asked = self._recipe.quantize
+        update = {"samples": part.samples, "seed": part.seed, **self._as_scored(asked)}
         write_quantized(
             self._model(),
             self._path("profiles.json"),
             self._path("ranges.json"),
             self._folder,
-            options=self._recipe.quantize.model_copy(update=update),
+            options=asked.model_copy(update=update),
             runtime=self._runtime,
         )
         return [file for path in self._variants() for file in (path, *_data_of(path))]
@@ -225,25 +231,37 @@ class RecipeChain:
         return [self._path(f"{name}.onnx") for name in names]
 
     def _evaluation_inputs(self) -> Any:
-        part, models = self._recipe.evaluate, [FLOAT, *(path.name for path in self._variants())]
+        part, models = self._evaluation(), [FLOAT, *(path.name for path in self._variants())]
         options = part.model_dump(mode="json", exclude={"data", "sanity"})
         beside = self._path(SANITY)
         prompts = [part.sanity] if part.sanity else [beside] if beside.is_file() else []
         return [
             options,
             str(self._recipe.provider),
-            hashes_of(_with_images([*self._data(), *prompts])),
+            hashes_of(_with_images([*part.data, *prompts])),
             self._made("profiles.json", *models),
         ]
 
-    def _data(self) -> Sequence[Path]:
-        return self._recipe.evaluate.data or self._recipe.sensitivity.data
+    def _evaluation(self) -> EvaluateOptions:
+        asked = self._recipe.evaluate
+        return asked if asked.data else asked.model_copy(update=self._as_scored(asked))
+
+    def _as_scored(
+        self, asked: ProfileOptions | QuantizeOptions | EvaluateOptions
+    ) -> dict[str, Any]:
+        """Return the data of [sensitivity], and how it is read where `asked` does not say."""
+        part = self._recipe.sensitivity
+        return {
+            "data": part.data,
+            "batch_axis": asked.batch_axis or part.batch_axis,
+            "preprocess": asked.preprocess or part.preprocess,
+        }
 
     def _evaluate(self) -> list[Path]:
         made = evaluate(
             [self._model(), *self._variants()],
             profiles=self._path("profiles.json"),
-            options=self._recipe.evaluate.model_copy(update={"data": tuple(self._data())}),
+            options=self._evaluation(),
             runtime=self._runtime,
         )
         return [self._write("evaluation.json", made)]

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from qgraph._exporters.family import Family, ModelView
 from qgraph._exporters.manifest import inside
-from qgraph._graph.errors import InputError
+from qgraph._exporters.preprocessing import DESCRIBED, Prepares
+from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
 from qgraph._graph.run.feeds import synthetic_feeds
 from qgraph._graph.run.npz import iterate_npz
@@ -79,6 +80,42 @@ def require_data(paths: Iterable[Path]) -> None:
             raise InputError("no such data", where=str(path), hint="Check --data.")
 
 
+def require_described(model: Opened) -> None:
+    """Check that what a person said of pictures can be read.
+
+    Raises:
+        UsageError: it cannot, or the model's family takes no such words.
+    """
+    family = model.family
+    made = family.preprocessing(model.view) if isinstance(family, Prepares) else None
+    if made is None or made.source != DESCRIBED:
+        raise UsageError(
+            f"--preprocess is for image classifiers, and this model's family is {family.name}",
+            hint="Leave it out, and give the model its inputs as arrays, in .npz.",
+        )
+
+
+def require_pictures(model: Opened, data: Sequence[Path]) -> None:
+    """Check that there are pictures, and that what a person said of them can be read.
+
+    Raises:
+        UsageError: it cannot, the model's family takes no such words, or the data is arrays.
+    """
+    require_described(model)
+    given = list(data) or _default_data(model.view)
+    arrays = [path for path in given if _holds_arrays(path)]
+    if len(arrays) == len(given):
+        which = f"{arrays[0].name} holds arrays" if arrays else "no images are given"
+        raise UsageError(
+            f"--preprocess says how images become inputs, and {which}",
+            hint="Leave it out, or give a folder of images with --data.",
+        )
+
+
+def _holds_arrays(path: Path) -> bool:
+    return path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
+
+
 def _default_data(view: ModelView) -> list[Path]:
     if view.manifest is None or view.manifest.data is None:
         return []
@@ -86,7 +123,6 @@ def _default_data(view: ModelView) -> list[Path]:
 
 
 def _read(model: Opened, path: Path, limit: int) -> Iterable[Feed]:
-    arrays = path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
-    if arrays:
+    if _holds_arrays(path):
         return iterate_npz(path, model.view.inputs)
     return model.family.feeds(model.view, path, limit)

@@ -74,7 +74,7 @@ def evaluate(
     paths = [file_of(item) for item in several]
     candidates = inspect_variants(paths)
     model = known.get(candidates[0].path) or opened(candidates[0].path)
-    model = model.along(asked.batch_axis, asked.preprocess)
+    model = model.along(asked.batch_axis, asked.preprocess, asked.data)
     task = model.family.task(model.view, asked.task, asked.data, asked.samples or _ALL)
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))

@@ -14,7 +14,7 @@ from qgraph._handoff.bundle import HANDOFF, BundleOptions, Samples, make_bundle
 from qgraph._handoff.document import AxisRange, Handoff
 from qgraph._handoff.engine_layers import EngineLayers, compare_layers
 from qgraph._handoff.layer_info import read_layers
-from qgraph._steps.data import load_data
+from qgraph._steps.data import load_data, require_described
 from qgraph._steps.given import AnyModel, AnyPath, data_files, model_file, path_of
 from qgraph._steps.making import Quantized
 from qgraph._steps.model import Model, file_of, see_model, view_along
@@ -47,6 +47,8 @@ def handoff(
     path = model_file(model)
     seen = see_model(path)
     seen = replace(seen, view=view_along(seen.view, batch_axis, preprocess))
+    if preprocess is not None:
+        require_described(seen)
     loaded = load_data(seen, data_files(data, 2), 1, seed)
     pictures = seen.family.preprocessing(seen.view) if isinstance(seen.family, Prepares) else None
     samples = Samples(loaded.feeds[0], loaded.source.description, loaded.source.synthetic, pictures)

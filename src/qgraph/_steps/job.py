@@ -167,7 +167,7 @@ def _work(
     model: Model, options: SensitivityOptions, ranges: Ranges
 ) -> tuple[DivisibleEngine, Work]:
     engine = require_divisible(engine_and_scheme(options)[0])
-    model = model.along(options.batch_axis, options.preprocess)
+    model = model.along(options.batch_axis, options.preprocess, options.data)
     data = model.data(options.data, options.samples, options.seed)
     return engine, work_on(model, options, ranges, data, digests=True)
 

@@ -27,7 +27,7 @@ from qgraph._quantize.smooth.plan import smoothed
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.candidates import Candidates
-from qgraph._steps.data import Data, load_data
+from qgraph._steps.data import Data, load_data, require_pictures
 from qgraph._steps.given import AnyModel, Unwritten, data_files, model_file
 
 
@@ -107,12 +107,15 @@ class Model:
             self._data[key] = load_data(self, key[0], samples, seed)
         return self._data[key]
 
-    def along(self, given: Sequence[str], preprocess: str | None = None) -> Model:
+    def along(
+        self, given: Sequence[str], preprocess: str | None = None, data: Sequence[Path] = ()
+    ) -> Model:
         """Return the model with samples of inputs along other axes: of `state=1` along the second;
-        and with what `preprocess` says of pictures.
+        and with what `preprocess` says of the pictures in `data`.
 
         Raises:
-            UsageError: there is no such input, or it has no such axis.
+            UsageError: there is no such input, it has no such axis, or what is said of pictures
+                cannot be read or is of no use.
         """
         key = (tuple(given), preprocess)
         if key == ((), None):
@@ -120,6 +123,8 @@ class Model:
         if key not in self._along:
             view = view_along(self.view, key[0], preprocess)
             self._along = {key: Model(self.prepared, view, self.family)}
+        if preprocess is not None:
+            require_pictures(self._along[key], data)
         return self._along[key]
 
     def in_form_of(self, ranges: Ranges) -> Model:

@@ -40,8 +40,9 @@ _BATCH_AXIS = Flag(
     metavar="INPUT=AXIS",
 )
 PREPROCESS = (
-    "How images become inputs, where no preprocessor_config.json beside the model says so: as in"
-    ' "mean=0.5 std=0.5" or "mean=0.485,0.456,0.406 std=0.229,0.224,0.225 shortest=256 crop=224".'
+    "How images become inputs, instead of what preprocessor_config.json beside the model says:"
+    ' as in "mean=0.5 std=0.5" or "mean=0.485,0.456,0.406 std=0.229,0.224,0.225 shortest=256'
+    ' crop=224".'
 )
 _PREPROCESS = Flag(PREPROCESS, metavar="HOW")
 

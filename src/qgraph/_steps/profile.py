@@ -63,7 +63,10 @@ def profile(
         return cut
     if ranges is None or not asked.data:
         raise UsageError("measuring profiles needs the ranges they are quantized with, and --data")
-    found, runtime = opened(model).along(asked.batch_axis, asked.preprocess), required(runtime)
+    found, runtime = (
+        opened(model).along(asked.batch_axis, asked.preprocess, asked.data),
+        required(runtime),
+    )
     bench = _Bench(found, seen, document(ranges, Ranges), runtime)
     bench.use(
         _task(found, asked, answers=budget is not None and is_called(budget.metric, _QUESTIONS))

@@ -71,7 +71,7 @@ def quantize(
             an option that does not go with the backend.
     """
     asked = chosen(QuantizeOptions, options, given)
-    found = opened(model).along(asked.batch_axis, asked.preprocess)
+    found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     making = Making(found, asked, required(runtime), report)
     wanted = document(profiles, Profiles)
     return list(making.models(wanted, making.ranges(wanted, ranges)))
@@ -98,7 +98,7 @@ def write_quantized(
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
     """
     asked = chosen(QuantizeOptions, options, given)
-    found = opened(model).along(asked.batch_axis, asked.preprocess)
+    found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     making = Making(found, asked, required(runtime), report)
     wanted = None if profiles is None else document(profiles, Profiles)
     seen = None if wanted is None else making.ranges(wanted, ranges)

@@ -63,7 +63,7 @@ def sensitivity(
     started = time.monotonic()
     asked = chosen(SensitivityOptions, options, given)
     runtime = required(runtime)
-    found = opened(model).along(asked.batch_axis, asked.preprocess)
+    found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     engine, scheme = engine_and_scheme(asked)
     if ranges is not None and engine.calibrates:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def by_hand(path: Path) -> Array:
 
 
 def test_gray_pictures_are_taken_as_the_option_says(classifier: Path, pictures: Path) -> None:
-    model = qgraph.open(classifier).along((), "mean=0.5 std=0.5")
+    model = qgraph.open(classifier).along((), "mean=0.5 std=0.5", [pictures])
     data = model.data(pictures, 10)
     expected = [by_hand(path) for path in sorted(pictures.rglob("*.png"))]
     assert len(data.feeds) == 10
@@ -84,7 +85,13 @@ def test_what_is_missing_is_said_with_what_to_write(classifier: Path, pictures: 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "mean", "mean=0.5 blur=3", "mean=0.5,0.5", "size=8x8x8", "size=0", "std=a", "mean=0.5, 1"],
+    [
+        *("", "mean", "mean=0.5 blur=3", "mean=0.5,0.5", "mean=0.5 mean=0.4", "mean=0.5, 1"),
+        *("size=8x8x8", "size=0", "size=8x-1", "size=10001", "crop=0", "crop=8x99999"),
+        *("shortest=0", "shortest=-1", "shortest=99999999", "size=8 shortest=8"),
+        *("std=a", "std=0", "std=-1", "std=nan", "std=inf", "mean=nan", "mean=-inf"),
+        *("scale=0", "scale=nan"),
+    ],
 )
 def test_what_cannot_be_read_is_refused_with_an_example(
     classifier: Path, pictures: Path, text: str
@@ -92,6 +99,74 @@ def test_what_cannot_be_read_is_refused_with_an_example(
     with pytest.raises(qgraph.UsageError, match=r"mean=0.485") as caught:
         qgraph.sensitivity(classifier, data=pictures, preprocess=text, small=True)
     assert repr(text) in caught.value.message
+
+
+@pytest.mark.parametrize("command", ["sensitivity", "evaluate"])
+def test_it_is_refused_where_no_picture_is_read(
+    classifier: Path, tmp_path: Path, command: str
+) -> None:
+    arrays = tmp_path / "arrays.npz"
+    np.savez(arrays, image=np.zeros((2, 1, 8, 8), np.float32))
+    with pytest.raises(qgraph.UsageError, match=r"arrays\.npz holds arrays"):
+        getattr(qgraph, command)(classifier, data=arrays, preprocess="mean=0.5")
+    with pytest.raises(qgraph.UsageError, match="no images are given"):
+        qgraph.calibrate(classifier, preprocess="mean=0.5")
+
+
+def test_a_model_that_takes_no_pictures_takes_no_words_for_them(tmp_path: Path) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[n, 4] x) => (float[n, 4] y)'
+    model = parser.parse_model(text + " { y = Relu(x) }")
+    onnx.save(model, tmp_path / "relu.onnx")
+    for wrong in (
+        lambda: qgraph.calibrate(model, data=np.ones((1, 4), np.float32), preprocess="mean=0.5"),
+        lambda: qgraph.handoff(tmp_path / "relu.onnx", tmp_path / "out", preprocess="mean=0.5"),
+    ):
+        with pytest.raises(qgraph.UsageError, match="this model's family is generic"):
+            wrong()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_person_says_counts_before_the_file_beside_the_model(
+    classifier: Path, pictures: Path
+) -> None:
+    settings = {
+        "image_processor_type": "ViTImageProcessor", "size": 8, "image_mean": [0], "image_std": [1]
+    }  # fmt: skip
+    beside = classifier.with_name("preprocessor_config.json")
+    beside.write_text(json.dumps(settings))
+    said = qgraph.open(classifier).along((), "mean=0.5 std=0.5", [pictures]).data(pictures, 1)
+    np.testing.assert_allclose(
+        said.feeds[0]["image"], by_hand(sorted(pictures.rglob("*.png"))[0]), atol=1e-6
+    )
+    of_file = qgraph.open(classifier).data(pictures, 1)
+    assert of_file.feeds[0]["image"].min() >= 0
+
+
+def test_a_picture_is_not_resized_to_more_than_is_read(classifier: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long"
+    long.mkdir()
+    Image.fromarray(np.zeros((2, 400), np.uint8)).save(long / "a.png")
+    with pytest.raises(qgraph.LimitError, match="would have 400000×2000 pixels"):
+        qgraph.calibrate(classifier, data=long, preprocess="shortest=2000 crop=8")
+
+
+def test_a_recipe_says_it_once(classifier: Path, pictures: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "digits.toml"
+    recipe.write_text(
+        f"""
+        name = "digits"
+        model = "{classifier.name}"
+        [sensitivity]
+        data = ["{pictures.name}"]
+        preprocess = "mean=0.5 std=0.5"
+        small = true
+        [profile]
+        budget = "top1_agreement>=0.1"
+        """
+    )
+    folder = qgraph.run(recipe, tmp_path / "out")
+    found: Any = qgraph.load(folder / "evaluation.json")
+    assert found.task == "classify" and found.run.samples == 10
 
 
 def test_a_size_that_is_not_the_models_is_refused(classifier: Path, pictures: Path) -> None:
@@ -120,7 +195,7 @@ def test_the_example_is_torchvisions_preprocessing(pictures: Path) -> None:
 
 
 def test_a_bundle_says_how_pictures_were_made(classifier: Path, pictures: Path) -> None:
-    model = qgraph.open(classifier).along((), "mean=0.5 std=0.5")
+    model = qgraph.open(classifier).along((), "mean=0.5 std=0.5", [pictures])
     said = described_processor("mean=0.5 std=0.5", model.view.inputs[0]).described("image", "x")
     assert said.steps()[0].startswith("decode as gray")
     assert said.channels == 1 and said.size == (8, 8)

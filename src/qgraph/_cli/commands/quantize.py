@@ -89,7 +89,7 @@ def quantize(
     with Bars(quiet=quiet) as bars:
         runtime = runtime_of(bars, provider)
         seen = None
-        found = Model.open(model).along(asked.batch_axis, asked.preprocess)
+        found = Model.open(model).along(asked.batch_axis, asked.preprocess, asked.data)
         if wanted is not None and asked.backend == "qgraph":
             require_same_model(wanted.model, found.id, str(profiles))
             seen = ranges_of_profiles(found, wanted, ranges, asked, runtime)

@@ -11,7 +11,7 @@ from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView, Task
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
-from qgraph._exporters.preprocessing import Preprocessing
+from qgraph._exporters.preprocessing import DESCRIBED, Preprocessing
 from qgraph._exporters.vit.evidence import last_operator, tells_classes_apart
 from qgraph._exporters.vit.pictures import Picture, PictureFeeds, processor_of, read_pictures
 from qgraph._exporters.vit.processor import CONFIG
@@ -52,10 +52,10 @@ class VitFamily:
         return PictureFeeds(view, self._pictures(view, data)[:limit])
 
     def preprocessing(self, view: ModelView) -> Preprocessing | None:
-        """Return what `preprocessor_config.json` beside the model says, if it is there."""
+        """Return what a person said, else `preprocessor_config.json` beside the model."""
         if view.preprocess is None and not (view.path.parent / CONFIG).is_file():
             return None
-        source = CONFIG if view.preprocess is None else "--preprocess"
+        source = CONFIG if view.preprocess is None else DESCRIBED
         return processor_of(view).described(view.inputs[0].name, source)
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:

@@ -10,6 +10,7 @@ from pathlib import Path
 from qgraph._exporters.batches import Batches
 from qgraph._exporters.family import ModelView
 from qgraph._exporters.images import images_in, read_image
+from qgraph._exporters.preprocessing import DESCRIBED
 from qgraph._exporters.vit.described import EXAMPLE, described_processor
 from qgraph._exporters.vit.processor import CONFIG, ImageProcessor, read_processor
 from qgraph._graph.errors import InputError
@@ -94,7 +95,7 @@ class PictureFeeds(Batches[Picture]):
     def __init__(self, view: ModelView, pictures: Sequence[Picture]) -> None:
         super().__init__(view.inputs[0], pictures)
         self._processor = processor_of(view)
-        self._said_by = CONFIG if view.preprocess is None else "--preprocess"
+        self._said_by = CONFIG if view.preprocess is None else DESCRIBED
 
     def row(self, item: Picture) -> Array:
         """Return the picture processed, float32 [C,H,W]."""

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qgraph._exporters.checkpoint_folder import read_config
-from qgraph._exporters.images import as_array
+from qgraph._exporters.images import as_array, require_pixels
 from qgraph._exporters.preprocessing import Preprocessing, Resize, interpolation
 from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 CONFIG = "preprocessor_config.json"
 _TYPES = ("ViT", "DeiT", "Bit", "MobileNetV1", "MobileNetV2", "ConvNext")
 _UNCROPPED_FROM = 384
+_LARGEST_SIDE = 10_000
+"""Pixels. A square of it has as many as an image that is read may have."""
 BILINEAR = 2
 _Size = tuple[int, int]
 
@@ -43,6 +46,9 @@ class ImageProcessor:
     """`exact`: (height, width) to resize to, else `shortest` edge, else neither. `crop`: (height,
     width) cut from the middle. `scale`: of pixel values; `mean`, `std`: per channel, after it.
     `gray`: whether color is left out first.
+
+    Raises:
+        ValueError: sides are not from 1 to 10,000, or numbers are no use: a scale or std of 0.
     """
 
     exact: _Size | None
@@ -54,14 +60,32 @@ class ImageProcessor:
     std: tuple[float, ...] | None
     gray: bool = False
 
+    def __post_init__(self) -> None:
+        sides = {"size": self.exact, "shortest": (self.shortest,), "crop": self.crop}
+        for name, values in sides.items():
+            for side in values or ():
+                if side is not None and not 1 <= side <= _LARGEST_SIDE:
+                    raise ValueError(f"{name} is {side}, expected 1 to {_LARGEST_SIDE:,} pixels")
+        if not all(map(isfinite, self.mean or ())):
+            raise ValueError(f"mean is {self.mean}, expected finite numbers")
+        for name, numbers in {"std": self.std or (), "scale": (self.scale,)}.items():
+            for value in numbers:
+                if value is not None and not (isfinite(value) and value > 0):
+                    raise ValueError(f"{name} is {value}, expected a number above 0")
+
     def __call__(self, image: Image.Image) -> Array:
-        """Return float32 [C,H,W] of an RGB image; C is 1 for models that see no color."""
+        """Return float32 [C,H,W] of an RGB image; C is 1 for models that see no color.
+
+        Raises:
+            LimitError: resized it would have more than 100 million pixels.
+        """
         # Pillow is loaded already, as there is an image
         from PIL import Image as Pillow
 
         image = image.convert("L") if self.gray else image
         size = self._size_for(image.height, image.width)
         if size is not None:
+            require_pixels(*size)
             image = image.resize(size[::-1], Pillow.Resampling(self.resample))
         pixels = as_array(image)
         pixels = pixels[..., None] if self.gray else pixels
