@@ -146,3 +146,21 @@ def test_a_process_opens_a_job_once_for_all_its_parts(
     assert {name for part in parts for name in part.files} == whole.files.keys()
     with pytest.raises(InputError, match="no such"):
         job.run()
+
+
+def test_a_worker_whose_files_are_others_names_the_first(
+    model: qgraph.Model, tmp_path: Path
+) -> None:
+    data = tmp_path / "calibration.json"
+    shutil.copytree(SHIPPED / "data", tmp_path, dirs_exist_ok=True)
+    options = asked("switch").model_copy(update={"data": (data,)})
+    ranges = qgraph.calibrate(model, data=(data,), samples=SAMPLES, exclude=options.exclude)
+    job = Job.of(model, ranges, options)
+    data.write_text(f"{data.read_text()} ")
+    with pytest.raises(UsageError, match=r"found another file .*\d+ bytes, expected") as raised:
+        job.run()
+    assert raised.value.where == str(data)
+    data.unlink()
+    with pytest.raises(InputError, match="no such file") as missing:
+        job.run()
+    assert missing.value.where == str(data)

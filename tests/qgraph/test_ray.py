@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -17,9 +18,15 @@ import onnx
 import pytest
 
 import qgraph
-from qgraph._graph.errors import EnvironmentFault, LimitError, UsageError
+from qgraph._graph.errors import (
+    EnvironmentFault,
+    LimitError,
+    QGraphError,
+    UsageError,
+)
 from qgraph._graph.progress import silent
 from qgraph._steps.options import SensitivityOptions
+from qgraph._steps.ray_cache import received
 
 SHIPPED = Path(__file__).parents[2] / "models/yolo_tiny"
 SAMPLES = 6
@@ -106,10 +113,17 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where nodes keep models that they are sent."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def nodes(cache: Path) -> Iterator[Nodes]:
     ray = pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("QGRAPH_RAY_CACHE", str(cache))
         made = Nodes()
         # kept for the module: Ray's processes for a driver's tasks start once
         ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
@@ -124,8 +138,9 @@ def scored(
     nodes: Nodes,
     engine: str = "wavefront",
     progress: qgraph.Progress = silent,
+    **given: Any,
 ) -> str:
-    runtime = qgraph.Runtime(ray=nodes.address, progress=progress)
+    runtime = qgraph.Runtime(ray=nodes.address, progress=progress, **given)
     options = asked(engine)
     return figures(qgraph.sensitivity(model, ranges=ranges, options=options, runtime=runtime)[0])
 
@@ -234,6 +249,71 @@ def test_a_node_with_another_model_is_named(
 
 
 @pytest.mark.slow
+def test_nodes_are_sent_what_they_cannot_read(
+    nodes: Nodes, ranges: qgraph.Ranges, expected: str, cache: Path, tmp_path: Path
+) -> None:
+    nodes.grow(2)
+    shutil.copytree(SHIPPED, tmp_path, dirs_exist_ok=True)
+    here = qgraph.open(tmp_path / "model.onnx")
+    data = tmp_path / "data/calibration.json"
+    options = asked().model_copy(update={"data": (data,)})
+    here.data(options.data, SAMPLES)  # read once, and kept
+    data.unlink()
+    progress, killed = once(nodes.kill_workers)
+    runtime = qgraph.Runtime(ray=nodes.address, ray_ship=True, progress=progress)
+    found, _ = qgraph.sensitivity(here, ranges=ranges, options=options, runtime=runtime)
+    assert figures(found) == expected
+    assert killed[0]
+    (folder,) = (path for path in cache.iterdir() if not path.name.startswith("."))
+    assert (folder / "model.onnx").read_bytes() == here.path.read_bytes()
+    # and it is that one which they read
+    spoilt = bytearray(here.path.read_bytes())
+    spoilt[-100] ^= 1
+    (folder / "model.onnx").write_bytes(spoilt)
+    runtime = qgraph.Runtime(memory_budget=4 << 30, ray=nodes.address, ray_ship=True)
+    with pytest.raises(QGraphError, match="on node") as raised:
+        qgraph.sensitivity(here, ranges=ranges, options=options, runtime=runtime)
+    assert raised.value.where == str(folder / "model.onnx")
+
+
+def put(name: str, content: bytes) -> list[Any]:
+    """Return a file in the cluster's store, in chunks of a byte."""
+    import ray
+
+    chunks = tuple(ray.put(content[at : at + 1]) for at in range(len(content)))
+    return [(name, len(content), hashlib.sha256(content).hexdigest(), chunks)]
+
+
+@pytest.mark.slow
+def test_models_that_were_sent_go_when_there_are_many_but_not_those_in_use(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("QGRAPH_RAY_CACHE", str(tmp_path))
+    kept, held = received(ray, "in-use", put("model.onnx", b"abc"))
+    assert (kept / "model.onnx").read_bytes() == b"abc"
+    for number in range(6):
+        os.close(received(ray, f"other-{number}", put("model.onnx", b"%d" % number))[1])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"in-use", "other-5"} <= names and len(names) <= 4
+    os.close(held)
+
+
+@pytest.mark.slow
+def test_a_file_that_arrives_damaged_is_refused_and_nothing_is_left(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("QGRAPH_RAY_CACHE", str(tmp_path))
+    (name, size, _, chunks), *_ = put("model.onnx", b"abc")
+    with pytest.raises(EnvironmentFault, match="did not arrive as it was sent"):
+        received(ray, "key", [(name, size, hashlib.sha256(b"abd").hexdigest(), chunks)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_a_budget_that_no_node_can_keep_is_refused(
     model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes
 ) -> None:
@@ -251,6 +331,11 @@ def test_without_ray_it_says_what_to_install(
         qgraph.sensitivity(
             model, ranges=ranges, options=asked(), runtime=qgraph.Runtime(ray="auto")
         )
+
+
+def test_sending_to_no_cluster_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"(?s)--ray-ship.*Add --ray"):
+        qgraph.Runtime(ray_ship=True)
 
 
 @pytest.mark.parametrize("address", ["model.onnx", "ray://head:10001"])

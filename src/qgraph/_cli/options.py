@@ -248,6 +248,13 @@ ray = click.option(
 )
 
 
+ray_ship = click.option(
+    "--ray-ship",
+    is_flag=True,
+    help="Send model and samples to the cluster's nodes, which else read them by the same paths.",
+)
+
+
 gates = apply(
     click.option(
         "--fail-if",

@@ -15,9 +15,11 @@ def runtime_of(
     provider: Provider = Provider.CPU,
     memory_budget: int | None = None,
     ray: str | None = None,
+    *,
+    ray_ship: bool = False,
 ) -> Runtime:
     """Return the runtime of a command: `bars` shows how far it is, Ctrl-C stops it."""
-    return Runtime(provider, memory_budget, bars, stop=stop_request(), ray=ray)
+    return Runtime(provider, memory_budget, bars, stop=stop_request(), ray=ray, ray_ship=ray_ship)
 
 
 def stop_request() -> StopRequest:

@@ -37,15 +37,18 @@ class Opened(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Samples ready to be fed; `source`: what reports say of them."""
+    """Samples ready to be fed; `source`: what reports say of them; `known`: their digests, where
+    somebody has them.
+    """
 
     feeds: Sequence[Feed]
     source: DataSource
+    known: tuple[str, ...] = ()
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """Return the SHA-256 of each sample."""
-        return tuple(map(digest_of_feed, self.feeds))
+        return self.known or tuple(map(digest_of_feed, self.feeds))
 
 
 def load_data(model: Opened, data: Sequence[Path], samples: int, seed: int) -> Data:

@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.files import write_bytes
+from qgraph._graph.io.files import is_file, require_file, write_bytes
+from qgraph._graph.io.models import data_files
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Sums
@@ -25,6 +26,7 @@ from qgraph._sensitivity.engines.protocol import DivisibleEngine, Engine
 from qgraph._sensitivity.scoring.journal import Journal, differing, open_journal
 from qgraph._sensitivity.scoring.loop import record_sums
 from qgraph._sensitivity.scoring.work import Work
+from qgraph._steps.data import Data
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
 from qgraph._steps.work import engine_and_scheme, work_on
@@ -45,7 +47,8 @@ class Finished:
 class Job:
     """`model`: the path, as the worker finds it too, like those of the data in `options`; these
     and `ranges` are JSON. `identity`: JSON of what must be the same for sums to belong together:
-    hashes of model and samples, versions, the engine and its options. `numbers`: the samples to do.
+    hashes of model and samples, versions, the engine and its options. `sizes`: JSON of the files'
+    bytes, which tell others apart before they are read. `numbers`: the samples to do.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Job:
     ranges: str
     provider: str
     identity: str
+    sizes: str
     numbers: tuple[int, ...]
 
     @classmethod
@@ -84,6 +88,7 @@ class Job:
             ranges=ranges.model_dump_json(by_alias=True),
             provider=str(runtime.provider),
             identity=_identity(engine, work, runtime),
+            sizes=json.dumps(_sizes(model.path.absolute(), options.data)),
             numbers=tuple(range(len(work.feeds))),
         )
 
@@ -91,8 +96,17 @@ class Job:
         """Return the part of the job that these samples are."""
         return replace(self, numbers=tuple(numbers))
 
-    def rebuilt(self) -> tuple[DivisibleEngine, Work]:
-        """Return the engine and its work, model and samples read again: the same for every part."""
+    def rebuilt(self, data: Data | None = None) -> tuple[DivisibleEngine, Work]:
+        """Return the engine and its work, model and samples read again: the same for every part.
+
+        `data`: samples that are here already.
+
+        Raises:
+            InputError: a file is missing.
+            UsageError: a file is another.
+        """
+        for path, size in json.loads(self.sizes):
+            _require_size(Path(path), size)
         options = chosen(SensitivityOptions, None, json.loads(self.options))
         ranges = Ranges.model_validate_json(self.ranges)
         model = opened(self.model)
@@ -103,7 +117,7 @@ class Job:
                 where=self.model,
                 hint=_SAME,
             )
-        return _work(model, options, ranges)
+        return _work(model, options, ranges, data)
 
     def run(self, runtime: Runtime | None = None) -> Finished:
         """Return the sums of the job's samples.
@@ -120,14 +134,15 @@ class Job:
 
 
 class OpenedJob:
-    """A job's model, samples and sessions, open for all parts of it that a process does.
+    """A job's model, samples and sessions, open for all parts of it that a process does; `data`:
+    samples that are here already.
 
     Raises:
         UsageError: the model, the data or a version is not that of whom the job is from.
     """
 
-    def __init__(self, job: Job, runtime: Runtime) -> None:
-        engine, work = job.rebuilt()
+    def __init__(self, job: Job, runtime: Runtime, data: Data | None = None) -> None:
+        engine, work = job.rebuilt(data)
         here = json.loads(_identity(engine, work, runtime))
         if other := differing(json.loads(job.identity), here):
             raise UsageError(
@@ -163,12 +178,28 @@ def record_into(journal: Journal, found: Finished) -> None:
 _SAME = "Give the worker the same model, data, qgraph and packages."
 
 
+def _sizes(model: Path, data: Sequence[Path]) -> list[tuple[str, int]]:
+    """Return the bytes of each file that is read; of a folder, samples are compared instead."""
+    files = [model, *data_files(model), *(path for path in data if is_file(path))]
+    return [(str(path), path.stat().st_size) for path in files]
+
+
+def _require_size(path: Path, size: int) -> None:
+    found = require_file(path, "file of the measurement").stat().st_size
+    if found != size:
+        raise UsageError(
+            f"found another file than the one to measure with: {found} bytes, expected {size}",
+            where=str(path),
+            hint=_SAME,
+        )
+
+
 def _work(
-    model: Model, options: SensitivityOptions, ranges: Ranges
+    model: Model, options: SensitivityOptions, ranges: Ranges, data: Data | None = None
 ) -> tuple[DivisibleEngine, Work]:
     engine = require_divisible(engine_and_scheme(options)[0])
     model = model.along(options.batch_axis, options.preprocess, options.data)
-    data = model.data(options.data, options.samples, options.seed)
+    data = data or model.data(options.data, options.samples, options.seed)
     return engine, work_on(model, options, ranges, data, digests=True)
 
 

@@ -39,7 +39,7 @@ def run(
     loaded = recipe if isinstance(recipe, Recipe) else read_recipe(path_of(recipe, "a recipe"))
     target = path_of(folder, "a folder") if folder is not None else Path("runs") / loaded.name
     if runtime is None:
-        runtime = Runtime(loaded.provider, ray=loaded.run.ray)
+        runtime = Runtime(loaded.provider, ray=loaded.run.ray, ray_ship=loaded.run.ray_ship)
     loaded = loaded.model_copy(update={"provider": runtime.provider})
     _require_free_names(loaded)
     _require_apart(loaded, target)

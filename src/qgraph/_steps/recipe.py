@@ -41,9 +41,12 @@ class ExportPart(ExportOptions):
 
 
 class RunPart(Part):
-    """`[run]`: where the work is done; no result depends on it. `ray`: as `--ray` takes it."""
+    """`[run]`: where the work is done; no result depends on it. `ray`: as `--ray` takes it;
+    `ray_ship`: whether nodes are sent model and samples.
+    """
 
     ray: str | None = None
+    ray_ship: bool = False
 
 
 class Recipe(Part):

@@ -29,6 +29,7 @@ _chain_options = options.apply(
         help="Where to run, instead of where the recipe says.",
     ),
     options.ray,
+    options.ray_ship,
     click.option("--fresh", is_flag=True, help="Do every stage again."),
     options.common(None, "Run folder.  [default: runs/NAME of the recipe]"),
 )
@@ -61,6 +62,7 @@ def _run(
     *,
     provider: Provider | None,
     ray: str | None,
+    ray_ship: bool,
     fresh: bool,
     output: Path | None,
     as_json: bool,
@@ -69,7 +71,13 @@ def _run(
 ) -> None:
     with Bars(quiet=quiet) as bars:
         loaded = read_recipe(recipe)
-        runtime = runtime_of(bars, provider or loaded.provider, ray=ray or loaded.run.ray)
+        part = loaded.run
+        runtime = runtime_of(
+            bars,
+            provider or loaded.provider,
+            ray=ray or part.ray,
+            ray_ship=ray_ship or part.ray_ship,
+        )
         folder = run_recipe(loaded, output, fresh=fresh, runtime=runtime)
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     if as_json:

@@ -41,6 +41,7 @@ from qgraph._steps.sensitivity import sensitivity as measure
 @click.option("--ranges", type=options.PATH, help="Use this ranges.json instead of calibrating.")
 @options.memory_budget
 @options.ray
+@options.ray_ship
 @click.option(
     "--resume/--fresh",
     "resume",
@@ -57,6 +58,7 @@ def sensitivity(
     ranges: Path | None,
     memory_budget: int | None,
     ray: str | None,
+    ray_ship: bool,
     resume: bool,
     everything: bool,
     provider: Provider,
@@ -85,7 +87,7 @@ def sensitivity(
 
     journal = output.with_name(f"{output.name}.journal")
     with Bars(quiet=quiet) as bars:
-        runtime = runtime_of(bars, provider, memory_budget, ray)
+        runtime = runtime_of(bars, provider, memory_budget, ray, ray_ship=ray_ship)
         report, seen = measure(
             model, ranges=ranges, journal=journal, fresh=not resume, keep=write, options=asked,
             runtime=runtime,

@@ -18,6 +18,7 @@ class Runtime:
     what the machine has to spare when this is made. `progress` is told how far work is, by default
     the logger `qgraph` and a line in a notebook; `stop`: whether someone asked that it stop. `ray`:
     the cluster that does samples, `auto`, `local` or HOST:PORT; None does all of them here.
+    `ray_ship`: whether it is sent model and samples, and reads no file by its path.
 
     Raises:
         EnvironmentFault: the provider cannot work on this machine.
@@ -31,6 +32,7 @@ class Runtime:
     stop: StopRequest
     memory: Memory
     ray: str | None
+    ray_ship: bool
 
     def __init__(
         self,
@@ -39,12 +41,16 @@ class Runtime:
         progress: Progress | None = None,
         stop: StopRequest | None = None,
         ray: str | None = None,
+        *,
+        ray_ship: bool = False,
     ) -> None:
         if provider not in set(Provider):
             known = ", ".join(Provider)
             raise UsageError(f"found the provider {provider!r}, expected one of {known}")
         if memory_budget is not None and not isinstance(memory_budget, int):
             raise UsageError(f"found the memory budget {memory_budget!r}, expected bytes")
+        if ray_ship and ray is None:
+            raise UsageError("--ray-ship sends a model to a cluster", hint="Add --ray.")
         if ray is not None:
             _require_address(ray)
         where = Provider(provider)
@@ -56,6 +62,7 @@ class Runtime:
             stop=stop or StopRequest(),
             memory=Memory.of(memory_budget),
             ray=ray,
+            ray_ship=ray_ship,
         )
 
     def _set(self, **values: Any) -> None:

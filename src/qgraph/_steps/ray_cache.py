@@ -1,0 +1,115 @@
+"""Models that a node was sent: folders named by what is in them, for all processes of the node.
+
+A folder is filled under a lock, its files held against their SHA-256, and appears in one rename. A
+process that uses one holds it; of the others, those used longest ago go when there are too many or
+the disk has no room.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from qgraph._graph.errors import EnvironmentFault
+from qgraph._graph.io.files import publishing
+
+VARIABLE = "QGRAPH_RAY_CACHE"
+"""The folder, where the one for temporary files has no room."""
+_MOST = 4
+"""Models that are kept, beside those in use."""
+
+SentFile = tuple[str, int, str, tuple[Any, ...]]
+"""Name below the folder, bytes, SHA-256, and references to the chunks."""
+
+
+def received(ray: Any, key: str, files: Sequence[SentFile]) -> tuple[Path, int]:
+    """Return the folder of these files, fetched if no process of this node has; it stays while the
+    descriptor is open that comes with it.
+
+    Raises:
+        EnvironmentFault: there is no room, or a file is not what was sent.
+    """
+    cache = _cache()
+    folder = cache / key
+    with _alone(cache):
+        if not _is_whole(folder, files):
+            _make_room(cache, sum(size for _, size, _, _ in files))
+            with publishing(folder, files[0][0], whole=True) as temporary:
+                for file in files:
+                    _fetch(ray, temporary, file)
+        os.utime(folder)
+        held = os.open(folder, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_SH)
+    return folder, held
+
+
+def _cache() -> Path:
+    """Return the folder of all, which is this user's alone."""
+    named = os.environ.get(VARIABLE)
+    cache = Path(named or Path(tempfile.gettempdir(), f"qgraph-ray-{os.getuid()}"))
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if cache.is_symlink() or cache.stat().st_uid != os.getuid():
+        raise EnvironmentFault(
+            "the folder for models that are sent is another user's",
+            where=str(cache),
+            hint=f"Name another by {VARIABLE} where nodes are started.",
+        )
+    return cache
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Wait until no other process of this node fetches or clears anything."""
+    descriptor = os.open(cache, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_whole(folder: Path, files: Sequence[SentFile]) -> bool:
+    """Return whether all files are there; who opens the model hashes it."""
+    found = [(folder / name, size) for name, size, _, _ in files]
+    return all(path.is_file() and path.stat().st_size == size for path, size in found)
+
+
+def _make_room(cache: Path, needed: int) -> None:
+    """Remove models that nobody uses, those used longest ago first, as far as must be."""
+    there = sorted((path for path in cache.iterdir() if path.is_dir()), key=_used)
+    for path in there:
+        few = len(list(cache.iterdir())) < _MOST
+        if few and shutil.disk_usage(cache).free > needed:
+            return
+        with suppress(OSError):  # in use
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(descriptor)
+
+
+def _used(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _fetch(ray: Any, folder: Path, file: SentFile) -> None:
+    """Write a file of `folder`, chunk by chunk."""
+    name, _, expected, chunks = file
+    path, digest = folder / name, hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as written:
+        for chunk in chunks:
+            content = ray.get(chunk)
+            digest.update(content)
+            written.write(content)
+    if digest.hexdigest() != expected:
+        raise EnvironmentFault(f"{name} did not arrive as it was sent", where=str(path))

@@ -1,0 +1,122 @@
+"""Model and samples through Ray's object store, for nodes that cannot read the files.
+
+The process that asks puts a model's files there in chunks, and samples in ranges. A node gets each
+chunk once: its processes share a cache of folders named by content (`_steps.ray_cache`). Samples
+go to the processes that do them. Ray's store spills what memory has no room for to the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from qgraph._exporters.belongings import companions
+from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._graph.io.models import data_files
+from qgraph._graph.tensors import Feed, LazyFeeds
+from qgraph._sensitivity.scoring.work import DataSource, Work, digest_of_feed
+from qgraph._steps.data import Data
+from qgraph._steps.job import Job
+from qgraph._steps.ray_cache import SentFile
+
+_CHUNK = 16 << 20
+"""Bytes of a file that travel together."""
+_RANGE = 16 << 20
+"""Bytes of samples that travel together; one that is larger travels alone."""
+_BESIDE = (".json", ".jinja")
+"""Of what belongs to a model, the files that say what it is. Samples are made already."""
+
+Sent = tuple[str, str, tuple[SentFile, ...], tuple[tuple[int, Any], ...], tuple[str, ...]]
+"""The name of the model, of its folder, the folder's files; the end of each range of samples and
+where it is; the SHA-256 of each sample. Plain values, and references into Ray's store."""
+
+
+def sent(ray: Any, job: Job, work: Work) -> Sent:
+    """Return what a task makes model and samples of, once they are in Ray's store.
+
+    Raises:
+        UsageError: samples hold what is no number.
+    """
+    model = Path(job.model)
+    beside = [path for path in companions(model) if path.suffix in _BESIDE]
+    files = tuple(
+        _put_file(ray, path, model.parent) for path in (model, *data_files(model), *beside)
+    )
+    key = hashlib.sha256(json.dumps([item[:3] for item in files]).encode()).hexdigest()
+    ranges = tuple((end, ray.put(packed)) for end, packed in _ranges(work.feeds))
+    return model.name, key, files, ranges, tuple(work.digests)
+
+
+def received_data(ray: Any, along: Sent) -> Data:
+    """Return the samples that were sent, fetched when they are asked for."""
+    feeds = _ReceivedFeeds(ray, along[3], along[4])
+    return Data(feeds, DataSource("samples sent"), along[4])
+
+
+def _put_file(ray: Any, path: Path, folder: Path) -> SentFile:
+    """Put a file into the store, chunk by chunk; return its name, size, SHA-256 and chunks."""
+    digest, chunks = hashlib.sha256(), []
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            chunks.append(ray.put(chunk))
+    name = path.relative_to(folder).as_posix()
+    return name, path.stat().st_size, digest.hexdigest(), tuple(chunks)
+
+
+def _ranges(feeds: Sequence[Feed]) -> Iterator[tuple[int, bytes]]:
+    """Yield samples that follow each other, packed, with the number after the last of them."""
+    kept: dict[str, Any] = {}
+    size = 0
+    for number, feed in enumerate(feeds):
+        more = sum(array.nbytes for array in feed.values())
+        if kept and size + more > _RANGE:
+            yield number, _packed(kept)
+            kept, size = {}, 0
+        kept |= {f"{number}/{name}": np.asarray(array, order="C") for name, array in feed.items()}
+        size += more
+    yield len(feeds), _packed(kept)
+
+
+def _packed(arrays: dict[str, Any]) -> bytes:
+    try:
+        return bytes(save(arrays))
+    except (SafetensorError, KeyError) as error:
+        raise UsageError(
+            "samples that are not numbers cannot be sent",
+            hint="Leave --ray-ship out, and give nodes the data under the same path.",
+        ) from error
+
+
+class _ReceivedFeeds(LazyFeeds):
+    """Samples in ranges, of which the last one asked for is held."""
+
+    def __init__(self, ray: Any, ranges: Sequence[tuple[int, Any]], digests: Sequence[str]) -> None:
+        self._ray, self._ranges, self._digests = ray, ranges, digests
+        self._at = -1
+        self._held: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def make(self, index: int) -> Feed:
+        """Return a sample.
+
+        Raises:
+            EnvironmentFault: it is not what was sent.
+        """
+        at = next(at for at, (end, _) in enumerate(self._ranges) if index < end)
+        if at != self._at:
+            self._held, self._at = load(self._ray.get(self._ranges[at][1])), at
+        mark = f"{index}/"
+        found = {n.removeprefix(mark): a for n, a in self._held.items() if n.startswith(mark)}
+        if digest_of_feed(found) != self._digests[index]:
+            raise EnvironmentFault(f"sample {index} did not arrive as it was sent")
+        return found
