@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def score() -> Measure:
         outputs: Sequence[str] = (),
         scheme: Scheme = Scheme(),  # noqa: B008 - immutable
         schemes: Sequence[str] = (),
+        seconds: float | None = None,
         **options: Any,
     ) -> Sensitivity:
         found = engine_of(engine, None)
@@ -126,6 +128,7 @@ def score() -> Measure:
             formats=formats_of(schemes, scheme),
             ranges=calibrate(prepared, nodes, feeds, scheme, seen),
             direction=direction,
+            deadline=None if seconds is None else time.monotonic() + seconds,
             metric=metric,
             options=found.options(**options),
         )

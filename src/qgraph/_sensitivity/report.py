@@ -243,13 +243,19 @@ class Verified(Part):
 class Estimate(Part):
     """How scores were estimated that were not measured: by `probes` backward passes a sample for
     each figure, squared position by position or not. `measured`: nodes whose scores, alone, are
-    exact → why: no gradient reaches them, or they were measured to verify.
+    exact → why: no gradient reaches them, or they were measured to verify. `baseline_measured`:
+    whether the error of all candidates is exact, which gains are then taken from.
+    `measured_left_out`: nodes whose scores, left out, are exact; `spearman_left_out`: how the ranks
+    of gains that have both correlate, absent where that was not checked.
     """
 
     probes: int
     by_position: bool
     measured: dict[str, str]
     verified: Verified | None = None
+    baseline_measured: bool = False
+    measured_left_out: tuple[str, ...] = ()
+    spearman_left_out: float | None = None
 
 
 class MeasuredSet(Part):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
+from qgraph._metrics import Sums
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.auto import choose
@@ -20,13 +24,18 @@ from qgraph._sensitivity.engines.gradient.verifying import (
     AT_CUT,
     SPREAD,
     WORST,
+    agreement_on,
     nodes_to_check,
 )
+from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import cut_profiles
 from qgraph._sensitivity.report import Direction, Sensitivity, Stability
 from qgraph._sensitivity.scoring.journal import open_journal
+from qgraph._sensitivity.scoring.loop import Scores
 from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.score_table import read_answers
+from qgraph._sensitivity.scoring.sums_table import SumsTable
 from qgraph._sensitivity.scoring.work import Work
 
 WIDTH, NODES = 16, 72
@@ -143,6 +152,9 @@ def test_many_nodes_are_estimated_and_measured_where_it_matters(
     assert 0.8 < estimate.verified.ratio < 1.25
     same = {name for name, score in solo(found).items() if score == solo(exact)[name]}
     assert same == estimate.measured.keys()
+    assert estimate.baseline_measured and found.baseline == exact.baseline
+    assert estimate.spearman_left_out is not None
+    assert set(estimate.measured_left_out) <= estimate.measured.keys()
 
 
 def test_profiles_are_those_of_exact_scores_but_for_nodes_near_a_cut(
@@ -184,6 +196,77 @@ def test_where_layers_saturate_all_scores_are_measured(tmp_path: Path, score: An
     assert solo(found) == solo(score(path, feeds=feeds))
 
 
+class Slow(Sequence[Feed]):
+    """Samples that take a fifth of a second each to be read, up to a point in time."""
+
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self.feeds = feeds
+        self.until = 0.0
+
+    def __len__(self) -> int:
+        return len(self.feeds)
+
+    def __getitem__(self, number: Any) -> Any:
+        time.sleep(0.2 * (time.monotonic() < self.until))
+        return self.feeds[number]
+
+
+def test_a_time_budget_leaves_time_to_check_the_estimates(tmp_path: Path, score: Any) -> None:
+    path, feeds, seconds = stack(tmp_path / "stack.onnx", gains()), Slow(feeds_of()), 2.5
+
+    def progress(description: str, done: int, total: int) -> None:
+        if description == "scoring" and not feeds.until:
+            feeds.until = time.monotonic() + seconds
+
+    runtime = Runtime(progress=progress)
+    found = score(path, engine="auto", feeds=feeds, seconds=seconds, runtime=runtime)
+    # twelve samples are read in that time, and seven in six tenths of it
+    assert 1 <= found.run.samples <= 8
+    assert not found.run.complete
+    assert found.run.engine in ("gradient", "wavefront")  # the latter where they agree poorly
+
+
+def test_estimates_that_nothing_was_checked_against_are_said_to_be(
+    tmp_path: Path, score: Any
+) -> None:
+    path, seconds, begun = stack(tmp_path / "stack.onnx", gains()), 3, time.monotonic()
+
+    def progress(description: str, done: int, total: int) -> None:
+        if (
+            description == "scoring" and done == total
+        ):  # all are estimated: nothing is left for checks
+            time.sleep(max(0.0, begun + 1.5 * seconds - time.monotonic()))
+
+    runtime = Runtime(progress=progress)
+    found = score(path, engine="auto", feeds=feeds_of(), seconds=seconds, runtime=runtime)
+    assert found.run.engine == "gradient"
+    assert found.run.estimate is not None and found.run.estimate.verified is None
+    assert any("nothing says how good these estimates are" in t for t in found.run.warnings)
+
+
+def test_estimates_are_checked_on_the_samples_that_there_is_time_for(tmp_path: Path) -> None:
+    names = [f"n{at}" for at in range(6)]
+    estimates = Scores(SumsTable(), complete=True, resumed=0)
+    exact = Scores(SumsTable(), complete=False, resumed=0)
+    for sample in range(4):
+        row = [Sums(count=10, error=float(at * (sample + 1))) for at in range(1, 7)]
+        # the fourth sample, where ranks are turned round, was not measured
+        estimates.table.add(10 + sample, row if sample < 3 else row[::-1])
+        if sample < 3:
+            exact.table.add(sample, [replace(item, error=2 * item.error) for item in row])
+    questions = {("solo", name): frozenset({name}) for name in names}
+    table = read_answers(list(questions), estimates.figures())
+    asked = Asked(questions, estimates, table, tmp_path, {}, 1.0)
+    found = agreement_on(asked, exact, names, [10, 11, 12, 13], "mse")
+    assert found is not None
+    assert (found.nodes, found.ratio) == (6, 0.5)
+    assert found.spearman == pytest.approx(1)
+    assert (
+        agreement_on(asked, Scores(SumsTable(), complete=False, resumed=0), names, [10], "mse")
+        is None
+    )
+
+
 def test_checking_takes_no_more_than_a_quarter_of_measuring_all() -> None:
     harms = {f"n{at}": float(at) for at in range(100)}
     noisy = Stability(rank_min=1, rank_max=100, standard_error=100.0)
@@ -192,3 +275,10 @@ def test_checking_takes_no_more_than_a_quarter_of_measuring_all() -> None:
     spent = sum(prices[name] for name in found)
     assert 0.2 * sum(prices.values()) < spent <= 0.25 * sum(prices.values())
     assert found["n99"] == WORST
+
+
+def test_checking_takes_no_more_than_there_is_time_for() -> None:
+    harms = {f"n{at}": float(at) for at in range(100)}
+    ones = dict.fromkeys(harms, 1.0)
+    assert len(nodes_to_check(harms, {}, ones, ones, most=5)) == 5
+    assert nodes_to_check(harms, {}, ones, ones, most=0.5) == {}

@@ -108,3 +108,21 @@ def test_compare_ranks_by_it(siblings: Path, score: Any, tmp_path: Path) -> None
     write_document(tmp_path / "s.json", report)
     (ranking,) = read_rankings([Source(tmp_path / "s.json", "lens", Which.GAUSS_NEWTON)])
     assert ranking.scores == {node.name: node.gauss_newton for node in report.nodes}
+
+
+GROUPED = """
+grouped (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y)
+{
+  [/a/Conv] h = Conv<pads = [1, 1, 1, 1], group = 2>(x, wa)
+  t = Tanh(h)
+  [/b/Conv] y = Conv<pads = [1, 1, 1, 1], group = 2>(t, wb)
+}
+"""
+
+
+def test_where_no_node_has_a_trace_none_gets_one(build: Any, score: Any) -> None:
+    path = build(GROUPED, {"wa": (4, 2, 3, 3), "wb": (4, 2, 3, 3)})
+    x = np.random.default_rng(0).standard_normal((1, 4, 6, 6)).astype(np.float32)
+    options = {"gauss_newton": True, "schemes": ("int8", "weight-int8")}
+    found = score(path, feeds=[{"x": x}], engine="gradient", **options)
+    assert [node.gauss_newton for node in found.nodes] == [None, None]

@@ -33,6 +33,7 @@ from qgraph._sensitivity.engines.gradient.parts import made_bytes, most_weights
 from qgraph._sensitivity.engines.gradient.probes import draw_signs, signs_input
 from qgraph._sensitivity.engines.gradient.verifying import nodes_to_measure
 from qgraph._sensitivity.engines.switch import node_switches
+from qgraph._sensitivity.explain.markdown import to_markdown
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import cut_profiles
 from qgraph._sensitivity.report import Sensitivity, Stability
@@ -341,6 +342,27 @@ def test_sets_at_the_shares_of_profiles_are_measured_and_predicted_so(
     assert most.predicted.mse == pytest.approx(everything, rel=1e-4)
 
 
+def test_with_all_quantized_the_report_has_what_was_measured_and_gains_are_taken_from_it(
+    deep: Path, score: Any
+) -> None:
+    feeds = feeds_for(deep, 6, batch=30)
+    found, exact = report(score, deep, feeds), score(deep, feeds=feeds)
+    assert found.run.estimate is not None and found.run.estimate.baseline_measured
+    assert found.baseline == exact.baseline
+    assert found.baseline is not None
+    whole = found.baseline.all_quantized
+    assert whole.sqnr_db is not None
+    for node in found.nodes:
+        left = node.leave_one_out
+        assert left is not None and left.sqnr_db is not None
+        assert left.gain == whole.mse - left.mse
+        # all figures are of one error: their ratios to that of all nodes are alike
+        assert 10 ** ((whole.sqnr_db - left.sqnr_db) / 10) == pytest.approx(left.mse / whole.mse)
+    text = to_markdown(found)
+    assert "Gains if left out are estimated, from the measured error of all" in text
+    assert "they were not checked" in text
+
+
 def test_no_set_is_measured_where_memory_does_not_hold_the_model(deep: Path, score: Any) -> None:
     feeds = feeds_for(deep, 2, batch=30)
     found = report(score, deep, feeds, runtime=Runtime(CPU, memory_budget=1))
@@ -395,8 +417,10 @@ def test_without_what_an_earlier_run_kept_of_pairs_there_are_scores_all_the_same
         once = report(score, siblings, feeds, journal=journal)
         shutil.rmtree(journal.folder)
         again = report(score, siblings, feeds, journal=journal)
-    assert again.nodes == once.nodes
+    assert [node.solo for node in again.nodes] == [node.solo for node in once.nodes]
     assert again.interactions == ()
+    assert again.run.estimate is not None and not again.run.estimate.baseline_measured
+    assert "(estimated)" in to_markdown(again)
 
 
 def test_nodes_that_are_measured_to_verify_have_their_exact_scores(
@@ -424,6 +448,21 @@ def test_a_report_says_how_estimates_stand_to_what_was_measured(deep: Path, scor
     assert verified is not None and verified.nodes >= 2
     assert verified.spearman > 0.9
     assert 0.7 < verified.ratio < 1.4
+
+
+def test_gains_of_nodes_measured_to_verify_are_exact_and_the_rest_held_against_them(
+    deep: Path, score: Any
+) -> None:
+    feeds = feeds_for(deep, 6, batch=30)
+    found, exact = report(score, deep, feeds, verify=4), score(deep, feeds=feeds)
+    estimate = found.run.estimate
+    assert estimate is not None and estimate.spearman_left_out is not None
+    assert set(estimate.measured_left_out) == estimate.measured.keys()
+    theirs = {node.name: node.leave_one_out for node in exact.nodes}
+    for node in found.nodes:
+        measured = node.name in estimate.measured_left_out
+        assert (node.leave_one_out == theirs[node.name]) is measured
+    assert f"ranks correlate by {estimate.spearman_left_out:.2f}." in to_markdown(found)
 
 
 @pytest.mark.parametrize(

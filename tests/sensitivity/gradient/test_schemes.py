@@ -19,6 +19,7 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import read_document
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
+from qgraph._sensitivity.explain.schemes import summary
 from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
 from qgraph._sensitivity.scoring.journal import folder_of, open_journal
 
@@ -76,7 +77,11 @@ def test_scores_are_those_of_a_run_under_that_scheme_alone(
     (told,) = (item for item in together.schemes if item.name == name)
     assert told.scheme == scheme
     whole = by_itself.baseline.all_quantized.mse
-    assert told.all_quantized.mse == pytest.approx(whole, rel=1e-5)
+    # of other schemes that is an estimate, of the file's own it was measured, and so it is said
+    assert 0.5 < told.all_quantized.mse / whole < 2
+    first, *others = summary(together)
+    assert "everything quantized (measured)" in first
+    assert all("everything quantized (estimated)" in line for line in others)
 
 
 def test_fp8_is_near_the_exact_engine(siblings: Path, score: Any) -> None:

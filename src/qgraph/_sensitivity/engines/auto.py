@@ -5,6 +5,8 @@ Which it is, is counted before anything runs, so that a run that goes on decides
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,8 @@ _FEW = 64
 """Nodes up to which scores are exact: fewer than a hundred forwards say everything."""
 _FORWARDS, _SETUP = 12, 80
 """What estimates take, in forwards: of each sample, with sets, and once before all (SmolLM2)."""
+_LEAST_PASS = 4
+"""Forwards that estimating a sample takes at least."""
 _SAVED = 4
 """How many times as much exact scores must take for estimates to be worth their error."""
 _LEAST_SPEARMAN = 0.9
@@ -46,7 +50,7 @@ class Checked(Gradient):
         """Return the nodes that are measured exactly → why."""
         nodes = work.selection.candidates
         prices = forwards_below(work.prepared.model, asked.macs, nodes)
-        return nodes_to_check(harms, stability, asked.macs, prices)
+        return nodes_to_check(harms, stability, asked.macs, prices, _affordable(work, asked))
 
 
 class Auto:
@@ -74,9 +78,7 @@ class Auto:
             return named
         verified = found.estimate.verified
         if verified is None:
-            return _with(
-                named, "scores are estimates, and no two nodes were measured to check them"
-            )
+            return _with(named, _unchecked(work))
         if _agrees(verified):
             return named
         return self._exact(work, runtime, journal, named, verified)
@@ -120,6 +122,24 @@ def choose(work: Work) -> QuestionEngine:
     exact = directions * ideal_forwards(graph, params_of(graph), nodes)
     estimates = _FORWARDS + _SETUP / len(work.feeds)
     return Checked() if exact >= _SAVED * estimates else Wavefront()
+
+
+def _affordable(work: Work, asked: Asked) -> float:
+    """Return for how many forwards of each sample there is time, half of it being for the rest."""
+    fresh = len(asked.scores.table) - asked.scores.resumed
+    if work.deadline is None or not fresh:
+        return math.inf
+    forward = asked.seconds / fresh / _LEAST_PASS
+    left = max(0.0, work.deadline - time.monotonic())
+    return left / 2 / len(asked.scores.table) / forward
+
+
+def _unchecked(work: Work) -> str:
+    why = "" if work.deadline is None else ", as the time budget ran out"
+    return (
+        f"nothing says how good these estimates are: no two nodes were measured exactly{why}. Where"
+        " layers saturate, ranks may be far off. Give more time, or take --engine wavefront"
+    )
 
 
 def _agrees(verified: Verified) -> bool:

@@ -52,13 +52,14 @@ _FORWARD = f"{NOTE}forward seconds"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """What was asked, and what came of it; `folder`: as `open` was given it; `macs`: of nodes."""
+    """What was asked, and what came of it in `seconds`; `folder`: as `open` was given it."""
 
     questions: Mapping[Key, Question]
     scores: Scores
     table: ScoreTable
     folder: Path
     macs: Mapping[str, int]
+    seconds: float
 
 
 class QuestionEngine(ABC):
@@ -72,6 +73,8 @@ class QuestionEngine(ABC):
     """Whether segments can be opened one at a time: a budget need hold the largest alone."""
     goes_forward = False
     """Whether a forward may be part of the work, which then need not be timed before it."""
+    scoring_share = 1.0
+    """Of the time that is given; the rest is kept for what it does after scoring."""
     unknown: frozenset[str] = frozenset()
     """Metrics that its answers say nothing about."""
 
@@ -134,14 +137,14 @@ class QuestionEngine(ABC):
             walked = narrowed(work, model)
             answerer = self.open(work, walked, runtime, folder, resumable=journal is not None)
             setup = time.perf_counter() - clock
-            limits = Limits(work.deadline, journal, runtime.stop)
+            limits = Limits(self._scoring_ends(work), journal, runtime.stop)
             scores = score(
                 answerer, list(questions.values()), model.feeds, limits, runtime.progress
             )
             scoring = time.perf_counter() - clock - setup
             keys = list(questions)
             table = self._read(keys, scores.figures() or [None] * len(keys))
-            asked = Asked(questions, scores, table, folder, macs)
+            asked = Asked(questions, scores, table, folder, macs, scoring)
             further = self.further(work, walked, runtime, answerer, asked)
         if forward is None:
             forward = self.forward_seconds(answerer, len(model.feeds))
@@ -166,7 +169,8 @@ class QuestionEngine(ABC):
             memory=memory,
             computed_in=model.computed_in,
             warnings=warnings_of(scores, work.prepared.model, work.scored.outputs)
-            + (WHOLE_HEAD,) * whole_head,
+            + (WHOLE_HEAD,) * whole_head
+            + further.pop("warnings", ()),
         )
         return replace(found, **further)
 
@@ -188,6 +192,13 @@ class QuestionEngine(ABC):
             return dict(zip(numbers, found.values(), strict=True))
 
         return sums
+
+    def _scoring_ends(self, work: Work) -> float | None:
+        """Return when scoring has to end, on `time.monotonic`'s clock."""
+        if work.deadline is None:
+            return None
+        now = time.monotonic()
+        return now + self.scoring_share * (work.deadline - now)
 
     def _read(self, keys: Sequence[Key], found: Sequence[Figures | None]) -> ScoreTable:
         """Return the scores in figures, without those that the answers say nothing about."""

@@ -8,7 +8,7 @@ from qgraph._graph.printable import printable
 from qgraph._metrics import metric
 from qgraph._sensitivity.explain.schemes import damages, scheme_names, summary
 from qgraph._sensitivity.ranking.node_figures import node_figures
-from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
+from qgraph._sensitivity.report import Estimate, NodeScore, Score, Sensitivity
 
 
 def to_markdown(report: Sensitivity) -> str:
@@ -45,7 +45,7 @@ def to_markdown(report: Sensitivity) -> str:
 
 
 def about_estimates(report: Sensitivity) -> list[str]:
-    """Return what to know of scores that are estimated, in at most one line."""
+    """Return what to know of scores that are estimated: of nodes alone, and left out."""
     estimate = report.run.estimate
     if estimate is None:
         return []
@@ -55,7 +55,20 @@ def about_estimates(report: Sensitivity) -> list[str]:
             f". At {verified.nodes} that have both, ranks correlate by {verified.spearman:.3f},"
             f" and the median of estimate to exact score is {verified.ratio:.2f}"
         )
-    return [f"{line}."]
+    if not report.run.direction.has_leave_one_out:
+        return [f"{line}."]
+    return [f"{line}.", f"Gains if left out are {_about_gains(estimate)}."]
+
+
+def _about_gains(estimate: Estimate) -> str:
+    known = "measured" if estimate.baseline_measured else "estimated"
+    found = f"estimated, from the {known} error of all, and a rough guide at best"
+    if estimate.spearman_left_out is None:
+        return f"{found}: they were not checked"
+    return (
+        f"{found}: at {len(estimate.measured_left_out)} that are measured too, ranks correlate by"
+        f" {estimate.spearman_left_out:.2f}"
+    )
 
 
 def _about_inc(report: Sensitivity) -> list[str]:
@@ -122,7 +135,9 @@ def _unscored(report: Sensitivity) -> list[str]:
 def _baseline(report: Sensitivity) -> str:
     if report.baseline is None:
         return "**Nothing was scored at the outputs: ranks are by each node's own output.**"
-    return f"All candidates quantized: {_figures(report.baseline.all_quantized)}."
+    estimate = report.run.estimate
+    how = "" if estimate is None or estimate.baseline_measured else " (estimated)"
+    return f"All candidates quantized: {_figures(report.baseline.all_quantized)}{how}."
 
 
 def _row(node: NodeScore, report: Sensitivity) -> str:

@@ -30,9 +30,12 @@ def summary(report: Sensitivity) -> list[str]:
     whole = [0, *(at for at, item in enumerate(report.schemes or (), 1) if item.scheme)]
     best = [_least(damages(node, report), whole) for node in report.nodes]
     unit, count = metric(report.metric).damage_name, len(best)
+    estimate = report.run.estimate
+    known = estimate is not None and estimate.baseline_measured
+    how = [" (measured)" * known, *([" (estimated)"] * (len(totals) - 1))]
     lines = [
-        f"{name}: {unit} {_shown(_damage(total, report))} with everything quantized"
-        for name, total in zip(names, totals, strict=False)
+        f"{name}: {unit} {_shown(_damage(total, report))} with everything quantized{note}"
+        for name, total, note in zip(names, totals, how, strict=False)
     ]
     for at in whole if len(whole) > 1 else ():
         lines[at] += f", the best of {len(whole)} at {best.count(at)} of {count} nodes"

@@ -148,9 +148,14 @@ def _of_report(source: Source, report: Sensitivity) -> Ranking:
         raise UsageError("a report's scores say themselves what is worse", where=str(source.path))
     notes = [f"scheme {report.scheme}, engine {report.run.engine}, {source.which}"]
     notes += [f"by {metric(report.metric).label}"] * (report.metric != "mse")
+    notes += ["gains are estimates"] * (source.which is Which.GAIN and _estimated(report))
     notes += ["made-up data"] * report.run.synthetic
     notes += ["cut short: not every candidate has a score"] * (not report.run.complete)
     return Ranking(source.label, scores, _total(report, source.which), tuple(notes))
+
+
+def _estimated(report: Sensitivity) -> bool:
+    return report.run.estimate is not None
 
 
 def _total(report: Sensitivity, which: Which) -> float | None:

@@ -220,9 +220,10 @@ class GradientAnswerer:
         files = all_kept(map(self._others_of, feeds))
         if files is None:
             return {}
-        kept = [load_file(file).get(_TRACES) for file in files]
-        total = sum(item for item in kept if item is not None)
-        found = zip(self._nodes, np.ravel(total).tolist(), strict=False)
+        kept = [found[_TRACES] for found in map(load_file, files) if _TRACES in found]
+        if not kept:
+            return {}
+        found = zip(self._nodes, sum(kept[1:], kept[0]).tolist(), strict=True)
         return {name: value for name, value in found if math.isfinite(value)}
 
     def pairs(self, feeds: Sequence[Feed]) -> dict[str, Array] | None:

@@ -13,27 +13,35 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.flags import Flag
 from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import Figures
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.gauss_newton import lenses
+from qgraph._sensitivity.engines.gradient.left_out import with_left_out
 from qgraph._sensitivity.engines.gradient.pairs import interactions
 from qgraph._sensitivity.engines.gradient.sets import with_measured_sets
 from qgraph._sensitivity.engines.gradient.side_by_side import other_quantizations, tables_of
 from qgraph._sensitivity.engines.gradient.verifying import (
     NO_NUMBER,
-    agreement,
+    agreement_on,
+    as_far_as_time_allows,
     measured_exactly,
     nodes_to_measure,
 )
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.report import Estimate, MemoryUse, Score, Stability
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
-from qgraph._sensitivity.scoring.questions import Answerer
+from qgraph._sensitivity.scoring.questions import Answerer, Key
 from qgraph._sensitivity.scoring.score_table import read_answers
 from qgraph._sensitivity.scoring.work import EngineOptions, Work
 
 _NO_FORMATS = (
     "what an earlier run found of the other schemes is no longer there, and only the first one's"
     " scores are given; --fresh computes all of them again"
+)
+
+_PARTLY = (
+    "time ran out while nodes were measured to check the estimates: on {} of {} samples, and no"
+    " score is exact"
 )
 
 
@@ -76,6 +84,7 @@ class Gradient(QuestionEngine):
     one_by_one = True
     compares_formats = True
     goes_forward = True
+    scoring_share = 0.6
     unknown = frozenset({"cosine", "top1_agreement"})
 
     def check(self, work: Work, runtime: Runtime) -> None:
@@ -135,35 +144,40 @@ class Gradient(QuestionEngine):
         own.close()
         if not scores.table:
             return {}
-        found = self._without_gradient(work, model, runtime, asked)
-        asked = replace(asked, table=found.get("table", asked.table))
+        found: dict[str, Any] = {}
+        asked, exact = self._without_gradient(work, model, runtime, asked)
         feeds = [model.feeds[number] for number in scores.table]
-        pairs, others = own.pairs(feeds), own.others(feeds)
-        total = scores.table.totals()[0]
+        others, total = own.others(feeds), scores.table.totals()[0]
         estimate = Estimate(
             probes=own.probes.rounds,
             by_position=own.probes.by_position,
-            measured=own.exact | found.pop("measured", {}),
+            measured={**own.exact, **{name: NO_NUMBER for kind, name in exact if kind == "solo"}},
+            measured_left_out=tuple(name for kind, name in exact if kind == "without"),
         )
-        found |= {"estimate": estimate, "interactions": ()}
         if _options_of(work).gauss_newton:
             found["gauss_newton"] = self._lens(work, model, own.traces(feeds), total.count)
         if work.formats:
             found["formats"] = tables_of(others or {}, list(asked.questions), self._read)
             found["warnings"] = (_NO_FORMATS,) * (others is None)
-        verified = self._verified(work, model, runtime, asked, estimate)
+        before = estimate.measured.keys()
+        asked, estimate, notes = self._verified(work, model, runtime, asked, estimate)
+        found["warnings"] = found.get("warnings", ()) + notes
+        pairs, whole = own.pairs(feeds), exact.get(("all", ""))
         if pairs is not None:
-            table = verified.get("table", asked.table)
-            exact = verified["estimate"].measured.keys() - estimate.measured if verified else ()
-            together = interactions(work, model, own.nodes, pairs, total, table, exact)
-            together = with_measured_sets(work, model, runtime, together, list(scores.table))
-            found["interactions"] = together
-        return found | verified
+            verified = estimate.measured.keys() - before
+            together = interactions(work, model, own.nodes, pairs, total, asked.table, verified)
+            samples = list(scores.table)
+            found["interactions"], seen = with_measured_sets(
+                work, model, runtime, together, samples
+            )
+            whole = whole or seen
+        table, estimate = with_left_out(work, model, runtime, asked, estimate, whole)
+        return found | {"table": table, "estimate": estimate}
 
     def _without_gradient(
         self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked
-    ) -> dict[str, Any]:
-        """Return the scores with exact ones where a gradient is no number, and these nodes."""
+    ) -> tuple[Asked, Mapping[Key, Figures]]:
+        """Return what was asked with exact scores where a gradient is no number, and these."""
         rows = asked.scores.figures()
         failed = {
             key: asked.questions[key]
@@ -172,17 +186,12 @@ class Gradient(QuestionEngine):
         }
         samples = list(asked.scores.table)
         exact = measured_exactly(work, model, runtime, asked.folder, failed, samples)
-        if not exact:
-            return {}
         nothing = dict.fromkeys(self.unknown)
         known = [
             exact.get(key) if row is None else {**row, **nothing}
             for key, row in zip(asked.questions, rows, strict=True)
         ]
-        return {
-            "table": read_answers(list(asked.questions), known),
-            "measured": {name: NO_NUMBER for kind, name in exact if kind == "solo"},
-        }
+        return replace(asked, table=read_answers(list(asked.questions), known)), exact
 
     def _lens(
         self, work: Work, model: ComputedModel, traces: Mapping[str, float], count: int
@@ -204,27 +213,34 @@ class Gradient(QuestionEngine):
 
     def _verified(
         self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked, estimate: Estimate
-    ) -> dict[str, Any]:
-        """Return the scores with some that are measured, and how the estimates stand to these."""
+    ) -> tuple[Asked, Estimate, tuple[str, ...]]:
+        """Return what was asked with some nodes measured, how the estimates stand to these, and
+        what to warn of.
+        """
         table = asked.table
         names = [n for n in work.names if n in table.solo and n not in estimate.measured]
         harms = dict(zip(names, table.harms(names, work.metric), strict=True))
         stability = self._stability(work, list(asked.questions), asked.scores, {})
         why = self.to_verify(work, harms, stability, asked)
         if not why:
-            return {}
+            return asked, estimate, ()
         questions = {name: asked.questions["solo", name] for name in why}
         samples = list(asked.scores.table)
-        figures = measured_exactly(work, model, runtime, asked.folder, questions, samples)
-        exact = {name: Score.of(item) for name, item in figures.items()}
-        update = {
-            "measured": estimate.measured | {name: why[name] for name in exact},
-            "verified": agreement(table.solo, exact, work.metric),
+        seen = as_far_as_time_allows(work, model, runtime, asked.folder, questions, samples)
+        names = list(questions)
+        verified = agreement_on(asked, seen, names, samples, work.metric)
+        if not seen.complete:
+            notes = (_PARTLY.format(len(seen.table), len(samples)),) * (verified is not None)
+            return asked, estimate.model_copy(update={"verified": verified}), notes
+        exact = {
+            name: Score.of(item)
+            for name, item in zip(names, seen.figures(), strict=True)
+            if item is not None
         }
-        return {
-            "estimate": estimate.model_copy(update=update),
-            "table": replace(table, solo={**table.solo, **exact}),
-        }
+        measured = estimate.measured | {name: why[name] for name in exact}
+        asked = replace(asked, table=replace(table, solo={**table.solo, **exact}))
+        found = estimate.model_copy(update={"measured": measured, "verified": verified})
+        return asked, found, ()
 
 
 def _options_of(work: Work) -> GradientOptions:

@@ -28,14 +28,15 @@ def with_measured_sets(
     runtime: Runtime,
     found: Sequence[Interactions],
     samples: Sequence[int],
-) -> tuple[Interactions, ...]:
+) -> tuple[tuple[Interactions, ...], Figures | None]:
     """Return the interactions with sets of nodes measured over the samples that were estimated: the
-    least harmful, of the shares that profiles have by default. Without them where time runs out, or
-    memory does not hold the model with its quantized weights: reading them again takes minutes.
+    least harmful, of the shares that profiles have by default; and the figures of the last, of all
+    nodes. Without them where time runs out, or memory does not hold the model with its quantized
+    weights: reading them again takes minutes.
     """
     graph, left = model.prepared.model, runtime.memory.left
     if not found or most_weights(graph, model.nodes, model.feeds[0], left) is not None:
-        return tuple(found)
+        return tuple(found), None
     order = [work.names[at] for at in _order(work, found)]
     ends = sorted({max(1, round(share * len(order))) for share in DEFAULT_CUTS.values()})
     beside = {item.node.name: item.beside for item in model.companions}
@@ -49,10 +50,11 @@ def with_measured_sets(
     seen = score(answerer, questions, feeds, limits)
     figures = seen.figures() if seen.complete else []
     added = [tuple(order[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
-    return tuple(
+    corrected = tuple(
         item.model_copy(update={"measured": _measured(item.metric, added, figures)})
         for item in found
     )
+    return corrected, figures[-1] if figures else None
 
 
 def _measured(

@@ -11,14 +11,16 @@ from typing import TypeVar
 import numpy as np
 
 from qgraph._graph.run.runtime import Runtime
-from qgraph._metrics import Figures
+from qgraph._metrics import Figures, Sums, figures
+from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.ranking.order import harm, ranks
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
 from qgraph._sensitivity.report import Score, Stability, Verified
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
-from qgraph._sensitivity.scoring.loop import Limits, score
+from qgraph._sensitivity.scoring.loop import Limits, Scores, score
 from qgraph._sensitivity.scoring.questions import Question
+from qgraph._sensitivity.scoring.sums_table import SumsTable
 from qgraph._sensitivity.scoring.work import Work
 
 K = TypeVar("K")
@@ -56,10 +58,11 @@ def nodes_to_check(
     stability: Mapping[str, Stability],
     costs: Mapping[str, float],
     prices: Mapping[str, float],
+    most: float = math.inf,
 ) -> dict[str, str]:
     """Return the nodes to measure → why: some spread over all ranks, the worst, and those whose
     place at the cut of a profile is not settled, as long as they take no more than a quarter of
-    what measuring all takes.
+    what measuring all takes, nor than `most`.
 
     `costs`: node → what profiles take their shares of; `prices`: node → forwards to measure it.
     """
@@ -67,7 +70,7 @@ def nodes_to_check(
     spread = ordered[:: max(1, len(ordered) // _CHECKED_SPREAD)]
     worst = ordered[: math.ceil(len(ordered) / _CHECKED_WORST)]
     wanted = [*spread, *worst, *_unsettled(harms, stability, costs)]
-    left, taken = _CHECKED_PRICE * sum(prices[name] for name in harms), set()
+    left, taken = min(_CHECKED_PRICE * sum(prices[name] for name in harms), most), set()
     for name in dict.fromkeys(wanted):
         if prices[name] <= left:
             left -= prices[name]
@@ -113,9 +116,25 @@ def measured_exactly(
     """Return the exact figures of some questions, over the samples that were estimated; none where
     time runs out.
     """
+    found = as_far_as_time_allows(work, model, runtime, folder, questions, samples)
+    if not found.complete or not questions:
+        return {}
+    known = zip(questions, found.figures(), strict=True)
+    return {key: item for key, item in known if item is not None}
+
+
+def as_far_as_time_allows(
+    work: Work,
+    model: ComputedModel,
+    runtime: Runtime,
+    folder: Path,
+    questions: Mapping[K, Question],
+    samples: Sequence[int],
+) -> Scores:
+    """Return the exact sums of some questions, over as many of the samples as there is time for."""
     asked = frozenset().union(*questions.values())
     if not questions:
-        return {}
+        return Scores(SumsTable(), complete=False, resumed=0)
     answerer = WavefrontAnswerer(
         model.prepared, [node for node in model.nodes if node.name in asked], model.fake,
         model.scored, model.feeds[0], runtime.provider, memory=runtime.memory, folder=folder,
@@ -123,11 +142,22 @@ def measured_exactly(
     )  # fmt: skip
     feeds = [model.feeds[number] for number in samples]
     limits = Limits(work.deadline, None, runtime.stop)
-    found = score(answerer, list(questions.values()), feeds, limits, runtime.progress)
-    if not found.complete:
-        return {}
-    figures = zip(questions, found.figures(), strict=True)
-    return {key: item for key, item in figures if item is not None}
+    return score(answerer, list(questions.values()), feeds, limits, runtime.progress)
+
+
+def agreement_on(
+    asked: Asked, exact: Scores, names: Sequence[str], samples: Sequence[int], metric: str
+) -> Verified | None:
+    """Return how the estimates of `names` stand to exact scores, on the samples that have both."""
+    place = {key: at for at, key in enumerate(asked.questions)}
+    rows = [asked.scores.table[samples[number]] for number in exact.table]
+    totals = [sum((row[place["solo", name]] for row in rows), Sums()) for name in names]
+    both = [
+        (name, Score.of(figures(total)), Score.of(item))
+        for name, total, item in zip(names, totals, exact.figures(), strict=bool(rows))
+        if item is not None and not total.failed
+    ]
+    return agreement({n: a for n, a, _ in both}, {n: b for n, _, b in both}, metric)
 
 
 def agreement(
