@@ -42,14 +42,15 @@ ENTRIES = (
     Entry("evaluate", "Measure float and quantized models side by side.",
           "qgraph evaluate work/model.onnx work/C.onnx work/D.onnx --data heldout.txt"
           " -o work/evaluation.json"),
-    Entry("report", "Make one page, and Markdown, of a run folder.", "qgraph report work"),
-    Entry("compare", "Hold rankings or evaluations against each other; gates for CI.",
+    Entry("report", "Make a page (HTML), and Markdown, of a run folder.", "qgraph report work"),
+    Entry("compare", "Compare rankings or evaluations; a gate for CI.",
           "qgraph compare main.json branch.json --fail-if 'loss>+1%'"),
     Entry("lint", "Say what TensorRT would refuse, or run slower or in float.",
           "qgraph lint work/C.onnx"),
     Entry("handoff", "Bundle a Q/DQ model for TensorRT.",
           "qgraph handoff work/C.onnx --source work/model.onnx --data heldout.txt -o work/bundle"),
-    Entry("verify", "Check that an output of qgraph is whole.", "qgraph verify work/bundle"),
+    Entry("verify", "Check that an output of qgraph is complete and unchanged.",
+          "qgraph verify work/bundle"),
     Entry("run", "Run the whole chain of a recipe.", "qgraph run models/qwen2_5_vl_tiny.toml"),
     Entry("demo", "Run the chain on the model that ships with the source.", "qgraph demo", "run"),
 )  # fmt: skip

@@ -129,14 +129,14 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
             type=EnumChoice(Calibration),
             default=given.get("calibrate"),
             show_default=preset is not None,
-            help="How far the quantized type reaches in an activation: the extremes, a percentile,"
-            " least KL divergence, least squared error, the average of the samples' extremes, or"
-            " what makes the least error at the outputs, from backward passes.",
+            help="How the range of an activation is chosen: its extremes, a percentile, the least"
+            " KL divergence (entropy), the least squared error (mse), the average of the samples'"
+            " extremes, or the least error at the model's outputs, by backward passes (output).",
         ),
         click.option(
             "--percentile",
             type=click.FloatRange(50, 100, min_open=True),
-            help=f"Per cent, for --calibrate percentile.  [default: {DEFAULT_PERCENTILE}]",
+            help=f"The percentile of --calibrate percentile.  [default: {DEFAULT_PERCENTILE}]",
         ),
         click.option(
             "--smooth",
@@ -151,8 +151,8 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
             type=EnumChoice(WeightScale),
             default=given.get("weights"),
             show_default=preset is not None,
-            help="How far the quantized type reaches in a weight: the largest, or least squared"
-            " error.",
+            help="How the scale of a weight is chosen: by its largest value, or by the least"
+            " squared error.",
         ),
     )
 
@@ -243,8 +243,9 @@ ray = click.option(
     metavar="[ADDRESS]",
     is_flag=False,
     flag_value="auto",
-    help="Have samples done by a Ray cluster: at HOST:PORT; without one at RAY_ADDRESS, by one that"
-    " runs here, or by one started for this (local) and stopped again. Write --ray=HOST:PORT.",
+    help="Use a Ray cluster for the samples: at HOST:PORT; without an address at RAY_ADDRESS, else"
+    " one that runs on this machine, else one started for this run (local: always). Write"
+    " --ray=HOST:PORT.",
 )
 
 
@@ -261,17 +262,17 @@ gates = apply(
         "gates",
         multiple=True,
         metavar="CONDITION",
-        help="Of evaluations: exit with 7 if this holds, as in 'loss>+1%', 'D:kl>+0.01',"
-        " 'top1<0.7' (a sign means a difference from the first, or from float; % a share of it).",
+        help="Exit with 7 if this holds (evaluations only): 'loss>+1%', 'D:kl>+0.01', 'top1<0.7'."
+        " With a sign, the limit is for the difference from the first evaluation, or from float.",
     ),
     click.option(
         "--fail-when",
         type=EnumChoice(FailWhen),
         default=FailWhen.MEASURED.value,
         show_default=True,
-        help="What has to be past a limit of --fail-if: the figure measured; all of its 95 %"
-        " interval (sure: noise fails nothing); or any of it (possible: what samples cannot rule"
-        " out fails).",
+        help="What has to be past the limit of --fail-if: the measured figure; its whole 95 %"
+        " interval (sure: noise fails nothing); or any part of it (possible: what the samples"
+        " cannot rule out fails).",
     ),
 )
 """What has to hold for a command to end with 0."""

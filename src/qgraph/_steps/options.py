@@ -91,17 +91,18 @@ class CalibrateOptions(Options):
     include: Annotated[
         tuple[str, ...],
         Flag(
-            "Make nodes candidates whose names RE is found in, although they are kept.",
+            "Also score nodes whose name matches RE, although they would be kept float.",
             metavar="RE",
         ),
     ] = ()
     exclude: Annotated[
-        tuple[str, ...], Flag("Keep nodes float that it is found in.", metavar="RE")
+        tuple[str, ...],
+        Flag("Keep nodes whose name matches RE float, without a score.", metavar="RE"),
     ] = ()
     small: Annotated[
         bool,
         Flag(
-            "Make nodes candidates that INT8 makes no faster: fewer than 16 channels, depthwise,"
+            "Also score nodes that INT8 makes no faster: fewer than 16 channels, depthwise,"
             " one row."
         ),
     ] = False
@@ -164,7 +165,7 @@ class SensitivityOptions(CalibrateOptions):
         AfterValidator(_format_names),
         Flag(
             "gradient: score every node in each of these from the same passes: int8, fp8, either"
-            " with a calibration behind a colon (int8:mse), weight-int8, weight-int4. Ranks and"
+            " with a calibration after a colon (int8:mse), weight-int8, weight-int4. Ranks and"
             " profiles go by the first.",
             metavar="NAMES",
         ),
@@ -209,12 +210,13 @@ class ProfileOptions(Options):
     ] = By.MACS
     top_k: Annotated[
         Annotated[int, Field(ge=0)] | None,
-        Flag("Also a profile that keeps the N most sensitive."),
+        Flag("Also a profile that keeps the N most sensitive nodes float."),
     ] = None
     budget: Annotated[
         str | None,
         Flag(
-            'Also the largest profile that keeps a metric, as in "loss<=1.02x" of the float model.',
+            'Also the largest profile within this limit, as in "loss<=1.02x": 1.02 times the float'
+            " model's.",
             metavar="LIMIT",
         ),
     ] = None
@@ -238,18 +240,18 @@ class QuantizeOptions(Options):
     ] = ()
     backend: Annotated[
         Literal["qgraph", "inc"],
-        Flag("Who quantizes: qgraph, or Intel Neural Compressor in its own placement."),
+        Flag("What writes Q/DQ: qgraph, or Intel Neural Compressor, which places it its own way."),
     ] = "qgraph"
     dtype: Annotated[
         Literal["fp16"] | None,
         Flag(
-            "Convert an fp32 model first, what overflows kept in fp32; fp16.onnx is the model"
-            " itself.  [default: the model's own]"
+            "Convert an fp32 model to fp16 first; nodes that overflow stay fp32. fp16.onnx is the"
+            " converted model without Q/DQ.  [default: the model's own]"
         ),
     ] = None
     bias_correction: Annotated[
         bool,
-        Flag("Take the mean shift of each quantized node's output, seen on --data, into its bias."),
+        Flag("Correct each quantized node's bias by the mean shift of its output on --data."),
     ] = False
     scheme: Scheme | None = None
     data: Annotated[tuple[Path, ...], _DATA] = ()
@@ -271,7 +273,7 @@ class EvaluateOptions(Options):
         Count | None, Flag("Use at most this many samples of each.  [default: all]")
     ] = None
     task: Annotated[
-        str | None, Flag("lm, classify, detect or fidelity.  [default: what the data is for]")
+        str | None, Flag("lm, classify, detect or fidelity.  [default: by the data]")
     ] = None
     sanity: Path | Literal[False] | None = None
     accept: Annotated[

@@ -55,7 +55,7 @@ from qgraph._steps.compare import scatter_plot
     "pairs",
     multiple=True,
     metavar="BEFORE=AFTER",
-    help="Of two evaluations: compare these variants. Others are paired by profile, name or"
+    help="Two evaluations: compare these two variants. The others are paired by profile, name or"
     " content.",
 )
 @options.common(None, "File to write the comparison to.  [default: none]")
@@ -74,7 +74,7 @@ def compare(
     quiet: bool,
     debug: bool,
 ) -> int:
-    """Hold two or more rankings of one model's nodes, or two evaluations, against each other.
+    """Compare rankings of one model's nodes, or evaluations of its variants.
 
     A ranking is a sensitivity.json, or {node or module path: score} of any tool as JSON or CSV;
     the larger the score, the more sensitive the node.

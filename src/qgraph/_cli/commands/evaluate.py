@@ -29,14 +29,16 @@ from qgraph._steps.options import EvaluateOptions, chosen
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=options.PATH)
 @options_of(EvaluateOptions)
-@click.option("--profiles", type=options.PATH, help="Show what these profiles predicted, too.")
+@click.option(
+    "--profiles", type=options.PATH, help="Also show the error that these profiles predicted."
+)
 @click.option(
     "--sanity",
     type=options.PATH,
     help="Prompts (.jsonl) that every variant answers.  [default: sanity.jsonl beside the model,"
     " else general ones]",
 )
-@click.option("--no-sanity", is_flag=True, help="Ask the variants nothing.")
+@click.option("--no-sanity", is_flag=True, help="Do not run sanity prompts.")
 @options.memory_budget
 @options.gates
 @options.provider
@@ -58,7 +60,7 @@ def evaluate(
 ) -> int:
     """Measure the float model and its quantized variants MODELS side by side.
 
-    With --fail-if, variants are held against their float model, and the exit code says whether
+    With --fail-if, variants are compared with their float model, and the exit code says whether
     they pass: qgraph evaluate model.onnx D.onnx --data heldout.txt --fail-if 'D:loss>+1%'
     """
     conditions = [parse_gate(text) for text in gates]

@@ -59,7 +59,11 @@ def axis_ranges(
 )
 @click.option("--preprocess", metavar="HOW", help=PREPROCESS)
 @click.option(
-    "--plugin", "plugins", multiple=True, metavar="OP", help="An operator the target brings."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="OP",
+    help="A custom operator that a plugin brings.",
 )
 @click.option(
     "--engine-layers",
@@ -79,7 +83,7 @@ def handoff(
 ) -> None:
     """Bundle the Q/DQ MODEL for TensorRT: weights, scripts, golden files, checksums.
 
-    With --engine-layers, say which nodes that were promised INT8 did not get it.
+    With --engine-layers, say which nodes meant for INT8 do not run in it.
     """
     if engine_layers is not None:
         report = handing_over.engine_layers(engine_layers, model)

@@ -27,7 +27,11 @@ from qgraph._steps import lint as linting
     help="TensorRT 10.13 to 10.16 (Jetson stays there), or 11.x.",
 )
 @click.option(
-    "--plugin", "plugins", multiple=True, metavar="OP", help="An operator the target brings."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="OP",
+    help="A custom operator that a plugin brings.",
 )
 @click.option(
     "--sensitivity",
@@ -35,7 +39,7 @@ from qgraph._steps import lint as linting
     metavar="FILE",
     help="A sensitivity.json: shows what INT8 costs and brings, node by node.",
 )
-@click.option("--fix", is_flag=True, help="Write a mended model to -o; what it computes is kept.")
+@click.option("--fix", is_flag=True, help="Write a repaired model to -o. It computes the same.")
 @options.common(None, "File for the mended model.")
 def lint(
     model: Path,

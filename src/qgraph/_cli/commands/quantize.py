@@ -31,7 +31,7 @@ from qgraph._steps.quantize import write_quantized
 @click.option(
     "--profiles",
     type=options.PATH,
-    help="The profiles.json to apply.  [required, save with --dtype fp16]",
+    help="The profiles.json to apply.  [required, except with --dtype fp16]",
 )
 @click.option("--ranges", type=options.PATH, help="Ranges from an earlier calibration.")
 @click.option(
@@ -64,7 +64,7 @@ def quantize(
     debug: bool,
     **given: Any,
 ) -> None:
-    """Write one Q/DQ model of MODEL per profile, each proved to be what its profile says.
+    """Write one Q/DQ model of MODEL per profile, each checked to be what its profile says.
 
     Models written together share one data file that holds each tensor once, where it would be
     larger than 16 MiB; smaller ones are one file each.
@@ -73,7 +73,8 @@ def quantize(
     is that of the profiles; --scheme, --calibrate, --smooth and --weights quantize the same nodes
     otherwise. With --dtype fp16, models are called A-fp16.onnx, and --data also shows what
     overflows; without --profiles, fp16.onnx alone is written.
-    With --backend inc, nothing is proved: what INC's placement does to nodes left out is listed.
+    With --backend inc, models are not checked, and excluded nodes that read Q/DQ all the same are
+    listed.
     """
     parts = {"name": name, **options.take_scheme_parts(given)}
     asked = chosen(QuantizeOptions, None, given_of(QuantizeOptions, given))

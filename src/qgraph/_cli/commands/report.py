@@ -32,7 +32,7 @@ def report(
     quiet: bool,
     debug: bool,
 ) -> None:
-    """Make one self-contained page, and Markdown, of the run in FOLDER.
+    """Make one self-contained page (HTML), and Markdown, of the run in FOLDER.
 
     Files called sensitivity-LABEL.json and comparison*.json in FOLDER, of other engines or tools,
     are shown as rankings against its own.

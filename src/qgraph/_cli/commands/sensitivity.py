@@ -70,9 +70,9 @@ def sensitivity(
 ) -> None:
     """Score how much quantizing each node of MODEL hurts its outputs.
 
-    Without --data, samples come from what qgraph.json beside the model names; without that they
-    are made up, which is said and recorded. Each finished sample is kept in a journal beside the
-    output until all are done.
+    Without --data, samples are those that qgraph.json beside the model names, else made up, with a
+    warning. Finished samples are kept in a journal beside the output: after an interruption the
+    same command goes on.
     """
     asked = _options(name, given)
     files = {"md": output.with_suffix(".md"), "ranges": output.with_name("ranges.json")}

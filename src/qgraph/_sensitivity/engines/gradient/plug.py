@@ -61,8 +61,8 @@ class GradientOptions(EngineOptions):
     verify: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Flag(
-            "gradient: then measure up to N nodes exactly, the worst and those at cuts, and say how"
-            " the estimates stand to them.",
+            "gradient: then also measure up to N nodes exactly (the worst, and those near the cut"
+            " of a profile), and say how well the estimates agree.",
             metavar="N",
         ),
     ] = None
@@ -70,8 +70,8 @@ class GradientOptions(EngineOptions):
     gauss_newton: Annotated[
         bool,
         Flag(
-            "gradient: also what HAWQ-V2 goes by, the trace of each weight's Gauss-Newton matrix"
-            " times the weight's error; `qgraph compare --score gauss-newton` ranks by it."
+            "gradient: also compute the score of HAWQ-V2, the trace of each weight's Gauss-Newton"
+            " matrix times the weight's error; `qgraph compare --score gauss-newton` ranks by it."
         ),
     ] = False
 
