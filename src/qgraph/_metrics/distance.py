@@ -10,8 +10,10 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +75,15 @@ class Sums:
     parts: int = 0
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        pairs = zip(self.figures(), other.figures(), strict=True)
+        return Sums(*(a + b for a, b in pairs))
+
+    def figures(self) -> tuple[Any, ...]:
+        """Return all of them, in their order; `dataclasses.astuple` takes twenty times as long."""
+        return _FIGURES(self)
+
+
+_FIGURES: Callable[[Sums], tuple[Any, ...]] = attrgetter(*(item.name for item in fields(Sums)))
 
 
 class _Logits:

@@ -15,9 +15,11 @@ from types import EllipsisType
 import numpy as np
 from onnx import TensorProto, helper
 
+from qgraph._graph.halves import cast
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array
 
+_SINGLE = np.dtype(np.float32)
 _BLOCK = 1 << 18
 """Elements that are worked on at once, so that copies stay in a processor's cache."""
 
@@ -38,8 +40,8 @@ class Grid:
     def nearest(self, steps: Array) -> Array:
         """Return the number of the grid that is nearest to each of `steps`, in its own type."""
         whole = np.issubdtype(self.dtype, np.integer)
-        held = np.clip(np.rint(steps) if whole else steps, self.qmin, self.qmax)
-        return held.astype(self.dtype)
+        held = np.rint(steps) if whole else steps.copy()
+        return np.clip(held, self.qmin, self.qmax, out=held).astype(self.dtype)
 
 
 INT8 = Grid(TensorProto.INT8, -128, 127)
@@ -69,34 +71,36 @@ def activation_scale(seen: Range, dtype: np.dtype[np.generic], grid: Grid = INT8
 def largest_value_scale(weight: Array, axis: int | None, grid: Grid = INT8) -> Array:
     """Return the scale of a weight, in its dtype: [channels] along `axis`, 0-D for None.
 
-    A channel of zeros gets scale 1.
+    A channel of zeros gets scale 1, one that holds NaN or infinity gets NaN.
     """
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    along = others if axis is not None else None
-    # not of |weight|, which would be a second copy of a large matrix
-    peak = np.maximum(_extreme(np.maximum, weight, along), -_extreme(np.minimum, weight, along))
-    return _safe_scale(peak / grid.qmax, weight.dtype, grid)
+    peak = _peak(weight, axis)
+    scale = _safe_scale(peak / grid.qmax, weight.dtype, grid)
+    return np.where(np.isfinite(peak), scale, scale.dtype.type(np.nan))
 
 
-def _extreme(of: np.ufunc, weight: Array, along: tuple[int, ...] | None) -> Array:
-    """Return the largest or smallest of a weight, float32; half precision by parts that are
-    widened, as numpy compares halves many times slower.
+def _peak(weight: Array, axis: int | None) -> Array:
+    """Return the largest magnitude of a weight, float32, of each index along `axis` where there is
+    one: a few rows at a time, as a large matrix has no room for a copy.
     """
-    rows = None if along is None else 0 not in along
-    if weight.dtype == np.float32 or weight.size <= _BLOCK:
-        return np.asarray(of.reduce(weight, axis=along), np.float32)
-    found = [
-        of.reduce(weight[part].astype(np.float32), axis=along)
-        for part, _ in blocks(weight.shape, np.zeros(()), None)
-    ]
-    return np.concatenate(found) if rows else of.reduce(np.stack(found), axis=0)
+    others = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
+    found: list[Array] = []
+    for rows, _ in blocks(weight.shape, np.zeros(()), None):
+        part = cast(weight[rows], _SINGLE)
+        peak = np.maximum(np.max(part, axis=others), -np.min(part, axis=others))
+        if axis == 0 or not found:
+            found.append(np.asarray(peak))
+        else:
+            found[0] = np.maximum(found[0], peak)
+    return np.concatenate(found) if len(found) > 1 else found[0]
 
 
 def quantize(array: Array, scale: Array, axis: int | None = None, grid: Grid = INT8) -> Array:
     """Return the grid's values of `array`; `scale` is 0-D or runs along `axis`."""
     values: Array = np.empty(array.shape, grid.dtype)
     for rows, part in blocks(array.shape, scale, axis):
-        steps = array[rows].astype(np.float32) / _along(part, array.ndim, axis).astype(np.float32)
+        single = cast(array[rows], _SINGLE)
+        room = None if array.dtype == _SINGLE else single  # a copy
+        steps = np.divide(single, _along(part, array.ndim, axis).astype(np.float32), out=room)
         values[rows] = grid.nearest(steps)
     return values
 
@@ -116,15 +120,12 @@ def blocks(
 
 def dequantize(values: Array, scale: Array, axis: int | None = None) -> Array:
     """Return `values` · scale, in the dtype of `scale`."""
-    if scale.dtype == np.float32:
-        product: Array = values.astype(scale.dtype) * _along(scale, values.ndim, axis)
-        return product
-    # a product of two halves is exact in float32, and numpy multiplies halves many times slower
     made = np.empty(values.shape, scale.dtype)
+    # a product of two halves is exact in float32, and numpy multiplies halves many times slower
     for rows, part in blocks(values.shape, scale, axis):
-        made[rows] = values[rows].astype(np.float32) * _along(part, values.ndim, axis).astype(
-            np.float32
-        )
+        steps = values[rows].astype(np.float32)
+        factors = _along(part, values.ndim, axis).astype(np.float32)
+        made[rows] = cast(np.multiply(steps, factors, out=steps), scale.dtype)
     return made
 
 

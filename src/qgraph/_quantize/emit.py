@@ -120,13 +120,12 @@ def quantized_weight(tensor: onnx.TensorProto, axis: int | None, scheme: Scheme)
         InputError: it holds NaN or infinity.
     """
     weight = array_of(tensor)
-    finite = np.isfinite(weight)
-    if not finite.all():
-        index = tuple(map(int, np.argwhere(~finite)[0]))
+    scale = weight_scale(weight, axis, scheme.weights, scheme.grid)
+    if not np.isfinite(scale).all():
+        index = tuple(map(int, np.argwhere(~np.isfinite(weight))[0]))
         raise InputError(
             f"the weight holds {weight[index]} at {list(index)}",
             where=f"tensor {tensor.name!r}",
             hint="Mend the checkpoint; kept float, its nodes would compute no number either.",
         )
-    scale = weight_scale(weight, axis, scheme.weights, scheme.grid)
     return QuantizedWeight(arithmetic.quantize(weight, scale, axis, scheme.grid), scale, axis)

@@ -17,8 +17,12 @@ _SHARES = np.linspace(1.0, 0.4, 31)
 
 
 def weight_scale(weight: Array, axis: int | None, method: WeightScale, grid: Grid = INT8) -> Array:
-    """Return the scale of a weight, in its dtype: [channels] along `axis`, 0-D for None."""
+    """Return the scale of a weight, in its dtype: [channels] along `axis`, 0-D for None; NaN
+    where it holds NaN or infinity.
+    """
     largest = arithmetic.largest_value_scale(weight, axis, grid)
+    if not np.isfinite(largest).all():
+        return largest
     match method:
         case WeightScale.MAX:
             return largest

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -163,7 +163,7 @@ class OpenedJob:
             files = {path.name: path.read_bytes() for path in left}
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
-        rows = {number: [astuple(sums) for sums in row] for number, row in found.items()}
+        rows = {number: [sums.figures() for sums in row] for number, row in found.items()}
         return Finished(rows, files)
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from qgraph._graph.errors import EnvironmentFault, InputError
 from qgraph._graph.io.models import write_model
+from qgraph._graph.io.weights import stub
 from qgraph._graph.run.provider import Provider, require_provider
 from qgraph._graph.run.session import Semantics, open_session
 
@@ -143,3 +145,24 @@ def test_refusing_cuda_leaves_stderr_open(
     with open(2, "w", closefd=False) as stderr:
         stderr.write("still here")
     assert capfd.readouterr().err == "still here"
+
+
+def test_what_is_not_packed_gives_the_same_and_is_no_input_to_be_given(build: Build) -> None:
+    text = """(float[N, 64] x) => (float[N, 32] y, float[64, 32] kept) {
+        y = MatMul(x, w) kept = Identity(v) z = MatMul(x, v) }"""
+    weights = {
+        name: np.random.default_rng(number).standard_normal((64, 32)).astype(np.float32)
+        for number, name in enumerate("wv")
+    }
+    opened = []
+    for pack in (True, False):
+        made = build(text)
+        made.graph.initializer.extend(
+            stub(n, TensorProto.FLOAT, w.shape) for n, w in weights.items()
+        )
+        opened.append(open_session(made, weights=weights, pack=pack))
+    feed = {"x": np.ones((3, 64), np.float32)}
+    packed, plain = (session.run(feed) for session in opened)
+    assert opened[1].inputs == ("x",)
+    for name, values in packed.items():
+        np.testing.assert_allclose(plain[name], values, rtol=1e-5)

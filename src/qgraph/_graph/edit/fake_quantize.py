@@ -17,6 +17,7 @@ from onnx import helper
 from qgraph._graph.bodies import tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
+from qgraph._graph.halves import cast
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.io.weights import stub
 from qgraph._graph.tensors import Array, OnDemand
@@ -40,7 +41,7 @@ class FakeQuantization:
         """Return the same values as float32, for a graph that is computed so."""
 
         def single(key: tuple[str, int | None]) -> Array:
-            return self.weights[key].astype(np.float32)
+            return cast(self.weights[key], np.dtype(np.float32))
 
         weights = OnDemand({key: partial(single, key) for key in self.weights})
         scales, products = (

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from qgraph._graph.errors import InputError
+from qgraph._graph.halves import cast
 from qgraph._graph.io.datafile import identity_of, opened_inside, reopened
 from qgraph._graph.io.rescaling import is_rescaled, rescaled, steps_of
 from qgraph._graph.tensors import Array, pieces
@@ -102,9 +103,8 @@ def _as_stored(tensor: TensorProto) -> Array:
 def _as_declared(tensor: TensorProto, stored: Array, rows: slice) -> Array:
     """Return `stored`, which are these rows of `tensor`, rescaled and in the declared type."""
     values = rescaled(tensor, stored, rows)
-    with np.errstate(over="ignore"):  # beyond a narrower type is infinity, as everywhere
-        for item in _types(tensor)[1:]:
-            values = values.astype(onnx.helper.tensor_dtype_to_np_dtype(item))
+    for item in _types(tensor)[1:]:
+        values = cast(values, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(item)))
     return values
 
 

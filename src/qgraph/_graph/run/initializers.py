@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
+from qgraph._graph.index import reads
 from qgraph._graph.io.models import to_bytes
 from qgraph._graph.io.weights import BITS, array_of, is_on_disk, load, size_of, stub
 from qgraph._graph.run.cores import cores
@@ -22,12 +24,22 @@ _MANY = 16 << 20
 """Bytes of weights from which on making them in threads gains more than it takes."""
 
 
-def split(
-    model: onnx.ModelProto, arrays: Mapping[str, Array]
-) -> tuple[bytes, dict[str, ort.OrtValue]]:
-    """Return `model` serialized without its large weights, and those by name.
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """A model serialized without its large weights; those that a session takes as initializers, and
+    those that it is fed with on every run.
+    """
 
-    `arrays`: values of initializers made by `stub`.
+    message: bytes
+    held: Mapping[str, ort.OrtValue]
+    fed: Mapping[str, Array]
+
+
+def split(model: onnx.ModelProto, arrays: Mapping[str, Array], *, feed: bool = False) -> Split:
+    """Return `model` without its large weights. `arrays`: values of initializers made by `stub`.
+
+    `feed`: whether what only products of matrices read becomes an input. onnxruntime copies large
+    initializers as a session opens, and reads inputs where they lie.
     """
     model = _unpacked(model)
     outside = {item.name: item for item in model.graph.initializer if is_on_disk(item)}
@@ -38,9 +50,36 @@ def split(
         values |= {item.name: array_of(item) for item in inside if size_of(item) >= 1 << 20}
         model = _without(model, values)
     types = {item.name: int(item.data_type) for item in model.graph.initializer}
-    return to_bytes(model, weights=False), {
-        name: _value(a, types[name]) for name, a in values.items()
-    }
+    fed = {name: values.pop(name) for name in _multiplied(model) & outside.keys()} if feed else {}
+    return Split(
+        to_bytes(_declaring(model, fed) if fed else model, weights=False),
+        {name: _value(a, types[name]) for name, a in values.items()},
+        fed,
+    )
+
+
+def _multiplied(model: onnx.ModelProto) -> set[str]:
+    """Return the float weights that are read as the second factor of products alone."""
+    found = {i.name for i in model.graph.initializer if i.data_type == TensorProto.FLOAT}
+    found -= {value.name for value in (*model.graph.output, *model.graph.input)}
+    for node in model.graph.node:
+        second = node.op_type in ("MatMul", "Gemm")
+        found -= {*node.input[:1], *node.input[2:]} if second else set(reads(node))
+    return found
+
+
+def _declaring(model: onnx.ModelProto, fed: Mapping[str, Array]) -> onnx.ModelProto:
+    """Return a copy of `model` with these initializers as inputs."""
+    graph = onnx.GraphProto()
+    graph.CopyFrom(model.graph)
+    kept = [item for item in graph.initializer if item.name not in fed]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    graph.input.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape)
+        for name, array in fed.items()
+    )
+    return _with_graph(model, graph)
 
 
 def _value_of(name: str, tensor: onnx.TensorProto, arrays: Mapping[str, Array]) -> Array:
@@ -83,10 +122,14 @@ def _without(model: onnx.ModelProto, moved: Mapping[str, Array]) -> onnx.ModelPr
             getattr(graph, field.name).extend(value)
         else:
             setattr(graph, field.name, value)
-    slim = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
-    slim.opset_import.extend(model.opset_import)
-    slim.functions.extend(model.functions)
-    return slim
+    return _with_graph(model, graph)
+
+
+def _with_graph(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
+    made = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
+    made.opset_import.extend(model.opset_import)
+    made.functions.extend(model.functions)
+    return made
 
 
 def _value(array: Array, data_type: int) -> ort.OrtValue:

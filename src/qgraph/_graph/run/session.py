@@ -30,13 +30,20 @@ _COMPUTE = {"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv
 
 
 class Session:
-    """An open model. `run` takes a feed and returns outputs by name."""
+    """An open model. `run` takes a feed and returns outputs by name. `fixed` and `weights` are
+    inputs given already; weights are read where they lie.
+    """
 
     def __init__(
-        self, session: ort.InferenceSession, provider: Provider, fixed: Feed | None = None
+        self,
+        session: ort.InferenceSession,
+        provider: Provider,
+        fixed: Feed | None = None,
+        weights: Mapping[str, Array] | None = None,
     ) -> None:
         self._session = session
         self._fixed = {name: aligned(array) for name, array in (fixed or {}).items()}
+        self._fixed |= weights or {}
         self.provider = provider
         given = (item.name for item in session.get_inputs())
         self.inputs = tuple(name for name in given if name not in self._fixed)
@@ -63,7 +70,7 @@ class Session:
 
     def fixing(self, feed: Feed) -> Session:
         """Return the same session with some inputs given already."""
-        return Session(self._session, self.provider, self._fixed | feed)
+        return Session(self._session, self.provider, feed, self._fixed)
 
     def placement(self) -> dict[str, int]:
         """Return provider name → number of nodes it runs, as the runtime itself reports."""
@@ -184,9 +191,11 @@ def open_session(
     if not pack:
         options.add_session_config_entry("session.disable_prepacking", "1")
     source: Any
+    fed: Mapping[str, Array] = {}
     if isinstance(model, onnx.ModelProto):
-        source, held = split(model, weights or {})
-        options.add_external_initializers(list(held), list(held.values()))
+        parts = split(model, weights or {}, feed=not pack and provider is Provider.CPU)
+        source, fed = parts.message, parts.fed
+        options.add_external_initializers(list(parts.held), list(parts.held.values()))
     else:  # str() of a model would spell out all its weights
         source = str(model)
     try:
@@ -207,7 +216,7 @@ def open_session(
         raise InputError("its data files were exchanged as it was opened", where=str(path))
     if provider.execution_provider not in raw.get_providers():
         raise unusable(provider)
-    session = Session(raw, provider)
+    session = Session(raw, provider, weights=fed)
     if not allow_cpu_nodes:
         require_placed(session, provider)
     return session

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.stopping import StopRequest
@@ -104,7 +104,7 @@ def _keep(limits: Limits, done: SumsTable, number: int, row: Sequence[Sums]) -> 
 
 def record_sums(journal: Journal, number: int, row: Sequence[Sums]) -> None:
     """Keep the sums of every question about a sample, whoever computed them."""
-    journal.record(_key(number), [astuple(item) for item in row])
+    journal.record(_key(number), [item.figures() for item in row])
 
 
 def is_recorded(journal: Journal, number: int) -> bool:

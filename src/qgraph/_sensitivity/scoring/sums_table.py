@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
 
 import numpy as np
 
 from qgraph._graph.tensors import Array
 from qgraph._metrics import Sums
 
-_KINDS = tuple(type(value) for value in astuple(Sums()))
+_KINDS = tuple(type(value) for value in Sums().figures())
 """Counts are integers: below 2⁵³ they come back as they were."""
 
 
 def packed(row: Sequence[Sums]) -> Array:
     """Return sums as numbers, [questions, figures]."""
-    return np.array([astuple(item) for item in row], np.float64)
+    return np.array([item.figures() for item in row], np.float64)
 
 
 class SumsTable(Mapping[int, Sequence[Sums]]):
@@ -46,14 +45,21 @@ class SumsTable(Mapping[int, Sequence[Sums]]):
 
     def __getitem__(self, sample: int) -> Sequence[Sums]:
         """Return the sums of a sample."""
-        return [
-            Sums(*(kind(value) for kind, value in zip(_KINDS, row, strict=True)))
-            for row in self._packed[sample]
-        ]
+        return _unpacked(self._packed[sample])
 
     def totals(self) -> list[Sums]:
         """Return the sums of every question over all samples, added in the samples' order."""
-        totals: list[Sums] = []
-        for row in self.values():
-            totals = [a + b for a, b in zip(totals, row, strict=True)] if totals else list(row)
-        return totals
+        if not self._packed:
+            return []
+        first, *others = (self._packed[sample] for sample in self)
+        total = first.copy()
+        for rows in others:
+            total += rows
+        return _unpacked(total)
+
+
+def _unpacked(rows: Array) -> list[Sums]:
+    return [
+        Sums(*(kind(value) for kind, value in zip(_KINDS, row, strict=True)))
+        for row in rows.tolist()
+    ]
