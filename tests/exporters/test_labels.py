@@ -130,3 +130,10 @@ def test_some_data_with_and_some_without_labels_is_refused(tmp_path: Path) -> No
         qgraph.evaluate([path], data=[tmp_path / "a.npz", tmp_path / "b.npz"])
     with pytest.raises(qgraph.QGraphError, match="--task classify needs the right classes"):
         qgraph.evaluate([path], data=tmp_path / "a.npz", task="classify")
+
+
+def test_a_folder_of_images_for_a_model_that_takes_arrays_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    with pytest.raises(qgraph.QGraphError, match="found a folder without"):
+        qgraph.evaluate([build(tmp_path / "m.onnx")], data=tmp_path / "images")

@@ -59,6 +59,7 @@ def _labels(view: ModelView, data: Sequence[Path]) -> Array | None:
                 f"array {LABELS!r} is {labels.dtype} {list(labels.shape)}, expected integers, one"
                 " for each sample",
                 where=str(file),
+                hint="Save the number of the class, from 0; of one-hot rows, argmax(axis=1).",
             )
     every: Array = np.concatenate([np.ravel(item) for item in found.values() if item is not None])
     return every

@@ -96,7 +96,8 @@ def class_scores(
             f"there are labels, and {len(found) or 'no'} outputs that could be class scores,"
             f" expected one of shape [n, classes] among {', '.join(outputs)}",
             where="labels",
-            hint="Choose one with --outputs, or leave the labels out.",
+            hint="Leave the labels out; in Python, qgraph.evaluate(…, metric=function) measures any"
+            " output.",
         )
     return ClassScores(tuple(found), labels)
 

@@ -35,11 +35,11 @@ class GenericFamily:
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
         """Refuse: without a family there is no telling what raw data means."""
         raise InputError(
-            f"found {data.suffix or 'a folder'!r}, expected .npz or a folder of .npz files",
+            f"found {data.suffix or 'a folder without .npz'}, expected .npz files",
             where=str(data),
             hint="qgraph does not know what this model's inputs mean, so it takes arrays: save what"
             " you feed it with numpy.savez, one array for each input, samples along the first axis."
-            " For an image classifier, --preprocess lets it read folders of images.",
+            " Images are read for detectors, and for classifiers of one input and one output.",
         )
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
@@ -67,6 +67,9 @@ class GenericFamily:
         """Return the task over `.npz` data: fidelity, and classes where there are labels."""
         if name not in (None, "fidelity", "classify"):
             raise UsageError(f"--task {name} needs a model family; this model has none")
+        for path in data:
+            if path.suffix != ".npz" and not any(path.glob("*.npz")):
+                self.feeds(view, path, limit)  # says what it takes instead
         outputs = self.scored_outputs(view)
         return arrays_task(view, name, data, limit, outputs, partial(self.complete, view))
 
