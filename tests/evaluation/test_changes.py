@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.comparing import against_float, compare_evaluations
 from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
 from qgraph._evaluation.pairing import PairedBy
-from qgraph._evaluation.results import Evaluation, MetricSamples, Unmeasured
+from qgraph._evaluation.results import Difference, Evaluation, MetricSamples, Unmeasured
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
 from qgraph._report.change_tables import changes_markdown
@@ -291,6 +292,25 @@ def test_one_evaluation_is_held_against_its_float_model(evaluation: Evaluation) 
             reference.metrics.get(item.metric),
             variant.metrics[item.metric],
         )
+
+
+def test_against_its_float_model_an_evaluation_has_the_intervals_it_holds(
+    evaluation: Evaluation,
+) -> None:
+    # 3 of 500 predictions changed: Wilson's interval of 497 of 500, less 1
+    known = stats.binomtest(497, 500).proportion_ci(method="wilson")
+    held = Difference(value=-0.006, interval=(known.low - 1, known.high - 1))
+    *others, last = evaluation.variants
+    last = last.model_copy(
+        update={
+            "metrics": {**last.metrics, "top1_agreement": 0.994},
+            "differences": {**last.differences, "top1_agreement": held},
+        }
+    )
+    found = against_float(evaluation.model_copy(update={"variants": (*others, last)}))
+    (change,) = [item for item in found.changes if item.metric == "top1_agreement"]
+    assert change.interval == held.interval
+    assert change.beyond_noise
 
 
 def test_a_gate_takes_a_metrics_label() -> None:

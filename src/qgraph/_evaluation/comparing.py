@@ -85,19 +85,29 @@ def _repeats(before: Variant, after: Variant) -> bool:
 
 def against_float(evaluation: Evaluation) -> Changes:
     """Return how each quantized variant of one evaluation differs from its float model, under the
-    variant's name.
+    variant's name, with the intervals that the evaluation holds.
     """
     reference, *quantized = evaluation.variants
     return Changes(
         schema=Changes.SCHEMA,
         settings=(),
         changes=tuple(
-            change.model_copy(update={"variant": item.name})
+            _as_recorded(change, item)
             for item in quantized
             for change in _of(reference, item, same_data=True)
         ),
         unmeasured=_unmeasured(evaluation),
     )
+
+
+def _as_recorded(change: Change, item: Variant) -> Change:
+    # float agrees with itself always: that is a constant, not a second share of the same samples
+    found = item.differences.get(change.metric)
+    known: dict[str, object] = {"variant": item.name}
+    if found is not None and found.interval is not None:
+        known |= {"interval": found.interval, "doubtful": found.doubtful}
+        known["beyond_noise"] = not found.holds_zero
+    return change.model_copy(update=known)
 
 
 def _settings(before: Evaluation, after: Evaluation) -> tuple[Setting, ...]:
