@@ -11,7 +11,7 @@ from qgraph._graph.run.fidelity import require_same_outputs
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.calibrate.observers import Observed, observer_for
+from qgraph._quantize.calibrate.observers import Observed, Thresholded, observer_for
 from qgraph._quantize.calibrate.walk import show
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.inc_scheme import tensors_to_calibrate
@@ -36,12 +36,8 @@ def calibrate(
     """
     if prepared.is_converted and feeds:
         require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
-    if scheme.name is SchemeName.INC_CPU:
-        tensors = tensors_to_calibrate(nodes)
-    else:
-        beside = [companion.node for companion in find_companions(prepared.model, nodes)]
-        read = (name for node in (*nodes, *beside) for _, name in node.activations)
-        tensors = list(dict.fromkeys(read))
+    is_inc = scheme.name is SchemeName.INC_CPU
+    tensors = tensors_to_calibrate(nodes) if is_inc else _read(prepared, nodes)
     observers = {name: observer_for(scheme) for name in tensors}
     show(observers, prepared, feeds, Provider(run.provider), progress, memory)
     seen = {name: observer.result() for name, observer in observers.items()}
@@ -54,6 +50,33 @@ def calibrate(
         tensors=tuple(_range(name, item) for name, item in seen.items()),
         flat=tuple(name for name, item in seen.items() if item.rmin == item.rmax),
     )
+
+
+def calibrate_side_by_side(
+    prepared: PreparedModel,
+    nodes: Sequence[QuantizableNode],
+    feeds: Sequence[Feed],
+    schemes: Sequence[Scheme],
+    provider: Provider,
+    memory: Memory | None = None,
+) -> list[dict[str, TensorRange]]:
+    """Return tensor → its range under each of `schemes`, which find a threshold in a histogram; the
+    samples are run once.
+    """
+    observers = {name: Thresholded(*schemes) for name in _read(prepared, nodes)}
+    show(observers, prepared, feeds, provider, memory=memory)
+    found = {name: observer.results() for name, observer in observers.items()}
+    return [
+        {name: _range(name, seen[number]) for name, seen in found.items()}
+        for number in range(len(schemes))
+    ]
+
+
+def _read(prepared: PreparedModel, nodes: Sequence[QuantizableNode]) -> list[str]:
+    """Return what nodes and their companions read, each tensor once."""
+    beside = [companion.node for companion in find_companions(prepared.model, nodes)]
+    read = (name for node in (*nodes, *beside) for _, name in node.activations)
+    return list(dict.fromkeys(read))
 
 
 def _range(name: str, seen: Observed) -> TensorRange:

@@ -6,9 +6,7 @@ What they keep is of fixed size, whatever the number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, assert_never
 
 import numpy as np
@@ -87,12 +85,12 @@ class MovingAverage:
 
 
 class Thresholded:
-    """A histogram, and `choose`, which finds the threshold in it."""
+    """A histogram, in which the thresholds of many schemes are found; `result` is of the first."""
 
-    def __init__(self, choose: Callable[[Histogram], float]) -> None:
+    def __init__(self, *schemes: Scheme) -> None:
         self._extremes = MinMax()
         self._histogram = Histogram()
-        self._choose = choose
+        self._schemes = schemes
 
     def observe(self, values: Array) -> None:
         """Take in one array."""
@@ -101,8 +99,27 @@ class Thresholded:
 
     def result(self) -> Observed:
         """Return the extremes and the threshold."""
+        return self.results()[0]
+
+    def results(self) -> list[Observed]:
+        """Return the extremes and the threshold of each scheme."""
         seen = self._extremes.result()
-        return Observed(seen.rmin, seen.rmax, self._choose(self._histogram))
+        return [
+            Observed(seen.rmin, seen.rmax, _threshold(self._histogram, scheme))
+            for scheme in self._schemes
+        ]
+
+
+def _threshold(seen: Histogram, scheme: Scheme) -> float:
+    match scheme.calibrate:
+        case Calibration.PERCENTILE:
+            share = scheme.percentile
+            assert share is not None  # noqa: S101 - a scheme is validated
+            return percentile_threshold(seen, share)
+        case Calibration.ENTROPY:
+            return entropy_threshold(seen)
+        case _:
+            return mse_threshold(seen, scheme.grid)
 
 
 def observer_for(scheme: Scheme) -> Observer:
@@ -112,13 +129,7 @@ def observer_for(scheme: Scheme) -> Observer:
             return MinMax()
         case Calibration.MOVING_AVERAGE:
             return MovingAverage()
-        case Calibration.PERCENTILE:
-            share = scheme.percentile
-            assert share is not None  # noqa: S101 - a scheme is validated
-            return Thresholded(partial(percentile_threshold, percentile=share))
-        case Calibration.ENTROPY:
-            return Thresholded(entropy_threshold)
-        case Calibration.MSE:
-            return Thresholded(partial(mse_threshold, grid=scheme.grid))
+        case Calibration.PERCENTILE | Calibration.ENTROPY | Calibration.MSE:
+            return Thresholded(scheme)
         case _:
             assert_never(scheme.calibrate)

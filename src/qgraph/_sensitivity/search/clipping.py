@@ -1,15 +1,17 @@
 """The range of each activation, chosen by the error that it makes at the model's outputs.
 
 A clip that a tensor's own error calls best may cut off what the outputs depend on, and one that
-errs more there may do no harm below. So some ranges are tried on every tensor at once, shares of
-its extremes and what other methods say: the gradients of one backward pass, times the error that
-its readers make together under each, say what each does at the outputs
-(`docs/guide/estimated-scores.md`).
+errs more there may do no harm below. What is tried is shares of the extremes and what other methods
+say, in two steps, as few samples mislead where each of many tensors chooses by itself:
 
-Ranges and choices depend on the samples, so each half of these is scored under ranges of the other.
-A tensor leaves its extremes where that helps samples that did not choose it, by a standard error at
-least. Then everything is quantized and the error is measured: under these choices, under the
-extremes, and under each other method throughout, for which one decides on tensors together.
+1. Which method is best for all tensors together. Everything is quantized by each method, and the
+   error at the outputs is measured.
+2. Which tensors are better with another range than by that method. The gradients of one backward
+   pass, times the error that a tensor's readers make together under each range, say what each does
+   (`docs/guide/estimated-scores.md`).
+
+Ranges and choices depend on the samples, so each half of these is judged under ranges of the other.
+Errors count as ratios, sample by sample: otherwise the one sample that errs most would choose.
 """
 
 from __future__ import annotations
@@ -24,24 +26,28 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums
-from qgraph._quantize.calibration import calibrate
+from qgraph._quantize.calibration import calibrate_side_by_side
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges
-from qgraph._quantize.scheme import Calibration, Scheme
+from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search, Trial
 
 SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 """Of the extremes, that a range may reach; the first is all."""
-METHODS = (Calibration.PERCENTILE, Calibration.MSE)
+METHODS = (Calibration.PERCENTILE, Calibration.MSE, Calibration.ENTROPY)
 """Whose ranges are tried beside the shares."""
 _SCORED = 16
 """Samples that are looked at, at most."""
 _PASSES = 1
 """Backward passes a sample: positions and samples make up for the chance of one."""
-_SURE = 1.0
-"""Standard errors by which samples that did not choose a clip must gain by it."""
+_LIKELY = 0.5
+"""Standard errors by which a method must be better than the extremes: of one choice for all tensors
+little is chance, and the extremes grow with samples, so that halves flatter them."""
+_SURE = 2.0
+"""Standard errors by which another range must be better for a tensor: the best of many ranges for
+each of many tensors beats the method by chance."""
 
 Choice = Mapping[str, int]
 """Tensor → the number of the range that it gets; one that keeps its extremes is not named."""
@@ -94,62 +100,83 @@ def choose_clips(search: Search, ranges: Ranges) -> Ranges:
     middle = len(feeds) // 2  # not every other one: files of two kinds are read in turn
     parts = (feeds[middle:], feeds[:middle]), (feeds[:middle], feeds[middle:])
     halves = [_Half(_learn(search, learnt), scored) for learnt, scored in parts]
+    search.progress("choosing ranges", 0, 4)
+    base = _best_throughout(halves)
     readers = _readers(halves[0].learnt.nodes)
-    names, errors = np.array(list(readers)), []
-    for number, half in enumerate(halves):
-        search.progress("choosing ranges", number, 3)
+    errors = []
+    for number, half in enumerate(halves, start=1):
+        search.progress("choosing ranges", number, 4)
         errors.append(_estimated(half, list(readers.values())))
-    search.progress("choosing ranges", 2, 3)
-    held = _holds(*errors)
-    own = [_named(names, _least(of), held) for of in reversed(errors)]
-    best = _best(halves, own)
-    everything = _learn(search, search.feeds)
-    search.progress("choosing ranges", 3, 3)
-    if best is None:
-        return _with_clips(ranges, everything, _named(names, _least(np.concatenate(errors)), held))
-    return _with_clips(ranges, everything, everything.throughout(best)) if best else ranges
+    search.progress("choosing ranges", 3, 4)
+    choice = _confirmed(halves, list(readers), errors, base)
+    search.progress("choosing ranges", 4, 4)
+    return _with_clips(ranges, _learn(search, search.feeds), choice)
 
 
 def _learn(search: Search, feeds: Sequence[Feed]) -> _Learnt:
     """Return what `feeds` say of ranges."""
     nodes = list(search.nodes(search.prepared))
-    found = []
-    for method in METHODS:
-        update = {"calibrate": method, "percentile": None}
-        scheme = Scheme.model_validate(search.scheme.model_dump() | update)
-        found.append(
-            calibrate(search.prepared, nodes, feeds, scheme, search.run, memory=search.memory)
-        )
+    found = calibrate_side_by_side(
+        search.prepared, nodes, feeds, _schemes(search.scheme), search.provider, search.memory
+    )
     shares = [
-        {item.name: Range(share * item.rmin, share * item.rmax) for item in found[0].tensors}
+        {name: Range(share * item.rmin, share * item.rmax) for name, item in found[0].items()}
         for share in SHARES
     ]
+    clipped = [{name: item.covered for name, item in each.items()} for each in found]
     nodes += [item.node for item in find_companions(search.prepared.model, nodes)]
-    return _Learnt(search, nodes, [*shares, *(item.by_name() for item in found)])
+    return _Learnt(search, nodes, [*shares, *clipped])
 
 
-def _best(halves: Sequence[_Half], own: Sequence[Choice]) -> int | None:
-    """Return the range that is best for all tensors, or None where `own` choices are, by what is
-    measured with everything quantized.
+def _schemes(scheme: Scheme) -> list[Scheme]:
+    """Return the scheme with each method that finds a clip for its numbers."""
+    given = scheme.model_dump()
+    return [
+        Scheme.model_validate(given | {"calibrate": method, "percentile": None})
+        for method in METHODS
+        if not (scheme.name is SchemeName.FP8 and method is Calibration.ENTROPY)
+    ]
+
+
+def _best_throughout(halves: Sequence[_Half]) -> int:
+    """Return the range that is best for all tensors, by what everything quantized measures."""
+    count = len(halves[0].learnt.tried)
+    extremes, best, most = _measured(halves, [{}, {}]), 0, 0.0
+    for number in range(len(SHARES), count):
+        choices = [half.learnt.throughout(number) for half in halves]
+        gains = _gains(extremes, _measured(halves, choices))
+        if gains.mean() > max(most, _LIKELY * _noise(gains)):
+            best, most = number, float(gains.mean())
+    return best
+
+
+def _confirmed(
+    halves: Sequence[_Half], names: Sequence[str], errors: Sequence[Array], base: int
+) -> Choice:
+    """Return for each tensor the range that errs least, `base` where that is not sure; for all of
+    them, where what halves choose for each other measures worse together.
     """
-    extremes = _measured(halves, [{}, {}])
-    choices: dict[int | None, Sequence[Choice]] = {None: own} if any(own) else {}
-    for number in range(len(SHARES), len(SHARES) + len(METHODS)):
-        choices[number] = [half.learnt.throughout(number) for half in halves]
-    found = {number: _measured(halves, choice) for number, choice in choices.items()}
-    best = min(found, key=lambda number: float(found[number].sum()))
-    return best if _is_less(found[best], extremes) else 0
+    everywhere = halves[0].learnt.throughout(base)
+    held = _holds(errors[0], errors[1], base)
+    if not held.any():
+        return everywhere
+    own = [dict(everywhere) | _named(names, _least(of), held) for of in reversed(errors)]
+    gains = _gains(_measured(halves, [everywhere, everywhere]), _measured(halves, own))
+    if gains.mean() < 0:
+        return everywhere
+    return dict(everywhere) | _named(names, _least(np.concatenate(errors)), held)
 
 
-def _is_less(errors: Array, others: Array) -> bool:
-    """Return whether errors are less in total, and by a standard error as a ratio: where one sample
-    errs most, the others say more of chance.
-    """
-    if not errors.sum() < others.sum():
-        return False
+def _gains(errors: Array, others: Array) -> Array:
+    """Return how much less `others` are than `errors`, as logarithms of their ratios."""
     tiny = np.finfo(np.float64).tiny
-    gains = np.log(np.maximum(others, tiny)) - np.log(np.maximum(errors, tiny))
-    return bool(gains.mean() > _SURE * gains.std(ddof=1) / np.sqrt(len(gains)))
+    found: Array = np.log(np.maximum(errors, tiny)) - np.log(np.maximum(others, tiny))
+    return np.nan_to_num(found, nan=0.0)
+
+
+def _noise(gains: Array) -> float:
+    """Return the standard error of a mean."""
+    return float(gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
 def _readers(nodes: Sequence[QuantizableNode]) -> dict[str, Question]:
@@ -183,19 +210,19 @@ def _error(search: Search, item: Sums) -> float:
 
 
 def _least(errors: Array) -> Array:
-    """Return the number of the best share of each tensor, over all samples."""
+    """Return the number of the best range of each tensor, over all samples."""
     found: Array = errors.sum(axis=0).argmin(axis=0)
     return found
 
 
-def _holds(first: Array, second: Array) -> Array:
-    """Return for each tensor whether the clip that one half chooses helps the other, both ways
-    taken together, bool [tensors].
+def _holds(first: Array, second: Array, base: int) -> Array:
+    """Return for each tensor whether the range that one half chooses is better than `base` on the
+    other, both ways taken together, bool [tensors].
     """
     every = np.arange(first.shape[2])
     gains = np.concatenate(
         [
-            np.nan_to_num(one[:, 0] - one[:, _least(other), every], nan=0.0)
+            np.nan_to_num(one[:, base] - one[:, _least(other), every], nan=0.0)
             for one, other in ((first, second), (second, first))
         ]
     )
@@ -204,10 +231,10 @@ def _holds(first: Array, second: Array) -> Array:
     return found
 
 
-def _named(names: Array, chosen: Array, held: Array) -> dict[str, int]:
-    """Return the range of each tensor that does better with another than its extremes."""
-    found = zip(names[held], chosen[held], strict=True)
-    return {str(name): int(number) for name, number in found if number}
+def _named(names: Sequence[str], chosen: Array, held: Array) -> dict[str, int]:
+    """Return the range of each tensor that does better with another."""
+    found = zip(names, chosen, held, strict=True)
+    return {name: int(number) for name, number, holds in found if holds}
 
 
 def _measured(halves: Sequence[_Half], choices: Sequence[Choice]) -> Array:
