@@ -14,6 +14,7 @@ import pytest
 import qgraph
 from qgraph._cli import console
 from qgraph._cli.commands.sensitivity_table import print_report
+from qgraph._sensitivity.report import Sensitivity
 
 HEADINGS = (
     "variant",
@@ -135,6 +136,35 @@ def test_on_a_narrow_terminal_columns_that_can_be_spared_go_first(
         assert text.count("variant") == 1
 
 
+def scored(folder: Path, name: str, scope: str = "") -> Sensitivity:
+    """Return the scores of a model of one node."""
+    weight = np.eye(16, dtype=np.float32)
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[1,16] x) => (float[1,16] y)'
+        "{ y = MatMul(x, w) }"
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    (node,) = model.graph.node
+    node.name = name
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{scope}', 'linear']")
+    onnx.save(model, folder / "m.onnx")
+    report, _ = qgraph.sensitivity(folder / "m.onnx", samples=1)
+    return report
+
+
+def test_the_scores_are_one_table_on_a_terminal_of_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = scored(tmp_path, "/layers.0/attn/MatMul")
+    monkeypatch.setattr(console.OUT, "_force_terminal", True)
+    for width in (160, 80):
+        monkeypatch.setattr(console.OUT, "width", width)
+        print_report(report, tmp_path / "out.json", everything=False)
+        shown = capsys.readouterr().out
+        assert shown.count("/layers.0/attn/MatMul  ") == 1
+        assert ("M MACs" in shown) is (width == 160)
+
+
 @pytest.mark.parametrize(
     ("name", "scope", "row"),
     [
@@ -146,16 +176,6 @@ def test_on_a_narrow_terminal_columns_that_can_be_spared_go_first(
 def test_a_node_is_shown_with_its_module_where_its_name_does_not_tell(
     name: str, scope: str, row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weight = np.eye(16, dtype=np.float32)
-    model = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["": 21]> g (float[1,16] x) => (float[1,16] y)'
-        "{ y = MatMul(x, w) }"
-    )
-    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
-    (node,) = model.graph.node
-    node.name = name
-    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{scope}', 'linear']")
-    onnx.save(model, tmp_path / "m.onnx")
-    report, _ = qgraph.sensitivity(tmp_path / "m.onnx", samples=1)
+    report = scored(tmp_path, name, scope)
     print_report(report, tmp_path / "out.json", everything=True)
     assert f" {row} " in capsys.readouterr().out

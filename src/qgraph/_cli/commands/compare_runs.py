@@ -110,7 +110,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 def _print(found: Changes) -> None:
     if found.settings:
         print_table(SETTINGS, setting_rows(found), left=3)
-    print_table(HEADINGS, change_rows(found), left=2)
+    print_table(HEADINGS, change_rows(found), left=2, spare=["before"])
     if found.ranking is not None and found.ranking.spearman is not None:
         ranking = found.ranking
         say(

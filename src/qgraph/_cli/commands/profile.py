@@ -83,7 +83,8 @@ def _print(profiles: Profiles) -> None:
         found = item.measured or {}
         more = [f"{found[key]:.4g}" if key in found else "" for key in extra]
         rows.append([item.name, item.title, str(len(item.quantize)), *shares, figure, *more])
-    print_table([*headings, *(f"measured {key}" for key in extra)], rows, left=2)
+    spare = ["of their params", "of candidates", "predicted MSE"]
+    print_table([*headings, *(f"measured {key}" for key in extra)], rows, left=2, spare=spare)
     for item in profiles.profiles:
         expected = item.predicted.mse if item.predicted else None
         if note := apart(item.name, expected, (item.measured or {}).get("mse")):

@@ -59,7 +59,8 @@ def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None
     if own is not None:
         headings.insert(2, name)
     shown = nodes if everything else nodes[:_WORST]
-    print_table(headings, [_row(node, report, own, everything=everything) for node in shown])
+    rows = [_row(node, report, own, everything=everything) for node in shown]
+    print_table(headings, rows, spare=["M MACs"])
     if len(shown) < len(nodes):
         say(f"and {len(nodes) - len(shown)} more, less sensitive; --all shows them.")
     for line in summary(report):
