@@ -101,6 +101,17 @@ def test_a_key_that_does_not_exist_is_named(qgraph: Command, recipe: Path, out: 
     write_recipe(recipe.parent, "[profile]\ncut = { A = 0.5 }\n")
     result = qgraph("run", recipe, "-o", out)
     assert result.code == 2 and "profile.cut: no such key in a recipe" in result.err
+    assert "Did you mean cuts?" in result.err
+
+
+def test_a_key_with_a_typing_error_is_named_and_not_the_one_it_stands_for(
+    qgraph: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('nmae = "small"\nmodel = "model.onnx"\n')
+    result = qgraph("run", path)
+    assert result.code == 2 and "nmae: no such key in a recipe" in result.err
+    assert "Did you mean name?" in result.err
 
 
 def test_a_second_run_repeats_no_stage(qgraph: Command, recipe: Path, finished: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,15 +107,25 @@ def read_recipe(path: Path) -> Recipe:
         # Not strict: TOML has strings where a recipe has paths and enums.
         recipe = Recipe.model_validate(content, strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(step) for step in first["loc"])
-        what = "no such key in a recipe" if first["type"] == "extra_forbidden" else first["msg"]
-        raise UsageError(
-            what, where=f"{path}: {place or 'recipe'}", hint="docs/recipes.md lists the keys."
-        ) from error
+        raise _wrong(path, error) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from error
     return _rebased(recipe, path.parent)
+
+
+def _wrong(path: Path, error: ValidationError) -> UsageError:
+    """Return what is wrong; a key that does not exist is named before one that is missing."""
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    *tables, key = map(str, first["loc"] or ("recipe",))
+    what = first["msg"].removeprefix("Value error, ")
+    hint = "The page Recipes of the documentation lists the keys."
+    if first["type"] == "extra_forbidden":
+        what = "no such key in a recipe"
+        known = Recipe.model_fields.get(tables[0]) if tables else None
+        part = known.annotation if known else Recipe
+        near = difflib.get_close_matches(key, getattr(part, "model_fields", ()), n=1)
+        hint = f"Did you mean {near[0]}? {hint}" if near else hint
+    return UsageError(what, where=f"{path}: {'.'.join((*tables, key))}", hint=hint)
 
 
 def _rebased(recipe: Recipe, folder: Path) -> Recipe:
