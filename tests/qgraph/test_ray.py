@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -103,7 +104,8 @@ class Nodes:
         for node in self.there:
             raylet = node.all_processes["raylet"][0].process.pid
             for child in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
-                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::do"):
+                command = Path(f"/proc/{child}/cmdline").read_bytes()
+                if command.startswith((b"ray::do", b"ray::observe")):
                     os.kill(int(child), signal.SIGKILL)
                     killed += 1
         return killed
@@ -145,12 +147,14 @@ def scored(
     return figures(qgraph.sensitivity(model, ranges=ranges, options=options, runtime=runtime)[0])
 
 
-def once(act: Callable[[], object]) -> tuple[qgraph.Progress, list[object]]:
+def once(
+    act: Callable[[], object], said: str = "scoring, "
+) -> tuple[qgraph.Progress, list[object]]:
     """Return a progress that acts when the first unit has come, and what that gave."""
     gave: list[object] = []
 
     def progress(what: str, done: int, total: int) -> None:
-        if what.startswith("scoring, ") and not gave:
+        if what.startswith(said) and not gave:
             gave.append(act())
 
     return progress, gave
@@ -204,6 +208,26 @@ def test_a_node_that_goes_costs_what_it_was_doing(
     progress, removed = once(nodes.remove)
     assert scored(model, ranges, nodes, progress=progress) == expected
     assert removed
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_the_same_with_a_cluster_and_with_a_worker_killed(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes
+) -> None:
+    pytest.importorskip("pycocotools")
+    nodes.grow(2)
+    report, _ = qgraph.sensitivity(model, options=asked("screen"))
+    made = qgraph.quantize(model, qgraph.profile(report), ranges, names=["D"])
+    given: Any = {"data": [SHIPPED / "data/heldout.json"], "samples": 40}
+    expected = qgraph.evaluate([model, *made], **given)
+    progress, killed = once(nodes.kill_workers, "evaluating on")
+    runtime = qgraph.Runtime(ray=nodes.address, progress=progress)
+    found = qgraph.evaluate([model, *made], runtime=runtime, **given)
+    assert killed[0]
+    timed = {"latency_ms", "memory_bytes"}
+    for one, other in zip(found.variants, expected.variants, strict=True):
+        assert one.metrics and one.model_dump(exclude=timed) == other.model_dump(exclude=timed)
+    assert found.run.data_sha256 == expected.run.data_sha256
 
 
 @pytest.mark.slow
@@ -291,13 +315,15 @@ def test_models_that_were_sent_go_when_there_are_many_but_not_those_in_use(
     import ray
 
     monkeypatch.setenv("QGRAPH_RAY_CACHE", str(tmp_path))
-    kept, held = received(ray, "in-use", put("model.onnx", b"abc"))
+    kept = received(ray, "in-use", put("model.onnx", b"abc"))
+    other = os.open(kept, os.O_RDONLY)  # as another process of the node has it
+    fcntl.flock(other, fcntl.LOCK_SH)
     assert (kept / "model.onnx").read_bytes() == b"abc"
     for number in range(6):
-        os.close(received(ray, f"other-{number}", put("model.onnx", b"%d" % number))[1])
+        received(ray, f"other-{number}", put("model.onnx", b"%d" % number))
     names = {path.name for path in tmp_path.iterdir()}
     assert {"in-use", "other-5"} <= names and len(names) <= 4
-    os.close(held)
+    os.close(other)
 
 
 @pytest.mark.slow

@@ -7,26 +7,24 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 from qgraph._evaluation.entry import Measured, Quality, entry
 from qgraph._evaluation.footprint import Footprint, measure_footprints
 from qgraph._evaluation.intervals import RESAMPLES, Intervals, bootstrap
 from qgraph._evaluation.latency import FAULTS, WARM_UP, fit_together, time_variants
+from qgraph._evaluation.observing import Sight, open_variant, session_of
 from qgraph._evaluation.own_metrics import Joined, measure_own
 from qgraph._evaluation.results import Evaluation, EvaluationRun, Latency, Unmeasured
 from qgraph._evaluation.sanity import side_by_side
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel
-from qgraph._exporters.family import ComparesInside, Stepwise, Suite, Task
+from qgraph._exporters.family import ObservesSamples, Stepwise, Suite, Task
 from qgraph._exporters.resampling import PerSample, Resampled
-from qgraph._graph.edit.selecting import with_outputs
 from qgraph._graph.errors import InputError, QGraphError
-from qgraph._graph.io.models import read_model
 from qgraph._graph.progress import Progress, silent
-from qgraph._graph.run.partwise import PartwiseSession
 from qgraph._graph.run.provider import describe_device
-from qgraph._graph.run.session import Session, open_session
 from qgraph._graph.run.settings import Semantics, session_settings
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.ranges import ModelRef
@@ -41,9 +39,10 @@ def evaluate(
     settings: EvaluationSettings,
     progress: Progress = silent,
     suite: Suite | None = None,
+    known: Mapping[str, Sight | QGraphError] = MappingProxyType({}),
 ) -> Evaluation:
     """Return the figures of every model, and its answers to `suite`; the first is the float
-    model.
+    model. `known`: what other processes saw of variants, by name, or why they could not.
 
     Raises:
         InputError: the task has no sample.
@@ -55,7 +54,7 @@ def evaluate(
     timed = settings.in_parts is None
     interleaved = fit_together([item.path for item in models])
     failures: list[Unmeasured] = []
-    quality = _qualities(models, task, suite, settings, progress, failures)
+    quality = _qualities(models, task, suite, settings, progress, failures, known)
     models = [item for item in models if item.name in quality]
     measured = _measure(models, quality, settings, progress, failures, interleaved=interleaved)
     reference = quality[models[0].name].metrics
@@ -106,6 +105,7 @@ def _qualities(
     settings: EvaluationSettings,
     progress: Progress,
     failures: list[Unmeasured],
+    known: Mapping[str, Sight | QGraphError],
 ) -> dict[str, Quality]:
     """Return variant → what the task says of it; what cannot be measured goes to `failures`.
 
@@ -115,7 +115,7 @@ def _qualities(
     found: dict[str, Quality] = {}
     for item in models:
         try:
-            found[item.name] = _quality(item, task, suite, settings, progress)
+            found[item.name] = _quality(item, task, suite, settings, progress, known.get(item.name))
         except FAULTS as error:
             if item is models[0]:
                 raise
@@ -151,7 +151,7 @@ def _measure(
         return {name: Measured(it, intervals[name], {}, None) for name, it in quality.items()}
     feeds = quality[models[0].name].feeds
     timed = time_variants(
-        {item.name: partial(_open, item, settings, Semantics.FAST) for item in models},
+        {item.name: partial(open_variant, item, settings, Semantics.FAST) for item in models},
         feeds,
         settings.latency_runs,
         progress,
@@ -182,22 +182,15 @@ def _quality(
     suite: Suite | None,
     settings: EvaluationSettings,
     progress: Progress,
+    known: Sight | QGraphError | None,
 ) -> Quality:
-    inner = task.inner if isinstance(task, ComparesInside) else ()
-    session = (
-        PartwiseSession(
-            model.path,
-            task.feeds,
-            settings.in_parts,
-            settings.provider,
-            allow_cpu_nodes=settings.allow_cpu_nodes,
-            progress=progress,
-            title=f"running {model.name} part by part",
-        )
-        if settings.in_parts is not None
-        else _open(model, settings, Semantics.EXACT, inner)
-    )
-    metrics = task.measure(model.name, session, progress)
+    if isinstance(known, QGraphError):
+        raise known
+    session = session_of(model, task, task.feeds, settings, progress)
+    if known is not None and isinstance(task, ObservesSamples):
+        metrics = task.conclude(model.name, known.seen)
+    else:
+        metrics = task.measure(model.name, session, progress)
     samples: PerSample | None = None
     if isinstance(task, Resampled):
         samples = task.per_sample(model.name)
@@ -210,22 +203,10 @@ def _quality(
     if settings.in_parts is None and isinstance(task, Stepwise):
         feeds = task.steps(session)
     said = [] if suite is None else suite.say(model.name, session, progress)
-    return Quality(metrics, samples, session.placement(), session.elsewhere(), feeds, said)
-
-
-def _open(
-    model: InspectedModel,
-    settings: EvaluationSettings,
-    semantics: Semantics,
-    inner: Sequence[str] = (),
-) -> Session:
-    """Return a session; `inner`: tensors that are to be outputs of it, too."""
-    return open_session(
-        with_outputs(read_model(model.path), inner) if inner else model.path,
-        settings.provider,
-        semantics,
-        allow_cpu_nodes=settings.allow_cpu_nodes,
+    placement, elsewhere = (
+        (known.placement, known.elsewhere) if known else (session.placement(), session.elsewhere())
     )
+    return Quality(metrics, samples, placement, elsewhere, feeds, said)
 
 
 def _intervals(quality: Mapping[str, Quality]) -> dict[str, Intervals]:

@@ -10,10 +10,10 @@ A package adds a family with an entry point of the group `qgraph.families` (`_ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import onnx
 from pydantic import Field
@@ -103,6 +103,42 @@ class Task(Protocol):
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant, by the keys of evaluation.json."""
         ...
+
+
+Observation = Mapping[str, Any]
+"""What a variant shows on one sample, by name: numbers, text and lists of these."""
+
+
+@runtime_checkable
+class ObservesSamples(Task, Protocol):
+    """A task that looks at one sample after the other, so that other processes can do some."""
+
+    @property
+    def divisible(self) -> bool:
+        """Return whether a sample can be looked at without those before it."""
+        ...
+
+    def observe(self, index: int, session: Session, *, first: bool) -> Observation:
+        """Return what a variant shows on a sample; of the `first` variant, what others are compared
+        with is kept.
+        """
+        ...
+
+    def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
+        """Return the metrics of a variant from what it shows on each sample, in their order."""
+        ...
+
+
+def observe_all(
+    task: ObservesSamples, name: str, session: Session, progress: Progress, *, first: bool
+) -> list[Observation]:
+    """Return what a variant shows on each sample."""
+    seen, count = [], len(task.feeds)
+    for index in range(count):
+        progress(f"evaluating {name}", index, count)
+        seen.append(task.observe(index, session, first=first))
+    progress(f"evaluating {name}", count, count)
+    return seen
 
 
 @runtime_checkable

@@ -9,15 +9,17 @@ import onnx
 
 from qgraph._exporters.batches import Batches
 from qgraph._exporters.class_scores import ClassScores
+from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.resampling import SampleSums
 from qgraph._graph.edit.selecting import behind_selection
+from qgraph._graph.errors import InputError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Comparator, Figures, Sums, figures
 
 FIDELITY_RATIOS = {"mse": ("error", "elements")}
-"""For `SampleSums` with the columns of `columns_of`."""
+"""For `SampleSums` with the columns of `table_of`."""
 _METRICS = ("mse", "sqnr_db", "cosine")
 
 
@@ -43,9 +45,15 @@ class FidelityTask:
         self._outputs = tuple(outputs) if end is None else end.outputs
         self.inner = () if end is None else tuple(n for n in end.outputs if n not in shown)
         self._scores = scores
-        self._reference: list[dict[str, Array]] = []
+        self._reference: dict[int, dict[str, Array]] = {}
         self._seen: dict[str, SampleSums] = {}
-        self._starts: list[int] = []
+        self._starts: list[int] = [0]
+
+    @property
+    def divisible(self) -> bool:
+        """Return whether it is known which labels are a sample's: one each."""
+        labels = None if self._scores is None else self._scores.labels
+        return labels is None or len(labels) == len(self.feeds)
 
     def labels_of(self, index: int) -> Array | None:
         """Return the right classes of a sample already measured, int [n]; None: nobody knows."""
@@ -56,46 +64,71 @@ class FidelityTask:
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the distances of one variant from the first."""
-        first, sums, counts, start = not self._reference, [], [], 0
         self._starts = [0]
-        also = () if self._scores is None else self._scores.outputs
-        names = tuple(dict.fromkeys((*self._outputs, *also)))
-        for index, feed in enumerate(self.feeds):
-            progress(f"evaluating {name}", index, len(self.feeds))
-            got = session.run(feed, names)
-            if isinstance(self.feeds, Batches):
-                got = self.feeds.without_filling(index, got)
-            if first:
-                self._reference.append(got)
-            reference = self._reference[index]
-            pairs = ((reference[output], got[output]) for output in self._outputs)
-            sums.append(sum((Comparator(a).compare(b) for a, b in pairs), Sums()))
-            if self._scores is not None:
-                counts.append(self._scores.count(start, reference, got))
-                start += len(got[self._scores.outputs[0]])
-                self._starts.append(start)
-        progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
-        columns = {key: np.array([row[key] for row in counts]) for key in (counts or [{}])[0]}
-        self._seen[name] = SampleSums(
-            columns_of(sums) | columns, self._ratios() | FIDELITY_RATIOS, fidelity_figures
-        )
-        shares = SampleSums(columns, self._ratios()).overall() if columns else {}
-        return shares | as_metrics(figures(sum(sums, Sums())))
+        first = not self._reference
+        return self.conclude(name, observe_all(self, name, session, progress, first=first))
 
-    def _ratios(self) -> dict[str, tuple[str, str]]:
+    def observe(self, index: int, session: Session, *, first: bool) -> Observation:
+        """Return the distances of a sample, and what is counted of its classes."""
+        also = () if self._scores is None else self._scores.outputs
+        got = session.run(self.feeds[index], tuple(dict.fromkeys((*self._outputs, *also))))
+        if isinstance(self.feeds, Batches):
+            got = self.feeds.without_filling(index, got)
+        if first:
+            self._reference[index] = got
+        reference = self._reference[index]
+        pairs = ((reference[output], got[output]) for output in self._outputs)
+        seen: dict[str, float] = distances_of(
+            sum((Comparator(a).compare(b) for a, b in pairs), Sums())
+        )
         if self._scores is None:
-            return {}
-        return self._scores.ratios(self._reference[0][self._scores.outputs[0]].shape[1])
+            return seen
+        items, classes = got[self._scores.outputs[0]].shape
+        start = index if self.divisible else self._starts[index]
+        if self._scores.labels is not None and self.divisible and items != 1:
+            raise InputError(
+                f"found {len(self._scores.labels)} labels, expected {items} for each sample",
+                where="labels",
+            )
+        counted = self._scores.count(start, reference, got)
+        if not self.divisible:
+            self._starts.append(start + items)
+        return {**seen, **counted, "items": items, "classes": classes}
+
+    def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
+        """Return the metrics of a variant."""
+        columns = table_of(seen)
+        ratios = {}
+        if self._scores is not None:
+            self._starts = [0, *np.cumsum(columns["items"]).astype(int).tolist()]
+            ratios = self._scores.ratios(int(seen[0]["classes"]))
+        self._seen[name] = SampleSums(columns, ratios | FIDELITY_RATIOS, fidelity_figures)
+        shares = SampleSums(columns, ratios).overall() if ratios else {}
+        return shares | as_metrics(figures(summed(seen)))
 
     def per_sample(self, name: str) -> SampleSums:
         """Return the distances of each sample."""
         return self._seen[name]
 
 
-def columns_of(sums: Sequence[Sums]) -> dict[str, Array]:
-    """Return what was summed for each sample, by column."""
-    table = np.array([[s.count, s.error, s.signal, s.got, s.dot] for s in sums], np.float64)
-    return dict(zip(("elements", "error", "signal", "got", "dot"), table.T, strict=True))
+_DISTANCES = {"elements": "count", **{name: name for name in ("error", "signal", "got", "dot")}}
+"""Column → what of `Sums` it holds."""
+
+
+def distances_of(sums: Sums) -> dict[str, float]:
+    """Return what fidelity needs of a sample's sums, by column."""
+    return {key: getattr(sums, name) for key, name in _DISTANCES.items()}
+
+
+def summed(seen: Sequence[Observation]) -> Sums:
+    """Return the sums over samples of which distances were observed."""
+    rows = ({name: row[key] for key, name in _DISTANCES.items()} for row in seen)
+    return sum((Sums(**row) for row in rows), Sums())
+
+
+def table_of(seen: Sequence[Observation]) -> dict[str, Array]:
+    """Return what was observed of each sample, by column, float64 [n] each."""
+    return {key: np.array([row[key] for row in seen], np.float64) for key in seen[0]}
 
 
 def fidelity_figures(sums: Mapping[str, Array]) -> dict[str, Array]:

@@ -9,15 +9,23 @@ from typing import Any
 import onnx
 
 from qgraph._evaluation.evaluate import evaluate as _evaluate
+from qgraph._evaluation.observing import Sight
 from qgraph._evaluation.own_metrics import OwnMetric, own_metrics
 from qgraph._evaluation.recommendation import recommend, require_limits
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
-from qgraph._exporters.family import Answers, ComparesInside, Converses, Suite, Task
+from qgraph._exporters.family import (
+    Answers,
+    ComparesInside,
+    Converses,
+    ObservesSamples,
+    Suite,
+    Task,
+)
 from qgraph._exporters.manifest import SANITY
 from qgraph._graph.edit.draws import random_note
-from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.errors import InputError, QGraphError, UsageError
 from qgraph._graph.io.models import read_model
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.runtime import Runtime
@@ -33,8 +41,8 @@ from qgraph._steps.inputs import document, required
 from qgraph._steps.making import Quantized
 from qgraph._steps.model import Model, file_of, opened
 from qgraph._steps.options import EvaluateOptions, chosen
-
-_ALL = 1 << 30
+from qgraph._steps.ray_cluster import require_ray
+from qgraph._steps.ray_evaluation import ALL, observed_by_cluster
 
 
 def evaluate(
@@ -69,13 +77,15 @@ def evaluate(
     require_data(asked.data)
     require_limits(asked.accept)
     own = own_metrics(metric)
+    if runtime.ray is not None:
+        require_ray()
     several = _several(models)
     known = {item.path: item for item in several if isinstance(item, Model)}
     paths = [file_of(item) for item in several]
     candidates = inspect_variants(paths)
     model = known.get(candidates[0].path) or opened(candidates[0].path)
     model = model.along(asked.batch_axis, asked.preprocess, asked.data)
-    task = model.family.task(model.view, asked.task, asked.data, asked.samples or _ALL)
+    task = model.family.task(model.view, asked.task, asked.data, asked.samples or ALL)
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))
     in_parts = _in_parts(candidates, runtime)
@@ -96,7 +106,11 @@ def evaluate(
         in_parts=in_parts,
         own=own,
     )
-    found = _evaluate(candidates, task, settings, runtime.progress, suite)
+    seen: Mapping[str, Sight | QGraphError] = {}
+    if _goes_to_cluster(runtime) and isinstance(task, ObservesSamples) and task.divisible:
+        takes = _largest_session(candidates)
+        seen = observed_by_cluster(candidates, task, asked, settings, runtime, takes)
+    found = _evaluate(candidates, task, settings, runtime.progress, suite, seen)
     return _recommended(found, asked.accept)
 
 
@@ -120,8 +134,16 @@ def _recommended(found: Evaluation, accept: Sequence[str]) -> Evaluation:
 
 def _in_parts(candidates: Sequence[InspectedModel], runtime: Runtime) -> Memory | None:
     """Return the memory to run in part by part, where the largest model does not fit as a whole."""
-    takes = max(session_bytes(read_model(item.path, weights=False)) for item in candidates)
-    return runtime.memory if takes > runtime.memory.left else None
+    return runtime.memory if _largest_session(candidates) > runtime.memory.left else None
+
+
+def _goes_to_cluster(runtime: Runtime) -> bool:
+    """Return whether nodes do samples: by the same paths, as variants and data are not sent."""
+    return runtime.ray is not None and not runtime.ray_ship
+
+
+def _largest_session(candidates: Sequence[InspectedModel]) -> int:
+    return max(session_bytes(read_model(item.path, weights=False)) for item in candidates)
 
 
 def _said(memory: Memory) -> str:

@@ -29,9 +29,13 @@ SentFile = tuple[str, int, str, tuple[Any, ...]]
 """Name below the folder, bytes, SHA-256, and references to the chunks."""
 
 
-def received(ray: Any, key: str, files: Sequence[SentFile]) -> tuple[Path, int]:
-    """Return the folder of these files, fetched if no process of this node has; it stays while the
-    descriptor is open that comes with it.
+_held: list[int] = []
+"""The folder that this process uses, open and locked."""
+
+
+def received(ray: Any, key: str, files: Sequence[SentFile]) -> Path:
+    """Return the folder of these files, fetched if no process of this node has; it stays until this
+    process ends or receives another.
 
     Raises:
         EnvironmentFault: there is no room, or a file is not what was sent.
@@ -45,9 +49,11 @@ def received(ray: Any, key: str, files: Sequence[SentFile]) -> tuple[Path, int]:
                 for file in files:
                     _fetch(ray, temporary, file)
         os.utime(folder)
-        held = os.open(folder, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_SH)
-    return folder, held
+        while _held:
+            os.close(_held.pop())
+        _held.append(os.open(folder, os.O_RDONLY))
+        fcntl.flock(_held[0], fcntl.LOCK_SH)
+    return folder
 
 
 def _cache() -> Path:

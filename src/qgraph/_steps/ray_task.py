@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from typing import Any
 
@@ -15,7 +16,11 @@ from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
 from qgraph._steps.job import Job, OpenedJob
 from qgraph._steps.ray_cache import received
+from qgraph._steps.ray_kept import kept
 from qgraph._steps.ray_sending import Sent, received_data
+
+Fault = tuple[str, str, str | None, str | None]
+"""An error as values: the name of its class, message, place and hint."""
 
 
 def do(fields: tuple[Any, ...], cpus: int, budget: int, along: Sent | None) -> dict[str, Any]:
@@ -24,44 +29,43 @@ def do(fields: tuple[Any, ...], cpus: int, budget: int, along: Sent | None) -> d
     `fields`: those of `Job`. `cpus`: the threads that may be used; `budget`: bytes to hold;
     `along`: model and samples, where they were sent.
     """
+
+    def work() -> dict[str, Any]:
+        job = Job(*fields)
+        whole = job.take(())
+        opened = kept((whole, budget), lambda: _opened(whole, budget, along))
+        finished = opened.run(job.numbers)
+        return {"sums": dict(finished.sums), "files": dict(finished.files)}
+
+    return done_here(cpus, work)
+
+
+def done_here(cpus: int, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what `work` gives or is refused with; by whom, and in how much processor time."""
     os.environ[VARIABLE] = str(cpus)
-    job, begun = Job(*fields), time.process_time()
-    found: dict[str, Any] = {"node": socket.gethostname()}
+    begun = time.process_time()
     try:
-        finished = _opened(job.take(()), budget, along).run(job.numbers)
+        found = work()
     except QGraphError as error:
-        return found | {"error": (type(error).__name__, error.message, error.where, error.hint)}
-    seconds = time.process_time() - begun
-    return found | {"sums": dict(finished.sums), "files": dict(finished.files), "seconds": seconds}
+        found = {"error": fault_of(error)}
+    return found | {"node": socket.gethostname(), "seconds": time.process_time() - begun}
 
 
-_kept: dict[tuple[Job, int], tuple[OpenedJob, int | None]] = {}
-"""The last job that this process did a part of, and what holds its model's folder. A process that
-is new opens it again."""
+def fault_of(error: QGraphError) -> Fault:
+    """Return an error as values."""
+    return type(error).__name__, error.message, error.where, error.hint
 
 
 def _opened(job: Job, budget: int, along: Sent | None) -> OpenedJob:
-    """Return a job without samples, opened once for all its parts."""
-    key = (job, budget)
-    if key not in _kept:
-        _close()  # the memory of two would not be there
-        runtime = Runtime(Provider(job.provider), budget, silent)
-        if along is None:
-            _kept[key] = OpenedJob(job, runtime), None
-        else:
-            import ray  # of which this is a process
+    """Return a job without samples, opened for all its parts."""
+    runtime = Runtime(Provider(job.provider), budget, silent)
+    if along is None:
+        return OpenedJob(job, runtime)
+    import ray  # of which this is a process
 
-            folder, held = received(ray, *along[1:3])
-            here = replace(job, model=str(folder / along[0]), sizes="[]")
-            _kept[key] = OpenedJob(here, runtime, received_data(ray, along)), held
-    return _kept[key][0]
-
-
-def _close() -> None:
-    while _kept:
-        _, (_, held) = _kept.popitem()
-        if held is not None:
-            os.close(held)
+    folder = received(ray, *along[1:3])
+    here = replace(job, model=str(folder / along[0]), sizes="[]")
+    return OpenedJob(here, runtime, received_data(ray, along))
 
 
 def values(job: Job) -> tuple[Any, ...]:

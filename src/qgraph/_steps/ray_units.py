@@ -129,6 +129,12 @@ def _checked(found: Mapping[str, Any]) -> Mapping[str, Any]:
     if "error" not in found:
         return found
     kind, message, where, hint = found["error"]
+    raise error_of((kind, f"on node {found['node']}: {message}", where, hint))
+
+
+def error_of(fault: Sequence[Any]) -> QGraphError:
+    """Return an error that came as values."""
+    kind, message, where, hint = fault
     known = getattr(errors, kind, UsageError)
     raised = known if issubclass(known, QGraphError) else UsageError
-    raise raised(f"on node {found['node']}: {message}", where=where, hint=hint)
+    return raised(message, where=where, hint=hint)

@@ -40,6 +40,7 @@ from qgraph._steps.options import EvaluateOptions, chosen
 )
 @click.option("--no-sanity", is_flag=True, help="Do not run sanity prompts.")
 @options.memory_budget
+@options.ray
 @options.gates
 @options.provider
 @options.common("evaluation.json", "File to write.")
@@ -49,6 +50,7 @@ def evaluate(
     sanity: Path | None,
     no_sanity: bool,
     memory_budget: int | None,
+    ray: str | None,
     gates: tuple[str, ...],
     fail_when: FailWhen,
     provider: Provider,
@@ -78,7 +80,7 @@ def evaluate(
             models,
             profiles=profiles,
             options=asked,
-            runtime=runtime_of(bars, provider, memory_budget),
+            runtime=runtime_of(bars, provider, memory_budget, ray),
         )
     write_document(output, evaluation)
     if as_json:

@@ -17,7 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from qgraph._exporters.fidelity import FIDELITY_RATIOS, columns_of, fidelity_figures
+from qgraph._exporters.family import Observation, observe_all
+from qgraph._exporters.fidelity import (
+    FIDELITY_RATIOS,
+    distances_of,
+    fidelity_figures,
+    table_of,
+)
 from qgraph._exporters.lm import LmSample
 from qgraph._exporters.manifest import Decoder, Manifest
 from qgraph._exporters.qwen.generate import Embedder, generate, next_step
@@ -28,7 +34,7 @@ from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import is_cache
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array, Feed
-from qgraph._metrics import Comparator, Sums, log_softmax
+from qgraph._metrics import Comparator, log_softmax
 
 _RATIOS = {
     "loss": ("loss", "tokens"),
@@ -45,6 +51,7 @@ class LmTask:
     """Keeps the float model's logits on disk, so that memory does not grow with the data."""
 
     name = "lm"
+    divisible = True
 
     def __init__(self, model: Path, manifest: Manifest, samples: Sequence[LmSample]) -> None:
         if not samples:
@@ -57,18 +64,30 @@ class LmTask:
         self._folder = Path(tempfile.mkdtemp(prefix="qgraph-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._has_reference = False
+        self._embedder: Embedder | None = None
         self._seen: dict[str, SampleSums] = {}
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant; the first one measured is the reference."""
-        columns = self._predict(name, session, progress)
-        self._has_reference = True
-        asked = np.array([sample.answer is not None for sample in self._samples], np.float64)
-        ratios = dict(_RATIOS)
-        if asked.any():
-            columns |= {"asked": asked, "right": self._answer(name, session, progress)}
-            ratios["vqa_accuracy"] = ("right", "asked")
-        self._seen[name] = SampleSums(columns, ratios, _figures)
+        first, self._has_reference = not self._has_reference, True
+        return self.conclude(name, observe_all(self, name, session, progress, first=first))
+
+    def observe(self, index: int, session: Session, *, first: bool) -> Observation:
+        """Return the sums of a sample, and whether its question is answered right."""
+        sample = self._samples[index]
+        logits = session.run(sample.feed, ["logits"])["logits"][0]
+        reference = self._reference(index, logits, first=first)
+        seen = _sums(sample, logits, reference)
+        seen |= distances_of(Comparator(reference).compare(logits))
+        seen["asked"] = sample.answer is not None
+        seen["right"] = seen["asked"] and self._answers(sample, session)
+        return seen
+
+    def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
+        """Return the metrics of a variant."""
+        asked = any(row["asked"] for row in seen)
+        ratios = _RATIOS | ({"vqa_accuracy": ("right", "asked")} if asked else {})
+        self._seen[name] = SampleSums(table_of(seen), ratios, _figures)
         return self._seen[name].overall()
 
     def without_answers(self) -> LmTask:
@@ -88,41 +107,21 @@ class LmTask:
         """Return what each sample adds to the metrics of a variant already measured."""
         return self._seen[name]
 
-    def _predict(self, name: str, session: Session, progress: Progress) -> dict[str, Array]:
-        """Return the columns of `_RATIOS` and of fidelity, an entry per sample."""
-        rows: list[Array] = []
-        distances: list[Sums] = []
-        for index, sample in enumerate(self._samples):
-            progress(f"evaluating {name}", index, len(self._samples))
-            logits = session.run(sample.feed, ["logits"])["logits"][0]
-            reference = self._reference(index, logits)
-            rows.append(_sums(sample, logits, reference))
-            distances.append(Comparator(reference).compare(logits))
-        progress(f"evaluating {name}", len(self._samples), len(self._samples))
-        columns = dict(zip(("loss", "kl", "agree", "tokens"), np.array(rows).T, strict=True))
-        return columns | columns_of(distances)
-
-    def _reference(self, index: int, logits: Array) -> Array:
+    def _reference(self, index: int, logits: Array, *, first: bool) -> Array:
         path = self._folder / f"{index}.npy"
-        if not self._has_reference:
+        if first:
             np.save(path, logits, allow_pickle=False)
             return logits
         return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
 
-    def _answer(self, name: str, session: Session, progress: Progress) -> Array:
-        """Return 1 where a sample's question is answered right, else 0."""
-        embedder = Embedder.beside(self._model, self._manifest)
+    def _answers(self, sample: LmSample, session: Session) -> bool:
+        """Return whether a sample's question is answered right."""
+        if self._embedder is None:
+            self._embedder = Embedder.beside(self._model, self._manifest)
         eos = frozenset(self._decoder.eos_token_ids)
-        right = np.zeros(len(self._samples))
-        questions = [i for i, sample in enumerate(self._samples) if sample.answer is not None]
-        for done, index in enumerate(questions):
-            progress(f"answering with {name}", done, len(questions))
-            sample = self._samples[index]
-            ids = generate(session, embedder, sample, eos, _NEW_TOKENS)
-            said = decode(self._model, self._manifest, ids)
-            right[index] = said.strip() == (sample.answer or "").strip()
-        progress(f"answering with {name}", len(questions), len(questions))
-        return right
+        ids = generate(session, self._embedder, sample, eos, _NEW_TOKENS)
+        said = decode(self._model, self._manifest, ids)
+        return said.strip() == (sample.answer or "").strip()
 
 
 def _figures(sums: Mapping[str, Array]) -> dict[str, Array]:
@@ -131,7 +130,7 @@ def _figures(sums: Mapping[str, Array]) -> dict[str, Array]:
     return {"perplexity": np.exp(np.minimum(loss, _LARGEST_LOSS)), **fidelity_figures(sums)}
 
 
-def _sums(sample: LmSample, logits: Array, reference: Array) -> Array:
+def _sums(sample: LmSample, logits: Array, reference: Array) -> dict[str, float]:
     """Return Σ loss, Σ KL, Σ same argmax, and the count, over the positions that predict a scored
     token; `logits` float [S, V].
     """
@@ -141,7 +140,7 @@ def _sums(sample: LmSample, logits: Array, reference: Array) -> Array:
     loss = -np.sum(got[np.arange(len(targets)), targets], dtype=np.float64)
     kl = max(0.0, float(np.sum(np.exp(wanted) * (wanted - got), dtype=np.float64)))
     agree = np.sum(got.argmax(-1) == wanted.argmax(-1))
-    return np.array([loss, kl, agree, len(targets)], np.float64)
+    return {"loss": float(loss), "kl": kl, "agree": int(agree), "tokens": len(targets)}
 
 
 def _decoder(manifest: Manifest) -> Decoder:

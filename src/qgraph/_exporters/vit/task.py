@@ -13,7 +13,13 @@ from dataclasses import replace
 import numpy as np
 
 from qgraph._exporters.class_scores import SEVERAL, rank_of
-from qgraph._exporters.fidelity import FIDELITY_RATIOS, columns_of, fidelity_figures
+from qgraph._exporters.family import Observation, observe_all
+from qgraph._exporters.fidelity import (
+    FIDELITY_RATIOS,
+    distances_of,
+    fidelity_figures,
+    table_of,
+)
 from qgraph._exporters.resampling import SampleSums
 from qgraph._exporters.vit.pictures import PictureFeeds
 from qgraph._graph.progress import Progress
@@ -29,12 +35,13 @@ class ClassifyTask:
     """
 
     name = "classify"
+    divisible = True
 
     def __init__(self, feeds: PictureFeeds, output: str, *, probabilities: bool = False) -> None:
         self.feeds = feeds
         self._compare = _compare_probabilities if probabilities else _compare_logits
         self._output = output
-        self._reference: list[Array] = []
+        self._reference: dict[int, Array] = {}
         self._seen: dict[str, SampleSums] = {}
 
     def labels_of(self, index: int) -> Array:
@@ -43,18 +50,34 @@ class ClassifyTask:
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant; the first one measured is the reference."""
-        first, sums = not self._reference, []
-        ranks: list[Array] = []
-        for index, feed in enumerate(self.feeds):
-            progress(f"evaluating {name}", index, len(self.feeds))
-            labels = self.labels_of(index)
-            logits = session.run(feed, [self._output])[self._output][: len(labels)]
-            if first:
-                self._reference.append(logits)
-            sums.append(self._compare(self._reference[index], logits))
-            ranks.append(rank_of(logits, labels))
-        progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
-        self._seen[name] = _sums_of(sums, ranks, self._reference[0].shape[1])
+        first = not self._reference
+        return self.conclude(name, observe_all(self, name, session, progress, first=first))
+
+    def observe(self, index: int, session: Session, *, first: bool) -> Observation:
+        """Return the distances of some pictures, and how often the right class comes first."""
+        labels = self.labels_of(index)
+        logits = session.run(self.feeds[index], [self._output])[self._output][: len(labels)]
+        if first:
+            self._reference[index] = logits
+        sums, ranks = self._compare(self._reference[index], logits), rank_of(logits, labels)
+        return {
+            **distances_of(sums),
+            "kl": sums.kl,
+            "agree": sums.agree,
+            "pictures": len(ranks),
+            "first": int(np.sum(ranks == 0)),
+            "among": int(np.sum(ranks < SEVERAL)),
+            "classes": logits.shape[1],
+        }
+
+    def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
+        """Return the metrics of a variant."""
+        ratios = {"top1": ("first", "pictures")}
+        if seen[0]["classes"] > SEVERAL:
+            ratios["top5"] = ("among", "pictures")
+        ratios |= {"kl": ("kl", "pictures"), "top1_agreement": ("agree", "pictures")}
+        columns = table_of(seen)
+        self._seen[name] = SampleSums(columns, ratios | FIDELITY_RATIOS, fidelity_figures)
         return self._seen[name].overall()
 
     def per_sample(self, name: str) -> SampleSums:
@@ -81,18 +104,3 @@ def _logarithms(probabilities: Array) -> Array:
     values = probabilities.astype(np.float32)
     found: Array = np.log(np.maximum(values, np.finfo(np.float32).tiny))
     return found
-
-
-def _sums_of(sums: Sequence[Sums], ranks: Sequence[Array], classes: int) -> SampleSums:
-    columns = {
-        "pictures": np.array([len(item) for item in ranks], np.float64),
-        "first": np.array([np.sum(item == 0) for item in ranks], np.float64),
-        "kl": np.array([item.kl for item in sums], np.float64),
-        "agree": np.array([item.agree for item in sums], np.float64),
-    }
-    ratios = {"top1": ("first", "pictures")}
-    if classes > SEVERAL:
-        columns["among"] = np.array([np.sum(item < SEVERAL) for item in ranks], np.float64)
-        ratios["top5"] = ("among", "pictures")
-    ratios |= {"kl": ("kl", "pictures"), "top1_agreement": ("agree", "pictures")}
-    return SampleSums(columns | columns_of(sums), ratios | FIDELITY_RATIOS, fidelity_figures)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from qgraph._exporters.fidelity import as_metrics
+from qgraph._exporters.family import Observation, observe_all
+from qgraph._exporters.fidelity import as_metrics, distances_of, summed
 from qgraph._exporters.yolo.coco import Annotations
 from qgraph._exporters.yolo.decode import Boxes, decode_boxes, layout_of
 from qgraph._exporters.yolo.precision import ScenePrecision
@@ -22,43 +23,49 @@ from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
-from qgraph._metrics import Comparator, Sums, figures
+from qgraph._metrics import Comparator, figures
 
 
 class DetectTask:
     """Keeps the float model's outputs; pictures are read anew for each variant."""
 
     name = "detect"
+    divisible = True
 
     def __init__(self, feeds: SceneFeeds, output: str, annotations: Annotations) -> None:
         require_pycocotools()
         self.feeds = feeds
         self._output = output
         self._annotations = annotations
-        self._reference: list[Array] = []
+        self._reference: dict[int, Array] = {}
         self._seen: dict[str, ScenePrecision] = {}
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant; the first one measured is the reference."""
-        first, sums = not self._reference, []
+        first = not self._reference
+        return self.conclude(name, observe_all(self, name, session, progress, first=first))
+
+    def observe(self, index: int, session: Session, *, first: bool) -> Observation:
+        """Return the distances of some scenes, and what is found in them."""
+        feed, places = self.feeds.letterboxed(index)
+        rows = session.run(feed, [self._output])[self._output][: len(places)]
+        if first:
+            self._reference[index] = rows
+        layout = layout_of(rows.shape, len(self._annotations.categories))
         found: list[dict[str, Any]] = []
-        for index in range(len(self.feeds)):
-            progress(f"evaluating {name}", index, len(self.feeds))
-            feed, places = self.feeds.letterboxed(index)
-            rows = session.run(feed, [self._output])[self._output][: len(places)]
-            if first:
-                self._reference.append(rows)
-            sums.append(Comparator(self._reference[index]).compare(rows))
-            layout = layout_of(rows.shape, len(self._annotations.categories))
-            for scene, place, row in zip(self.feeds.items(index), places, rows, strict=True):
-                boxes = decode_boxes(row, layout)
-                corners = place.undone(boxes.corners)
-                found += self._detections(scene.id or 0, corners, boxes)
-        progress(f"evaluating {name}", len(self.feeds), len(self.feeds))
+        for scene, place, row in zip(self.feeds.items(index), places, rows, strict=True):
+            boxes = decode_boxes(row, layout)
+            found += self._detections(scene.id or 0, place.undone(boxes.corners), boxes)
+        sums = Comparator(self._reference[index]).compare(rows)
+        return {**distances_of(sums), "found": found}
+
+    def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
+        """Return the metrics of a variant."""
+        found = [detection for row in seen for detection in row["found"]]
         evaluated = evaluate(self._annotations, found, self._ids())
         self._seen[name] = ScenePrecision(evaluated, self._groups())
         map50, mean = (float(evaluated.stats[item]) for item in (1, 0))
-        return {"map50": map50, "map": mean} | as_metrics(figures(sum(sums, Sums())))
+        return {"map50": map50, "map": mean} | as_metrics(figures(summed(seen)))
 
     def per_sample(self, name: str) -> ScenePrecision:
         """Return what a variant already measured found in each sample."""

@@ -1,0 +1,197 @@
+"""Samples of an evaluation on the nodes of a Ray cluster: what every variant shows on each.
+
+A unit is a range of samples: every variant is opened for it once. Metrics are made of what the
+samples show by the process that asks, in their order, whoever looked at which.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qgraph._evaluation.observing import Sight, observed
+from qgraph._evaluation.settings import EvaluationSettings
+from qgraph._evaluation.variants import InspectedModel, inspect_variants
+from qgraph._exporters.family import Answers, ObservesSamples, Task
+from qgraph._graph.errors import LimitError, QGraphError, UsageError
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.provider import Provider
+from qgraph._graph.run.runtime import Runtime
+from qgraph._graph.version import VERSION, packages
+from qgraph._sensitivity.scoring.work import digest_of_feed
+from qgraph._steps.model import opened
+from qgraph._steps.options import EvaluateOptions, chosen
+from qgraph._steps.ray_cluster import cluster, nodes
+from qgraph._steps.ray_kept import kept
+from qgraph._steps.ray_task import done_here, fault_of
+from qgraph._steps.ray_units import carried, error_of, parts_of, share_of
+
+ALL = 1 << 30
+"""Samples of an evaluation, where no number is named."""
+_LONGEST = 16
+"""Samples of a unit at most: what a death costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPart:
+    """`models`: path and SHA-256 of each, the float one first, found alike on every node, as are
+    the data in `options` (JSON). `samples`: the SHA-256 of each; `numbers`: those to look at.
+    `in_parts`: whether models are run part by part.
+    """
+
+    models: tuple[tuple[str, str], ...]
+    options: str
+    provider: str
+    versions: str
+    samples: tuple[str, ...]
+    in_parts: bool
+    numbers: tuple[int, ...]
+
+
+def observed_by_cluster(
+    models: Sequence[InspectedModel],
+    task: ObservesSamples,
+    asked: EvaluateOptions,
+    settings: EvaluationSettings,
+    runtime: Runtime,
+    takes: int,
+) -> dict[str, Sight | QGraphError]:
+    """Return what each variant shows on all samples, or why it cannot be looked at; `takes`: bytes
+    of the largest session.
+
+    Raises:
+        EnvironmentFault: Ray is missing, or a unit's worker died again and again.
+        KeyboardInterrupt: someone asked to stop.
+        LimitError: a node has no memory for a session.
+        QGraphError: a node has other models, data or versions: the message names it.
+    """
+
+    def check(given: Runtime) -> None:
+        if settings.in_parts is None and takes > given.memory.left:
+            raise LimitError(
+                f"a session takes {takes >> 20} MiB, and a node of the cluster has less for it",
+                hint="Name a --memory-budget below that, and models are run part by part.",
+            )
+
+    whole = _part(models, task, asked, settings)
+    assert runtime.ray is not None  # noqa: S101 - who calls has looked
+    with runtime.stop.held(), cluster(runtime.ray) as ray:
+        share = share_of(nodes(ray), runtime, check)
+        parts = parts_of(whole.numbers, share.slots, _LONGEST)
+        units = {
+            tuple(part): (astuple(replace(whole, numbers=tuple(part))), share.cpus, share.budget)
+            for part in parts
+        }
+        found: dict[int, Mapping[str, Any]] = {}
+        for numbers, given in carried(ray, observe, units, share, runtime):
+            found[numbers[0]] = given["variants"]
+            done = sum(len(unit) for unit in units if unit[0] in found)
+            runtime.progress("evaluating on a cluster", done, len(whole.numbers))
+    return {item.name: _joined(item.name, [found[at] for at in sorted(found)]) for item in models}
+
+
+def _part(
+    models: Sequence[InspectedModel],
+    task: ObservesSamples,
+    asked: EvaluateOptions,
+    settings: EvaluationSettings,
+) -> EvaluationPart:
+    options = asked.model_copy(update={"data": tuple(path.absolute() for path in asked.data)})
+    return EvaluationPart(
+        models=tuple((str(item.path.absolute()), item.id.sha256) for item in models),
+        options=json.dumps(options.model_dump(mode="json", exclude={"sanity", "accept"})),
+        provider=str(settings.provider),
+        versions=_versions(),
+        samples=tuple(map(digest_of_feed, task.feeds)),
+        in_parts=settings.in_parts is not None,
+        numbers=tuple(range(len(task.feeds))),
+    )
+
+
+def _versions() -> str:
+    return json.dumps({"qgraph": VERSION, "packages": packages()}, sort_keys=True)
+
+
+def _joined(name: str, units: Sequence[Mapping[str, Any]]) -> Sight | QGraphError:
+    """Return what a variant shows on the samples of all units, in their order."""
+    for unit in units:
+        if "error" in unit[name]:
+            return error_of(unit[name]["error"])
+    first = units[0][name]
+    seen = [row for unit in units for row in unit[name]["seen"]]
+    return Sight(seen, dict(first["placement"]), dict(first["elsewhere"]))
+
+
+def observe(fields: tuple[Any, ...], cpus: int, budget: int) -> dict[str, Any]:
+    """Return what every variant shows on some samples, as plain values; on a node.
+
+    `fields`: those of `EvaluationPart`; the rest as of `ray_task.do`.
+    """
+
+    def work() -> dict[str, Any]:
+        part = EvaluationPart(*fields)
+        whole = replace(part, numbers=())
+        there = kept((whole, budget), lambda: _OpenedEvaluation(whole, budget))
+        return {"variants": there.observe(part.numbers)}
+
+    return done_here(cpus, work)
+
+
+class _OpenedEvaluation:
+    """Models and task of an evaluation, as a node finds them.
+
+    Raises:
+        UsageError: they are others.
+    """
+
+    def __init__(self, part: EvaluationPart, budget: int) -> None:
+        if part.versions != _versions():
+            raise UsageError(f"versions differ: expected {part.versions}, found {_versions()}")
+        self._models = inspect_variants([Path(path) for path, _ in part.models])
+        for item, (path, sha256) in zip(self._models, part.models, strict=True):
+            if item.id.sha256 != sha256:
+                raise UsageError("found another model than the one to evaluate", where=path)
+        self._part = part
+        asked = chosen(EvaluateOptions, None, json.loads(part.options))
+        self._task = _task(self._models[0].path, asked, in_parts=part.in_parts)
+        self._settings = EvaluationSettings(
+            version=VERSION,
+            packages=packages(),
+            data=(),
+            provider=Provider(part.provider),
+            allow_cpu_nodes=asked.allow_cpu_nodes,
+            in_parts=Memory.of(budget) if part.in_parts else None,
+        )
+
+    def observe(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """Return what each variant shows on some samples, or why it shows nothing."""
+        for number in numbers:
+            if digest_of_feed(self._task.feeds[number]) != self._part.samples[number]:
+                raise UsageError(f"found another sample {number} than the one to evaluate on")
+        return {item.name: self._shown(item, numbers) for item in self._models}
+
+    def _shown(self, model: InspectedModel, numbers: Sequence[int]) -> dict[str, Any]:
+        try:
+            found = observed(model, self._task, numbers, self._settings)
+        except QGraphError as error:
+            if model.is_float:
+                raise
+            return {"error": fault_of(error)}
+        return {
+            "seen": list(found.seen),
+            "placement": found.placement,
+            "elsewhere": found.elsewhere,
+        }
+
+
+def _task(path: Path, asked: EvaluateOptions, *, in_parts: bool) -> ObservesSamples:
+    model = opened(path).along(asked.batch_axis, asked.preprocess, asked.data)
+    task: Task = model.family.task(model.view, asked.task, asked.data, asked.samples or ALL)
+    if in_parts and isinstance(task, Answers):
+        task = task.without_answers()
+    if not isinstance(task, ObservesSamples):
+        raise UsageError(f"the task {task.name} does not go by samples")
+    return task
