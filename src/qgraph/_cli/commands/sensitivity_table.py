@@ -43,9 +43,14 @@ def warn_of(report: Sensitivity, ranges: Ranges | None) -> None:
 def _unfinished(report: Sensitivity) -> str:
     if report.unscored:
         done = f"{len(report.unscored)} candidates have no score"
+    elif report.run.samples == 0:
+        done = (
+            "the time budget ended before one sample was scored, so the ranks are a guess, by the"
+            " error at each node's own output"
+        )
     else:
         done = f"the time budget ended after {report.run.samples} samples"
-    return f"{done}; the same command, given more, goes on from there."
+    return f"{done}; the same command with more time continues."
 
 
 def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None:
