@@ -220,6 +220,13 @@ class ProfileOptions(Options):
             metavar="LIMIT",
         ),
     ] = None
+    thorough: Annotated[
+        bool,
+        Flag(
+            "With --budget: try what is left out one by one, in many measurements, also where"
+            " interactions in the report predict which set to measure."
+        ),
+    ] = False
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     preprocess: Annotated[str | None, _PREPROCESS] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import Ranges, ranges_for, require_same_model
 from qgraph._quantize.scheme import SchemeName
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.ranking.profiles import By, cut_profiles, profile_of, units_of
+from qgraph._sensitivity.ranking.profiles import cut_profiles, pairs_of, profile_of, units_of
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.search.budget import search_budget
+from qgraph._sensitivity.search.predicted import search_predicted
 from qgraph._sensitivity.search.switched import SwitchedSession
 from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
@@ -56,6 +58,8 @@ def profile(
     source = Path(report).name if isinstance(report, str | Path) else "sensitivity.json"
     seen = document(report, Sensitivity)
     budget = Budget.parse(asked.budget) if asked.budget is not None else None
+    if asked.thorough and budget is None:
+        raise UsageError("--thorough is a way to search for a --budget, and none is given")
     cut = cut_profiles(seen, source, asked.cuts, asked.by, asked.top_k)
     if model is None:
         if budget is not None:
@@ -67,20 +71,20 @@ def profile(
         opened(model).along(asked.batch_axis, asked.preprocess, asked.data),
         required(runtime),
     )
-    bench = _Bench(found, seen, document(ranges, Ranges), runtime)
+    bench = Bench(found, seen, document(ranges, Ranges), runtime)
     bench.use(
-        _task(found, asked, answers=budget is not None and is_called(budget.metric, _QUESTIONS))
+        task_of(found, asked, answers=budget is not None and is_called(budget.metric, _QUESTIONS))
     )
     if budget is not None:  # before hours of measuring
-        key = find_metric(budget.metric, _float_values(bench), "--budget")
+        key = find_metric(budget.metric, bench.float_values(), "--budget")
         budget = replace(budget, metric=key)
     measured = [bench.measured(item) for item in cut.profiles]
     if budget is not None:
-        measured.append(_searched(seen, asked.by, budget, bench, runtime))
+        measured.append(_searched(seen, asked, budget, bench, runtime, measured))
     return cut.model_copy(update={"profiles": tuple(measured)})
 
 
-class _Bench:
+class Bench:
     """Measures sets of nodes on a task."""
 
     def __init__(
@@ -117,33 +121,47 @@ class _Bench:
         beside = {item.node.name for item in self._companions if item.beside in nodes}
         return self._task.measure(name, self._sessions.quantizing(nodes | beside), self._progress)
 
+    def float_values(self) -> dict[str, float]:
+        """Return the float model's metrics, also what a task leaves out where outputs are equal."""
+        return dict.fromkeys(_NONE_IF_EQUAL, math.inf) | self.float_metrics
+
     def measured(self, item: Profile) -> Profile:
         """Return a profile with its metrics."""
         found = self.metrics(frozenset(item.quantize), item.name)
         return item.model_copy(update={"measured": found})
 
 
-def _float_values(bench: _Bench) -> dict[str, float]:
-    """Return the float model's metrics, also what a task leaves out where outputs are equal."""
-    return dict.fromkeys(_NONE_IF_EQUAL, math.inf) | bench.float_metrics
-
-
 def _searched(
-    report: Sensitivity, by: By, budget: Budget, bench: _Bench, runtime: Runtime
+    report: Sensitivity,
+    asked: ProfileOptions,
+    budget: Budget,
+    bench: Bench,
+    runtime: Runtime,
+    profiles: Sequence[Profile],
 ) -> Profile:
-    found = search_budget(
-        units_of(report, by),
-        budget,
-        lambda nodes: bench.metrics(nodes, "a set").get(budget.metric, math.inf),
-        runtime.progress,
-    )
-    bound = budget.bound(_float_values(bench)[budget.metric])
-    title = f"the largest found with {budget}: {found.value:.6g} of {bound:.6g}"
+    """Return the profile searched for a budget; `profiles` were measured before."""
+    units = units_of(report, asked.by)
+    pairs = pairs_of(report, units)
+
+    def measure(nodes: frozenset[str]) -> float:
+        return bench.metrics(nodes, "a set").get(budget.metric, math.inf)
+
+    value = bench.float_values()[budget.metric]
+    if pairs is None or asked.thorough:
+        found = search_budget(units, budget, measure, runtime.progress)
+    else:
+        known = {
+            frozenset(item.quantize): (item.measured or {}).get(budget.metric, math.inf)
+            for item in profiles
+        } | {frozenset[str](): value}
+        found = search_predicted(units, pairs, budget, measure, known, runtime.progress)
+    title = f"the largest found with {budget}: {found.value:.6g} of {budget.bound(value):.6g}"
     made = profile_of(report, "budget", title, found.units)
     return bench.measured(made.model_copy(update={"budget": str(budget)}))
 
 
-def _task(model: Model, asked: ProfileOptions, *, answers: bool) -> Task:
+def task_of(model: Model, asked: ProfileOptions, *, answers: bool) -> Task:
+    """Return what profiles are measured on, with generated answers or without."""
     limit = _ALL if asked.samples is None else asked.samples
     task = model.family.task(model.view, asked.task, asked.data, limit)
     # answering by generation takes most of the time and is no budget's business but its own

@@ -49,6 +49,17 @@ class Gram:
         at = [self._index[name] for name in nodes]
         return max(0.0, float(self._corrected[np.ix_(at, at)].sum()))
 
+    def between(self, units: Sequence[Collection[str]]) -> Array:
+        """Return the damage that units do together, [units, units]."""
+        return self._summed(self._corrected, units)
+
+    def _summed(self, matrix: Array, units: Sequence[Collection[str]]) -> Array:
+        belongs = np.zeros((len(units), len(self._index)))
+        for row, members in zip(belongs, units, strict=True):
+            row[[self._index[name] for name in members]] = 1
+        found: Array = belongs @ matrix @ belongs.T
+        return found
+
     def _fitted(self, measured: Sequence[MeasuredSet]) -> Array:
         """Return the matrix whose sums over the sets that were measured are what was measured."""
         matrix = self._matrix.copy()
@@ -72,10 +83,7 @@ class Gram:
         """Return the units in the order in which each adds least damage, to those before it, for
         what it weighs; by the estimates alone, so that sets can be measured along it.
         """
-        belongs = np.zeros((len(units), len(self._index)))
-        for row, members in zip(belongs, units, strict=True):
-            row[[self._index[name] for name in members]] = 1
-        pairs = belongs @ self._matrix @ belongs.T
+        pairs = self._summed(self._matrix, units)
         added = pairs.diagonal().copy()
         worth = np.maximum(np.asarray(weights, float), 1e-300)
         left = np.ones(len(units), bool)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from qgraph._graph.errors import UsageError
+from qgraph._graph.tensors import Array
 from qgraph._metrics import metric
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from qgraph._sensitivity.ranking.interactions import gram_of
@@ -117,6 +118,14 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
         return [units[index] for index in order]
     place = {node.name: index for index, node in enumerate(report.nodes)}
     return sorted(units, key=lambda u: (u.harm / max(u.weight, 1e-300), place[u.members[0]]))
+
+
+def pairs_of(report: Sensitivity, units: Sequence[Unit]) -> Array | None:
+    """Return the damage that units do together, [units, units], None where it is not known: the
+    sum over a set's rows and columns is that of the set.
+    """
+    gram = gram_of(report, report.metric)
+    return None if gram is None else gram.between([unit.members for unit in units])
 
 
 def _unit(

@@ -1,5 +1,7 @@
 """The largest profile that meets a budget, found on switches: no model is emitted on the way.
 
+The search where nothing is known of what nodes do together; else see `predicted.py`.
+
 1. Units (nodes, or fused groups) are ranked by the error they add for what they bring. The longest
    prefix of the ranking that meets the budget is found by bisection, in about log2 N measurements:
    it is taken for granted here that more quantized nodes do not measure better.
@@ -44,12 +46,7 @@ def search_budget(
         InputError: not even the float model meets the budget.
     """
     asked = _Asked(units, budget, measure, progress)
-    if not asked.fits(frozenset()):
-        raise InputError(
-            f"the float model itself does not meet {budget}: its {budget.metric} is"
-            f" {asked.value(frozenset()):.6g}",
-            hint="Ask for less; a limit with x is relative to the float model.",
-        )
+    require_float_fits(budget, asked.value(frozenset()))
     prefix = _longest_prefix(asked, len(units))
     # each exchange and the last look go through what is left out once more
     asked.expect((len(units) - len(prefix)) * (1 + min(_EXCHANGED, len(prefix))))
@@ -63,6 +60,15 @@ def search_budget(
     return WithinBudget(
         tuple(units[i] for i in sorted(chosen)), asked.value(chosen), len(asked.known)
     )
+
+
+def require_float_fits(budget: Budget, value: float) -> None:
+    """Refuse a budget that the float model, whose metric is `value`, does not meet."""
+    if not budget.is_met(value, value):
+        raise InputError(
+            f"the float model itself does not meet {budget}: its {budget.metric} is {value:.6g}",
+            hint="Ask for less; a limit with x is relative to the float model.",
+        )
 
 
 class _Asked:
