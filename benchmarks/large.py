@@ -5,8 +5,10 @@
 FOLDER takes about 40 GB; `--layers 4` is the same shape with fewer layers. Weights are random
 (benchmarks/decoder.py): time and memory do not depend on them. Every backbone linear and the LM
 head is scored alone on 2 samples of 32 tokens. When the walk has written its first checkpoint the
-process is killed, and the same command goes on from there. Memory is the peak resident size that
-the kernel reports for each process. Steps that FOLDER holds already are not repeated.
+process is killed, and the same command goes on from there; `--engine gradient` runs through.
+Memory is the peak resident size that the kernel reports for each process, time that of the wall and
+of all processors. Steps that FOLDER holds already are not repeated, and a model that it holds is
+not exported.
 """
 
 from __future__ import annotations
@@ -28,15 +30,22 @@ from decoder import LIKE_3B, configuration, write_decoder
 from setting import setting
 
 _GIB = 1 << 30
+_KILLED = (
+    ", kill and resumption included: the run killed had written its first checkpoint, and the"
+    " second went on from there"
+)
 
 
 @dataclass(frozen=True)
 class Took:
-    """Wall seconds and peak resident bytes of a process and its children; its exit code."""
+    """Wall and processor seconds and peak resident bytes of a process and its children; its exit
+    code.
+    """
 
     seconds: float
     peak: int
     code: int
+    processor: float = 0.0
 
 
 def run(arguments: list[str], kill_at: Path | None = None) -> Took:
@@ -51,7 +60,8 @@ def run(arguments: list[str], kill_at: Path | None = None) -> Took:
             os.killpg(child.pid, signal.SIGKILL)
         ended, status, usage = os.wait4(child.pid, os.WNOHANG)
     code = os.waitstatus_to_exitcode(status)
-    return Took(time.perf_counter() - start, usage.ru_maxrss << 10, code)
+    spent = usage.ru_utime + usage.ru_stime
+    return Took(time.perf_counter() - start, usage.ru_maxrss << 10, code, spent)
 
 
 def write_samples(
@@ -87,20 +97,31 @@ class Steps:
         self._path.write_text(json.dumps({n: asdict(item) for n, item in self.took.items()}))
 
 
-def chain(folder: Path, layers: int, budget: str) -> Steps:
-    """Run all steps."""
-    steps, checkpoint, exported = Steps(folder), folder / "checkpoint", folder / "model"
+def export(steps: Steps, folder: Path, layers: int) -> None:
+    """Export a checkpoint of this shape, where no model is there."""
+    checkpoint, exported = folder / "checkpoint", folder / "model"
+    if (exported / "model.onnx").exists() and "export" not in steps.took:
+        return
     if not (checkpoint / "config.json").exists():
         shape = LIKE_3B | {"layers": layers}
         write_decoder(checkpoint, configuration(**shape), torch.float16)
     steps.run("export", ["export", str(checkpoint), "-o", str(exported), "--dtype", "fp16"])
+
+
+def chain(folder: Path, layers: int, budget: str, engine: str) -> Steps:
+    """Run all steps."""
+    steps, exported = Steps(folder), folder / "model"
+    export(steps, folder, layers)
     model, output = str(exported / "model.onnx"), folder / "sensitivity.json"
     data = ["--data", str(folder / "samples.npz")]
     score = ["sensitivity", model, *data, "-o", str(output), "--memory-budget", budget]
     score += ["--direction", "solo", "--group", "none", "--include", "lm_head"]
     states = folder / f"{output.name}.journal.states"
-    steps.run("sensitivity, killed", [*score, "--fresh"], kill_at=states)
-    steps.run("sensitivity, to the end", score)
+    if engine == "wavefront":
+        steps.run("sensitivity, killed", [*score, "--engine", engine, "--fresh"], kill_at=states)
+        steps.run("sensitivity, to the end", [*score, "--engine", engine])
+    else:
+        steps.run(f"sensitivity by {engine}", [*score, "--engine", engine])
     profiles, ranges = str(folder / "profiles.json"), str(folder / "ranges.json")
     steps.run("profile", ["profile", str(output), "-o", profiles])
     target = ["--profiles", profiles, "-o", str(folder / "variants")]
@@ -137,19 +158,19 @@ def page(steps: Steps, layers: int, budget: str, folder: Path) -> list[str]:
         f" {size / _GIB:.1f} GiB on the disk and {2 * size / _GIB:.1f} GiB as the fp32 that a CPU"
         " computes in.",
         "",
-        "| step | wall time | peak resident memory | exit |",
-        "|---|---:|---:|---:|",
+        "| step | wall time | processor time | peak resident memory | exit |",
+        "|---|---:|---:|---:|---:|",
         *(
-            f"| {name} | {item.seconds / 60:.1f} min | {_memory(item)} | {item.code} |"
+            f"| {name} | {item.seconds / 60:.1f} min | {item.processor:.0f} s | {_memory(item)} |"
+            f" {item.code} |"
             for name, item in took.items()
         ),
         "",
         f"{len(nodes)} nodes scored alone (every backbone linear and the LM head) on"
         f" {ran['samples']} samples of 32 tokens under `--memory-budget {budget}`, in"
-        f" {spent / 60:.1f} min in all, kill and resumption included. The run killed had written"
-        " its first checkpoint; the second went on from there.",
+        f" {spent / 60:.1f} min in all{_KILLED if 'sensitivity, killed' in took else ''}.",
         "",
-        f"One forward of both samples takes {ran['forward_seconds']:.1f} s of computing. The second"
+        f"One forward of both samples takes {ran['forward_seconds']:.1f} s of computing. The (last)"
         f" run spent {ran['setup_seconds']:.0f} s on set-up (shapes, timing, batch axes) and"
         f" {ran['scoring_seconds']:.0f} s on scoring; E* is {ran['ideal_forward_equivalents']:.0f}"
         f" forwards. Memory: {json.dumps(ran['memory'])}.",
@@ -175,13 +196,14 @@ def _memory(took: Took) -> str:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--layers", default=LIKE_3B["layers"], show_default=True)
 @click.option("--memory-budget", default="7.5GiB", show_default=True)
+@click.option("--engine", default="wavefront", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path))
-def main(folder: Path, layers: int, memory_budget: str, output: Path | None) -> None:
+def main(folder: Path, layers: int, memory_budget: str, engine: str, output: Path | None) -> None:
     """Run the chain on the 3 B shape in FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "samples.npz").exists():
         write_samples(folder / "samples.npz", 2, 32, LIKE_3B["hidden"])
-    steps = chain(folder, layers, memory_budget)
+    steps = chain(folder, layers, memory_budget, engine)
     text = "\n".join(page(steps, layers, memory_budget, folder)) + "\n"
     click.echo(text)
     if output is not None:

@@ -7,20 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
+from qgraph._graph.edit.columns import split_into_columns
 from qgraph._graph.edit.segments import move_to_readers
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, Session
-from qgraph._graph.run.streamed import Runner
+from qgraph._graph.run.streamed import Runner, float32_bytes, part_bytes, weight_bytes
 from qgraph._graph.tensors import Array, Feed, inputs_of
 
 
 class PartwiseSession(Session):
     """Answers `run` for the samples in `feeds`, asked in their order, again and again from the
     first; what arises before the last part of the model is computed for all of them at once, so
-    each weight is read once and no more than one part's weights are held.
+    each weight is read once and no more than one part's weights are held. Matrices larger than a
+    part are multiplied with some columns at a time.
 
     It cannot be bound, nor run on other samples. `memory`: what weights and states may take.
 
@@ -41,9 +43,13 @@ class PartwiseSession(Session):
         title: str = "running",
     ) -> None:
         model = read_on_disk(path)
+        most = part_bytes(memory) if part is None else part
+        weights = split_into_columns(model, most)
         move_to_readers(model)
+        narrow = weight_bytes(model) / max(1, float32_bytes(model))  # they are held as float32
         self._runner = Runner(
-            model, memory, provider, allow_cpu_nodes=allow_cpu_nodes, part=part,
+            model, memory, provider, weights=weights, allow_cpu_nodes=allow_cpu_nodes,
+            part=max(1, int(most * narrow)) if part is None else part,
             room=max(memory.left // 4, 1),
         )  # fmt: skip
         self._feeds, self._progress, self._title = feeds, progress, title

@@ -65,7 +65,7 @@ class Runner:
         self.placement, self.elsewhere = Counter[str](), Counter[str]()
         left = memory.left
         self.in_parts = part is not None or OPENING * weight_bytes(model) > left
-        self._most = part or max(_SMALLEST_PART, min(_LARGEST_PART, left // (2 * OPENING)))
+        self._most = part or part_bytes(memory)
         self.seconds = 0.0
 
     def run(
@@ -158,6 +158,11 @@ class Runner:
         result = session.run(feed)
         self.seconds += time.perf_counter() - start
         return result
+
+
+def part_bytes(memory: Memory) -> int:
+    """Return the bytes of weights in a part, where nobody says otherwise."""
+    return max(_SMALLEST_PART, min(_LARGEST_PART, memory.left // (2 * OPENING)))
 
 
 def session_bytes(model: onnx.ModelProto) -> int:
