@@ -8,6 +8,8 @@ import pytest
 
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import InputError
+from qgraph._graph.run import streamed
+from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import Range, observe_shapes
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
@@ -106,3 +108,14 @@ def test_shapes_are_those_of_the_feed(chain: PreparedModel) -> None:
         "a": (3,),
         "x": (3,),
     }
+
+
+def test_a_graph_of_very_many_nodes_is_watched_part_by_part(
+    build: Build, prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = prepared(build(CHAIN, two=TWO))
+    rows, names = feeds([1, 5], [2, 3], [4]), ["x", "a", "b", "y"]
+    whole = observe_ranges(model, names, rows, Provider.CPU)
+    monkeypatch.setattr(streamed, "_MANY_NODES", 1)
+    assert streamed.Runner(model.model, Memory.of(None)).in_parts
+    assert observe_ranges(model, names, rows, Provider.CPU) == whole

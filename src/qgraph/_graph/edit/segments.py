@@ -53,8 +53,11 @@ def cut(
     return _linked([shared, *runs], names, outputs, constants)
 
 
-def cut_by_weight(model: onnx.ModelProto, outputs: Sequence[str], most: int) -> list[Segment]:
-    """Return what `outputs` need in segments that each read at most `most` bytes of weights.
+def cut_by_weight(
+    model: onnx.ModelProto, outputs: Sequence[str], most: int, count: int = 1 << 62
+) -> list[Segment]:
+    """Return what `outputs` need in segments that each read at most `most` bytes of weights and
+    have at most `count` nodes.
 
     A node that reads more by itself is a segment of its own.
     """
@@ -65,7 +68,7 @@ def cut_by_weight(model: onnx.ModelProto, outputs: Sequence[str], most: int) -> 
     for node in needed(model.graph.node, outputs):
         weights = {name for name in reads(node) if name in sizes}
         more = sum(sizes[name] for name in weights - held)
-        if runs[-1] and weights and total + more > most:
+        if runs[-1] and ((weights and total + more > most) or len(runs[-1]) == count):
             runs.append([])
             held, total = set(), 0
             more = sum(sizes[name] for name in weights)

@@ -57,7 +57,7 @@ def watch(
         raise InputError("no sample was given to calibrate with")
     ordered = _in_graph_order(prepared.model, tensors)
     memory = memory or Memory.of(None)
-    runner = Runner(prepared.model, memory, provider)
+    runner = Runner(prepared.model, memory, provider, room=max(1, memory.left // 4))
     if runner.in_parts:
         seen = runner.visit(feeds, ordered, progress, "calibrating")
     else:

@@ -26,12 +26,15 @@ OPENING = 3
 array, and the layout onnxruntime packs it into."""
 _LARGEST_PART, _SMALLEST_PART = 512 << 20, 16 << 20
 """Bytes of weights. Larger parts save nothing, smaller ones cost more than they hold."""
+_MANY_NODES = 10_000
+"""Nodes of a part at most. To open a session takes more than linear time in its nodes."""
 
 Tensors = dict[str, Array]
 
 
 class Runner:
-    """Runs `model` over many samples, in one session if it fits `memory`, else part by part.
+    """Runs `model` over many samples, in one session if it fits `memory` and has not very many
+    nodes, else part by part.
 
     `weights`: values of stubs, as for `open_session`. `part`: bytes of weights in a part, for whom
     the cuts must not depend on what memory is free. `room`: bytes that what crosses the cuts may
@@ -63,8 +66,8 @@ class Runner:
         self._room, self._pack = room, pack
         self._placed: set[tuple[str, ...]] = set()
         self.placement, self.elsewhere = Counter[str](), Counter[str]()
-        left = memory.left
-        self.in_parts = part is not None or OPENING * weight_bytes(model) > left
+        is_large = part is not None or OPENING * weight_bytes(model) > memory.left
+        self.in_parts = is_large or len(model.graph.node) > _MANY_NODES
         self._most = part or part_bytes(memory)
         self.seconds = 0.0
 
@@ -107,7 +110,8 @@ class Runner:
         wanted = set(tensors)
         weights = {item.name: item for item in self._model.graph.initializer}
         constants = {name: array_of(weights[name]) for name in wanted & weights.keys()}
-        parts = cut_by_weight(self._model, tensors, self._most if self.in_parts else 1 << 62)
+        most = self._most if self.in_parts else 1 << 62
+        parts = cut_by_weight(self._model, tensors, most, _MANY_NODES)
         last_read = {name: number for number, part in enumerate(parts) for name in part.inputs}
         states: list[Tensors] = []
         total, count, held = len(parts) * len(feeds), len(feeds) - start, 0
