@@ -330,3 +330,15 @@ def test_samples_that_were_left_out_are_said(
         assert f"scored on {min(asked, count)} samples" in " ".join(shown.split())
         assert ("the data holds more" in shown) is left
         assert json.loads(output.read_text())["run"].get("more_samples", False) is left
+
+
+def test_every_file_that_was_written_is_named(
+    qgraph: Command, tmp_path: Path, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = qgraph("sensitivity", files.model, "--data", files.data).out
+    asked = ("--profiles", files.profiles, "--data", files.data, "-o", "made")
+    said += qgraph("quantize", files.model, *asked).out
+    words = said.replace(",", " ").split()
+    for path in tmp_path.rglob("*.*"):
+        assert str(path.relative_to(tmp_path)) in words

@@ -159,7 +159,7 @@ def test_the_scores_are_one_table_on_a_terminal_of_80_columns(
     monkeypatch.setattr(console.OUT, "_force_terminal", True)
     for width in (160, 80):
         monkeypatch.setattr(console.OUT, "width", width)
-        print_report(report, tmp_path / "out.json", everything=False)
+        print_report(report, [tmp_path / "out.json"], everything=False)
         shown = capsys.readouterr().out
         assert shown.count("/layers.0/attn/MatMul  ") == 1
         assert ("M MACs" in shown) is (width == 160)
@@ -177,5 +177,5 @@ def test_a_node_is_shown_with_its_module_where_its_name_does_not_tell(
     name: str, scope: str, row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = scored(tmp_path, name, scope)
-    print_report(report, tmp_path / "out.json", everything=True)
+    print_report(report, [tmp_path / "out.json"], everything=True)
     assert f" {row} " in capsys.readouterr().out

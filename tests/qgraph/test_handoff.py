@@ -460,3 +460,17 @@ def test_golden_files_load_in_polygraphy(decoder_bundle: Path) -> None:
         ((_, (iteration,)),) = results.items()
         for part in case["outputs"]:
             np.testing.assert_array_equal(iteration[part["name"]], array(decoder_bundle, part))
+
+
+def test_the_float_model_is_found_in_the_folder_above(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    """As after `qgraph quantize model.onnx -o work`, with reports beside the float model."""
+    for name in ("mlp.onnx", "sensitivity.json", "evaluation.json"):
+        shutil.copy(files.folder / name, tmp_path / name)
+    (tmp_path / "profiles.json").write_text("{}")  # what another tool may have there
+    (tmp_path / "work").mkdir()
+    shutil.copy(files.folder / "D.onnx", tmp_path / "work")
+    made = qgraph("handoff", tmp_path / "work/D.onnx", "-o", tmp_path / "bundle", "--json").json
+    assert all(case["float_outputs"] for case in made["golden"]["cases"])
+    assert made["evaluation"]["metrics"] and made["precision"][0]["cost"]["rank"]

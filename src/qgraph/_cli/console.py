@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -103,6 +104,12 @@ def print_json(value: Any) -> None:
 def say(text: str) -> None:
     """Print a line about the result; on a terminal it is wrapped at words."""
     _print(OUT, escape(printable(text)))
+
+
+def wrote(paths: Sequence[Path]) -> str:
+    """Return the sentence that names the files that were written, one at least."""
+    *others, last = map(str, paths)
+    return f"Wrote {', '.join(others)} and {last}" if others else f"Wrote {last}"
 
 
 def warn(text: str) -> None:

@@ -114,6 +114,20 @@ def parse_gate(text: str) -> Gate:
     )
 
 
+def require_about(gates: Sequence[Gate], variants: Sequence[str]) -> None:
+    """Check that each gate is about one of `variants`, or about all.
+
+    Raises:
+        UsageError: one names another.
+    """
+    for gate in gates:
+        if gate.variant not in (None, *variants):
+            raise UsageError(
+                f"--fail-if {gate.text!r} is about nothing that was compared",
+                hint=f"There are the variants {', '.join(variants)}.",
+            )
+
+
 def judged(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.MEASURED) -> Changes:
     """Return the changes with the gates that fail, each with every change that makes it.
 
@@ -133,11 +147,8 @@ def judged(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.ME
     named = [replace(g, metric=find_metric(g.metric, keys, "--fail-if")) for g in gates]
     for gate in named:
         if gate.variant not in changes.unmeasured and not any(map(gate.is_about, changes.changes)):
-            variants = dict.fromkeys(item.variant for item in changes.changes)
-            raise UsageError(
-                f"--fail-if {gate.text!r} is about nothing that was compared",
-                hint=f"There are the variants {', '.join(variants)}.",
-            )
+            alike = [item.variant for item in changes.changes if item.metric == gate.metric]
+            require_about([gate], list(dict.fromkeys(alike)))
     failed = [
         _failure(gate, item)
         for gate in named

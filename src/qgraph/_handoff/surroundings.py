@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from qgraph._evaluation.results import Evaluation, Variant
 from qgraph._evaluation.run_folder import RunFolder
+from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.models import ModelId, identify, read_model
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import Ranges
 from qgraph._sensitivity.report import Sensitivity
+
+D = TypeVar("D", Ranges, Sensitivity, Profiles, Evaluation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +43,59 @@ class Surroundings:
 
 
 def look_beside(model: Path, provenance: Provenance, float_model: Path | None) -> Surroundings:
-    """Return what lies beside `model`; `float_model` is looked for if it is not given."""
-    source, run = provenance.source_sha256, RunFolder(model.parent)
+    """Return what lies beside `model`, or beside its float model; that is looked for in the folder
+    of `model` and in the one above, if it is not given.
+
+    Raises:
+        UsageError: `model` was quantized from another than `float_model`, or a file beside `model`
+            is not what its name says.
+    """
+    source = provenance.source_sha256
     if source is None:
         return Surroundings(float_model, None, None, None, None)
-    profiles = run.find(Profiles, source)
+    if float_model is None:
+        float_model = _float_model(model, source)
+    elif identify(float_model).sha256 != source:
+        raise UsageError(
+            f"this is not the float model that {model.name} was quantized from",
+            where=str(float_model),
+            hint="Give that one with --source, or leave --source out.",
+        )
+
+    def find(kind: type[D]) -> D | None:
+        found = RunFolder(model.parent).find(kind, source)
+        if found is None and float_model is not None:
+            with suppress(UsageError):  # a folder that is no run's may hold anything
+                found = RunFolder(float_model.parent).find(kind, source)
+        return found
+
+    profiles = find(Profiles)
     named = {} if profiles is None else {item.name: item for item in profiles.profiles}
     return Surroundings(
-        float_model=float_model or _float_model(model, source),
+        float_model=float_model,
         profile=named.get(provenance.profile or ""),
-        sensitivity=run.find(Sensitivity, source),
-        ranges=run.find(Ranges, source),
-        evaluation=run.find(Evaluation, source),
+        sensitivity=find(Sensitivity),
+        ranges=find(Ranges),
+        evaluation=find(Evaluation),
     )
 
 
 def _float_model(model: Path, sha256: str) -> Path | None:
-    """Return the ONNX file beside `model` that it was quantized from."""
-    usual = model.with_name("model.onnx")
-    others = sorted(path for path in model.parent.glob("*.onnx") if path not in (usual, model))
-    for path in [usual, *others]:
-        if path.is_file() and not _is_quantized(path) and identify(path).sha256 == sha256:
-            return path
+    """Return the ONNX file that `model` was quantized from, beside it or in the folder above."""
+    for folder in (model.parent, model.parent.resolve().parent):
+        usual = folder / "model.onnx"
+        others = sorted(path for path in folder.glob("*.onnx") if path != usual)
+        for path in (usual, *others):
+            if path.is_file() and path != model and _may_be(path, sha256):
+                return path
     return None
+
+
+def _may_be(path: Path, sha256: str) -> bool:
+    """Return whether a file is the float model; one that cannot be read is not."""
+    with suppress(InputError):
+        return not _is_quantized(path) and identify(path).sha256 == sha256
+    return False
 
 
 def _is_quantized(path: Path) -> bool:

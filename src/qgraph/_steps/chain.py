@@ -20,7 +20,7 @@ from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.explain.markdown import to_markdown
 from qgraph._sensitivity.scoring.journal import remove_journal
 from qgraph._steps.calibrate import calibrate
-from qgraph._steps.evaluate import evaluate
+from qgraph._steps.evaluate import evaluate, require_evaluable
 from qgraph._steps.export import export
 from qgraph._steps.making import file_stem
 from qgraph._steps.model import Model
@@ -29,12 +29,13 @@ from qgraph._steps.options import (
     EvaluateOptions,
     ProfileOptions,
     QuantizeOptions,
+    SensitivityOptions,
 )
-from qgraph._steps.profile import profile
+from qgraph._steps.profile import profile, require_profilable
 from qgraph._steps.quantize import write_quantized
 from qgraph._steps.recipe import Recipe
 from qgraph._steps.report import can_draw, report, summary
-from qgraph._steps.sensitivity import sensitivity
+from qgraph._steps.sensitivity import require_scorable, sensitivity
 from qgraph._steps.stages import RECORD, Stage, digest_of, hashes_of
 
 FLOAT = "model.onnx"
@@ -153,10 +154,25 @@ class RecipeChain:
             write_bytes(self._folder / name, path.read_bytes())
 
     def _model(self) -> Model:
-        """Return the float model, opened once for all stages."""
+        """Return the float model, opened once for all stages, with which the options go."""
         if self._opened is None:
-            self._opened = Model.open(self._path(FLOAT))
+            opened = Model.open(self._path(FLOAT))
+            self._require_fitting(opened)
+            self._opened = opened
         return self._opened
+
+    def _require_fitting(self, model: Model) -> None:
+        """Check what a later stage would refuse only after the work of those before it."""
+        asked, options = self._scoring(), self._recipe.profile
+        along = model.along(asked.batch_axis, asked.preprocess, asked.data)
+        require_scorable(along, asked, None, self._runtime)
+        if options.budget is not None:
+            as_scored = self._as_scored(options)
+            require_profilable(model, options.model_copy(update=as_scored))
+        require_evaluable(model, self._evaluation())
+
+    def _scoring(self) -> SensitivityOptions:
+        return self._recipe.sensitivity.model_copy(update={"scheme": self._recipe.scheme})
 
     def _ranges(self) -> list[Path]:
         asked = self._recipe.sensitivity
@@ -168,14 +184,14 @@ class RecipeChain:
 
     def _sensitivity(self) -> list[Path]:
         journal = self._path(f"sensitivity-{digest_of(self._sensitivity_inputs())[:12]}.journal")
-        asked = self._recipe.sensitivity
+        asked = self._scoring()
         engine = engine_of(asked.engine, self._recipe.scheme.name)
         report, _ = sensitivity(
             self._model(),
             ranges=None if engine.calibrates else self._path("ranges.json"),
             journal=journal,
             fresh=self._fresh,
-            options=asked.model_copy(update={"scheme": self._recipe.scheme}),
+            options=asked,
             runtime=self._runtime,
         )
         write_text(self._path("sensitivity.md"), to_markdown(report))

@@ -11,7 +11,7 @@ import onnx
 from qgraph._evaluation.evaluate import evaluate as _evaluate
 from qgraph._evaluation.observing import Sight
 from qgraph._evaluation.own_metrics import OwnMetric, own_metrics
-from qgraph._evaluation.recommendation import recommend, require_limits
+from qgraph._evaluation.recommendation import recommend
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
@@ -75,7 +75,6 @@ def evaluate(
     asked = chosen(EvaluateOptions, options, given)
     runtime = required(runtime)
     require_data(asked.data)
-    require_limits(asked.accept)
     own = own_metrics(metric)
     if runtime.ray is not None:
         require_ray()
@@ -112,6 +111,18 @@ def evaluate(
         seen = observed_by_cluster(candidates, task, asked, settings, runtime, takes)
     found = _evaluate(candidates, task, settings, runtime.progress, suite, seen)
     return _recommended(found, asked.accept)
+
+
+def require_evaluable(model: Model, asked: EvaluateOptions) -> None:
+    """Check, before hours of other work, what an evaluation of `model` would refuse.
+
+    Raises:
+        QGraphError: as `evaluate` does, from what a single sample of the data tells.
+    """
+    along = model.along(asked.batch_axis, asked.preprocess, asked.data)
+    along.family.task(along.view, asked.task, asked.data, 1)
+    if isinstance(asked.sanity, Path):
+        _suite(along, asked.sanity)
 
 
 def _several(models: Any) -> Sequence[Any]:

@@ -87,12 +87,18 @@ def ranges_of_profiles(
     """Return the ranges to quantize with: those given, or calibrated for what profiles may name.
 
     Raises:
-        UsageError: those given are of another scheme.
+        UsageError: those given are of another scheme, or it is one that is not emitted.
     """
+    scheme = asked.scheme or wanted.scheme
+    if scheme.name is SchemeName.INC_CPU:
+        raise UsageError(
+            f"profiles of the scheme {scheme.name} are not what qgraph emits",
+            hint="Use --backend inc, or profiles cut from a report of the scheme int8 or fp8.",
+        )
     if given is None:
         return calibrate(model, options=_calibration_of(wanted, asked), runtime=runtime)
     seen = document(given, Ranges)
-    require_same(seen.scheme, asked.scheme or wanted.scheme, "ranges")
+    require_same(seen.scheme, scheme, "ranges")
     return seen
 
 
@@ -175,11 +181,6 @@ def _quantized(
     store: WeightStore | None,
 ) -> Quantized:
     scheme = ranges.scheme
-    if scheme.name is SchemeName.INC_CPU:
-        raise UsageError(
-            f"the profile {item.name!r} is of the scheme {scheme.name}, which qgraph does not emit",
-            hint="Use --backend inc, or profiles cut from a report of the scheme int8 or fp8.",
-        )
     prepared = model.prepared
     nodes: list[QuantizableNode] = nodes_of(model, item)
     nodes += companions_named(prepared.model, nodes, item.companions)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_origin
 
 from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, model_validator
 
+from qgraph._evaluation.recommendation import require_limits
 from qgraph._graph.errors import UsageError
 from qgraph._graph.flags import Flag
 from qgraph._graph.io.documents import Given, Part, in_words
 from qgraph._metrics import SCORED
+from qgraph._metrics.budget import Budget
 from qgraph._quantize.formats import format_names
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._sensitivity.engines.registry import AUTO, engine_of, engines
@@ -109,6 +111,23 @@ class CalibrateOptions(Options):
     seed: Annotated[int, _SEED] = 0  # fmt: skip
 
 
+def _engine(name: str) -> str:
+    if name != AUTO:
+        engine_of(name, None)
+    return name
+
+
+def _limit(text: str | None) -> str | None:
+    if text is not None:
+        Budget.parse(text)
+    return text
+
+
+def _limits(accept: tuple[str, ...]) -> tuple[str, ...]:
+    require_limits(accept)
+    return accept
+
+
 def _format_names(given: Sequence[str]) -> tuple[str, ...]:
     names = tuple(name for text in given for name in format_names(text))
     if names and names[0] not in (SchemeName.INT8, SchemeName.FP8):
@@ -124,6 +143,7 @@ class SensitivityOptions(CalibrateOptions):
 
     engine: Annotated[
         str,
+        AfterValidator(_engine),
         Flag(
             "Who computes the scores; auto measures all exactly, or where that takes long estimates"
             " them and checks some. inc is Intel Neural Compressor.",
@@ -201,6 +221,8 @@ def _require_own(engine: str, kind: type[EngineOptions], given: Mapping[str, Any
 class ProfileOptions(Options):
     """Where profiles are cut, and on what they are measured. `budget`: as in `loss<=1.02x`."""
 
+    _ONLY_TO_MEASURE: ClassVar = ("data", "batch_axis", "preprocess", "task", "samples")
+
     cuts: dict[str, Share] = dict(DEFAULT_CUTS)
     by: Annotated[
         By,
@@ -214,6 +236,7 @@ class ProfileOptions(Options):
     ] = None
     budget: Annotated[
         str | None,
+        AfterValidator(_limit),
         Flag(
             'Also the largest profile within this limit, as in "loss<=1.02x": 1.02 times the float'
             " model's.",
@@ -234,6 +257,10 @@ class ProfileOptions(Options):
     samples: Annotated[
         Count | None, Flag("Measure on at most this many samples of each file.")
     ] = None  # fmt: skip
+
+    def of_measuring(self) -> list[str]:
+        """Return the options that were given and say on what profiles are measured."""
+        return [name for name in self._ONLY_TO_MEASURE if getattr(self, name) not in (None, ())]
 
 
 class QuantizeOptions(Options):
@@ -285,6 +312,7 @@ class EvaluateOptions(Options):
     sanity: Path | Literal[False] | None = None
     accept: Annotated[
         tuple[str, ...],
+        AfterValidator(_limits),
         Flag(
             'Recommend what is within these limits, as in "loss<=1.01x,top1>=0.95".  [default: a'
             " limit for each metric]",

@@ -79,6 +79,7 @@ def _require_data(recipe: Recipe) -> None:
             where=recipe.name,
             hint="Give data = [...] under [evaluate], and under [sensitivity] to calibrate with.",
         )
-    for path in (*scored, *evaluated):
+    prompts = [recipe.evaluate.sanity] if recipe.evaluate.sanity else []
+    for path in (*scored, *evaluated, *prompts):
         if not path.exists():
             raise InputError("no such data", where=str(path), hint="Check the recipe.")

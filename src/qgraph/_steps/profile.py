@@ -64,6 +64,10 @@ def profile(
     if model is None:
         if budget is not None:
             raise UsageError("--budget needs --model and --data to measure on")
+        if useless := asked.of_measuring():
+            raise UsageError(
+                f"--{useless[0].replace('_', '-')} needs --model, the model to measure profiles on"
+            )
         return cut
     if ranges is None or not asked.data:
         raise UsageError("measuring profiles needs the ranges they are quantized with, and --data")
@@ -71,10 +75,10 @@ def profile(
         opened(model).along(asked.batch_axis, asked.preprocess, asked.data),
         required(runtime),
     )
+    answers = budget is not None and is_called(budget.metric, _QUESTIONS)
+    task = task_of(found, asked, answers=answers)
     bench = Bench(found, seen, document(ranges, Ranges), runtime)
-    bench.use(
-        task_of(found, asked, answers=budget is not None and is_called(budget.metric, _QUESTIONS))
-    )
+    bench.use(task)
     if budget is not None:  # before hours of measuring
         key = find_metric(budget.metric, bench.float_values(), "--budget")
         budget = replace(budget, metric=key)
@@ -129,6 +133,16 @@ class Bench:
         """Return a profile with its metrics."""
         found = self.metrics(frozenset(item.quantize), item.name)
         return item.model_copy(update={"measured": found})
+
+
+def require_profilable(model: Model, asked: ProfileOptions) -> None:
+    """Check, before hours of other work, what measuring profiles of `model` would refuse.
+
+    Raises:
+        QGraphError: as `profile` does, from what a single sample of the data tells.
+    """
+    along = model.along(asked.batch_axis, asked.preprocess, asked.data)
+    along.family.task(along.view, asked.task, asked.data, 1)
 
 
 def _searched(

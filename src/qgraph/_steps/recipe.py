@@ -69,6 +69,8 @@ class Recipe(Part):
     def _one_origin(self) -> Recipe:
         if (self.source is None) == (self.model is None):
             raise ValueError("give either source (a checkpoint) or model (an ONNX file)")
+        if self.model is not None and self.export != ExportPart():
+            raise ValueError("[export] goes with source: the model of this recipe is exported")
         return self
 
     @model_validator(mode="after")
@@ -80,6 +82,14 @@ class Recipe(Part):
                 raise ValueError(f"[{own}] has the data of [sensitivity]; leave its own out")
         if self.quantize.backend != "qgraph" or self.quantize.names:
             raise ValueError("a recipe writes qgraph's own model of every profile")
+        return self
+
+    @model_validator(mode="after")
+    def _measured_on_something(self) -> Recipe:
+        if self.profile.budget is not None and not self.sensitivity.data:
+            raise ValueError("[profile] budget is measured on the data of [sensitivity]: give some")
+        if self.profile.budget is None and (useless := self.profile.of_measuring()):
+            raise ValueError(f"[profile] {useless[0]} goes with budget: nothing else is measured")
         return self
 
     @model_validator(mode="after")
@@ -108,6 +118,8 @@ def read_recipe(path: Path) -> Recipe:
         recipe = Recipe.model_validate(content, strict=False)
     except ValidationError as error:
         raise _wrong(path, error) from error
+    except UsageError as error:
+        raise UsageError(error.message, where=str(path), hint=error.hint) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from error
     return _rebased(recipe, path.parent)

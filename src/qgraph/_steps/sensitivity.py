@@ -70,16 +70,10 @@ def sensitivity(
             f"--ranges does not go with --engine {engine.name}",
             hint="It calibrates by itself; leave one of them out.",
         )
-    if runtime.ray is not None:
-        require_divisible(engine)
-        require_ray()
     seen = None if ranges is None else document(ranges, Ranges)
     if seen is not None:
         require_same(seen.scheme, scheme, "ranges")
-    # what is wrong with the options shows before the work begins
-    planned = work_of(found, asked, seen)
-    require_measurable_work(planned)
-    engine.check(planned, runtime)
+    require_scorable(found, asked, seen, runtime)
     data = found.data(asked.data, asked.samples, asked.seed)
     calibration = _Calibration(found, asked, scheme, data, runtime, journal)
     if seen is None and not engine.calibrates:
@@ -93,6 +87,23 @@ def sensitivity(
         if kept is not None and seen is not None and runtime.ray is not None:
             distribute(Job.of(found, seen, asked, runtime), work, engine, runtime, kept)
         return measure(work, engine, runtime, kept, keep), seen
+
+
+def require_scorable(
+    model: Model, asked: SensitivityOptions, ranges: Ranges | None, runtime: Runtime
+) -> None:
+    """Check, before the work begins, what is wrong with the options.
+
+    Raises:
+        QGraphError: as `sensitivity` does.
+    """
+    engine, _ = engine_and_scheme(asked)
+    if runtime.ray is not None:
+        require_divisible(engine)
+        require_ray()
+    planned = work_of(model, asked, ranges)
+    require_measurable_work(planned)
+    engine.check(planned, runtime)
 
 
 @contextmanager

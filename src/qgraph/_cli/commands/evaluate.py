@@ -14,8 +14,9 @@ from qgraph._cli.fields import options_of
 from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
 from qgraph._evaluation.comparing import against_float
-from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
+from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_about, require_passed
 from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.variants import inspect_variants
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
@@ -74,6 +75,8 @@ def evaluate(
             "--data is missing", hint="Give samples that were not used for calibration."
         )
     read = [path for path in (sanity, profiles) if path is not None]
+    if any(gate.variant is not None for gate in conditions):
+        require_about(conditions, [item.name for item in inspect_variants(models)[1:]])
     require_outputs([output], [*models, *asked.data, *read])
     with Bars(quiet=quiet) as bars:
         evaluation = evaluate_variants(

@@ -10,7 +10,7 @@ import click
 from qgraph._cli import options
 from qgraph._cli.bars import Bars
 from qgraph._cli.commands.quantize_written import print_written
-from qgraph._cli.console import warn
+from qgraph._cli.console import say, warn, wrote
 from qgraph._cli.fields import given_of, options_of
 from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
@@ -20,6 +20,7 @@ from qgraph._graph.run.session import Provider
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import Ranges, require_same_model
 from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.making import file_stem, ranges_of_profiles
 from qgraph._steps.model import Model
 from qgraph._steps.options import QuantizeOptions, chosen
@@ -87,6 +88,8 @@ def quantize(
     beside = output / "ranges.json" if calibrates else None
     read = [path for path in (model, profiles, ranges, annotate) if path is not None]
     require_outputs(_outputs(output, wanted, asked, beside), [*read, *asked.data])
+    # read before the work, should it be no report
+    scored = None if annotate is None else read_document(annotate, Sensitivity)
     with Bars(quiet=quiet) as bars:
         runtime = runtime_of(bars, provider)
         seen = None
@@ -95,11 +98,13 @@ def quantize(
             require_same_model(wanted.model, found.id, str(profiles))
             seen = ranges_of_profiles(found, wanted, ranges, asked, runtime)
         made = write_quantized(
-            found, wanted, seen, output, report=annotate, options=asked, runtime=runtime
+            found, wanted, seen, output, report=scored, options=asked, runtime=runtime
         )
     if seen is not None and beside is not None:
         write_document(beside, seen)
     print_written(made, as_json=as_json)
+    if seen is not None and beside is not None and not as_json:
+        say(wrote([beside]))
     # only a conversion has looked at data; it is at hand then
     converted = asked.dtype is not None
     data = found.data(asked.data, asked.samples, asked.seed) if converted else None

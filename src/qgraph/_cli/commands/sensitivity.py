@@ -93,14 +93,16 @@ def sensitivity(
             runtime=runtime,
         )  # fmt: skip
     write(report)
+    written = [output, files["md"]]
     if "ranges" in files and seen is not None:
         write_document(files["ranges"], seen)
+        written.append(files["ranges"])
     if report.run.complete:
         remove_journal(journal)
     if as_json:
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
-        print_report(report, output, everything=everything)
+        print_report(report, written, everything=everything)
     warn_of(report, seen)
 
 

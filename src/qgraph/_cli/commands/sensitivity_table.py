@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from qgraph._cli.console import OUT, elided, print_table, say, warn
+from qgraph._cli.console import OUT, elided, print_table, say, warn, wrote
 from qgraph._metrics import metric
 from qgraph._quantize.ranges import Ranges
 from qgraph._report.advice import HARMLESS
@@ -53,9 +53,9 @@ def _unfinished(report: Sensitivity) -> str:
     return f"{done}; the same command with more time continues."
 
 
-def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None:
-    """Print the most sensitive nodes, or `everything`; what has no score and why; and what makes
-    the first sensitive, where they are.
+def print_report(report: Sensitivity, written: Sequence[Path], *, everything: bool) -> None:
+    """Print the most sensitive nodes, or `everything`; what has no score and why; what makes the
+    first sensitive, where they are; and which files were written.
     """
     nodes = sorted(report.nodes, key=lambda node: node.rank)
     own = report.metric if report.metric not in ("mse", "sqnr_db") else None
@@ -86,7 +86,7 @@ def print_report(report: Sensitivity, output: Path, *, everything: bool) -> None
         say(f"No node hurts when quantized alone: the lowest SQNR is {lowest:.1f} dB.")
     else:
         _explain(nodes)
-    say(f"Wrote {output}")
+    say(wrote(written))
 
 
 def _lowest_sqnr(report: Sensitivity) -> float | None:
