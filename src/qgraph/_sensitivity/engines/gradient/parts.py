@@ -29,6 +29,8 @@ _MANY = 250
 """Candidates of a part. The graph that differentiates them has some sixteen nodes for each."""
 _HELD = 2
 """Bytes held for each that a forward makes: itself until its gradient was, and errors."""
+_KEPT = 64 << 20
+"""Bytes of graphs that are kept: that of an only part whatever it takes."""
 _NO_WAY = "no gradient comes up to it: what lies below moves in steps, or not at all"
 
 
@@ -119,8 +121,8 @@ class Differentiated:
     """Makes the graph of each part. `blocked`: candidate → why no gradient reaches it.
 
     `values`: how the tensors between parts are declared; `columns`: scored output → what of it is
-    compared one by one. The graph of an only part is kept; others
-    are made again each time, as they may be large.
+    compared one by one. Graphs are kept up to `_KEPT` bytes in all, the last
+    parts' first; others are made again each time.
     """
 
     def __init__(
@@ -138,7 +140,8 @@ class Differentiated:
         self._quantizations, self._probes, self._values = quantizations, probes, values
         self._sizes = sizes_of(model) if len(parts) > 1 else None
         self._ends: dict[int, Ends] = {}
-        self._only: PartGraph | None = None
+        self._kept: dict[int, PartGraph] = {}
+        self._room = _KEPT if len(parts) > 1 else math.inf
         self.blocked: dict[str, str] = {}
         coming: set[str] = set()
         stops: dict[str, str] = {}
@@ -152,7 +155,6 @@ class Differentiated:
                 {name: stops[name] for name in outputs if name in stops},
             )
             made = self.graph(index)
-            self._only = made if len(parts) == 1 else None
             names = [node.name for node in part.nodes]
             without = [name for name in names if name not in made.products]
             self.blocked |= {name: made.blocked.get(name, _NO_WAY) for name in without}
@@ -161,10 +163,10 @@ class Differentiated:
 
     def graph(self, index: int) -> PartGraph:
         """Return the graph of a part; where it is the only one, with the outputs scored."""
-        if self._only is not None:
-            return self._only
+        if index in self._kept:
+            return self._kept[index]
         part = self.parts[index]
-        return differentiate(
+        made = differentiate(
             extract(self._model, part.segment, self._values),
             part.nodes,
             self._quantizations,
@@ -174,6 +176,11 @@ class Differentiated:
             keep_outputs=len(self.parts) == 1,
             traces=self._traces,
         )
+        size = made.model.ByteSize()
+        if size <= self._room:
+            self._room -= size
+            self._kept[index] = made
+        return made
 
 
 def _is_float(value: onnx.ValueInfoProto) -> bool:
