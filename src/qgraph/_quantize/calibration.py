@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
@@ -15,8 +16,20 @@ from qgraph._quantize.calibrate.observers import Observed, Thresholded, observer
 from qgraph._quantize.calibrate.walk import show
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.inc_scheme import tensors_to_calibrate
-from qgraph._quantize.ranges import ModelRef, Ranges, RangesRun, SmoothedTensor, TensorRange
+from qgraph._quantize.ranges import (
+    ModelRef,
+    Ranges,
+    RangesRun,
+    SmoothedTensor,
+    TensorRange,
+    UnseenRanges,
+)
 from qgraph._quantize.scheme import Scheme, SchemeName
+
+FOLDS = 4
+"""Parts that samples are scored in, with ranges from the other parts; of fewer than eight samples,
+two. Ranges of few samples clip more than those of all: with halves, errors came out too large.
+"""
 
 
 def calibrate(
@@ -29,17 +42,27 @@ def calibrate(
     *,
     smoothing: Sequence[SmoothedTensor] = (),
     memory: Memory | None = None,
+    digests: Sequence[str] = (),
 ) -> Ranges:
     """Return the range of every activation that `scheme` quantizes for `nodes` and companions.
 
     `prepared` is the smoothed model, where `smoothing` is given, and `nodes` are its nodes.
+    `digests`: SHA-256 of each sample; with them, what all but some of the samples say is kept too,
+    from the same runs.
     """
     if prepared.is_converted and feeds:
         require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
     is_inc = scheme.name is SchemeName.INC_CPU
     tensors = tensors_to_calibrate(nodes) if is_inc else _read(prepared, nodes)
-    observers = {name: observer_for(scheme) for name in tensors}
-    show(observers, prepared, feeds, Provider(run.provider), progress, memory)
+    folds = _folds(len(digests))
+    observers, *apart = (
+        {name: observer_for(scheme) for name in tensors} for _ in range(1 + len(folds))
+    )
+    others = {
+        number: [seen for fold, seen in zip(folds, apart, strict=True) if number not in fold]
+        for number in range(len(digests))
+    }
+    show(observers, prepared, feeds, Provider(run.provider), progress, memory, others)
     seen = {name: observer.result() for name, observer in observers.items()}
     return Ranges(
         schema=Ranges.SCHEMA,
@@ -49,6 +72,13 @@ def calibrate(
         smoothing=tuple(smoothing),
         tensors=tuple(_range(name, item) for name, item in seen.items()),
         flat=tuple(name for name, item in seen.items() if item.rmin == item.rmax),
+        unseen=tuple(
+            UnseenRanges(
+                samples=tuple(digests[number] for number in fold),
+                tensors=tuple(_range(name, item.result()) for name, item in others.items()),
+            )
+            for fold, others in zip(folds, apart, strict=True)
+        ),
     )
 
 
@@ -77,6 +107,17 @@ def _read(prepared: PreparedModel, nodes: Sequence[QuantizableNode]) -> list[str
     beside = [companion.node for companion in find_companions(prepared.model, nodes)]
     read = (name for node in (*nodes, *beside) for _, name in node.activations)
     return list(dict.fromkeys(read))
+
+
+def _folds(count: int) -> list[range]:
+    """Return the numbers of the samples in each fold: not every so many, as files of two kinds are
+    read in turn. None where there are too few.
+    """
+    folds = FOLDS if count >= 2 * FOLDS else 2
+    if count < 2 * folds:
+        return []
+    ends = [count * at // folds for at in range(folds + 1)]
+    return [range(first, end) for first, end in pairwise(ends)]
 
 
 def _range(name: str, seen: Observed) -> TensorRange:

@@ -55,6 +55,17 @@ class TensorRange(Part):
             return Range(self.rmin, self.rmax)
         return Range(max(self.rmin, -self.clip), min(self.rmax, self.clip))
 
+    @property
+    def share(self) -> float | None:
+        """Return the share of the larger extreme that is kept; None where nothing is clipped."""
+        peak = max(-self.rmin, self.rmax)
+        return None if self.clip is None or peak <= 0 else self.clip / peak
+
+    def at_share(self, share: float | None) -> TensorRange:
+        """Return the same clipped at a share of the larger extreme."""
+        clip = None if share is None else share * max(-self.rmin, self.rmax)
+        return self.model_copy(update={"clip": clip})
+
 
 class SmoothedTensor(Part):
     """An activation that is divided by `factors`, one per channel, before it is quantized; the
@@ -65,6 +76,15 @@ class SmoothedTensor(Part):
     alpha: float
     quantized: tuple[str, ...]
     factors: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class UnseenRanges(Part):
+    """What calibration would have chosen without `samples` (SHA-256 of each): what these are
+    scored with, as data that ranges do not know is.
+    """
+
+    samples: tuple[str, ...]
+    tensors: Annotated[tuple[TensorRange, ...], AfterValidator(each_once)]
 
 
 class RangesRun(Part):
@@ -79,7 +99,8 @@ class RangesRun(Part):
 
 class Ranges(Document):
     """`tensors` stand in graph order; `flat` names those that never changed. With smoothing, ranges
-    are those of the model smoothed by `smoothing`.
+    are those of the model smoothed by `smoothing`. `unseen`: for each part of the samples,
+    ranges that come from the others.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.ranges/1"
@@ -91,6 +112,7 @@ class Ranges(Document):
     smoothing: tuple[SmoothedTensor, ...] = ()
     tensors: Annotated[tuple[TensorRange, ...], AfterValidator(each_once)]
     flat: tuple[str, ...] = ()
+    unseen: tuple[UnseenRanges, ...] = ()
 
     def note(self) -> str | None:
         """Return what a person should know: of tensors that never changed, and of clips that were
@@ -125,6 +147,23 @@ class Ranges(Document):
     def by_name(self) -> dict[str, Range]:
         """Return tensor name → the range that is quantized."""
         return {item.name: item.covered for item in self.tensors}
+
+    def without(self, unseen: UnseenRanges) -> Ranges:
+        """Return the ranges of samples other than these."""
+        return self.model_copy(update={"tensors": unseen.tensors, "unseen": ()})
+
+    def clipped_alike(self) -> Ranges:
+        """Return the same with ranges of parts clipped at the share of their extremes that is kept
+        of all samples', where that was chosen after these were seen.
+        """
+        shares = {item.name: item.share for item in self.tensors}
+        unseen = [
+            part.model_copy(
+                update={"tensors": tuple(item.at_share(shares[item.name]) for item in part.tensors)}
+            )
+            for part in self.unseen
+        ]
+        return self.model_copy(update={"unseen": tuple(unseen)})
 
 
 def require_same_model(found: ModelRef, expected: ModelId, where: str) -> None:

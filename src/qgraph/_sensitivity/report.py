@@ -286,7 +286,7 @@ class Run(Part):
     model over the same samples. `computed_in` stands where that is not the graph's own precision.
     `warnings`: why the scores say nothing, where they do not, and what was not done as asked.
     `estimate`: stands where scores are estimates. `more_samples`: whether the data holds more than
-    were taken.
+    were taken. `unseen`: whether each sample was scored with ranges that come from others.
     """
 
     qgraph: str
@@ -299,6 +299,7 @@ class Run(Part):
     data: str
     synthetic: bool
     more_samples: bool | None = None
+    unseen: bool | None = None
     packages: dict[str, str]
     started: str
     seconds: float

@@ -16,7 +16,6 @@ from qgraph._quantize.selection import select
 from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
 from qgraph._steps.model import Model, opened
-from qgraph._steps.options import DEFAULT_SAMPLES
 
 
 def bias_shifts(
@@ -25,14 +24,15 @@ def bias_shifts(
     ranges: Ranges | AnyPath,
     *,
     data: Any = (),
-    samples: int = DEFAULT_SAMPLES,
+    samples: int | None = None,
     names: Sequence[str] = (),
     seed: int = 0,
     runtime: Runtime | None = None,
 ) -> dict[str, Array]:
     """Return node → float64 [channels]: by how much quantizing it shifts the mean of its output.
 
-    For the nodes of the profiles that have a bias, measured on at most `samples` samples.
+    For the nodes of the profiles that have a bias, measured on at most `samples` samples (None:
+    32).
 
     Raises:
         UsageError: profiles or ranges of another model, or a name that matches nothing.

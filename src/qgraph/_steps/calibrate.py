@@ -78,12 +78,12 @@ def ranges_of(
     if smoothing:
         require_unchanged(model.prepared, form, data.feeds[0], provider, memory)
     ranges = _calibrate(
-        form, nodes(form), data.feeds, scheme, run, progress, smoothing=smoothing, memory=memory
-    )
+        form, nodes(form), data.feeds, scheme, run, progress, smoothing=smoothing, memory=memory,
+        digests=data.digests,
+    )  # fmt: skip
     if scheme.calibrate is not Calibration.OUTPUT:
         return ranges
     scored = model.scored_at(asked.outputs)
     shown = model.smoothed(smoothing).showing(scored).prepared
-    return choose_clips(
-        Search(shown, nodes, data.feeds, scored, scheme, run, progress, memory), ranges
-    )
+    search = Search(shown, nodes, data.feeds, scored, scheme, run, progress, memory)
+    return choose_clips(search, ranges).clipped_alike()

@@ -20,6 +20,12 @@ from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed
 from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
 
+MOST_SAMPLES = 32
+"""Samples that are used where nobody says how many: more tell ranges and scores from chance little
+better, and take longer.
+"""
+_MADE_UP = 8
+
 
 class Opened(Protocol):
     """A model of which the family is known."""
@@ -51,7 +57,7 @@ class Data:
         return self.known or tuple(map(digest_of_feed, self.feeds))
 
 
-def load_data(model: Opened, data: Sequence[Path], samples: int, seed: int) -> Data:
+def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: int) -> Data:
     """Return at most `samples` feeds, as `Model.data`; nothing is kept.
 
     Raises:
@@ -59,9 +65,10 @@ def load_data(model: Opened, data: Sequence[Path], samples: int, seed: int) -> D
     """
     paths = list(data) or _default_data(model.view)
     if not paths:
-        made = synthetic_feeds(model.view.inputs, samples, seed)
+        made = synthetic_feeds(model.view.inputs, samples or _MADE_UP, seed)
         return Data(made, DataSource(f"synthetic (seed {seed})", synthetic=True, seed=seed))
     require_data(paths)
+    samples = samples or MOST_SAMPLES
     sources = [_read(model, path, samples + 1) for path in paths]
     mixed = (feed for turn in zip_longest(*sources) for feed in turn if feed is not None)
     chosen = islice(mixed, samples)

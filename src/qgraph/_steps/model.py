@@ -27,7 +27,7 @@ from qgraph._quantize.smooth.plan import smoothed
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.candidates import Candidates
-from qgraph._steps.data import Data, load_data, require_pictures
+from qgraph._steps.data import MOST_SAMPLES, Data, load_data, require_pictures
 from qgraph._steps.given import AnyModel, Unwritten, data_files, model_file
 
 
@@ -49,7 +49,7 @@ class Model:
         self.prepared = prepared
         self.view = view
         self.family = family
-        self._data: dict[tuple[tuple[Path, ...], int, int], Data] = {}
+        self._data: dict[tuple[tuple[Path, ...], int | None, int], Data] = {}
         self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...], bool], Candidates] = {}
         self._forms: dict[tuple[SmoothedTensor, ...], Model] = {}
         self._raised: Model | None = None
@@ -92,16 +92,16 @@ class Model:
             self._candidates[key] = Candidates(self.family, scheme, *key[1:3], small=small)
         return self._candidates[key]
 
-    def data(self, paths: Any, samples: int, seed: int = 0) -> Data:
-        """Return at most `samples` feeds, taken in turn from each of `paths`, or of what is in
-        memory: an array, a dict of arrays, an iterable of such dicts.
+    def data(self, paths: Any, samples: int | None = None, seed: int = 0) -> Data:
+        """Return at most `samples` feeds (None: 32), taken in turn from each of `paths`, or of what
+        is in memory: an array, a dict of arrays, an iterable of such dicts.
 
         Without paths, from what `qgraph.json` names beside the model; without that, made up.
 
         Raises:
             InputError: the data cannot be read, or holds no sample.
         """
-        key = (data_files(paths, samples + 1), samples, seed)
+        key = (data_files(paths, (samples or MOST_SAMPLES) + 1), samples, seed)
         if key not in self._data:
             self._data.clear()  # samples are large; steps that follow each other ask for the same
             self._data[key] = load_data(self, key[0], samples, seed)

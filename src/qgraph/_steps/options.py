@@ -25,11 +25,11 @@ from qgraph._sensitivity.ranking.groups import Grouping
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By
 from qgraph._sensitivity.report import Direction, MetricKey
 from qgraph._sensitivity.scoring.work import EngineOptions
+from qgraph._steps.data import MOST_SAMPLES
 from qgraph._steps.given import data_files
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-DEFAULT_SAMPLES = 8
 
 _DATA = Flag(
     "Samples: .npz or a folder of .npz; by family also .txt and .jsonl, a folder of images, COCO's"
@@ -52,7 +52,10 @@ _PREPROCESS = Flag(PREPROCESS, metavar="HOW")
 class Options(Given):
     """Options of a step. Where several values may be given, one may be given as it is. `data` may
     be in memory: an array, a dict of arrays as an `.npz` file holds them, or an iterable of these.
+    `MOST`: samples that are used where none are asked for; None: all.
     """
+
+    MOST: ClassVar[int | None] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -75,7 +78,7 @@ class Options(Given):
     @classmethod
     def _most(cls, given: Mapping[str, Any]) -> int | None:
         """Return how many samples are looked at: one more than are used, to know of it."""
-        asked = given.get("samples", cls.model_fields["samples"].default)
+        asked = given.get("samples") or cls.MOST
         return asked + 1 if isinstance(asked, int) else None
 
 
@@ -84,10 +87,14 @@ class CalibrateOptions(Options):
     strength of smoothing measures.
     """
 
+    MOST = MOST_SAMPLES
+
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     preprocess: Annotated[str | None, _PREPROCESS] = None
-    samples: Annotated[Count, Flag("Use at most this many samples.")] = DEFAULT_SAMPLES
+    samples: Annotated[
+        Count | None, Flag("Use at most this many samples.  [default: all, up to 32]")
+    ] = None
     scheme: Scheme | None = None
     outputs: Annotated[tuple[str, ...], Flag("Measure at this output.  [default: by family]")] = ()
     include: Annotated[
@@ -268,6 +275,8 @@ class QuantizeOptions(Options):
     calibrates where no ranges are given, and shows overflow and shifts.
     """
 
+    MOST = MOST_SAMPLES
+
     names: Annotated[
         tuple[str, ...],
         Flag("Only this profile.  [default: all]", name="profile"),
@@ -291,7 +300,9 @@ class QuantizeOptions(Options):
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     preprocess: Annotated[str | None, _PREPROCESS] = None
-    samples: Annotated[Count, Flag("Calibrate on at most this many samples.")] = DEFAULT_SAMPLES
+    samples: Annotated[
+        Count | None, Flag("Calibrate on at most this many samples.  [default: all, up to 32]")
+    ] = None
     seed: Annotated[int, _SEED] = 0  # fmt: skip
 
 

@@ -42,9 +42,10 @@ def watch(
     provider: Provider,
     progress: Progress = silent,
     memory: Memory | None = None,
-) -> Iterator[tuple[str, Array]]:
-    """Yield (tensor, values) for every tensor and feed: feed by feed, tensors in graph order; where
-    the model is larger than `memory`, part of it by part, all feeds through each.
+) -> Iterator[tuple[int, str, Array]]:
+    """Yield (number of the feed, tensor, values) for every tensor and feed: feed by feed, tensors
+    in graph order; where the model is larger than `memory`, part of it by part, all feeds through
+    each.
 
     Values have the shape and dtype of the tensor and are finite; empty ones are left out. Memory
     does not grow with the number of feeds, but by what crosses from part to part.
@@ -66,7 +67,7 @@ def watch(
         if not _is_finite(values):
             raise _fault(prepared, feeds[index], name, memory, provider)
         if values.size:
-            yield name, values
+            yield index, name, values
 
 
 def _whole(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from qgraph._graph.edit.prepare import PreparedModel
@@ -31,16 +32,21 @@ def show(
     provider: Provider,
     progress: Progress = silent,
     memory: Memory | None = None,
+    others: Mapping[int, Sequence[Mapping[str, Sees]]] = MappingProxyType({}),
 ) -> None:
     """Show every observer its tensor (its key); a half-precision model on the CPU in fp32.
+    `others`: number of a feed → further observers that see it.
 
     Raises:
         InputError: NaN or infinity arises, or no feed was given.
     """
     if provider is Provider.CPU and is_half(prepared.model):
         prepared, feeds = in_single(prepared), FeedsInSingle(feeds)
-    for name, values in watch(prepared, list(observers), feeds, provider, progress, memory):
+    seen = watch(prepared, list(observers), feeds, provider, progress, memory)
+    for number, name, values in seen:
         observers[name].observe(values)
+        for also in others.get(number, ()):
+            also[name].observe(values)
 
 
 def observe_ranges(

@@ -35,8 +35,9 @@ from qgraph._sensitivity.scoring.computed_model import (
     computed,
     narrowed,
 )
+from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.journal import NOTE, Journal
-from qgraph._sensitivity.scoring.loop import Limits, Scores, score
+from qgraph._sensitivity.scoring.loop import Limits, Scores
 from qgraph._sensitivity.scoring.questions import Answerer, Key, Question
 from qgraph._sensitivity.scoring.score_table import ScoreTable, ask, read_answers, stability_of
 from qgraph._sensitivity.scoring.work import (
@@ -135,22 +136,25 @@ class QuestionEngine(ABC):
         questions = _questions(work, model)
         with _folder(journal) as folder:
             walked = narrowed(work, model)
-            answerer = self.open(work, walked, runtime, folder, resumable=journal is not None)
-            setup = time.perf_counter() - clock
+            folds = self._folds(work, walked, runtime, folder, resumable=journal is not None)
+            answerer = folds.answerer  # what opening it takes is no part of scoring's time
             limits = Limits(self._scoring_ends(work), journal, runtime.stop)
-            scores = score(
-                answerer, list(questions.values()), model.feeds, limits, runtime.progress
-            )
-            scoring = time.perf_counter() - clock - setup
+            before = time.perf_counter() - folds.opening
+            scores = folds.score(list(questions.values()), limits, runtime.progress)
+            answerer = folds.answerer
+            scoring = time.perf_counter() - before - folds.opening
+            setup = time.perf_counter() - clock - scoring
             keys = list(questions)
             table = self._read(keys, scores.figures() or [None] * len(keys))
             asked = Asked(questions, scores, table, folder, macs, scoring)
             further = self.further(work, walked, runtime, answerer, asked)
         if forward is None:
-            forward = self.forward_seconds(answerer, len(model.feeds))
+            share = folds.share
+            forward = self.forward_seconds(answerer, round(share * len(model.feeds)))
+            forward = forward and forward / share
         forward = forward or _forward(model, runtime, journal)
         memory = self.memory_use(answerer, runtime)
-        del answerer  # and the weights it holds
+        del answerer, folds  # and the weights they hold
         unscored = _unscored(work, further.get("table", table)) if scores.table else {}
         ideal = ideal_forwards(prepared.model, macs, work.selection.candidates)
         whole_head = work.narrow and walked.scored.narrowed is None
@@ -183,15 +187,21 @@ class QuestionEngine(ABC):
             UsageError: ranges of another model or scheme.
         """
         model = computed(work, ranges_of(work), runtime.provider)
-        answerer = self.open(work, narrowed(work, model), runtime, folder, resumable=False)
+        folds = self._folds(work, narrowed(work, model), runtime, folder, resumable=False)
         limits, questions = Limits(stop=runtime.stop), list(_questions(work, model).values())
 
         def sums(numbers: Sequence[int]) -> Mapping[int, Sequence[Sums]]:
-            feeds = [model.feeds[number] for number in numbers]
-            found = score(answerer, questions, feeds, limits, runtime.progress).table
-            return dict(zip(numbers, found.values(), strict=True))
+            return folds.score(questions, limits, runtime.progress, numbers).table
 
         return sums
+
+    def _folds(
+        self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
+    ) -> Folds[Answerer]:
+        def open_one(part: ComputedModel) -> Answerer:
+            return self.open(work, part, runtime, folder, resumable=resumable)
+
+        return Folds(open_one, model)
 
     def _scoring_ends(self, work: Work) -> float | None:
         """Return when scoring has to end, on `time.monotonic`'s clock."""

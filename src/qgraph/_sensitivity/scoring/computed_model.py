@@ -20,7 +20,16 @@ from qgraph._quantize.inc_scheme import inc_parameters
 from qgraph._quantize.ranges import Ranges, ranges_for
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.scoring.questions import Scored
-from qgraph._sensitivity.scoring.work import Work
+from qgraph._sensitivity.scoring.work import Work, digest_of_feed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Numbers of samples, with ranges that come from others, and what is quantized by these."""
+
+    samples: tuple[int, ...]
+    ranges: Ranges
+    quantization: FakeQuantization
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +37,7 @@ class ComputedModel:
     """The model and data in the precision that is computed with, and what is quantized how:
     tensors where INC's scheme is asked for, else what nodes read. `scored`: where, in this model.
     `companions`: residual Adds that a candidate takes along; `nodes`: candidates, then these.
+    `held`: how samples are computed that `ranges` come from.
     """
 
     prepared: PreparedModel
@@ -36,7 +46,19 @@ class ComputedModel:
     scored: Scored
     computed_in: str | None
     nodes: Sequence[QuantizableNode]
+    ranges: Ranges
     companions: Sequence[Companion] = ()
+    held: tuple[Held, ...] = ()
+
+    def folds(self) -> list[tuple[Sequence[int], ComputedModel]]:
+        """Return numbers of samples, and how these are computed; each sample once."""
+        apart = {number for item in self.held for number in item.samples}
+        others = [number for number in range(len(self.feeds)) if number not in apart]
+        found: list[tuple[Sequence[int], ComputedModel]] = [
+            (item.samples, replace(self, quantization=item.quantization, ranges=item.ranges))
+            for item in self.held
+        ]
+        return [*found, (others, self)] if others or not found else found
 
     @property
     def fake(self) -> FakeQuantization:
@@ -56,14 +78,17 @@ def computed(work: Work, ranges: Ranges, provider: Provider) -> ComputedModel:
     if work.scheme.name is SchemeName.INC_CPU:
         known = ranges_for(ranges, work.prepared.id, work.scheme, candidates, "ranges")
         switches = inc_parameters(model, candidates, known)
-        return ComputedModel(work.prepared, work.feeds, switches, work.scored, None, candidates)
+        return ComputedModel(
+            work.prepared, work.feeds, switches, work.scored, None, candidates, ranges
+        )
     companions = find_companions(model, candidates)
     nodes = [*candidates, *(companion.node for companion in companions)]
     known = ranges_for(ranges, work.prepared.id, work.scheme, nodes, "ranges")
     quantization = fake_quantization(quantization_parameters(model, nodes, known, work.scheme))
     made = ComputedModel(
-        work.prepared, work.feeds, quantization, work.scored, None, nodes, companions
-    )
+        work.prepared, work.feeds, quantization, work.scored, None, nodes, ranges, companions,
+        _held(work, ranges, nodes, quantization),
+    )  # fmt: skip
     if provider is not Provider.CPU or not is_half(model):
         return made
     return replace(
@@ -72,7 +97,27 @@ def computed(work: Work, ranges: Ranges, provider: Provider) -> ComputedModel:
         feeds=FeedsInSingle(work.feeds),
         quantization=quantization.in_single(),
         computed_in="fp32",
+        held=tuple(replace(item, quantization=item.quantization.in_single()) for item in made.held),
     )
+
+
+def _held(
+    work: Work, ranges: Ranges, nodes: Sequence[QuantizableNode], whole: FakeQuantization
+) -> tuple[Held, ...]:
+    """Return how samples are computed that `ranges` come from; weights are those of `whole`."""
+    if not ranges.unseen:
+        return ()
+    digests = work.digests or tuple(map(digest_of_feed, work.feeds))
+    found, taken = [], set[int]()
+    for item in ranges.unseen:
+        known, own = set(item.samples), ranges.without(item)
+        samples = tuple(n for n, d in enumerate(digests) if d in known and n not in taken)
+        taken.update(samples)
+        made = quantization_parameters(work.prepared.model, nodes, own.by_name(), work.scheme)
+        scales = fake_quantization(made).scales
+        if samples:
+            found.append(Held(samples, own, replace(whole, scales=scales)))
+    return tuple(found)
 
 
 WHOLE_HEAD = (

@@ -8,7 +8,7 @@ sample and in which order. Who asks to stop is heeded where the work can be take
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -72,28 +72,57 @@ def score(
     Samples go to the engine as many at once as it takes; with a deadline one by one, since what is
     under way when it passes is lost.
     """
+    return score_in_turn([(range(len(feeds)), lambda: engine)], questions, feeds, limits, progress)
+
+
+def score_in_turn(
+    folds: Sequence[tuple[Sequence[int], Callable[[], Answerer]]],
+    questions: Sequence[Question],
+    feeds: Sequence[Feed],
+    limits: Limits | None = None,
+    progress: Progress = silent,
+) -> Scores:
+    """Return the same of samples that several are asked about, one after the other. `folds`: the
+    numbers of samples, and what opens the one that is asked about these.
+    """
     limits = limits or Limits()
-    done = _from_journal(limits, len(feeds))
+    wanted = [number for numbers, _ in folds for number in numbers]
+    done = _from_journal(limits, wanted)
     resumed = len(done)
     # without a journal nothing would be gained by going on to where the work can be taken up again
     with limits.stop.held() if limits.journal else nullcontext():
-        while (waiting := _waiting(done, len(feeds))) and not _is_late(limits):
-            at_once = 1 if limits.deadline is not None else engine.samples_at_once(questions)
-            numbers = waiting[:at_once]
-            work = _Work(limits, progress, len(done), len(numbers), len(feeds))
-            try:
-                found = engine.sums(questions, [feeds[n] for n in numbers], work.step)
-            except _OutOfTimeError:
-                break
-            for number, row in zip(numbers, found, strict=True):
-                _keep(limits, done, number, row)
-            limits.stop.heed()
-    progress("scoring", _UNITS * len(done), _UNITS * len(feeds))
-    return Scores(done, len(done) == len(feeds), resumed)
+        for numbers, opened in folds:
+            if _waiting(done, numbers) and not _is_late(limits):
+                _score_fold(opened(), questions, feeds, numbers, done, (limits, progress, wanted))
+    progress("scoring", _UNITS * len(done), _UNITS * len(wanted))
+    return Scores(done, len(done) == len(wanted), resumed)
 
 
-def _waiting(done: SumsTable, count: int) -> list[int]:
-    return [number for number in range(count) if number not in done]
+def _score_fold(
+    engine: Answerer,
+    questions: Sequence[Question],
+    feeds: Sequence[Feed],
+    numbers: Sequence[int],
+    done: SumsTable,
+    within: tuple[Limits, Progress, Sequence[int]],
+) -> None:
+    """Add the samples of `numbers` to `done`."""
+    limits, progress, wanted = within
+    while (waiting := _waiting(done, numbers)) and not _is_late(limits):
+        at_once = 1 if limits.deadline is not None else engine.samples_at_once(questions)
+        taken = waiting[:at_once]
+        work = _Work(limits, progress, len(done), len(taken), len(wanted))
+        try:
+            found = engine.sums(questions, [feeds[n] for n in taken], work.step)
+        except _OutOfTimeError:
+            break
+        for number, row in zip(taken, found, strict=True):
+            _keep(limits, done, number, row)
+        limits.stop.heed()
+
+
+def _waiting(done: SumsTable, numbers: Sequence[int]) -> list[int]:
+    return [number for number in numbers if number not in done]
 
 
 def _keep(limits: Limits, done: SumsTable, number: int, row: Sequence[Sums]) -> None:
@@ -116,11 +145,11 @@ _UNITS = 100
 """Steps that the progress of one sample is shown in."""
 
 
-def _from_journal(limits: Limits, count: int) -> SumsTable:
+def _from_journal(limits: Limits, numbers: Sequence[int]) -> SumsTable:
     """Return what was scored before, whichever samples that were."""
     found = SumsTable()
     entries = limits.journal.entries if limits.journal else {}
-    for number in range(count):
+    for number in numbers:
         if _key(number) in entries:
             found.add(number, [Sums(*row) for row in entries[_key(number)]])
     return found

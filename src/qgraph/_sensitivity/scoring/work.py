@@ -63,6 +63,12 @@ class Work:
     source: DataSource = DataSource("samples given")
 
     @property
+    def is_unseen(self) -> bool:
+        """Return whether samples that ranges come from are scored with ranges of others."""
+        unseen = () if self.ranges is None else self.ranges.unseen
+        return any(not set(self.digests).isdisjoint(part.samples) for part in unseen)
+
+    @property
     def names(self) -> list[str]:
         """Return the names of the candidates."""
         return [node.name for node in self.selection.candidates]
@@ -87,10 +93,11 @@ def identity(work: Work, engine: str) -> dict[str, Any]:
 
 def identity_of_questions(work: Work) -> dict[str, Any]:
     """Return what decides the questions that are asked of an engine, and their answers."""
-    tensors = work.ranges.tensors if work.ranges is not None else ()
+    tables = [] if work.ranges is None else [work.ranges.tensors]
+    tables += [] if work.ranges is None else [item.tensors for item in work.ranges.unseen]
     return {
         "groups": _digest([[group.name, *group.members] for group in work.groups]),
-        "ranges": _digest([[r.name, r.rmin, r.rmax] for r in tensors]),
+        "ranges": _digest([[[r.name, r.rmin, r.rmax, r.clip] for r in each] for each in tables]),
         "logits": work.scored.logits,
         "narrow": work.narrow,
         "split": None if work.scored.split is None else work.scored.split.__qualname__,

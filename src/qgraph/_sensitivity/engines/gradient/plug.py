@@ -228,7 +228,7 @@ class Gradient(QuestionEngine):
         samples = list(asked.scores.table)
         seen = as_far_as_time_allows(work, model, runtime, asked.folder, questions, samples)
         names = list(questions)
-        verified = agreement_on(asked, seen, names, samples, work.metric)
+        verified = agreement_on(asked, seen, names, work.metric)
         if not seen.complete:
             notes = (_PARTLY.format(len(seen.table), len(samples)),) * (verified is not None)
             return asked, estimate.model_copy(update={"verified": verified}), notes

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, metric
 from qgraph._sensitivity.engines.gradient.parts import most_weights
-from qgraph._sensitivity.engines.switch import node_switches
+from qgraph._sensitivity.engines.switch import SwitchAnswerer, node_switches
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
 from qgraph._sensitivity.report import Interactions, MeasuredSet
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
-from qgraph._sensitivity.scoring.loop import Limits, score
+from qgraph._sensitivity.scoring.folds import Folds
+from qgraph._sensitivity.scoring.loop import Limits
 from qgraph._sensitivity.scoring.work import Work
 
 
@@ -42,12 +43,12 @@ def with_measured_sets(
     beside = {item.node.name: item.beside for item in model.companions}
     sets = [frozenset(order[:end]) for end in ends]
     questions = [one | {name for name, other in beside.items() if other in one} for one in sets]
-    answerer = node_switches(
-        model.prepared, model.nodes, model.fake, model.scored, runtime.provider
-    )
-    feeds = [model.feeds[number] for number in samples]
+
+    def open_one(part: ComputedModel) -> SwitchAnswerer:
+        return node_switches(part.prepared, part.nodes, part.fake, part.scored, runtime.provider)
+
     limits = Limits(work.deadline, None, runtime.stop)
-    seen = score(answerer, questions, feeds, limits)
+    seen = Folds(open_one, model).score(questions, limits, samples=samples)
     figures = seen.figures() if seen.complete else []
     added = [tuple(order[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
     corrected = tuple(

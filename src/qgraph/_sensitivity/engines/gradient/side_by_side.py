@@ -10,7 +10,6 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, Sums, figures
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.formats import Format, quantization_in
-from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Calibration
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Key
@@ -22,28 +21,30 @@ def other_quantizations(
     work: Work, model: ComputedModel, runtime: Runtime
 ) -> dict[str, FakeQuantization]:
     """Return name → what `model` computes with in each of the formats beside the scheme."""
-    if work.ranges is None:
-        raise AssertionError("the engine was given ranges")
     found = {}
     for item in work.formats:
-        ranges = _ranges(item, work, work.ranges, runtime)
+        ranges = _ranges(item, work, model, runtime)
         made = quantization_in(item, work.prepared.model, model.nodes, ranges, model.fake)
         found[item.name] = made if model.computed_in is None else made.in_single()
     return found
 
 
-def _ranges(item: Format, work: Work, known: Ranges, runtime: Runtime) -> Mapping[str, Range]:
+def _ranges(
+    item: Format, work: Work, model: ComputedModel, runtime: Runtime
+) -> Mapping[str, Range]:
     """Return the ranges of a format: those of the scheme where they are the same, extremes from
-    them, others calibrated on the same samples.
+    them, others calibrated on the samples that `model` was.
     """
-    scheme = item.scheme
+    scheme, known = item.scheme, model.ranges
     if scheme is None or scheme.calibrate is Calibration.MINMAX:
         return {each.name: Range(each.rmin, each.rmax) for each in known.tensors}
     same = scheme.calibrate is work.scheme.calibrate and scheme.grid == work.scheme.grid
     if same:
         return known.by_name()
+    asked = {n for item in model.held if item.ranges is known for n in item.samples}
+    feeds = [feed for number, feed in enumerate(work.feeds) if number not in asked]
     made = calibrate(
-        work.prepared, work.selection.candidates, work.feeds, scheme, known.run,
+        work.prepared, work.selection.candidates, feeds, scheme, known.run,
         runtime.progress, memory=runtime.memory,
     )  # fmt: skip
     return made.by_name()

@@ -18,7 +18,8 @@ from qgraph._sensitivity.ranking.order import harm, ranks
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
 from qgraph._sensitivity.report import Score, Stability, Verified
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
-from qgraph._sensitivity.scoring.loop import Limits, Scores, score
+from qgraph._sensitivity.scoring.folds import Folds
+from qgraph._sensitivity.scoring.loop import Limits, Scores
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.scoring.sums_table import SumsTable
 from qgraph._sensitivity.scoring.work import Work
@@ -135,22 +136,23 @@ def as_far_as_time_allows(
     asked = frozenset().union(*questions.values())
     if not questions:
         return Scores(SumsTable(), complete=False, resumed=0)
-    answerer = WavefrontAnswerer(
-        model.prepared, [node for node in model.nodes if node.name in asked], model.fake,
-        model.scored, model.feeds[0], runtime.provider, memory=runtime.memory, folder=folder,
-        resumable=False,
-    )  # fmt: skip
-    feeds = [model.feeds[number] for number in samples]
+
+    def open_one(part: ComputedModel) -> WavefrontAnswerer:
+        nodes = [node for node in part.nodes if node.name in asked]
+        return WavefrontAnswerer(
+            part.prepared, nodes, part.fake, part.scored, part.feeds[0], runtime.provider,
+            memory=runtime.memory, folder=folder, resumable=False,
+        )  # fmt: skip
+
     limits = Limits(work.deadline, None, runtime.stop)
-    return score(answerer, list(questions.values()), feeds, limits, runtime.progress)
+    folds = Folds(open_one, model)
+    return folds.score(list(questions.values()), limits, runtime.progress, samples)
 
 
-def agreement_on(
-    asked: Asked, exact: Scores, names: Sequence[str], samples: Sequence[int], metric: str
-) -> Verified | None:
+def agreement_on(asked: Asked, exact: Scores, names: Sequence[str], metric: str) -> Verified | None:
     """Return how the estimates of `names` stand to exact scores, on the samples that have both."""
     place = {key: at for at, key in enumerate(asked.questions)}
-    rows = [asked.scores.table[samples[number]] for number in exact.table]
+    rows = [asked.scores.table[number] for number in exact.table]
     totals = [sum((row[place["solo", name]] for row in rows), Sums()) for name in names]
     both = [
         (name, Score.of(figures(total)), Score.of(item))
