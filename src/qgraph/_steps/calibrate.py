@@ -35,7 +35,7 @@ def calibrate(
 
     Raises:
         InputError: the model or the data cannot be used.
-        UsageError: an option that is none.
+        UsageError: an option that does not exist.
     """
     asked = chosen(CalibrateOptions, options, given)
     runtime = required(runtime)

@@ -59,7 +59,7 @@ def handoff(
 
 
 def engine_layers(layers: AnyPath, bundle: AnyPath) -> EngineLayers:
-    """Return what became of the nodes that a bundle promised INT8, by TensorRT's layer information.
+    """Return which nodes meant for INT8 run in it, by TensorRT's layer information.
 
     Raises:
         InputError: `layers` is not what trtexec --exportLayerInfo writes, or there is no bundle.
