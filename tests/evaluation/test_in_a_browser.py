@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from qgraph._evaluation.results import Difference, Evaluation, Prompted, SanityAnswer
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
@@ -230,10 +233,11 @@ def small_page(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
 def test_axe_finds_no_barrier(
-    browser: Any, small_page: Path, axe: str, width: int, scheme: str
+    browser: Any, page_with_graph: Path, axe: str, width: int, scheme: str
 ) -> None:
     """Labels, roles, names, order of headings, contrast: what axe-core checks of WCAG."""
-    browser.open(small_page, width=width, scheme=scheme)
+    browser.open(page_with_graph, width=width, scheme=scheme)
+    browser.run("document.querySelector('button.node').click()")
     browser.run("for (const item of document.querySelectorAll('details')) item.open = true")
     browser.run(
         "const s = document.createElement('script'); s.textContent = arguments[0];"
@@ -306,6 +310,108 @@ def test_the_scatter_plot_of_a_comparison_is_drawn_without_network(
     assert browser.complaints() == []
     points = "document.querySelectorAll('#chart-ranking-0 .mark-symbol.role-mark path').length"
     assert browser.run(f"return {points}") == LAYERS * len(KINDS)
+
+
+def chained(names: list[str]) -> onnx.ModelProto:
+    """Return a graph in which each of these nodes reads what a Relu makes of the one before."""
+    nodes, tensor = [], "hidden"
+    for at, name in enumerate(names):
+        nodes.append(helper.make_node("MatMul", [tensor, "w"], [f"m{at}"], name=name))
+        tensor = f"r{at}" if at < len(names) - 1 else "logits"
+        nodes.append(helper.make_node("Relu", [f"m{at}"], [tensor], name=f"/relu.{at}"))
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("hidden", "logits")]
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 4], [0.5] * 16)
+    return helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight]))
+
+
+@pytest.fixture(scope="module")
+def page_with_graph(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = many_nodes(evaluation, layers=2)
+    graph = chained([node.name for node in run.report.nodes])
+    path = tmp_path_factory.mktemp("graph") / "report.html"
+    path.write_text(render_page(replace(run, graph=graph)), encoding="utf-8")
+    return path
+
+
+NEAR = """
+const near = document.getElementById('near');
+const items = (side) => [...near.querySelectorAll(`#near-${side} li`)].map(
+    (li) => [...li.children].map((part) => part.textContent));
+return {hidden: near.hidden, name: document.getElementById('near-name').textContent,
+        formats: document.getElementById('near-formats').textContent,
+        before: items('before'), after: items('after')};
+"""
+
+
+def test_a_click_on_a_node_shows_its_neighbors_with_their_formats(
+    browser: Any, page_with_graph: Path
+) -> None:
+    browser.open(page_with_graph)
+    assert browser.run(NEAR)["hidden"]
+    name = "/model/layers.0/self_attn/k_proj/MatMul"
+    browser.run(
+        "[...document.querySelectorAll('button.node')].find((b) => b.textContent === arguments[0])"
+        ".click()",
+        name,
+    )
+    assert browser.run(NEAR) == {
+        "hidden": False,
+        "name": f"{name} (MatMul)",
+        "formats": "DINT8",
+        "before": [["/relu.0", "Relu, float in all"]],
+        "after": [["/relu.1", "Relu, float in all"]],
+    }
+    browser.run("document.querySelector('#near-before button').click()")
+    assert browser.run(NEAR) == {
+        "hidden": False,
+        "name": "/relu.0 (Relu)",
+        "formats": "Dfloat",
+        "before": [["/model/layers.0/self_attn/q_proj/MatMul", "MatMul, INT8 in D"]],
+        "after": [[name, "MatMul, INT8 in D"]],
+    }
+
+
+def test_neighbors_are_reached_by_keyboard_and_left_again(
+    browser: Any, page_with_graph: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(page_with_graph)
+    browser.run("document.querySelector('button.node').focus()")
+
+    def press(*keys: str) -> None:
+        for key in keys:
+            browser.driver.switch_to.active_element.send_keys(key)
+
+    first = browser.run("return document.activeElement.textContent")
+    press(Keys.ENTER)
+    assert browser.run("return document.activeElement.textContent") == f"{first} (MatMul)"
+    press(Keys.TAB, Keys.TAB, Keys.ENTER)  # past the button that closes it
+    assert browser.run(NEAR)["name"] != f"{first} (MatMul)"
+    press(Keys.ESCAPE)
+    assert browser.run(NEAR)["hidden"]
+    assert browser.run("return document.activeElement.textContent") == first
+
+
+def test_without_the_model_names_are_no_buttons(browser: Any, small_page: Path) -> None:
+    browser.open(small_page)
+    assert browser.run("return document.querySelector('button.node, #near')") is None
+
+
+def test_in_print_charts_come_before_tables_and_fit_the_paper(
+    browser: Any, page_with_graph: Path
+) -> None:
+    browser.open(page_with_graph, width=1400)
+    first = "return document.querySelector('figure, table').tagName"
+    assert browser.run(first) == "FIGURE"
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    widths = (
+        "return [...document.querySelectorAll('figure svg')].map((svg) => svg.width.baseVal.value)"
+    )
+    printed = browser.run(widths)
+    assert max(printed) <= 688  # A4 less margins of 14 mm; drawn at that size, not shrunk to it
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert max(browser.run(widths)) > 1000
 
 
 def test_in_print_everything_is_open(browser: Any, page: Path) -> None:

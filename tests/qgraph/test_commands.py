@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import click
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -342,3 +344,30 @@ def test_every_file_that_was_written_is_named(
     words = said.replace(",", " ").split()
     for path in tmp_path.rglob("*.*"):
         assert str(path.relative_to(tmp_path)) in words
+
+
+def test_the_page_holds_the_graph_of_the_model_beside_the_reports(
+    qgraph: Command, files: Any, tmp_path: Path
+) -> None:
+    def graph_of(folder: Path) -> Any:
+        assert qgraph("report", folder, "-o", tmp_path / "page").code == 0
+        page = (tmp_path / "page/report.html").read_text()
+        return json.loads(re.findall(r'id="graph">(.*?)</script>', page)[0])
+
+    graph = graph_of(files.folder)
+    named = {tuple(name for name, *_ in (graph["nodes"][a], graph["nodes"][b]))
+             for a, b in graph["edges"]}  # fmt: skip
+    nodes = onnx.load(files.model).graph.node
+    makers = {node.output[0]: node.name or f"{node.op_type}:{node.output[0]}" for node in nodes}
+    expected = {
+        (makers.get(tensor, tensor), makers[node.output[0]])
+        for node in nodes
+        for tensor in node.input
+        if tensor in makers or tensor == "x"
+    }
+    assert named == expected | {("out", "y")}
+    for name in ("sensitivity.json", "profiles.json", "evaluation.json"):
+        shutil.copy(files.folder / name, tmp_path / name)
+    assert graph_of(tmp_path) is None
+    (tmp_path / "mlp.onnx").write_bytes((files.folder / "D.onnx").read_bytes())  # another's
+    assert graph_of(tmp_path) is None

@@ -37,7 +37,7 @@ def script() -> str:
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def as_json(figures: Mapping[str, Any]) -> str:
+def as_json(figures: Mapping[str, Any] | None) -> str:
     """Return charts as JSON. Control characters, which no SVG may hold, are spelled out."""
     return json.dumps(all_printable(figures), ensure_ascii=False, allow_nan=False)
 

@@ -35,14 +35,20 @@ def kept_lists(profiles: Profiles) -> list[tuple[str, list[KeepPart]]]:
 
 def node_rows(run: ReportedRun) -> list[NodeRow]:
     """Return the table of nodes, most sensitive first."""
-    inside: dict[str, list[str]] = {}
-    for profile in run.profiles.profiles:
-        for name in profile.quantize:
-            inside.setdefault(name, []).append(profile.name)
+    inside = profiles_of_nodes(run.profiles)
     return [
-        NodeRow(item, node_figures(item.node, run.report), " ".join(inside.get(item.node.name, ())))
+        NodeRow(item, node_figures(item.node, run.report), inside.get(item.node.name, ""))
         for item in place(sorted(run.report.nodes, key=lambda node: node.rank))
     ]
+
+
+def profiles_of_nodes(profiles: Profiles) -> dict[str, str]:
+    """Return name → the profiles that quantize the node, also where it is another's companion."""
+    inside: dict[str, list[str]] = {}
+    for profile in profiles.profiles:
+        for name in (*profile.quantize, *profile.companions):
+            inside.setdefault(name, []).append(profile.name)
+    return {name: " ".join(found) for name, found in inside.items()}
 
 
 def without_gain(report: Sensitivity) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -15,10 +16,10 @@ from qgraph._report import drawing
 from qgraph._report.advice import advice
 from qgraph._report.charts import charts
 from qgraph._report.engine_times import engine_notes
-from qgraph._report.node_tables import kept_lists, node_rows, without_gain
+from qgraph._report.graph_around import graph_around
+from qgraph._report.node_tables import kept_lists, node_rows, profiles_of_nodes, without_gain
 from qgraph._report.reported_run import ReportedRun
 from qgraph._report.sentences import latency_notes, notes, verdicts
-from qgraph._report.spec import Spec
 from qgraph._report.variant_tables import columns, measured_mse, rows, topics
 
 _HERE = Path(__file__).parent
@@ -67,7 +68,16 @@ def render_page(run: ReportedRun) -> str:
         behaviour=Markup(_text("report.js")),  # noqa: S704
         library=Markup(drawing.script()),  # noqa: S704
         figures=_json(drawn),
+        graph=_json(_graph_of(run)),
     )
+
+
+def _graph_of(run: ReportedRun) -> dict[str, Any] | None:
+    """Return the graph around the nodes, where the model was found and its nodes are those."""
+    scored = {node.name for node in run.report.nodes}
+    if run.graph is None or not scored <= {node.name for node in run.graph.graph.node}:
+        return None
+    return graph_around(run.graph, scored, profiles_of_nodes(run.profiles))
 
 
 def _breakable(name: str) -> Markup:
@@ -79,5 +89,5 @@ def _text(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def _json(drawn: Mapping[str, Spec]) -> Markup:
+def _json(drawn: Mapping[str, Any] | None) -> Markup:
     return Markup(drawing.as_json(drawn).replace("<", "\\u003c"))  # noqa: S704

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.run_folder import RunFolder
 from qgraph._graph.io.documents import read_document, read_json
@@ -12,6 +14,7 @@ from qgraph._graph.io.models import ModelId
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import require_same_model
 from qgraph._report.engine_times import EngineTimes, read_engine_times
+from qgraph._report.graph_around import find_graph
 from qgraph._sensitivity.ranking.agreement import compare_rankings
 from qgraph._sensitivity.ranking.comparison import Comparison, Pair
 from qgraph._sensitivity.ranking.files import Source, read_rankings
@@ -22,7 +25,7 @@ from qgraph._sensitivity.report import Sensitivity
 class ReportedRun:
     """`pairs`: rankings of other engines or tools against each other. `engines`: what was measured
     with TensorRT. `project`: what the run is called: its folder, which `qgraph run` names after the
-    recipe.
+    recipe. `graph`: the float model without weights, where it was found.
     """
 
     evaluation: Evaluation
@@ -31,10 +34,12 @@ class ReportedRun:
     pairs: tuple[Pair, ...]
     engines: tuple[EngineTimes, ...] = ()
     project: str = "qgraph"
+    graph: onnx.ModelProto | None = None
 
 
-def read_run(folder: Path) -> ReportedRun:
-    """Return the files of a run.
+def read_run(folder: Path, *, graph: bool = False) -> ReportedRun:
+    """Return the files of a run; with `graph`, the float model's too where it lies in the folder or
+    in the one above.
 
     Rankings are those of `sensitivity-LABEL.json` files beside `sensitivity.json`, each against it,
     and of every `comparison*.json`.
@@ -51,7 +56,8 @@ def read_run(folder: Path) -> ReportedRun:
     engines = read_engine_times(folder, evaluation)
     pairs = _rankings(folder, report, model)
     name = folder.resolve().name or "qgraph"
-    return ReportedRun(evaluation, report, profiles, pairs, engines, name)
+    found = find_graph(folder, evaluation) if graph else None
+    return ReportedRun(evaluation, report, profiles, pairs, engines, name, found)
 
 
 def _rankings(folder: Path, report: Sensitivity, model: ModelId) -> tuple[Pair, ...]:

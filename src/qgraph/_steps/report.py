@@ -18,7 +18,7 @@ def report(run_folder: AnyPath) -> tuple[str, str]:
         InputError: a file of the run is missing.
         UsageError: a file of the run is not what it should be, or of another model.
     """
-    found = read_run(path_of(run_folder, "a run folder"))
+    found = read_run(path_of(run_folder, "a run folder"), graph=True)
     try:
         # the chart library comes with an extra; the core writes JSON and tables without it
         from qgraph._report.page import render_page
