@@ -23,6 +23,7 @@ from qgraph._quantize.smooth.in_place import quantization_in_place
 from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._sensitivity.engines.switch import node_switches
 from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.search import smoothing
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.smoothing import search_smoothing
 
@@ -113,3 +114,13 @@ def test_the_search_is_never_worse_than_no_smoothing_on_its_samples(
     model = net(tmp_path / "net.onnx", 1.0)
     choice = search_smoothing(Search(model, nodes, feeds, SCORED, Scheme(smooth="auto"), RUN))
     assert error(model, feeds, choice) <= error(model, feeds, ())
+
+
+def test_no_single_sample_decides_on_a_strength(tmp_path: Path, feeds: list[Feed]) -> None:
+    model = net(tmp_path / "net.onnx", 60.0)
+    points = SmoothingPlan(model, nodes(model), feeds).points
+    plain = np.array([1e-9] * 7 + [1.0])[:, None] * np.ones(len(points))  # as of probabilities
+    errors = {0.0: plain} | dict.fromkeys(smoothing.GRID, plain * 0.95)
+    errors[0.4] = plain * np.array([0.5] * 7 + [1.01])[:, None]
+    own, *_ = smoothing._whole_choices(points, errors)
+    assert own == dict.fromkeys(points, 0.4)

@@ -33,6 +33,7 @@ from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges
 from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.ratios import gains, noise
 
 SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 """Of the extremes, that a range may reach; the first is all."""
@@ -144,9 +145,9 @@ def _best_throughout(halves: Sequence[_Half]) -> int:
     extremes, best, most = _measured(halves, [{}, {}]), 0, 0.0
     for number in range(len(SHARES), count):
         choices = [half.learnt.throughout(number) for half in halves]
-        gains = _gains(extremes, _measured(halves, choices))
-        if gains.mean() > max(most, _LIKELY * _noise(gains)):
-            best, most = number, float(gains.mean())
+        found = gains(extremes, _measured(halves, choices))
+        if found.mean() > max(most, _LIKELY * noise(found)):
+            best, most = number, float(found.mean())
     return best
 
 
@@ -161,22 +162,9 @@ def _confirmed(
     if not held.any():
         return everywhere
     own = [dict(everywhere) | _named(names, _least(of), held) for of in reversed(errors)]
-    gains = _gains(_measured(halves, [everywhere, everywhere]), _measured(halves, own))
-    if gains.mean() < 0:
+    if gains(_measured(halves, [everywhere, everywhere]), _measured(halves, own)).mean() < 0:
         return everywhere
     return dict(everywhere) | _named(names, _least(np.concatenate(errors)), held)
-
-
-def _gains(errors: Array, others: Array) -> Array:
-    """Return how much less `others` are than `errors`, as logarithms of their ratios."""
-    tiny = np.finfo(np.float64).tiny
-    found: Array = np.log(np.maximum(errors, tiny)) - np.log(np.maximum(others, tiny))
-    return np.nan_to_num(found, nan=0.0)
-
-
-def _noise(gains: Array) -> float:
-    """Return the standard error of a mean."""
-    return float(gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
 def _readers(nodes: Sequence[QuantizableNode]) -> dict[str, Question]:
@@ -220,15 +208,15 @@ def _holds(first: Array, second: Array, base: int) -> Array:
     other, both ways taken together, bool [tensors].
     """
     every = np.arange(first.shape[2])
-    gains = np.concatenate(
+    found = np.concatenate(
         [
             np.nan_to_num(one[:, base] - one[:, _least(other), every], nan=0.0)
             for one, other in ((first, second), (second, first))
         ]
     )
-    noise = gains.std(axis=0, ddof=1) / np.sqrt(len(gains))
-    found: Array = gains.mean(axis=0) > _SURE * noise
-    return found
+    sure = _SURE * found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    holds: Array = found.mean(axis=0) > sure
+    return holds
 
 
 def _named(names: Sequence[str], chosen: Array, held: Array) -> dict[str, int]:

@@ -5,15 +5,18 @@ more product with it (`quantization_in_place`), and the float model, so the grad
 for all strengths. Points do not disturb each other, as smoothing changes no float value.
 
 A strong smoothing fits channels to the samples it was made from, and a new sample is clipped where
-it exceeds them. So each half of the samples judges factors that were made from the other half, and
-a tensor is smoothed only where its readers' error falls on both. What was estimated is then
-measured: with all of them quantized, with three quarters and with half (those that harm least: the
-smaller profiles) nothing may be worse than without smoothing, else fewer tensors are smoothed, at
-last none.
+it exceeds them. So each half of the samples judges factors that were made from the other half, by
+ratios of errors, sample by sample.
+
+Estimates are of single points, and few samples mislead where each point chooses by itself. So some
+whole choices, each point's own strengths and one for all, are measured: with all nodes quantized,
+three quarters and half (those that harm least: the smaller profiles). The best is taken if nothing
+is worse than without smoothing, else the next, else fewer tensors are smoothed, at last none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +34,7 @@ from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.ratios import gains
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _SCORED = 16
@@ -38,11 +42,13 @@ _SCORED = 16
 single answer: four of those tell strengths apart by chance."""
 _FEWEST = 4
 """Samples below which all make the model that is scored: halves of them would say nothing."""
-_SURE = 2.0
-"""Standard errors: the best of six strengths for each of many tensors beats one by chance."""
+_UNIFORM = (0.5, 0.7)
+"""Strengths for all points that are measured whatever the estimates say, which favour weak ones
+where ranges come from few samples."""
 _WORTH, _WORTH_ON_MAPS = 0.9, 0.7
-"""An explicit Mul costs time, so it must bring the error of its readers down to this share; on the
-feature map of a convolution, which is large and read once, it costs more."""
+"""An explicit Mul costs time, and estimates are noisy, so smoothing must bring the error of its
+readers down to this share; on the feature map of a convolution, which is large and read once, a Mul
+costs more."""
 _SHARES = (0.5, 0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
 _EVEN = 1.01
@@ -77,10 +83,9 @@ def search_smoothing(search: Search) -> Choice:
     harms = np.concatenate([plain for plain, _ in found])
     errors = _evened(np.concatenate([errors for _, errors in found], axis=1))
     halves = np.repeat(np.arange(len(folds)), [len(plain) for plain, _ in found])
-    best = _chosen(points, errors, halves)
     names = _names(points)
     by_harm = [names[index] for index in np.argsort(harms.sum(0), kind="stable")]
-    choice = _confirmed(folds, best, by_harm, halves)
+    choice = _confirmed(folds, _whole_choices(points, errors), by_harm, halves)
     search.progress("searching smoothing", last, last)
     return _at(plan, choice)
 
@@ -171,21 +176,33 @@ def _evened(errors: Array) -> dict[float, Array]:
     return {0.0: errors[0], **dict(zip(GRID, even, strict=True))}
 
 
-def _chosen(
-    points: Sequence[SmoothPoint], errors: Mapping[float, Array], halves: Array
-) -> dict[SmoothPoint, float]:
-    """Return the strength of each point, 0 where smoothing does not pay. They start from the one
-    that is best for all together, and leave it for a gain beyond noise.
+def _whole_choices(
+    points: Sequence[SmoothPoint], errors: Mapping[float, Array]
+) -> list[_Strengths]:
+    """Return choices to be measured: the best strength of each point, and one for all. A point at
+    which a strength does not pay is left alone.
     """
-    uniform = min(GRID, key=lambda alpha: float(errors[alpha].sum()))
-    found = {}
-    for number, point in enumerate(points):
-        own = {alpha: each[:, number] for alpha, each in errors.items()}
-        kept = {alpha: each for alpha, each in own.items() if _holds(each, own[0.0], halves)}
-        start = uniform if uniform in kept else 0.0
-        alpha = _best(kept, start)
-        found[point] = alpha if _is_worth_it(point, kept[alpha], own[0.0]) else 0.0
-    return found
+    won = {alpha: gains(errors[0.0], errors[alpha]).mean(0) for alpha in GRID}
+    together = {alpha: gains(errors[0.0].sum(1), errors[alpha].sum(1)).mean() for alpha in GRID}
+    best = max(GRID, key=lambda alpha: float(together[alpha]))
+    wanted = [
+        {number: max(GRID, key=lambda a: float(won[a][number])) for number in range(len(points))}
+    ]
+    wanted += [dict.fromkeys(range(len(points)), alpha) for alpha in {best, *_UNIFORM}]
+    return [
+        {
+            points[number]: alpha
+            for number, alpha in each.items()
+            if won[alpha][number] > _needed(points[number])
+        }
+        for each in wanted
+    ]
+
+
+def _needed(point: SmoothPoint) -> float:
+    """Return the gain from which on smoothing pays, as the logarithm of a ratio."""
+    on_map = point.spatial and not point.absorbers
+    return -math.log(_WORTH_ON_MAPS if on_map else _WORTH)
 
 
 def _holds(errors: Array, plain: Array, halves: Array) -> bool:
@@ -195,49 +212,34 @@ def _holds(errors: Array, plain: Array, halves: Array) -> bool:
     )
 
 
-def _best(errors: Mapping[float, Array], start: float) -> float:
-    """Return the strength with the least error, summed over samples; `start` where that is less by
-    no more than two standard errors.
-    """
-    alpha = min(errors, key=lambda value: float(errors[value].sum()))
-    return alpha if _is_more(errors[start], errors[alpha], _SURE) else start
-
-
-def _is_more(errors: Array, others: Array, sure: float) -> bool:
-    """Return whether `errors` are larger by more than so many standard errors of the difference."""
-    if np.isinf(errors).any():
-        return not np.isinf(others).any()
-    more = errors - others
-    noise = more.std(ddof=1) / np.sqrt(len(more)) if len(more) > 1 else 0.0
-    return bool(more.mean() > sure * noise)
-
-
-def _is_worth_it(point: SmoothPoint, errors: Array, plain: Array) -> bool:
-    """Return whether a Mul takes away enough. What a neighbour's weight absorbs costs nothing."""
-    if point.absorbers:
-        return True
-    needed = _WORTH_ON_MAPS if point.spatial else _WORTH
-    return bool(errors.sum() < needed * plain.sum())
-
-
 def _confirmed(
-    folds: Sequence[_Fold], best: _Strengths, by_harm: Sequence[str], halves: Array
+    folds: Sequence[_Fold],
+    choices: Sequence[_Strengths],
+    by_harm: Sequence[str],
+    halves: Array,
 ) -> _Strengths:
-    """Return `best`, or only its points whose nodes harm most, or none: the first that measures no
-    worse than no smoothing.
+    """Return the choice that measures best and no worse than no smoothing; if there is none, only
+    the points of the best one whose nodes harm most, or none.
     """
     sets = [frozenset(by_harm[: max(1, round(share * len(by_harm)))]) for share in _SHARES]
-    tried: list[_Strengths] = [{}]
-    plain = None
-    for quiet in (frozenset[str](), *sets[:-1]):
-        kept = {p: alpha for p, alpha in best.items() if alpha and quiet.isdisjoint(p.quantized)}
-        if kept in tried:
-            continue
-        tried.append(kept)
-        plain = _over(folds, {}, sets) if plain is None else plain
-        measured = _over(folds, kept, sets)
-        no_worse = (measured.sum(0) <= _EVEN * plain.sum(0)).all()
-        if no_worse and _holds(measured[:, -1], plain[:, -1], halves):
+    tried = [each for number, each in enumerate(choices) if each and each not in choices[:number]]
+    if not tried:
+        return {}
+    plain = _over(folds, {}, sets)
+
+    def is_no_worse(errors: Array) -> bool:
+        no_worse = (errors.sum(0) <= _EVEN * plain.sum(0)).all()
+        return bool(no_worse) and _holds(errors[:, -1], plain[:, -1], halves)
+
+    measured = [_over(folds, each, sets) for each in tried]
+    order = sorted(range(len(tried)), key=lambda at: -float(gains(plain, measured[at]).mean()))
+    for at in order:
+        if is_no_worse(measured[at]):
+            return tried[at]
+    best = tried[order[0]]
+    for quiet in sets[:-1]:
+        kept = {p: alpha for p, alpha in best.items() if quiet.isdisjoint(p.quantized)}
+        if kept and is_no_worse(_over(folds, kept, sets)):
             return kept
     return {}
 
