@@ -1,60 +1,202 @@
 """What going through Ray costs: one process with all threads beside one-core tasks.
 
-Both score the same samples with the same ranges, one after the other, so that a busy machine slows
-both alike; what counts is the ratio. The reports are compared to the last digit.
+    python -m benchmarks.cluster model.onnx --samples 64 --engine gradient wavefront \
+        -o docs/benchmarks/cluster.md
 
-    python benchmarks/cluster.py model.onnx --samples 64
+Both score the same samples with the same ranges, one after the other; the reports are compared to the
+last digit. Processor time, which other jobs hardly change, stands beside wall time. From what a task
+takes, what the calling process does meanwhile, and the bytes that travel follows what eight
+machines would take, under assumptions that the page names.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+import json
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import qgraph
 from benchmarks.setting import setting
+from qgraph._graph.io.models import size_on_disk
 from qgraph._graph.run.cores import cores
+from qgraph._sensitivity.scoring.journal import open_journal
+from qgraph._steps.distributed import Distributed, distribute
+from qgraph._steps.job import Job
+from qgraph._steps.options import SensitivityOptions, chosen
 from qgraph._steps.ray_cluster import cluster
 
+NODES, SAMPLES = 8, 512
+BANDWIDTH = 1e9 / 8
+"""Bytes a second between machines that the projection assumes: gigabit Ethernet."""
+START = 10.0
+"""Seconds until a node's processes run, that the projection assumes."""
 
-def scored(model: qgraph.Model, ray: str | None, given: dict[str, Any]) -> tuple[float, Any]:
-    """Return how long scoring took in all, from the call to the report, and the report."""
-    runtime, begun = qgraph.Runtime(ray=ray), time.monotonic()
-    report, _ = qgraph.sensitivity(model, runtime=runtime, **given)
-    return time.monotonic() - begun, report
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds by the clock and of this process's threads."""
+
+    wall: float
+    processor: float
+
+
+class Watch:
+    """Measures from when it is made."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.monotonic(), time.process_time()
+
+    def spent(self) -> Spent:
+        """Return what went by."""
+        return Spent(time.monotonic() - self._wall, time.process_time() - self._processor)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One engine: `alone` and `report`, the same from a journal that has all samples; `cold` and
+    `warm`: what the cluster did, its processes new and there already, each with what this process
+    spent meanwhile.
+    """
+
+    nodes: int
+    alone: Spent
+    report: Spent
+    cold: tuple[Distributed, Spent]
+    warm: tuple[Distributed, Spent]
+
+    @property
+    def scoring(self) -> Spent:
+        """Return what scoring alone took in one process."""
+        return Spent(
+            self.alone.wall - self.report.wall, self.alone.processor - self.report.processor
+        )
+
+
+def measured(model: qgraph.Model, given: dict[str, Any]) -> Measured:
+    """Return what an engine takes, with and without a cluster."""
+    watch = Watch()
+    one, _ = qgraph.sensitivity(model, **given)
+    alone = watch.spent()
+    with tempfile.TemporaryDirectory() as folder, cluster("local"):
+        journals = [Path(folder, name) for name in ("cold", "warm")]
+        cold, warm = (spread(model, given, journal) for journal in journals)
+        watch = Watch()
+        other, _ = qgraph.sensitivity(model, journal=journals[1], **given)
+        report = watch.spent()
+    if one.nodes != other.nodes:
+        raise SystemExit("scores differ")
+    return Measured(len(one.nodes), alone, report, cold, warm)
+
+
+def spread(model: qgraph.Model, given: dict[str, Any], journal: Path) -> tuple[Distributed, Spent]:
+    """Have the cluster do all samples; return what that took."""
+    runtime = qgraph.Runtime(ray="local")
+    options = chosen(SensitivityOptions, None, {k: v for k, v in given.items() if k != "ranges"})
+    job = Job.of(model, given["ranges"], options, runtime)
+    engine, work = job.rebuilt()
+    watch = Watch()
+    with open_journal(journal, json.loads(job.identity)) as kept:
+        done = distribute(job, work, engine, runtime, kept)
+    if done is None:
+        raise SystemExit("nothing was to be done")
+    return done, watch.spent()
+
+
+def table(found: dict[str, Measured]) -> str:
+    """Return the table of throughput."""
+    head = (
+        "| engine | | wall s | processor s | throughput by the clock | by processor time |\n"
+        "|---|---|---:|---:|---:|---:|\n"
+    )
+    rows = []
+    for name, item in found.items():
+        base = item.scoring
+        rows.append(
+            f"| `{name}` | one process, {cores()} threads | {base.wall:.1f} | {base.processor:.1f}"
+            " | 1 | 1 |\n"
+        )
+        for label, (done, driver) in (("new", item.cold), ("there already", item.warm)):
+            used = done.processor + driver.processor
+            rows.append(
+                f"| | {cores()} one-core processes, {label} | {done.seconds:.1f} | {used:.1f} |"
+                f" {base.wall / done.seconds:.2f} | {base.processor / used:.2f} |\n"
+            )
+    return head + "".join(rows)
+
+
+def projection(name: str, item: Measured, size: int) -> str:
+    """Return what `SAMPLES` take on `NODES` machines such as this one, and on one of them."""
+    (cold, driver), (warm, _) = item.cold, item.warm
+    sample = (warm.processor - warm.opening) / warm.samples
+    opening = cold.opening / cores()
+    serial = driver.processor / cold.samples
+    arriving = cold.bytes / cold.samples
+    rest = item.report.processor
+    slots = NODES * cores()
+    sending = NODES * size / BANDWIDTH
+    many = START + opening + max(SAMPLES * sample / slots, SAMPLES * serial) + rest
+    travel = SAMPLES * arriving / BANDWIDTH
+    one = SAMPLES * sample / cores() + opening + rest
+    return (
+        f"| `{name}` | {sample:.2f} | {opening:.1f} | {1000 * serial:.0f} | {arriving / 1000:.0f} |"
+        f" {rest:.0f} | {one:.0f} | {many + travel:.0f} | {one / (many + travel):.1f} |"
+        f" {one / (many + travel + sending):.1f} |\n"
+    )
+
+
+def page(model: Path, samples: int, found: dict[str, Measured]) -> str:
+    """Return the page."""
+    size = size_on_disk(model)
+    rows = "".join(projection(name, item, size) for name, item in found.items())
+    count = next(iter(found.values())).nodes
+    return f"""# Samples by a Ray cluster
+
+Written by `benchmarks/cluster.py`: {samples} samples of a model of {size / 1e6:.0f} MB, {count} candidates,
+scored by one process and by processes of a local Ray cluster, a core each. Scores are equal to the
+last digit. Setting up the model and making the report, which the calling process does either way, are left
+out; opening the model in each process is not. Where other jobs ran beside it, processor time is
+what counts: what the other takes by that, divided by what this takes.
+
+{table(found)}
+## Eight machines
+
+What {SAMPLES} samples would take on {NODES} machines of {cores()} such cores, and on one: worked out, not
+measured. A sample takes what it took above in a process that was there. The calling process writes
+sums down while tasks run, and makes the report when all are done.
+
+| engine | s a sample and core | opening s | caller ms a sample | kB a sample | report s | one machine s | {NODES} machines s | times as fast | with `--ray-ship` |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+{rows}
+Assumed: machines alike, on which cores do not slow each other down beyond what they did here; {START:.0f} s until
+processes run; gigabit Ethernet, over which sums arrive, and with `--ray-ship` the model is sent
+{NODES} times by one machine; units of equal length. Left out: machines that are slower or busy, disks that
+several share, and what is lost when one dies.
+
+{setting("ray")}
+"""
 
 
 def main() -> None:
-    """Print the seconds of both and the ratio of their throughput."""
+    """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, action="append", default=[])
     parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--engine", default="wavefront")
+    parser.add_argument("--engine", nargs="+", default=["wavefront"])
+    parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     model = qgraph.open(asked.model)
     data = {"data": tuple(asked.data), "samples": asked.samples}
-    given: dict[str, Any] = {"ranges": qgraph.calibrate(model, **data), "engine": asked.engine}
-    alone, one = scored(model, None, given | data)
-    begun = time.monotonic()
-    with cluster("local"):
-        started = time.monotonic() - begun
-        spread, other = scored(model, "local", given | data)
-        again, _ = scored(model, "local", given | data)
-    if one.nodes != other.nodes:
-        raise SystemExit("scores differ")
-    print(
-        f"\n{len(one.nodes)} nodes, {one.run.samples} samples, {asked.engine}; scores are equal\n"
-    )
-    print("| | seconds | throughput |\n|---|---:|---:|")
-    print(f"| one process, {cores()} threads | {alone:.1f} | 1 |")
-    print(f"| {cores()} one-core tasks, processes to start | {spread:.1f} | {alone / spread:.2f} |")
-    print(f"| the same again, processes there | {again:.1f} | {alone / again:.2f} |")
-    print(f"\nStarting the cluster took {started:.1f} s. {setting('ray')}")
+    given: dict[str, Any] = {"ranges": qgraph.calibrate(model, **data), **data}
+    found = {name: measured(model, given | {"engine": name}) for name in asked.engine}
+    text = page(asked.model, asked.samples, found)
+    print(text)
+    if asked.output:
+        asked.output.write_text(text)
 
 
 if __name__ == "__main__":

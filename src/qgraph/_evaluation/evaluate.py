@@ -14,7 +14,7 @@ from qgraph._evaluation.entry import Measured, Quality, entry
 from qgraph._evaluation.footprint import Footprint, measure_footprints
 from qgraph._evaluation.intervals import RESAMPLES, Intervals, bootstrap
 from qgraph._evaluation.latency import FAULTS, WARM_UP, fit_together, time_variants
-from qgraph._evaluation.observing import Sight, open_variant, session_of
+from qgraph._evaluation.observing import VariantObservations, open_variant, session_of
 from qgraph._evaluation.own_metrics import Joined, measure_own
 from qgraph._evaluation.results import Evaluation, EvaluationRun, Latency, Unmeasured
 from qgraph._evaluation.sanity import side_by_side
@@ -39,7 +39,7 @@ def evaluate(
     settings: EvaluationSettings,
     progress: Progress = silent,
     suite: Suite | None = None,
-    known: Mapping[str, Sight | QGraphError] = MappingProxyType({}),
+    known: Mapping[str, VariantObservations | QGraphError] = MappingProxyType({}),
 ) -> Evaluation:
     """Return the figures of every model, and its answers to `suite`; the first is the float
     model. `known`: what other processes saw of variants, by name, or why they could not.
@@ -105,7 +105,7 @@ def _qualities(
     settings: EvaluationSettings,
     progress: Progress,
     failures: list[Unmeasured],
-    known: Mapping[str, Sight | QGraphError],
+    known: Mapping[str, VariantObservations | QGraphError],
 ) -> dict[str, Quality]:
     """Return variant → what the task says of it; what cannot be measured goes to `failures`.
 
@@ -182,7 +182,7 @@ def _quality(
     suite: Suite | None,
     settings: EvaluationSettings,
     progress: Progress,
-    known: Sight | QGraphError | None,
+    known: VariantObservations | QGraphError | None,
 ) -> Quality:
     if isinstance(known, QGraphError):
         raise known

@@ -18,7 +18,7 @@ from qgraph._graph.tensors import Feed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sight:
+class VariantObservations:
     """What a variant shows on samples; `placement`, `elsewhere`: as in `Variant`."""
 
     seen: Sequence[Observation]
@@ -31,12 +31,12 @@ def observed(
     task: ObservesSamples,
     numbers: Sequence[int],
     settings: EvaluationSettings,
-) -> Sight:
+) -> VariantObservations:
     """Return what a variant shows on some samples of a task; the float model comes first."""
     feeds = [task.feeds[number] for number in numbers]
     session = session_of(model, task, feeds, settings)
     seen = [task.observe(number, session, first=model.is_float) for number in numbers]
-    return Sight(seen, session.placement(), session.elsewhere())
+    return VariantObservations(seen, session.placement(), session.elsewhere())
 
 
 def session_of(

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from qgraph._graph.run.runtime import Runtime
 from qgraph._sensitivity.engines.protocol import Engine
@@ -26,10 +29,48 @@ _UNITS = 4
 """Units for each slot: the last to end keeps the others waiting."""
 _LONGEST = 16
 """Samples of a unit at most: what a death costs."""
+_NUMBER = 8
+"""Bytes of a number that travels."""
 
 
-def distribute(job: Job, work: Work, engine: Engine, runtime: Runtime, journal: Journal) -> None:
-    """Have the samples done that the journal lacks, until the deadline of `work`.
+@dataclass(slots=True)
+class Distributed:
+    """What a cluster did. `seconds`: by the clock; `processor`: of all tasks, `opening` models and
+    sessions among it; `bytes`: of sums and files that came; `by`: the nodes' names.
+    """
+
+    samples: int = 0
+    seconds: float = 0.0
+    processor: float = 0.0
+    opening: float = 0.0
+    bytes: int = 0
+    by: set[str] = field(default_factory=set)
+
+    def take(self, unit: Job, found: Mapping[str, Any]) -> Finished:
+        """Count a unit in; return what it came to."""
+        sums, files = found["sums"], found["files"]
+        self.samples += len(unit.numbers)
+        self.processor += found["seconds"]
+        self.opening += found["opening"]
+        self.bytes += _NUMBER * sum(len(item) for row in sums.values() for item in row)
+        self.bytes += sum(map(len, files.values()))
+        self.by.add(found["node"])
+        return Finished(sums, files)
+
+    def __str__(self) -> str:
+        """Return what is told at the end."""
+        return (
+            f"{self.samples} samples in {self.seconds:.1f} s, {self.samples / self.seconds:.2f} a"
+            f" second, {self.processor:.1f} s of processor time in tasks, by"
+            f" {', '.join(sorted(self.by))}"
+        )
+
+
+def distribute(
+    job: Job, work: Work, engine: Engine, runtime: Runtime, journal: Journal
+) -> Distributed | None:
+    """Have the samples done that the journal lacks, until the deadline of `work`; return what that
+    took, None where there was nothing to do.
 
     Raises:
         EnvironmentFault: Ray is missing, or a unit's worker died again and again.
@@ -39,26 +80,21 @@ def distribute(job: Job, work: Work, engine: Engine, runtime: Runtime, journal: 
     """
     waiting = [number for number in job.numbers if not is_recorded(journal, number)]
     if runtime.ray is None or not waiting:
-        return
+        return None
     with runtime.stop.held(), cluster(runtime.ray) as ray:
         there = [node for node in nodes(ray) if node.cpus]
         share = share_of(there, runtime, lambda given: engine.check(work, given))
         along = ray.put(sent(ray, job, work)) if runtime.ray_ship else None
         parts = [job.take(part) for part in parts_of(waiting, _UNITS * share.slots, _LONGEST)]
         units = {unit: (values(unit), share.cpus, share.budget, along) for unit in parts}
-        begun, done, by, used = time.monotonic(), len(job.numbers) - len(waiting), set[str](), 0.0
+        begun, before, done = time.monotonic(), len(job.numbers) - len(waiting), Distributed()
         what = f"scoring, {share.slots} at once on {_count(len(there), 'node')}"
         for unit, found in carried(ray, do, units, share, runtime, work.deadline):
-            record_into(journal, Finished(found["sums"], found["files"]))
-            by.add(found["node"])
-            used += found["seconds"]
-            done += len(unit.numbers)
-            runtime.progress(what, done, len(job.numbers))
-        seconds, new = time.monotonic() - begun, done - len(job.numbers) + len(waiting)
-    _LOG.info(
-        "%d samples in %.1f s, %.2f a second, %.1f s of processor time in tasks, by %s",
-        new, seconds, new / seconds, used, ", ".join(sorted(by)),
-    )  # fmt: skip
+            record_into(journal, done.take(unit, found))
+            runtime.progress(what, before + done.samples, len(job.numbers))
+        done.seconds = time.monotonic() - begun
+    _LOG.info("%s", done)
+    return done
 
 
 def _count(number: int, what: str) -> str:

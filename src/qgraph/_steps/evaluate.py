@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from qgraph._evaluation.evaluate import evaluate as _evaluate
-from qgraph._evaluation.observing import Sight
+from qgraph._evaluation.observing import VariantObservations
 from qgraph._evaluation.own_metrics import OwnMetric, own_metrics
 from qgraph._evaluation.recommendation import recommend
 from qgraph._evaluation.results import Evaluation
@@ -105,7 +105,7 @@ def evaluate(
         in_parts=in_parts,
         own=own,
     )
-    seen: Mapping[str, Sight | QGraphError] = {}
+    seen: Mapping[str, VariantObservations | QGraphError] = {}
     if _goes_to_cluster(runtime) and isinstance(task, ObservesSamples) and task.divisible:
         takes = _largest_session(candidates)
         seen = observed_by_cluster(candidates, task, asked, settings, runtime, takes)

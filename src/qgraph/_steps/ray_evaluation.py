@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qgraph._evaluation.observing import Sight, observed
+from qgraph._evaluation.observing import VariantObservations, observed
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
 from qgraph._exporters.family import Answers, ObservesSamples, Task
@@ -58,7 +58,7 @@ def observed_by_cluster(
     settings: EvaluationSettings,
     runtime: Runtime,
     takes: int,
-) -> dict[str, Sight | QGraphError]:
+) -> dict[str, VariantObservations | QGraphError]:
     """Return what each variant shows on all samples, or why it cannot be looked at; `takes`: bytes
     of the largest session.
 
@@ -115,14 +115,14 @@ def _versions() -> str:
     return json.dumps({"qgraph": VERSION, "packages": packages()}, sort_keys=True)
 
 
-def _joined(name: str, units: Sequence[Mapping[str, Any]]) -> Sight | QGraphError:
+def _joined(name: str, units: Sequence[Mapping[str, Any]]) -> VariantObservations | QGraphError:
     """Return what a variant shows on the samples of all units, in their order."""
     for unit in units:
         if "error" in unit[name]:
             return error_of(unit[name]["error"])
     first = units[0][name]
     seen = [row for unit in units for row in unit[name]["seen"]]
-    return Sight(seen, dict(first["placement"]), dict(first["elsewhere"]))
+    return VariantObservations(seen, dict(first["placement"]), dict(first["elsewhere"]))
 
 
 def observe(fields: tuple[Any, ...], cpus: int, budget: int) -> dict[str, Any]:

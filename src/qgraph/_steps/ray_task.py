@@ -33,9 +33,12 @@ def do(fields: tuple[Any, ...], cpus: int, budget: int, along: Sent | None) -> d
     def work() -> dict[str, Any]:
         job = Job(*fields)
         whole = job.take(())
+        begun = time.process_time()
         opened = kept((whole, budget), lambda: _opened(whole, budget, along))
+        opening = time.process_time() - begun
         finished = opened.run(job.numbers)
-        return {"sums": dict(finished.sums), "files": dict(finished.files)}
+        sums, files = dict(finished.sums), dict(finished.files)
+        return {"sums": sums, "files": files, "opening": opening}
 
     return done_here(cpus, work)
 
