@@ -3,9 +3,9 @@
     python -m benchmarks.cluster model.onnx --samples 64 --engine gradient wavefront \
         -o docs/benchmarks/cluster.md
 
-Both score the same samples with the same ranges, one after the other; the reports are compared to the
-last digit. Processor time, which other jobs hardly change, stands beside wall time. From what a task
-takes, what the calling process does meanwhile, and the bytes that travel follows what eight
+Both score the same samples with the same ranges, one after the other; the reports are compared to
+the last digit. Processor time, which other jobs hardly change, stands beside wall time. From what a
+task takes, what the calling process does meanwhile, and the bytes that travel follows what eight
 machines would take, under assumptions that the page names.
 """
 
@@ -34,6 +34,11 @@ BANDWIDTH = 1e9 / 8
 """Bytes a second between machines that the projection assumes: gigabit Ethernet."""
 START = 10.0
 """Seconds until a node's processes run, that the projection assumes."""
+COLUMNS = (
+    "| engine | s a sample and core | opening s | caller ms a sample | kB a sample | report s |"
+    f" one machine s | {NODES} machines s | times as fast | with `--ray-ship` |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,26 +160,25 @@ def page(model: Path, samples: int, found: dict[str, Measured]) -> str:
     count = next(iter(found.values())).nodes
     return f"""# Samples by a Ray cluster
 
-Written by `benchmarks/cluster.py`: {samples} samples of a model of {size / 1e6:.0f} MB, {count} candidates,
-scored by one process and by processes of a local Ray cluster, a core each. Scores are equal to the
-last digit. Setting up the model and making the report, which the calling process does either way, are left
-out; opening the model in each process is not. Where other jobs ran beside it, processor time is
-what counts: what the other takes by that, divided by what this takes.
+Written by `benchmarks/cluster.py`: {samples} samples of a model of {size / 1e6:.0f} MB, {count}
+candidates, scored by one process and by processes of a local Ray cluster, a core each. Scores are
+equal to the last digit. Setting up the model and making the report, which the calling process does
+either way, are left out; opening the model in each process is not. Where other jobs ran beside it,
+processor time is what counts: what the other takes by that, divided by what this takes.
 
 {table(found)}
 ## Eight machines
 
-What {SAMPLES} samples would take on {NODES} machines of {cores()} such cores, and on one: worked out, not
-measured. A sample takes what it took above in a process that was there. The calling process writes
-sums down while tasks run, and makes the report when all are done.
+What {SAMPLES} samples would take on {NODES} machines of {cores()} such cores, and on one: worked
+out, not measured. A sample takes what it took above in a process that was there. The calling
+process writes sums down while tasks run, and makes the report when all are done.
 
-| engine | s a sample and core | opening s | caller ms a sample | kB a sample | report s | one machine s | {NODES} machines s | times as fast | with `--ray-ship` |
-|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+{COLUMNS}
 {rows}
-Assumed: machines alike, on which cores do not slow each other down beyond what they did here; {START:.0f} s until
-processes run; gigabit Ethernet, over which sums arrive, and with `--ray-ship` the model is sent
-{NODES} times by one machine; units of equal length. Left out: machines that are slower or busy, disks that
-several share, and what is lost when one dies.
+Assumed: machines alike, on which cores do not slow each other down beyond what they did here;
+{START:.0f} s until processes run; gigabit Ethernet, over which sums arrive, and with `--ray-ship`
+the model is sent {NODES} times by one machine; units of equal length. Left out: machines that are
+slower or busy, disks that several share, and what is lost when one dies.
 
 {setting("ray")}
 """

@@ -231,6 +231,25 @@ def test_an_evaluation_is_the_same_with_a_cluster_and_with_a_worker_killed(
 
 
 @pytest.mark.slow
+def test_profiles_are_measured_and_searched_alike_with_a_cluster_and_a_worker_killed(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes
+) -> None:
+    pytest.importorskip("pycocotools")
+    nodes.grow(2)
+    report, _ = qgraph.sensitivity(model, ranges=ranges, options=asked())
+    given: Any = {"model": model, "ranges": ranges, "data": [SHIPPED / "data/heldout.json"]}
+    given |= {"samples": 12, "budget": "mse<=1e-5"}
+    expected = qgraph.profile(report, **given)
+    progress, killed = once(nodes.kill_workers, "evaluating on")
+    found = qgraph.profile(
+        report, runtime=qgraph.Runtime(ray=nodes.address, progress=progress), **given
+    )
+    assert killed[0]
+    assert found == expected
+    assert all(item.measured for item in found.profiles)
+
+
+@pytest.mark.slow
 def test_a_run_whose_driver_was_killed_goes_on_without_ray(
     model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, expected: str, tmp_path: Path
 ) -> None:

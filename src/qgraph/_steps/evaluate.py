@@ -41,7 +41,7 @@ from qgraph._steps.inputs import document, required
 from qgraph._steps.making import Quantized
 from qgraph._steps.model import Model, file_of, opened
 from qgraph._steps.options import EvaluateOptions, chosen
-from qgraph._steps.ray_cluster import require_ray
+from qgraph._steps.ray_cluster import nodes_read_files, require_ray
 from qgraph._steps.ray_evaluation import ALL, observed_by_cluster
 
 
@@ -106,7 +106,7 @@ def evaluate(
         own=own,
     )
     seen: Mapping[str, VariantObservations | QGraphError] = {}
-    if _goes_to_cluster(runtime) and isinstance(task, ObservesSamples) and task.divisible:
+    if nodes_read_files(runtime) and isinstance(task, ObservesSamples) and task.divisible:
         takes = _largest_session(candidates)
         seen = observed_by_cluster(candidates, task, asked, settings, runtime, takes)
     found = _evaluate(candidates, task, settings, runtime.progress, suite, seen)
@@ -146,11 +146,6 @@ def _recommended(found: Evaluation, accept: Sequence[str]) -> Evaluation:
 def _in_parts(candidates: Sequence[InspectedModel], runtime: Runtime) -> Memory | None:
     """Return the memory to run in part by part, where the largest model does not fit as a whole."""
     return runtime.memory if _largest_session(candidates) > runtime.memory.left else None
-
-
-def _goes_to_cluster(runtime: Runtime) -> bool:
-    """Return whether nodes do samples: by the same paths, as variants and data are not sent."""
-    return runtime.ray is not None and not runtime.ray_ship
 
 
 def _largest_session(candidates: Sequence[InspectedModel]) -> int:

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from qgraph._exporters.family import Answers, Task
+from qgraph._exporters.family import Observation, ObservesSamples, Task
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics.budget import Budget
 from qgraph._metrics.names import find_metric, is_called
-from qgraph._quantize.companions import find_companions
-from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.profiles import Profile, Profiles
-from qgraph._quantize.ranges import Ranges, ranges_for, require_same_model
+from qgraph._quantize.ranges import Ranges, require_same_model
 from qgraph._quantize.scheme import SchemeName
-from qgraph._quantize.selection import select
 from qgraph._sensitivity.ranking.profiles import cut_profiles, pairs_of, profile_of, units_of
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.search.budget import search_budget
 from qgraph._sensitivity.search.predicted import search_predicted
-from qgraph._sensitivity.search.switched import SwitchedSession
 from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import ProfileOptions, chosen
+from qgraph._steps.ray_cluster import nodes_read_files, require_ray
+from qgraph._steps.ray_profile import part_of, sets_on_cluster
+from qgraph._steps.switches import Switches, task_of
 
 _QUESTIONS = "vqa_accuracy"
-_ALL = 1 << 30
 _NONE_IF_EQUAL = ("sqnr_db",)
 """Metrics that a task leaves out where outputs are equal, as they are infinite there."""
 
@@ -75,17 +75,41 @@ def profile(
         opened(model).along(asked.batch_axis, asked.preprocess, asked.data),
         required(runtime),
     )
+    if runtime.ray is not None:
+        require_ray()
     answers = budget is not None and is_called(budget.metric, _QUESTIONS)
-    task = task_of(found, asked, answers=answers)
-    bench = Bench(found, seen, document(ranges, Ranges), runtime)
-    bench.use(task)
+    task, known = task_of(found, asked, answers=answers), document(ranges, Ranges)
+    with ExitStack() as joined:
+        bench, elsewhere = Bench(found, seen, known, runtime), None
+        if nodes_read_files(runtime) and isinstance(task, ObservesSamples) and task.divisible:
+            part = part_of(found, seen, known, task, asked, runtime.provider, answers=answers)
+            elsewhere = joined.enter_context(sets_on_cluster(part, found, runtime))
+        bench.use(task, elsewhere)
+        return cut.model_copy(
+            update={"profiles": _measured(cut, seen, asked, budget, bench, runtime)}
+        )
+
+
+def _measured(
+    cut: Profiles,
+    seen: Sensitivity,
+    asked: ProfileOptions,
+    budget: Budget | None,
+    bench: Bench,
+    runtime: Runtime,
+) -> tuple[Profile, ...]:
+    """Return the profiles with their metrics, and the one searched for a budget."""
     if budget is not None:  # before hours of measuring
         key = find_metric(budget.metric, bench.float_values(), "--budget")
         budget = replace(budget, metric=key)
     measured = [bench.measured(item) for item in cut.profiles]
     if budget is not None:
         measured.append(_searched(seen, asked, budget, bench, runtime, measured))
-    return cut.model_copy(update={"profiles": tuple(measured)})
+    return tuple(measured)
+
+
+Elsewhere = Callable[[frozenset[str]], Sequence[Observation]]
+"""Returns what samples show, in their order, with exactly these nodes quantized."""
 
 
 class Bench:
@@ -101,29 +125,28 @@ class Bench:
         require_same_model(report.model, model.id, "sensitivity report")
         if report.scheme.name is SchemeName.INC_CPU:
             raise UsageError(f"profiles of the scheme {report.scheme.name} cannot be measured here")
-        prepared = model.showing(model.scored_at()).in_form_of(ranges).prepared
-        known = {node.name: node for node in select(prepared.model, include=[".*"]).candidates}
-        nodes = [known[node.name] for node in report.nodes]
-        self._companions = find_companions(prepared.model, nodes)
-        nodes += [companion.node for companion in self._companions]
-        covered = ranges_for(ranges, prepared.id, report.scheme, nodes, "ranges")
-        parameters = quantization_parameters(prepared.model, nodes, covered, report.scheme)
-        made = fake_quantization(parameters)
-        self._sessions = SwitchedSession(prepared, nodes, made, runtime.provider)
+        names = [node.name for node in report.nodes]
+        self._open = partial(Switches, model, names, ranges, report.scheme, runtime.provider)
         self._progress = runtime.progress
         self._task: Task | None = None
+        self._elsewhere: Elsewhere | None = None
         self.float_metrics: dict[str, float] = {}
 
-    def use(self, task: Task) -> None:
-        """Measure on `task` from here on."""
-        self._task = task
+    def use(self, task: Task, elsewhere: Elsewhere | None = None) -> None:
+        """Measure on `task` from here on; `elsewhere`: by other processes, which see the same."""
+        self._task, self._elsewhere = task, elsewhere
         self.float_metrics = self.metrics(frozenset(), "float")
 
     def metrics(self, nodes: frozenset[str], name: str) -> dict[str, float]:
         """Return what the task measures with `nodes` and their companions quantized."""
         assert self._task is not None  # noqa: S101 - `use` comes first
-        beside = {item.node.name for item in self._companions if item.beside in nodes}
-        return self._task.measure(name, self._sessions.quantizing(nodes | beside), self._progress)
+        if self._elsewhere is not None and isinstance(self._task, ObservesSamples):
+            return self._task.conclude(name, self._elsewhere(nodes))
+        return self._task.measure(name, self._switches.quantizing(nodes), self._progress)
+
+    @cached_property
+    def _switches(self) -> Switches:
+        return self._open()
 
     def float_values(self) -> dict[str, float]:
         """Return the float model's metrics, also what a task leaves out where outputs are equal."""
@@ -172,13 +195,3 @@ def _searched(
     title = f"the largest found with {budget}: {found.value:.6g} of {budget.bound(value):.6g}"
     made = profile_of(report, "budget", title, found.units)
     return bench.measured(made.model_copy(update={"budget": str(budget)}))
-
-
-def task_of(model: Model, asked: ProfileOptions, *, answers: bool) -> Task:
-    """Return what profiles are measured on, with generated answers or without."""
-    limit = _ALL if asked.samples is None else asked.samples
-    task = model.family.task(model.view, asked.task, asked.data, limit)
-    # answering by generation takes most of the time and is no budget's business but its own
-    if isinstance(task, Answers) and not answers:
-        return task.without_answers()
-    return task

@@ -16,6 +16,7 @@ from typing import Any
 
 from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.run.cores import cores
+from qgraph._graph.run.runtime import Runtime
 
 AUTO, LOCAL = "auto", "local"
 _VARIABLE = "RAY_ADDRESS"
@@ -61,6 +62,13 @@ def require_ray() -> None:
         raise EnvironmentFault("--ray needs Ray", hint=install("ray"))
 
 
+def nodes_read_files(runtime: Runtime) -> bool:
+    """Return whether a cluster's nodes read models and data by the same paths as this process:
+    what is not sent for a measurement is done by them then alone.
+    """
+    return runtime.ray is not None and not runtime.ray_ship
+
+
 def nodes(ray: Any) -> list[Node]:
     """Return the nodes that are alive."""
     return [_node(found) for found in ray.nodes() if found["Alive"]]
@@ -89,7 +97,8 @@ def _join(ray: Any, address: str) -> None:
             if wanted != AUTO:
                 raise EnvironmentFault(
                     f"no Ray cluster can be joined at {wanted}: {str(error).splitlines()[0]}",
-                    hint="Start one there (ray start --head), or leave the address out.",
+                    hint="Start one there (ray start --head), or leave the address out. One that"
+                    " asks for a token gets it with RAY_AUTH_MODE=token.",
                 ) from error
         else:
             return

@@ -104,14 +104,15 @@ def _part(
         models=tuple((str(item.path.absolute()), item.id.sha256) for item in models),
         options=json.dumps(options.model_dump(mode="json", exclude={"sanity", "accept"})),
         provider=str(settings.provider),
-        versions=_versions(),
+        versions=versions(),
         samples=tuple(map(digest_of_feed, task.feeds)),
         in_parts=settings.in_parts is not None,
         numbers=tuple(range(len(task.feeds))),
     )
 
 
-def _versions() -> str:
+def versions() -> str:
+    """Return the versions of qgraph and of the packages that figures depend on, as JSON."""
     return json.dumps({"qgraph": VERSION, "packages": packages()}, sort_keys=True)
 
 
@@ -148,8 +149,8 @@ class _OpenedEvaluation:
     """
 
     def __init__(self, part: EvaluationPart, budget: int) -> None:
-        if part.versions != _versions():
-            raise UsageError(f"versions differ: expected {part.versions}, found {_versions()}")
+        if part.versions != versions():
+            raise UsageError(f"versions differ: expected {part.versions}, found {versions()}")
         self._models = inspect_variants([Path(path) for path, _ in part.models])
         for item, (path, sha256) in zip(self._models, part.models, strict=True):
             if item.id.sha256 != sha256:
@@ -169,8 +170,7 @@ class _OpenedEvaluation:
     def observe(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return what each variant shows on some samples, or why it shows nothing."""
         for number in numbers:
-            if digest_of_feed(self._task.feeds[number]) != self._part.samples[number]:
-                raise UsageError(f"found another sample {number} than the one to evaluate on")
+            require_sample(self._task, number, self._part.samples)
         return {item.name: self._shown(item, numbers) for item in self._models}
 
     def _shown(self, model: InspectedModel, numbers: Sequence[int]) -> dict[str, Any]:
@@ -185,6 +185,12 @@ class _OpenedEvaluation:
             "placement": found.placement,
             "elsewhere": found.elsewhere,
         }
+
+
+def require_sample(task: Task, number: int, digests: Sequence[str]) -> None:
+    """Raise UsageError where a sample is another than the process that asks has."""
+    if digest_of_feed(task.feeds[number]) != digests[number]:
+        raise UsageError(f"found another sample {number} than the one to measure on")
 
 
 def _task(path: Path, asked: EvaluateOptions, *, in_parts: bool) -> ObservesSamples:

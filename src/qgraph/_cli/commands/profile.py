@@ -38,6 +38,7 @@ from qgraph._steps.profile import profile as cut_profiles
 @click.option(
     "--ranges", type=options.PATH, help="Ranges of the model.  [default: beside the report]"
 )
+@options.ray
 @options.provider
 @options.common("profiles.json", "File to write.")
 def profile(
@@ -45,6 +46,7 @@ def profile(
     cuts: dict[str, float],
     model: Path | None,
     ranges: Path | None,
+    ray: str | None,
     provider: Provider,
     output: Path,
     as_json: bool,
@@ -61,7 +63,7 @@ def profile(
     beside = ranges or (report.with_name("ranges.json") if model is not None else None)
     require_outputs([output], [report, *asked.data, *filter(None, (model, beside))])
     with Bars(quiet=quiet) as bars:
-        runtime = runtime_of(bars, provider)
+        runtime = runtime_of(bars, provider, ray=ray)
         profiles = cut_profiles(report, model=model, ranges=beside, options=asked, runtime=runtime)
     write_document(output, profiles)
     if as_json:

@@ -1,0 +1,55 @@
+"""A model whose nodes are quantized by switches, and the task that sets of them are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qgraph._exporters.family import Answers, Task
+from qgraph._graph.run.provider import Provider
+from qgraph._graph.run.session import Session
+from qgraph._quantize.companions import find_companions
+from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.ranges import Ranges, ranges_for
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.search.switched import SwitchedSession
+from qgraph._steps.model import Model
+from qgraph._steps.options import ProfileOptions
+
+_ALL = 1 << 30
+
+
+class Switches:
+    """Hands out sessions with sets of the nodes called `names` quantized."""
+
+    def __init__(
+        self,
+        model: Model,
+        names: Sequence[str],
+        ranges: Ranges,
+        scheme: Scheme,
+        provider: Provider,
+    ) -> None:
+        prepared = model.showing(model.scored_at()).in_form_of(ranges).prepared
+        known = {node.name: node for node in select(prepared.model, include=[".*"]).candidates}
+        nodes = [known[name] for name in names]
+        self._companions = find_companions(prepared.model, nodes)
+        nodes += [companion.node for companion in self._companions]
+        covered = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
+        made = fake_quantization(quantization_parameters(prepared.model, nodes, covered, scheme))
+        self._sessions = SwitchedSession(prepared, nodes, made, provider)
+
+    def quantizing(self, nodes: frozenset[str]) -> Session:
+        """Return a session with exactly `nodes` and their companions quantized."""
+        beside = {item.node.name for item in self._companions if item.beside in nodes}
+        return self._sessions.quantizing(nodes | beside)
+
+
+def task_of(model: Model, asked: ProfileOptions, *, answers: bool) -> Task:
+    """Return what profiles are measured on, with generated answers or without."""
+    limit = _ALL if asked.samples is None else asked.samples
+    task = model.family.task(model.view, asked.task, asked.data, limit)
+    # answering by generation takes most of the time and is no budget's business but its own
+    if isinstance(task, Answers) and not answers:
+        return task.without_answers()
+    return task
