@@ -52,8 +52,8 @@ def test_in_a_log_long_work_says_every_half_minute_how_far_it_is() -> None:
             clock.now = float(done)
             bars("scoring", done, 100)
     assert stream.getvalue().splitlines() == [
-        "  scoring 30/100, some 1 min 10 s left",
-        "  scoring 60/100, some 40 s left",
+        "  scoring: 30 %, about 1 min 10 s left",
+        "  scoring: 60 %, about 40 s left",
     ]
 
 
@@ -63,7 +63,19 @@ def test_a_step_of_which_nothing_is_done_yet_has_no_time_left_to_tell() -> None:
         bars("scoring", 0, 800)
         clock.now = 31.0
         bars("scoring", 0, 800)
-    assert stream.getvalue() == "  scoring 0/800\n"
+    assert stream.getvalue() == "  scoring: 0 %\n"
+
+
+def test_a_step_that_an_earlier_run_began_says_where_it_goes_on() -> None:
+    bars, clock, stream = shown()
+    with bars:
+        bars("scoring", 600, 1600)
+        clock.now = 50.0
+        bars("scoring", 1100, 1600)
+    assert stream.getvalue().splitlines() == [
+        "  scoring goes on: 37 % were done before",
+        "  scoring: 68 %, about 50 s left",
+    ]
 
 
 def test_the_same_work_again_is_another_line() -> None:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -29,10 +29,11 @@ _SHORT = 1.0
 
 @dataclass(slots=True)
 class _Step:
-    """A step that runs, and when it last was heard of."""
+    """A step that runs, and when it last was heard of. `begun`: units an earlier run had done."""
 
     started: float
     heard: float
+    begun: int
     bar: TaskID
 
 
@@ -50,7 +51,7 @@ class Bars:
         self._live = Progress(
             TextColumn("{task.description:<26}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -86,14 +87,16 @@ class Bars:
             # not before: starting and stopping without a bar would print an empty line
             self._live.start()
             bar = self._live.add_task(escape(description), total=total)
-            step = self._steps[description] = _Step(now, now, bar)
+            step = self._steps[description] = _Step(now, now, done, bar)
+            if done:
+                self._say(f"  {description} goes on: {_share(done, total)} were done before")
         self._live.update(step.bar, completed=done, total=total)
         if not self._console.is_terminal and now - step.heard >= _EVERY:
             step.heard = now
-            left = ""
-            if done:
-                left = f", some {_spoken((now - step.started) * (total - done) / done)} left"
-            self._say(f"  {description} {done}/{total}{left}")
+            left, new = "", done - step.begun
+            if new:
+                left = f", about {_spoken((now - step.started) * (total - done) / new)} left"
+            self._say(f"  {description}: {_share(done, total)}{left}")
 
     def _ends(self, description: str) -> None:
         step = self._steps.pop(description)
@@ -104,6 +107,11 @@ class Bars:
 
     def _say(self, line: str) -> None:
         self._console.print(escape(line), soft_wrap=True)
+
+
+def _share(done: int, total: int) -> str:
+    """Return how much is done, in per cent: units are of use to a step alone."""
+    return f"{100 * done // total} %"
 
 
 def _spoken(seconds: float) -> str:

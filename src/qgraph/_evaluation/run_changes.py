@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from qgraph._evaluation.changes import Agreement, Changes, ProfileChange, Setting
 from qgraph._evaluation.run_folder import RunFolder
 from qgraph._quantize.profiles import Profiles
 from qgraph._sensitivity.ranking.agreement import Ranking, compare_rankings
+from qgraph._sensitivity.ranking.exports import same_nodes
 from qgraph._sensitivity.report import Sensitivity
 
 _TOP = 10
@@ -16,24 +18,28 @@ _TOP = 10
 def add_runs(changes: Changes, before: Path, after: Path) -> Changes:
     """Return `changes` with what the sensitivity and the profiles of two run folders say.
 
-    A folder without one of the files adds nothing of it.
+    A folder without one of the files adds nothing of it. Nodes of two exports of a model are
+    matched by their modules, and called as before.
 
     Raises:
         UsageError: a file is not what its name says.
     """
-    return _with_profiles(_with_sensitivity(changes, before, after), before, after)
-
-
-def _with_sensitivity(changes: Changes, before: Path, after: Path) -> Changes:
     old, new = (RunFolder(folder).find(Sensitivity) for folder in (before, after))
     if old is None or new is None:
-        return changes
+        return _with_profiles(changes, before, after, {})
+    known = same_nodes(old, new) or {}
+    return _with_profiles(_with_sensitivity(changes, old, new, known), before, after, known)
+
+
+def _with_sensitivity(
+    changes: Changes, old: Sensitivity, new: Sensitivity, known: Mapping[str, str]
+) -> Changes:
     a, b = _described(old), _described(new)
     differing = tuple(
         Setting(name=name, before=a[name], after=b[name]) for name in a if a[name] != b[name]
     )
     return changes.model_copy(
-        update={"settings": changes.settings + differing, "ranking": _agreement(old, new)}
+        update={"settings": changes.settings + differing, "ranking": _agreement(old, new, known)}
     )
 
 
@@ -48,8 +54,11 @@ def _described(report: Sensitivity) -> dict[str, str]:
     }
 
 
-def _agreement(old: Sensitivity, new: Sensitivity) -> Agreement | None:
-    scores = [{node.name: -float(node.rank) for node in report.nodes} for report in (old, new)]
+def _agreement(old: Sensitivity, new: Sensitivity, known: Mapping[str, str]) -> Agreement | None:
+    scores = [
+        {node.name: -float(node.rank) for node in old.nodes},
+        {known.get(node.name, node.name): -float(node.rank) for node in new.nodes},
+    ]
     common = scores[0].keys() & scores[1].keys()
     if len(common) < 2:
         return None
@@ -66,12 +75,16 @@ def _agreement(old: Sensitivity, new: Sensitivity) -> Agreement | None:
     )
 
 
-def _with_profiles(changes: Changes, before: Path, after: Path) -> Changes:
+def _with_profiles(
+    changes: Changes, before: Path, after: Path, known: Mapping[str, str]
+) -> Changes:
     found = [RunFolder(folder).find(Profiles) for folder in (before, after)]
     # a folder without profiles has none in common with the other
     old, new = (
-        {item.name: set(item.quantize) for item in profiles.profiles} if profiles else {}
-        for profiles in found
+        {item.name: {names.get(n, n) for n in item.quantize} for item in profiles.profiles}
+        if profiles
+        else {}
+        for profiles, names in zip(found, ({}, known), strict=True)
     )
     moved = tuple(
         ProfileChange(

@@ -6,6 +6,7 @@ and a changed option repeats just what depends on it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from qgraph._exporters.belongings import read_with
@@ -36,6 +37,26 @@ def run(
     Raises:
         QGraphError: a stage failed; the stages before it stay done.
     """
+    return run_stages(recipe, folder, fresh=fresh, runtime=runtime).folder
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Where a recipe ran, which stages did their work now, and which had done it before."""
+
+    folder: Path
+    done: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def run_stages(
+    recipe: Recipe | AnyPath,
+    folder: AnyPath | None = None,
+    *,
+    fresh: bool = False,
+    runtime: Runtime | None = None,
+) -> Ran:
+    """Do the same as `run`, and say what was left to do."""
     loaded = recipe if isinstance(recipe, Recipe) else read_recipe(path_of(recipe, "a recipe"))
     target = path_of(folder, "a folder") if folder is not None else Path("runs") / loaded.name
     if runtime is None:
@@ -48,9 +69,9 @@ def run(
         if fresh:
             (target / RECORD).unlink(missing_ok=True)
         chain = RecipeChain(loaded, target, runtime, fresh=fresh)
-        for stage in chain.stages():
-            ensure(stage, target)
-    return target
+        worked = {stage.name: ensure(stage, target) for stage in chain.stages()}
+    done = tuple(name for name, now in worked.items() if now)
+    return Ran(target, done, tuple(name for name, now in worked.items() if not now))
 
 
 def _require_free_names(recipe: Recipe) -> None:

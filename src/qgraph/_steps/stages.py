@@ -47,13 +47,13 @@ class Stage:
     work: Callable[[], Iterable[Path]]
 
 
-def ensure(stage: Stage, folder: Path) -> None:
-    """Do `stage` unless its record holds."""
+def ensure(stage: Stage, folder: Path) -> bool:
+    """Do `stage` unless its record holds; return whether it was done."""
     record = _read_record(folder)
     fingerprint = digest_of([stage.name, VERSION, packages(), stage.inputs()])
     done = {item.name: item for item in record.stages}
     if stage.name in done and _holds(done[stage.name], fingerprint, folder):
-        return
+        return False
     outputs = {
         path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(stage.work())
     }
@@ -61,6 +61,7 @@ def ensure(stage: Stage, folder: Path) -> None:
         _remove(folder, done[stage.name].outputs.keys() - outputs.keys())
     done[stage.name] = StageRecord(name=stage.name, fingerprint=fingerprint, outputs=outputs)
     write_document(folder / RECORD, RunRecord(schema=RunRecord.SCHEMA, stages=tuple(done.values())))
+    return True
 
 
 def _remove(folder: Path, names: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.io.documents import read_document
 from qgraph._graph.run.session import Provider
-from qgraph._steps.pipeline import run as run_recipe
+from qgraph._steps.pipeline import Ran, run_stages
 from qgraph._steps.recipe import read_recipe
 
 _DEMO = Path("models/qwen2_5_vl_tiny.toml")
@@ -78,7 +78,8 @@ def _run(
             ray=ray or part.ray,
             ray_ship=ray_ship or part.ray_ship,
         )
-        folder = run_recipe(loaded, output, fresh=fresh, runtime=runtime)
+        ran = run_stages(loaded, output, fresh=fresh, runtime=runtime)
+    folder = ran.folder
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     if as_json:
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -87,4 +88,11 @@ def _run(
     if not (folder / "report.html").exists():
         warn(f"report.html was left out, as its charts need another package: {install('report')}")
     first = "report.html" if (folder / "report.html").exists() else "report.md"
-    say(f"Wrote {folder}: begin with {folder / first}.")
+    say(f"{_what_was_done(ran)} Begin with {folder / first}.")
+
+
+def _what_was_done(ran: Ran) -> str:
+    if not ran.done:
+        return f"Nothing to do: all stages of {ran.folder} are done; --fresh does them again."
+    kept = f" Done before, and kept: {', '.join(ran.kept)}." if ran.kept else ""
+    return f"Wrote {ran.folder}.{kept}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from qgraph._sensitivity.report import NodeScore, Sensitivity
 _SHOWN = 3
 _EXPLAINED = 5
 _WORST = 15
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def warn_of(report: Sensitivity, ranges: Ranges | None) -> None:
@@ -103,16 +105,31 @@ def _lowest_sqnr(report: Sensitivity) -> float | None:
 
 
 def _explain(nodes: Sequence[NodeScore]) -> None:
-    """Say why the first are sensitive; a reason that several share is given once."""
-    reasons: dict[str, list[NodeScore]] = {}
+    """Say why the first are sensitive; a reason that several share, but for its figures, is given
+    once.
+    """
+    reasons: dict[str, list[tuple[NodeScore, str]]] = {}
     for node in [node for node in nodes if node.cause is not None][:_EXPLAINED]:
         if node.cause is not None:
             said = f"{node.cause.why}. Try: {node.cause.remedy}."
-            reasons.setdefault(said, []).append(node)
+            reasons.setdefault(_NUMBER.sub("#", said), []).append((node, said))
     if reasons:
         say("Why the first are sensitive, and what may help:")
-    for said, alike in reasons.items():
-        say(f"  {', '.join(f'{node.rank}. {node.name}' for node in alike)}: {said}")
+    for alike in reasons.values():
+        names = ", ".join(f"{node.rank}. {node.name}" for node, _ in alike)
+        say(f"  {names}: {_merged([said for _, said in alike])}")
+
+
+def _merged(sentences: Sequence[str]) -> str:
+    """Return one sentence for several that differ in their numbers alone: 50–74%."""
+    numbers = zip(*(_NUMBER.findall(text) for text in sentences), strict=True)
+    spans = iter([sorted(set(found), key=float) for found in numbers])
+
+    def span(_: re.Match[str]) -> str:
+        found = next(spans)
+        return found[0] if len(found) == 1 else f"{found[0]}–{found[-1]}"
+
+    return _NUMBER.sub(span, sentences[0])
 
 
 def _by_reason(report: Sensitivity) -> dict[str, list[str]]:

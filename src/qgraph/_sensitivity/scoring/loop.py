@@ -89,6 +89,8 @@ def score_in_turn(
     wanted = [number for numbers, _ in folds for number in numbers]
     done = _from_journal(limits, wanted)
     resumed = len(done)
+    if 0 < resumed < len(wanted):  # where it goes on
+        progress("scoring", _UNITS * resumed, _UNITS * len(wanted))
     # without a journal nothing would be gained by going on to where the work can be taken up again
     with limits.stop.held() if limits.journal else nullcontext():
         for numbers, opened in folds:

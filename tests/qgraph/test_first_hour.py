@@ -1,0 +1,154 @@
+"""What a newcomer met in the first hour, and the second time: said once, in words, and in time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from qgraph._cli.commands.sensitivity_table import print_report
+
+COMMAND = [sys.executable, "-m", "qgraph"]
+
+
+def test_a_runtime_whose_library_was_uninstalled_is_named_with_the_repair(tmp_path: Path) -> None:
+    """What `pip uninstall onnxruntime` leaves where both distributions lay in one folder."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime/__init__.py").touch()
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*COMMAND, "lint", "m.onnx"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "pip uninstall onnxruntime" in done.stderr and "defect" not in done.stderr
+
+
+def test_a_refused_command_is_in_no_later_ones_way(files: Any, qgraph: Any, tmp_path: Path) -> None:
+    common = ("sensitivity", files.model, "--data", files.data, "-o", tmp_path / "s.json")
+    assert qgraph(*common, "--metric", "kl").code == 2
+    assert qgraph(*common, "--samples", "2").code == 0
+
+
+def test_a_journal_of_other_options_says_which_in_the_users_words(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    """A run that a time budget ended, and then one with another --samples."""
+    data = tmp_path / "many.npz"
+    draw = np.random.default_rng(0)
+    np.savez(data, x=draw.standard_normal((4000, 16)).astype(np.float32))
+    common = ["sensitivity", files.model, "--data", data, "-o", tmp_path / "s.json"]
+    common += ["--engine", "switch", "--ranges", files.ranges]
+    begun = qgraph(*common, "--samples", "4000", "--time-budget", "3s", "--json").json
+    assert 0 < begun["run"]["samples"] < 4000
+    refused = qgraph(*common, "--samples", "3")
+    assert refused.code == 2
+    assert "samples (4000 then, 3 now)" in refused.err and "--fresh" in refused.err
+    resumed = qgraph(*common, "--samples", "4000", "--time-budget", "4s")
+    assert resumed.code == 0
+    assert "scoring goes on" in resumed.err
+
+
+def test_two_exports_of_a_model_quantize_the_same_layers_by_whatever_names(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    """torch's dynamo exporter numbers its nodes; their modules stand in metadata."""
+    runs = []
+    for form, named in {"script": "/{}/MatMul", "dynamo": "node_{}"}.items():
+        model = onnx.load(files.model)
+        for index, node in enumerate(model.graph.node):
+            module = node.name or f"f{index}"
+            node.name = named.format(module if form == "script" else index)
+            scopes = f"['', '{module}', 'x']"
+            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+        folder = tmp_path / form
+        folder.mkdir()
+        onnx.save(model, folder / "mlp.onnx")
+        report, profiles = folder / "sensitivity.json", folder / "profiles.json"
+        variant = folder / "D.onnx"
+        for arguments in (
+            ("sensitivity", folder / "mlp.onnx", "--data", files.data, "-o", report),
+            ("profile", report, "-o", profiles),
+            ("quantize", folder / "mlp.onnx", "--profiles", profiles, "--ranges",
+             folder / "ranges.json", "-o", folder),
+            ("evaluate", folder / "mlp.onnx", variant, "--data", files.data, "-o",
+             folder / "evaluation.json"),
+        ):  # fmt: skip
+            assert qgraph(*arguments).code == 0
+        runs.append(folder)
+    changes = qgraph("compare", *runs, "--json").json
+    assert changes["profiles"] == []
+    assert changes["ranking"]["common"] == 4 and changes["ranking"]["spearman"] == 1
+
+
+def test_a_terminal_of_ascii_alone_gets_every_table(files: Any, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "evaluate", files.model, files.folder / "D.onnx", "--data", files.data,
+         "-o", tmp_path / "e.json"],
+        capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii() and b"SQNR" in done.stdout and b"Wrote" in done.stdout
+
+
+def test_causes_that_differ_in_their_figures_alone_are_said_once(
+    files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qgraph._graph.io.documents import read_document
+    from qgraph._sensitivity.report import Cause, Sensitivity
+
+    report = read_document(files.sensitivity, Sensitivity)
+    some: Any = next(node.cause for node in report.nodes if node.cause is not None)
+
+    def because(share: int) -> Cause:
+        update = {"why": f"{share}% of its error comes from its weights", "remedy": "weights mse"}
+        return some.model_copy(update=update)  # type: ignore[no-any-return]
+
+    nodes = tuple(
+        node.model_copy(update={"cause": because(60 + node.rank)}) for node in report.nodes
+    )
+    print_report(report.model_copy(update={"nodes": nodes}), [tmp_path], everything=True)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "61–64% of its error comes from its weights" in " ".join(said.split())
+    assert said.count("comes from its weights") == 1
+
+
+def test_where_no_node_hurts_nothing_is_said_to_be_sensitive(
+    files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qgraph._graph.io.documents import read_document
+    from qgraph._sensitivity.report import Sensitivity
+
+    report = read_document(files.sensitivity, Sensitivity)
+    nodes = tuple(
+        node.model_copy(update={"solo": node.solo.model_copy(update={"sqnr_db": 50.0})})
+        for node in report.nodes
+        if node.solo is not None
+    )
+    print_report(report.model_copy(update={"nodes": nodes}), [tmp_path], everything=True)
+    said = capsys.readouterr().out
+    assert "the lowest SQNR is 50.0 dB" in said and "sensitive, and what may help" not in said
+
+
+def test_a_run_that_is_done_says_so_and_one_that_goes_on_says_where(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    shutil.copy(files.data, tmp_path / "data.npz")
+    recipe = tmp_path / "mlp.toml"
+    text = f'name = "mlp"\nmodel = "{files.model}"\n[sensitivity]\ndata = ["{files.data}"]\n'
+    recipe.write_text(text + '[evaluate]\ndata = ["data.npz"]\n')
+    out = tmp_path / "out"
+    assert "Nothing to do" not in qgraph("run", recipe, "-o", out).out
+    again = qgraph("run", recipe, "-o", out).out
+    assert "Nothing to do" in again and "--fresh" in again and "Deploy" in again
+    np.savez(tmp_path / "data.npz", x=np.load(files.data)["x"] * 2)
+    assert "kept: export, ranges, sensitivity, profile, quantize" in " ".join(
+        qgraph("run", recipe, "-o", out).out.split()
+    )
