@@ -63,7 +63,7 @@ def smoothing(value: str) -> str:
     except ValueError:
         strength = -1.0
     if not 0 < strength <= 1:
-        raise ValueError(f"found {value!r}, expected none, auto or a strength such as 0.5")
+        raise ValueError(f"found {value!r}, expected none, auto or a strength up to 1, such as 0.5")
     return f"{strength:g}"
 
 
