@@ -20,6 +20,8 @@ from qgraph._graph.tensors import Array
 
 _INLINE_AT_MOST = 1 << 30
 """Bytes of weights in a message; protobuf stops at twice that."""
+_WORTH_FEEDING = 1 << 20
+"""Bytes of a weight that is fed on every run: many inputs make opening a session slow."""
 _MANY = 16 << 20
 """Bytes of weights from which on making them in threads gains more than it takes."""
 
@@ -59,8 +61,12 @@ def split(model: onnx.ModelProto, arrays: Mapping[str, Array], *, feed: bool = F
 
 
 def _multiplied(model: onnx.ModelProto) -> set[str]:
-    """Return the float weights that are read as the second factor of products alone."""
-    found = {i.name for i in model.graph.initializer if i.data_type == TensorProto.FLOAT}
+    """Return the large float weights that are read as the second factor of products alone."""
+    found = {
+        item.name
+        for item in model.graph.initializer
+        if item.data_type == TensorProto.FLOAT and size_of(item) >= _WORTH_FEEDING
+    }
     found -= {value.name for value in (*model.graph.output, *model.graph.input)}
     for node in model.graph.node:
         second = node.op_type in ("MatMul", "Gemm")
