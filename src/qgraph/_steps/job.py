@@ -198,8 +198,11 @@ def _work(
     model: Model, options: SensitivityOptions, ranges: Ranges, data: Data | None = None
 ) -> tuple[DivisibleEngine, Work]:
     engine = require_divisible(engine_and_scheme(options)[0])
-    model = model.along(options.batch_axis, options.preprocess, options.data)
-    data = data or model.data(options.data, options.samples, options.seed)
+    if data is None:
+        model = model.along(options.batch_axis, options.preprocess, options.data)
+        data = model.data(options.data, options.samples, options.seed)
+    else:  # made already, of files that need not be here
+        model = model.along(options.batch_axis)
     return engine, work_on(model, options, ranges, data, digests=True)
 
 
