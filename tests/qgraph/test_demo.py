@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +67,33 @@ def test_the_demo_prints_every_variant(demo: tuple[Path, str]) -> None:
     assert advice.startswith("Deploy B: ")
     rows = [line.split()[0] for line in table.splitlines() if line.strip()]
     assert [row for row in rows if row in VARIANTS] == list(VARIANTS)
+
+
+def on_a_terminal(command: list[str], rows: int, columns: int) -> list[str]:
+    """Return the lines that a command prints on a terminal of this size, without colors."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    with subprocess.Popen(
+        command, stdout=follower, stderr=follower, env=kept | {"TERM": "xterm"}
+    ) as running:
+        os.close(follower)
+        printed = b""
+        with suppress(OSError):  # the end of a terminal
+            while piece := os.read(leader, 65536):
+                printed += piece
+    os.close(leader)
+    assert running.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode())
+    return [line.rstrip("\r") for line in text.rstrip().split("\n")]
+
+
+def test_what_the_demo_ends_with_fits_a_small_terminal_whole(run: Path) -> None:
+    command = [sys.executable, "-m", "qgraph", "demo", "-o", str(run), "--quiet"]
+    lines = on_a_terminal(command, 24, 80)
+    assert len(lines) < 24  # the last line is the prompt's
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("Deploy B: ")
 
 
 def test_a_second_demo_repeats_nothing(run: Path) -> None:
