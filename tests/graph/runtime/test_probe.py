@@ -117,5 +117,6 @@ def test_a_graph_of_very_many_nodes_is_watched_part_by_part(
     rows, names = feeds([1, 5], [2, 3], [4]), ["x", "a", "b", "y"]
     whole = observe_ranges(model, names, rows, Provider.CPU)
     monkeypatch.setattr(streamed, "_MANY_NODES", 1)
+    monkeypatch.setattr(streamed, "_PART_NODES", 1)
     assert streamed.Runner(model.model, Memory.of(None)).in_parts
     assert observe_ranges(model, names, rows, Provider.CPU) == whole

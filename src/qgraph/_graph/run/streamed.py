@@ -26,8 +26,9 @@ OPENING = 3
 array, and the layout onnxruntime packs it into."""
 _LARGEST_PART, _SMALLEST_PART = 512 << 20, 16 << 20
 """Bytes of weights. Larger parts save nothing, smaller ones cost more than they hold."""
-_MANY_NODES = 10_000
-"""Nodes of a part at most. To open a session takes more than linear time in its nodes."""
+_MANY_NODES, _PART_NODES = 100_000, 2_000
+"""Nodes from which on a graph is run part by part, and of a part then. To open a session takes more
+than linear time in its nodes, which below so many is less than parts take."""
 
 Tensors = dict[str, Array]
 
@@ -67,7 +68,9 @@ class Runner:
         self._placed: set[tuple[str, ...]] = set()
         self.placement, self.elsewhere = Counter[str](), Counter[str]()
         is_large = part is not None or OPENING * weight_bytes(model) > memory.left
-        self.in_parts = is_large or len(model.graph.node) > _MANY_NODES
+        is_many = len(model.graph.node) > _MANY_NODES
+        self.in_parts = is_large or is_many
+        self._count = _PART_NODES if is_many else 1 << 62
         self._most = part or part_bytes(memory)
         self.seconds = 0.0
 
@@ -111,7 +114,7 @@ class Runner:
         weights = {item.name: item for item in self._model.graph.initializer}
         constants = {name: array_of(weights[name]) for name in wanted & weights.keys()}
         most = self._most if self.in_parts else 1 << 62
-        parts = cut_by_weight(self._model, tensors, most, _MANY_NODES)
+        parts = cut_by_weight(self._model, tensors, most, self._count)
         last_read = {name: number for number, part in enumerate(parts) for name in part.inputs}
         states: list[Tensors] = []
         total, count, held = len(parts) * len(feeds), len(feeds) - start, 0
