@@ -81,9 +81,6 @@ class Counting:
 def rows_of(case: Case, report: Sensitivity, measure: Counting) -> list[str]:
     """Return a row for each limit."""
     units = units_of(report, By.MACS)
-    pairs = pairs_of(report, units)
-    if pairs is None:
-        raise click.ClickException(f"{case.name}: no interactions")
     cut = [frozenset(item.quantize) for item in cut_profiles(report, "s").profiles]
     total, rows = sum(unit.weight for unit in units), []
 
@@ -94,6 +91,9 @@ def rows_of(case: Case, report: Sensitivity, measure: Counting) -> list[str]:
     for text in case.budgets:
         budget = Budget.parse(text)
         measure.metric = budget.metric
+        pairs = pairs_of(report, units, budget.metric)
+        if pairs is None:
+            raise click.ClickException(f"{case.name}: no interactions")
         known = {nodes: measure(nodes) for nodes in (frozenset[str](), *cut)}
         ours = search_predicted(units, pairs, budget, measure, known)
         theirs = search_budget(units, budget, measure)

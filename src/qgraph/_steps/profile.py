@@ -178,7 +178,7 @@ def _searched(
 ) -> Profile:
     """Return the profile searched for a budget; `profiles` were measured before."""
     units = units_of(report, asked.by)
-    pairs = pairs_of(report, units)
+    pairs = pairs_of(report, units, budget.metric)
 
     def measure(nodes: frozenset[str]) -> float:
         return bench.metrics(nodes, "a set").get(budget.metric, math.inf)

@@ -24,6 +24,8 @@ from qgraph._sensitivity.report import GroupScore, NodeScore, Sensitivity
 
 DEFAULT_CUTS: Mapping[str, float] = {"A": 0.15, "B": 0.50, "C": 0.80, "D": 1.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_OF_ERROR = dict.fromkeys(("sqnr_db", "cosine"), "mse")
+"""Metrics that go by the squared error over all outputs."""
 _TITLES = {
     "A": "minimal: only what hurts least",
     "B": "moderate",
@@ -120,11 +122,12 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
     return sorted(units, key=lambda u: (u.harm / max(u.weight, 1e-300), place[u.members[0]]))
 
 
-def pairs_of(report: Sensitivity, units: Sequence[Unit]) -> Array | None:
-    """Return the damage that units do together, [units, units], None where it is not known: the
-    sum over a set's rows and columns is that of the set.
+def pairs_of(report: Sensitivity, units: Sequence[Unit], key: str) -> Array | None:
+    """Return the damage that units do together, [units, units]: the sum over a set's rows and
+    columns is that of the set. By the metric `key` or the squared error it is made of, where the
+    report has that, else by what ranks; None where it holds no interactions.
     """
-    gram = gram_of(report, report.metric)
+    gram = gram_of(report, _OF_ERROR.get(key, key)) or gram_of(report, report.metric)
     return None if gram is None else gram.between([unit.members for unit in units])
 
 
