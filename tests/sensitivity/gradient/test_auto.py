@@ -19,7 +19,7 @@ from qgraph._graph.tensors import Feed
 from qgraph._metrics import Sums
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.engines.auto import choose
+from qgraph._sensitivity.engines.auto import Checked, choose
 from qgraph._sensitivity.engines.gradient.verifying import (
     AT_CUT,
     SPREAD,
@@ -28,11 +28,12 @@ from qgraph._sensitivity.engines.gradient.verifying import (
     nodes_to_check,
 )
 from qgraph._sensitivity.engines.question_engine import Asked
+from qgraph._sensitivity.engines.wavefront.plug import Wavefront
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import cut_profiles
 from qgraph._sensitivity.report import Direction, Sensitivity, Stability
 from qgraph._sensitivity.scoring.journal import open_journal
-from qgraph._sensitivity.scoring.loop import Scores
+from qgraph._sensitivity.scoring.loop import Scores, scoring_ends
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.scoring.score_table import read_answers
 from qgraph._sensitivity.scoring.sums_table import SumsTable
@@ -196,46 +197,24 @@ def test_where_layers_saturate_all_scores_are_measured(tmp_path: Path, score: An
     assert solo(found) == solo(score(path, feeds=feeds))
 
 
-class Slow(Sequence[Feed]):
-    """Samples that take a fifth of a second each to be read, up to a point in time."""
-
-    def __init__(self, feeds: Sequence[Feed]) -> None:
-        self.feeds = feeds
-        self.until = 0.0
-
-    def __len__(self) -> int:
-        return len(self.feeds)
-
-    def __getitem__(self, number: Any) -> Any:
-        time.sleep(0.2 * (time.monotonic() < self.until))
-        return self.feeds[number]
-
-
-def test_a_time_budget_leaves_time_to_check_the_estimates(tmp_path: Path, score: Any) -> None:
-    path, feeds, seconds = stack(tmp_path / "stack.onnx", gains()), Slow(feeds_of()), 2.5
-
-    def progress(description: str, done: int, total: int) -> None:
-        if description == "scoring" and not feeds.until:
-            feeds.until = time.monotonic() + seconds
-
-    runtime = Runtime(progress=progress)
-    found = score(path, engine="auto", feeds=feeds, seconds=seconds, runtime=runtime)
-    # twelve samples are read in that time, and seven in six tenths of it
-    assert 1 <= found.run.samples <= 8
-    assert not found.run.complete
-    assert found.run.engine in ("gradient", "wavefront")  # the latter where they agree poorly
+def test_a_time_budget_leaves_time_to_check_the_estimates() -> None:
+    now = time.monotonic()
+    end = scoring_ends(now + 1000, Checked.scoring_share)
+    assert end is not None and 590 < end - now < 610 + time.monotonic() - now
+    assert scoring_ends(now + 1000, Wavefront.scoring_share) == pytest.approx(now + 1000)
+    assert scoring_ends(None, Checked.scoring_share) is None
 
 
 def test_estimates_that_nothing_was_checked_against_are_said_to_be(
     tmp_path: Path, score: Any
 ) -> None:
-    path, seconds, begun = stack(tmp_path / "stack.onnx", gains()), 3, time.monotonic()
+    path, seconds, begun = stack(tmp_path / "stack.onnx", gains()), 6, time.monotonic()
 
     def progress(description: str, done: int, total: int) -> None:
         if (
             description == "scoring" and done == total
         ):  # all are estimated: nothing is left for checks
-            time.sleep(max(0.0, begun + 1.5 * seconds - time.monotonic()))
+            time.sleep(max(0.0, begun + 1.2 * seconds - time.monotonic()))
 
     runtime = Runtime(progress=progress)
     found = score(path, engine="auto", feeds=feeds_of(), seconds=seconds, runtime=runtime)

@@ -37,7 +37,7 @@ from qgraph._sensitivity.scoring.computed_model import (
 )
 from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.journal import NOTE, Journal
-from qgraph._sensitivity.scoring.loop import Limits, Scores
+from qgraph._sensitivity.scoring.loop import Limits, Scores, scoring_ends
 from qgraph._sensitivity.scoring.questions import Answerer, Key, Question
 from qgraph._sensitivity.scoring.score_table import ScoreTable, ask, read_answers, stability_of
 from qgraph._sensitivity.scoring.work import (
@@ -138,7 +138,7 @@ class QuestionEngine(ABC):
             walked = narrowed(work, model)
             folds = self._folds(work, walked, runtime, folder, resumable=journal is not None)
             answerer = folds.answerer  # what opening it takes is no part of scoring's time
-            limits = Limits(self._scoring_ends(work), journal, runtime.stop)
+            limits = Limits(scoring_ends(work.deadline, self.scoring_share), journal, runtime.stop)
             before = time.perf_counter() - folds.opening
             scores = folds.score(list(questions.values()), limits, runtime.progress)
             answerer = folds.answerer
@@ -202,13 +202,6 @@ class QuestionEngine(ABC):
             return self.open(work, part, runtime, folder, resumable=resumable)
 
         return Folds(open_one, model)
-
-    def _scoring_ends(self, work: Work) -> float | None:
-        """Return when scoring has to end, on `time.monotonic`'s clock."""
-        if work.deadline is None:
-            return None
-        now = time.monotonic()
-        return now + self.scoring_share * (work.deadline - now)
 
     def _read(self, keys: Sequence[Key], found: Sequence[Figures | None]) -> ScoreTable:
         """Return the scores in figures, without those that the answers say nothing about."""

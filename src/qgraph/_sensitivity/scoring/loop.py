@@ -32,6 +32,12 @@ class Limits:
     stop: StopRequest = field(default_factory=StopRequest)
 
 
+def scoring_ends(deadline: float | None, share: float) -> float | None:
+    """Return when scoring ends that may take a share of the time left, on the deadline's clock."""
+    now = time.monotonic()
+    return None if deadline is None else now + share * (deadline - now)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
     """`table`: the sums of every question for each sample scored. `complete`: whether all were.

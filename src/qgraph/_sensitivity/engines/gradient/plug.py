@@ -22,6 +22,7 @@ from qgraph._sensitivity.engines.gradient.sets import with_measured_sets
 from qgraph._sensitivity.engines.gradient.side_by_side import other_quantizations, tables_of
 from qgraph._sensitivity.engines.gradient.verifying import (
     NO_NUMBER,
+    WORST,
     agreement_on,
     as_far_as_time_allows,
     measured_exactly,
@@ -31,7 +32,7 @@ from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.report import Estimate, MemoryUse, Score, Stability
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Answerer, Key
-from qgraph._sensitivity.scoring.score_table import read_answers
+from qgraph._sensitivity.scoring.score_table import ScoreTable, read_answers
 from qgraph._sensitivity.scoring.work import EngineOptions, Work
 
 _NO_FORMATS = (
@@ -39,6 +40,8 @@ _NO_FORMATS = (
     " scores are given; --fresh computes all of them again"
 )
 
+_WORST, _ONE_IN = 2, 16
+"""Nodes that are measured by themselves, the worst by a metric: at most, and one of so many."""
 _PARTLY = (
     "time ran out while nodes were measured to check the estimates: on {} of {} samples, and no"
     " score is exact"
@@ -160,7 +163,7 @@ class Gradient(QuestionEngine):
             found["formats"] = tables_of(others or {}, list(asked.questions), self._read)
             found["warnings"] = (_NO_FORMATS,) * (others is None)
         before = estimate.measured.keys()
-        asked, estimate, notes = self._verified(work, model, runtime, asked, estimate)
+        asked, estimate, notes = self._verified(work, model, runtime, own, asked, estimate)
         found["warnings"] = found.get("warnings", ()) + notes
         pairs, whole = own.pairs(feeds), exact.get(("all", ""))
         if pairs is not None:
@@ -212,7 +215,13 @@ class Gradient(QuestionEngine):
         return nodes_to_measure(harms, stability, verify) if verify else {}
 
     def _verified(
-        self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked, estimate: Estimate
+        self,
+        work: Work,
+        model: ComputedModel,
+        runtime: Runtime,
+        own: GradientAnswerer,
+        asked: Asked,
+        estimate: Estimate,
     ) -> tuple[Asked, Estimate, tuple[str, ...]]:
         """Return what was asked with some nodes measured, how the estimates stand to these, and
         what to warn of.
@@ -221,14 +230,15 @@ class Gradient(QuestionEngine):
         names = [n for n in work.names if n in table.solo and n not in estimate.measured]
         harms = dict(zip(names, table.harms(names, work.metric), strict=True))
         stability = self._stability(work, list(asked.questions), asked.scores, {})
-        why = self.to_verify(work, harms, stability, asked)
+        verify = self.to_verify(work, harms, stability, asked)
+        why = verify or ({} if own.in_parts else _worst(work, table, harms))
         if not why:
             return asked, estimate, ()
         questions = {name: asked.questions["solo", name] for name in why}
         samples = list(asked.scores.table)
         seen = as_far_as_time_allows(work, model, runtime, asked.folder, questions, samples)
         names = list(questions)
-        verified = agreement_on(asked, seen, names, work.metric)
+        verified = agreement_on(asked, seen, names, work.metric) if verify else None
         if not seen.complete:
             notes = (_PARTLY.format(len(seen.table), len(samples)),) * (verified is not None)
             return asked, estimate.model_copy(update={"verified": verified}), notes
@@ -241,6 +251,18 @@ class Gradient(QuestionEngine):
         asked = replace(asked, table=replace(table, solo={**table.solo, **exact}))
         found = estimate.model_copy(update={"measured": measured, "verified": verified})
         return asked, found, ()
+
+
+def _worst(work: Work, table: ScoreTable, harms: Mapping[str, float]) -> dict[str, str]:
+    """Return the nodes whose estimates weigh most in predictions of sets, by the metric that ranks
+    and by MSE → why they are measured.
+    """
+    if not work.direction.has_solo:
+        return {}
+    by_error = dict(zip(harms, table.harms(harms, "mse"), strict=True))
+    count = min(_WORST, len(harms) // _ONE_IN)
+    ordered = (sorted(by, key=lambda name: -by[name])[:count] for by in (harms, by_error))
+    return dict.fromkeys((name for names in ordered for name in names), WORST)
 
 
 def _options_of(work: Work) -> GradientOptions:
