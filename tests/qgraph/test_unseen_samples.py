@@ -74,9 +74,9 @@ def test_a_score_is_what_models_do_whose_ranges_do_not_know_the_sample(
     errors: dict[str, list[float]] = {name: [] for name in names}
     for numbers in PARTS:
         others = [sample for n, sample in enumerate(samples) if n not in numbers]
-        asked = [samples[n] for n in numbers]
+        asked, known = [samples[n] for n in numbers], qgraph.calibrate(mlp, data=others)
         for name in names:
-            made = qgraph.quantize(mlp, _only(report, name), qgraph.calibrate(mlp, data=others))
+            made = qgraph.quantize(mlp, _only(report, name), known)
             found = outputs(made[0].model, asked)
             errors[name] += [
                 float(np.square(a - exact[n]).mean()) for a, n in zip(found, numbers, strict=True)
@@ -85,8 +85,8 @@ def test_a_score_is_what_models_do_whose_ranges_do_not_know_the_sample(
         assert node.solo.mse == pytest.approx(np.mean(errors[node.name]), rel=1e-4)
     # the largest sample is clipped by the ranges of the others, so the score says more than one
     # that was taken on the ranges of all
-    known, _ = ask(mlp, samples, engine=engine, ranges=ranges.model_copy(update={"unseen": ()}))
-    assert sum(n.solo.mse for n in report.nodes) > 1.5 * sum(n.solo.mse for n in known.nodes)
+    seen, _ = ask(mlp, samples, engine=engine, ranges=ranges.model_copy(update={"unseen": ()}))
+    assert sum(n.solo.mse for n in report.nodes) > 1.5 * sum(n.solo.mse for n in seen.nodes)
 
 
 def _only(report: qgraph.Sensitivity, name: str) -> Profiles:
