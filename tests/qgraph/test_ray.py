@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -10,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -104,11 +106,31 @@ class Nodes:
         for node in self.there:
             raylet = node.all_processes["raylet"][0].process.pid
             for child in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
-                command = Path(f"/proc/{child}/cmdline").read_bytes()
-                if command.startswith((b"ray::do", b"ray::observe")):
-                    os.kill(int(child), signal.SIGKILL)
-                    killed += 1
+                with contextlib.suppress(OSError):  # it may end meanwhile
+                    command = Path(f"/proc/{child}/cmdline").read_bytes()
+                    if command.startswith((b"ray::do", b"ray::observe")):
+                        os.kill(int(child), signal.SIGKILL)
+                        killed += 1
         return killed
+
+    @contextlib.contextmanager
+    def killing(self) -> Iterator[list[int]]:
+        """Kill the processes that do a task, as soon as there are any; yield how many."""
+        killed: list[int] = []
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.02) and not killed:
+                if count := self.kill_workers():
+                    killed.append(count)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield killed
+        finally:
+            done.set()
+            thread.join()
 
     def stop(self) -> None:
         self._cluster.shutdown()
@@ -147,14 +169,12 @@ def scored(
     return figures(qgraph.sensitivity(model, ranges=ranges, options=options, runtime=runtime)[0])
 
 
-def once(
-    act: Callable[[], object], said: str = "scoring, "
-) -> tuple[qgraph.Progress, list[object]]:
+def once(act: Callable[[], object]) -> tuple[qgraph.Progress, list[object]]:
     """Return a progress that acts when the first unit has come, and what that gave."""
     gave: list[object] = []
 
     def progress(what: str, done: int, total: int) -> None:
-        if what.startswith(said) and not gave:
+        if what.startswith("scoring, ") and not gave:
             gave.append(act())
 
     return progress, gave
@@ -195,9 +215,9 @@ def test_a_worker_that_is_killed_costs_its_unit(
     model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, expected: str
 ) -> None:
     nodes.grow(2)
-    progress, killed = once(nodes.kill_workers)
-    assert scored(model, ranges, nodes, progress=progress) == expected
-    assert killed[0]
+    with nodes.killing() as killed:
+        assert scored(model, ranges, nodes) == expected
+    assert killed
 
 
 @pytest.mark.slow
@@ -220,10 +240,10 @@ def test_an_evaluation_is_the_same_with_a_cluster_and_with_a_worker_killed(
     made = qgraph.quantize(model, qgraph.profile(report), ranges, names=["D"])
     given: Any = {"data": [SHIPPED / "data/heldout.json"], "samples": 40}
     expected = qgraph.evaluate([model, *made], **given)
-    progress, killed = once(nodes.kill_workers, "evaluating on")
-    runtime = qgraph.Runtime(ray=nodes.address, progress=progress)
-    found = qgraph.evaluate([model, *made], runtime=runtime, **given)
-    assert killed[0]
+    with nodes.killing() as killed:
+        runtime = qgraph.Runtime(ray=nodes.address)
+        found = qgraph.evaluate([model, *made], runtime=runtime, **given)
+    assert killed
     timed = {"latency_ms", "memory_bytes"}
     for one, other in zip(found.variants, expected.variants, strict=True):
         assert one.metrics and one.model_dump(exclude=timed) == other.model_dump(exclude=timed)
@@ -240,11 +260,9 @@ def test_profiles_are_measured_and_searched_alike_with_a_cluster_and_a_worker_ki
     given: Any = {"model": model, "ranges": ranges, "data": [SHIPPED / "data/heldout.json"]}
     given |= {"samples": 12, "budget": "mse<=1e-5"}
     expected = qgraph.profile(report, **given)
-    progress, killed = once(nodes.kill_workers, "evaluating on")
-    found = qgraph.profile(
-        report, runtime=qgraph.Runtime(ray=nodes.address, progress=progress), **given
-    )
-    assert killed[0]
+    with nodes.killing() as killed:
+        found = qgraph.profile(report, runtime=qgraph.Runtime(ray=nodes.address), **given)
+    assert killed
     assert found == expected
     assert all(item.measured for item in found.profiles)
 
@@ -302,11 +320,11 @@ def test_nodes_are_sent_what_they_cannot_read(
     options = asked().model_copy(update={"data": (data,)})
     here.data(options.data, SAMPLES)  # read once, and kept
     data.unlink()
-    progress, killed = once(nodes.kill_workers)
-    runtime = qgraph.Runtime(ray=nodes.address, ray_ship=True, progress=progress)
-    found, _ = qgraph.sensitivity(here, ranges=ranges, options=options, runtime=runtime)
+    with nodes.killing() as killed:
+        runtime = qgraph.Runtime(ray=nodes.address, ray_ship=True)
+        found, _ = qgraph.sensitivity(here, ranges=ranges, options=options, runtime=runtime)
     assert figures(found) == expected
-    assert killed[0]
+    assert killed
     (folder,) = (path for path in cache.iterdir() if not path.name.startswith("."))
     assert (folder / "model.onnx").read_bytes() == here.path.read_bytes()
     # and it is that one which they read
