@@ -13,7 +13,7 @@ from onnx import numpy_helper, parser
 
 from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.footprint import measure_footprints
-from qgraph._evaluation.latency import fit_together, summarize, time_variants
+from qgraph._evaluation.latency import WARM_UP, fit_together, summarize, time_variants
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import inspect_variants
@@ -92,6 +92,17 @@ def test_one_by_one_each_variant_is_done_before_the_next_is_opened(variants: Any
     }
     time_variants(openers, {"forward": variants.feeds[0]}, 3, silent, interleaved=False)
     assert order == [*"xxxxxx", *"yyyyyy", *"zzzzzz"]
+
+
+def test_timing_ends_after_its_patience_with_five_runs_of_each(variants: Any) -> None:
+    order: list[str] = []
+    openers: Any = {
+        name: lambda name=name, path=path: Recorder(path, name, order)
+        for name, path in zip("xy", variants.paths, strict=False)
+    }
+    feeds = {"forward": variants.feeds[0]}
+    time_variants(openers, feeds, 30, silent, interleaved=True, patience=0.0)
+    assert [order.count(name) for name in "xy"] == [WARM_UP + 5] * 2
 
 
 def test_a_bound_run_computes_what_a_run_computes(variants: Any) -> None:

@@ -12,6 +12,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from qgraph._evaluation.gates import FailWhen
 from qgraph._graph.errors import UsageError
+from qgraph._graph.io.documents import message_of
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.scheme import DEFAULT_PERCENTILE, Calibration, Scheme, WeightScale, smoothing
 
@@ -116,7 +117,7 @@ def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
     try:
         return Scheme.model_validate(base.model_dump() | given)
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        message = message_of(error.errors()[0])
         raise UsageError(f"these options do not go together: {message}") from error
 
 

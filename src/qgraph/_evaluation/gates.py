@@ -124,7 +124,9 @@ def require_about(gates: Sequence[Gate], variants: Sequence[str]) -> None:
         if gate.variant not in (None, *variants):
             raise UsageError(
                 f"--fail-if {gate.text!r} is about nothing that was compared",
-                hint=f"There are the variants {', '.join(variants)}.",
+                hint=f"There are the variants {', '.join(variants)}."
+                if variants
+                else "Only the float model was given; a gate is about models made from it.",
             )
 
 

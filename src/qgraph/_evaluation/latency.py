@@ -17,6 +17,10 @@ from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Feed
 
 WARM_UP = 3
+_PATIENCE = 60.0
+"""Seconds of timing after which no further round begins: large models would take many minutes."""
+_FEWEST = 5
+"""Rounds that are run all the same, so that there are quartiles."""
 _COPIES = 2.5
 """What an open session takes, in sizes of its file: the weights, repacked ones, and some air."""
 
@@ -35,25 +39,29 @@ def time_variants(
     progress: Progress,
     *,
     interleaved: bool,
+    patience: float = _PATIENCE,
 ) -> dict[str, dict[str, Latency] | QGraphError]:
     """Return variant → what was timed → its latency; of a variant that does not run, why.
+
+    `runs`: of each, at most: none begins after `patience` seconds, where five are done.
 
     Interleaved, every round runs each variant once, in an order that shifts from round to round, so
     that a machine that slows down slows all of them. Else one variant after the other.
     """
     if not interleaved:
-        return {
-            name: time_variants({name: opener}, feeds, runs, progress, interleaved=True)[name]
-            for name, opener in openers.items()
-        }
-    found: dict[str, dict[str, Latency] | QGraphError] = {}
+        found: dict[str, dict[str, Latency] | QGraphError] = {}
+        for name, opener in openers.items():
+            one = {name: opener}
+            found |= time_variants(one, feeds, runs, progress, interleaved=True, patience=patience)
+        return found
+    found = {}
     bound: dict[str, Bound] = {}
     for name, opener in openers.items():
         try:
             bound[name] = _warmed_up(opener(), feeds)
         except FAULTS as error:  # the others are timed all the same
             found[name] = error
-    return found | _rounds(bound, runs, progress)
+    return found | _rounds(bound, runs, progress, patience)
 
 
 def _warmed_up(session: Session, feeds: Feeds) -> Bound:
@@ -65,12 +73,15 @@ def _warmed_up(session: Session, feeds: Feeds) -> Bound:
 
 
 def _rounds(
-    bound: Mapping[str, Bound], runs: int, progress: Progress
+    bound: Mapping[str, Bound], runs: int, progress: Progress, patience: float
 ) -> dict[str, dict[str, Latency]]:
     names = list(bound)
     times = {name: {what: list[float]() for what in bound[name]} for name in names}
     label = f"timing {names[0]}" if len(names) == 1 else "timing"
+    start = time.monotonic()
     for index in range(runs):
+        if index >= _FEWEST and time.monotonic() - start > patience:
+            break
         progress(label, index, runs)
         turn = index % max(1, len(names))
         for name in names[turn:] + names[:turn]:

@@ -23,7 +23,7 @@ from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
 from qgraph._graph.errors import UsageError
 from qgraph._graph.index import GraphIndex
-from qgraph._graph.io.documents import Part
+from qgraph._graph.io.documents import Part, message_of
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, OnDemand
@@ -100,7 +100,7 @@ def _format(name: str, main: Scheme) -> Format:
             weights=main.weights,
         )  # fmt: skip
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        message = message_of(error.errors()[0])
         raise UsageError(f"--schemes: {name}: {message}") from error
     return Format(name=name, scheme=scheme)
 

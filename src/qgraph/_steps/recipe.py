@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from qgraph._exporters.family import ExportOptions
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.documents import Part
+from qgraph._graph.io.documents import Part, message_of
 from qgraph._graph.io.files import require_file
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.scheme import Scheme
@@ -129,7 +129,7 @@ def _wrong(path: Path, error: ValidationError) -> UsageError:
     """Return what is wrong; a key that does not exist is named before one that is missing."""
     first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     *tables, key = map(str, first["loc"] or ("recipe",))
-    what = first["msg"].removeprefix("Value error, ")
+    what = message_of(first)
     hint = "The page Recipes of the documentation lists the keys."
     if first["type"] == "extra_forbidden":
         what = "no such key in a recipe"

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from qgraph._graph.errors import InputError
-from qgraph._graph.io.documents import Part
+from qgraph._graph.io.documents import Part, message_of
 from qgraph._graph.io.files import is_file, require_file
 from qgraph._graph.io.inside import find_inside
 
@@ -112,7 +112,7 @@ def _record(text: str, where: str, folder: Path) -> Line:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"])
         raise InputError(
-            f"{key or 'line'}: {first['msg']}",
+            f"{key or 'line'}: {message_of(first)}",
             where=where,
             hint='Expected {"text": …} with "image" and "answer" where there are any.',
         ) from error

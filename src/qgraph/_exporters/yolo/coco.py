@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qgraph._exporters.images import images_in
 from qgraph._graph.errors import InputError, UsageError
-from qgraph._graph.io.documents import read_json
+from qgraph._graph.io.documents import message_of, read_json
 from qgraph._graph.io.files import is_file
 from qgraph._graph.io.inside import find_inside
 
@@ -79,7 +79,7 @@ def read_annotations(path: Path) -> Annotations:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
         raise InputError(
-            f"{place}: {first['msg']}",
+            f"{place}: {message_of(first)}",
             where=str(path),
             hint="Expected COCO's form: images, annotations and categories.",
         ) from error

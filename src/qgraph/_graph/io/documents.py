@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.files import require_file, write_text
 
 _LARGEST = 512 << 20
+_REPEATED = 40
+"""Characters of a wrong value that a message repeats."""
 
 
 class Part(BaseModel):
@@ -53,8 +56,21 @@ def in_words(error: ValidationError) -> UsageError:
     """Return what is wrong with a value that was given by name."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or "options"
-    what = "no such option" if first["type"] == "extra_forbidden" else first["msg"]
-    return UsageError(f"{place}: {what.removeprefix('Value error, ')}")
+    what = "no such option" if first["type"] == "extra_forbidden" else message_of(first)
+    return UsageError(f"{place}: {what}")
+
+
+def message_of(error: ErrorDetails) -> str:
+    """Return what was found and expected, of an error of pydantic's."""
+    said = error["msg"].removeprefix("Value error, ")
+    expected = said.removeprefix("Input should be ").partition(", unable")[0]
+    if expected == said:
+        return said
+    return f"found {_shortened(repr(error['input']))}, expected {expected}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _REPEATED else text[:_REPEATED] + "…"
 
 
 class Document(Part):
@@ -229,4 +245,4 @@ def _explain(path: Path, error: ValidationError) -> UsageError:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
     more = error.error_count() - 1
     suffix = f" (and {more} more)" if more else ""
-    return UsageError(f"{first['msg']}{suffix}", where=f"{path}: ${''.join(steps)}")
+    return UsageError(f"{message_of(first)}{suffix}", where=f"{path}: ${''.join(steps)}")
