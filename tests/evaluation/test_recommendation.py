@@ -158,3 +158,15 @@ def test_a_multiple_of_nothing_is_refused(evaluation: Evaluation) -> None:
             recommend(seen, [accept])
     found = recommend(seen, [","])
     assert found is not None and not found.own
+
+
+@pytest.mark.parametrize(("interval", "says"), [((-0.05, 0.2), True), ((0.05, 0.2), False)])
+def test_a_missed_limit_that_samples_cannot_tell_from_float_is_said_to_be_doubtful(
+    evaluation: Evaluation, interval: tuple[float, float], *, says: bool
+) -> None:
+    seen = of(evaluation, FLOAT, {"loss": 2.1, "top1_agreement": 0.99})
+    change = Difference(value=0.1, interval=interval)
+    b = seen.variants[1].model_copy(update={"differences": {"loss": change}})
+    _, refused, _ = advice(seen.model_copy(update={"variants": (seen.variants[0], b)}))
+    assert "loss is 2.1000, at most 2.0200 is accepted" in refused
+    assert ("too few to tell its loss from float's" in refused) == says

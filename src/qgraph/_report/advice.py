@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qgraph._evaluation.recommendation import recommend
 from qgraph._evaluation.results import Evaluation, Recommendation, Variant
 from qgraph._metrics import metric, quality_key
@@ -68,7 +70,17 @@ def _refused(
     )
     others = [name for name in found.beyond if name != nearest]
     more = f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}" if others else ""
-    return [f"{nearest} ({item.macs_share:.0%} of MACs) is beyond a limit: {why}{more}."]
+    doubt = _doubt(found.beyond[nearest], item)
+    return [f"{nearest} ({item.macs_share:.0%} of MACs) is beyond a limit: {why}{more}.{doubt}"]
+
+
+def _doubt(limits: Sequence[str], item: Variant) -> str:
+    """Return that a metric misses its limit although its difference from float may be 0."""
+    keys = [Budget.parse(limit).metric for limit in limits]
+    changes = [(key, item.differences.get(key)) for key in keys if not metric(key).from_float]
+    unsure = [metric(key).label for key, change in changes if change and change.holds_zero]
+    few = f" These samples are too few to tell its {' or '.join(unsure)} from float's."
+    return few if unsure else ""
 
 
 def _missed(limit: Budget, item: Variant, evaluation: Evaluation) -> str:
