@@ -29,7 +29,7 @@ from inc_vs_qgraph import write_samples
 from setting import setting as taken_with
 
 import qgraph as api
-from qgraph._graph.io.documents import read_document
+from qgraph._graph.io.documents import read_document, write_document
 from qgraph._graph.run.session import Provider
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import find_companions
@@ -96,18 +96,17 @@ def cases(
 
 def scored(case: Case, engine: str, folder: Path) -> Sensitivity:
     """Return what a process of its own reports."""
-    output = folder / f"{engine}.json"
+    output, ranges = folder / f"{engine}.json", folder / "ranges.json"
+    if not ranges.is_file():  # those of all samples, for scores and sets alike
+        found = api.calibrate(case.model, data=case.data, samples=case.samples)
+        write_document(ranges, found.model_copy(update={"unseen": ()}))
     data = [word for path in case.data for word in ("--data", str(path))]
-    ranges = folder / f"{_ENGINES[0]}.ranges.json"
-    known = ["--ranges", str(ranges)] if ranges.is_file() else []
     command = [
         *(str(Path(sys.executable).with_name("qgraph")), "sensitivity", str(case.model), *data),
         *("--samples", str(case.samples), "--engine", engine, "--direction", "solo"),
-        *("--group", "none", "-o", str(output), *known),
+        *("--group", "none", "-o", str(output), "--ranges", str(ranges)),
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
-    if not known:
-        (folder / "ranges.json").rename(ranges)
     return read_document(output, Sensitivity)
 
 
@@ -157,7 +156,7 @@ def measured(case: Case, folder: Path, chosen: Sequence[frozenset[str]]) -> list
     """Return the MSE of each set, quantized for real."""
     model = open_model(case.model)
     prepared = model.prepared
-    found = read_document(folder / f"{_ENGINES[0]}.ranges.json", Ranges)
+    found = read_document(folder / "ranges.json", Ranges)
     nodes = list(model.candidates(found.scheme)(prepared))
     companions = find_companions(prepared.model, nodes)
     everything = [*nodes, *(item.node for item in companions)]
