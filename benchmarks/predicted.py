@@ -184,9 +184,9 @@ at most are held out; s: processor seconds of scoring.
 {rows}
 
 Text angle answers its 8 samples with certainty, and some of the 16 without: nothing that 8
-samples hold predicts that. Where errors come out too large, they are sums of errors of single
-nodes that spoil the same answers (the readers of text), which is no matter of ranges; scores by
-the engine `gradient` start from measured sets.
+samples hold predicts that. Profiles A to D are among the sets that are measured after the single
+nodes, so that on the same samples and ranges predictions are right; what is off on held-out data
+is what 8 samples do not show.
 
 {setting}
 

@@ -66,12 +66,12 @@ _FACTOR = 2.0
 
 
 def apart(name: str, predicted: float | None, measured: float | None) -> str | None:
-    """Return a sentence where the MSE measured is not what single errors predict."""
+    """Return a sentence where the MSE measured is not what was predicted."""
     if predicted is None or not measured or predicted / _FACTOR <= measured <= predicted * _FACTOR:
         return None
     return (
-        f"{name}: measured MSE {measured:.2e}, predicted {predicted:.2e}: errors of single"
-        " nodes do not add up so here; trust what was measured"
+        f"{name}: measured MSE {measured:.2e}, predicted {predicted:.2e}, which"
+        " the samples that it comes from did not show; trust what was measured"
     )
 
 

@@ -1,4 +1,4 @@
-"""Charts of variants: what quantization costs, and whether single errors add up."""
+"""Charts of variants: what quantization costs, and whether errors are as predicted."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def predicted_against_measured(evaluation: Evaluation) -> Spec | None:
     if not rows:
         return None
     values = [value for row in rows for value in (row["x"], row["y"])]
-    x = log_axis("x", "predicted MSE (sum of single errors)", values)
+    x = log_axis("x", "predicted MSE", values)
     y = log_axis("y", "measured MSE", values)
     tooltip = [
         _VARIANT,

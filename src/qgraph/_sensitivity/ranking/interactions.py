@@ -44,6 +44,11 @@ class Gram:
         self._matrix = upper + np.triu(upper, 1).T
         self._corrected = self._fitted(found.measured)
 
+    @property
+    def tells_pairs_apart(self) -> bool:
+        """Return whether anything is known of single pairs, and not only of sets."""
+        return bool(np.count_nonzero(self._matrix) > np.count_nonzero(self._matrix.diagonal()))
+
     def damage(self, nodes: Collection[str]) -> float:
         """Return the damage of these nodes, quantized together; never below 0."""
         at = [self._index[name] for name in nodes]

@@ -72,7 +72,7 @@ def cut_profiles(
     if not sum(unit.weight for unit in units):
         raise UsageError(f"--by {by}: the candidates have no {by} at all; cut by nodes")
     profiles = [
-        profile_of(report, name, _TITLES.get(name, f"{share:.0%} of {by}"), _prefix(units, share))
+        profile_of(report, name, _TITLES.get(name, f"{share:.0%} of {by}"), prefix(units, share))
         for name, share in cuts.items()
     ]
     if top_k is not None:
@@ -115,7 +115,7 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
         _unit(report, [nodes[name] for name in group.members], group, by) for group in report.groups
     ]
     gram = gram_of(report, report.metric)
-    if gram is not None:
+    if gram is not None and gram.tells_pairs_apart:
         order = gram.order([unit.members for unit in units], [unit.weight for unit in units])
         return [units[index] for index in order]
     place = {node.name: index for index, node in enumerate(report.nodes)}
@@ -159,7 +159,7 @@ def _weight(nodes: Sequence[NodeScore], by: By) -> float:
             return float(sum(node.params for node in nodes))
 
 
-def _prefix(units: Sequence[Unit], share: float) -> list[Unit]:
+def prefix(units: Sequence[Unit], share: float) -> list[Unit]:
     """Return the first units whose total comes nearest to `share`, at least one."""
     total = sum(unit.weight for unit in units)
     best, best_gap, reached = len(units), abs(1 - share), 0.0

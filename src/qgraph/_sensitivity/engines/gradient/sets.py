@@ -7,19 +7,16 @@ by how much, at the shares that profiles are cut at.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from qgraph._graph.run.runtime import Runtime
-from qgraph._metrics import Figures, metric
+from qgraph._metrics import Figures
 from qgraph._sensitivity.engines.gradient.parts import most_weights
-from qgraph._sensitivity.engines.switch import SwitchAnswerer, node_switches
+from qgraph._sensitivity.engines.measured_sets import measured, nested
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
-from qgraph._sensitivity.report import Interactions, MeasuredSet
+from qgraph._sensitivity.report import Interactions
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
-from qgraph._sensitivity.scoring.folds import Folds
-from qgraph._sensitivity.scoring.loop import Limits
 from qgraph._sensitivity.scoring.work import Work
 
 
@@ -40,35 +37,12 @@ def with_measured_sets(
         return tuple(found), None
     order = [work.names[at] for at in _order(work, found)]
     ends = sorted({max(1, round(share * len(order))) for share in DEFAULT_CUTS.values()})
-    beside = {item.node.name: item.beside for item in model.companions}
-    sets = [frozenset(order[:end]) for end in ends]
-    questions = [one | {name for name, other in beside.items() if other in one} for one in sets]
-
-    def open_one(part: ComputedModel) -> SwitchAnswerer:
-        return node_switches(part.prepared, part.nodes, part.fake, part.scored, runtime.provider)
-
-    limits = Limits(work.deadline, None, runtime.stop)
-    seen = Folds(open_one, model).score(questions, limits, samples=samples)
-    figures = seen.figures() if seen.complete else []
-    added = [tuple(order[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+    sets = [order[:end] for end in ends]
+    figures = measured(work, model, runtime, sets, samples)
     corrected = tuple(
-        item.model_copy(update={"measured": _measured(item.metric, added, figures)})
-        for item in found
+        item.model_copy(update={"measured": nested(item.metric, sets, figures)}) for item in found
     )
     return corrected, figures[-1] if figures else None
-
-
-def _measured(
-    key: str, added: Sequence[tuple[str, ...]], figures: Sequence[Figures | None]
-) -> tuple[MeasuredSet, ...]:
-    """Return the sets with their damage by a metric; none where one of them has no number."""
-    damages = [math.inf if item is None else metric(key).damage(item) for item in figures]
-    if not damages or not all(map(math.isfinite, damages)):
-        return ()
-    return tuple(
-        MeasuredSet(adds=names, damage=max(0.0, damage))
-        for names, damage in zip(added, damages, strict=True)
-    )
 
 
 def _order(work: Work, found: Sequence[Interactions]) -> list[int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
-from qgraph._sensitivity.engines.question_engine import QuestionEngine
+from qgraph._sensitivity.engines.measured_sets import exact_interactions
+from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.report import MemoryUse
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
@@ -35,6 +37,16 @@ class Wavefront(QuestionEngine):
             folder=folder,
             resumable=resumable,
         )
+
+    def further(
+        self, work: Work, model: ComputedModel, runtime: Runtime, answerer: Answerer, asked: Asked
+    ) -> dict[str, Any]:
+        """Return what the sets of nodes do that profiles have by default, where the model fits into
+        memory as a whole.
+        """
+        if not isinstance(answerer, WavefrontAnswerer) or answerer.sessions.streamed:
+            return {}
+        return {"interactions": exact_interactions(work, model, runtime, asked)}
 
     def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
         """Return what the walks took."""
