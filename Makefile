@@ -10,8 +10,9 @@ CORE_TEST_PACKAGES := numpy==2.3.5 pytest hypothesis
 demo: .venv/.demo
 	$(BIN)/qgraph demo
 
+# In two processes, a file in one of them: fixtures of a file are made once.
 test: .venv/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The core alone, on the numpy that the inc extra does not go with; gradients are held against torch.
 test-core: .venv-core/.core

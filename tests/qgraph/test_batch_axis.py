@@ -50,7 +50,8 @@ def test_samples_along_the_axis_given_go_through_the_whole_chain(
     assert qgraph("sensitivity", model, *given, "-o", report).code == 0
     found = json.loads(report.read_text())
     assert found["run"]["samples"] == count and not found["run"]["synthetic"]
-    assert all(30 < node["solo"]["sqnr_db"] < 60 for node in found["nodes"])
+    # a sample beyond the ranges of the others is clipped, which costs some decibels
+    assert all(15 < node["solo"]["sqnr_db"] < 60 for node in found["nodes"])
     assert qgraph("profile", report, "-o", tmp_path / "p.json").code == 0
     made = ("--profiles", tmp_path / "p.json", *given, "-o", tmp_path / "q")
     assert qgraph("quantize", model, *made).code == 0
