@@ -95,3 +95,10 @@ def test_what_a_metric_writes_into_its_arrays_changes_no_other_figure(files: Any
     for variant, other in zip(spoilt.variants, clean.variants, strict=True):
         assert variant.metrics["first"] == variant.metrics["second"]
         assert variant.metrics.items() >= other.metrics.items()
+
+
+def test_a_metric_may_have_any_name(classifier: Path, pictures: Path) -> None:
+    found = qgraph.evaluate(
+        classifier, data=pictures, preprocess=HOW, metric={"samples": lambda *_: 0.25}
+    )
+    assert found.variants[0].metrics["samples"] == 0.25

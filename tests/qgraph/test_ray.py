@@ -352,14 +352,19 @@ def test_models_that_were_sent_go_when_there_are_many_but_not_those_in_use(
     import ray
 
     monkeypatch.setenv("QGRAPH_RAY_CACHE", str(tmp_path))
-    kept = received(ray, "in-use", put("model.onnx", b"abc"))
+    own = [tmp_path / "thesis", tmp_path / f"qgraph-ray-{os.getuid()}" / "notes"]
+    for folder in own:  # of the person, who named a folder that is in use for other things
+        folder.mkdir(parents=True)
+    keys = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(7)]
+    kept = received(ray, keys[0], put("model.onnx", b"abc"))
     other = os.open(kept, os.O_RDONLY)  # as another process of the node has it
     fcntl.flock(other, fcntl.LOCK_SH)
     assert (kept / "model.onnx").read_bytes() == b"abc"
-    for number in range(6):
-        received(ray, f"other-{number}", put("model.onnx", b"%d" % number))
-    names = {path.name for path in tmp_path.iterdir()}
-    assert {"in-use", "other-5"} <= names and len(names) <= 4
+    for number, key in enumerate(keys[1:]):
+        received(ray, key, put("model.onnx", b"%d" % number))
+    names = {path.name for path in kept.parent.iterdir()} - {"notes"}
+    assert {keys[0], keys[-1]} <= names and len(names) <= 4
+    assert all(folder.is_dir() for folder in own)
     os.close(other)
 
 
@@ -373,7 +378,7 @@ def test_a_file_that_arrives_damaged_is_refused_and_nothing_is_left(
     (name, size, _, chunks), *_ = put("model.onnx", b"abc")
     with pytest.raises(EnvironmentFault, match="did not arrive as it was sent"):
         received(ray, "key", [(name, size, hashlib.sha256(b"abd").hexdigest(), chunks)])
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*/*"))
 
 
 @pytest.mark.slow

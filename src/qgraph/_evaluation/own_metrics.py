@@ -26,7 +26,7 @@ OwnMetric = Callable[[dict[str, Array], dict[str, Array]], float]
 
 Both are copies: what a metric writes into them, nothing else sees.
 """
-_COUNT = "samples"
+_COUNT = "samples "  # no metric of a person's is called so
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.IGNORECASE)
 
 

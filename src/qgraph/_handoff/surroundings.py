@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from qgraph._evaluation.results import Evaluation, Variant
 from qgraph._evaluation.run_folder import RunFolder
-from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._graph.io.models import ModelId, identify, read_model
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.provenance import Provenance
@@ -93,7 +93,7 @@ def _float_model(model: Path, sha256: str) -> Path | None:
 
 def _may_be(path: Path, sha256: str) -> bool:
     """Return whether a file is the float model; one that cannot be read is not."""
-    with suppress(InputError):
+    with suppress(QGraphError, OSError):
         return not _is_quantized(path) and identify(path).sha256 == sha256
     return False
 

@@ -10,7 +10,7 @@ import onnx
 
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.edit.names import ensure_names
-from qgraph._graph.errors import InputError
+from qgraph._graph.errors import QGraphError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import identify, read_model
 
@@ -30,7 +30,7 @@ def find_graph(folder: Path, evaluation: Evaluation) -> onnx.ModelProto | None:
                 model = read_model(path, weights=False)
                 ensure_names(model)
                 return model
-        except InputError:  # a page is of use without
+        except (QGraphError, OSError):  # a page is of use without
             continue
     return None
 

@@ -135,7 +135,7 @@ def _run(work: Work, engine: str, found: NodeScores, runtime: Runtime, clock: Cl
         data=work.source.description,
         synthetic=work.source.synthetic,
         more_samples=work.source.more or None,
-        unseen=work.is_unseen or None,
+        unseen=(work.is_unseen and engine != "screen") or None,
         packages=packages(),
         started=clock.started,
         seconds=clock.seconds,

@@ -9,7 +9,7 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION
 from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
-from qgraph._quantize.scheme import SEARCHED, Calibration, Scheme
+from qgraph._quantize.scheme import SEARCHED, Calibration, Scheme, SchemeName
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.clipping import choose_clips
@@ -79,7 +79,7 @@ def ranges_of(
         require_unchanged(model.prepared, form, data.feeds[0], provider, memory)
     ranges = _calibrate(
         form, nodes(form), data.feeds, scheme, run, progress, smoothing=smoothing, memory=memory,
-        digests=data.digests,
+        digests=() if scheme.name is SchemeName.INC_CPU else data.digests,
     )  # fmt: skip
     if scheme.calibrate is not Calibration.OUTPUT:
         return ranges

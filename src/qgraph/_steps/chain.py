@@ -221,7 +221,15 @@ class RecipeChain:
         if options.dtype is None and not options.bias_correction:
             return made
         part, provider = self._recipe.sensitivity, str(self._recipe.provider)
-        asked = [options.dtype, options.bias_correction, part.samples, part.seed, provider]
+        how = self._as_scored(options)
+        asked: list[Any] = [
+            options.dtype,
+            options.bias_correction,
+            part.samples,
+            part.seed,
+            provider,
+        ]
+        asked += [list(how["batch_axis"]), how["preprocess"]]
         return [made, asked, hashes_of(_with_images(part.data))]
 
     def _quantize(self) -> list[Path]:
@@ -251,8 +259,11 @@ class RecipeChain:
         options = part.model_dump(mode="json", exclude={"data", "sanity"})
         beside = self._path(SANITY)
         prompts = [part.sanity] if part.sanity else [beside] if beside.is_file() else []
+        if part.sanity is False:
+            prompts = []
         return [
             options,
+            part.sanity is False,
             str(self._recipe.provider),
             hashes_of(_with_images([*part.data, *prompts])),
             self._made("profiles.json", *models),

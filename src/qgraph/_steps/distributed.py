@@ -89,6 +89,7 @@ def distribute(
         units = {unit: (values(unit), share.cpus, share.budget, along) for unit in parts}
         begun, before, done = time.monotonic(), len(job.numbers) - len(waiting), Distributed()
         what = f"scoring, {share.slots} at once on {_count(len(there), 'node')}"
+        runtime.progress(what, before, len(job.numbers))
         for unit, found in carried(ray, do, units, share, runtime, work.deadline):
             record_into(journal, done.take(unit, found))
             runtime.progress(what, before + done.samples, len(job.numbers))

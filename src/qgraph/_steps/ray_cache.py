@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ VARIABLE = "QGRAPH_RAY_CACHE"
 """The folder, where the one for temporary files has no room."""
 _MOST = 4
 """Models that are kept, beside those in use."""
+_KEY = re.compile(r"[0-9a-f]{64}")
+"""What folders of models are called. Nothing else in the cache is ever removed."""
 
 SentFile = tuple[str, int, str, tuple[Any, ...]]
 """Name below the folder, bytes, SHA-256, and references to the chunks."""
@@ -40,7 +43,17 @@ def received(ray: Any, key: str, files: Sequence[SentFile]) -> Path:
     Raises:
         EnvironmentFault: there is no room, or a file is not what was sent.
     """
-    cache = _cache()
+    try:
+        return _received(ray, _cache(), key, files)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot keep what was sent: {error.strerror}",
+            where=str(error.filename or ""),
+            hint=f"Name another folder by {VARIABLE} where nodes are started.",
+        ) from error
+
+
+def _received(ray: Any, cache: Path, key: str, files: Sequence[SentFile]) -> Path:
     folder = cache / key
     with _alone(cache):
         if not _is_whole(folder, files):
@@ -58,8 +71,8 @@ def received(ray: Any, key: str, files: Sequence[SentFile]) -> Path:
 
 def _cache() -> Path:
     """Return the folder of all, which is this user's alone."""
-    named = os.environ.get(VARIABLE)
-    cache = Path(named or Path(tempfile.gettempdir(), f"qgraph-ray-{os.getuid()}"))
+    parent = os.environ.get(VARIABLE) or tempfile.gettempdir()
+    cache = Path(parent, f"qgraph-ray-{os.getuid()}")
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     if cache.is_symlink() or cache.stat().st_uid != os.getuid():
         raise EnvironmentFault(
@@ -89,9 +102,9 @@ def _is_whole(folder: Path, files: Sequence[SentFile]) -> bool:
 
 def _make_room(cache: Path, needed: int) -> None:
     """Remove models that nobody uses, those used longest ago first, as far as must be."""
-    there = sorted((path for path in cache.iterdir() if path.is_dir()), key=_used)
+    there = sorted(filter(_is_model, cache.iterdir()), key=_used)
     for path in there:
-        few = len(list(cache.iterdir())) < _MOST
+        few = sum(map(_is_model, cache.iterdir())) < _MOST
         if few and shutil.disk_usage(cache).free > needed:
             return
         with suppress(OSError):  # in use
@@ -101,6 +114,10 @@ def _make_room(cache: Path, needed: int) -> None:
                 shutil.rmtree(path)
             finally:
                 os.close(descriptor)
+
+
+def _is_model(path: Path) -> bool:
+    return bool(_KEY.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
 
 
 def _used(path: Path) -> float:

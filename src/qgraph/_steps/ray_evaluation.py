@@ -15,6 +15,7 @@ from typing import Any
 from qgraph._evaluation.observing import VariantObservations, observed
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
+from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.family import Answers, ObservesSamples, Task
 from qgraph._graph.errors import LimitError, QGraphError, UsageError
 from qgraph._graph.run.memory import Memory
@@ -28,6 +29,7 @@ from qgraph._steps.ray_cluster import cluster, nodes
 from qgraph._steps.ray_kept import kept
 from qgraph._steps.ray_task import done_here, fault_of
 from qgraph._steps.ray_units import carried, error_of, parts_of, share_of
+from qgraph._steps.stages import hashes_of
 
 ALL = 1 << 30
 """Samples of an evaluation, where no number is named."""
@@ -38,7 +40,8 @@ _LONGEST = 16
 @dataclass(frozen=True, slots=True)
 class EvaluationPart:
     """`models`: path and SHA-256 of each, the float one first, found alike on every node, as are
-    the data in `options` (JSON). `samples`: the SHA-256 of each; `numbers`: those to look at.
+    the data in `options` (JSON), whose files are `data`: labels are no part of samples. `samples`:
+    the SHA-256 of each; `numbers`: those to look at.
     `in_parts`: whether models are run part by part.
     """
 
@@ -46,6 +49,7 @@ class EvaluationPart:
     options: str
     provider: str
     versions: str
+    data: str
     samples: tuple[str, ...]
     in_parts: bool
     numbers: tuple[int, ...]
@@ -86,6 +90,7 @@ def observed_by_cluster(
             for part in parts
         }
         found: dict[int, Mapping[str, Any]] = {}
+        runtime.progress("evaluating on a cluster", 0, len(whole.numbers))
         for numbers, given in carried(ray, observe, units, share, runtime):
             found[numbers[0]] = given["variants"]
             done = sum(len(unit) for unit in units if unit[0] in found)
@@ -105,10 +110,23 @@ def _part(
         options=json.dumps(options.model_dump(mode="json", exclude={"sanity", "accept"})),
         provider=str(settings.provider),
         versions=versions(),
+        data=identity_of_data(options.data),
         samples=tuple(map(digest_of_feed, task.feeds)),
         in_parts=settings.in_parts is not None,
         numbers=tuple(range(len(task.feeds))),
     )
+
+
+def identity_of_data(data: Sequence[Path]) -> str:
+    """Return the names and SHA-256 of data files, and of those that they name, as JSON."""
+    return json.dumps(hashes_of([at for item in data for at in (item, *files_named_in(item))]))
+
+
+def require_same_data(data: Sequence[Path], expected: str) -> None:
+    """Raise UsageError where files of data are others than the process that asks has."""
+    if identity_of_data(data) != expected:
+        names = ", ".join(map(str, data))
+        raise UsageError("found other data than those to measure on", where=names)
 
 
 def versions() -> str:
@@ -157,6 +175,7 @@ class _OpenedEvaluation:
                 raise UsageError("found another model than the one to evaluate", where=path)
         self._part = part
         asked = chosen(EvaluateOptions, None, json.loads(part.options))
+        require_same_data(asked.data, part.data)
         self._task = _task(self._models[0].path, asked, in_parts=part.in_parts)
         self._settings = EvaluationSettings(
             version=VERSION,

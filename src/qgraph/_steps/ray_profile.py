@@ -25,7 +25,12 @@ from qgraph._sensitivity.scoring.work import digest_of_feed
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import ProfileOptions, chosen
 from qgraph._steps.ray_cluster import cluster, nodes
-from qgraph._steps.ray_evaluation import require_sample, versions
+from qgraph._steps.ray_evaluation import (
+    identity_of_data,
+    require_same_data,
+    require_sample,
+    versions,
+)
 from qgraph._steps.ray_kept import kept
 from qgraph._steps.ray_task import done_here
 from qgraph._steps.ray_units import carried, parts_of, share_of
@@ -38,8 +43,8 @@ _UNITS, _LONGEST = 2, 16
 @dataclass(frozen=True, slots=True)
 class SetPart:
     """`model`, and the data in `options`, as every node finds them; `options`, `ranges`, `scheme`
-    are JSON. `names`: all nodes with a switch, `quantized`: those that are on. `samples`: the
-    SHA-256 of each; `numbers`: those to look at.
+    are JSON. `names`: all nodes with a switch, `quantized`: those that are on. `data`: its
+    files; `samples`: the SHA-256 of each; `numbers`: those to look at.
     """
 
     model: str
@@ -50,6 +55,7 @@ class SetPart:
     versions: str
     answers: bool
     names: tuple[str, ...]
+    data: str
     samples: tuple[str, ...]
     quantized: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
@@ -77,6 +83,7 @@ def part_of(
         versions=versions(),
         answers=answers,
         names=tuple(node.name for node in report.nodes),
+        data=identity_of_data([path.absolute() for path in asked.data]),
         samples=tuple(map(digest_of_feed, task.feeds)),
     )
 
@@ -113,6 +120,7 @@ class SetsOnCluster:
             for part in parts_of(every, _UNITS * share.slots, _LONGEST)
         }
         found: dict[int, Sequence[Observation]] = {}
+        self._runtime.progress("evaluating on a cluster", 0, len(asked.samples))
         for numbers, given in carried(self._ray, observe_set, units, share, self._runtime):
             found[numbers[0]] = given["seen"]
             done = sum(map(len, found.values()))
@@ -160,6 +168,7 @@ class _OpenedSets:
             raise UsageError(f"versions differ: expected {part.versions}, found {versions()}")
         self._samples = part.samples
         asked = chosen(ProfileOptions, None, json.loads(part.options))
+        require_same_data(asked.data, part.data)
         ranges = Ranges.model_validate_json(part.ranges)
         model = opened(Path(part.model)).along(asked.batch_axis, asked.preprocess, asked.data)
         scheme, provider = Scheme.model_validate_json(part.scheme), Provider(part.provider)

@@ -24,14 +24,14 @@ HALF, SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 
 
 def head(path: Path, kind: int = SINGLE, scale: str = "") -> Path:
-    """Write x·W; W is dequantized by a scale for each `column`, `row` or for the `whole`."""
+    """Write x·W; W is dequantized by a scale for each `column`, `row` or for the whole."""
     draw = np.random.default_rng(0)
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     weight = draw.standard_normal((ROWS, COLUMNS)).astype(dtype)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="head")]
     initializers = [numpy_helper.from_array(weight, "w")]
     if scale:
-        size = {"column": (COLUMNS,), "row": (ROWS,), "whole": ()}[scale]
+        size = {"column": (COLUMNS,), "row": (ROWS,), "whole": (), "one": (1,)}[scale]
         axis = 0 if scale == "row" else 1
         scales = draw.uniform(0.01, 0.1, size).astype(dtype)
         codes = draw.integers(-127, 127, weight.shape, np.int8)
@@ -56,7 +56,7 @@ def rows(kind: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(1).standard_normal((5, ROWS)).astype(dtype)
 
 
-@pytest.mark.parametrize("scale", ["", "column", "whole"])
+@pytest.mark.parametrize("scale", ["", "column", "whole", "one"])
 @pytest.mark.parametrize("kind", [SINGLE, HALF])
 def test_the_product_is_that_of_the_whole_matrix(tmp_path: Path, kind: int, scale: str) -> None:
     path = head(tmp_path / "m.onnx", kind, scale)

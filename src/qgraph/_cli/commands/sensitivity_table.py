@@ -19,7 +19,7 @@ from qgraph._sensitivity.report import NodeScore, Sensitivity
 _SHOWN = 3
 _EXPLAINED = 5
 _WORST = 15
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 def warn_of(report: Sensitivity, ranges: Ranges | None) -> None:

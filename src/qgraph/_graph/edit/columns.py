@@ -95,12 +95,12 @@ class _Splitter:
                 self._declared.add(factor)
                 self.makers[factor] = partial(_columns, matrix.weight, columns)
             if matrix.dequantizer is not None:
-                nodes.append(self._dequantized(matrix.dequantizer, factor, columns, node.name))
+                nodes.append(self._dequantized(matrix.dequantizer, factor, columns, node.output[0]))
                 factor = nodes[-1].output[0]
             made.append(f"{node.output[0]}/{tag}")
             product = [node.input[0], factor]
-            nodes.append(helper.make_node("MatMul", product, made[-1:], name=f"{node.name}/{tag}"))
-        name = f"{node.name}/columns"
+            nodes.append(helper.make_node("MatMul", product, made[-1:], name=made[-1]))
+        name = f"{node.output[0]}/columns"
         return [*nodes, helper.make_node("Concat", made, node.output, name=name, axis=-1)]
 
     def _dequantized(
@@ -111,7 +111,8 @@ class _Splitter:
         copy.input[0] = factor
         copy.name = copy.output[0] = f"{reader}/{dequantizer.output[0]}/columns.{columns.start}"
         for at, name in enumerate(dequantizer.input[1:], start=1):
-            if name and self._index.initializers[name].dims:
+            # a scale with one element is of the whole matrix, whatever its rank
+            if name and prod(self._index.initializers[name].dims) > 1:
                 part = copy.input[at] = f"{name}/columns.{columns.start}"
                 if part not in self._declared:
                     self._declared.add(part)

@@ -26,6 +26,8 @@ from qgraph._sensitivity.scoring.loop import Limits
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import Work
 
+_MOST_NODES = 2048
+"""Nodes above which reports hold no interactions, whose size goes by the square of their number."""
 _SUMMED = ("mse", "noise_to_signal", "kl")
 """Metrics whose damage is a sum over what differs, so that pairs have a share in it."""
 
@@ -77,7 +79,9 @@ def exact_interactions(
     """
     table = asked.table
     names = [name for name in work.names if name in table.solo]
-    if not names or not asked.scores.table or isinstance(model.quantization, TensorQuantization):
+    if len(names) > _MOST_NODES or not asked.scores.table or not _macs(asked, names):
+        return ()
+    if isinstance(model.quantization, TensorQuantization):
         return ()
     sets = _default_sets(work, table, asked, names)
     figures = measured(work, model, runtime, sets, list(asked.scores.table))

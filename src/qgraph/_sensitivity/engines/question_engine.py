@@ -137,7 +137,7 @@ class QuestionEngine(ABC):
         with _folder(journal) as folder:
             walked = narrowed(work, model)
             folds = self._folds(work, walked, runtime, folder, resumable=journal is not None)
-            answerer = folds.answerer  # what opening it takes is no part of scoring's time
+            folds.open()  # and no name for it here, which would keep it open beside the next
             limits = Limits(scoring_ends(work.deadline, self.scoring_share), journal, runtime.stop)
             before = time.perf_counter() - folds.opening
             scores = folds.score(list(questions.values()), limits, runtime.progress)

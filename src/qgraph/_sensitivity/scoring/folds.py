@@ -11,6 +11,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.memory import give_back
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.loop import Limits, Scores, score_in_turn
 from qgraph._sensitivity.scoring.questions import Answerer, Question
@@ -27,6 +28,10 @@ class Folds(Generic[A]):
         self._open_one, self._model, self._folds = open_one, model, model.folds()
         self._open: tuple[int, A] | None = None
         self.opening = 0.0
+
+    def open(self) -> None:
+        """Open the first, which takes what is no part of scoring's time."""
+        self._opened(0)
 
     @property
     def answerer(self) -> A:
@@ -57,6 +62,7 @@ class Folds(Generic[A]):
     def _opened(self, at: int) -> A:
         if self._open is None or self._open[0] != at:
             self._open = None  # before the next, or memory would hold both
+            give_back()
             clock = time.perf_counter()
             self._open = at, self._open_one(self._folds[at][1])
             self.opening += time.perf_counter() - clock

@@ -14,7 +14,7 @@ from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.formats import Format
 from qgraph._quantize.ranges import Ranges
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.selection import Selection
 from qgraph._sensitivity.ranking.groups import Group
 from qgraph._sensitivity.report import Direction
@@ -65,7 +65,9 @@ class Work:
     @property
     def is_unseen(self) -> bool:
         """Return whether samples that ranges come from are scored with ranges of others."""
-        unseen = () if self.ranges is None else self.ranges.unseen
+        if self.ranges is None or self.scheme.name is SchemeName.INC_CPU:
+            return False  # scored as that tool does, with the ranges of all
+        unseen = self.ranges.unseen
         return any(not set(self.digests).isdisjoint(part.samples) for part in unseen)
 
     @property

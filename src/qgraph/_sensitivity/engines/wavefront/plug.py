@@ -7,6 +7,7 @@ from typing import Any
 
 from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
+from qgraph._graph.run.streamed import OPENING
 from qgraph._sensitivity.engines.measured_sets import exact_interactions
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
@@ -14,6 +15,9 @@ from qgraph._sensitivity.report import MemoryUse
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Answerer
 from qgraph._sensitivity.scoring.work import Work
+
+_FOR_SESSION = 0.7
+"""Share of the memory left that opening one session of the whole model may take."""
 
 
 class Wavefront(QuestionEngine):
@@ -42,9 +46,12 @@ class Wavefront(QuestionEngine):
         self, work: Work, model: ComputedModel, runtime: Runtime, answerer: Answerer, asked: Asked
     ) -> dict[str, Any]:
         """Return what the sets of nodes do that profiles have by default, where the model fits into
-        memory as a whole.
+        memory as a whole. Sessions are closed, which nothing needs any more.
         """
         if not isinstance(answerer, WavefrontAnswerer) or answerer.sessions.streamed:
+            return {}
+        answerer.sessions.close()
+        if OPENING * answerer.sessions.weights > _FOR_SESSION * runtime.memory.left:
             return {}
         return {"interactions": exact_interactions(work, model, runtime, asked)}
 
