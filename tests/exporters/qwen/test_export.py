@@ -214,7 +214,7 @@ def test_exporting_is_silent_and_leaves_warnings_and_loggers_as_they_were(
     assert list(warnings.filters) == filters
 
 
-def test_progress_names_each_step(checkpoints: Any, tmp_path: Path) -> None:
+def test_progress_goes_through_the_steps(checkpoints: Any, tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     export_language(
         checkpoints["qwen3"],
@@ -223,4 +223,4 @@ def test_progress_names_each_step(checkpoints: Any, tmp_path: Path) -> None:
         progress=lambda name, done, total: steps.append((name, done, total)),
     )
     assert [done for _, done, _ in steps] == [0, 1, 2, 3, 4, 5]
-    assert steps[-1] == ("export: done", 5, 5)
+    assert {(name, total) for name, _, total in steps} == {("exporting", 5)}

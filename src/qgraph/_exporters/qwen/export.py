@@ -42,7 +42,7 @@ class _Request:
     progress: Progress
 
     def step(self, name: str) -> None:
-        self.progress(f"export: {name}", _STEPS.index(name), len(_STEPS))
+        self.progress("exporting", _STEPS.index(name), len(_STEPS))
 
 
 def export_language(
@@ -75,7 +75,7 @@ def export_language(
         write_document(target / MANIFEST, manifest)
     for model in folder.glob("*.onnx"):
         drop_stale_data(model)
-    progress("export: done", len(_STEPS), len(_STEPS))
+    progress("exporting", len(_STEPS), len(_STEPS))
     return manifest
 
 

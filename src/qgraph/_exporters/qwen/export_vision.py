@@ -66,12 +66,12 @@ def export_vision(
     require_extra()
     size = _image_size(described, request.image_size)
     with quiet(), publishing(folder, last=MANIFEST) as target:
-        progress("export vision: load", 0, len(_STEPS))
+        progress("exporting the vision tower", 0, len(_STEPS))
         encoder = _write(described, target, size, request, progress)
         manifest = _manifest(described, folder, request, encoder)
         write_document(target / MANIFEST, manifest)
     drop_stale_data(folder / VISION_ENCODER)
-    progress("export vision: done", len(_STEPS), len(_STEPS))
+    progress("exporting the vision tower", len(_STEPS), len(_STEPS))
     return manifest
 
 
@@ -111,10 +111,10 @@ def _write(
         samples = vision_trace.samples(tower, size, request.images)
         with torch.no_grad():
             expected = [tower.embed(sample.pixels, sample.grid) for sample in samples]
-        progress("export vision: trace", 1, len(_STEPS))
+        progress("exporting the vision tower", 1, len(_STEPS))
         made = vision_trace.trace(tower, samples, request.dtype, request.opset, Path(scratch))
         write_model(made.model, target / VISION_ENCODER)
-    progress("export vision: compare with PyTorch", 2, len(_STEPS))
+    progress("exporting the vision tower", 2, len(_STEPS))
     checks = vision_trace.check(target / VISION_ENCODER, samples, expected, request.dtype)
     grid = samples[0].grid
     return VisionEncoder(

@@ -54,21 +54,21 @@ def export_classifier(
     require_classifier(source)
     require_extra()
     with quiet(), publishing(folder, last=MANIFEST) as target:
-        progress("export: load", 0, len(_STEPS))
+        progress("exporting", 0, len(_STEPS))
         model = _load(source, options.dtype)
         images = _images(model, options, _side(source, model))
         expected = [_ask_torch(model, image) for image in images]
-        progress("export: trace", 1, len(_STEPS))
+        progress("exporting", 1, len(_STEPS))
         graph = _graph(model, images[0], target, options, progress)
         write_model(graph, target / "model.onnx")
         for name in ("config.json", CONFIG):
             if (source / name).is_file():
                 write_bytes(target / name, (source / name).read_bytes())
-        progress("export: compare with PyTorch", 3, len(_STEPS))
+        progress("exporting", 3, len(_STEPS))
         checks = _compare(target / "model.onnx", images, expected, options.dtype)
         manifest = _manifest(source, target, model, options, checks)
         write_document(target / MANIFEST, manifest)
-    progress("export: done", len(_STEPS), len(_STEPS))
+    progress("exporting", len(_STEPS), len(_STEPS))
     return manifest
 
 
@@ -167,7 +167,7 @@ def _graph(
                 f"optimum cannot export it: {str(error).strip() or type(error).__name__}",
                 hint="Any other model can be given to qgraph as an ONNX file.",
             ) from error
-        progress("export: fold", 2, len(_STEPS))
+        progress("exporting", 2, len(_STEPS))
         graph = read_model(path)
     _name_axes(graph, image, options)
     # folding computes what follows from shapes that are known

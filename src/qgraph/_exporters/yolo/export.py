@@ -60,13 +60,13 @@ def export_detector(
     _require_ultralytics()
     size = options.image_size or DEFAULT_SIZE
     with publishing(folder, last=MANIFEST) as target, tempfile.TemporaryDirectory() as scratch:
-        progress("export: trace", 0, 3)
+        progress("exporting", 0, 3)
         with _alone(Path(scratch)):
             traced, model = _traced(source, Path(scratch), size, options)
-        progress("export: fold", 1, 3)
+        progress("exporting", 1, 3)
         graph = _finished(read_model(traced), options.opset or DEFAULT_OPSET)
         write_model(graph, target / "model.onnx")
-        progress("export: compare with PyTorch", 2, 3)
+        progress("exporting", 2, 3)
         checks = _compare(target / "model.onnx", model, size, options)
         manifest = Manifest(
             schema=Manifest.SCHEMA,
@@ -80,7 +80,7 @@ def export_detector(
             packages={name: metadata.version(name) for name in _PACKAGES},
         )
         write_document(target / MANIFEST, manifest)
-    progress("export: done", 3, 3)
+    progress("exporting", 3, 3)
     return manifest
 
 
