@@ -228,8 +228,9 @@ class RecipeChain:
             part.samples,
             part.seed,
             provider,
+            list(how["batch_axis"]),
+            how["preprocess"],
         ]
-        asked += [list(how["batch_axis"]), how["preprocess"]]
         return [made, asked, hashes_of(_with_images(part.data))]
 
     def _quantize(self) -> list[Path]:
@@ -258,12 +259,12 @@ class RecipeChain:
         part, models = self._evaluation(), [FLOAT, *(path.name for path in self._variants())]
         options = part.model_dump(mode="json", exclude={"data", "sanity"})
         beside = self._path(SANITY)
-        prompts = [part.sanity] if part.sanity else [beside] if beside.is_file() else []
-        if part.sanity is False:
-            prompts = []
+        silent = part.sanity is False
+        usual = [beside] if beside.is_file() and not silent else []
+        prompts = [part.sanity] if part.sanity else usual
         return [
             options,
-            part.sanity is False,
+            silent,
             str(self._recipe.provider),
             hashes_of(_with_images([*part.data, *prompts])),
             self._made("profiles.json", *models),

@@ -16,7 +16,6 @@ from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
 from qgraph._exporters.family import (
-    Answers,
     ComparesInside,
     Converses,
     ObservesSamples,
@@ -42,7 +41,8 @@ from qgraph._steps.making import Quantized
 from qgraph._steps.model import Model, file_of, opened
 from qgraph._steps.options import EvaluateOptions, chosen
 from qgraph._steps.ray_cluster import nodes_read_files, require_ray
-from qgraph._steps.ray_evaluation import ALL, observed_by_cluster
+from qgraph._steps.ray_evaluation import observed_by_cluster
+from qgraph._steps.tasks import task_of
 
 
 def evaluate(
@@ -84,12 +84,10 @@ def evaluate(
     candidates = inspect_variants(paths)
     model = known.get(candidates[0].path) or opened(candidates[0].path)
     model = model.along(asked.batch_axis, asked.preprocess, asked.data)
-    task = model.family.task(model.view, asked.task, asked.data, asked.samples or ALL)
+    in_parts = _in_parts(candidates, runtime)
+    task = task_of(model, asked, answers=in_parts is None)
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))
-    in_parts = _in_parts(candidates, runtime)
-    if in_parts is not None and isinstance(task, Answers):
-        task = task.without_answers()
     suite = None if asked.sanity is False or in_parts else _suite(model, asked.sanity)
     expected = None if profiles is None else document(profiles, Profiles)
     settings = EvaluationSettings(

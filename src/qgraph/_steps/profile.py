@@ -28,7 +28,8 @@ from qgraph._steps.model import Model, opened
 from qgraph._steps.options import ProfileOptions, chosen
 from qgraph._steps.ray_cluster import nodes_read_files, require_ray
 from qgraph._steps.ray_profile import part_of, sets_on_cluster
-from qgraph._steps.switches import Switches, task_of
+from qgraph._steps.switches import Switches
+from qgraph._steps.tasks import task_of
 
 _QUESTIONS = "vqa_accuracy"
 _NONE_IF_EQUAL = ("sqnr_db",)

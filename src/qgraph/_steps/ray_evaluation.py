@@ -16,25 +16,21 @@ from qgraph._evaluation.observing import VariantObservations, observed
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
 from qgraph._exporters.data_files import files_named_in
-from qgraph._exporters.family import Answers, ObservesSamples, Task
+from qgraph._exporters.family import ObservesSamples, Task
 from qgraph._graph.errors import LimitError, QGraphError, UsageError
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION, packages
 from qgraph._sensitivity.scoring.work import digest_of_feed
-from qgraph._steps.model import opened
-from qgraph._steps.options import EvaluateOptions, chosen
+from qgraph._steps.model import Model, opened
+from qgraph._steps.options import EvaluateOptions, ProfileOptions, chosen
 from qgraph._steps.ray_cluster import cluster, nodes
 from qgraph._steps.ray_kept import kept
 from qgraph._steps.ray_task import done_here, fault_of
-from qgraph._steps.ray_units import carried, error_of, parts_of, share_of
+from qgraph._steps.ray_units import error_of, evaluated, share_of
 from qgraph._steps.stages import hashes_of
-
-ALL = 1 << 30
-"""Samples of an evaluation, where no number is named."""
-_LONGEST = 16
-"""Samples of a unit at most: what a death costs."""
+from qgraph._steps.tasks import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class EvaluationPart:
     data: str
     samples: tuple[str, ...]
     in_parts: bool
-    numbers: tuple[int, ...]
+    numbers: tuple[int, ...] = ()
 
 
 def observed_by_cluster(
@@ -84,18 +80,16 @@ def observed_by_cluster(
     assert runtime.ray is not None  # noqa: S101 - who calls has looked
     with runtime.stop.held(), cluster(runtime.ray) as ray:
         share = share_of(nodes(ray), runtime, check)
-        parts = parts_of(whole.numbers, share.slots, _LONGEST)
-        units = {
-            tuple(part): (astuple(replace(whole, numbers=tuple(part))), share.cpus, share.budget)
-            for part in parts
-        }
-        found: dict[int, Mapping[str, Any]] = {}
-        runtime.progress("evaluating on a cluster", 0, len(whole.numbers))
-        for numbers, given in carried(ray, observe, units, share, runtime):
-            found[numbers[0]] = given["variants"]
-            done = sum(len(unit) for unit in units if unit[0] in found)
-            runtime.progress("evaluating on a cluster", done, len(whole.numbers))
-    return {item.name: _joined(item.name, [found[at] for at in sorted(found)]) for item in models}
+        found = evaluated(
+            ray,
+            observe,
+            lambda numbers: astuple(replace(whole, numbers=numbers)),
+            len(whole.samples),
+            share.slots,
+            share,
+            runtime,
+        )
+    return {item.name: _joined(item.name, [it["variants"] for it in found]) for item in models}
 
 
 def _part(
@@ -113,7 +107,6 @@ def _part(
         data=identity_of_data(options.data),
         samples=tuple(map(digest_of_feed, task.feeds)),
         in_parts=settings.in_parts is not None,
-        numbers=tuple(range(len(task.feeds))),
     )
 
 
@@ -176,7 +169,8 @@ class _OpenedEvaluation:
         self._part = part
         asked = chosen(EvaluateOptions, None, json.loads(part.options))
         require_same_data(asked.data, part.data)
-        self._task = _task(self._models[0].path, asked, in_parts=part.in_parts)
+        model = opened(self._models[0].path).along(asked.batch_axis, asked.preprocess, asked.data)
+        self._task = sampled_task_of(model, asked, answers=not part.in_parts)
         self._settings = EvaluationSettings(
             version=VERSION,
             packages=packages(),
@@ -212,11 +206,11 @@ def require_sample(task: Task, number: int, digests: Sequence[str]) -> None:
         raise UsageError(f"found another sample {number} than the one to measure on")
 
 
-def _task(path: Path, asked: EvaluateOptions, *, in_parts: bool) -> ObservesSamples:
-    model = opened(path).along(asked.batch_axis, asked.preprocess, asked.data)
-    task: Task = model.family.task(model.view, asked.task, asked.data, asked.samples or ALL)
-    if in_parts and isinstance(task, Answers):
-        task = task.without_answers()
+def sampled_task_of(
+    model: Model, asked: EvaluateOptions | ProfileOptions, *, answers: bool
+) -> ObservesSamples:
+    """Return the task over the data of `asked`, which must go sample by sample."""
+    task = task_of(model, asked, answers=answers)
     if not isinstance(task, ObservesSamples):
         raise UsageError(f"the task {task.name} does not go by samples")
     return task

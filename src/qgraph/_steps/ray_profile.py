@@ -29,15 +29,16 @@ from qgraph._steps.ray_evaluation import (
     identity_of_data,
     require_same_data,
     require_sample,
+    sampled_task_of,
     versions,
 )
 from qgraph._steps.ray_kept import kept
 from qgraph._steps.ray_task import done_here
-from qgraph._steps.ray_units import carried, parts_of, share_of
-from qgraph._steps.switches import Switches, task_of
+from qgraph._steps.ray_units import evaluated, share_of
+from qgraph._steps.switches import Switches
 
-_UNITS, _LONGEST = 2, 16
-"""Units for each slot, and samples of one at most."""
+_UNITS = 2
+"""Units for each slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +115,16 @@ class SetsOnCluster:
             QGraphError: a node has another model, data or version: the message names it.
         """
         share, asked = self._share, replace(self._whole, quantized=tuple(sorted(quantized)))
-        every = range(len(asked.samples))
-        units = {
-            tuple(part): (astuple(replace(asked, numbers=tuple(part))), share.cpus, share.budget)
-            for part in parts_of(every, _UNITS * share.slots, _LONGEST)
-        }
-        found: dict[int, Sequence[Observation]] = {}
-        self._runtime.progress("evaluating on a cluster", 0, len(asked.samples))
-        for numbers, given in carried(self._ray, observe_set, units, share, self._runtime):
-            found[numbers[0]] = given["seen"]
-            done = sum(map(len, found.values()))
-            self._runtime.progress("evaluating on a cluster", done, len(asked.samples))
-        return [row for at in sorted(found) for row in found[at]]
+        found = evaluated(
+            self._ray,
+            observe_set,
+            lambda numbers: astuple(replace(asked, numbers=numbers)),
+            len(asked.samples),
+            _UNITS * share.slots,
+            share,
+            self._runtime,
+        )
+        return [row for given in found for row in given["seen"]]
 
 
 @contextmanager
@@ -173,10 +172,8 @@ class _OpenedSets:
         model = opened(Path(part.model)).along(asked.batch_axis, asked.preprocess, asked.data)
         scheme, provider = Scheme.model_validate_json(part.scheme), Provider(part.provider)
         self._switches = Switches(model, part.names, ranges, scheme, provider)
-        task = task_of(model, asked, answers=part.answers)
-        if not isinstance(task, ObservesSamples):
-            raise UsageError(f"the task {task.name} does not go by samples")
-        self._task, self._known = task, set[int]()
+        self._task = sampled_task_of(model, asked, answers=part.answers)
+        self._known = set[int]()
 
     def observe(self, quantized: frozenset[str], numbers: Sequence[int]) -> list[Observation]:
         """Return what samples show; the float model comes first, once for each sample."""

@@ -21,6 +21,8 @@ _RETRIES = 3
 """How often a unit is done again whose worker or node died."""
 _BEAT = 0.2
 """Seconds between looks at whether to stop."""
+_LONGEST = 16
+"""Samples of a unit of an evaluation at most: what a death costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,34 @@ def carried(
     finally:
         for item in left:
             ray.cancel(item, force=True)
+
+
+def evaluated(
+    ray: Any,
+    do: Callable[..., dict[str, Any]],
+    fields: Callable[[tuple[int, ...]], tuple[Any, ...]],
+    samples: int,
+    count: int,
+    share: Share,
+    runtime: Runtime,
+) -> list[Mapping[str, Any]]:
+    """Return what `do` gives for samples, in `count` units or more, in the order of the samples.
+
+    `fields`: the first argument of `do` for the numbers of some samples.
+
+    Raises:
+        EnvironmentFault, KeyboardInterrupt, QGraphError: as `carried`.
+    """
+    units = {
+        tuple(part): (fields(tuple(part)), share.cpus, share.budget)
+        for part in parts_of(range(samples), count, _LONGEST)
+    }
+    found: dict[tuple[int, ...], Mapping[str, Any]] = {}
+    runtime.progress("evaluating on a cluster", 0, samples)
+    for unit, given in carried(ray, do, units, share, runtime):
+        found[unit] = given
+        runtime.progress("evaluating on a cluster", sum(map(len, found)), samples)
+    return [found[unit] for unit in units]
 
 
 def _result(ray: Any, item: Any) -> Mapping[str, Any]:

@@ -1,10 +1,9 @@
-"""A model whose nodes are quantized by switches, and the task that sets of them are measured on."""
+"""A model whose nodes are quantized by switches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qgraph._exporters.family import Answers, Task
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.session import Session
 from qgraph._quantize.companions import find_companions
@@ -14,9 +13,6 @@ from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.search.switched import SwitchedSession
 from qgraph._steps.model import Model
-from qgraph._steps.options import ProfileOptions
-
-_ALL = 1 << 30
 
 
 class Switches:
@@ -43,13 +39,3 @@ class Switches:
         """Return a session with exactly `nodes` and their companions quantized."""
         beside = {item.node.name for item in self._companions if item.beside in nodes}
         return self._sessions.quantizing(nodes | beside)
-
-
-def task_of(model: Model, asked: ProfileOptions, *, answers: bool) -> Task:
-    """Return what profiles are measured on, with generated answers or without."""
-    limit = _ALL if asked.samples is None else asked.samples
-    task = model.family.task(model.view, asked.task, asked.data, limit)
-    # answering by generation takes most of the time and is no budget's business but its own
-    if isinstance(task, Answers) and not answers:
-        return task.without_answers()
-    return task

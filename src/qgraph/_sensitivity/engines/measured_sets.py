@@ -16,7 +16,7 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, metric
 from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.engines.switch import SwitchAnswerer, node_switches
-from qgraph._sensitivity.ranking.interactions import packed
+from qgraph._sensitivity.ranking.interactions import MOST_NODES, packed
 from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, Unit, prefix
 from qgraph._sensitivity.report import Interactions, MeasuredSet
@@ -26,8 +26,6 @@ from qgraph._sensitivity.scoring.loop import Limits
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import Work
 
-_MOST_NODES = 2048
-"""Nodes above which reports hold no interactions, whose size goes by the square of their number."""
 _SUMMED = ("mse", "noise_to_signal", "kl")
 """Metrics whose damage is a sum over what differs, so that pairs have a share in it."""
 
@@ -79,7 +77,7 @@ def exact_interactions(
     """
     table = asked.table
     names = [name for name in work.names if name in table.solo]
-    if len(names) > _MOST_NODES or not asked.scores.table or not _macs(asked, names):
+    if len(names) > MOST_NODES or not asked.scores.table or not _macs(asked, names):
         return ()
     if isinstance(model.quantization, TensorQuantization):
         return ()
@@ -108,7 +106,7 @@ def _default_sets(
         Unit(members, harm(table.solo[name], None, None, work.metric), _macs(asked, members))
         for name, members in [*((name, (name,)) for name in names if name not in grouped), *wholes]
     ]
-    units.sort(key=lambda unit: unit.harm / max(unit.weight, 1e-300))
+    units.sort(key=lambda unit: unit.harm_by_weight)
     chosen = [prefix(units, share) for share in sorted(DEFAULT_CUTS.values())]
     lengths = sorted({len(item) for item in chosen})
     return [[name for unit in units[:length] for name in unit.members] for length in lengths]

@@ -20,6 +20,8 @@ from qgraph._graph.tensors import Array
 from qgraph._sensitivity.report import Interactions, MeasuredSet, Sensitivity
 
 _STORED = np.dtype("<f4")
+MOST_NODES = 2048
+"""Nodes up to which reports hold interactions: their size goes by the square of that number."""
 
 
 def packed(matrix: Array) -> str:

@@ -53,6 +53,11 @@ class Unit:
     weight: float
     mse: float = 0.0
 
+    @property
+    def harm_by_weight(self) -> float:
+        """Return what units are ordered by: the damage for what the unit brings."""
+        return self.harm / max(self.weight, 1e-300)
+
 
 def cut_profiles(
     report: Sensitivity,
@@ -119,7 +124,7 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
         order = gram.order([unit.members for unit in units], [unit.weight for unit in units])
         return [units[index] for index in order]
     place = {node.name: index for index, node in enumerate(report.nodes)}
-    return sorted(units, key=lambda u: (u.harm / max(u.weight, 1e-300), place[u.members[0]]))
+    return sorted(units, key=lambda unit: (unit.harm_by_weight, place[unit.members[0]]))
 
 
 def pairs_of(report: Sensitivity, units: Sequence[Unit], key: str) -> Array | None:

@@ -19,10 +19,9 @@ from qgraph._sensitivity.engines.gradient.pairs import noise_of
 from qgraph._sensitivity.engines.gradient.probes import Kind
 from qgraph._sensitivity.engines.gradient.products import Products, gram_of, noise_in
 from qgraph._sensitivity.engines.wavefront.state_store import save_tensors
+from qgraph._sensitivity.ranking.interactions import MOST_NODES
 from qgraph._sensitivity.scoring.work import digest_of_feed
 
-_MOST_NODES = 2048
-"""Nodes up to which what pairs of them do together is kept: it grows with their square."""
 _ROWS, _DEVIATION = "rows", "deviation"
 
 
@@ -36,7 +35,7 @@ class PairFiles:
 
     def keep(self, feed: Feed, products: Mapping[Kind, Products]) -> None:
         """Keep the products of a sample; of too many nodes nothing."""
-        if self._nodes > _MOST_NODES:
+        if self._nodes > MOST_NODES:
             return
         found: dict[str, Value] = {}
         for kind, item in products.items():
@@ -53,7 +52,7 @@ class PairFiles:
         or an earlier run left nothing of a sample.
         """
         files = all_kept(map(self._of, feeds))
-        if self._nodes > _MOST_NODES or files is None:
+        if self._nodes > MOST_NODES or files is None:
             return None
         totals: dict[str, Array] = {}
         for kept in map(load_file, files):
