@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from gradient import exported
 from setting import setting as taken_with
 
 import qgraph as api
@@ -55,13 +56,7 @@ def cases(folder: Path, only: Sequence[str]) -> list[Case]:
     data = (_MODELS / "yolo_tiny/data/calibration.json", _MODELS / "yolo_tiny/data/heldout.json")
     budgets = ("sqnr_db>=39", "sqnr_db>=44")
     found.append(Case("tiny YOLO", _MODELS / "yolo_tiny/model.onnx", *data, budgets))
-    asked = [case for case in found if not only or any(word in case.name for word in only)]
-    sources = {"plain": _QWEN / "plain", "outliers": _QWEN / "outliers"}
-    sources["vit"] = _MODELS / "vit_tiny/checkpoint"
-    for case in asked:
-        if case.model.parent.parent == folder:
-            api.export(sources[case.model.parent.name], case.model.parent)
-    return asked
+    return exported(found, folder, only)
 
 
 class Counting:

@@ -11,19 +11,12 @@ calibration and scores together. The models are those of `predicted.py`; results
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from frontier import SUBJECTS
-from predicted import Subject, packaged, shipped
-from real import packages
-from real_shelf import SHELF
+from predicted import Subject, arguments, results_of
 from setting import setting
 
 import qgraph
@@ -98,31 +91,12 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure what has no result yet, and write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these models")
-    parser.add_argument("--fresh", action="store_true", help="measure again")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/real")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks/defaults.md")
-    asked = parser.parse_args()
-    shelf = {item.name: item for item in SHELF}
+    asked = arguments(__doc__, "defaults.md").parse_args()
     results, lines = [], []
-    for name in (*SUBJECTS, *shelf):
-        file = re.sub(r"\W+", "-", f"defaults {name}")
-        kept = asked.work / f"{file}.json"
-        if (not asked.only or name in asked.only) and (asked.fresh or not kept.is_file()):
-            with tempfile.TemporaryDirectory() as folder:
-                subject = (
-                    shipped(name, Path(folder))
-                    if name in SUBJECTS
-                    else packaged(shelf[name], packages(asked.work), Path(folder))
-                )
-                kept.write_text(json.dumps(measured(subject)), "utf-8")
-        if kept.is_file():
-            results.append(json.loads(kept.read_text("utf-8")))
-            lines += rows(name, results[-1])
-            print("\n".join(lines[-len(SCHEMES) :]), flush=True)
+    for name, found in results_of(asked, "defaults {}", measured):
+        results.append(found)
+        lines += rows(name, found)
+        print("\n".join(lines[-len(SCHEMES) :]), flush=True)
     text = _PAGE.format(summary=summary(results), rows="\n".join(lines), setting=setting())
     asked.output.write_text(text, "utf-8")
 

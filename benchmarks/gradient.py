@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import click
 import numpy as np
@@ -44,6 +45,18 @@ _MODELS = Path(__file__).parents[1] / "models"
 _QWEN = _MODELS / "qwen2_5_vl_tiny"
 _SETS, _TOP = 20, 0.2
 _ENGINES = ("wavefront", "gradient")
+
+
+class ACase(Protocol):
+    """Anything with the name and the path of a model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> Path: ...
+
+
+C = TypeVar("C", bound=ACase)
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,13 @@ def cases(
         found.append(Case("decoder, 27 M", decoder, data, 2))
     if smollm2 is not None:
         found.append(Case("SmolLM2-135M", smollm2, texts[:1], min(samples, 8)))
+    return exported(found, folder, only)
+
+
+def exported(found: Sequence[C], folder: Path, only: Sequence[str]) -> list[C]:
+    """Return the cases that `only` asks for, all where it is empty; checkpoints that ship are
+    exported to where their models are to be in `folder`.
+    """
     asked = [case for case in found if not only or any(word in case.name for word in only)]
     sources = {"plain": _QWEN / "plain", "outliers": _QWEN / "outliers"}
     sources["vit"] = _MODELS / "vit_tiny/checkpoint"

@@ -17,7 +17,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,23 +114,27 @@ def row(name: str, result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measure what has no result yet, and write the page."""
+def arguments(description: str | None, page: str) -> argparse.ArgumentParser:
+    """Return the options of a script that measures models once and writes a page of all results."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=description, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these models")
     parser.add_argument("--fresh", action="store_true", help="measure again")
-    parser.add_argument("--smooth", default="none")
-    parser.add_argument("--calibrate", default="minmax")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/real")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks/predicted.md")
-    asked = parser.parse_args()
-    scheme = Scheme(smooth=asked.smooth, calibrate=asked.calibrate)
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks" / page)
+    return parser
+
+
+def results_of(
+    asked: argparse.Namespace, title: str, measure: Callable[[Subject], dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each model that has a result, measured now where that was asked. `title`: what a result
+    is kept as, with {} for the name of the model.
+    """
     shelf = {item.name: item for item in SHELF}
-    lines, results = [], []
     for name in (*SUBJECTS, *shelf):
-        file = re.sub(r"\W+", "-", f"predicted {name} {asked.calibrate} {asked.smooth}")
+        file = re.sub(r"\W+", "-", title.format(name))
         kept = asked.work / f"{file}.json"
         if (not asked.only or name in asked.only) and (asked.fresh or not kept.is_file()):
             with tempfile.TemporaryDirectory() as folder:
@@ -139,11 +143,24 @@ def main() -> None:
                     if name in SUBJECTS
                     else packaged(shelf[name], packages(asked.work), Path(folder))
                 )
-                kept.write_text(json.dumps(measured(subject, scheme)), "utf-8")
+                kept.write_text(json.dumps(measure(subject)), "utf-8")
         if kept.is_file():
-            results.append(json.loads(kept.read_text("utf-8")))
-            lines += row(name, results[-1])
-            print("\n".join(lines[-len(WAYS) :]), flush=True)
+            yield name, json.loads(kept.read_text("utf-8"))
+
+
+def main() -> None:
+    """Measure what has no result yet, and write the page."""
+    parser = arguments(__doc__, "predicted.md")
+    parser.add_argument("--smooth", default="none")
+    parser.add_argument("--calibrate", default="minmax")
+    asked = parser.parse_args()
+    scheme = Scheme(smooth=asked.smooth, calibrate=asked.calibrate)
+    title = f"predicted {{}} {asked.calibrate} {asked.smooth}"
+    lines, results = [], []
+    for name, found in results_of(asked, title, lambda subject: measured(subject, scheme)):
+        results.append(found)
+        lines += row(name, found)
+        print("\n".join(lines[-len(WAYS) :]), flush=True)
     text = _PAGE.format(summary=summary(results), rows="\n".join(lines), setting=setting())
     asked.output.write_text(text, "utf-8")
 
