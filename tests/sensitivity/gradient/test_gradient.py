@@ -533,6 +533,24 @@ def test_a_node_whose_gradient_is_no_number_is_scored_exactly(build: Any, score:
     assert found.baseline == exact.baseline
 
 
+@pytest.mark.parametrize("verify", [None, 2])
+def test_gains_measured_for_want_of_a_gradient_are_said_to_be(
+    build: Any, score: Any, verify: int | None
+) -> None:
+    path = build(STEEP, {"wa": (8, 12), "wb": (12, 6)})
+    feeds = feeds_for(path, 3, batch=20)
+    found = report(score, path, feeds, **({} if verify is None else {"verify": verify}))
+    exact = {node.name: node.leave_one_out for node in score(path, feeds=feeds).nodes}
+    estimate = found.run.estimate
+    assert estimate is not None and "/b/MatMul" in estimate.measured_left_out
+    for node in found.nodes:
+        measured = node.name in estimate.measured_left_out
+        assert not measured or node.leave_one_out == exact[node.name]
+    said = "Gains if left out are measured." in to_markdown(found)
+    assert said is (len(estimate.measured_left_out) == len(found.nodes))
+    assert estimate.spearman_left_out is None  # of fewer than two estimates
+
+
 CONSTANT = """
 constant (float[batch, 8] x) => (float[batch, 6] y, float[3] c, float[batch, 8] z)
 {

@@ -57,16 +57,19 @@ def about_estimates(report: Sensitivity) -> list[str]:
         )
     if not report.run.direction.has_leave_one_out:
         return [f"{line}."]
-    return [f"{line}.", f"Gains if left out are {_about_gains(estimate)}."]
+    return [f"{line}.", f"Gains if left out are {_about_gains(estimate, len(report.nodes))}."]
 
 
-def _about_gains(estimate: Estimate) -> str:
+def _about_gains(estimate: Estimate, nodes: int) -> str:
+    if (exact := len(estimate.measured_left_out)) == nodes:
+        return "measured"
     known = "measured" if estimate.baseline_measured else "estimated"
     found = f"estimated, from the {known} error of all, and a rough guide at best"
     if estimate.spearman_left_out is None:
-        return f"{found}: they were not checked"
+        some = f", but for {exact} that are measured" if exact else ""
+        return f"{found}{some}: they were not checked"
     return (
-        f"{found}: at {len(estimate.measured_left_out)} that are measured too, ranks correlate by"
+        f"{found}: at {exact} that are measured too, ranks correlate by"
         f" {estimate.spearman_left_out:.2f}"
     )
 

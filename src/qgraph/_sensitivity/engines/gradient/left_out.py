@@ -56,7 +56,7 @@ def with_left_out(
     found = replace(table, without={**table.without, **left_out})
     update = {
         "baseline_measured": True,
-        "measured_left_out": tuple(left_out),
+        "measured_left_out": (*estimate.measured_left_out, *left_out),
         "spearman_left_out": _correlation(table, found, list(left_out), work.metric),
     }
     return found, estimate.model_copy(update=update)
@@ -94,7 +94,8 @@ def _checked(work: Work, estimate: Estimate, asked: Asked) -> Sequence[str]:
     """Return the nodes whose gain is measured: some of those measured alone to verify."""
     if estimate.verified is None or not work.direction.has_leave_one_out:
         return ()
-    names = [name for name in estimate.measured if name in asked.table.without]
+    exact = estimate.measured_left_out  # already, where a gradient is no number
+    names = [name for name in estimate.measured if name in asked.table.without.keys() - set(exact)]
     return names[:: max(1, math.ceil(len(names) / _CHECKED))]
 
 
