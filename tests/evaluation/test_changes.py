@@ -336,6 +336,21 @@ def test_a_variant_that_could_not_be_measured_passes_no_gate(evaluation: Evaluat
         assert not judged(found, [parse_gate(f"{other}:mse>9e9")]).failed
 
 
+def test_a_variant_without_the_metric_passes_no_gate_on_it(evaluation: Evaluation) -> None:
+    *others, last = evaluation.variants
+    figures = {key: value for key, value in last.metrics.items() if key != "mse"}
+    after = evaluation.model_copy(
+        update={"variants": (*others, last.model_copy(update={"metrics": figures}))}
+    )
+    for found in (against_float(after), compare_evaluations(evaluation, after)):
+        for gate in ("mse>9e9", f"{last.name}:mse>9e9"):
+            assert judged(found, [parse_gate(gate)]).failed == (
+                f"{last.name}: no mse was measured ({gate})",
+            )
+        assert not judged(found, [parse_gate(f"{others[-1].name}:mse>9e9")]).failed
+        assert not judged(found, [parse_gate("cosine<-1")]).failed
+
+
 def test_files_of_one_name_with_other_samples_are_not_paired(evaluation: Evaluation) -> None:
     a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.5, of_float=0.5)
     for item in compare_evaluations(a, b).changes:

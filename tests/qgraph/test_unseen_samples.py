@@ -64,6 +64,26 @@ def test_of_few_samples_there_are_two_parts_and_of_fewer_none(
     assert parts == [0, 0, 2, 2, 4]
 
 
+def test_equal_samples_share_a_part_so_that_ranges_know_none(
+    mlp: Path, samples: list[dict[str, Any]]
+) -> None:
+    twice = [samples[n] for n in (7, 0, 1, 7, 2, 3, 7, 0)]
+    found = qgraph.calibrate(mlp, data=twice)
+    assert [len(part.samples) for part in found.unseen] == [2, 3]
+    others = qgraph.calibrate(mlp, data=[samples[n] for n in (1, 2, 3)])
+    assert found.unseen[0].tensors == others.tensors
+    assert not qgraph.calibrate(mlp, data=[samples[0]] * 8).unseen
+
+
+def test_a_tensor_that_is_0_in_the_other_samples_has_the_range_of_all(mlp: Path) -> None:
+    zero, one = np.zeros((1, 16), np.float32), np.full((1, 16), 0.5, np.float32)
+    found = qgraph.calibrate(mlp, data=[{"x": x} for x in (one, 2 * one, zero, -zero)])
+    of_zeros, of_ones = ({t.name: t for t in part.tensors} for part in found.unseen)
+    whole = {t.name: t for t in found.tensors}
+    assert of_zeros["x"] == whole["x"]
+    assert (of_ones["x"].rmin, of_ones["x"].rmax) == (0.5, 1)
+
+
 @pytest.mark.parametrize("engine", ["switch", "wavefront"])
 def test_a_score_is_what_models_do_whose_ranges_do_not_know_the_sample(
     mlp: Path, samples: list[dict[str, Any]], engine: str

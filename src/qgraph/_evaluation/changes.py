@@ -63,7 +63,8 @@ class Changes(Document):
     """`pairs`: which variant was compared with which, under its name in the first; `only_before`,
     `only_after`: variants that went into no pair. `ranking` and `profiles` are of run folders;
     profiles that quantize the same nodes are left out. `failed`: the gates that fail, in words.
-    `unmeasured`: variant of the second → why it has no figures.
+    `unmeasured`: variant of the second → why it has no figures. `missing`: variant → metrics that
+    others have and it has not, the float model left out.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.changes/1"
@@ -78,3 +79,4 @@ class Changes(Document):
     profiles: tuple[ProfileChange, ...] = ()
     failed: tuple[str, ...] = ()
     unmeasured: dict[str, str] = {}
+    missing: dict[str, tuple[str, ...]] = {}

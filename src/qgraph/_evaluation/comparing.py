@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,15 +43,24 @@ def compare_evaluations(
         )
     matched = [(old[pair.before], new[pair.after]) for pair in pairs]
     same = _same_data(before, after) and _repeats(before.variants[0], after.variants[0])
+    changes = tuple(change for a, b in matched for change in _of(a, b, same_data=same))
     return Changes(
         schema=Changes.SCHEMA,
         settings=(*_settings(before, after), *(s for a, b in matched for s in _made(a, b))),
-        changes=tuple(change for a, b in matched for change in _of(a, b, same_data=same)),
+        changes=changes,
         pairs=pairs,
         only_before=tuple(name for name in old if name not in {p.before for p in pairs}),
         only_after=tuple(name for name in new if name not in {p.after for p in pairs}),
         unmeasured=_unmeasured(after),
+        missing=_missing([a.name for a, _ in matched if a.backend != "float"], changes),
     )
+
+
+def _missing(variants: Sequence[str], changes: Sequence[Change]) -> dict[str, tuple[str, ...]]:
+    known = {(item.variant, item.metric) for item in changes}
+    metrics = dict.fromkeys(item.metric for item in changes if item.variant in variants)
+    lacks = {name: tuple(key for key in metrics if (name, key) not in known) for name in variants}
+    return {name: keys for name, keys in lacks.items() if keys}
 
 
 def _unmeasured(evaluation: Evaluation) -> dict[str, str]:
@@ -88,15 +97,17 @@ def against_float(evaluation: Evaluation) -> Changes:
     variant's name, with the intervals that the evaluation holds.
     """
     reference, *quantized = evaluation.variants
+    changes = tuple(
+        _as_recorded(change, item)
+        for item in quantized
+        for change in _of(reference, item, same_data=True)
+    )
     return Changes(
         schema=Changes.SCHEMA,
         settings=(),
-        changes=tuple(
-            _as_recorded(change, item)
-            for item in quantized
-            for change in _of(reference, item, same_data=True)
-        ),
+        changes=changes,
         unmeasured=_unmeasured(evaluation),
+        missing=_missing([item.name for item in quantized], changes),
     )
 
 

@@ -147,8 +147,15 @@ def judged(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.ME
     if not keys and lost:  # there is nothing else to judge
         return changes.model_copy(update={"failed": tuple(lost)})
     named = [replace(g, metric=find_metric(g.metric, keys, "--fail-if")) for g in gates]
+    lost += [
+        f"{name}: no {gate.metric} was measured ({gate.text})"
+        for gate in named
+        for name, metrics in changes.missing.items()
+        if gate.metric in metrics and gate.variant in (None, name)
+    ]
     for gate in named:
-        if gate.variant not in changes.unmeasured and not any(map(gate.is_about, changes.changes)):
+        known = gate.variant in changes.unmeasured or gate.variant in changes.missing
+        if not known and not any(map(gate.is_about, changes.changes)):
             alike = [item.variant for item in changes.changes if item.metric == gate.metric]
             require_about([gate], list(dict.fromkeys(alike)))
     failed = [

@@ -54,7 +54,7 @@ def calibrate(
         require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
     is_inc = scheme.name is SchemeName.INC_CPU
     tensors = tensors_to_calibrate(nodes) if is_inc else _read(prepared, nodes)
-    folds = _folds(len(digests))
+    folds = _folds(digests)
     observers, *apart = (
         {name: observer_for(scheme) for name in tensors} for _ in range(1 + len(folds))
     )
@@ -74,8 +74,11 @@ def calibrate(
         flat=tuple(name for name, item in seen.items() if item.rmin == item.rmax),
         unseen=tuple(
             UnseenRanges(
-                samples=tuple(digests[number] for number in fold),
-                tensors=tuple(_range(name, item.result()) for name, item in others.items()),
+                samples=tuple(dict.fromkeys(digests[number] for number in fold)),
+                tensors=tuple(
+                    _range(name, _of_others(item.result(), seen[name]))
+                    for name, item in others.items()
+                ),
             )
             for fold, others in zip(folds, apart, strict=True)
         ),
@@ -109,15 +112,26 @@ def _read(prepared: PreparedModel, nodes: Sequence[QuantizableNode]) -> list[str
     return list(dict.fromkeys(read))
 
 
-def _folds(count: int) -> list[range]:
+def _folds(digests: Sequence[str]) -> list[list[int]]:
     """Return the numbers of the samples in each fold: not every so many, as files of two kinds are
-    read in turn. None where there are too few.
+    read in turn. Equal samples share a fold, or ranges would know them. None where there are too
+    few.
     """
+    different = list(dict.fromkeys(digests))
+    count = len(different)
     folds = FOLDS if count >= 2 * FOLDS else 2
     if count < 2 * folds:
         return []
     ends = [count * at // folds for at in range(folds + 1)]
-    return [range(first, end) for first, end in pairwise(ends)]
+    parts = [set(different[first:end]) for first, end in pairwise(ends)]
+    return [[n for n, digest in enumerate(digests) if digest in part] for part in parts]
+
+
+def _of_others(others: Observed, everything: Observed) -> Observed:
+    """Return what other samples say, or all where a tensor is 0 in the others: they say nothing of
+    the range that a model gets.
+    """
+    return everything if others.rmin == others.rmax == 0 else others
 
 
 def _range(name: str, seen: Observed) -> TensorRange:
