@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from predicted import Subject, arguments, results_of
+from kept import arguments
+from predicted import Subject, results_of
 from setting import setting
 
 import qgraph
@@ -26,7 +26,6 @@ from qgraph._graph.run.session import open_session
 from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._steps.model import open_model
 
-ROOT = Path(__file__).parents[1]
 SCHEMES = {
     "plain": Scheme(),
     "calibrate output": Scheme(calibrate=Calibration.OUTPUT),
@@ -97,6 +96,8 @@ def main() -> None:
         results.append(found)
         lines += rows(name, found)
         print("\n".join(lines[-len(SCHEMES) :]), flush=True)
+    if not results:
+        raise SystemExit(f"no result in {asked.work}, so no page is written")
     text = _PAGE.format(summary=summary(results), rows="\n".join(lines), setting=setting())
     asked.output.write_text(text, "utf-8")
 

@@ -13,16 +13,17 @@ those of the house's recipes, and of packages as in `real.py`; a model's result 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from frontier import SUBJECTS, Bench
+from kept import arguments, kept_result
 from real import file_of, packages, save
 from real_shelf import SHELF, Shelved
 from setting import setting
@@ -35,7 +36,6 @@ from qgraph._graph.tensors import Feed
 from qgraph._quantize.scheme import Scheme
 from qgraph._steps.model import open_model
 
-ROOT = Path(__file__).parents[1]
 HELDOUT = 16
 FACTORS = (2, 4)
 WAYS = {"same samples": False, "other samples": True}
@@ -114,18 +114,6 @@ def row(name: str, result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def arguments(description: str | None, page: str) -> argparse.ArgumentParser:
-    """Return the options of a script that measures models once and writes a page of all results."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these models")
-    parser.add_argument("--fresh", action="store_true", help="measure again")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/real")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks" / page)
-    return parser
-
-
 def results_of(
     asked: argparse.Namespace, title: str, measure: Callable[[Subject], dict[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -133,19 +121,18 @@ def results_of(
     is kept as, with {} for the name of the model.
     """
     shelf = {item.name: item for item in SHELF}
+
+    def ask(name: str) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            if name in SUBJECTS:
+                return measure(shipped(name, Path(folder)))
+            return measure(packaged(shelf[name], packages(asked.work), Path(folder)))
+
     for name in (*SUBJECTS, *shelf):
         file = re.sub(r"\W+", "-", title.format(name))
-        kept = asked.work / f"{file}.json"
-        if (not asked.only or name in asked.only) and (asked.fresh or not kept.is_file()):
-            with tempfile.TemporaryDirectory() as folder:
-                subject = (
-                    shipped(name, Path(folder))
-                    if name in SUBJECTS
-                    else packaged(shelf[name], packages(asked.work), Path(folder))
-                )
-                kept.write_text(json.dumps(measure(subject)), "utf-8")
-        if kept.is_file():
-            yield name, json.loads(kept.read_text("utf-8"))
+        found = kept_result(asked, name, asked.work / f"{file}.json", partial(ask, name))
+        if found is not None:
+            yield name, found
 
 
 def main() -> None:
@@ -161,6 +148,8 @@ def main() -> None:
         results.append(found)
         lines += row(name, found)
         print("\n".join(lines[-len(WAYS) :]), flush=True)
+    if not results:
+        raise SystemExit(f"no result in {asked.work}, so no page is written")
     text = _PAGE.format(summary=summary(results), rows="\n".join(lines), setting=setting())
     asked.output.write_text(text, "utf-8")
 

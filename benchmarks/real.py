@@ -11,14 +11,13 @@ is kept in runs/real; docs/benchmarks/real.md is written from all there are.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import re
 import subprocess
 import time
 import venv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import onnx
 import onnxruntime as ort
 from chain import FailedError
 from chain import run as command
+from kept import arguments, kept_result
 from onnx import numpy_helper
 from quantizers import by_onnxruntime
 from real_shelf import PACKAGES, SHELF, Data, Run, Shelved
@@ -37,7 +37,6 @@ from qgraph._graph.io.documents import read_document
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.profiles import Profiles
 
-ROOT = Path(__file__).parents[1]
 PROFILES = ("A", "B", "C", "D")
 _SECONDS = 3600.0
 _LOSES = 0.95
@@ -199,28 +198,24 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*parts, "", setting(), ""])
 
 
+def _measured_anew(item: Shelved, work: Path, folder: Path) -> dict[str, Any]:
+    return measure(item, packages(work), folder)
+
+
 def main() -> None:
     """Measure what has no result yet, and write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these models")
-    parser.add_argument("--fresh", action="store_true", help="measure again")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/real")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/benchmarks/real.md")
-    asked = parser.parse_args()
+    asked = arguments(__doc__, "real.md").parse_args()
     logging.disable(logging.WARNING)  # quantize_static advises to change the model
     results = []
     for item in SHELF:
         folder = asked.work / re.sub(r"\W+", "-", item.name)
-        kept = folder / "result.json"
-        wanted = not asked.only or item.name in asked.only
-        if wanted and (asked.fresh or not kept.is_file()):
-            folder.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(measure(item, packages(asked.work), folder)), "utf-8")
-        if kept.is_file():
-            results.append(json.loads(kept.read_text("utf-8")))
-            print(row(results[-1]), flush=True)
+        ask = partial(_measured_anew, item, asked.work, folder)
+        found = kept_result(asked, item.name, folder / "result.json", ask)
+        if found is not None:
+            results.append(found)
+            print(row(found), flush=True)
+    if not results:
+        raise SystemExit(f"no result in {asked.work}, so no page is written")
     asked.output.write_text(page(results), encoding="utf-8")
 
 
