@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from typing import Generic, TypeVar, overload
 
 import numpy as np
@@ -16,7 +17,7 @@ Item = TypeVar("Item")
 
 class Batches(Sequence[Feed], Generic[Item]):
     """One feed `{input: float [batch,3,H,W]}` per batch of the model's own size, 1 where it takes
-    any; the last is filled up with its last picture.
+    any; the last is filled up with its own pictures, from the first on.
     """
 
     def __init__(self, spec: TensorSpec, items: Sequence[Item]) -> None:
@@ -48,10 +49,26 @@ class Batches(Sequence[Feed], Generic[Item]):
         start = index % len(self) * self._batch
         return self._items[start : start + self._batch]
 
+    def whole(self) -> Iterator[Feed]:
+        """Yield the feeds that nothing fills up, in which all pictures count alike; where there are
+        too few pictures for one, the feed that is filled up.
+        """
+        return map(self.__getitem__, range(len(self._items) // self._batch or len(self)))
+
+    def note(self, limit: int) -> str:
+        """Return what `whole` does to the first `limit` pictures, as a sentence; "" if nothing."""
+        count, batch = min(len(self._items), limit), self._batch
+        if 0 < count < batch:
+            return (
+                f"{count} pictures are fewer than the model's batch of {batch}, so some count more"
+                f" than once. Give at least {batch}."
+            )
+        more = f"{count % batch} of {count} pictures make no whole batch of {batch}"
+        return f"{more} and were left out." if count % batch else ""
+
     def filled(self, rows: Sequence[Array]) -> Feed:
-        """Return the feed of these rows, filled up with the last."""
-        missing = self._batch - len(rows)
-        stacked = np.stack([*rows, *[rows[-1]] * missing])
+        """Return the feed of these rows, filled up with them, from the first on."""
+        stacked = np.stack(list(islice(cycle(rows), self._batch)))
         return {self._spec.name: stacked.astype(self._spec.dtype)}
 
     def without_filling(self, index: int, arrays: Mapping[str, Array]) -> dict[str, Array]:

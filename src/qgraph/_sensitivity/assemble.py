@@ -146,7 +146,7 @@ def _run(work: Work, engine: str, found: NodeScores, runtime: Runtime, clock: Cl
         ideal_forward_equivalents=timing.ideal,
         memory=found.memory,
         computed_in=found.computed_in,
-        warnings=(*work.warnings, *found.warnings) or None,
+        warnings=(*work.source.notes, *work.warnings, *found.warnings) or None,
         estimate=found.estimate,
         complete=found.complete,
     )

@@ -9,6 +9,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Protocol
 
+from qgraph._exporters.batches import Batches
 from qgraph._exporters.family import Family, ModelView
 from qgraph._exporters.manifest import inside
 from qgraph._exporters.preprocessing import DESCRIBED, Prepares
@@ -70,13 +71,17 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
     require_data(paths)
     samples = samples or MOST_SAMPLES
     sources = [_read(model, path, samples + 1) for path in paths]
-    mixed = (feed for turn in zip_longest(*sources) for feed in turn if feed is not None)
+    alike = [item.whole() if isinstance(item, Batches) else item for item in sources]
+    mixed = (feed for turn in zip_longest(*alike) for feed in turn if feed is not None)
     chosen = islice(mixed, samples)
     feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)
     if not feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, paths)))
     more = len(feeds) == samples and next(mixed, None) is not None
-    return Data(feeds, DataSource(", ".join(path.name for path in paths), seed=seed, more=more))
+    notes = [item.note(samples) for item in sources if isinstance(item, Batches)]
+    named = ", ".join(path.name for path in paths)
+    source = DataSource(named, seed=seed, more=more, notes=tuple(filter(None, notes)))
+    return Data(feeds, source)
 
 
 def require_data(paths: Iterable[Path]) -> None:

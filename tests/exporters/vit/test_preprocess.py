@@ -199,3 +199,37 @@ def test_a_bundle_says_how_pictures_were_made(classifier: Path, pictures: Path) 
     said = described_processor("mean=0.5 std=0.5", model.view.inputs[0]).described("image", "x")
     assert said.steps()[0].startswith("decode as gray")
     assert said.channels == 1 and said.size == (8, 8)
+
+
+def test_pictures_that_make_no_whole_batch_are_left_out_and_said(
+    classifier: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Ten pictures by fours are scored as the first eight one by one: no row counts twice."""
+    model = onnx.load(classifier)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    fixed = tmp_path / "fixed.onnx"
+    onnx.save(model, fixed)
+    how: dict[str, Any] = {"data": pictures, "preprocess": "mean=0.5 std=0.5", "small": True}
+    reports = []
+    for path, samples in ((fixed, 10), (classifier, 8)):
+        seen = qgraph.calibrate(path, samples=samples, **how).model_copy(update={"unseen": ()})
+        reports.append(qgraph.sensitivity(path, ranges=seen, samples=samples, **how)[0])
+    by_fours, one_by_one = reports
+    left = "2 of 10 pictures make no whole batch of 4 and were left out."
+    assert by_fours.run.samples == 2 and left in (by_fours.run.warnings or ())
+    for a, b in zip(by_fours.nodes, one_by_one.nodes, strict=True):
+        assert a.name == b.name and a.solo is not None and b.solo is not None
+        assert a.solo.mse == pytest.approx(b.solo.mse, rel=1e-4)
+
+
+def test_fewer_pictures_than_a_batch_fill_it_evenly_and_that_is_said(
+    classifier: Path, pictures: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(classifier)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 20
+    onnx.save(model, tmp_path / "fixed.onnx")
+    opened = qgraph.open(tmp_path / "fixed.onnx").along((), "mean=0.5 std=0.5", [pictures])
+    data = opened.data(pictures, 10)
+    (feed,) = data.feeds
+    np.testing.assert_array_equal(feed["image"][:10], feed["image"][10:])
+    assert "10 pictures are fewer than the model's batch of 20" in data.source.notes[0]

@@ -27,12 +27,15 @@ class EngineOptions(Part):
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Where samples came from, as reports say it. `more`: whether it holds more than were taken."""
+    """Where samples came from, as reports say it. `more`: whether it holds more than were taken.
+    `notes`: what of it was not taken as it is, and why.
+    """
 
     description: str
     synthetic: bool = False
     seed: int = 0
     more: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
