@@ -210,5 +210,6 @@ class Evaluation(Document):
     def eight_bits(self) -> str:
         """Return what the quantized nodes are called: INT8, FP8, or INT8/FP8."""
         names = {"int8": "INT8", "fp8": "FP8"}
-        found = {names.get(variant.quantized_to or "") for variant in self.variants} - {None}
+        kinds = {kind for item in self.variants for kind in (item.quantized_to or "").split("+")}
+        found = {names.get(kind) for kind in kinds} - {None}
         return "/".join(sorted(map(str, found), reverse=True)) or "INT8"

@@ -27,7 +27,8 @@ _NAMES = {
 class InspectedModel:
     """A model file, with what its metadata says. `source_sha256` is None for a float model.
     `int8_nodes`: the nodes that read Q/DQ on both operands; `quantized_to`: the type of their
-    values, `int8` or `fp8`, None where there are none. `scheme`: None where metadata does not say.
+    values, `int8`, `fp8` or `int8+fp8`, None where there are none. `scheme`: None where metadata
+    does not say.
     """
 
     name: str
@@ -145,13 +146,14 @@ def int8_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def type_of(model: onnx.ModelProto) -> str | None:
-    """Return what weights are quantized to: `int8`, `fp8` or another type's name; None: nothing."""
+    """Return what weights are quantized to: `int8`, `fp8` or another type's name, with a + between
+    several; None: nothing.
+    """
     index = GraphIndex(model)
-    for node in index.of("DequantizeLinear"):
-        if node.input[0] in index.initializers:
-            kind = index.initializers[node.input[0]].data_type
-            return _TYPES.get(kind) or onnx.TensorProto.DataType.Name(kind).lower()
-    return None
+    read = [node.input[0] for node in index.of("DequantizeLinear")]
+    kinds = {index.initializers[name].data_type for name in read if name in index.initializers}
+    names = [_TYPES.get(kind) or onnx.TensorProto.DataType.Name(kind).lower() for kind in kinds]
+    return "+".join(sorted(names, reverse=True)) or None
 
 
 def _dtype(model: onnx.ModelProto) -> str:

@@ -102,9 +102,11 @@ class NodePrecision(Part):
 class Counts(Part):
     """`conversions`: tensors that are quantized at run time; `int8_macs`: share of the MACs of
     all nodes that multiply matrices, as an evaluation's `int8_share`, for the golden input.
+    `int8_nodes` are in eight bits; `fp8_nodes`: how many of these in FP8, where some are.
     """
 
     int8_nodes: int
+    fp8_nodes: int | None = None
     float_nodes: int
     conversions: int
     int8_macs: float | None = None

@@ -67,6 +67,7 @@ def counts(facts: PrecisionFacts, table: Iterable[NodePrecision]) -> Counts:
     int8 = [row for row in rows if row.precision != FLOAT]
     return Counts(
         int8_nodes=len(int8),
+        fp8_nodes=sum(row.precision == FP8 for row in int8) or None,
         float_nodes=len(rows) - len(int8),
         conversions=_conversions(facts.graph),
         int8_macs=_share(sum(_macs(row) for row in int8), sum(facts.macs.values())),

@@ -11,8 +11,9 @@ branch ends in no convolution (feature pyramids, transformers), they are left al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import onnx
 
@@ -20,6 +21,8 @@ from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode
 from qgraph._graph.edit.residual import residual
 from qgraph._graph.errors import UsageError
 from qgraph._graph.index import GraphIndex
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,13 @@ def find_companions(
 
 def companions_named(
     model: onnx.ModelProto, nodes: Sequence[QuantizableNode], names: Sequence[str]
-) -> list[QuantizableNode]:
+) -> list[Companion]:
     """Return the companions a profile names, its quantized nodes being `nodes`.
 
     Raises:
         UsageError: a name is no residual Add beside one of them.
     """
-    known = {companion.node.name: companion.node for companion in find_companions(model, nodes)}
+    known = {companion.node.name: companion for companion in find_companions(model, nodes)}
     for name in names:
         if name not in known:
             raise UsageError(
@@ -64,3 +67,9 @@ def companions_named(
                 hint=f"There are: {', '.join(list(known)[:3]) or 'none'}",
             )
     return [known[name] for name in names]
+
+
+def with_companions(companions: Sequence[Companion], of: Mapping[str, T]) -> dict[str, T]:
+    """Return what is known of nodes, and the same of the companions beside them."""
+    beside = {item.node.name: of[item.beside] for item in companions if item.beside in of}
+    return {**of, **beside}

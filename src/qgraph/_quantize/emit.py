@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,11 +22,21 @@ from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, OnDemand
 from qgraph._quantize import arithmetic
 from qgraph._quantize.provenance import Provenance
+from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.store import WeightStore
 from qgraph._quantize.weights import weight_scale
 
 _PLAIN = Scheme()
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedPart:
+    """Nodes and what they are quantized to: ranges of what they read, and the scheme."""
+
+    nodes: Sequence[QuantizableNode]
+    ranges: Mapping[str, Range]
+    scheme: Scheme
 
 
 def emit(
@@ -35,24 +45,28 @@ def emit(
     ranges: Mapping[str, Range],
     provenance: Provenance,
     store: WeightStore | None = None,
+    others: Sequence[QuantizedPart] = (),
 ) -> onnx.ModelProto:
-    """Return the model in which exactly `nodes` are quantized.
+    """Return the model in which exactly `nodes` are quantized, and those of `others`, each under
+    its own scheme. A tensor that nodes of two schemes read has a Q for each.
 
     Quantized weights stay in `store`, if one is given, and are shared with its other models.
 
     Raises:
         InputError: a weight holds NaN or infinity.
     """
-    scheme = provenance.scheme or _PLAIN
-    parameters = quantization_parameters(prepared.model, nodes, ranges, scheme)
-    if store is not None:
-        parameters = replace(parameters, weights=store.once(parameters.weights))
-    hold = tensor_from if store is None else store.hold
-    model = insert_qdq(prepared.model, nodes, parameters, hold)
-    spell_biases_as_rows(model, nodes)
+    hold, model = tensor_from if store is None else store.hold, prepared.model
+    parts = [QuantizedPart(nodes, ranges, provenance.scheme or _PLAIN), *others]
+    for part in parts:
+        made = quantization_parameters(prepared.model, part.nodes, part.ranges, part.scheme)
+        if store is not None:
+            made = replace(made, weights=store.once(made.weights, part.scheme))
+        model = insert_qdq(model, part.nodes, made, hold)
+    quantized = [node for part in parts for node in part.nodes]
+    spell_biases_as_rows(model, quantized)
     model.producer_name = "qgraph"
     model.producer_version = provenance.version
-    provenance.write(model, sum(node.op_type in GEMMS for node in nodes))
+    provenance.write(model, sum(node.op_type in GEMMS for node in quantized))
     return model
 
 
@@ -93,6 +107,47 @@ def fake_quantization(parameters: QdqParameters) -> FakeQuantization:
 
     weights = OnDemand({key: partial(made, key) for key in quantized})
     return FakeQuantization(weights, parameters.scales, parameters.dtype)
+
+
+def parts_apart(
+    nodes: Sequence[QuantizableNode], ranges: Ranges, apart: Mapping[str, Scheme]
+) -> list[QuantizedPart]:
+    """Return the nodes that have another scheme than `ranges`, by their own. `apart`: node → it.
+
+    Raises:
+        UsageError: `ranges` hold none for a scheme.
+    """
+    schemes = {str(scheme): scheme for scheme in apart.values()}
+    members = {
+        text: [node for node in nodes if str(apart.get(node.name)) == text] for text in schemes
+    }
+    return [
+        QuantizedPart(members[text], ranges.under(scheme), scheme)
+        for text, scheme in schemes.items()
+        if members[text]
+    ]
+
+
+def mixed_quantization(
+    model: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    ranges: Ranges,
+    apart: Mapping[str, Scheme],
+) -> FakeQuantization:
+    """Return what a switch graph needs to compute the same numbers as the model emitted of `nodes`
+    under the scheme of `ranges`, or the one that `apart` has for them.
+
+    Raises:
+        UsageError: `ranges` hold none for a scheme.
+    """
+
+    def of(item: QuantizedPart) -> FakeQuantization:
+        made = quantization_parameters(model, item.nodes, item.ranges, item.scheme)
+        return fake_quantization(made)
+
+    whole = of(QuantizedPart(nodes, ranges.by_name(), ranges.scheme))
+    others = [(part, of(part)) for part in parts_apart(nodes, ranges, apart)]
+    return replace(whole, others={node.name: made for part, made in others for node in part.nodes})
 
 
 def numpy_dtype(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx
 
 from qgraph._graph.errors import QGraphError
 from qgraph._graph.index import GraphIndex
@@ -16,9 +19,28 @@ class ProofError(QGraphError):
 
 @dataclass(frozen=True, eq=False)
 class EmittedModel(GraphIndex):
-    """The emitted graph, looked up. `data_type`: what its nodes shall be quantized to."""
+    """The emitted graph, looked up. `data_type`: what its nodes shall be quantized to; `others`:
+    node → another type, where it shall be that.
+    """
 
     data_type: int
+    others: Mapping[str, int] = field(default_factory=dict)
+
+    def type_of(self, name: str) -> int:
+        """Return what a node shall be quantized to."""
+        return self.others.get(name, self.data_type)
+
+    def zero_type(self, node: onnx.NodeProto) -> int:
+        """Return the type of the zero point of a Q or DQ, 0 where it has none that is constant."""
+        zero = self.initializers.get(node.input[2]) if len(node.input) > 2 else None
+        return 0 if zero is None else zero.data_type
+
+    def types_read(self, node: onnx.NodeProto) -> set[int]:
+        """Return what the nodes that read a Q or DQ shall be quantized to."""
+        readers = self.readers(node.output[0])
+        if node.op_type == "QuantizeLinear":
+            return {kind for reader in readers for kind in self.types_read(reader)}
+        return {self.type_of(reader.name) for reader in readers}
 
 
 def require(holds: bool, rule: int, name: str, what: str) -> None:  # noqa: FBT001

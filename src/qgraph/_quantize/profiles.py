@@ -7,10 +7,10 @@ that must match a whole name, anything else is a name. What is kept wins over wh
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part
@@ -48,6 +48,8 @@ class Predicted(Part):
 class Profile(Part):
     """`companions` get Q/DQ because of a quantized neighbour, not for their own sake. `measured`:
     metrics with these nodes quantized, on switches; `budget`: what the profile was searched for.
+    `formats`: quantized node, or pattern → the name of its scheme, where the file has several; what
+    is not in it has the file's own.
     """
 
     # files are named after it
@@ -60,6 +62,14 @@ class Profile(Part):
     predicted: Predicted | None = None
     budget: str | None = None
     measured: dict[str, float] | None = None
+    formats: dict[str, str] | None = None
+
+
+class NamedScheme(Part):
+    """A scheme that some nodes are quantized under, beside the file's own."""
+
+    name: str
+    scheme: Scheme
 
 
 _FACTOR = 2.0
@@ -76,7 +86,7 @@ def apart(name: str, predicted: float | None, measured: float | None) -> str | N
 
 
 class Profiles(Document):
-    """`source`: what the profiles were cut from."""
+    """`source`: what the profiles were cut from. `schemes`: further ones that `formats` name."""
 
     SCHEMA: ClassVar[str] = "qgraph.profiles/1"
     ROWS: ClassVar[str] = "profiles"
@@ -85,6 +95,7 @@ class Profiles(Document):
     scheme: Scheme
     source: str
     profiles: tuple[Profile, ...]
+    schemes: tuple[NamedScheme, ...] | None = None
 
     @field_validator("profiles")
     @classmethod
@@ -94,6 +105,39 @@ class Profiles(Document):
         if twice:
             raise ValueError(f"more than one profile is called {', '.join(twice)}")
         return profiles
+
+    @model_validator(mode="after")
+    def _formats_are_known(self) -> Profiles:
+        known = [str(self.scheme.name), *(item.name for item in self.schemes or ())]
+        if len(set(known)) < len(known):
+            raise ValueError(f"more than one scheme is called the same: {', '.join(known)}")
+        for profile in self.profiles:
+            if strange := set((profile.formats or {}).values()) - set(known):
+                raise ValueError(
+                    f"profile {profile.name!r} names the format {min(strange)!r}, expected one of"
+                    f" {', '.join(known)}"
+                )
+        return self
+
+    @property
+    def other_schemes(self) -> tuple[Scheme, ...]:
+        """Return the schemes beside the file's own."""
+        return tuple(item.scheme for item in self.schemes or ())
+
+    def schemes_apart(self, profile: Profile, quantized: Sequence[str]) -> Mapping[str, Scheme]:
+        """Return node → its scheme, of the nodes in `quantized` that have not the file's own.
+
+        Raises:
+            UsageError: a name or pattern in `formats` matches none of them.
+        """
+        known = {item.name: item.scheme for item in self.schemes or ()}
+        where = f"formats of profile {profile.name!r}"
+        return {
+            name: known[kind]
+            for entry, kind in (profile.formats or {}).items()
+            for name in _expand(entry, quantized, where)
+            if kind in known
+        }
 
     def named(self, names: Sequence[str]) -> tuple[Profile, ...]:
         """Return the profiles asked for, all if none is.

@@ -10,9 +10,9 @@ in the code:
    tensors, a bias stays float, constants keep their values; a vector may be spelled as a row. Only
    where biases were corrected does a quantized node's own bias (or that of the Add behind it) read
    another float constant.
-3. A Q is read by DQs only, and no tensor has two Qs.
+3. A Q is read by DQs only, and no tensor has two Qs of one type.
 4. Every scale is positive and finite; every zero point is present, of the type
-   that was asked for (INT8, or FP8 E4M3FN), and 0.
+   that was asked for (INT8, or FP8 E4M3FN) of every node that reads it, and 0.
 5. A weight's scale has one entry per output channel; an activation's is a scalar.
 6. Every node of the float model is still there, with its operator, outputs and attributes.
 7. Every scale of a node with a weight has the weight's float type, so that no operand comes out of
@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -55,14 +56,16 @@ def prove(
     nodes: Sequence[QuantizableNode],
     data_type: int = onnx.TensorProto.INT8,
     corrected: Mapping[str, Bias] | None = None,
+    others: Mapping[str, int] = MappingProxyType({}),
 ) -> Proof:
     """Return the counts of what was proved; `data_type` is what `nodes` shall be quantized to,
-    `corrected`: node → its bias, which has other values.
+    `others`: node → the type where it is another, `corrected`: node → its bias, which has other
+    values.
 
     Raises:
         ProofError: a rule is broken; the message names rule and node.
     """
-    facts = EmittedModel(emitted, data_type)
+    facts = EmittedModel(emitted, data_type, others)
     quantized = {node.name: node for node in nodes}
     originals = {node.name: node for node in source.graph.node}
     _check_all_there(facts, originals.values())
@@ -178,6 +181,7 @@ def _check_quantizer(facts: EmittedModel, node: onnx.NodeProto) -> None:
 
 
 def _check_one_quantizer_a_tensor(facts: EmittedModel) -> None:
-    counts = Counter(node.input[0] for node in facts.of("QuantizeLinear"))
-    for tensor, count in counts.items():
-        require(count == 1, 3, tensor, f"has {count} QuantizeLinear nodes")
+    made = facts.of("QuantizeLinear")
+    counts = Counter((node.input[0], facts.zero_type(node)) for node in made)
+    for (tensor, _), count in counts.items():
+        require(count == 1, 3, tensor, f"has {count} QuantizeLinear nodes of one type")

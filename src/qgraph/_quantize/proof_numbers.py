@@ -26,9 +26,10 @@ def check_weight(facts: EmittedModel, node: QuantizableNode) -> None:
         return
     dequantizer = facts.producer[facts.by_name[node.name].input[node.weight.index]]
     values, scale = (facts.initializers.get(name) for name in dequantizer.input[:2])
-    typed = values is not None and values.data_type == facts.data_type
+    wanted_type = facts.type_of(node.name)
+    typed = values is not None and values.data_type == wanted_type
     fits = typed and values is not None and tuple(values.dims) == node.weight.shape
-    kind = onnx.TensorProto.DataType.Name(facts.data_type)
+    kind = onnx.TensorProto.DataType.Name(wanted_type)
     require(fits, 1, node.name, f"reads no {kind} weight of shape {list(node.weight.shape)}")
     axis = node.weight.axis
     wanted = () if axis is None else (node.weight.shape[axis],)
@@ -47,7 +48,7 @@ def check_values(
     values, scale = facts.constant(dequantizer.input[0]), facts.constant(dequantizer.input[1])
     if values is None or scale is None:
         return
-    wanted = array_of(weights[node.weight.tensor])
+    wanted, data_type = array_of(weights[node.weight.tensor]), facts.type_of(node.name)
     shape = [1] * wanted.ndim
     if node.weight.axis is not None:
         shape[node.weight.axis] = -1
@@ -55,9 +56,9 @@ def check_values(
         rows = slice(first, first + _rows_of(wanted))
         part = scale[rows] if node.weight.axis == 0 else scale
         steps = wanted[rows].astype(np.float64) / part.astype(np.float64).reshape(shape)
-        near = np.abs(values[rows].astype(np.float64) - _reached(steps, facts.data_type))
+        near = np.abs(values[rows].astype(np.float64) - _reached(steps, data_type))
         # the division that rounded was float32's
-        own = bool((near <= _HALF * _spacing(steps, facts.data_type)).all())
+        own = bool((near <= _HALF * _spacing(steps, data_type)).all())
         require(own, 1, node.name, "has quantized values that are not its weight's")
 
 
@@ -109,7 +110,7 @@ def check_numbers(facts: EmittedModel, node: onnx.NodeProto) -> None:
         return
     good = bool(np.isfinite(scale).all() and (scale > 0).all())
     require(good, 4, node.name, "has a scale that is not positive and finite")
-    typed = facts.initializers[node.input[2]].data_type == facts.data_type
+    typed = facts.types_read(node) <= {facts.zero_type(node)}
     require(typed and not zero.any(), 4, node.name, "has another zero point")
     values = facts.initializers.get(node.input[0])
     axis = attributes(node).get("axis")

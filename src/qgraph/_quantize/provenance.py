@@ -6,13 +6,14 @@ import json
 from dataclasses import dataclass
 
 import onnx
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from qgraph._graph.keep import Keep, by_reason
 from qgraph._quantize.scheme import Scheme
 
 METADATA = "qgraph."
 """Prefix of every key, those of nodes included."""
+_SCHEMES = TypeAdapter(tuple[Scheme, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class Provenance:
     """What a model was made from, and how. `source_sha256`: of the float model; None where it is
     not said. `dtype`: what it was converted to; an fp16 model in which nothing is quantized has no
     profile and no scheme. `backend`: who quantized it, where it was not qgraph's own emitter.
-    `unknown_scheme`: the text of one that this version does not know.
+    `unknown_scheme`: the text of one that this version does not know. `others`: the schemes of
+    nodes that are quantized to something else.
 
     Written and not read back: `version`, `corrected`, how many of its biases were, and `in_single`,
     the nodes that stayed fp32.
@@ -35,6 +37,7 @@ class Provenance:
     in_single: tuple[Keep, ...] = ()
     backend: str | None = None
     unknown_scheme: str | None = None
+    others: tuple[Scheme, ...] = ()
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Provenance:
@@ -49,12 +52,15 @@ class Provenance:
             dtype=said.get(f"{METADATA}dtype"),
             backend=said.get(f"{METADATA}backend"),
             unknown_scheme=text if scheme is None else None,
+            others=_schemes(said.get(f"{METADATA}other_schemes")),
         )
 
     @property
     def scheme_name(self) -> str | None:
         """Return the scheme in words; one that this version does not know as it stands."""
-        return self.unknown_scheme if self.scheme is None else str(self.scheme)
+        if self.scheme is None:
+            return self.unknown_scheme
+        return " and ".join(map(str, (self.scheme, *self.others)))
 
     @property
     def made_by(self) -> str:
@@ -69,6 +75,9 @@ class Provenance:
         entries = {
             "profile": self.profile,
             "scheme": scheme.model_dump_json(exclude_none=True) if scheme is not None else None,
+            "other_schemes": _SCHEMES.dump_json(self.others, exclude_none=True).decode()
+            if self.others
+            else None,
             "source_sha256": self.source_sha256,
             "quantized_nodes": str(count),
             "dtype": self.dtype,
@@ -79,6 +88,13 @@ class Provenance:
         for key, value in entries.items():
             if value is not None:
                 model.metadata_props.add(key=METADATA + key, value=value)
+
+
+def _schemes(text: str | None) -> tuple[Scheme, ...]:
+    try:
+        return () if text is None else _SCHEMES.validate_json(text)
+    except ValidationError:
+        return ()
 
 
 def _scheme(text: str | None) -> Scheme | None:

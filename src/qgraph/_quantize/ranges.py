@@ -148,6 +148,26 @@ class Ranges(Document):
         """Return tensor name → the range that is quantized."""
         return {item.name: item.covered for item in self.tensors}
 
+    def extremes(self) -> dict[str, Range]:
+        """Return tensor name → the extremes seen, whatever is quantized of them."""
+        return {item.name: Range(item.rmin, item.rmax) for item in self.tensors}
+
+    def under(self, scheme: Scheme) -> dict[str, Range]:
+        """Return tensor name → the range that is quantized under another scheme.
+
+        Raises:
+            UsageError: that takes another calibration than these ranges come from.
+        """
+        if scheme == self.scheme:
+            return self.by_name()
+        if scheme.calibrate is Calibration.MINMAX:
+            return self.extremes()
+        raise UsageError(
+            f"ranges of [{self.scheme}] hold no range of [{scheme}]",
+            where="ranges",
+            hint="Beside the scheme of its ranges, a model takes another with --calibrate minmax.",
+        )
+
     def without(self, unseen: UnseenRanges) -> Ranges:
         """Return the ranges of samples other than these."""
         return self.model_copy(update={"tensors": unseen.tensors, "unseen": ()})

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.errors import UsageError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Array
 from qgraph._quantize.correct import mean_shifts
-from qgraph._quantize.emit import fake_quantization, quantization_parameters
+from qgraph._quantize.emit import mixed_quantization
 from qgraph._quantize.profiles import Profile, Profiles, resolve
 from qgraph._quantize.ranges import Ranges, ranges_for
+from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
@@ -35,24 +37,41 @@ def bias_shifts(
     32).
 
     Raises:
-        UsageError: profiles or ranges of another model, or a name that matches nothing.
+        UsageError: profiles or ranges of another model, a name that matches nothing, or a node that
+            two profiles have in two formats.
     """
     runtime = required(runtime)
     found, seen = opened(model), document(ranges, Ranges)
     loaded = found.data(data, samples, seed)
-    form = found.in_form_of(seen)
-    asked = document(profiles, Profiles).named(names)
+    wanted = document(profiles, Profiles)
+    form = found.at_opset_of(*wanted.other_schemes).in_form_of(seen)
+    asked = wanted.named(names)
     nodes = list({node.name: node for item in asked for node in nodes_of(form, item)}.values())
-    known = ranges_for(seen, form.id, seen.scheme, nodes, "ranges")
-    made = quantization_parameters(form.prepared.model, nodes, known, seen.scheme)
+    ranges_for(seen, form.id, seen.scheme, nodes, "ranges")
     return mean_shifts(
         form.prepared,
         nodes,
-        fake_quantization(made),
+        mixed_quantization(form.prepared.model, nodes, seen, _apart(form, wanted, asked)),
         loaded.feeds,
         runtime.provider,
         runtime.progress,
     )
+
+
+def _apart(model: Model, wanted: Profiles, asked: Sequence[Profile]) -> dict[str, Scheme]:
+    """Return node → its scheme where that is not the profiles' own."""
+    schemes: dict[str, Scheme] = {}
+    for item in asked:
+        names = [node.name for node in nodes_of(model, item)]
+        apart = wanted.schemes_apart(item, names)
+        for name in names:
+            own = apart.get(name, wanted.scheme)
+            if schemes.setdefault(name, own) != own:
+                raise UsageError(
+                    f"{name!r} is in two formats in the profiles, and its bias is corrected by one",
+                    hint="Correct one profile at a time: name it with --profile.",
+                )
+    return {name: scheme for name, scheme in schemes.items() if scheme != wanted.scheme}
 
 
 def nodes_of(model: Model, item: Profile) -> list[QuantizableNode]:

@@ -15,9 +15,9 @@ from qgraph._graph.keep import Keep
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Array
 from qgraph._graph.version import VERSION
-from qgraph._quantize.companions import companions_named
+from qgraph._quantize.companions import companions_named, with_companions
 from qgraph._quantize.correct import correct
-from qgraph._quantize.emit import emit
+from qgraph._quantize.emit import QuantizedPart, emit, parts_apart
 from qgraph._quantize.half.convert import Half
 from qgraph._quantize.inc import IncModel
 from qgraph._quantize.profiles import Profile, Profiles
@@ -95,6 +95,11 @@ def ranges_of_profiles(
             f"profiles of the scheme {scheme.name} are not what qgraph emits",
             hint="Use --backend inc, or profiles cut from a report of the scheme int8 or fp8.",
         )
+    if wanted.schemes and scheme != wanted.scheme:
+        raise UsageError(
+            f"the profiles mix [{wanted.scheme}] with others, and [{scheme}] is not it",
+            hint="Leave --scheme and its parts out, or cut profiles without --mix.",
+        )
     if given is None:
         return calibrate(model, options=_calibration_of(wanted, asked), runtime=runtime)
     seen = document(given, Ranges)
@@ -142,12 +147,12 @@ class Making:
         if ranges is None:
             yield from self._by_inc(wanted, profiles)
             return
-        form = self.model.in_form_of(ranges)
+        form = self.model.at_opset_of(*wanted.other_schemes).in_form_of(ranges)
         half = None if self.half is None else self.half(form)
         shifts = self._shifts(wanted, ranges)
         for index, item in enumerate(profiles):
             self._runtime.progress("quantizing", index, len(profiles))
-            made = _quantized(form, item, ranges, shifts, half, store)
+            made = _quantized(form, wanted, item, ranges, shifts, half, store)
             if self._report is not None:
                 annotate_model(made.model, self._report)
             yield made
@@ -157,6 +162,8 @@ class Making:
         if self._asked.dtype is not None or self._asked.bias_correction or self._report is not None:
             raise UsageError("fp16, bias correction and annotations go with qgraph's own models")
         data = self.model.data(self._asked.data, self._asked.samples, self._asked.seed)
+        if wanted.schemes:
+            raise UsageError("INC quantizes every node alike, and the profiles mix schemes")
         for item, found in quantized_by_inc(
             self.model, wanted.scheme, profiles, data, self._runtime
         ):
@@ -174,6 +181,7 @@ class Making:
 
 def _quantized(
     model: Model,
+    wanted: Profiles,
     item: Profile,
     ranges: Ranges,
     shifts: Mapping[str, Array],
@@ -183,15 +191,25 @@ def _quantized(
     scheme = ranges.scheme
     prepared = model.prepared
     nodes: list[QuantizableNode] = nodes_of(model, item)
-    nodes += companions_named(prepared.model, nodes, item.companions)
+    beside = companions_named(prepared.model, nodes, item.companions)
+    apart = with_companions(beside, wanted.schemes_apart(item, [node.name for node in nodes]))
+    nodes += [companion.node for companion in beside]
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
     provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
     if half is not None:
         prepared, nodes = half.prepared, nodes_in_half(half, nodes)
-        known = ranges_in_half(nodes, known)
         provenance = replace(provenance, dtype=SUFFIX, in_single=half.kept)
+    main = QuantizedPart([node for node in nodes if node.name not in apart], known, scheme)
+    main, *others = [_in_half(part, half) for part in (main, *parts_apart(nodes, ranges, apart))]
     made = correct(prepared, nodes, shifts)
-    provenance = replace(provenance, corrected=len(made.biases))
-    proto = emit(made.prepared, nodes, known, provenance, store)
-    proof = prove(proto, prepared.model, nodes, scheme.grid.data_type, made.biases)
+    schemes = tuple(part.scheme for part in others)
+    provenance = replace(provenance, corrected=len(made.biases), others=schemes)
+    proto = emit(made.prepared, main.nodes, main.ranges, provenance, store, others)
+    types = {name: each.grid.data_type for name, each in apart.items()}
+    proof = prove(proto, prepared.model, nodes, scheme.grid.data_type, made.biases, types)
     return Quantized(item, proto, proof, provenance.dtype, provenance.in_single)
+
+
+def _in_half(part: QuantizedPart, half: Half | None) -> QuantizedPart:
+    """Return a part with the ranges of what its nodes read where the model is in fp16."""
+    return part if half is None else replace(part, ranges=ranges_in_half(part.nodes, part.ranges))

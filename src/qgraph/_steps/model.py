@@ -136,9 +136,10 @@ class Model:
         require_same_model(ranges.model, self.id, "ranges")
         return self.at_opset_of(ranges.scheme).smoothed(ranges.smoothing)
 
-    def at_opset_of(self, scheme: Scheme) -> Model:
-        """Return the model at an opset that has the numbers of `scheme`: FP8 is young."""
-        if scheme.name is not SchemeName.FP8 or opset_of(self.prepared.model) >= OTHER_FLOATS:
+    def at_opset_of(self, *schemes: Scheme) -> Model:
+        """Return the model at an opset that has the numbers of all `schemes`: FP8 is young."""
+        young = any(scheme.name is SchemeName.FP8 for scheme in schemes)
+        if not young or opset_of(self.prepared.model) >= OTHER_FLOATS:
             return self
         if self._raised is None:
             prepared = at_least(self.prepared, OTHER_FLOATS)

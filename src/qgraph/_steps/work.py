@@ -77,8 +77,7 @@ def work_on(
     `digests`: whether those of samples are needed, beside where ranges tell samples apart.
     """
     formats = formats_of(asked.schemes, engine_and_scheme(asked)[1])
-    for scheme in (item.scheme for item in formats if item.scheme is not None):
-        model = model.at_opset_of(scheme)
+    model = model.at_opset_of(*(item.scheme for item in formats if item.scheme is not None))
     form = model if ranges is None else model.in_form_of(ranges)
     digests = digests or (ranges is not None and bool(ranges.unseen))
     return replace(

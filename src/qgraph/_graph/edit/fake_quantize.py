@@ -29,6 +29,7 @@ class FakeQuantization:
     made when asked for. `scales`: activation name → scale, 0-D, in the dtype of the tensor.
     `dtype`: what activations are quantized to. `weights_only`: whether they stay as they are.
     `products`: activation name → what it is multiplied by first, a vector that its shape takes.
+    `others`: node → what it is quantized to instead.
     """
 
     weights: Mapping[tuple[str, int | None], Array]
@@ -36,6 +37,7 @@ class FakeQuantization:
     dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.int8))
     weights_only: bool = False
     products: Mapping[str, Array] = field(default_factory=dict)
+    others: Mapping[str, FakeQuantization] = field(default_factory=dict)
 
     def in_single(self) -> FakeQuantization:
         """Return the same values as float32, for a graph that is computed so."""
@@ -48,7 +50,10 @@ class FakeQuantization:
             {name: array.astype(np.float32) for name, array in held.items()}
             for held in (self.scales, self.products)
         )
-        return replace(self, weights=weights, scales=scales, products=products)
+        made = {id(item): item for item in self.others.values()}
+        singles = {key: item.in_single() for key, item in made.items()}
+        others = {name: singles[id(item)] for name, item in self.others.items()}
+        return replace(self, weights=weights, scales=scales, products=products, others=others)
 
 
 class FakeQuantizer:
@@ -74,16 +79,30 @@ class FakeQuantizer:
         self._made: dict[str, str] = {}
         self._weights: dict[str, Callable[[], Array]] = {}
         self.weights: Mapping[str, Array] = OnDemand(self._weights)
+        self._others: dict[int, FakeQuantizer] = {}
+
+    def _of(self, node: QuantizableNode) -> FakeQuantizer:
+        """Return what quantizes a node: this, or one for what it is quantized to instead."""
+        own = self.quantization.others.get(node.name)
+        if own is None:
+            return self
+        if id(own) not in self._others:
+            made = FakeQuantizer(self._graph, own, f"{self._tag}/other.{len(self._others)}")
+            self._others[id(own)] = made
+            made._weights = self._weights
+        return self._others[id(own)]
 
     def data_type(self, node: QuantizableNode) -> int:
         """Return the ONNX data type that `node` computes in: that of its scales."""
-        scale = self.quantization.scales[node.activations[0][1]]
+        scale = self._of(node).quantization.scales[node.activations[0][1]]
         return int(helper.np_dtype_to_tensor_dtype(scale.dtype))
 
     def inputs_of(
         self, proto: onnx.NodeProto, node: QuantizableNode
     ) -> tuple[list[onnx.NodeProto], dict[int, str]]:
         """Return Q and DQ of every activation, and input position → what replaces it."""
+        if (own := self._of(node)) is not self:
+            return own.inputs_of(proto, node)
         rename: dict[int, str] = {}
         if node.weight is not None:
             rename[node.weight.index] = self.weight(node.weight, self.data_type(node))

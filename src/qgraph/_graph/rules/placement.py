@@ -41,7 +41,7 @@ def both_inputs_are_quantized(graph: QdqGraph) -> Iterator[Finding]:
 
 
 def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Finding]:
-    """R11: one Q per tensor, shared by its readers."""
+    """R11: one Q per tensor, shared by its readers; readers in two formats take two."""
     shared: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.of(QUANTIZE):
         shared.setdefault(node.input[0], []).append(node)
@@ -54,7 +54,7 @@ def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Finding]:
                 tensor,
                 f"the tensor has {len(quantizers)} QuantizeLinears; each further one costs a"
                 " reformat",
-                "Share one Q and one DQ among the readers.",
+                "Share one Q and one DQ among the readers, all of them in one format.",
             )
 
 

@@ -1,0 +1,141 @@
+"""Models with nodes in INT8 and nodes in FP8."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+Command = Callable[..., Any]
+FORMATS = {"q": "int8", "k": "int8", "re:down": "fp8"}
+FP8 = {"name": "fp8", "scheme": {"name": "fp8"}}
+
+
+def changed(path: Path, formats: dict[str, str], schemes: Any = (FP8,)) -> Path:
+    """Give every profile formats, as a person would."""
+    content = json.loads(path.read_text())
+    content["schemes"] = list(schemes)
+    content["profiles"] = content["profiles"][-1:]
+    content["profiles"][0]["formats"] = formats
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def chain(qgraph: Command, mlp: Path, data: Path) -> Callable[..., Any]:
+    """Quantize D of the MLP with formats; return the command's result."""
+
+    def run(formats: dict[str, str], *options: Any, schemes: Any = (FP8,)) -> Any:
+        folder = mlp.parent
+        report, profiles = folder / "sensitivity.json", folder / "profiles.json"
+        assert qgraph("sensitivity", mlp, "--data", data, "-o", report).code == 0
+        assert qgraph("profile", report, "-o", profiles).code == 0
+        changed(profiles, formats, schemes)
+        ranges = ("--ranges", folder / "ranges.json")
+        given = ranges if "--bias-correction" not in options else (*ranges, "--data", data)
+        return qgraph("quantize", mlp, "--profiles", profiles, *given, "-o", folder, *options)
+
+    return run
+
+
+def types(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Return node → the types behind its two operands, looked up with onnx alone."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    held = {item.name: item.data_type for item in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            zeros = [held[made[name].input[2]] for name in node.input]
+            found[node.name] = [onnx.TensorProto.DataType.Name(kind) for kind in zeros]
+    return found
+
+
+@pytest.mark.parametrize("options", [(), ("--bias-correction",)])
+def test_each_node_is_quantized_to_its_own_format(
+    chain: Callable[..., Any], mlp: Path, options: tuple[str, ...]
+) -> None:
+    result = chain(FORMATS, *options)
+    assert result.code == 0, result.err
+    found = types(onnx.load(mlp.parent / "D.onnx"))
+    assert found.pop("down") == ["FLOAT8E4M3FN"] * 2
+    assert all(kinds == ["INT8"] * 2 for kinds in found.values()) and len(found) == 3
+
+
+def test_a_mixed_model_computes_what_the_operators_are_defined_to(
+    qgraph: Command, chain: Callable[..., Any], mlp: Path, data: Path
+) -> None:
+    chain(FORMATS)
+    path, x = mlp.parent / "D.onnx", np.load(data)["x"]
+    (expected,) = map(np.asarray, ReferenceEvaluator(onnx.load(path)).run(None, {"x": x}))
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    skipped = ["ReluQuantRewrite"]  # drops the Relu before an FP8 QuantizeLinear
+    session = onnxruntime.InferenceSession(path, options, disabled_optimizers=skipped)
+    (found,) = session.run(None, {"x": x})
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    output = mlp.parent / "evaluation.json"
+    result = qgraph("evaluate", mlp, path, "--data", data, "-o", output, "--json")
+    assert result.code == 0, result.err
+    variant = result.json["variants"][1]
+    (exact,) = map(np.asarray, ReferenceEvaluator(onnx.load(mlp)).run(None, {"x": x}))
+    assert variant["quantized_to"] == "int8+fp8" and variant["int8_nodes"] == 4
+    assert variant["metrics"]["mse"] == pytest.approx(np.mean((exact - expected) ** 2), rel=1e-3)
+    assert "int8" in variant["scheme"] and "and fp8" in variant["scheme"]
+
+
+def test_a_mixed_model_is_clean_for_tensorrt_and_its_bundle_says_what_is_in_it(
+    qgraph: Command, chain: Callable[..., Any], mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    chain(FORMATS)
+    path, bundle = mlp.parent / "D.onnx", tmp_path / "bundle"
+    for target in ("tensorrt-10", "tensorrt-11"):
+        linted = qgraph("lint", path, "--target", target, "--json")
+        assert not [item for item in linted.json["findings"] if item["severity"] != "advice"]
+    assert qgraph("handoff", path, "--data", data, "-o", bundle).code == 0
+    content = json.loads((bundle / "handoff.json").read_text())
+    precision = {item["node"]: item["precision"] for item in content["precision"]}
+    assert precision == {"q": "int8", "k": "int8", "down": "fp8", "out": "int8"}
+    assert content["counts"]["int8_nodes"] == 4 and content["counts"]["fp8_nodes"] == 1
+    said = (bundle / "README.md").read_text()
+    assert "3 to INT8 and 1 to FP8" in said and "compute capability 8.9" in said
+
+
+def test_readers_of_one_tensor_in_two_formats_have_a_quantizer_each_and_lint_says_so(
+    qgraph: Command, chain: Callable[..., Any], mlp: Path
+) -> None:
+    assert chain({"q": "fp8"}).code == 0
+    found = types(onnx.load(mlp.parent / "D.onnx"))
+    assert found["q"] == ["FLOAT8E4M3FN"] * 2 and found["k"] == ["INT8"] * 2
+    linted = qgraph("lint", mlp.parent / "D.onnx", "--json")
+    (finding,) = (item for item in linted.json["findings"] if item["severity"] != "advice")
+    assert finding["rule"] == "R11" and "all of them in one format" in finding["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "schemes", "options", "said"),
+    [
+        ({"q": "int4"}, (FP8,), (), "the format 'int4', expected one of int8, fp8"),
+        ({"gone": "fp8"}, (FP8,), (), "'gone' matches no node"),
+        ({"q": "int8"}, (FP8, FP8), (), "called the same"),
+        ({"q": "fp8"}, (FP8,), ("--scheme", "fp8"), "the profiles mix"),
+        (
+            {"q": "fp8"},
+            ({"name": "fp8", "scheme": {"name": "fp8", "calibrate": "mse"}},),
+            (),
+            "hold no range",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_written(
+    chain: Callable[..., Any], mlp: Path, formats: Any, schemes: Any, options: Any, said: str
+) -> None:
+    result = chain(formats, *options, schemes=schemes)
+    assert result.code in (2, 3) and said in result.err.replace("\n", " ")
+    assert not (mlp.parent / "D.onnx").exists()
