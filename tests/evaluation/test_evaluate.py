@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,18 @@ import pytest
 from onnx import numpy_helper, parser
 
 from qgraph._evaluation.evaluate import evaluate
+from qgraph._evaluation.kept_observations import KeptObservations
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import inspect_variants, int8_nodes
+from qgraph._exporters.family import Observation
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
+from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
+from qgraph._sensitivity.scoring.journal import open_journal
 
 
 def test_the_float_model_comes_first_whatever_the_order_given(variants: Any) -> None:
@@ -163,3 +169,39 @@ def test_no_sample_is_bad_input(variants: Any) -> None:
 def test_an_evaluation_survives_writing_and_reading(evaluation: Evaluation, tmp_path: Path) -> None:
     write_document(tmp_path / "e.json", evaluation)
     assert read_document(tmp_path / "e.json", Evaluation) == evaluation
+
+
+def test_an_evaluation_that_was_broken_off_looks_at_nothing_twice(
+    variants: Any, tmp_path: Path
+) -> None:
+    models, feeds = inspect_variants(variants.paths), variants.feeds
+    looked: list[str] = []
+
+    class Watched(FidelityTask):
+        def observe(self, index: int, session: Session, *, first: bool) -> Observation:
+            looked.append(f"{index}{' of the float model' if first else ''}")
+            return super().observe(index, session, first=first)
+
+    def breaking(description: str, done: int, total: int) -> None:
+        if description == "evaluating D" and done == 2:
+            raise KeyboardInterrupt
+
+    def shown(path: Path | None, progress: Progress = silent) -> list[dict[str, float]]:
+        settings = EvaluationSettings("0", {}, (), latency_runs=1)
+        with ExitStack() as stack:
+            journal = None if path is None else stack.enter_context(open_journal(path, {}))
+            kept = KeptObservations(models, len(feeds), journal)
+            task = Watched(feeds, ("y",))
+            found = evaluate(models, task, settings, progress, kept=kept)
+        return [item.metrics for item in found.variants]
+
+    with pytest.raises(KeyboardInterrupt):
+        shown(tmp_path / "journal", breaking)
+    before = len(looked)
+    found = shown(tmp_path / "journal")
+    # the float model is looked at for its outputs, which are not kept
+    assert looked[before:] == ["2 of the float model", "2"]
+    before = len(looked)
+    repeated = shown(tmp_path / "journal")
+    assert len(looked) == before
+    assert found == repeated == shown(None)

@@ -49,6 +49,23 @@ qgraph.sensitivity(
 """
 
 
+EVALUATING = """
+import os, signal, sys
+import qgraph
+data, journal, address, *models = sys.argv[1:]
+
+def dies(what, done, total):
+    # on a cluster after a unit, here within the second model's samples
+    if done and what.startswith("evaluating " if address == "here" else "evaluating on a cluster"):
+        if address != "here" or what.split()[1] == "D":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+ray = None if address == "here" else address
+qgraph.evaluate(models, journal=journal, data=data, samples=40,
+    runtime=qgraph.Runtime(ray=ray, progress=dies))
+"""
+
+
 def asked(engine: str = "wavefront") -> SensitivityOptions:
     data = (SHIPPED / "data/calibration.json",)
     # a few nodes of the trunk, so that the tests are short
@@ -230,24 +247,87 @@ def test_a_node_that_goes_costs_what_it_was_doing(
     assert removed
 
 
-@pytest.mark.slow
-def test_an_evaluation_is_the_same_with_a_cluster_and_with_a_worker_killed(
-    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes
-) -> None:
+@pytest.fixture(scope="module")
+def variants(
+    model: qgraph.Model, ranges: qgraph.Ranges, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """Return the float model and one with all candidates quantized, as files."""
     pytest.importorskip("pycocotools")
-    nodes.grow(2)
     report, _ = qgraph.sensitivity(model, options=asked("screen"))
-    made = qgraph.quantize(model, qgraph.profile(report), ranges, names=["D"])
-    given: Any = {"data": [SHIPPED / "data/heldout.json"], "samples": 40}
-    expected = qgraph.evaluate([model, *made], **given)
-    with nodes.killing() as killed:
-        runtime = qgraph.Runtime(ray=nodes.address)
-        found = qgraph.evaluate([model, *made], runtime=runtime, **given)
-    assert killed
+    (made,) = qgraph.quantize(model, qgraph.profile(report), ranges, names=["D"])
+    path = tmp_path_factory.mktemp("variants") / "D.onnx"
+    onnx.save(made.model, path)
+    return [model.path, path]
+
+
+HELDOUT: Any = {"data": [SHIPPED / "data/heldout.json"], "samples": 40}
+
+
+@pytest.fixture(scope="module")
+def evaluated(variants: list[Path]) -> qgraph.Evaluation:
+    return qgraph.evaluate(variants, **HELDOUT)
+
+
+def require_same(found: qgraph.Evaluation, expected: qgraph.Evaluation) -> None:
     timed = {"latency_ms", "memory_bytes"}
     for one, other in zip(found.variants, expected.variants, strict=True):
         assert one.metrics and one.model_dump(exclude=timed) == other.model_dump(exclude=timed)
     assert found.run.data_sha256 == expected.run.data_sha256
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_the_same_with_a_cluster_and_with_a_worker_killed(
+    variants: list[Path], evaluated: qgraph.Evaluation, nodes: Nodes
+) -> None:
+    nodes.grow(2)
+    with nodes.killing() as killed:
+        found = qgraph.evaluate(variants, runtime=qgraph.Runtime(ray=nodes.address), **HELDOUT)
+    assert killed
+    require_same(found, evaluated)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begun", ["by a cluster", "here"])
+def test_an_evaluation_whose_driver_was_killed_goes_on_the_other_way(
+    variants: list[Path],
+    evaluated: qgraph.Evaluation,
+    nodes: Nodes,
+    tmp_path: Path,
+    begun: str,
+) -> None:
+    nodes.grow(2)
+    journal, address = tmp_path / "journal", "here" if begun == "here" else nodes.address
+    given = map(str, (*HELDOUT["data"], journal, address, *variants))
+    died = subprocess.run([sys.executable, "-c", EVALUATING, *given], check=False, timeout=300)
+    assert died.returncode == -signal.SIGKILL
+    with closing(sqlite3.connect(journal)) as opened:
+        (kept,) = opened.execute("SELECT count(*) FROM entries").fetchone()
+    assert kept
+    other = qgraph.Runtime(ray=nodes.address if begun == "here" else None)
+    require_same(qgraph.evaluate(variants, journal=journal, runtime=other, **HELDOUT), evaluated)
+    with pytest.raises(UsageError, match="of a run with other options: samples"):
+        qgraph.evaluate(variants, journal=journal, **HELDOUT | {"samples": 3})
+
+
+@pytest.mark.slow
+def test_an_evaluation_and_profiles_are_sent_what_nodes_cannot_read(
+    model: qgraph.Model,
+    ranges: qgraph.Ranges,
+    variants: list[Path],
+    nodes: Nodes,
+    cache: Path,
+) -> None:
+    nodes.grow(1)
+    runtime = qgraph.Runtime(ray=nodes.address, ray_ship=True)
+    given: Any = HELDOUT | {"samples": 3}
+    require_same(
+        qgraph.evaluate(variants, runtime=runtime, **given), qgraph.evaluate(variants, **given)
+    )
+    report, _ = qgraph.sensitivity(model, options=asked("screen"))
+    given |= {"model": model, "ranges": ranges}
+    assert qgraph.profile(report, runtime=runtime, **given) == qgraph.profile(report, **given)
+    sent = {path.name for path in cache.glob("qgraph-ray-*/*/**/*") if path.is_file()}
+    assert {"model.onnx", "D.onnx", "heldout.json"} <= sent
 
 
 @pytest.mark.slow
@@ -326,7 +406,7 @@ def test_nodes_are_sent_what_they_cannot_read(
     assert figures(found) == expected
     assert killed
     own = cache / f"qgraph-ray-{os.getuid()}"
-    (folder,) = (path for path in own.iterdir() if not path.name.startswith("."))
+    (folder,) = (path.parent for path in own.glob("*/model.onnx"))
     assert (folder / "model.onnx").read_bytes() == here.path.read_bytes()
     # and it is that one which they read
     spoilt = bytearray(here.path.read_bytes())

@@ -250,10 +250,19 @@ ray = click.option(
 )
 
 
+resume = click.option(
+    "--resume/--fresh",
+    "resume",
+    default=True,
+    show_default=True,
+    help="Go on where the same run stopped, or forget what it did.",
+)
+
+
 ray_ship = click.option(
     "--ray-ship",
     is_flag=True,
-    help="Send model and samples to the cluster's nodes, which else read them by the same paths.",
+    help="Send models and samples to the cluster's nodes, which else read them by the same paths.",
 )
 
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from types import MappingProxyType
 from typing import Literal
 
 from qgraph._evaluation.entry import Measured, Quality, entry
 from qgraph._evaluation.footprint import Footprint, measure_footprints
 from qgraph._evaluation.intervals import RESAMPLES, Intervals, bootstrap
+from qgraph._evaluation.kept_observations import KeptObservations
 from qgraph._evaluation.latency import FAULTS, WARM_UP, fit_together, time_variants
 from qgraph._evaluation.observing import VariantObservations, open_variant, session_of
 from qgraph._evaluation.own_metrics import Joined, measure_own
@@ -25,6 +25,7 @@ from qgraph._exporters.resampling import PerSample, Resampled
 from qgraph._graph.errors import InputError, QGraphError
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.provider import describe_device
+from qgraph._graph.run.session import Session
 from qgraph._graph.run.settings import Semantics, session_settings
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.ranges import ModelRef
@@ -39,10 +40,10 @@ def evaluate(
     settings: EvaluationSettings,
     progress: Progress = silent,
     suite: Suite | None = None,
-    known: Mapping[str, VariantObservations | QGraphError] = MappingProxyType({}),
+    kept: KeptObservations | None = None,
 ) -> Evaluation:
     """Return the figures of every model, and its answers to `suite`; the first is the float
-    model. `known`: what other processes saw of variants, by name, or why they could not.
+    model. `kept`: what is known already, of a task that goes by samples; the rest is added.
 
     Raises:
         InputError: the task has no sample.
@@ -54,7 +55,7 @@ def evaluate(
     timed = settings.in_parts is None
     interleaved = fit_together([item.path for item in models])
     failures: list[Unmeasured] = []
-    quality = _qualities(models, task, suite, settings, progress, failures, known)
+    quality = _qualities(models, task, suite, settings, progress, failures, kept)
     models = [item for item in models if item.name in quality]
     measured = _measure(models, quality, settings, progress, failures, interleaved=interleaved)
     reference = quality[models[0].name].metrics
@@ -105,7 +106,7 @@ def _qualities(
     settings: EvaluationSettings,
     progress: Progress,
     failures: list[Unmeasured],
-    known: Mapping[str, VariantObservations | QGraphError],
+    kept: KeptObservations | None,
 ) -> dict[str, Quality]:
     """Return variant → what the task says of it; what cannot be measured goes to `failures`.
 
@@ -115,7 +116,7 @@ def _qualities(
     found: dict[str, Quality] = {}
     for item in models:
         try:
-            found[item.name] = _quality(item, task, suite, settings, progress, known.get(item.name))
+            found[item.name] = _quality(item, task, suite, settings, progress, kept)
         except FAULTS as error:
             if item is models[0]:
                 raise
@@ -182,13 +183,14 @@ def _quality(
     suite: Suite | None,
     settings: EvaluationSettings,
     progress: Progress,
-    known: VariantObservations | QGraphError | None,
+    kept: KeptObservations | None,
 ) -> Quality:
-    if isinstance(known, QGraphError):
-        raise known
-    session = session_of(model, task, task.feeds, settings, progress)
-    if known is not None and isinstance(task, ObservesSamples):
-        metrics = task.conclude(model.name, known.seen)
+    if kept is not None and model.name in kept.refused:
+        raise kept.refused[model.name]
+    session, placed = session_of(model, task, task.feeds, settings, progress), None
+    if kept is not None and isinstance(task, ObservesSamples):
+        found = _observed(model, task, session, settings, progress, kept)
+        metrics, placed = task.conclude(model.name, found.seen), (found.placement, found.elsewhere)
     else:
         metrics = task.measure(model.name, session, progress)
     samples: PerSample | None = None
@@ -203,10 +205,32 @@ def _quality(
     if settings.in_parts is None and isinstance(task, Stepwise):
         feeds = task.steps(session)
     said = [] if suite is None else suite.say(model.name, session, progress)
-    placement, elsewhere = (
-        (known.placement, known.elsewhere) if known else (session.placement(), session.elsewhere())
-    )
+    placement, elsewhere = placed or (session.placement(), session.elsewhere())
     return Quality(metrics, samples, placement, elsewhere, feeds, said)
+
+
+def _observed(
+    model: InspectedModel,
+    task: ObservesSamples,
+    session: Session,
+    settings: EvaluationSettings,
+    progress: Progress,
+    kept: KeptObservations,
+) -> VariantObservations:
+    """Return what a variant shows on all samples, after looking at those that it lacks."""
+    numbers = kept.to_look_at(model)
+    if settings.in_parts is not None and 0 < len(numbers) < len(
+        task.feeds
+    ):  # it answers for samples that were announced
+        feeds = [task.feeds[number] for number in numbers]
+        session = session_of(model, task, feeds, settings, progress)
+    kept.look(
+        model,
+        lambda number: task.observe(number, session, first=model.is_float),
+        lambda: (session.placement(), session.elsewhere()),
+        partial(progress, f"evaluating {model.name}"),
+    )
+    return kept.whole(model)
 
 
 def _intervals(quality: Mapping[str, Quality]) -> dict[str, Intervals]:

@@ -183,23 +183,18 @@ class RecipeChain:
         return [self._write("ranges.json", made)]
 
     def _sensitivity(self) -> list[Path]:
-        journal = self._path(f"sensitivity-{digest_of(self._sensitivity_inputs())[:12]}.journal")
         asked = self._scoring()
         engine = engine_of(asked.engine, self._recipe.scheme.name)
         report, _ = sensitivity(
             self._model(),
             ranges=None if engine.calibrates else self._path("ranges.json"),
-            journal=journal,
+            journal=self._journal("sensitivity", self._sensitivity_inputs()),
             fresh=self._fresh,
             options=asked,
             runtime=self._runtime,
         )
         write_text(self._path("sensitivity.md"), to_markdown(report))
-        written = [self._write("sensitivity.json", report), self._path("sensitivity.md")]
-        # those of other options, too: a run that was interrupted before the recipe was changed
-        for left in self._folder.glob("sensitivity-*.journal"):
-            remove_journal(left)
-        return written
+        return [self._finished("sensitivity", report), self._path("sensitivity.md")]
 
     def _profile(self) -> list[Path]:
         options, on = self._recipe.profile, None
@@ -289,10 +284,23 @@ class RecipeChain:
         made = evaluate(
             [self._model(), *self._variants()],
             profiles=self._path("profiles.json"),
+            journal=self._journal("evaluation", self._evaluation_inputs()),
+            fresh=self._fresh,
             options=self._evaluation(),
             runtime=self._runtime,
         )
-        return [self._write("evaluation.json", made)]
+        return [self._finished("evaluation", made)]
+
+    def _journal(self, name: str, inputs: Any) -> Path:
+        return self._path(f"{name}-{digest_of(inputs)[:12]}.journal")
+
+    def _finished(self, name: str, document: Document) -> Path:
+        """Write what a stage with a journal made, which is not needed any more."""
+        written = self._write(f"{name}.json", document)
+        # those of other options, too: a run that was interrupted before the recipe was changed
+        for left in self._folder.glob(f"{name}-*.journal"):
+            remove_journal(left)
+        return written
 
     def _report(self) -> list[Path]:
         if not can_draw():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from qgraph._evaluation.evaluate import evaluate as _evaluate
-from qgraph._evaluation.observing import VariantObservations
+from qgraph._evaluation.kept_observations import KeptObservations
 from qgraph._evaluation.own_metrics import OwnMetric, own_metrics
 from qgraph._evaluation.recommendation import recommend
 from qgraph._evaluation.results import Evaluation
@@ -24,7 +25,7 @@ from qgraph._exporters.family import (
 )
 from qgraph._exporters.manifest import SANITY
 from qgraph._graph.edit.draws import random_note
-from qgraph._graph.errors import InputError, QGraphError, UsageError
+from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.models import read_model
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.runtime import Runtime
@@ -34,14 +35,16 @@ from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import require_same_model
 from qgraph._sensitivity.explain.cost import measure_macs, params_of
+from qgraph._sensitivity.scoring.journal import open_journal
+from qgraph._sensitivity.scoring.work import digest_of_feed
 from qgraph._steps.data import require_data
 from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
 from qgraph._steps.making import Quantized
 from qgraph._steps.model import Model, file_of, opened
 from qgraph._steps.options import EvaluateOptions, chosen
-from qgraph._steps.ray_cluster import nodes_read_files, require_ray
-from qgraph._steps.ray_evaluation import observed_by_cluster
+from qgraph._steps.ray_cluster import require_ray
+from qgraph._steps.ray_evaluation import identity_of_data, observe_by_cluster
 from qgraph._steps.tasks import task_of
 
 
@@ -50,6 +53,8 @@ def evaluate(
     *,
     profiles: Profiles | AnyPath | None = None,
     metric: OwnMetric | Mapping[str, OwnMetric] | None = None,
+    journal: AnyPath | None = None,
+    fresh: bool = False,
     options: EvaluateOptions | None = None,
     runtime: Runtime | None = None,
     **given: Any,
@@ -62,15 +67,17 @@ def evaluate(
     the batch axis; `sample` also `labels`, where the data has them. It returns a number, for a
     batch the mean of its samples; the figure is the mean over samples, with an interval of its
     difference from float. Nodes are not ranked by it.
-    `profiles` adds what each profile predicted beside what is measured. Options are those of
+    `profiles` adds what each profile predicted beside what is measured. `journal` is a file that
+    keeps what variants show on samples, to go on from and for the caller to remove, and `fresh`
+    forgets an older one. Options are those of
     `EvaluateOptions`, as an object or by name. Without `sanity`, variants answer `sanity.jsonl`
     beside a model that can answer, else the general prompts of its family.
 
     Raises:
         EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
         InputError: a model or the data cannot be used.
-        UsageError: not exactly one float model, a task the family does not have, or prompts for a
-            model that cannot answer.
+        UsageError: not exactly one float model, a task the family does not have, prompts for a
+            model that cannot answer, or the journal is another run's.
     """
     asked = chosen(EvaluateOptions, options, given)
     runtime = required(runtime)
@@ -103,12 +110,35 @@ def evaluate(
         in_parts=in_parts,
         own=own,
     )
-    seen: Mapping[str, VariantObservations | QGraphError] = {}
-    if nodes_read_files(runtime) and isinstance(task, ObservesSamples) and task.divisible:
+    if not (isinstance(task, ObservesSamples) and task.divisible):
+        found = _evaluate(candidates, task, settings, runtime.progress, suite)
+        return _recommended(found, asked.accept)
+    with ExitStack() as opened_here:
+        kept = None
+        if journal is not None:
+            question = _question(candidates[0], task, asked, settings)
+            kept = opened_here.enter_context(open_journal(Path(journal), question, fresh=fresh))
+        shown = KeptObservations(candidates, len(task.feeds), kept)
         takes = _largest_session(candidates)
-        seen = observed_by_cluster(candidates, task, asked, settings, runtime, takes)
-    found = _evaluate(candidates, task, settings, runtime.progress, suite, seen)
+        observe_by_cluster(candidates, task, asked, settings, runtime, takes, shown)
+        found = _evaluate(candidates, task, settings, runtime.progress, suite, shown)
     return _recommended(found, asked.accept)
+
+
+def _question(
+    model: InspectedModel, task: Task, asked: EvaluateOptions, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Return what evaluations must share for one to go on with the other's journal."""
+    return {
+        "model": model.id.sha256,
+        "task": task.name,
+        "data": identity_of_data(asked.data),
+        "samples": list(map(digest_of_feed, task.feeds)),
+        "provider": settings.provider,
+        "part by part": settings.in_parts is not None,
+        "qgraph": VERSION,
+        "packages": packages(),
+    }
 
 
 def require_evaluable(model: Model, asked: EvaluateOptions) -> None:

@@ -26,7 +26,7 @@ from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import ProfileOptions, chosen
-from qgraph._steps.ray_cluster import nodes_read_files, require_ray
+from qgraph._steps.ray_cluster import require_ray
 from qgraph._steps.ray_profile import part_of, sets_on_cluster
 from qgraph._steps.switches import Switches
 from qgraph._steps.tasks import task_of
@@ -82,7 +82,7 @@ def profile(
     task, known = task_of(found, asked, answers=answers), document(ranges, Ranges)
     with ExitStack() as joined:
         bench, elsewhere = Bench(found, seen, known, runtime), None
-        if nodes_read_files(runtime) and isinstance(task, ObservesSamples) and task.divisible:
+        if runtime.ray is not None and isinstance(task, ObservesSamples) and task.divisible:
             part = part_of(found, seen, known, task, asked, runtime.provider, answers=answers)
             elsewhere = joined.enter_context(sets_on_cluster(part, found, runtime))
         bench.use(task, elsewhere)

@@ -16,7 +16,6 @@ from typing import Any
 
 from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.run.cores import cores
-from qgraph._graph.run.runtime import Runtime
 
 AUTO, LOCAL = "auto", "local"
 _VARIABLE = "RAY_ADDRESS"
@@ -60,13 +59,6 @@ def require_ray() -> None:
     """Raise EnvironmentFault where Ray is not installed; nothing is loaded."""
     if find_spec("ray") is None:
         raise EnvironmentFault("--ray needs Ray", hint=install("ray"))
-
-
-def nodes_read_files(runtime: Runtime) -> bool:
-    """Return whether a cluster's nodes read models and data by the same paths as this process:
-    what is not sent for a measurement is done by them then alone.
-    """
-    return runtime.ray is not None and not runtime.ray_ship
 
 
 def nodes(ray: Any) -> list[Node]:

@@ -7,11 +7,12 @@ samples show by the process that asks, in their order, whoever looked at which.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qgraph._evaluation.kept_observations import KeptObservations
 from qgraph._evaluation.observing import VariantObservations, observed
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
@@ -27,6 +28,7 @@ from qgraph._steps.model import Model, opened
 from qgraph._steps.options import EvaluateOptions, ProfileOptions, chosen
 from qgraph._steps.ray_cluster import cluster, nodes
 from qgraph._steps.ray_kept import kept
+from qgraph._steps.ray_sending import SentFolder, found_here, sent_files
 from qgraph._steps.ray_task import done_here, fault_of
 from qgraph._steps.ray_units import error_of, evaluated, share_of
 from qgraph._steps.stages import hashes_of
@@ -38,7 +40,7 @@ class EvaluationPart:
     """`models`: path and SHA-256 of each, the float one first, found alike on every node, as are
     the data in `options` (JSON), whose files are `data`: labels are no part of samples. `samples`:
     the SHA-256 of each; `numbers`: those to look at.
-    `in_parts`: whether models are run part by part.
+    `names`: the variants that lack some of them; `in_parts`: whether models are run part by part.
     """
 
     models: tuple[tuple[str, str], ...]
@@ -48,19 +50,21 @@ class EvaluationPart:
     data: str
     samples: tuple[str, ...]
     in_parts: bool
+    names: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
 
 
-def observed_by_cluster(
+def observe_by_cluster(
     models: Sequence[InspectedModel],
     task: ObservesSamples,
     asked: EvaluateOptions,
     settings: EvaluationSettings,
     runtime: Runtime,
     takes: int,
-) -> dict[str, VariantObservations | QGraphError]:
-    """Return what each variant shows on all samples, or why it cannot be looked at; `takes`: bytes
-    of the largest session.
+    known: KeptObservations,
+) -> None:
+    """Add to `known` what variants show on the samples that they lack, or why they cannot be looked
+    at; `takes`: bytes of the largest session.
 
     Raises:
         EnvironmentFault: Ray is missing, or a unit's worker died again and again.
@@ -76,20 +80,23 @@ def observed_by_cluster(
                 hint="Name a --memory-budget below that, and models are run part by part.",
             )
 
+    waiting = known.to_look_at(models[0])
+    if runtime.ray is None or not waiting:
+        return
     whole = _part(models, task, asked, settings)
-    assert runtime.ray is not None  # noqa: S101 - who calls has looked
+
+    def fields(numbers: tuple[int, ...]) -> tuple[Any, ...]:
+        lacking = (item for item in models if not set(numbers).isdisjoint(known.missing(item)))
+        names = tuple(item.name for item in lacking)
+        return astuple(replace(whole, names=names, numbers=numbers))
+
     with runtime.stop.held(), cluster(runtime.ray) as ray:
         share = share_of(nodes(ray), runtime, check)
-        found = evaluated(
-            ray,
-            observe,
-            lambda numbers: astuple(replace(whole, numbers=numbers)),
-            len(whole.samples),
-            share.slots,
-            share,
-            runtime,
-        )
-    return {item.name: _joined(item.name, [it["variants"] for it in found]) for item in models}
+        paths = [item.path for item in models]
+        along = ray.put(sent_files(ray, paths, asked.data)) if runtime.ray_ship else None
+        for numbers, given in evaluated(ray, observe, fields, waiting, share, runtime, along):
+            for item in models:
+                _take(known, item, numbers, given["variants"].get(item.name))
 
 
 def _part(
@@ -127,27 +134,37 @@ def versions() -> str:
     return json.dumps({"qgraph": VERSION, "packages": packages()}, sort_keys=True)
 
 
-def _joined(name: str, units: Sequence[Mapping[str, Any]]) -> VariantObservations | QGraphError:
-    """Return what a variant shows on the samples of all units, in their order."""
-    for unit in units:
-        if "error" in unit[name]:
-            return error_of(unit[name]["error"])
-    first = units[0][name]
-    seen = [row for unit in units for row in unit[name]["seen"]]
-    return VariantObservations(seen, dict(first["placement"]), dict(first["elsewhere"]))
+def _take(
+    known: KeptObservations,
+    model: InspectedModel,
+    numbers: Sequence[int],
+    given: Mapping[str, Any] | None,
+) -> None:
+    """Add what a unit gave of a variant, if it did."""
+    if given is None:
+        return
+    if "error" in given:
+        known.refused[model.name] = error_of(given["error"])
+        return
+    known.record(
+        model, numbers, VariantObservations(given["seen"], given["placement"], given["elsewhere"])
+    )
 
 
-def observe(fields: tuple[Any, ...], cpus: int, budget: int) -> dict[str, Any]:
-    """Return what every variant shows on some samples, as plain values; on a node.
+def observe(
+    fields: tuple[Any, ...], cpus: int, budget: int, along: SentFolder | None
+) -> dict[str, Any]:
+    """Return what variants show on some samples, as plain values; on a node.
 
-    `fields`: those of `EvaluationPart`; the rest as of `ray_task.do`.
+    `fields`: those of `EvaluationPart`; `along`: models and data, where they were sent; the rest as
+    of `ray_task.do`.
     """
 
     def work() -> dict[str, Any]:
         part = EvaluationPart(*fields)
-        whole = replace(part, numbers=())
-        there = kept((whole, budget), lambda: _OpenedEvaluation(whole, budget))
-        return {"variants": there.observe(part.numbers)}
+        whole = replace(part, names=(), numbers=())
+        there = kept((whole, budget), lambda: _OpenedEvaluation(whole, budget, found_here(along)))
+        return {"variants": there.observe(part.names, part.numbers)}
 
     return done_here(cpus, work)
 
@@ -159,15 +176,18 @@ class _OpenedEvaluation:
         UsageError: they are others.
     """
 
-    def __init__(self, part: EvaluationPart, budget: int) -> None:
+    def __init__(
+        self, part: EvaluationPart, budget: int, here: Callable[[str | Path], Path]
+    ) -> None:
         if part.versions != versions():
             raise UsageError(f"versions differ: expected {part.versions}, found {versions()}")
-        self._models = inspect_variants([Path(path) for path, _ in part.models])
+        self._models = inspect_variants([here(path) for path, _ in part.models])
         for item, (path, sha256) in zip(self._models, part.models, strict=True):
             if item.id.sha256 != sha256:
                 raise UsageError("found another model than the one to evaluate", where=path)
         self._part = part
         asked = chosen(EvaluateOptions, None, json.loads(part.options))
+        asked = asked.model_copy(update={"data": tuple(map(here, asked.data))})
         require_same_data(asked.data, part.data)
         model = opened(self._models[0].path).along(asked.batch_axis, asked.preprocess, asked.data)
         self._task = sampled_task_of(model, asked, answers=not part.in_parts)
@@ -180,11 +200,14 @@ class _OpenedEvaluation:
             in_parts=Memory.of(budget) if part.in_parts else None,
         )
 
-    def observe(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """Return what each variant shows on some samples, or why it shows nothing."""
+    def observe(self, names: Sequence[str], numbers: Sequence[int]) -> dict[str, Any]:
+        """Return what the float model and the variants called so show on some samples, or why one
+        shows nothing.
+        """
         for number in numbers:
             require_sample(self._task, number, self._part.samples)
-        return {item.name: self._shown(item, numbers) for item in self._models}
+        asked = (item for item in self._models if item.is_float or item.name in names)
+        return {item.name: self._shown(item, numbers) for item in asked}
 
     def _shown(self, model: InspectedModel, numbers: Sequence[int]) -> dict[str, Any]:
         try:

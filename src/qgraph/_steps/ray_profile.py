@@ -7,7 +7,7 @@ keep the model with its switches, and the float model's outputs on samples that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from qgraph._steps.ray_evaluation import (
     versions,
 )
 from qgraph._steps.ray_kept import kept
+from qgraph._steps.ray_sending import SentFolder, found_here, sent_files
 from qgraph._steps.ray_task import done_here
 from qgraph._steps.ray_units import evaluated, share_of
 from qgraph._steps.switches import Switches
@@ -95,7 +96,7 @@ _OF_TASK = ("task", "samples", "batch_axis", "preprocess")
 class SetsOnCluster:
     """Asks a cluster what samples show."""
 
-    def __init__(self, ray: Any, whole: SetPart, runtime: Runtime, takes: int) -> None:
+    def __init__(self, ray: Any, whole: SetPart, runtime: Runtime, takes: int, along: Any) -> None:
         def check(given: Runtime) -> None:
             if takes > given.memory.left:
                 raise LimitError(
@@ -103,7 +104,7 @@ class SetsOnCluster:
                     hint="Leave --ray out, or add nodes with more memory.",
                 )
 
-        self._ray, self._whole, self._runtime = ray, whole, runtime
+        self._ray, self._whole, self._runtime, self._along = ray, whole, runtime, along
         self._share = share_of(nodes(ray), runtime, check)
 
     def __call__(self, quantized: frozenset[str]) -> Sequence[Observation]:
@@ -114,17 +115,19 @@ class SetsOnCluster:
             KeyboardInterrupt: someone asked to stop.
             QGraphError: a node has another model, data or version: the message names it.
         """
-        share, asked = self._share, replace(self._whole, quantized=tuple(sorted(quantized)))
-        found = evaluated(
+        asked = replace(self._whole, quantized=tuple(sorted(quantized)))
+        units = evaluated(
             self._ray,
             observe_set,
             lambda numbers: astuple(replace(asked, numbers=numbers)),
-            len(asked.samples),
-            _UNITS * share.slots,
-            share,
+            range(len(asked.samples)),
+            self._share,
             self._runtime,
+            self._along,
+            _UNITS,
         )
-        return [row for given in found for row in given["seen"]]
+        found = {unit: given["seen"] for unit, given in units}
+        return [row for unit in sorted(found) for row in found[unit]]
 
 
 @contextmanager
@@ -137,19 +140,24 @@ def sets_on_cluster(whole: SetPart, model: Model, runtime: Runtime) -> Iterator[
     """
     assert runtime.ray is not None  # noqa: S101 - who calls has looked
     with runtime.stop.held(), cluster(runtime.ray) as ray:
-        yield SetsOnCluster(ray, whole, runtime, 2 * session_bytes(model.prepared.model))
+        data = [Path(path) for path in json.loads(whole.options)["data"]]
+        along = ray.put(sent_files(ray, [model.path], data)) if runtime.ray_ship else None
+        takes = 2 * session_bytes(model.prepared.model)
+        yield SetsOnCluster(ray, whole, runtime, takes, along)
 
 
-def observe_set(fields: tuple[Any, ...], cpus: int, budget: int) -> dict[str, Any]:
+def observe_set(
+    fields: tuple[Any, ...], cpus: int, budget: int, along: SentFolder | None
+) -> dict[str, Any]:
     """Return what samples show with a set quantized, as plain values; on a node.
 
-    `fields`: those of `SetPart`; the rest as of `ray_task.do`.
+    `fields`: those of `SetPart`; the rest as of `ray_evaluation.observe`.
     """
 
     def work() -> dict[str, Any]:
         part = SetPart(*fields)
         whole = replace(part, quantized=(), numbers=())
-        there = kept((whole, budget), lambda: _OpenedSets(whole))
+        there = kept((whole, budget), lambda: _OpenedSets(whole, found_here(along)))
         return {"seen": there.observe(frozenset(part.quantized), part.numbers)}
 
     return done_here(cpus, work)
@@ -162,14 +170,15 @@ class _OpenedSets:
         UsageError: they are others.
     """
 
-    def __init__(self, part: SetPart) -> None:
+    def __init__(self, part: SetPart, here: Callable[[str | Path], Path]) -> None:
         if part.versions != versions():
             raise UsageError(f"versions differ: expected {part.versions}, found {versions()}")
         self._samples = part.samples
         asked = chosen(ProfileOptions, None, json.loads(part.options))
+        asked = asked.model_copy(update={"data": tuple(map(here, asked.data))})
         require_same_data(asked.data, part.data)
         ranges = Ranges.model_validate_json(part.ranges)
-        model = opened(Path(part.model)).along(asked.batch_axis, asked.preprocess, asked.data)
+        model = opened(here(part.model)).along(asked.batch_axis, asked.preprocess, asked.data)
         scheme, provider = Scheme.model_validate_json(part.scheme), Provider(part.provider)
         self._switches = Switches(model, part.names, ranges, scheme, provider)
         self._task = sampled_task_of(model, asked, answers=part.answers)

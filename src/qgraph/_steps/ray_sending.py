@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from qgraph._exporters.belongings import companions
+from qgraph._exporters.belongings import companions, read_with
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.models import data_files
 from qgraph._graph.tensors import Feed, LazyFeeds
 from qgraph._sensitivity.scoring.work import DataSource, Work, digest_of_feed
 from qgraph._steps.data import Data
 from qgraph._steps.job import Job
-from qgraph._steps.ray_cache import SentFile
+from qgraph._steps.ray_cache import SentFile, received
 
 _CHUNK = 16 << 20
 """Bytes of a file that travel together."""
@@ -49,15 +50,53 @@ def sent(ray: Any, job: Job, work: Work) -> Sent:
     files = tuple(
         _put_file(ray, path, model.parent) for path in (model, *data_files(model), *beside)
     )
-    key = hashlib.sha256(json.dumps([item[:3] for item in files]).encode()).hexdigest()
     ranges = tuple((end, ray.put(packed)) for end, packed in _ranges(work.feeds))
-    return model.name, key, files, ranges, tuple(work.digests)
+    return model.name, _key(files), files, ranges, tuple(work.digests)
+
+
+SentFolder = tuple[str, tuple[SentFile, ...]]
+"""The name of a folder, and its files, called by their paths from the root."""
+
+
+def sent_files(ray: Any, models: Sequence[Path], data: Sequence[Path]) -> SentFolder:
+    """Return models and data with all that is read with them, once it is in Ray's store; what
+    lies beside a model, of the first.
+    """
+    weights = (file for model in models[1:] for file in (model, *data_files(model)))
+    there = {*read_with([*models[:1], *data]), *weights}
+    paths = sorted({_normal(path) for path in there if path.is_file()})
+    files = tuple(_put_file(ray, path, _ROOT) for path in paths)
+    return _key(files), files
+
+
+_ROOT = Path("/")
+
+
+def found_here(along: SentFolder | None) -> Callable[[str | Path], Path]:
+    """Return where a file of the process that asks lies on this node: the same path, or below the
+    folder with those that were sent.
+    """
+    if along is None:
+        return Path
+    import ray  # of which this is a process
+
+    folder = received(ray, *along)
+    return lambda path: folder / _normal(path).relative_to(_ROOT)
+
+
+def _normal(path: str | Path) -> Path:
+    """Return an absolute path without `..`, links as they are."""
+    return Path(os.path.normpath(Path(path).absolute()))
 
 
 def received_data(ray: Any, along: Sent) -> Data:
     """Return the samples that were sent, fetched when they are asked for."""
     feeds = _ReceivedFeeds(ray, along[3], along[4])
     return Data(feeds, DataSource("samples sent"), along[4])
+
+
+def _key(files: Iterable[SentFile]) -> str:
+    return hashlib.sha256(json.dumps([item[:3] for item in files]).encode()).hexdigest()
 
 
 def _put_file(ray: Any, path: Path, folder: Path) -> SentFile:

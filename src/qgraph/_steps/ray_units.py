@@ -111,28 +111,29 @@ def evaluated(
     ray: Any,
     do: Callable[..., dict[str, Any]],
     fields: Callable[[tuple[int, ...]], tuple[Any, ...]],
-    samples: int,
-    count: int,
+    numbers: Sequence[int],
     share: Share,
     runtime: Runtime,
-) -> list[Mapping[str, Any]]:
-    """Return what `do` gives for samples, in `count` units or more, in the order of the samples.
+    along: Any,
+    each: int = 1,
+) -> Iterator[tuple[tuple[int, ...], Mapping[str, Any]]]:
+    """Yield units of samples with what `do` gives for them as they end, `each` a slot or more.
 
-    `fields`: the first argument of `do` for the numbers of some samples.
+    `fields`: the first argument of `do` for the numbers of some samples; `along`: the last.
 
     Raises:
         EnvironmentFault, KeyboardInterrupt, QGraphError: as `carried`.
     """
     units = {
-        tuple(part): (fields(tuple(part)), share.cpus, share.budget)
-        for part in parts_of(range(samples), count, _LONGEST)
+        tuple(part): (fields(tuple(part)), share.cpus, share.budget, along)
+        for part in parts_of(numbers, each * share.slots, _LONGEST)
     }
-    found: dict[tuple[int, ...], Mapping[str, Any]] = {}
-    runtime.progress("evaluating on a cluster", 0, samples)
+    done, what = 0, "evaluating on a cluster"
+    runtime.progress(what, done, len(numbers))
     for unit, given in carried(ray, do, units, share, runtime):
-        found[unit] = given
-        runtime.progress("evaluating on a cluster", sum(map(len, found)), samples)
-    return [found[unit] for unit in units]
+        yield unit, given
+        done += len(unit)
+        runtime.progress(what, done, len(numbers))
 
 
 def _result(ray: Any, item: Any) -> Mapping[str, Any]:

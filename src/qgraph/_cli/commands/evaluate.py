@@ -23,6 +23,7 @@ from qgraph._graph.run.session import Provider
 from qgraph._report.advice import advice
 from qgraph._report.sentences import notes, sanity_line
 from qgraph._report.variant_tables import columns, rows, spare_columns
+from qgraph._sensitivity.scoring.journal import remove_journal
 from qgraph._steps.evaluate import evaluate as evaluate_variants
 from qgraph._steps.options import EvaluateOptions, chosen
 
@@ -42,6 +43,8 @@ from qgraph._steps.options import EvaluateOptions, chosen
 @click.option("--no-sanity", is_flag=True, help="Do not run sanity prompts.")
 @options.memory_budget
 @options.ray
+@options.ray_ship
+@options.resume
 @options.gates
 @options.provider
 @options.common("evaluation.json", "File to write.")
@@ -52,6 +55,8 @@ def evaluate(
     no_sanity: bool,
     memory_budget: int | None,
     ray: str | None,
+    ray_ship: bool,
+    resume: bool,
     gates: tuple[str, ...],
     fail_when: FailWhen,
     provider: Provider,
@@ -62,6 +67,9 @@ def evaluate(
     **given: Any,
 ) -> int:
     """Measure the float model and its quantized variants MODELS side by side.
+
+    What variants show on samples is kept in a journal beside the output: after an interruption the
+    same command goes on.
 
     With --fail-if, variants are compared with their float model, and the exit code says whether
     they pass: qgraph evaluate model.onnx D.onnx --data heldout.txt --fail-if 'D:loss>+1%'
@@ -78,14 +86,18 @@ def evaluate(
     if any(gate.variant is not None for gate in conditions):
         require_about(conditions, [item.name for item in inspect_variants(models)[1:]])
     require_outputs([output], [*models, *asked.data, *read])
+    journal = output.with_name(f"{output.name}.journal")
     with Bars(quiet=quiet) as bars:
         evaluation = evaluate_variants(
             models,
             profiles=profiles,
             options=asked,
-            runtime=runtime_of(bars, provider, memory_budget, ray),
+            journal=journal,
+            fresh=not resume,
+            runtime=runtime_of(bars, provider, memory_budget, ray, ray_ship=ray_ship),
         )
     write_document(output, evaluation)
+    remove_journal(journal)
     if as_json:
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:

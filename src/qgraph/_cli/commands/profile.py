@@ -39,6 +39,7 @@ from qgraph._steps.profile import profile as cut_profiles
     "--ranges", type=options.PATH, help="Ranges of the model.  [default: beside the report]"
 )
 @options.ray
+@options.ray_ship
 @options.provider
 @options.common("profiles.json", "File to write.")
 def profile(
@@ -47,6 +48,7 @@ def profile(
     model: Path | None,
     ranges: Path | None,
     ray: str | None,
+    ray_ship: bool,
     provider: Provider,
     output: Path,
     as_json: bool,
@@ -63,7 +65,7 @@ def profile(
     beside = ranges or (report.with_name("ranges.json") if model is not None else None)
     require_outputs([output], [report, *asked.data, *filter(None, (model, beside))])
     with Bars(quiet=quiet) as bars:
-        runtime = runtime_of(bars, provider, ray=ray)
+        runtime = runtime_of(bars, provider, ray=ray, ray_ship=ray_ship)
         profiles = cut_profiles(report, model=model, ranges=beside, options=asked, runtime=runtime)
     write_document(output, profiles)
     if as_json:

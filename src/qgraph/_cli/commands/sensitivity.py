@@ -42,13 +42,7 @@ from qgraph._steps.sensitivity import sensitivity as measure
 @options.memory_budget
 @options.ray
 @options.ray_ship
-@click.option(
-    "--resume/--fresh",
-    "resume",
-    default=True,
-    show_default=True,
-    help="Go on where the same run stopped, or forget what it did.",
-)
+@options.resume
 @click.option("--all", "everything", is_flag=True, help="Print all nodes, not the worst alone.")
 @options.provider
 @options.common("sensitivity.json", "File to write; ranges and Markdown go beside it.")
