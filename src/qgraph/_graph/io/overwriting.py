@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,5 +36,6 @@ def _identity(path: Path) -> _Identity:
     try:
         found = path.stat()
     except (OSError, ValueError):
-        return path.absolute()
+        # `realpath`, not `resolve`, which refuses a circle of links up to Python 3.12
+        return Path(os.path.realpath(path))
     return found.st_dev, found.st_ino
