@@ -105,3 +105,39 @@ def test_an_input_without_axes_is_jittered_like_others(tmp_path: Path, kind: int
     feed = {"x": np.ones((4, 8), dtype), "t": np.array(3, dtype)}
     (case,) = golden_cases(path, path, inputs_of(onnx.load(path)), feed)
     assert case.tolerances[0].measured_rms > 0
+
+
+DECODER = """
+<ir_version: 9, opset_import: ["" : 17]>
+decoder (int64[batch, sequence] input_ids, int64[sequence] cache_position, int64 last,
+         float[batch, 1, past, 4] past_key_values_0)
+      => (float[batch, sequence, 4] logits, float[batch, 1, total, 4] present_0)
+<float[8, 4] table, int64[1] one = {1}> {
+  positions = Cast <to = 1> (cache_position)
+  rows = Gather (table, input_ids)
+  columns = Unsqueeze (positions, one)
+  scale = Cast <to = 1> (last)
+  moved = Add (rows, columns)
+  logits = Mul (moved, scale)
+  key = Unsqueeze (rows, one)
+  present_0 = Concat <axis = 2> (past_key_values_0, key)
+}
+"""
+
+
+def test_a_step_of_decoding_goes_on_from_the_last_position(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(DECODER)
+    table = np.arange(32, dtype=np.float32).reshape(8, 4)
+    model.graph.initializer.insert(0, numpy_helper.from_array(table, "table"))
+    path = tmp_path / "decoder.onnx"
+    onnx.save(model, path)
+    feed = {
+        "input_ids": np.array([[1, 2, 3]]),
+        "cache_position": np.arange(3),
+        "last": np.array(1),
+        "past_key_values_0": np.zeros((1, 1, 0, 4), np.float32),
+    }
+    _, decode = golden_cases(path, None, inputs_of(model), feed)
+    assert decode.feed["cache_position"].tolist() == [3]
+    assert decode.feed["last"].tolist() == 1
+    assert decode.feed["past_key_values_0"].shape == (1, 1, 3, 4)

@@ -14,7 +14,9 @@ import struct
 import sys
 from typing import Any
 
-TYPES = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "int8": "b", "uint8": "B"}
+TYPES = {"float32": "f", "float64": "d", "bool": "B"}
+TYPES |= {"int8": "b", "int16": "h", "int32": "i", "int64": "q"}
+TYPES |= {"uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q"}
 
 
 def percentile(values: list[float], share: float) -> float:

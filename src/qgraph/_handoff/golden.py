@@ -101,11 +101,12 @@ def _next_step(prefill: _Draft) -> Feed:
             step[name] = outputs[name.replace("past_key_values", "present")]
         elif name == "attention_mask":
             step[name] = np.concatenate([array, np.ones_like(array[:, -1:])], axis=1)
-        elif name == "position_ids":
+        elif name in ("position_ids", "cache_position"):
             step[name] = array[..., -1:] + 1
         else:
-            step[name] = array[:, -1:]
-    return {name: np.ascontiguousarray(array) for name, array in step.items()}
+            step[name] = array[:, -1:] if array.ndim > 1 else array
+    # not np.ascontiguousarray, which makes a vector of a scalar
+    return {name: np.asarray(array, order="C") for name, array in step.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

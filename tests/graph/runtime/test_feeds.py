@@ -352,3 +352,10 @@ def test_feeds_of_unequal_shape_are_not_stacked() -> None:
 def test_feeds_of_a_model_with_a_fixed_batch_are_not_stacked() -> None:
     fixed = TensorSpec("x", F32, (1, 4))
     assert stack([{"x": zeros(1, 4)}] * 2, [fixed], 2) is None
+
+
+def test_an_empty_cache_has_the_batch_of_the_tokens_whatever_comes_first() -> None:
+    scalar, ids = TensorSpec("last", I64, ()), TensorSpec("tokens", I64, ("batch", "sequence"))
+    feed = {"last": np.array(1), "tokens": np.zeros((2, 3), np.int64)}
+    made = fill_cache(feed, [scalar, ids, CACHE])
+    assert made[CACHE.name].shape[0] == 2

@@ -113,9 +113,8 @@ def sample_axis(spec: TensorSpec, leading: Collection[str] = ()) -> int:
 def fill_cache(feed: Feed, inputs: Sequence[TensorSpec]) -> Feed:
     """Return `feed` with every cache input it lacks added at length 0 (a prefill)."""
     missing = [spec for spec in inputs if spec.name not in feed and is_cache(spec.name)]
-    batch = len(next(iter(feed.values()))) if feed else 1
-    embeds = feed.get("inputs_embeds", feed.get("input_ids"))
-    batch = batch if embeds is None else embeds.shape[0]
+    tokens = [feed[name] for name in ("inputs_embeds", "input_ids") if name in feed]
+    batch = next((array.shape[0] for array in (*tokens, *feed.values()) if array.ndim), 1)
     empty = {spec.name: np.zeros(_empty_cache(spec, batch), spec.dtype) for spec in missing}
     return feed | empty
 
