@@ -96,8 +96,11 @@ def test_without_a_task_the_sqnr_decides_by_bands(evaluation: Evaluation) -> Non
     assert "Deploy A" in first and "SQNR 41.3 dB (harmless for most models)" in first
     assert second.startswith("B (50% of MACs) is beyond a limit: SQNR dB is 22.0, at least 30.0")
     assert [band(x) for x in (40, 30, 20, 19.9)] == [
-        "harmless for most models", "small", "may show", "shows",
-    ]  # fmt: skip
+        "harmless for most models",
+        "a small error",
+        "an error that may show",
+        "an error that shows",
+    ]
 
 
 def test_a_difference_whose_interval_holds_zero_is_called_none(evaluation: Evaluation) -> None:

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
+import qgraph
 from qgraph._cli.commands.sensitivity_table import print_report
+from qgraph._report.advice import advice
 
 COMMAND = [sys.executable, "-m", "qgraph"]
 
@@ -152,3 +155,83 @@ def test_a_run_that_is_done_says_so_and_one_that_goes_on_says_where(
     assert "kept: export, ranges, sensitivity, profile, quantize" in " ".join(
         qgraph("run", recipe, "-o", out).out.split()
     )
+
+
+TWO_HEADS = """
+heads (float[batch, 16] x) => (float[batch, 4] logits, float[batch, 16] boxes)
+<float large = {1000.0}>
+{
+  [classes] c = MatMul(x, wc)
+  logits = Mul(c, large)
+  s = Mul(x, stretch)
+  [places] boxes = MatMul(s, wb)
+}
+"""
+
+
+@pytest.fixture
+def two_heads(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Write a model whose classes survive INT8 and whose boxes do not, its D, and data with labels.
+
+    One channel is 3000 times the others and reads a weight of 0: it takes the range, and says
+    nothing. Logits are large, so that the error of boxes is lost in that of all outputs.
+    """
+    draw = np.random.default_rng(3)
+    weights: dict[str, Any] = {
+        "wc": draw.standard_normal((16, 4)), "wb": draw.standard_normal((16, 16)),
+        "stretch": np.where(np.arange(16) == 0, 3000.0, 1.0),
+    }  # fmt: skip
+    weights["wb"][0] = 0
+    model = onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 21]>' + TWO_HEADS)
+    for name, values in weights.items():
+        found = onnx.numpy_helper.from_array(values.astype(np.float32), name)
+        model.graph.initializer.append(found)
+    path, data = tmp_path / "heads.onnx", tmp_path / "data.npz"
+    onnx.save(model, path)
+    x = draw.standard_normal((64, 16)).astype(np.float32)
+    np.savez(data, x=x, labels=(x @ weights["wc"]).argmax(1))
+    report, ranges = qgraph.sensitivity(path, data=data, small=True)
+    (made,) = qgraph.quantize(path, qgraph.profile(report, cuts={"D": 1.0}), ranges)
+    return path, made.save(tmp_path), data
+
+
+def test_classes_that_survive_do_not_hide_an_output_that_does_not(
+    two_heads: tuple[Path, Path, Path],
+) -> None:
+    """Each output's SQNR is that of onnxruntime's own outputs."""
+    path, variant, data = two_heads
+    found = qgraph.evaluate([path, variant], data=data, accept="top1>=0.95x")
+    feed = {"x": np.load(data)["x"]}
+    exact, got = (onnxruntime.InferenceSession(p).run(None, feed) for p in (path, variant))
+    power = [
+        [float(np.square(a).sum()) for a in (x, y - x)] for x, y in zip(exact, got, strict=True)
+    ]
+    alone = dict(zip(("logits", "boxes"), (10 * np.log10(s / e) for s, e in power), strict=True))
+    d = found.variants[1]
+    assert d.by_output == pytest.approx(alone, abs=0.1)
+    assert d.metrics["worst_sqnr_db"] == d.by_output["boxes"] < 20
+    assert d.metrics["sqnr_db"] > 30
+    assert d.metrics["top1_agreement"] > 0.95
+    assert found.recommendation is not None
+    assert found.recommendation.beyond == {"D": ("worst_sqnr_db>=30",)}
+    first, why, *_ = advice(found)
+    assert first.startswith("Do not deploy D yet") and "SQNR dB of boxes is" in why
+
+
+def test_a_metric_that_the_task_cannot_have_is_refused_before_anything_is_measured(
+    two_heads: tuple[Path, Path, Path], qgraph: Any, tmp_path: Path
+) -> None:
+    path, variant, data = two_heads
+    measured = ("evaluate", path, variant, "--data", data, "-o", tmp_path / "e.json")
+    report = ("sensitivity", path, "--data", data, "--small", "-o", tmp_path / "sensitivity.json")
+    assert qgraph(*report).code == 0
+    cut = ("profile", tmp_path / "sensitivity.json", "--model", path, "--data", data)
+    for command, option in (
+        ((*measured, "--fail-if", "D:map50<0.9"), "--fail-if"),
+        ((*measured, "--accept", "loss<=1.01x"), "--accept"),
+        ((*cut, "--budget", "perplexity<=9", "-o", tmp_path / "e.json"), "--budget"),
+    ):
+        refused = qgraph(*command)
+        assert refused.code == 2 and f"{option}: no metric" in refused.err
+        assert "worst_sqnr_db (worst output dB)" in refused.err
+        assert "evaluating" not in refused.err and not (tmp_path / "e.json").exists()

@@ -26,7 +26,7 @@ _DIGITS = 9
 @dataclass(frozen=True, slots=True, eq=False)
 class Quality:
     """What a task and a suite found out about one variant. `placement`, `elsewhere`: as in
-    `Variant`; `feeds`: what its latency is measured on.
+    `Variant`, as `by_output`; `feeds`: what its latency is measured on.
     """
 
     metrics: dict[str, float]
@@ -35,6 +35,7 @@ class Quality:
     elsewhere: dict[str, int]
     feeds: dict[str, Feed]
     said: Sequence[Said]
+    by_output: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def entry(
         path=item.path.name,
         sha256=item.id.sha256,
         metrics=quality.metrics,
+        by_output={} if item.is_float else quality.by_output,
         intervals=found.intervals.alone,
         differences={} if item.is_float else _differences(found, reference),
         latency_ms=forward,

@@ -20,7 +20,7 @@ from qgraph._evaluation.results import Evaluation, EvaluationRun, Latency, Unmea
 from qgraph._evaluation.sanity import side_by_side
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel
-from qgraph._exporters.family import ObservesSamples, Stepwise, Suite, Task
+from qgraph._exporters.family import ComparesOutputs, ObservesSamples, Stepwise, Suite, Task
 from qgraph._exporters.resampling import PerSample, Resampled
 from qgraph._graph.errors import InputError, QGraphError
 from qgraph._graph.progress import Progress, silent
@@ -206,7 +206,8 @@ def _quality(
         feeds = task.steps(session)
     said = [] if suite is None else suite.say(model.name, session, progress)
     placement, elsewhere = placed or (session.placement(), session.elsewhere())
-    return Quality(metrics, samples, placement, elsewhere, feeds, said)
+    by_output = task.by_output(model.name) if isinstance(task, ComparesOutputs) else {}
+    return Quality(metrics, samples, placement, elsewhere, feeds, said, by_output)
 
 
 def _observed(

@@ -6,6 +6,7 @@ otherwise. So each metric of a task has a limit of its own, which a person may r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -26,12 +27,17 @@ def parse_limits(accept: Sequence[str]) -> tuple[Budget, ...]:
     return tuple(map(Budget.parse, parts))
 
 
+def accepted(accept: Sequence[str]) -> list[str]:
+    """Return the metrics that limits are written for, as they are written."""
+    return [limit.metric for limit in parse_limits(accept)]
+
+
 def recommend(evaluation: Evaluation, accept: Sequence[str] = ()) -> Recommendation | None:
     """Return the variant to deploy, or None where nothing is quantized or nothing limits it.
 
     `accept` replaces the default limit of each metric that it names. A variant that lacks a
-    metric, or has NaN, is beyond that metric's limit. Of two that quantize the same share of MACs,
-    the smaller file is taken.
+    metric, or has NaN, is beyond that metric's limit, unless its outputs equal the float model's.
+    Of two that quantize the same share of MACs, the smaller file is taken.
 
     Raises:
         UsageError: `accept` names a metric that was not measured, or is no limit.
@@ -68,8 +74,8 @@ def _limits(evaluation: Evaluation, own: Sequence[Budget]) -> list[Budget]:
 
 
 def _default(key: str, measured: Collection[str]) -> str:
-    """Return a metric's own limit; that of the SQNR only where nothing says more."""
-    if key == "sqnr_db" and quality_key(measured) != "mse":
+    """Return a metric's own limit; that of all outputs' SQNR only where nothing says more."""
+    if key == "sqnr_db" and (quality_key(measured) != "mse" or "worst_sqnr_db" in measured):
         return ""
     return metric(key).accept
 
@@ -77,14 +83,19 @@ def _default(key: str, measured: Collection[str]) -> str:
 def _beyond(
     item: Variant, reference: Mapping[str, float], limits: Sequence[Budget]
 ) -> tuple[str, ...]:
-    missed = float("nan")
     return tuple(
         str(limit)
         for limit in limits
         if not limit.is_met(
-            item.metrics.get(limit.metric, missed), reference.get(limit.metric, missed)
+            value_of(item.metrics, limit.metric), reference.get(limit.metric, math.nan)
         )
     )
+
+
+def value_of(metrics: Mapping[str, float], key: str) -> float:
+    """Return a metric's value: infinite where outputs are equal, NaN where it is missing."""
+    equal = metric(key).unbounded and "mse" in metrics
+    return metrics.get(key, math.inf if equal else math.nan)
 
 
 def require_limits(accept: Sequence[str]) -> None:

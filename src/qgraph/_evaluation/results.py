@@ -62,7 +62,8 @@ class Variant(Part):
     `latency_ms`: one forward pass over the first sample, for a decoder the prefill; `decode_ms`:
     one more token after it. Latency comes from a session with all optimizations, metrics from one
     that executes Q/DQ as written. `intervals` hold 95 % of what shares would be over other samples
-    of the kind; `differences` are from the float model, over samples drawn anew for all variants.
+    of the kind; `by_output`: output → its SQNR in dB, of models with several, less those that equal
+    the float model's. `differences` are from it, over samples drawn anew for all variants.
     `doubtful` and `effective_samples` are of intervals of other metrics, which earlier versions
     wrote: read, ignored and no longer written.
     """
@@ -75,6 +76,7 @@ class Variant(Part):
     path: str
     sha256: str
     metrics: dict[str, float]
+    by_output: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     differences: dict[str, Difference] = {}
     doubtful: tuple[str, ...] | None = None

@@ -158,6 +158,25 @@ class ComparesInside(Protocol):
 
 
 @runtime_checkable
+class NamesMetrics(Protocol):
+    """A task that says beforehand which metrics it can have, so that no other is asked for."""
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Return the keys of evaluation.json, those included that only some data gives."""
+        ...
+
+
+@runtime_checkable
+class ComparesOutputs(Protocol):
+    """A task over several outputs, which an error of one may hide in."""
+
+    def by_output(self, name: str) -> dict[str, float]:
+        """Return output → SQNR in dB of a variant already measured; equal outputs have none."""
+        ...
+
+
+@runtime_checkable
 class Answers(Protocol):
     """A task that also has questions answered, which takes most of its time."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 
 from qgraph._exporters.batches import Batches
-from qgraph._exporters.class_scores import ClassScores
+from qgraph._exporters.class_scores import SEVERAL, ClassScores
 from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.resampling import SampleSums
 from qgraph._graph.edit.selecting import behind_selection
@@ -20,12 +22,17 @@ from qgraph._metrics import Comparator, Figures, Sums, figures
 
 FIDELITY_RATIOS = {"mse": ("error", "elements")}
 """For `SampleSums` with the columns of `table_of`."""
-_METRICS = ("mse", "sqnr_db", "cosine")
+FIDELITY = frozenset({"mse", "sqnr_db", "cosine"})
+"""What every comparison of outputs gives."""
+_WORST = "worst_sqnr_db"
+_SILENT = -100.0
+"""dB of an output with an error where the float model's is 0 throughout."""
 
 
 class FidelityTask:
     """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model; where
-    outputs are class scores, `top1_agreement` with it, and with labels `top1` and `top5`.
+    outputs are class scores, `top1_agreement` with it, and with labels `top1` and `top5`. With
+    several outputs `worst_sqnr_db`, too: the lowest of those that no labels judge.
 
     Of outputs that values select, at what the selection reads: `inner` tensors of `model`.
     """
@@ -45,6 +52,9 @@ class FidelityTask:
         self._outputs = tuple(outputs) if end is None else end.outputs
         self.inner = () if end is None else tuple(n for n in end.outputs if n not in shown)
         self._scores = scores
+        judged = scores.outputs[:1] if scores is not None and scores.labels is not None else ()
+        several = len(self._outputs) > 1
+        self._free = [i for i, n in enumerate(self._outputs) if several and n not in judged]
         self._reference: dict[int, dict[str, Array]] = {}
         self._seen: dict[str, SampleSums] = {}
         self._starts: list[int] = [0]
@@ -54,6 +64,12 @@ class FidelityTask:
         """Return whether it is known which labels are a sample's: one each."""
         labels = None if self._scores is None else self._scores.labels
         return labels is None or len(labels) == len(self.feeds)
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Return the metrics that there can be."""
+        classes = {} if self._scores is None else self._scores.ratios(SEVERAL + 1)
+        return FIDELITY.union(classes, [_WORST] if self._free else [])
 
     def labels_of(self, index: int) -> Array | None:
         """Return the right classes of a sample already measured, int [n]; None: nobody knows."""
@@ -77,10 +93,10 @@ class FidelityTask:
         if first:
             self._reference[index] = got
         reference = self._reference[index]
-        pairs = ((reference[output], got[output]) for output in self._outputs)
-        seen: dict[str, float] = distances_of(
-            sum((Comparator(a).compare(b) for a, b in pairs), Sums())
-        )
+        each = [Comparator(reference[name]).compare(got[name]) for name in self._outputs]
+        seen: dict[str, Any] = distances_of(sum(each, Sums()))
+        if self._free:
+            seen |= {"errors": [x.error for x in each], "signals": [x.signal for x in each]}
         if self._scores is None:
             return seen
         items, classes = got[self._scores.outputs[0]].shape
@@ -102,13 +118,34 @@ class FidelityTask:
         if self._scores is not None:
             self._starts = [0, *np.cumsum(columns["items"]).astype(int).tolist()]
             ratios = self._scores.ratios(int(seen[0]["classes"]))
-        self._seen[name] = SampleSums(columns, ratios | FIDELITY_RATIOS, fidelity_figures)
+        self._seen[name] = SampleSums(columns, ratios | FIDELITY_RATIOS, self._figures)
         shares = SampleSums(columns, ratios).overall() if ratios else {}
-        return shares | as_metrics(figures(summed(seen)))
+        worst = min((self._decibels(columns).tolist()[i] for i in self._free), default=math.inf)
+        more = {_WORST: worst} if worst < math.inf else {}
+        return shares | as_metrics(figures(summed(seen))) | more
 
     def per_sample(self, name: str) -> SampleSums:
         """Return the distances of each sample."""
         return self._seen[name]
+
+    def by_output(self, name: str) -> dict[str, float]:
+        """Return output → SQNR in dB, of several; equal outputs have none."""
+        if not self._free:
+            return {}
+        found = zip(self._outputs, self._decibels(self._seen[name].columns).tolist(), strict=True)
+        return {output: value for output, value in found if value < math.inf}
+
+    @staticmethod
+    def _decibels(columns: Mapping[str, Array]) -> Array:
+        """Return the SQNR of each output over all samples, float64 [outputs]."""
+        return decibels(columns["signals"].sum(0), columns["errors"].sum(0))
+
+    def _figures(self, sums: Mapping[str, Array]) -> dict[str, Array]:
+        found = fidelity_figures(sums)
+        if self._free:
+            each = decibels(sums["signals"], sums["errors"])[:, self._free].min(1)
+            found[_WORST] = np.where(np.isfinite(each), each, np.nan)
+        return found
 
 
 _DISTANCES = {"elements": "count", **{name: name for name in ("error", "signal", "got", "dot")}}
@@ -141,6 +178,13 @@ def fidelity_figures(sums: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
+def decibels(signal: Array, error: Array) -> Array:
+    """Return SQNRs in dB, infinite where there is no error; both sums float64 of one shape."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.maximum(10 * np.log10(signal / error), _SILENT)
+    return np.where(error > 0, found, np.inf)
+
+
 def as_metrics(found: Figures) -> dict[str, float]:
     """Return the figures of fidelity that exist; SQNR is absent where outputs are equal."""
-    return {key: value for key in _METRICS if (value := found.get(key)) is not None}
+    return {key: value for key in sorted(FIDELITY) if (value := found.get(key)) is not None}

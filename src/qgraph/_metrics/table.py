@@ -26,7 +26,8 @@ class Metric:
     whether it counts what is right. `needs_logits`: whether it is one of logits alone. `enough`:
     samples from which on the 95 % interval of a difference holds what it should
     (docs/benchmarks/coverage.md). `accept`: what a variant has to keep to be recommended, where
-    nobody says otherwise: `<=1.01x` is a multiple of the float model's.
+    nobody says otherwise: `<=1.01x` is a multiple of the float model's. `unbounded`: whether
+    there is none where outputs are equal, as it would be infinite.
 
     `of`: from sums to its value. `of_damage`: from its value to an amount that is 0 for equal
     outputs, grows with the error and adds up over nodes: what rankings and cuts go by.
@@ -43,6 +44,7 @@ class Metric:
     needs_logits: bool = False
     enough: int = 40
     accept: str = ""
+    unbounded: bool = False
     of: Callable[[Sums], float | None] | None = None
     of_damage: Callable[[float], float] | None = None
     damage_label: str = ""
@@ -151,8 +153,13 @@ _TABLE = (
     ),
     Metric(
         key="sqnr_db", label="SQNR dB", form="{:.1f}", by_parts=True, from_float=True,
-        enough=60, accept=">=30", of=_sqnr_db, of_damage=_power,
+        enough=60, accept=">=30", unbounded=True, of=_sqnr_db, of_damage=_power,
         damage_label="noise/signal power",
+    ),
+    Metric(
+        key="worst_sqnr_db", label="worst output dB", form="{:.1f}",
+        axis="SQNR of the worst output, dB", by_parts=True, from_float=True, enough=60,
+        accept=">=30", unbounded=True,
     ),
     Metric(
         key="cosine", label="cosine", form="{:.5f}", by_parts=True, from_float=True, enough=60,

@@ -11,7 +11,13 @@ from qgraph._metrics.budget import Budget
 
 HARMLESS = 40.0
 """dB of SQNR from which on an error in outputs is harmless for most models."""
-_BANDS = ((HARMLESS, "harmless for most models"), (30.0, "small"), (20.0, "may show"))
+_BANDS = (
+    (HARMLESS, "harmless for most models"),
+    (30.0, "a small error"),
+    (20.0, "an error that may show"),
+)
+_WORST = "worst_sqnr_db"
+_DECIBELS = {"sqnr_db", _WORST}
 _LITTLE = 0.10
 """A share of MACs below which 8 bits gain hardly anything."""
 
@@ -31,8 +37,8 @@ def advice(evaluation: Evaluation) -> list[str]:
 
 
 def band(decibels: float) -> str:
-    """Return what an SQNR of the model's outputs means, as a word of experience."""
-    return next((word for least, word in _BANDS if decibels >= least), "shows")
+    """Return what an SQNR of the model's outputs means, in words of experience."""
+    return next((word for least, word in _BANDS if decibels >= least), "an error that shows")
 
 
 def _deploy(best: Variant, evaluation: Evaluation) -> str:
@@ -85,12 +91,13 @@ def _doubt(limits: Sequence[str], item: Variant) -> str:
 
 def _missed(limit: Budget, item: Variant, evaluation: Evaluation) -> str:
     known, value = metric(limit.metric), item.metrics.get(limit.metric)
+    label = _worst(item) if limit.metric == _WORST else known.label
     if value is None:
-        return f"{known.label} was not measured"
+        return f"{label} was not measured"
     bound = limit.bound(evaluation.variants[0].metrics.get(limit.metric, 0.0))
     most = "at most" if limit.at_most else "at least"
     found, least = (known.form.format(number) for number in (value, bound))
-    return f"{known.label} is {found}, {most} {least} is accepted"
+    return f"{label} is {found}, {most} {least} is accepted"
 
 
 def _limits(found: Recommendation) -> str:
@@ -101,7 +108,15 @@ def _limits(found: Recommendation) -> str:
 def _shown(evaluation: Evaluation) -> list[str]:
     keys = evaluation.variants[0].metrics
     fidelity = ["sqnr_db"] if quality_key(keys) == "mse" else []
-    return [key for key in keys if metric(key).accept and key != "sqnr_db"] + fidelity
+    fidelity = [_WORST] if _WORST in evaluation.metrics else fidelity
+    return [key for key in keys if metric(key).accept and key not in _DECIBELS] + fidelity
+
+
+def _worst(item: Variant) -> str:
+    """Return what the worst output's SQNR is called, with the output's name."""
+    value = item.metrics.get(_WORST)
+    names = [name for name, found in item.by_output.items() if found == value]
+    return f"SQNR dB of {names[0]}" if names else metric(_WORST).label
 
 
 def _fact(key: str, item: Variant, reference: Variant) -> str:
@@ -110,6 +125,8 @@ def _fact(key: str, item: Variant, reference: Variant) -> str:
         return ""
     if key == "top1_agreement":
         return f"{1 - value:.1%} of predictions change"
+    if key == _WORST:
+        return f"{_worst(item)}, the worst output, {value:.1f} ({band(value)})"
     if key == "sqnr_db":
         return f"SQNR {value:.1f} dB ({band(value)})"
     before = reference.metrics.get(key, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import onnx
 from qgraph._evaluation.evaluate import evaluate as _evaluate
 from qgraph._evaluation.kept_observations import KeptObservations
 from qgraph._evaluation.own_metrics import OwnMetric, own_metrics
-from qgraph._evaluation.recommendation import recommend
+from qgraph._evaluation.recommendation import accepted, recommend
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
@@ -45,7 +45,7 @@ from qgraph._steps.model import Model, file_of, opened
 from qgraph._steps.options import EvaluateOptions, chosen
 from qgraph._steps.ray_cluster import require_ray
 from qgraph._steps.ray_evaluation import identity_of_data, observe_by_cluster
-from qgraph._steps.tasks import task_of
+from qgraph._steps.tasks import require_metrics, task_of
 
 
 def evaluate(
@@ -53,6 +53,7 @@ def evaluate(
     *,
     profiles: Profiles | AnyPath | None = None,
     metric: OwnMetric | Mapping[str, OwnMetric] | None = None,
+    gated: Collection[str] = (),
     journal: AnyPath | None = None,
     fresh: bool = False,
     options: EvaluateOptions | None = None,
@@ -66,18 +67,19 @@ def evaluate(
     each forward pass of each variant. `outputs` and `sample` hold copies of arrays by name, with
     the batch axis; `sample` also `labels`, where the data has them. It returns a number, for a
     batch the mean of its samples; the figure is the mean over samples, with an interval of its
-    difference from float. Nodes are not ranked by it.
+    difference from float. Nodes are not ranked by it. `gated`: metrics that will be asked for; one
+    that the task cannot have is refused before anything is measured, as in `accept`.
     `profiles` adds what each profile predicted beside what is measured. `journal` is a file that
     keeps what variants show on samples, to go on from and for the caller to remove, and `fresh`
-    forgets an older one. Options are those of
-    `EvaluateOptions`, as an object or by name. Without `sanity`, variants answer `sanity.jsonl`
-    beside a model that can answer, else the general prompts of its family.
+    forgets an older one. Options are those of `EvaluateOptions`, as an object or by name. Without
+    `sanity`, variants answer `sanity.jsonl` beside a model that can answer, else the general
+    prompts of its family.
 
     Raises:
         EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
         InputError: a model or the data cannot be used.
-        UsageError: not exactly one float model, a task the family does not have, prompts for a
-            model that cannot answer, or the journal is another run's.
+        UsageError: not exactly one float model, a task or metric the family does not have, prompts
+            for a model that cannot answer, or the journal is another run's.
     """
     asked = chosen(EvaluateOptions, options, given)
     runtime = required(runtime)
@@ -95,6 +97,7 @@ def evaluate(
     task = task_of(model, asked, answers=in_parts is None)
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))
+    require_metrics(task, {"--accept": accepted(asked.accept), "--fail-if": gated}, own)
     suite = None if asked.sanity is False or in_parts else _suite(model, asked.sanity)
     expected = None if profiles is None else document(profiles, Profiles)
     settings = EvaluationSettings(
@@ -148,7 +151,8 @@ def require_evaluable(model: Model, asked: EvaluateOptions) -> None:
         QGraphError: as `evaluate` does, from what a single sample of the data tells.
     """
     along = model.along(asked.batch_axis, asked.preprocess, asked.data)
-    along.family.task(along.view, asked.task, asked.data, 1)
+    task = along.family.task(along.view, asked.task, asked.data, 1)
+    require_metrics(task, {"--accept": accepted(asked.accept)})
     if isinstance(asked.sanity, Path):
         _suite(along, asked.sanity)
 

@@ -10,9 +10,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from qgraph._exporters.family import Observation, ObservesSamples, Task
+from qgraph._exporters.family import NamesMetrics, Observation, ObservesSamples, Task
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.runtime import Runtime
+from qgraph._metrics import metric
 from qgraph._metrics.budget import Budget
 from qgraph._metrics.names import find_metric, is_called
 from qgraph._quantize.profiles import Profile, Profiles
@@ -29,11 +30,9 @@ from qgraph._steps.options import ProfileOptions, chosen
 from qgraph._steps.ray_cluster import require_ray
 from qgraph._steps.ray_profile import part_of, sets_on_cluster
 from qgraph._steps.switches import Switches
-from qgraph._steps.tasks import task_of
+from qgraph._steps.tasks import require_metrics, task_of
 
 _QUESTIONS = "vqa_accuracy"
-_NONE_IF_EQUAL = ("sqnr_db",)
-"""Metrics that a task leaves out where outputs are equal, as they are infinite there."""
 
 
 def profile(
@@ -80,6 +79,7 @@ def profile(
         require_ray()
     answers = budget is not None and is_called(budget.metric, _QUESTIONS)
     task, known = task_of(found, asked, answers=answers), document(ranges, Ranges)
+    require_metrics(task, {"--budget": budgets_of(asked)})
     with ExitStack() as joined:
         bench, elsewhere = Bench(found, seen, known, runtime), None
         if runtime.ray is not None and isinstance(task, ObservesSamples) and task.divisible:
@@ -151,12 +151,17 @@ class Bench:
 
     def float_values(self) -> dict[str, float]:
         """Return the float model's metrics, also what a task leaves out where outputs are equal."""
-        return dict.fromkeys(_NONE_IF_EQUAL, math.inf) | self.float_metrics
+        possible = self._task.metrics if isinstance(self._task, NamesMetrics) else {"sqnr_db"}
+        return dict.fromkeys(filter(_unbounded, possible), math.inf) | self.float_metrics
 
     def measured(self, item: Profile) -> Profile:
         """Return a profile with its metrics."""
         found = self.metrics(frozenset(item.quantize), item.name)
         return item.model_copy(update={"measured": found})
+
+
+def _unbounded(key: str) -> bool:
+    return metric(key).unbounded
 
 
 def require_profilable(model: Model, asked: ProfileOptions) -> None:
@@ -166,7 +171,13 @@ def require_profilable(model: Model, asked: ProfileOptions) -> None:
         QGraphError: as `profile` does, from what a single sample of the data tells.
     """
     along = model.along(asked.batch_axis, asked.preprocess, asked.data)
-    along.family.task(along.view, asked.task, asked.data, 1)
+    task = along.family.task(along.view, asked.task, asked.data, 1)
+    require_metrics(task, {"--budget": budgets_of(asked)})
+
+
+def budgets_of(asked: ProfileOptions) -> list[str]:
+    """Return the metric of the budget, if there is one."""
+    return [] if asked.budget is None else [Budget.parse(asked.budget).metric]
 
 
 def _searched(

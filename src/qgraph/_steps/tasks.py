@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from qgraph._exporters.family import Answers, Task
+from collections.abc import Collection, Iterable, Mapping
+
+from qgraph._exporters.family import Answers, NamesMetrics, Task
+from qgraph._metrics.names import require_metric
 from qgraph._steps.model import Model
 from qgraph._steps.options import EvaluateOptions, ProfileOptions
 
@@ -18,3 +21,19 @@ def task_of(model: Model, asked: EvaluateOptions | ProfileOptions, *, answers: b
     if isinstance(task, Answers) and not answers:
         return task.without_answers()
     return task
+
+
+def require_metrics(
+    task: Task, asked: Mapping[str, Iterable[str]], own: Collection[str] = ()
+) -> None:
+    """Check, before anything is measured, that a task can have the metrics that each option of
+    `asked` names; `own`: what a caller measures beside them.
+
+    Raises:
+        UsageError: it cannot have one.
+    """
+    if not isinstance(task, NamesMetrics):
+        return
+    for option, names in asked.items():
+        for name in names:
+            require_metric(name, {*task.metrics, *own}, option)

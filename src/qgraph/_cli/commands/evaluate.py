@@ -91,6 +91,7 @@ def evaluate(
         evaluation = evaluate_variants(
             models,
             profiles=profiles,
+            gated=[gate.metric for gate in conditions],
             options=asked,
             journal=journal,
             fresh=not resume,

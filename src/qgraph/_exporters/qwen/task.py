@@ -19,6 +19,7 @@ import numpy as np
 
 from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.fidelity import (
+    FIDELITY,
     FIDELITY_RATIOS,
     distances_of,
     fidelity_figures,
@@ -52,6 +53,7 @@ class LmTask:
 
     name = "lm"
     divisible = True
+    metrics = FIDELITY | {"perplexity", "vqa_accuracy", *_RATIOS}
 
     def __init__(self, model: Path, manifest: Manifest, samples: Sequence[LmSample]) -> None:
         if not samples:

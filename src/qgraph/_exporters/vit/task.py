@@ -15,6 +15,7 @@ import numpy as np
 from qgraph._exporters.class_scores import SEVERAL, rank_of
 from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.fidelity import (
+    FIDELITY,
     FIDELITY_RATIOS,
     distances_of,
     fidelity_figures,
@@ -36,6 +37,7 @@ class ClassifyTask:
 
     name = "classify"
     divisible = True
+    metrics = FIDELITY | {"kl", "top1", "top1_agreement", "top5"}
 
     def __init__(self, feeds: PictureFeeds, output: str, *, probabilities: bool = False) -> None:
         self.feeds = feeds

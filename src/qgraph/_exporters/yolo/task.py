@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qgraph._exporters.family import Observation, observe_all
-from qgraph._exporters.fidelity import as_metrics, distances_of, summed
+from qgraph._exporters.fidelity import FIDELITY, as_metrics, distances_of, summed
 from qgraph._exporters.yolo.coco import Annotations
 from qgraph._exporters.yolo.decode import Boxes, decode_boxes, layout_of
 from qgraph._exporters.yolo.precision import ScenePrecision
@@ -31,6 +31,7 @@ class DetectTask:
 
     name = "detect"
     divisible = True
+    metrics = FIDELITY | {"map", "map50"}
 
     def __init__(self, feeds: SceneFeeds, output: str, annotations: Annotations) -> None:
         require_pycocotools()
