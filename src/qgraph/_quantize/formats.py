@@ -25,6 +25,7 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.documents import Part, message_of
 from qgraph._graph.io.weights import array_of
+from qgraph._graph.rules.fp8 import without_fp8_kernel
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, OnDemand
 from qgraph._quantize import arithmetic
@@ -84,6 +85,28 @@ def formats_of(names: Sequence[str], main: Scheme) -> tuple[Format, ...]:
     if twice:
         raise UsageError(f"--schemes names {twice[0]} twice")
     return tuple(_format(name, main) for name in names[1:])
+
+
+def beside(formats: Sequence[Format], main: Scheme) -> Format | None:
+    """Return the first format that nodes of one model may have beside `main`, whose ranges it has:
+    of the other type of numbers, scaled by extremes.
+    """
+    fits = (
+        item
+        for item in formats
+        if item.scheme is not None
+        and item.scheme.grid != main.grid
+        and item.scheme.calibrate is Calibration.MINMAX
+    )
+    return next(fits, None)
+
+
+def without_kernel(made: Format, nodes: Sequence[QuantizableNode]) -> frozenset[str]:
+    """Return the nodes that stay float in a format, as it has no kernels for them."""
+    if made.scheme is None or made.scheme.name is not SchemeName.FP8:
+        return frozenset()
+    shapes = {node: node.weight.shape if node.weight is not None else None for node in nodes}
+    return frozenset(n.name for n, shape in shapes.items() if without_fp8_kernel(n.op_type, shape))
 
 
 def _format(name: str, main: Scheme) -> Format:

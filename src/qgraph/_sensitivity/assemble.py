@@ -71,6 +71,7 @@ def assemble(
         renamed=work.prepared.renamed,
         interactions=found.interactions,
         schemes=_other_schemes(work, found),
+        mixed=found.mixed,
         inc=found.inc,
     )
 

@@ -280,6 +280,23 @@ class Interactions(Part):
     measured: tuple[MeasuredSet, ...] = ()
 
 
+class MixedFormats(Part):
+    """Nodes in two formats, the file's own first in `schemes`. `formats`: node → the one that it is
+    best off in, the same for nodes that a runtime fuses or that read one tensor; `interactions`:
+    what sets of nodes do, each node in its own.
+    """
+
+    schemes: tuple[str, str]
+    formats: dict[str, str]
+    interactions: tuple[Interactions, ...] = ()
+
+    @model_validator(mode="after")
+    def _formats_are_known(self) -> MixedFormats:
+        if strange := set(self.formats.values()) - set(self.schemes):
+            raise ValueError(f"found the format {min(strange)!r}, expected {self.schemes}")
+        return self
+
+
 class Run(Part):
     """How the scores came about. `engine`: the name of the one that made them. Seconds are wall
     time; a forward is one pass of the untouched
@@ -319,7 +336,7 @@ class Sensitivity(Document):
     """`nodes` stand in graph order; `outputs` are those the distances are taken at; `baseline` is
     absent where no sample was scored. `unscored`:
     candidates without a score, each with its reason. `schemes`: further ones that nodes were scored
-    under.
+    under; `mixed`: where the first is FP8 beside INT8, or INT8 beside FP8, nodes in either.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.sensitivity/1"
@@ -339,7 +356,16 @@ class Sensitivity(Document):
     renamed: dict[str, str] = {}
     interactions: tuple[Interactions, ...] = ()
     schemes: Annotated[tuple[OtherScheme, ...], AfterValidator(each_once)] | None = None
+    mixed: MixedFormats | None = None
     inc: IncSettings | None = None
+
+    @model_validator(mode="after")
+    def _mixed_of_its_nodes(self) -> Sensitivity:
+        """Refuse formats that not every node has."""
+        known = set() if self.mixed is None else set(self.mixed.formats)
+        if self.mixed is not None and (without := {node.name for node in self.nodes} - known):
+            raise ValueError(f"mixed has no format of {min(without)!r}")
+        return self
 
     @model_validator(mode="after")
     def _groups_of_its_nodes(self) -> Sensitivity:

@@ -135,6 +135,13 @@ def _limits(accept: tuple[str, ...]) -> tuple[str, ...]:
     return accept
 
 
+def _mixed_names(given: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(name for text in given for name in format_names(text))
+    if names and len(set(names)) != 2:
+        raise ValueError(f"found {', '.join(names)}, expected two formats, as in int8,fp8")
+    return names
+
+
 def _format_names(given: Sequence[str]) -> tuple[str, ...]:
     names = tuple(name for text in given for name in format_names(text))
     if names and names[0] not in (SchemeName.INT8, SchemeName.FP8):
@@ -257,6 +264,15 @@ class ProfileOptions(Options):
             " interactions in the report predict which set to measure."
         ),
     ] = False
+    mix: Annotated[
+        tuple[str, ...],
+        AfterValidator(_mixed_names),
+        Flag(
+            "Each node in the format that does less damage there, as in int8,fp8: for targets that"
+            " have both. The report is of --schemes int8,fp8.",
+            metavar="NAMES",
+        ),
+    ] = ()
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     preprocess: Annotated[str | None, _PREPROCESS] = None

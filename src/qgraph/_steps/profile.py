@@ -19,6 +19,7 @@ from qgraph._metrics.names import find_metric, is_called
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import Ranges, require_same_model
 from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.ranking.mixing import Mixing, mixing_of
 from qgraph._sensitivity.ranking.profiles import cut_profiles, pairs_of, profile_of, units_of
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.search.budget import search_budget
@@ -56,11 +57,14 @@ def profile(
     """
     asked = chosen(ProfileOptions, options, given)
     source = Path(report).name if isinstance(report, str | Path) else "sensitivity.json"
-    seen = document(report, Sensitivity)
+    seen, mixing = document(report, Sensitivity), None
+    if asked.mix:
+        seen, mixing = mixing_of(seen, asked.mix)
     budget = Budget.parse(asked.budget) if asked.budget is not None else None
     if asked.thorough and budget is None:
         raise UsageError("--thorough is a way to search for a --budget, and none is given")
     cut = cut_profiles(seen, source, asked.cuts, asked.by, asked.top_k)
+    cut = cut if mixing is None else mixing.applied(cut)
     if model is None:
         if budget is not None:
             raise UsageError("--budget needs --model and --data to measure on")
@@ -81,14 +85,16 @@ def profile(
     task, known = task_of(found, asked, answers=answers), document(ranges, Ranges)
     require_metrics(task, {"--budget": budgets_of(asked)})
     with ExitStack() as joined:
-        bench, elsewhere = Bench(found, seen, known, runtime), None
+        bench, elsewhere = Bench(found, seen, known, runtime, mixing), None
         if runtime.ray is not None and isinstance(task, ObservesSamples) and task.divisible:
-            part = part_of(found, seen, known, task, asked, runtime.provider, answers=answers)
+            part = part_of(
+                found, seen, known, task, asked, runtime.provider, mixing, answers=answers
+            )
             elsewhere = joined.enter_context(sets_on_cluster(part, found, runtime))
         bench.use(task, elsewhere)
-        return cut.model_copy(
-            update={"profiles": _measured(cut, seen, asked, budget, bench, runtime)}
-        )
+        measured = _measured(cut, seen, asked, budget, bench, runtime)
+        made = cut.model_copy(update={"profiles": measured})
+        return made if mixing is None else mixing.applied(made)
 
 
 def _measured(
@@ -122,12 +128,14 @@ class Bench:
         report: Sensitivity,
         ranges: Ranges,
         runtime: Runtime,
+        mixing: Mixing | None = None,
     ) -> None:
         require_same_model(report.model, model.id, "sensitivity report")
         if report.scheme.name is SchemeName.INC_CPU:
             raise UsageError(f"profiles of the scheme {report.scheme.name} cannot be measured here")
         names = [node.name for node in report.nodes]
-        self._open = partial(Switches, model, names, ranges, report.scheme, runtime.provider)
+        apart = {} if mixing is None else mixing.apart()
+        self._open = partial(Switches, model, names, ranges, report.scheme, runtime.provider, apart)
         self._progress = runtime.progress
         self._task: Task | None = None
         self._elsewhere: Elsewhere | None = None

@@ -13,6 +13,8 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from qgraph._exporters.family import Observation, ObservesSamples
 from qgraph._graph.errors import LimitError, UsageError
 from qgraph._graph.run.provider import Provider
@@ -20,6 +22,7 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.streamed import session_bytes
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Scheme
+from qgraph._sensitivity.ranking.mixing import Mixing
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.scoring.work import digest_of_feed
 from qgraph._steps.model import Model, opened
@@ -38,6 +41,7 @@ from qgraph._steps.ray_task import done_here
 from qgraph._steps.ray_units import evaluated, share_of
 from qgraph._steps.switches import Switches
 
+_APART = TypeAdapter(dict[str, Scheme])
 _UNITS = 2
 """Units for each slot."""
 
@@ -45,8 +49,9 @@ _UNITS = 2
 @dataclass(frozen=True, slots=True)
 class SetPart:
     """`model`, and the data in `options`, as every node finds them; `options`, `ranges`, `scheme`
-    are JSON. `names`: all nodes with a switch, `quantized`: those that are on. `data`: its
-    files; `samples`: the SHA-256 of each; `numbers`: those to look at.
+    are JSON, and `apart`, node → its scheme where that is another. `names`: all nodes with a
+    switch, `quantized`: those that are on. `data`: its files; `samples`: the SHA-256 of each;
+    `numbers`: those to look at.
     """
 
     model: str
@@ -56,6 +61,7 @@ class SetPart:
     provider: str
     versions: str
     answers: bool
+    apart: str
     names: tuple[str, ...]
     data: str
     samples: tuple[str, ...]
@@ -70,6 +76,7 @@ def part_of(
     task: ObservesSamples,
     asked: ProfileOptions,
     provider: Provider,
+    mixing: Mixing | None = None,
     *,
     answers: bool,
 ) -> SetPart:
@@ -84,6 +91,7 @@ def part_of(
         provider=str(provider),
         versions=versions(),
         answers=answers,
+        apart=_APART.dump_json({} if mixing is None else mixing.apart()).decode(),
         names=tuple(node.name for node in report.nodes),
         data=identity_of_data([path.absolute() for path in asked.data]),
         samples=tuple(map(digest_of_feed, task.feeds)),
@@ -180,7 +188,8 @@ class _OpenedSets:
         ranges = Ranges.model_validate_json(part.ranges)
         model = opened(here(part.model)).along(asked.batch_axis, asked.preprocess, asked.data)
         scheme, provider = Scheme.model_validate_json(part.scheme), Provider(part.provider)
-        self._switches = Switches(model, part.names, ranges, scheme, provider)
+        apart = _APART.validate_json(part.apart)
+        self._switches = Switches(model, part.names, ranges, scheme, provider, apart)
         self._task = sampled_task_of(model, asked, answers=part.answers)
         self._known = set[int]()
 

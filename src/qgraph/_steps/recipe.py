@@ -93,6 +93,14 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _mixes_what_is_scored(self) -> Recipe:
+        if strange := set(self.profile.mix) - set(self.sensitivity.schemes):
+            raise ValueError(
+                f"[profile] mix names {min(strange)!r}, which [sensitivity] schemes does not"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _converted_once(self) -> Recipe:
         if self.quantize.dtype is not None and self.export.dtype != "fp32":
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,10 @@ def _print(profiles: Profiles) -> None:
         figure = f"{predicted.mse:.2e}" if predicted else ""
         found = item.measured or {}
         more = [f"{found[key]:.4g}" if key in found else "" for key in extra]
-        rows.append([item.name, item.title, str(len(item.quantize)), *shares, figure, *more])
+        kinds = Counter((item.formats or {}).values())
+        count = ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds, reverse=True))
+        count = count or str(len(item.quantize))
+        rows.append([item.name, item.title, count, *shares, figure, *more])
     spare = ["of their params", "of candidates", "predicted MSE"]
     print_table([*headings, *(f"measured {key}" for key in extra)], rows, left=2, spare=spare)
     for item in profiles.profiles:

@@ -18,6 +18,7 @@ from qgraph._sensitivity.report import (
     IncSettings,
     Interactions,
     MemoryUse,
+    MixedFormats,
     Stability,
 )
 from qgraph._sensitivity.scoring.journal import Journal
@@ -44,7 +45,8 @@ class NodeScores:
     noise-to-signal ratio of its own output, where there is nothing better. `causes`: node → why it
     is sensitive. `samples`: how many were scored, `complete`: whether those are all that was asked.
     `estimate`: how scores were estimated, where they were not measured; `interactions`: what pairs
-    of nodes do together; `formats`: the scores in other formats, by name; `gauss_newton`: node → a
+    of nodes do together; `formats`: the scores in other formats, by name; `mixed`: what nodes do in
+    two of them; `gauss_newton`: node → a
     lens of second order. `broken_off`: what ended the work before its time; what is there is true
     all the same.
     """
@@ -68,6 +70,7 @@ class NodeScores:
     interactions: tuple[Interactions, ...] = ()
     gauss_newton: Mapping[str, float] = field(default_factory=dict)
     formats: Mapping[str, ScoreTable] = field(default_factory=dict)
+    mixed: MixedFormats | None = None
     broken_off: QGraphError | None = None
 
 

@@ -14,6 +14,7 @@ from itertools import takewhile
 
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._quantize.companions import Companion
 
 _FUSED_OPS = ("MatMul", "Gemm")
 
@@ -44,6 +45,33 @@ def fused_groups(nodes: Sequence[QuantizableNode]) -> tuple[Group, ...]:
         Group(fresh_name(_shared_name(members), taken), tuple(members))
         for members in by_input.values()
         if len(members) > 1
+    )
+
+
+def bound_together(
+    nodes: Sequence[QuantizableNode],
+    groups: Sequence[Sequence[str]],
+    companions: Sequence[Companion] = (),
+) -> list[tuple[str, ...]]:
+    """Return the nodes that take one format, each once, in graph order: those of a group, and those
+    that read one tensor, which is quantized once, or hold one weight. What a companion reads, the
+    convolution beside it does.
+    """
+    readers: dict[str, list[str]] = defaultdict(list)
+    for node in nodes:
+        held = () if node.weight is None else (node.weight.tensor,)
+        for tensor in (*(name for _, name in node.activations), *held):
+            readers[tensor].append(node.name)
+    for item in companions:
+        for _, tensor in item.node.activations:
+            readers[tensor].append(item.beside)
+    unit_of = {node.name: {node.name} for node in nodes}
+    for names in (*groups, *readers.values()):
+        joined = {other for name in names for other in unit_of[name]}
+        unit_of |= dict.fromkeys(joined, joined)
+    place = {node.name: at for at, node in enumerate(nodes)}
+    return list(
+        dict.fromkeys(tuple(sorted(unit_of[name], key=place.__getitem__)) for name in place)
     )
 
 

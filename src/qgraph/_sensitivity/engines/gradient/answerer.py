@@ -29,6 +29,7 @@ from qgraph._sensitivity.engines.gradient.products import Products
 from qgraph._sensitivity.engines.gradient.seen import seen_on
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.engines.wavefront.state_store import save_tensors
+from qgraph._sensitivity.ranking.interactions import MOST_NODES
 from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
 from qgraph._sensitivity.scoring.sums_table import SumsTable, packed
 from qgraph._sensitivity.scoring.work import digest_of_feed
@@ -41,7 +42,8 @@ _SAMPLES = 8
 class GradientAnswerer:
     """Holds a session, or opens one per part where memory is short.
 
-    `others`: name → what else nodes are quantized to, beside `quantization`.
+    `others`: name → what else nodes are quantized to, beside `quantization`; `without`: name →
+    nodes that stay float there; `beside`: the one that pairs of nodes are kept of, too.
     `exact`: candidate → why no gradient says anything about it; these are measured. `folder`: where
     what pairs of nodes do on a sample is kept until it is asked for, and states beyond memory.
     """
@@ -58,11 +60,13 @@ class GradientAnswerer:
         folder: Path,
         rounds: int | None = None,
         others: Mapping[str, FakeQuantization] = MappingProxyType({}),
+        without: Mapping[str, frozenset[str]] = MappingProxyType({}),
+        beside: str | None = None,
         *,
         traces: bool = False,
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
-        self._others = list(others)
+        self._others, self._without = list(others), without
         feed = feeds[0]
         copies = len({id(item.weights) for item in (quantization, *others.values())})
         most = most_weights(prepared.model, nodes, feed, memory.left, copies)
@@ -85,7 +89,10 @@ class GradientAnswerer:
         self.exact: Mapping[str, str] = made.blocked
         self._constants = constants_among(prepared.model, scored.outputs)
         self._nodes = [node.name for node in nodes if node.name not in made.blocked]
-        self._pairs = PairFiles(folder, len(self._nodes), by_chance=not self.probes.one_by_one)
+        fits = 2 * len(self._nodes) <= MOST_NODES
+        self.beside = beside if fits else None
+        rows = len(self._nodes) * (1 if self.beside is None else 2)
+        self._pairs = PairFiles(folder, rows, by_chance=not self.probes.one_by_one)
         self.in_parts = most is not None
         if most is None:
             self._passes: InOneSession | PartByPart = InOneSession(made, scored.outputs, provider)
@@ -145,11 +152,13 @@ class GradientAnswerer:
         for feed, alone, item in zip(feeds, measured, passed, strict=True):
             item.outputs.update(self._constants)
             products = self._by_kind(item)
-            self._pairs.keep(feed, products)
+            others = {name: self._by_kind(item, at) for at, name in enumerate(self._others, 1)}
+            both = (products,) if self.beside is None else (products, others[self.beside])
+            self._pairs.keep(feed, *both)
             references = References(item.outputs, self._scored)
             equal = references.compare(item.outputs)
             answers.append([_answer(question, products, alone, equal) for question in questions])
-            self._keep_others(feed, item, questions, equal)
+            self._keep_others(feed, item, others, questions, equal)
         return answers
 
     def _measure(self, feeds: Sequence[Feed], step: Step) -> list[dict[str, Sums]]:
@@ -176,19 +185,25 @@ class GradientAnswerer:
         return {kind: products(0).through(matrix) for kind, matrix in maps.items()}
 
     def _keep_others(
-        self, feed: Feed, item: Passed, questions: Sequence[Question], equal: Sums
+        self,
+        feed: Feed,
+        item: Passed,
+        others: Mapping[str, Mapping[Kind, Products]],
+        questions: Sequence[Question],
+        equal: Sums,
     ) -> None:
         """Keep the sums of every question in each of the other formats: a node that no gradient
-        reaches has none.
+        reaches has none, and one that stays float adds nothing to others.
         """
         found: dict[str, Value] = {}
-        for number, name in enumerate(self._others, start=1):
-            products = self._by_kind(item, number)
+        for name, products in others.items():
+            known = self._without.get(name, frozenset())
+            asked = [question - known if known else question for question in questions]
             rows = [
                 Sums(failed=1)
-                if question & self.exact.keys()
+                if question & self.exact.keys() or not question
                 else _answer(question, products, {}, equal)
-                for question in questions
+                for question in asked
             ]
             found[name] = packed(rows)
         if item.traces:
@@ -227,7 +242,9 @@ class GradientAnswerer:
         return {name: value for name, value in found if math.isfinite(value)}
 
     def pairs(self, feeds: Sequence[Feed]) -> dict[str, Array] | None:
-        """Return the products of all pairs of `nodes`, as `PairFiles.totals` has them."""
+        """Return the products of all pairs of `nodes`, then of these in the format `beside`, as
+        `PairFiles.totals` has them.
+        """
         return self._pairs.totals(feeds)
 
 

@@ -26,24 +26,25 @@ _ROWS, _DEVIATION = "rows", "deviation"
 
 
 class PairFiles:
-    """A file for each sample in `folder`. `by_chance`: whether products of pairs have a part that
-    is chance.
+    """A file for each sample in `folder`. `nodes`: how many rows there are, one for each format of
+    a node; `by_chance`: whether products of pairs have a part that is chance.
     """
 
     def __init__(self, folder: Path, nodes: int, *, by_chance: bool) -> None:
         self._folder, self._nodes, self._by_chance = folder, nodes, by_chance
 
-    def keep(self, feed: Feed, products: Mapping[Kind, Products]) -> None:
-        """Keep the products of a sample; of too many nodes nothing."""
+    def keep(self, feed: Feed, *formats: Mapping[Kind, Products]) -> None:
+        """Keep the products of a sample in each of `formats`; of too many nodes nothing."""
         if self._nodes > MOST_NODES:
             return
         found: dict[str, Value] = {}
-        for kind, item in products.items():
-            if item.rows.size <= self._nodes * (self._nodes + 1) // 2:
-                found[f"{kind}/{_ROWS}"] = item.rows
+        for kind in formats[0]:
+            rows = np.concatenate([products[kind].rows for products in formats])
+            if rows.size <= self._nodes * (self._nodes + 1) // 2:
+                found[f"{kind}/{_ROWS}"] = rows
             else:
-                found[kind.value] = _triangle(gram_of(item.rows))
-                found[f"{kind}/{_DEVIATION}"] = _triangle(np.sqrt(noise_in(item.rows)))
+                found[kind.value] = _triangle(gram_of(rows))
+                found[f"{kind}/{_DEVIATION}"] = _triangle(np.sqrt(noise_in(rows)))
         save_tensors(found, self._of(feed))
 
     def totals(self, feeds: Sequence[Feed]) -> dict[str, Array] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,13 @@ from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import Work
 
 _METRIC = {Kind.ERROR: "mse", Kind.RELATIVE: "noise_to_signal", Kind.KL: "kl"}
+
+
+def kind_of(metric: str, among: Container[str]) -> Kind:
+    """Return the kind of products that say what damage is by `metric`, else that of the error."""
+    return next(
+        (kind for kind, key in _METRIC.items() if key == metric and kind in among), Kind.ERROR
+    )
 
 
 def noise_of(kind: Kind) -> str:

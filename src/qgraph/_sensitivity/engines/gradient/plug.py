@@ -14,9 +14,11 @@ from qgraph._graph.flags import Flag
 from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures
+from qgraph._quantize.formats import beside, without_kernel
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.gauss_newton import lenses
 from qgraph._sensitivity.engines.gradient.left_out import with_left_out
+from qgraph._sensitivity.engines.gradient.mixed import mixed_formats
 from qgraph._sensitivity.engines.gradient.pairs import interactions
 from qgraph._sensitivity.engines.gradient.sets import with_measured_sets
 from qgraph._sensitivity.engines.gradient.side_by_side import other_quantizations, tables_of
@@ -119,6 +121,8 @@ class Gradient(QuestionEngine):
             folder,
             _options_of(work).probes,
             other_quantizations(work, model, runtime),
+            {item.name: without_kernel(item, model.nodes) for item in work.formats},
+            found.name if (found := beside(work.formats, work.scheme)) is not None else None,
             traces=_options_of(work).gauss_newton,
         )
 
@@ -167,9 +171,16 @@ class Gradient(QuestionEngine):
         found["warnings"] = found.get("warnings", ()) + notes
         pairs, whole = own.pairs(feeds), exact.get(("all", ""))
         if pairs is not None:
-            verified = estimate.measured.keys() - before
-            together = interactions(work, model, own.nodes, pairs, total, asked.table, verified)
+            verified, count = estimate.measured.keys() - before, len(own.nodes)
+            first = {key: matrix[:count, :count] for key, matrix in pairs.items()}
+            together = interactions(work, model, own.nodes, first, total, asked.table, verified)
             samples = list(scores.table)
+            other = beside(work.formats, work.scheme)
+            if other is not None and own.beside is not None and other.name in found["formats"]:
+                tables = asked.table, found["formats"][other.name]
+                found["mixed"] = mixed_formats(
+                    work, model, runtime, other, own.nodes, pairs, total, tables, verified, samples
+                )
             found["interactions"], seen = with_measured_sets(
                 work, model, runtime, together, samples
             )

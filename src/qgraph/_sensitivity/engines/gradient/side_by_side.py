@@ -21,12 +21,16 @@ def other_quantizations(
     work: Work, model: ComputedModel, runtime: Runtime
 ) -> dict[str, FakeQuantization]:
     """Return name → what `model` computes with in each of the formats beside the scheme."""
-    found = {}
-    for item in work.formats:
-        ranges = _ranges(item, work, model, runtime)
-        made = quantization_in(item, work.prepared.model, model.nodes, ranges, model.fake)
-        found[item.name] = made if model.computed_in is None else made.in_single()
-    return found
+    return {item.name: other_quantization(item, work, model, runtime) for item in work.formats}
+
+
+def other_quantization(
+    item: Format, work: Work, model: ComputedModel, runtime: Runtime
+) -> FakeQuantization:
+    """Return what `model` computes with in a format."""
+    ranges = _ranges(item, work, model, runtime)
+    made = quantization_in(item, work.prepared.model, model.nodes, ranges, model.fake)
+    return made if model.computed_in is None else made.in_single()
 
 
 def _ranges(
@@ -37,7 +41,7 @@ def _ranges(
     """
     scheme, known = item.scheme, model.ranges
     if scheme is None or scheme.calibrate is Calibration.MINMAX:
-        return {each.name: Range(each.rmin, each.rmax) for each in known.tensors}
+        return known.extremes()
     same = scheme.calibrate is work.scheme.calibrate and scheme.grid == work.scheme.grid
     if same:
         return known.by_name()
