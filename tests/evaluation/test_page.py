@@ -13,10 +13,17 @@ import pytest
 
 from qgraph._evaluation.results import Difference, Evaluation, Latency, Prompted, SanityAnswer
 from qgraph._graph.errors import InputError, UsageError
-from qgraph._graph.io.documents import write_document
+from qgraph._graph.io.documents import read_document, write_document
 from qgraph._metrics.table import quality_key
-from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.profiles import (
+    Fraction,
+    KeepPart,
+    NamedScheme,
+    Predicted,
+    Profile,
+    Profiles,
+)
+from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._report.charts import charts
 from qgraph._report.drawing import FigureKind, draw
 from qgraph._report.markdown import render_summary, to_markdown
@@ -29,7 +36,9 @@ from qgraph._sensitivity.report import (
     Cause,
     Direction,
     KeptNode,
+    MixedFormats,
     NodeScore,
+    OtherScheme,
     Run,
     Score,
     Sensitivity,
@@ -383,6 +392,34 @@ def test_figures_are_drawn_without_a_browser(
     assert {"frontier", "size", "nodes"} <= drawn.keys()
     start = {FigureKind.SVG: b"<svg", FigureKind.PNG: b"\x89PNG"}[kind]
     assert all(picture.startswith(start) for picture in drawn.values())
+
+
+def test_schemes_stand_side_by_side_with_the_one_that_each_node_is_better_in(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    write_run(tmp_path, evaluation, "plain")
+    report = read_document(tmp_path / "sensitivity.json", Sensitivity)
+    better = Score(mse=0.25, sqnr_db=23.0, cosine=0.9)
+    nodes = [node.model_copy(update={"schemes": {"fp8": better}}) for node in report.nodes]
+    formats = {"plain": "fp8", "b": "int8"}
+    other = OtherScheme(name="fp8", scheme=Scheme(name=SchemeName.FP8), all_quantized=better)
+    mixed = MixedFormats(schemes=("int8", "fp8"), formats=formats)
+    update = {"nodes": tuple(nodes), "schemes": (other,), "mixed": mixed}
+    write_document(tmp_path / "sensitivity.json", report.model_copy(update=update))
+    profiles = read_document(tmp_path / "profiles.json", Profiles)
+    (item,) = profiles.profiles
+    item = item.model_copy(update={"formats": {"plain": "fp8"}})
+    named = NamedScheme(name="fp8", scheme=Scheme(name=SchemeName.FP8))
+    made = profiles.model_copy(update={"profiles": (item,), "schemes": (named,)})
+    write_document(tmp_path / "profiles.json", made)
+    run = read_run(tmp_path)
+    rows = charts(run.evaluation, run.report)["schemes"]["data"]["values"]
+    assert rows == [{"node": "plain", "kind": "MatMul", "x": 0.5, "y": 0.25, "in": "fp8"}]
+    page = Page(render_page(run))
+    table = next(table for table in page.tables if table[0][-1] == "better in")
+    assert {row[1]: row[-1] for row in table[1:] if len(row) == 11} == formats
+    assert any(row[2] == "1 fp8" for table in page.tables for row in table if len(row) > 2)
+    assert "fp8: MSE 2.500e-01 with everything quantized" in render_page(run)
 
 
 def test_the_page_is_the_same_for_the_same_files(evaluation: Evaluation, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ that must match a whole name, anything else is a name. What is kept wins over wh
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
@@ -63,6 +64,13 @@ class Profile(Part):
     budget: str | None = None
     measured: dict[str, float] | None = None
     formats: dict[str, str] | None = None
+
+
+def format_counts(profile: Profile) -> str:
+    """Return how many nodes are quantized, by format where there are several: `30 int8, 12 fp8`."""
+    kinds = Counter((profile.formats or {}).values())
+    told = [f"{kinds[kind]} {kind}" for kind in sorted(kinds, reverse=True)]
+    return ", ".join(told) or str(len(profile.quantize))
 
 
 class NamedScheme(Part):

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qgraph._evaluation.results import Evaluation
-from qgraph._report.node_charts import heat_map, in_company, node_errors, rankings
+from qgraph._report.node_charts import (
+    heat_map,
+    in_company,
+    node_errors,
+    rankings,
+    side_by_side,
+)
 from qgraph._report.spec import Spec
 from qgraph._report.variant_charts import (
     frontier_by_share,
@@ -30,6 +36,7 @@ def charts(
         "prediction": predicted_against_measured(evaluation),
         "heatmap": heat_map(report),
         "nodes": node_errors(report),
+        "schemes": side_by_side(report),
         "company": in_company(report),
         **{f"ranking-{index}": rankings(pair) for index, pair in enumerate(pairs)},
     }

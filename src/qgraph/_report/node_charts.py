@@ -15,6 +15,7 @@ from qgraph._report.spec import (
     point,
     without_none,
 )
+from qgraph._sensitivity.explain.schemes import damages, scheme_names, two_schemes
 from qgraph._sensitivity.ranking.comparison import Pair
 from qgraph._sensitivity.ranking.node_figures import NodeFigures, node_figures
 from qgraph._sensitivity.report import Sensitivity
@@ -102,6 +103,40 @@ def in_company(report: Sensitivity) -> Spec | None:
         "Gain of leaving each node float while all others are quantized, against its error alone."
     )
     return chart(what, rows, 320, equality(x, y), points)
+
+
+def side_by_side(report: Sensitivity) -> Spec | None:
+    """Return the error of each node alone under two schemes, coloured by the better one; where the
+    report has nodes in either, by the one that a node is in.
+    """
+    places, names = two_schemes(report), scheme_names(report)
+    if places is None:
+        return None
+    formats = {} if report.mixed is None else report.mixed.formats
+    rows: list[Spec] = []
+    for item in place(report.nodes):
+        found = damages(item.node, report)
+        x, y = (found[at] for at in places)
+        if x and y and x > 0 and y > 0:
+            better = formats.get(item.node.name, names[places[y < x]])
+            rows.append(
+                {"node": item.node.name, "kind": item.kind, "x": x, "y": y} | {"in": better}
+            )
+    if not rows:
+        return None
+    first, second = (names[at] for at in places)
+    name = metric(report.metric).damage_axis
+    x_axis = log_axis("x", f"{first}: {name}", [row["x"] for row in rows])
+    y_axis = log_axis("y", f"{second}: {name}", [row["y"] for row in rows])
+    kinds = {"sort": [first, second], "title": None, "legend": {"orient": "top"}}
+    tooltip = [
+        *({"field": "node"}, {"field": "kind"}, {"field": "in", "title": "format"}),
+        *(number("x", first, format=".3e"), number("y", second, format=".3e")),
+    ]
+    color = {"field": "in", "type": "nominal", **kinds}
+    points = layer(_POINT, x=x_axis, y=y_axis, color=color, tooltip=tooltip)
+    what = f"Error of each node alone in {second} against {first}, which is better above the line."
+    return chart(what, rows, 320, equality(x_axis, y_axis), points)
 
 
 def rankings(pair: Pair) -> Spec:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from qgraph._graph.printable import all_printable, printable
 from qgraph._metrics import metric, quality_key
+from qgraph._quantize.profiles import format_counts
 from qgraph._report import drawing
 from qgraph._report.advice import advice
 from qgraph._report.charts import charts
@@ -21,6 +22,7 @@ from qgraph._report.node_tables import kept_lists, node_rows, profiles_of_nodes,
 from qgraph._report.reported_run import ReportedRun
 from qgraph._report.sentences import latency_notes, notes, verdicts
 from qgraph._report.variant_tables import columns, measured_mse, rows, topics
+from qgraph._sensitivity.explain.schemes import summary
 
 _HERE = Path(__file__).parent
 _TEMPLATE = "report.html.j2"
@@ -51,6 +53,7 @@ def render_page(run: ReportedRun) -> str:
         rows=rows(evaluation),
         topics=topics(evaluation),
         measured_mse=measured_mse,
+        format_counts=format_counts,
         notes=[*notes(evaluation), *engine_notes(run.engines)],
         advice=advice(evaluation),
         latency_notes=latency_notes(evaluation),
@@ -58,6 +61,8 @@ def render_page(run: ReportedRun) -> str:
         quality=metric(quality_key(evaluation.variants[0].metrics)).label,
         by=metric(run.report.metric),
         nodes=nodes,
+        schemes=summary(run.report) if run.report.schemes else (),
+        formats=run.report.mixed.formats if run.report.mixed is not None else None,
         kept=kept_lists(run.profiles),
         charts=drawn,
         unplaced=without_gain(run.report),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from qgraph._cli.runtime import runtime_of
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
 from qgraph._metrics.budget import Budget
-from qgraph._quantize.profiles import Profiles, apart
+from qgraph._quantize.profiles import Profiles, apart, format_counts
 from qgraph._steps.options import ProfileOptions, chosen
 from qgraph._steps.profile import profile as cut_profiles
 
@@ -87,10 +86,7 @@ def _print(profiles: Profiles) -> None:
         figure = f"{predicted.mse:.2e}" if predicted else ""
         found = item.measured or {}
         more = [f"{found[key]:.4g}" if key in found else "" for key in extra]
-        kinds = Counter((item.formats or {}).values())
-        count = ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds, reverse=True))
-        count = count or str(len(item.quantize))
-        rows.append([item.name, item.title, count, *shares, figure, *more])
+        rows.append([item.name, item.title, format_counts(item), *shares, figure, *more])
     spare = ["of their params", "of candidates", "predicted MSE"]
     print_table([*headings, *(f"measured {key}" for key in extra)], rows, left=2, spare=spare)
     for item in profiles.profiles:

@@ -20,6 +20,17 @@ def damages(node: NodeScore, report: Sensitivity) -> list[float | None]:
     return [_damage(score, report) for score in _scores(node, report)]
 
 
+def two_schemes(report: Sensitivity) -> tuple[int, int] | None:
+    """Return the places of two among `scheme_names` to hold against each other: the file's own, and
+    the one that nodes may be in beside it, or the first that quantizes activations.
+    """
+    others = report.schemes or ()
+    whole = [at for at, item in enumerate(others, 1) if item.scheme is not None]
+    if report.mixed is not None:
+        whole = [at for at in whole if others[at - 1].name == report.mixed.schemes[1]]
+    return (0, whole[0]) if whole else None
+
+
 def summary(report: Sensitivity) -> list[str]:
     """Return a line for each scheme: what everything under it does, and, of those that quantize
     activations, where it is the best.
