@@ -28,6 +28,7 @@ from qgraph._graph.errors import (
     UsageError,
 )
 from qgraph._graph.progress import silent
+from qgraph._steps.distributed import units_of
 from qgraph._steps.options import SensitivityOptions
 from qgraph._steps.ray_cache import received
 
@@ -61,7 +62,7 @@ def dies(what, done, total):
             os.kill(os.getpid(), signal.SIGKILL)
 
 ray = None if address == "here" else address
-qgraph.evaluate(models, journal=journal, data=data, samples=40,
+qgraph.evaluate(models, journal=journal, data=data, samples=20,
     runtime=qgraph.Runtime(ray=ray, progress=dies))
 """
 
@@ -217,6 +218,17 @@ def test_scores_do_not_depend_on_the_number_of_nodes(
     assert scored(model, ranges, nodes) == expected
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 6, 16])
+def test_a_unit_is_of_samples_that_are_computed_alike(slots: int) -> None:
+    folds = [list(range(first, first + 16)) for first in range(0, 64, 16)]
+    units = units_of(folds, slots)
+    assert sorted(number for unit in units for number in unit) == list(range(64))
+    assert all(any(set(unit) <= set(fold) for fold in folds) for unit in units)
+    assert len(units) >= slots
+    if slots <= len(folds) and len(folds) % slots == 0:
+        assert len(units) == len(folds)  # the model is opened as often as by one process
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["switch", "gradient"])
 def test_every_engine_that_goes_by_samples_does(
@@ -260,7 +272,7 @@ def variants(
     return [model.path, path]
 
 
-HELDOUT: Any = {"data": [SHIPPED / "data/heldout.json"], "samples": 40}
+HELDOUT: Any = {"data": [SHIPPED / "data/heldout.json"], "samples": 20}
 
 
 @pytest.fixture(scope="module")
