@@ -104,7 +104,7 @@ def test_a_mixed_model_is_clean_for_tensorrt_and_its_bundle_says_what_is_in_it(
     assert precision == {"q": "int8", "k": "int8", "down": "fp8", "out": "int8"}
     assert content["counts"]["int8_nodes"] == 4 and content["counts"]["fp8_nodes"] == 1
     said = (bundle / "README.md").read_text()
-    assert "3 to INT8 and 1 to FP8" in said and "compute capability 8.9" in said
+    assert "3 to INT8 and 1 to FP8" in said and "compute capability 8.9 or later.\n\n```" in said
 
 
 def test_readers_of_one_tensor_in_two_formats_have_a_quantizer_each_and_lint_says_so(
@@ -116,6 +116,37 @@ def test_readers_of_one_tensor_in_two_formats_have_a_quantizer_each_and_lint_say
     linted = qgraph("lint", mlp.parent / "D.onnx", "--json")
     (finding,) = (item for item in linted.json["findings"] if item["severity"] != "advice")
     assert finding["rule"] == "R11" and "all of them in one format" in finding["remedy"]
+
+
+def recipe(folder: Path, schemes: str) -> Path:
+    path = folder / "mixed.toml"
+    path.write_text(
+        'name = "mixed"\nmodel = "mlp.onnx"\n'
+        f'[sensitivity]\ndata = ["data.npz"]\nengine = "gradient"\n{schemes}\n'
+        '[profile]\nmix = "int8,fp8"\n'
+    )
+    return path
+
+
+def test_a_recipe_mixes_formats_and_its_page_shows_them(
+    qgraph: Command, mlp: Path, data: Path
+) -> None:
+    result = qgraph("run", recipe(mlp.parent, 'schemes = "int8,fp8"'), "-o", mlp.parent / "run")
+    assert result.code == 0, result.err
+    profiles = json.loads((mlp.parent / "run/profiles.json").read_text())
+    *_, item = profiles["profiles"]
+    assert item["formats"].keys() == set(item["quantize"])
+    found = types(onnx.load(mlp.parent / "run/D.onnx"))
+    kinds = {"int8": "INT8", "fp8": "FLOAT8E4M3FN"}
+    assert found == {name: [kinds[kind]] * 2 for name, kind in item["formats"].items()}
+    assert 'id="chart-schemes"' in (mlp.parent / "run/report.html").read_text()
+
+
+def test_a_recipe_that_mixes_what_it_does_not_score_is_refused_at_once(
+    qgraph: Command, mlp: Path, data: Path
+) -> None:
+    result = qgraph("run", recipe(mlp.parent, ""), "-o", mlp.parent / "run")
+    assert result.code == 2 and "[sensitivity] schemes does not" in result.err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
