@@ -7,9 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from qgraph._exporters.checkpoint_names import require_plain
+from qgraph._exporters.checkpoint_names import read_content, require_plain
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError, install
-from qgraph._graph.io.documents import read_json
 
 OPSETS = range(17, 24)
 _DTYPES = ("fp32", "fp16")
@@ -82,13 +81,48 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, not JSON, or no object.
     """
-    try:
-        content = read_json(path)
-    except UsageError as error:
-        raise InputError(error.message, where=error.where, hint="Copy the file again.") from error
+    content = read_content(path)
     if not isinstance(content, dict):
         raise InputError("expected a JSON object", where=str(path))
     return content
+
+
+def load_pretrained(loader: Any, source: Path, dtype: str) -> Any:
+    """Return the model that a class of transformers makes of the checkpoint in `source`, as `fp32`
+    or `fp16`, ready for inference with eager attention.
+
+    Eager attention is plain MatMul, Add, Softmax, MatMul: the pattern runtimes look for.
+
+    Raises:
+        InputError: weights are missing or broken.
+    """
+    import torch  # an extra, seconds to load
+
+    try:
+        model, report = loader.from_pretrained(
+            source,
+            dtype=torch.float16 if dtype == "fp16" else torch.float32,
+            attn_implementation="eager",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers raises whatever a broken checkpoint meets
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise _broken(source, lines[0]) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise _broken(source, f"{len(missing)} weights are missing, the first is {missing[0]!r}")
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def _broken(source: Path, what: str) -> InputError:
+    return InputError(
+        f"the checkpoint cannot be loaded: {what}",
+        where=str(source),
+        hint="Download or save it again; config.json and the weights must belong together.",
+    )
 
 
 def require_extra() -> None:

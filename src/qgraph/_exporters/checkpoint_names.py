@@ -51,7 +51,12 @@ def _refused(path: Path, what: str) -> InputError:
     )
 
 
-def _read(path: Path) -> Any:
+def read_content(path: Path) -> Any:
+    """Return the JSON value in a file of a checkpoint.
+
+    Raises:
+        InputError: no such file, or not JSON.
+    """
     try:
         return read_json(path)
     except UsageError as error:
@@ -59,7 +64,7 @@ def _read(path: Path) -> Any:
 
 
 def _require_own_weights(path: Path) -> None:
-    content = _read(path)
+    content = read_content(path)
     listed = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(listed, dict):
         raise _refused(path, "this index has no weight_map")
@@ -69,7 +74,7 @@ def _require_own_weights(path: Path) -> None:
 
 
 def _require_no_code(path: Path) -> None:
-    for key, value in _entries(_read(path)):
+    for key, value in _entries(read_content(path)):
         foreign = key.endswith("attn_implementation") and value not in (None, *_ATTENTIONS)
         if foreign or (key in _CODE and value):
             raise _refused(path, f"{key!r} names {str(value)[:80]!r}, which may be code")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, install
+from qgraph._graph.io.files import require_file
 from qgraph._graph.tensors import Array
 
 if TYPE_CHECKING:
@@ -19,13 +20,8 @@ _MOST_PIXELS = 100_000_000
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the images in `folder` and below it, sorted."""
-    return sorted(path for path in folder.rglob("*") if is_image(path))
-
-
-def is_image(path: Path) -> bool:
-    """Return whether `path` is a file with the name of an image."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """Return the files in `folder` and below it that have the name of an image, sorted."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def read_image(path: Path) -> Image.Image:
@@ -33,7 +29,7 @@ def read_image(path: Path) -> Image.Image:
 
     Raises:
         EnvironmentFault: Pillow is not installed.
-        InputError: no image, or a damaged one.
+        InputError: nothing is there, no image, or a damaged one.
         LimitError: it has more than 100 million pixels.
     """
     # Pillow comes with an extra; the core works without it
@@ -47,7 +43,7 @@ def read_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # a limit of our own is checked below, before anything is decoded
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(require_file(path, "image")) as opened:
                 require_pixels(opened.height, opened.width, path)
                 return opened.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:

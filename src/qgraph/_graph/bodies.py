@@ -1,13 +1,31 @@
-"""The bodies of If, Loop and Scan, walked through, and the order nodes run in."""
+"""The bodies of If, Loop and Scan, walked through; copies; the nodes of a graph and their order."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import onnx
+from google.protobuf.message import Message
 
 from qgraph._graph.errors import InputError
+
+M = TypeVar("M", bound=Message)
+
+
+def copied(message: M) -> M:
+    """Return a copy of a model, a node or another message."""
+    made: M = type(message)()
+    made.CopyFrom(message)
+    return made
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Put `nodes`, some of which may be the graph's own, in the place of those it has."""
+    kept = list(nodes)
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -54,9 +72,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     for inner in reversed(list(with_bodies(graph))):  # the outer ones copy the inner
         order = _order(inner.node)
         if order != list(range(len(inner.node))):
-            nodes = [inner.node[at] for at in order]
-            del inner.node[:]
-            inner.node.extend(nodes)
+            replace_nodes(inner, [inner.node[at] for at in order])
 
 
 def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:

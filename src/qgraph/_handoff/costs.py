@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
 from qgraph._graph.edit.macs_inside import macs_inside
 from qgraph._graph.edit.weave import weave_in
@@ -40,8 +41,7 @@ def _measured(path: Path, tensors: Sequence[str], feed: Feed) -> Shapes:
     """Return the shapes that `tensors` have."""
 
     def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-        looking = onnx.ModelProto()
-        looking.CopyFrom(model)
+        looking = copied(model)
         looks = [helper.make_node("Shape", [name], [name + _SUFFIX]) for name in tensors]
         weave_in(looking.graph, looks)  # each right behind its tensor, which is not held for it
         del looking.graph.output[:]

@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from qgraph._graph.bodies import copied, replace_nodes
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.rules.advice import is_int8
@@ -31,8 +32,7 @@ _EXACT = {
 
 def with_rounding_noise(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of `model` in which rounding is noise of the same size, anew in every run."""
-    noisy = onnx.ModelProto()
-    noisy.CopyFrom(model)
+    noisy = copied(model)
     graph = QdqGraph(noisy, Path())
     places = {id(node): list(_places(graph, node)) for node in graph.nodes}
     taken = set(graph.producer) | set(graph.initializers)
@@ -40,9 +40,7 @@ def with_rounding_noise(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in noisy.graph.node:
         before, after = _around(node, places[id(node)], taken, seed=len(nodes) + 1)
         nodes += [*before, node, *after]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del noisy.graph.node[:]
-    noisy.graph.node.extend(copies)
+    replace_nodes(noisy.graph, nodes)
     return noisy
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.copies import copy_model
 from qgraph._graph.io.external import external_files
@@ -70,8 +71,7 @@ def mend(
     path, written = Path(model), Path(output)
     graph = QdqGraph.read(path)
     found = run_rules(graph, Target(target), plugins)
-    changed = onnx.ModelProto()
-    changed.CopyFrom(graph.model)
+    changed = copied(graph.model)
     done = fix(changed, found, graph)
     _write(changed, path, written)
     return _report(written, QdqGraph.read(written), Target(target), plugins, done)

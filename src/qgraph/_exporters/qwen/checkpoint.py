@@ -9,49 +9,32 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
-from qgraph._exporters.checkpoint_folder import read_config
+from qgraph._exporters.checkpoint_folder import load_pretrained, read_config
 from qgraph._exporters.manifest import Decoder
 from qgraph._exporters.qwen.source import QwenCheckpoint, vision_token_ids
 from qgraph._graph.errors import InputError
 
-TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 # Their frequencies change with the length of the sequence, which a traced graph cannot follow.
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
 def load_checkpoint(source: QwenCheckpoint, dtype: str) -> Any:
-    """Return the model of `source` in `dtype`, ready for inference with eager attention.
-
-    Eager attention is plain MatMul, Add, Softmax, MatMul: the pattern runtimes look for.
+    """Return the model of `source` in `dtype`, ready for inference.
 
     Raises:
         InputError: weights are missing, broken or not finite, or the model has a part that a
             traced graph cannot hold.
     """
     loader = getattr(transformers, source.architecture)
-    try:
-        model, report = loader.from_pretrained(
-            source.folder,
-            dtype=TORCH_TYPES[dtype],
-            attn_implementation="eager",
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        raise _broken(source, str(error).strip().splitlines()[0]) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise _broken(source, f"{len(missing)} weights are missing, the first is {missing[0]!r}")
+    model = load_pretrained(loader, source.folder, dtype)
     _check_finite(model, source, dtype)
     _check_exportable(model.config.get_text_config(), source)
     if source.has_vision:
         restore_token_ids(
             model.config, vision_token_ids(read_config(source.folder / "config.json"))
         )
-    return model.eval().requires_grad_(requires_grad=False)
+    return model
 
 
 def restore_token_ids(config: Any, token_ids: dict[str, int]) -> None:
@@ -87,14 +70,6 @@ def _eos_of(model: Any, source: QwenCheckpoint) -> tuple[int, ...]:
         found = config.eos_token_id if found is None else found
     listed = found if isinstance(found, list) else [found]
     return tuple(int(token) for token in listed if token is not None)
-
-
-def _broken(source: QwenCheckpoint, what: str) -> InputError:
-    return InputError(
-        f"the checkpoint cannot be loaded: {what}",
-        where=str(source.folder),
-        hint="Download or save it again; config.json and the weights must belong together.",
-    )
 
 
 def _check_finite(model: Any, source: QwenCheckpoint, dtype: str) -> None:

@@ -6,11 +6,10 @@ Imports without the `export` extra; `export_vision` loads torch when it is calle
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qgraph._exporters.checkpoint_folder import check_request, read_config, require_extra
 from qgraph._exporters.manifest import MANIFEST, Manifest, VisionEncoder, find_manifest
@@ -146,13 +145,3 @@ def _manifest(
         vision_encoder=encoder,
         packages={name: metadata.version(name) for name in PACKAGES},
     )
-
-
-def all_images(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Return image files of files and folders, in order of name."""
-    kinds = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-    found: list[Any] = []
-    for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in kinds)
-        found += inside if path.is_dir() else [path]
-    return tuple(found)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import onnx
 
 from qgraph._exporters.family import ExportOptions, ModelView, Task
 from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.images import images_in
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.qwen.export import DEFAULT_OPSET, export_language
-from qgraph._exporters.qwen.export_vision import VisionRequest, all_images, export_vision
+from qgraph._exporters.qwen.export_vision import VisionRequest, export_vision
 from qgraph._exporters.qwen.lines import images_of
 from qgraph._exporters.qwen.samples import LineFeeds, read_samples
 from qgraph._exporters.qwen.sanity import SanitySuite
@@ -104,7 +106,8 @@ class QwenFamily:
         if options.batch is not None:
             raise UsageError("--batch is for classifiers and detectors; leave it out")
         if options.part == "vision":
-            images, opset = all_images(options.data), options.opset or DEFAULT_OPSET
+            each = (images_in(path) if path.is_dir() else [path] for path in options.data)
+            images, opset = tuple(chain(*each)), options.opset or DEFAULT_OPSET
             request = VisionRequest(options.image_size, images, options.dtype, opset)
             return export_vision(source, folder, request, progress)
         if options.part != "language" or options.data or options.image_size is not None:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from qgraph._graph.errors import InputError
-from qgraph._graph.io.documents import Part, message_of
+from qgraph._graph.io.documents import Part, message_of, without_duplicates
 from qgraph._graph.io.files import is_file, require_file
 from qgraph._graph.io.inside import find_inside
 
@@ -105,7 +104,7 @@ def _caption(text: str, where: str, folder: Path) -> Line:
 
 def _record(text: str, where: str, folder: Path) -> Line:
     try:
-        record = _Record.model_validate(json.loads(text, object_pairs_hook=_without_duplicates))
+        record = _Record.model_validate(json.loads(text, object_pairs_hook=without_duplicates))
         for value in (record.text, record.answer or ""):
             value.encode("utf-8")  # JSON can spell half a character; tokenizers cannot read one
     except ValidationError as error:
@@ -122,13 +121,6 @@ def _record(text: str, where: str, folder: Path) -> Line:
         raise InputError("found an empty text or answer", where=where)
     image = None if record.image is None else _image_inside(folder, record.image, where)
     return Line(where, record.text, image, record.answer, record.image)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError("a key stands twice")
-    return content
 
 
 def _image_inside(folder: Path, relative: str, where: str) -> Path:

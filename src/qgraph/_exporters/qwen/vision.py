@@ -6,14 +6,13 @@ alone: the model's full processor also loads a video part, which needs torchvisi
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLConfig
@@ -25,6 +24,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 from qgraph._exporters.checkpoint_folder import read_config
+from qgraph._exporters.images import read_image
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.qwen.checkpoint import restore_token_ids
 from qgraph._exporters.qwen.source import vision_token_ids
@@ -70,7 +70,7 @@ class VisionTower:
         """
         try:
             pixels = self._processor(
-                images=[open_image(path) for path in images], return_tensors="pt"
+                images=[read_image(path) for path in images], return_tensors="pt"
             )
         except ValueError as error:
             raise InputError(
@@ -147,27 +147,3 @@ def _load_tower(config: Any, folder: Path) -> Any:
             hint="Export the checkpoint again.",
         ) from error
     return tower.eval().requires_grad_(requires_grad=False)
-
-
-def open_image(path: Path) -> Image.Image:
-    """Return an image file as RGB.
-
-    Raises:
-        InputError: it is no image, or one too large.
-    """
-    require_file(path, "image")
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns of an image that would take gigabytes once unpacked.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.convert("RGB")
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        raise InputError(f"not a readable image: {error}", where=str(path)) from error

@@ -12,10 +12,11 @@ import onnx
 import torch
 from PIL import Image
 
+from qgraph._exporters.images import read_image
 from qgraph._exporters.manifest import Check
 from qgraph._exporters.qwen.check import TOLERANCES
 from qgraph._exporters.qwen.tracing import TRACED_OPSET
-from qgraph._exporters.qwen.vision import VisionTower, open_image
+from qgraph._exporters.qwen.vision import VisionTower
 from qgraph._exporters.qwen.vision_graph import Fp32Parts, VisionEncoderModule, find_overflow
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.errors import InputError
@@ -51,7 +52,7 @@ def samples(tower: VisionTower, size: tuple[int, int], images: Sequence[Path]) -
     noise = rng.integers(0, 256, (height, width, 3), np.uint8)
     ramp = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
     drawn = {"noise": Image.fromarray(noise), "gradient": Image.fromarray(ramp)}
-    given = {path.name: open_image(path) for path in images}
+    given = {path.name: read_image(path) for path in images}
     found = []
     for name, image in (drawn | given).items():
         pixels, grid = tower.pixels(image.resize((width, height), Image.Resampling.BICUBIC))

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, version_converter
 
-from qgraph._exporters.checkpoint_folder import check_request, require_extra
+from qgraph._exporters.checkpoint_folder import check_request, load_pretrained, require_extra
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
 from qgraph._exporters.quiet import quiet
@@ -53,9 +53,12 @@ def export_classifier(
     _check(source, folder, options)
     require_classifier(source)
     require_extra()
+    import transformers
+
+    loader: Any = transformers.AutoModelForImageClassification
     with quiet(), publishing(folder, last=MANIFEST) as target:
         progress("exporting", 0, len(_STEPS))
-        model = _load(source, options.dtype)
+        model = load_pretrained(loader, source, options.dtype)
         images = _images(model, options, _side(source, model))
         expected = [_ask_torch(model, image) for image in images]
         progress("exporting", 1, len(_STEPS))
@@ -76,36 +79,6 @@ def _check(source: Path, folder: Path, options: ExportOptions) -> None:
     check_request(source, folder, options.dtype, options.opset or DEFAULT_OPSET)
     if options.image_size is not None:
         raise UsageError("a classifier's image size is its checkpoint's; leave --image-size out")
-
-
-def _load(source: Path, dtype: str) -> Any:
-    import torch
-    import transformers
-
-    loader: Any = transformers.AutoModelForImageClassification
-    try:
-        model, report = loader.from_pretrained(
-            source,
-            dtype=torch.float16 if dtype == "fp16" else torch.float32,
-            attn_implementation="eager",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers raises whatever a broken checkpoint meets
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"the checkpoint cannot be loaded: {lines[0]}", where=str(source)
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise InputError(
-            f"{len(missing)} weights are missing, the first is {missing[0]!r}",
-            where=str(source),
-            hint="Download or save it again; config.json and the weights must belong together.",
-        )
-    return model.eval().requires_grad_(requires_grad=False)
 
 
 def _side(source: Path, model: Any) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from qgraph._graph.bodies import tensor_names
+from qgraph._graph.bodies import copied, tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import CONVOLUTIONS, QuantizableNode
 from qgraph._graph.index import GraphIndex, attributes
@@ -85,8 +85,7 @@ def with_biases(model: onnx.ModelProto, values: Mapping[Bias, Array]) -> onnx.Mo
     """Return a copy of `model` in which biases have other values; constants stay as they are for
     whoever else reads them.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copied(model)
     nodes = {node.name: node for node in changed.graph.node}
     taken = tensor_names(changed.graph)
     for bias, array in values.items():

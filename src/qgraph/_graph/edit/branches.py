@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.bodies import tensor_names, with_bodies
+from qgraph._graph.bodies import replace_nodes, tensor_names, with_bodies
 from qgraph._graph.edit.graft import fresh_names, given_as, renamed
 from qgraph._graph.io.weights import array_of
 
@@ -23,8 +23,7 @@ def take_branches(model: onnx.ModelProto) -> bool:
             branch = _branch(node, constants)
             nodes += [node] if branch is None else _opened(node, branch, graph, taken)
             found = found or branch is not None
-        del graph.node[:]
-        graph.node.extend(nodes)
+        replace_nodes(graph, nodes)
     return found
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qgraph._graph.bodies import copied, replace_nodes
 from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.io.weights import LAZY, array_of, stub
@@ -39,9 +40,7 @@ def split_into_columns(model: onnx.ModelProto, most: int) -> OnDemand[str, Array
         else:
             nodes += splitter.split(node, found, max(1, most // (_SINGLE * found.weight.dims[0])))
     if splitter.makers:
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(copies)
+        replace_nodes(model.graph, nodes)
     return OnDemand(splitter.makers)
 
 
@@ -106,8 +105,7 @@ class _Splitter:
     def _dequantized(
         self, dequantizer: onnx.NodeProto, factor: str, columns: slice, reader: str
     ) -> onnx.NodeProto:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(dequantizer)
+        copy = copied(dequantizer)
         copy.input[0] = factor
         copy.name = copy.output[0] = f"{reader}/{dequantizer.output[0]}/columns.{columns.start}"
         for at, name in enumerate(dequantizer.input[1:], start=1):

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.opsets import reads_axes
 from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.io.models import tensor_from
@@ -47,8 +48,7 @@ class GaugeFitter:
     """Adds gauges to a copy of `model`; `model` is complete after `finish`."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(model)
+        self.model = copied(model)
         self._made: list[onnx.NodeProto] = []
         self._named: set[str] = set()
 
@@ -92,8 +92,7 @@ class GaugeFitter:
 
     def _reduction(self, like: onnx.NodeProto, op: str, tensor: str, stem: str) -> str:
         """Return `tensor` reduced by another operator along the axes of `like`."""
-        made = onnx.NodeProto()
-        made.CopyFrom(like)
+        made = copied(like)
         name = f"{stem}{_SUFFIX}"
         made.op_type, made.name, made.input[0] = op, f"{name}/{op}", tensor
         made.output[:] = [name]

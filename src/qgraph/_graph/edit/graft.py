@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 from onnx import helper
 
-from qgraph._graph.bodies import bodies_of
+from qgraph._graph.bodies import bodies_of, copied, replace_nodes
 from qgraph._graph.edit.names import fresh_name
 
 
@@ -30,8 +30,7 @@ def renamed(node: onnx.NodeProto, names: Mapping[str, str], taken: set[str]) -> 
 
     What its bodies make gets a new name where the old one is `taken`.
     """
-    made = onnx.NodeProto()
-    made.CopyFrom(node)
+    made = copied(node)
     made.input[:] = [names.get(name, name) for name in node.input]
     made.output[:] = [names.get(name, name) for name in node.output]
     for body in bodies_of(made):
@@ -46,8 +45,7 @@ def _rename_body(body: onnx.GraphProto, names: Mapping[str, str], taken: set[str
     for item in (*body.input, *body.initializer, *body.output, *body.value_info):
         item.name = inner.get(item.name, item.name)
     nodes = [renamed(node, inner, taken) for node in body.node]
-    del body.node[:]
-    body.node.extend(nodes)
+    replace_nodes(body, nodes)
 
 
 def given_as(outputs: Mapping[str, str]) -> list[onnx.NodeProto]:

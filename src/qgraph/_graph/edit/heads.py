@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.index import GraphIndex, reads
 from qgraph._graph.io.weights import array_of
@@ -61,8 +62,7 @@ def narrow_head(prepared: PreparedModel, head: OutputHead) -> PreparedModel | No
     They are kept as far as the type of the weight rounds. None where the weight holds NaN or
     infinity.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(prepared.model)
+    model = copied(prepared.model)
     node = next(node for node in model.graph.node if node.name == head.node)
     weight = next(item for item in model.graph.initializer if item.name == head.weight)
     factor = _factor(array_of(weight))

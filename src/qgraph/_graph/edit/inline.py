@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.bodies import bodies_of, nodes_within, tensor_names
+from qgraph._graph.bodies import bodies_of, copied, nodes_within, replace_nodes, tensor_names
 from qgraph._graph.edit.graft import fresh_names, renamed
 from qgraph._graph.errors import InputError
 
@@ -36,7 +36,7 @@ def inline_functions(model: onnx.ModelProto) -> None:
     if not table:
         return
     taken = tensor_names(model.graph)
-    _replace(model.graph, list(_inlined(model.graph.node, table, taken, ())))
+    replace_nodes(model.graph, _inlined(model.graph.node, table, taken, ()))
     for function in table.values():
         for item in function.opset_import:
             if item.domain not in versions:
@@ -64,11 +64,6 @@ def _since(op_type: str, opset: int) -> int:
         return 0
 
 
-def _replace(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
 def _inlined(
     nodes: Sequence[onnx.NodeProto], table: _Table, taken: set[str], inside: tuple[_Key, ...]
 ) -> Iterator[onnx.NodeProto]:
@@ -77,7 +72,7 @@ def _inlined(
         key = (node.domain, node.op_type, node.overload)
         if key not in table:
             for body in bodies_of(node):
-                _replace(body, list(_inlined(body.node, table, taken, inside)))
+                replace_nodes(body, _inlined(body.node, table, taken, inside))
             yield node
         elif key in inside:
             raise InputError(
@@ -110,8 +105,7 @@ def _called(
 
 def _bound(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
     """Return a copy of `node` with the values its attributes take from the call."""
-    bound = onnx.NodeProto()
-    bound.CopyFrom(node)
+    bound = copied(node)
     for inner in nodes_within([bound]):
         _bind(inner, attributes)
     return bound
@@ -122,8 +116,7 @@ def _bind(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -
         return
     kept = []
     for item in node.attribute:
-        value = onnx.AttributeProto()
-        value.CopyFrom(attributes.get(item.ref_attr_name, item))
+        value = copied(attributes.get(item.ref_attr_name, item))
         value.name = item.name
         if not value.ref_attr_name:  # one that the call leaves out, and that has no default
             kept.append(value)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper, numpy_helper
 
-from qgraph._graph.bodies import bodies_of
+from qgraph._graph.bodies import bodies_of, copied
 from qgraph._graph.edit.macs import Shapes, costly_inside, macs_by_shapes
 from qgraph._graph.index import GraphIndex, inferred, reads
 
@@ -24,8 +24,7 @@ def macs_inside(model: onnx.ModelProto, shapes: Shapes) -> dict[str, int]:
     holders = [node for node in model.graph.node if costly_inside(node)]
     if not holders:
         return {}
-    alone = onnx.ModelProto()
-    alone.CopyFrom(model)
+    alone = copied(model)
     del alone.graph.node[:], alone.graph.value_info[:], alone.graph.input[:], alone.graph.output[:]
     alone.graph.node.extend(holders)
     index = GraphIndex(model)

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from qgraph._graph.bodies import bodies_of
+from qgraph._graph.bodies import bodies_of, copied
 from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.index import ONNX, GraphIndex, reads
 from qgraph._graph.io.weights import array_of, is_on_disk, retype_on_reading
@@ -37,8 +37,7 @@ _ANY_TYPE = ("Cast", "Shape", "Size")
 
 def narrow(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
     """Return a copy of an fp32 `model` that computes in fp16, but for the nodes named in `kept`."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     del made.graph.value_info[:]
     _Narrower(made, GraphIndex(model), kept).run()
     return made

@@ -6,11 +6,10 @@ Sums inside a node are fp32's, as in kernels that accumulate so.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import onnx
 from onnx import TensorProto, helper
 
+from qgraph._graph.bodies import replace_nodes
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.widen import in_single
 from qgraph._graph.index import GraphIndex
@@ -29,7 +28,5 @@ def rounded(prepared: PreparedModel) -> PreparedModel:
                 node.output[index] = whole
                 nodes.append(helper.make_node("Cast", [whole], [half], to=TensorProto.FLOAT16))
                 nodes.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
-    kept = [node.SerializeToString() for node in nodes]
-    del single.model.graph.node[:]
-    single.model.graph.node.extend(onnx.NodeProto.FromString(item) for item in kept)
-    return replace(single, model=single.model)
+    replace_nodes(single.model.graph, nodes)
+    return single

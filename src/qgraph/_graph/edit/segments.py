@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from qgraph._graph.bodies import replace_nodes
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.index import reads
 from qgraph._graph.io.weights import size_of
@@ -268,6 +269,4 @@ def move_to_readers(model: onnx.ModelProto) -> None:
         else:
             put(node)
     ordered += waiting.values()  # read by nobody, or an output of the graph
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    replace_nodes(model.graph, ordered)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import GraphIndex, reads
@@ -101,8 +102,7 @@ def with_outputs(
     inner = [name for name in names if name not in graph.outputs]
     if not inner:
         return model
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     for name in inner:
         kind = graph.types.get(name)
         if name not in graph.producer or kind not in FLOATS:

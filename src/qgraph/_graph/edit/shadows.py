@@ -13,6 +13,7 @@ from enum import Enum
 import onnx
 from onnx import TensorProto, helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.weave import weave_in
@@ -53,8 +54,7 @@ def insert_shadows(
     sides: Sequence[Side] = (Side.BOTH,),
 ) -> ShadowGraph:
     """Return a copy of `model` that also makes the sums of each of `nodes`, for each of `sides`."""
-    shadowed = onnx.ModelProto()
-    shadowed.CopyFrom(model)
+    shadowed = copied(model)
     caster = _Caster(FakeQuantizer(shadowed.graph, quantization))
     chosen = {node.name: node for node in nodes}
     for proto in shadowed.graph.node:
@@ -82,8 +82,7 @@ class _Caster:
         self.signals[node.name] = self._square_sum(proto.name, proto.output[0])
         for side in sides:
             chosen = {i: name for i, name in rename.items() if _is_on(side, i, node)}
-            copy = onnx.NodeProto()
-            copy.CopyFrom(proto)
+            copy = copied(proto)
             copy.name = f"{proto.name}/shadow.{side.value}"
             copy.input[:] = [chosen.get(index, name) for index, name in enumerate(proto.input)]
             copy.output[:] = [self.quantizer.fresh(f"{proto.name}/shadow")]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
@@ -36,8 +37,7 @@ def insert_switches(
     model: onnx.ModelProto, nodes: Sequence[QuantizableNode], quantization: FakeQuantization
 ) -> SwitchGraph:
     """Return a copy of `model` in which each of `nodes` has a switch."""
-    switched = onnx.ModelProto()
-    switched.CopyFrom(model)
+    switched = copied(model)
     quantizer = FakeQuantizer(switched.graph, quantization)
     chosen = {node.name: node for node in nodes}
     inputs: dict[str, str] = {}
@@ -80,8 +80,7 @@ def _branch(
     dtype: int,
 ) -> onnx.GraphProto:
     """Return a branch: `before`, then `proto` with its inputs renamed."""
-    inner = onnx.NodeProto()
-    inner.CopyFrom(proto)
+    inner = copied(proto)
     inner.name = f"{proto.name}/{tag}"
     inner.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
     inner.output[:] = [f"{name}/{tag}" for name in proto.output]

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from qgraph._graph.bodies import tensor_names
+from qgraph._graph.bodies import copied, replace_nodes, tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.io.models import tensor_from
@@ -73,8 +73,7 @@ def insert_tensor_switches(
     followers: Collection[str],
 ) -> TensorSwitchGraph:
     """Return a copy of `model` in which each of `nodes` can be on or off."""
-    switched = onnx.ModelProto()
-    switched.CopyFrom(model)
+    switched = copied(model)
     builder = _Builder(switched.graph, quantization)
     chosen = {node.name for node in nodes}
     produced = {name for proto in model.graph.node for name in proto.output}
@@ -86,16 +85,14 @@ def insert_tensor_switches(
     made: list[onnx.NodeProto] = []
     for index, proto in enumerate(model.graph.node):
         is_chosen = proto.name in chosen
-        copy = onnx.NodeProto()
-        copy.CopyFrom(proto)
+        copy = copied(proto)
         if is_chosen or proto.op_type in followers:
             copy.input[:] = [seen.get(name, name) for name in proto.input]
         made.append(builder.node(copy, proto, index) if is_chosen else copy)
         made += [
             builder.seen(name, seen[name], readers[name]) for name in proto.output if name in seen
         ]
-    del switched.graph.node[:]
-    switched.graph.node.extend(made)
+    replace_nodes(switched.graph, made)
     switched.graph.input.extend(
         helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in builder.switches
     )
@@ -185,8 +182,7 @@ class _Branch:
 
     def copy(self, proto: onnx.NodeProto, inputs: list[str], tag: str) -> str:
         """Add `proto` with other inputs; return its output."""
-        inner = onnx.NodeProto()
-        inner.CopyFrom(proto)
+        inner = copied(proto)
         inner.name = f"{proto.name}/{tag}"
         inner.input[:] = inputs
         output = self._fresh(f"{proto.output[0]}/{tag}")

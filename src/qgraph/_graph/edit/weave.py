@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import onnx
 
+from qgraph._graph.bodies import replace_nodes
+
 
 def weave_in(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
     """Insert `nodes`, each as early as it can run; they are given in an order that runs.
@@ -24,5 +26,4 @@ def weave_in(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
     woven = list(waiting.get(-1, ()))
     for index, node in enumerate(graph.node):
         woven += [node, *waiting.get(index, ())]
-    del graph.node[:]
-    graph.node.extend(woven)
+    replace_nodes(graph, woven)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from qgraph._graph.bodies import bodies_of
+from qgraph._graph.bodies import bodies_of, copied
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.index import HALF
 from qgraph._graph.io.weights import is_on_disk, retype_on_reading
@@ -23,8 +23,7 @@ from qgraph._graph.tensors import Feed, LazyFeeds
 
 def in_single(prepared: PreparedModel) -> PreparedModel:
     """Return `prepared` with every fp16 and bf16 tensor as fp32; weights on the disk stay there."""
-    model = onnx.ModelProto()
-    model.CopyFrom(prepared.model)
+    model = copied(prepared.model)
     _widen_graph(model.graph)
     for function in model.functions:
         _widen_nodes(function.node)

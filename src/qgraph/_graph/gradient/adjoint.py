@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from qgraph._graph.bodies import bodies_of, tensor_names
+from qgraph._graph.bodies import bodies_of, copied, tensor_names
 from qgraph._graph.errors import InputError
 from qgraph._graph.gradient.call import Call
 from qgraph._graph.gradient.functions import expand_functions
@@ -66,8 +66,7 @@ def adjoint(
     Raises:
         InputError: an output is not in the graph or is no float tensor.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     expand_functions(made)
     known = Known(made, within)
     for name in outputs:

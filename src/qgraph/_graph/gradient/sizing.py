@@ -18,7 +18,7 @@ import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from qgraph._graph.bodies import bodies_of
+from qgraph._graph.bodies import bodies_of, copied
 from qgraph._graph.index import ONNX, opset_of
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
@@ -257,8 +257,7 @@ class _Sizing:
 
 def _numbered(value: onnx.ValueInfoProto, numbers: Mapping[str, int]) -> onnx.TypeProto:
     """Return the type of an input with numbers for its symbols."""
-    made = onnx.TypeProto()
-    made.CopyFrom(value.type)
+    made = copied(value.type)
     for at, dim in enumerate(made.tensor_type.shape.dim):
         number = numbers.get(dim.dim_param or f"{value.name}/{at}")
         if not dim.HasField("dim_value") and number is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.errors import EnvironmentFault
 from qgraph._graph.io.external import external_tensors, inner_external_tensors
 from qgraph._graph.io.files import copy_file, write_bytes
@@ -89,8 +90,7 @@ def _differs(copy: Path, what: str) -> EnvironmentFault:
 
 def _placed(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """Return a copy of `model` whose weights are found from any folder."""
-    placed = onnx.ModelProto()
-    placed.CopyFrom(model)
+    placed = copied(model)
     point_into(external_tensors(placed), folder)
     for tensor in inner_external_tensors(placed):
         load(tensor)

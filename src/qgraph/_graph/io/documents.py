@@ -194,7 +194,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(
             path.read_text(encoding="utf-8-sig"),
-            object_pairs_hook=_without_duplicates,
+            object_pairs_hook=without_duplicates,
             parse_constant=_refuse_constant,
             parse_float=_finite,
         )
@@ -220,7 +220,12 @@ def _on_one_line(found: re.Match[str]) -> str:
     return "[" + " ".join(found[0][1:-1].split()) + "]"
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a mapping.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:

@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.datafile import identity_of, opened_inside
 from qgraph._graph.io.external import (
@@ -251,8 +252,7 @@ def tensor_from(name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
 
 def _write_with_data(model: onnx.ModelProto, path: Path) -> None:
     older = _data_files_of(path)
-    slim = onnx.ModelProto()
-    slim.CopyFrom(model)
+    slim = copied(model)
 
     def fill(temporary: Path) -> str:
         return f"{path.stem}-{_move_weights(slim, temporary)[:12]}.data"

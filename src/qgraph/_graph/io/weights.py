@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.errors import InputError
 from qgraph._graph.halves import cast
 from qgraph._graph.io.datafile import identity_of, opened_inside, reopened
@@ -186,8 +187,7 @@ def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model` with every weight in it: itself if none is on the disk, else a copy."""
     if not any(map(is_on_disk, model.graph.initializer)):
         return model
-    full = onnx.ModelProto()
-    full.CopyFrom(model)
+    full = copied(model)
     for tensor in full.graph.initializer:
         load(tensor)
     return full

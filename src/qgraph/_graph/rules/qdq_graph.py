@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._graph.bodies import sort_nodes
+from qgraph._graph.bodies import copied, sort_nodes
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.models import read_model
@@ -81,8 +81,7 @@ class QdqGraph(GraphIndex):
         return self._values.get(tensor)
 
     def _read(self, proto: onnx.TensorProto) -> Array:
-        placed = onnx.TensorProto()
-        placed.CopyFrom(proto)
+        placed = copied(proto)
         if is_on_disk(placed):
             point_into([placed], self.folder)
         return array_of(placed)

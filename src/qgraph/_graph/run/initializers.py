@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.index import reads
 from qgraph._graph.io.models import to_bytes
 from qgraph._graph.io.weights import BITS, array_of, is_on_disk, load, size_of, stub
@@ -76,8 +77,7 @@ def _multiplied(model: onnx.ModelProto) -> set[str]:
 
 def _declaring(model: onnx.ModelProto, fed: Mapping[str, Array]) -> onnx.ModelProto:
     """Return a copy of `model` with these initializers as inputs."""
-    graph = onnx.GraphProto()
-    graph.CopyFrom(model.graph)
+    graph = copied(model.graph)
     kept = [item for item in graph.initializer if item.name not in fed]
     del graph.initializer[:]
     graph.initializer.extend(kept)
@@ -108,8 +108,7 @@ def _unpacked(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if not any(item.data_type in BITS and is_on_disk(item) for item in model.graph.initializer):
         return model
-    held = onnx.ModelProto()
-    held.CopyFrom(model)
+    held = copied(model)
     for item in held.graph.initializer:
         if item.data_type in BITS:
             load(item)

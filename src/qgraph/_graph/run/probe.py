@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.errors import InputError
@@ -160,11 +161,21 @@ def observe_shapes(
     """Return the shape each tensor has when `feed` is run; of a model larger than `memory`, without
     reading its weights where that gives the same.
     """
-    names = {name: f"{name}/qgraph.shape" for name in sorted(set(tensors))}
-    model = _copy(prepared.model)
-    weave_in(model.graph, [helper.make_node("Shape", [a], [b]) for a, b in names.items()])
+    model, names = with_shapes(prepared.model, tensors)
     (seen,) = look(model, [feed], list(names.values()), memory or Memory.of(None), provider)
     return {name: tuple(map(int, seen[shape])) for name, shape in names.items()}
+
+
+def with_shapes(
+    model: onnx.ModelProto, tensors: Iterable[str]
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return a copy of `model` that also makes the shape of each of `tensors`, right behind it, and
+    tensor → what its shape is called.
+    """
+    shown = copied(model)
+    names = {name: f"{name}/qgraph.shape" for name in sorted(set(tensors))}
+    weave_in(shown.graph, [helper.make_node("Shape", [a], [b], b) for a, b in names.items()])
+    return shown, names
 
 
 def look(
@@ -195,15 +206,9 @@ def _in_graph_order(model: onnx.ModelProto, tensors: Sequence[str]) -> list[str]
 
 def with_outputs(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
     """Return a copy of `model` that also hands out `tensors`; onnxruntime infers their types."""
-    model = _copy(model)
+    model = copied(model)
     there = {value.name for value in (*model.graph.input, *model.graph.output)}
     model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in tensors if name not in there
     )
     return model
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import onnx
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.names import fresh_name
 
 SUFFIX = "_quant"
@@ -33,8 +34,7 @@ def renamed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto
     """Return `model`, copied if nodes are renamed."""
     if not names:
         return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     for node in copy.graph.node:
         node.name = names.get(node.name, node.name)
     return copy

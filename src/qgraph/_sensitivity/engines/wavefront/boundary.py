@@ -9,12 +9,11 @@ from math import prod
 
 import numpy as np
 import onnx
-from onnx import helper
 
-from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.errors import InputError
 from qgraph._graph.run.forward import stack
 from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.probe import with_shapes
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner, declared
 from qgraph._graph.tensors import Array, Feed, inputs_of
@@ -48,7 +47,7 @@ def observe_crossing(
     pair = stack([feed, feed], inputs_of(model), 2)
     seen, shapes = [], dict[str, str]()
     if pair is not None:
-        shown, shapes = _with_shapes(model, inside)
+        shown, shapes = with_shapes(model, inside)
         runner = Runner(shown, memory, provider, allow_cpu_nodes=True)
         with suppress(InputError):  # what looked like a batch is none
             asked = [*tensors, *shapes.values()]
@@ -65,18 +64,6 @@ def observe_crossing(
         axes = {name: _batch_axis(one[name], seen[1][name]) for name in tensors}
         axes |= {name: _grown(one[shape], seen[1][shape]) for name, shape in shapes.items()}
     return Crossing(values, sizes, rows, axes)
-
-
-def _with_shapes(
-    model: onnx.ModelProto, tensors: Sequence[str]
-) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Return the model with tensors that hold the shapes of `tensors`, and their names."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    shapes = {name: f"{name}/qgraph.shape" for name in tensors}
-    made = [helper.make_node("Shape", [name], [shape], shape) for name, shape in shapes.items()]
-    weave_in(shown.graph, made)
-    return shown, shapes
 
 
 def _batch_axis(one: Array, two: Array) -> int | None:
