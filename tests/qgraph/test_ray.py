@@ -28,6 +28,7 @@ from qgraph._graph.errors import (
     UsageError,
 )
 from qgraph._graph.progress import silent
+from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._steps.distributed import units_of
 from qgraph._steps.options import SensitivityOptions
 from qgraph._steps.ray_cache import received
@@ -257,6 +258,23 @@ def test_a_node_that_goes_costs_what_it_was_doing(
     progress, removed = once(nodes.remove)
     assert scored(model, ranges, nodes, progress=progress) == expected
     assert removed
+
+
+SMOOTHED = Scheme(calibrate=Calibration.MOVING_AVERAGE, smooth="0.5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "files"), [(Scheme(), "sent"), (SMOOTHED, "read")])
+def test_ranges_are_calibrated_alike_with_a_cluster_and_a_worker_killed(
+    model: qgraph.Model, nodes: Nodes, scheme: Scheme, files: str
+) -> None:
+    nodes.grow(2)
+    given: Any = {"data": asked().data, "samples": 12, "scheme": scheme}
+    with nodes.killing() as killed:
+        runtime = qgraph.Runtime(ray=nodes.address, ray_ship=files == "sent")
+        found = qgraph.calibrate(model, runtime=runtime, **given)
+    assert killed and found.unseen
+    assert found == qgraph.calibrate(model, **given)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from qgraph._graph.edit.nodes import QuantizableNode
@@ -13,7 +13,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.calibrate.observers import Observed, Thresholded, observer_for
-from qgraph._quantize.calibrate.walk import show
+from qgraph._quantize.calibrate.walk import Seen, show, values_of
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.inc_scheme import tensors_to_calibrate
 from qgraph._quantize.ranges import (
@@ -43,12 +43,14 @@ def calibrate(
     smoothing: Sequence[SmoothedTensor] = (),
     memory: Memory | None = None,
     digests: Sequence[str] = (),
+    elsewhere: Callable[[Sequence[str]], Iterable[Seen]] | None = None,
 ) -> Ranges:
     """Return the range of every activation that `scheme` quantizes for `nodes` and companions.
 
     `prepared` is the smoothed model, where `smoothing` is given, and `nodes` are its nodes.
     `digests`: SHA-256 of each sample; with them, what all but some of the samples say is kept too,
-    from the same runs.
+    from the same runs. `elsewhere`: returns what tensors take, or what says as much to observers,
+    where other processes run the samples.
     """
     if prepared.is_converted and feeds:
         require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
@@ -62,7 +64,12 @@ def calibrate(
         number: [seen for fold, seen in zip(folds, apart, strict=True) if number not in fold]
         for number in range(len(digests))
     }
-    show(observers, prepared, feeds, Provider(run.provider), progress, memory, others)
+    if elsewhere is not None:
+        values = elsewhere(tensors)
+    else:
+        provider = Provider(run.provider)
+        values = values_of(prepared, tensors, feeds, provider, progress, memory)
+    show(observers, values, others)
     seen = {name: observer.result() for name, observer in observers.items()}
     return Ranges(
         schema=Ranges.SCHEMA,
@@ -97,7 +104,7 @@ def calibrate_side_by_side(
     samples are run once.
     """
     observers = {name: Thresholded(*schemes) for name in _read(prepared, nodes)}
-    show(observers, prepared, feeds, provider, memory=memory)
+    show(observers, values_of(prepared, list(observers), feeds, provider, memory=memory))
     found = {name: observer.results() for name, observer in observers.items()}
     return [
         {name: _range(name, seen[number]) for name, seen in found.items()}

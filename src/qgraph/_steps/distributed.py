@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from qgraph._graph.run.runtime import Runtime
@@ -85,7 +86,8 @@ def distribute(
     with runtime.stop.held(), cluster(runtime.ray) as ray:
         there = [node for node in nodes(ray) if node.cpus]
         share = share_of(there, runtime, lambda given: engine.check(work, given))
-        along = ray.put(sent(ray, job, work)) if runtime.ray_ship else None
+        given = Path(job.model), work.feeds, work.digests
+        along = ray.put(sent(ray, *given)) if runtime.ray_ship else None
         parts = units_of(computed_alike(work, waiting), share.slots)
         jobs = map(job.take, parts)
         units = {unit: (values(unit), share.cpus, share.budget, along) for unit in jobs}

@@ -22,9 +22,8 @@ from qgraph._exporters.belongings import companions, read_with
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.models import data_files
 from qgraph._graph.tensors import Feed, LazyFeeds
-from qgraph._sensitivity.scoring.work import DataSource, Work, digest_of_feed
+from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
 from qgraph._steps.data import Data
-from qgraph._steps.job import Job
 from qgraph._steps.ray_cache import SentFile, received
 
 _CHUNK = 16 << 20
@@ -39,19 +38,18 @@ Sent = tuple[str, str, tuple[SentFile, ...], tuple[tuple[int, Any], ...], tuple[
 where it is; the SHA-256 of each sample. Plain values, and references into Ray's store."""
 
 
-def sent(ray: Any, job: Job, work: Work) -> Sent:
+def sent(ray: Any, model: Path, feeds: Sequence[Feed], digests: Sequence[str]) -> Sent:
     """Return what a task makes model and samples of, once they are in Ray's store.
 
     Raises:
         UsageError: samples hold what is no number.
     """
-    model = Path(job.model)
     beside = [path for path in companions(model) if path.suffix in _BESIDE]
     files = tuple(
         _put_file(ray, path, model.parent) for path in (model, *data_files(model), *beside)
     )
-    ranges = tuple((end, ray.put(packed)) for end, packed in _ranges(work.feeds))
-    return model.name, _key(files), files, ranges, tuple(work.digests)
+    ranges = tuple((end, ray.put(packed)) for end, packed in _ranges(feeds))
+    return model.name, _key(files), files, ranges, tuple(digests)
 
 
 SentFolder = tuple[str, tuple[SentFile, ...]]
@@ -87,6 +85,13 @@ def found_here(along: SentFolder | None) -> Callable[[str | Path], Path]:
 def _normal(path: str | Path) -> Path:
     """Return an absolute path without `..`, links as they are."""
     return Path(os.path.normpath(Path(path).absolute()))
+
+
+def received_model(along: Sent) -> Path:
+    """Return where the model that was sent lies on this node."""
+    import ray  # of which this is a process
+
+    return received(ray, *along[1:3]) / along[0]
 
 
 def received_data(ray: Any, along: Sent) -> Data:

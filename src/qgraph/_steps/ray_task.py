@@ -15,9 +15,8 @@ from qgraph._graph.run.cores import VARIABLE
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
 from qgraph._steps.job import Job, OpenedJob
-from qgraph._steps.ray_cache import received
 from qgraph._steps.ray_kept import kept
-from qgraph._steps.ray_sending import Sent, received_data
+from qgraph._steps.ray_sending import Sent, received_data, received_model
 
 Fault = tuple[str, str, str | None, str | None]
 """An error as values: the name of its class, message, place and hint."""
@@ -66,8 +65,7 @@ def _opened(job: Job, budget: int, along: Sent | None) -> OpenedJob:
         return OpenedJob(job, runtime)
     import ray  # of which this is a process
 
-    folder = received(ray, *along[1:3])
-    here = replace(job, model=str(folder / along[0]), sizes="[]")
+    here = replace(job, model=str(received_model(along)), sizes="[]")
     return OpenedJob(here, runtime, received_data(ray, along))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from qgraph._steps.inputs import document, required
 from qgraph._steps.job import Job, require_divisible
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
-from qgraph._steps.ray_cluster import require_ray
+from qgraph._steps.ray_cluster import cluster, require_ray
 from qgraph._steps.work import candidates_of, engine_and_scheme, work_of, work_on
 
 
@@ -76,17 +76,19 @@ def sensitivity(
     require_scorable(found, asked, seen, runtime)
     data = found.data(asked.data, asked.samples, asked.seed)
     calibration = _Calibration(found, asked, scheme, data, runtime, journal)
-    if seen is None and not engine.calibrates:
-        seen = calibration.ranges(fresh=fresh)
-    deadline = None if asked.time_budget is None else started + asked.time_budget
-    recorded = journal is not None or runtime.ray is not None
-    work = work_on(found, asked, seen, data, digests=recorded, deadline=deadline)
-    with _opened(journal, work, engine, runtime, fresh=fresh) as kept:
-        if kept is not None and seen is not None:
-            keep_ranges(kept.path, calibration.question, seen)
-        if kept is not None and seen is not None and runtime.ray is not None:
-            distribute(Job.of(found, seen, asked, runtime), work, engine, runtime, kept)
-        return measure(work, engine, runtime, kept, keep), seen
+    with ExitStack() as joined:
+        if seen is None and not engine.calibrates:
+            seen = calibration.ranges(joined, fresh=fresh)
+        deadline = None if asked.time_budget is None else started + asked.time_budget
+        recorded = journal is not None or runtime.ray is not None
+        work = work_on(found, asked, seen, data, digests=recorded, deadline=deadline)
+        with _opened(journal, work, engine, runtime, fresh=fresh) as kept:
+            if kept is not None and seen is not None:
+                keep_ranges(kept.path, calibration.question, seen)
+            if kept is not None and seen is not None and runtime.ray is not None:
+                distribute(Job.of(found, seen, asked, runtime), work, engine, runtime, kept)
+            joined.close()  # its processes hold memory
+            return measure(work, engine, runtime, kept, keep), seen
 
 
 def require_scorable(
@@ -135,12 +137,16 @@ class _Calibration:
     runtime: Runtime
     journal: AnyPath | None
 
-    def ranges(self, *, fresh: bool) -> Ranges:
-        """Return ranges: those that a run with the same journal calibrated, or new ones."""
+    def ranges(self, joined: ExitStack, *, fresh: bool) -> Ranges:
+        """Return ranges: those that a run with the same journal calibrated, or new ones. A cluster
+        that makes new ones stays `joined`, for what comes next.
+        """
         if self.journal is not None and not fresh:
             kept = find_ranges(Path(self.journal), self.question)
             if kept is not None:
                 return kept
+        if self.runtime.ray is not None:
+            joined.enter_context(cluster(self.runtime.ray))
         return ranges_of(self.model, self.asked, self.scheme, self.data, self.runtime)
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -16,6 +16,9 @@ from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.calibrate.observers import MinMax
 
+Seen = tuple[int, str, Array]
+"""The number of a feed, a tensor, and what it takes."""
+
 
 class Sees(Protocol):
     """Whatever takes in arrays."""
@@ -25,24 +28,32 @@ class Sees(Protocol):
         ...
 
 
-def show(
-    observers: Mapping[str, Sees],
+def values_of(
     prepared: PreparedModel,
+    tensors: Sequence[str],
     feeds: Sequence[Feed],
     provider: Provider,
     progress: Progress = silent,
     memory: Memory | None = None,
-    others: Mapping[int, Sequence[Mapping[str, Sees]]] = MappingProxyType({}),
-) -> None:
-    """Show every observer its tensor (its key); a half-precision model on the CPU in fp32.
-    `others`: number of a feed → further observers that see it.
+) -> Iterator[Seen]:
+    """Yield what each tensor takes; in a half-precision model on the CPU in fp32.
 
     Raises:
         InputError: NaN or infinity arises, or no feed was given.
     """
     if provider is Provider.CPU and is_half(prepared.model):
         prepared, feeds = in_single(prepared), FeedsInSingle(feeds)
-    seen = watch(prepared, list(observers), feeds, provider, progress, memory)
+    yield from watch(prepared, tensors, feeds, provider, progress, memory)
+
+
+def show(
+    observers: Mapping[str, Sees],
+    seen: Iterable[Seen],
+    others: Mapping[int, Sequence[Mapping[str, Sees]]] = MappingProxyType({}),
+) -> None:
+    """Show every observer its tensor (its key). `others`: number of a feed → further observers that
+    see it.
+    """
     for number, name, values in seen:
         observers[name].observe(values)
         for also in others.get(number, ()):
@@ -62,6 +73,6 @@ def observe_ranges(
         InputError: NaN or infinity arises, or no feed was given.
     """
     observers = {name: MinMax() for name in tensors}
-    show(observers, prepared, feeds, provider, progress)
+    show(observers, values_of(prepared, tensors, feeds, provider, progress))
     results = {name: seen.result() for name, seen in observers.items()}
     return {name: Range(seen.rmin, seen.rmax) for name, seen in results.items()}

@@ -17,7 +17,7 @@ from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.calibrate.channels import ChannelPeaks
-from qgraph._quantize.calibrate.walk import show
+from qgraph._quantize.calibrate.walk import show, values_of
 from qgraph._quantize.ranges import SmoothedTensor
 from qgraph._quantize.smooth.apply import smooth
 from qgraph._quantize.smooth.factors import smoothing_factors, weight_peaks
@@ -49,7 +49,7 @@ class SmoothingPlan:
     ) -> None:
         self.points = find_points(prepared.model, candidates)
         observers = {point.tensor: ChannelPeaks(point.spatial) for point in self.points}
-        show(observers, prepared, feeds, provider, progress, memory)
+        show(observers, values_of(prepared, list(observers), feeds, provider, progress, memory))
         self._peaks: dict[str, Array] = {
             point.tensor: np.ones(point.channels, np.float32) if seen is None else seen
             for point in self.points
