@@ -30,6 +30,7 @@ SCHEMES = {
     "plain": Scheme(),
     "calibrate output": Scheme(calibrate=Calibration.OUTPUT),
     "smooth auto": Scheme(smooth="auto"),
+    "both auto": Scheme(calibrate=Calibration.AUTO, smooth="auto"),
 }
 LOSS = 1.0
 """dB that a profile may lose to plain, at worst."""
@@ -106,8 +107,8 @@ _PAGE = """# What could run by default
 
 Written by `benchmarks/defaults.py`: each scheme calibrates, scores and cuts profiles by itself from
 8 samples (16 for the models of the recipes); SQNR in dB on at most 16 held-out samples from other
-sources. Bold: more than 1 dB below plain. Time: processor time of calibration and scores, where
-plain is 1.
+sources. "Both auto": `--calibrate auto --smooth auto`. Bold: more than 1 dB below plain. Time:
+processor time of calibration and scores, where plain is 1.
 
 {summary}
 

@@ -132,7 +132,9 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
             show_default=preset is not None,
             help="How the range of an activation is chosen: its extremes, a percentile, the least"
             " KL divergence (entropy), the least squared error (mse), the average of the samples'"
-            " extremes, or the least error at the model's outputs, by backward passes (output).",
+            " extremes, the least error at the model's outputs, by backward passes (output), or a"
+            " method for all, by what everything quantized measures (auto; with --smooth auto both"
+            " are chosen together, in the time that scores take).",
         ),
         click.option(
             "--percentile",

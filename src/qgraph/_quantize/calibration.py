@@ -56,7 +56,7 @@ def calibrate(
         require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
     is_inc = scheme.name is SchemeName.INC_CPU
     tensors = tensors_to_calibrate(nodes) if is_inc else _read(prepared, nodes)
-    folds = _folds(digests)
+    folds = folds_of(digests)
     observers, *apart = (
         {name: observer_for(scheme) for name in tensors} for _ in range(1 + len(folds))
     )
@@ -119,7 +119,7 @@ def _read(prepared: PreparedModel, nodes: Sequence[QuantizableNode]) -> list[str
     return list(dict.fromkeys(read))
 
 
-def _folds(digests: Sequence[str]) -> list[list[int]]:
+def folds_of(digests: Sequence[str]) -> list[list[int]]:
     """Return the numbers of the samples in each fold: not every so many, as files of two kinds are
     read in turn. Equal samples share a fold, or ranges would know them. None where there are too
     few.

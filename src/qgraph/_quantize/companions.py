@@ -51,6 +51,13 @@ def find_companions(
     return tuple(found)
 
 
+def nodes_with_companions(
+    model: onnx.ModelProto, nodes: Sequence[QuantizableNode]
+) -> list[QuantizableNode]:
+    """Return `nodes`, then their companions."""
+    return [*nodes, *(companion.node for companion in find_companions(model, nodes))]
+
+
 def companions_named(
     model: onnx.ModelProto, nodes: Sequence[QuantizableNode], names: Sequence[str]
 ) -> list[Companion]:

@@ -31,7 +31,7 @@ from qgraph._graph.tensors import Array, OnDemand
 from qgraph._quantize import arithmetic
 from qgraph._quantize.arithmetic import INT8, Grid
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
+from qgraph._quantize.scheme import SEARCHED_RANGES, Calibration, Scheme, SchemeName
 
 _INT4 = Grid(TensorProto.INT8, -8, 7)
 """INT4's numbers, held as INT8."""
@@ -56,7 +56,7 @@ def format_names(text: str) -> list[str]:
         ValueError: one is no name of a format.
     """
     names = [word.strip() for word in text.split(",")]
-    ranges = [item.value for item in Calibration if item is not Calibration.OUTPUT]
+    ranges = [item.value for item in Calibration if item not in SEARCHED_RANGES]
     for name in names:
         plain, colon, calibrate = name.partition(":")
         known = plain in _PLAIN and (calibrate in ranges if colon else True)
@@ -114,7 +114,7 @@ def _format(name: str, main: Scheme) -> Format:
         return Format(name=name)
     plain, _, calibrate = name.partition(":")
     own = Calibration(calibrate) if calibrate else main.calibrate
-    if own is Calibration.OUTPUT and plain != main.name:
+    if own in SEARCHED_RANGES and plain != main.name:
         own = Calibration.MINMAX  # clips were chosen for the other type's numbers
     percentile = main.percentile if own is Calibration.PERCENTILE else None
     try:

@@ -12,10 +12,10 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._graph.io.models import ModelId
 from qgraph._graph.run.probe import Range
-from qgraph._quantize.scheme import Calibration, Scheme, require_same
+from qgraph._quantize.scheme import SEARCHED_RANGES, Calibration, Scheme, require_same
 
 FEWEST_JUDGED = 4
-"""Samples below which `--calibrate output` clips nothing: halves of them would say nothing."""
+"""Samples below which `--calibrate output` and `auto` clip nothing: halves would say nothing."""
 
 
 class ModelRef(Part):
@@ -130,17 +130,17 @@ class Ranges(Document):
         )
 
     def _clip_note(self) -> str | None:
-        asked = self.scheme.calibrate is Calibration.OUTPUT
-        if not asked or any(item.clip is not None for item in self.tensors):
+        how = self.scheme.calibrate
+        if how not in SEARCHED_RANGES or any(item.clip is not None for item in self.tensors):
             return None
         if self.run.samples < FEWEST_JUDGED:
             return (
-                f"--calibrate output clips nothing with {self.run.samples} samples, as half of them"
+                f"--calibrate {how} clips nothing with {self.run.samples} samples, as half of them"
                 f" must judge what the others choose: ranges are the extremes. Give"
                 f" {FEWEST_JUDGED} or more."
             )
         return (
-            "--calibrate output clips nothing here: no clip was better on samples that did not"
+            f"--calibrate {how} clips nothing here: no clip was better on samples that did not"
             " choose it. Ranges are the extremes."
         )
 
@@ -171,6 +171,16 @@ class Ranges(Document):
     def without(self, unseen: UnseenRanges) -> Ranges:
         """Return the ranges of samples other than these."""
         return self.model_copy(update={"tensors": unseen.tensors, "unseen": ()})
+
+    def clipped_at(self, clips: Mapping[str, float]) -> Ranges:
+        """Return the same with tensors clipped, and those of parts at the same share."""
+        tensors = tuple(
+            item.model_copy(update={"clip": min(clips[item.name], max(-item.rmin, item.rmax))})
+            if item.name in clips
+            else item
+            for item in self.tensors
+        )
+        return self.model_copy(update={"tensors": tensors}).clipped_alike()
 
     def clipped_alike(self) -> Ranges:
         """Return the same with ranges of parts clipped at the share of their extremes that is kept

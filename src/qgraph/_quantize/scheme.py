@@ -30,7 +30,8 @@ class Calibration(StrEnum):
     """How a range comes from the values seen. `minmax`: the extremes; `percentile`: what a share
     of all values does not exceed; `entropy`: least KL divergence; `mse`: least squared error;
     `moving-average`: the average of each sample's extreme; `output`: the least error at the model's
-    outputs, estimated from backward passes.
+    outputs, estimated from backward passes; `auto`: one of the first two or `mse` for all, by what
+    everything quantized measures, with `smooth` `auto` both together.
     """
 
     MINMAX = "minmax"
@@ -39,6 +40,11 @@ class Calibration(StrEnum):
     MSE = "mse"
     MOVING_AVERAGE = "moving-average"
     OUTPUT = "output"
+    AUTO = "auto"
+
+
+SEARCHED_RANGES = (Calibration.OUTPUT, Calibration.AUTO)
+"""Whose clips are found by what they do at the outputs."""
 
 
 class WeightScale(StrEnum):

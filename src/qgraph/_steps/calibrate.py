@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION
 from qgraph._quantize.calibration import calibrate as _calibrate
+from qgraph._quantize.companions import nodes_with_companions
 from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import SEARCHED, Calibration, Scheme, SchemeName
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
 from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.best import Best, search_best
 from qgraph._sensitivity.search.clipping import choose_clips
 from qgraph._sensitivity.search.smoothing import search_smoothing
+from qgraph._steps.candidates import Candidates
 from qgraph._steps.data import Data
 from qgraph._steps.given import AnyModel
 from qgraph._steps.inputs import required
@@ -62,19 +65,16 @@ def ranges_of(
         data=data.source.description,
         synthetic=data.source.synthetic,
     )
-    smoothing: Sequence[SmoothedTensor] = ()
     provider, memory, progress = runtime.provider, runtime.memory, runtime.progress
-    if scheme.smooth == SEARCHED:
-        scored = model.scored_at(asked.outputs)
-        search = Search(
-            model.showing(scored).prepared, nodes, data.feeds, scored, scheme, run, progress, memory
-        )
-        smoothing = search_smoothing(search)
-    elif scheme.is_smoothed:
-        plan = SmoothingPlan(
-            model.prepared, nodes(model.prepared), data.feeds, provider, progress, memory
-        )
-        smoothing = plan.everywhere(float(scheme.smooth))
+
+    def search(of: Model) -> Search:
+        scored = of.scored_at(asked.outputs)
+        shown = of.showing(scored).prepared
+        return Search(shown, nodes, data.feeds, scored, scheme, run, progress, memory)
+
+    together = scheme.smooth == SEARCHED and scheme.calibrate is Calibration.AUTO
+    best = search_best(search(model), smooths=True) if together else Best()
+    smoothing = best.smoothing if together else _smoothing(model, nodes, scheme, data, search)
     form = model.smoothed(smoothing).prepared
     if smoothing:
         require_unchanged(model.prepared, form, data.feeds[0], provider, memory)
@@ -88,9 +88,30 @@ def ranges_of(
             )
         ) if divides else None,
     )  # fmt: skip
+    if scheme.calibrate is Calibration.AUTO:
+        if not together:
+            best = search_best(search(model.smoothed(smoothing)), smooths=False)
+        return best.clipping(ranges, nodes_with_companions(form.model, nodes(form)))
     if scheme.calibrate is not Calibration.OUTPUT:
         return ranges
-    scored = model.scored_at(asked.outputs)
-    shown = model.smoothed(smoothing).showing(scored).prepared
-    search = Search(shown, nodes, data.feeds, scored, scheme, run, progress, memory)
-    return choose_clips(search, ranges).clipped_alike()
+    return choose_clips(search(model.smoothed(smoothing)), ranges).clipped_alike()
+
+
+def _smoothing(
+    model: Model,
+    nodes: Candidates,
+    scheme: Scheme,
+    data: Data,
+    search: Callable[[Model], Search],
+) -> Sequence[SmoothedTensor]:
+    """Return the smoothing that a scheme asks for, where ranges are no part of the question."""
+    if scheme.smooth == SEARCHED:
+        return search_smoothing(search(model))
+    if not scheme.is_smoothed:
+        return ()
+    asked = search(model)
+    plan = SmoothingPlan(
+        model.prepared, nodes(model.prepared), data.feeds, asked.provider, asked.progress,
+        asked.memory,
+    )  # fmt: skip
+    return plan.everywhere(float(scheme.smooth))

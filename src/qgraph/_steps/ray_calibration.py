@@ -34,8 +34,13 @@ from qgraph._steps.ray_sending import Sent, received_data, received_model, sent
 from qgraph._steps.ray_task import done_here
 from qgraph._steps.ray_units import carried, parts_of, share_of
 
-FROM_EXTREMES = (Calibration.MINMAX, Calibration.MOVING_AVERAGE, Calibration.OUTPUT)
-"""Methods that need no more of a sample; of `output`, what its search starts from."""
+FROM_EXTREMES = (
+    Calibration.MINMAX,
+    Calibration.MOVING_AVERAGE,
+    Calibration.OUTPUT,
+    Calibration.AUTO,
+)
+"""Methods that need no more of a sample; of `output` and `auto`, what clips are put on."""
 _UNITS = 2
 """Units for each slot."""
 _LONGEST = 64

@@ -56,6 +56,21 @@ class FakeQuantization:
         return replace(self, weights=weights, scales=scales, products=products, others=others)
 
 
+def scale_of(activation: str) -> str:
+    """Return what the scale of an activation is called among `FakeQuantizer.names`."""
+    return f"{activation}/scale"
+
+
+def product_of(activation: str) -> str:
+    """Return what the vector that an activation is multiplied by is called there."""
+    return f"{activation}/product"
+
+
+def weight_of(tensor: str, axis: int | None) -> str:
+    """Return what a quantized weight is called there."""
+    return f"{tensor}/axis.{axis}"
+
+
 class FakeQuantizer:
     """Adds to `graph` what quantized nodes read; initializers are made once and shared.
 
@@ -92,6 +107,13 @@ class FakeQuantizer:
             made._weights = self._weights
         return self._others[id(own)]
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Return what was added → the name of its initializer: `scale_of`, `product_of` an
+        activation, `weight_of` a tensor and axis.
+        """
+        return self._made
+
     def data_type(self, node: QuantizableNode) -> int:
         """Return the ONNX data type that `node` computes in: that of its scales."""
         scale = self._of(node).quantization.scales[node.activations[0][1]]
@@ -110,12 +132,12 @@ class FakeQuantizer:
         if self.quantization.weights_only:
             return pairs, rename
         for name in dict.fromkeys(name for _, name in node.activations):
-            scale = self._initializer(f"{name}/scale", self.quantization.scales[name])
+            scale = self._initializer(scale_of(name), self.quantization.scales[name])
             zero = self._initializer("qgraph.zero_point", np.zeros((), self.quantization.dtype))
             q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
             read = name
             if name in self.quantization.products:
-                factors = self._initializer(f"{name}/product", self.quantization.products[name])
+                factors = self._initializer(product_of(name), self.quantization.products[name])
                 read = self.fresh(f"{proto.name}/{name}/multiplied")
                 pairs.append(helper.make_node("Mul", [name, factors], [read]))
             pairs += [
@@ -132,7 +154,7 @@ class FakeQuantizer:
         """Return the name of a weight's quantized copy, which is added where it is not there."""
         if self._first is not None:
             return self._first.weight(weight, data_type)
-        label = f"{weight.tensor}/axis.{weight.axis}"
+        label = weight_of(weight.tensor, weight.axis)
         if label not in self._made:
             name = self._made[label] = self.fresh(f"{label}/qgraph")
             self._graph.initializer.append(stub(name, data_type, weight.shape))

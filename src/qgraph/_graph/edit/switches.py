@@ -25,12 +25,13 @@ PREFIX = "qgraph.switch."
 @dataclass(frozen=True, slots=True, eq=False)
 class SwitchGraph:
     """`inputs`: node name → the bool graph input that switches it. `weights`: quantized ones, which
-    `model` only declares.
+    `model` only declares. `names`: see `FakeQuantizer.names`.
     """
 
     model: onnx.ModelProto
     inputs: Mapping[str, str]
     weights: Mapping[str, Array]
+    names: Mapping[str, str]
 
 
 def insert_switches(
@@ -49,7 +50,7 @@ def insert_switches(
     switched.graph.input.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in inputs.values()
     )
-    return SwitchGraph(switched, inputs, quantizer.weights)
+    return SwitchGraph(switched, inputs, quantizer.weights, quantizer.names)
 
 
 def _switched(

@@ -125,7 +125,7 @@ def _threshold(seen: Histogram, scheme: Scheme) -> float:
 def observer_for(scheme: Scheme) -> Observer:
     """Return a new observer of the method that `scheme` calibrates by."""
     match scheme.calibrate:
-        case Calibration.MINMAX | Calibration.OUTPUT:  # of which the search makes the clip
+        case Calibration.MINMAX | Calibration.OUTPUT | Calibration.AUTO:  # whose clips are searched
             return MinMax()
         case Calibration.MOVING_AVERAGE:
             return MovingAverage()

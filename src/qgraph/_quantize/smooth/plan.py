@@ -29,37 +29,27 @@ _TOLERANCE_HALF = 1e-2
 """The same where the graph computes in float16, whose steps are 5e-4."""
 
 
-class SmoothingPlan:
-    """The points of a model and the largest magnitude of each of their channels.
-
-    Takes one pass over the samples; factors of any strength then cost nothing.
-
-    Raises:
-        InputError: NaN or infinity arises.
+class Strengths:
+    """What points are divided by at any strength. `peaks`: tensor → max |x| of each channel, of
+    None seen 1; `weights`: tensor → max |w| of each channel's row, float32 [channels].
     """
 
     def __init__(
         self,
-        prepared: PreparedModel,
-        candidates: Sequence[QuantizableNode],
-        feeds: Sequence[Feed],
-        provider: Provider = Provider.CPU,
-        progress: Progress = silent,
-        memory: Memory | None = None,
+        points: Sequence[SmoothPoint],
+        peaks: Mapping[str, Array | None],
+        weights: Mapping[str, Array],
     ) -> None:
-        self.points = find_points(prepared.model, candidates)
-        observers = {point.tensor: ChannelPeaks(point.spatial) for point in self.points}
-        show(observers, values_of(prepared, list(observers), feeds, provider, progress, memory))
+        self.points, self.weights = points, weights
         self._peaks: dict[str, Array] = {
             point.tensor: np.ones(point.channels, np.float32) if seen is None else seen
-            for point in self.points
-            for seen in [observers[point.tensor].peaks]
+            for point in points
+            for seen in [peaks[point.tensor]]
         }
-        self._weights = {point.tensor: weight_peaks(prepared.model, point) for point in self.points}
 
     def at(self, point: SmoothPoint, alpha: float) -> SmoothedTensor:
         """Return a point smoothed with strength `alpha`."""
-        peaks, weights = self._peaks[point.tensor], self._weights[point.tensor]
+        peaks, weights = self._peaks[point.tensor], self.weights[point.tensor]
         if point.heads:
             peaks, weights = point.heads.largest(peaks), point.heads.largest(weights)
         factors = smoothing_factors(peaks, weights, alpha)
@@ -86,6 +76,32 @@ class SmoothingPlan:
         """
         points = (point for point in self.points if point.absorbers or not point.spatial)
         return tuple(self.at(point, alpha) for point in points)
+
+
+class SmoothingPlan(Strengths):
+    """The points of a model and the largest magnitude of each of their channels.
+
+    Takes one pass over the samples; factors of any strength then cost nothing.
+
+    Raises:
+        InputError: NaN or infinity arises.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedModel,
+        candidates: Sequence[QuantizableNode],
+        feeds: Sequence[Feed],
+        provider: Provider = Provider.CPU,
+        progress: Progress = silent,
+        memory: Memory | None = None,
+    ) -> None:
+        points = find_points(prepared.model, candidates)
+        observers = {point.tensor: ChannelPeaks(point.spatial) for point in points}
+        show(observers, values_of(prepared, list(observers), feeds, provider, progress, memory))
+        peaks = {name: observer.peaks for name, observer in observers.items()}
+        weights = {point.tensor: weight_peaks(prepared.model, point) for point in points}
+        super().__init__(points, peaks, weights)
 
 
 def smoothed(prepared: PreparedModel, smoothing: Sequence[SmoothedTensor]) -> PreparedModel:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
+
+from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.engines.gradient.plug import Gradient
@@ -120,8 +123,21 @@ def choose(work: Work) -> QuestionEngine:
         return Wavefront()
     directions = 2 if work.direction is Direction.BOTH else 1
     exact = directions * ideal_forwards(graph, params_of(graph), nodes)
-    estimates = _FORWARDS + _SETUP / len(work.feeds)
-    return Checked() if exact >= _SAVED * estimates else Wavefront()
+    return Checked() if exact >= _SAVED * _estimates(len(work.feeds)) else Wavefront()
+
+
+def _estimates(samples: int) -> float:
+    """Return what estimates take, in forwards of each sample."""
+    return _FORWARDS + _SETUP / samples
+
+
+def forwards_of_scores(
+    graph: onnx.ModelProto, nodes: Sequence[QuantizableNode], samples: int
+) -> float:
+    """Return what scoring nodes takes by default, in forwards of each sample."""
+    exact = 2 * ideal_forwards(graph, params_of(graph), nodes)
+    many = len(nodes) > _FEW and exact >= _SAVED * _estimates(samples)
+    return _estimates(samples) if many else exact
 
 
 def _affordable(work: Work, asked: Asked) -> float:

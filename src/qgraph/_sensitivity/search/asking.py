@@ -66,8 +66,8 @@ class Trial:
         """Yield for each sample the sums of every question under each quantization. `rounds`:
         backward passes a sample, None for as many as the outputs need.
         """
-        model, feeds, scored = self._computed()
-        first, *others = self._in_precision(quantizations)
+        model, feeds, scored = self.computed()
+        first, *others = self.in_precision(quantizations)
         named = {str(number): each for number, each in enumerate(others)}
         memory = self.search.memory or Memory.of(None)
         with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
@@ -84,8 +84,8 @@ class Trial:
         self, quantization: FakeQuantization, questions: Sequence[Question]
     ) -> Iterator[Sequence[Sums]]:
         """Yield for each sample the sums of every question, measured."""
-        model, feeds, scored = self._computed()
-        (made,) = self._in_precision([quantization])
+        model, feeds, scored = self.computed()
+        (made,) = self.in_precision([quantization])
         with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
             engine = WavefrontAnswerer(
                 model, self.nodes, made, scored, feeds[0], self.search.provider,
@@ -98,13 +98,14 @@ class Trial:
     def _is_widened(self) -> bool:
         return self.search.provider is Provider.CPU and is_half(self.model.model)
 
-    def _computed(self) -> tuple[PreparedModel, Sequence[Feed], Scored]:
+    def computed(self) -> tuple[PreparedModel, Sequence[Feed], Scored]:
+        """Return model and samples as they are computed, and where they are compared."""
         scored = replace(self.search.scored, logits=False)  # errors are all that searches go by
         if self._is_widened:
             return in_single(self.model), FeedsInSingle(self.feeds), scored
         return self.model, self.feeds, scored
 
-    def _in_precision(self, made: Sequence[FakeQuantization]) -> list[FakeQuantization]:
+    def in_precision(self, made: Sequence[FakeQuantization]) -> list[FakeQuantization]:
         """Return quantizations as they are computed; weights that several share stay shared."""
         if not self._is_widened:
             return list(made)

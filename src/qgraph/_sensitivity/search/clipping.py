@@ -187,10 +187,10 @@ def _estimated(half: _Half, questions: Sequence[Question]) -> Array:
         for number in range(1, len(learnt.tried))
     ]
     rows = half.trial.estimates([extremes, *others], questions, _PASSES)
-    return np.array([[[_error(search, item) for item in t] for t in row] for row in rows])
+    return np.array([[[error_of(search, item) for item in t] for t in row] for row in rows])
 
 
-def _error(search: Search, item: Sums) -> float:
+def error_of(search: Search, item: Sums) -> float:
     """Return what the search makes less: where outputs are compared in parts, noise to signal."""
     if item.failed:
         return np.inf
@@ -232,7 +232,7 @@ def _measured(halves: Sequence[_Half], choices: Sequence[Choice]) -> Array:
         learnt = half.learnt
         everything = frozenset(node.name for node in learnt.nodes)
         found = half.trial.measures(learnt.quantization(choice), [everything])
-        rows += [_error(learnt.search, item) for (item,) in found]
+        rows += [error_of(learnt.search, item) for (item,) in found]
     return np.array(rows, np.float64)
 
 

@@ -71,7 +71,7 @@ def search_smoothing(search: Search) -> Choice:
     """Return the strength of each tensor; one that is better left alone is not named."""
     plan = _plan(search)
     nodes = search.nodes(search.prepared)
-    points = [point for point in plan.points if _is_alone(point, nodes)]
+    points = [point for point in plan.points if is_alone(point, nodes)]
     if not points:
         return ()
     folds = _folds(search)
@@ -90,7 +90,7 @@ def search_smoothing(search: Search) -> Choice:
     return _at(plan, choice)
 
 
-def _is_alone(point: SmoothPoint, nodes: Sequence[QuantizableNode]) -> bool:
+def is_alone(point: SmoothPoint, nodes: Sequence[QuantizableNode]) -> bool:
     """Return whether what the point's nodes read can be rescaled in place: no other candidate reads
     the tensor or a weight of theirs.
     """

@@ -1,0 +1,79 @@
+"""One session that stands for a model quantized in any way: what sets ways apart are inputs of it.
+
+Scales, the vectors that activations are multiplied by, and the weights that smoothing rescales are
+fed on every run, and each node has a switch. So ranges, strengths and sets of nodes are compared,
+by exact forwards, without another session being opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from qgraph._graph.edit.fake_quantize import FakeQuantization, product_of, scale_of, weight_of
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.switches import insert_switches
+from qgraph._graph.run.session import Provider, open_session
+from qgraph._graph.tensors import Array, Feed
+from qgraph._metrics import Sums
+from qgraph._sensitivity.scoring.questions import Question, References, Scored
+
+WeightKey = tuple[str, int | None]
+
+
+class Adjustable:
+    """Holds the session, and the float outputs of samples; `rescaled`: the weights that are fed."""
+
+    def __init__(
+        self,
+        model: PreparedModel,
+        nodes: Sequence[QuantizableNode],
+        made: FakeQuantization,
+        rescaled: Collection[WeightKey],
+        scored: Scored,
+        provider: Provider,
+    ) -> None:
+        switched = insert_switches(model.model, nodes, made)
+        self._switches, self._names = switched.inputs, switched.names
+        self._scored, self._rescaled = scored, rescaled
+        fed = [scale_of(name) for name in made.scales]
+        fed += [product_of(name) for name in made.products]
+        fed += [weight_of(*key) for key in rescaled]
+        _feed(switched.model, {self._names[label] for label in fed if label in self._names})
+        self._session = open_session(switched.model, provider, weights=switched.weights)
+        self._references: dict[int, References] = {}
+
+    def adjusted(self, made: FakeQuantization) -> dict[str, Array]:
+        """Return the inputs by which the session quantizes as `made` says."""
+        given = {scale_of(name): value for name, value in made.scales.items()}
+        given |= {product_of(name): value for name, value in made.products.items()}
+        given |= {weight_of(*key): made.weights[key] for key in self._rescaled}
+        return {self._names[label]: value for label, value in given.items() if label in self._names}
+
+    def ask(self, number: int, feed: Feed, given: Feed, question: Question) -> Sums:
+        """Return the distance of a sample's outputs with the nodes of `question` quantized."""
+        if number not in self._references:
+            outputs = self._run(feed | given, frozenset())
+            self._references[number] = References(outputs, self._scored)
+        return self._references[number].compare(self._run(feed | given, question))
+
+    def _run(self, feed: Feed, quantized: Question) -> dict[str, Array]:
+        switches = {name: np.asarray(node in quantized) for node, name in self._switches.items()}
+        return self._session.run(feed | switches, self._scored.outputs)
+
+
+def _feed(model: onnx.ModelProto, names: Collection[str]) -> None:
+    """Make inputs of initializers."""
+    kept = []
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            model.graph.input.append(value)
+        else:
+            kept.append(tensor)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)

@@ -1,0 +1,224 @@
+"""Ranges and smoothing together, by exact forwards: what `--calibrate auto` takes.
+
+Ways to quantize everything are measured side by side in one session: each method of calibration,
+strengths for all tensors, then for groups of tensors that play the same part. What is best must be
+no worse than plain for any of some sets of nodes (those that harm least: the smaller profiles),
+else the next best is looked at, at last plain.
+
+Each sample is judged under what others say. As few choices are made, and each is about many tensors
+at once, samples hardly decide by chance. The number of forwards is bounded by what scores take.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+
+import numpy as np
+
+from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.tensors import Array
+from qgraph._quantize.learnt import METHODS, Clips, Way
+from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SmoothedTensor
+from qgraph._quantize.smooth.points import SmoothPoint
+from qgraph._sensitivity.scoring.questions import Question
+from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.ratios import gains, noise
+from qgraph._sensitivity.search.rig import Rig, Spent, require_room
+
+_SHARES = (0.3, 0.5, 0.7, 0.85, 1.0)
+"""Of the nodes, those that harm least first: what profiles quantize."""
+_HARMLESS = 1e-5
+"""Noise to signal of everything quantized, on every sample, below which nothing is searched."""
+_STRENGTHS = (0.5, 0.7)
+_FURTHER = {0.5: 0.4, 0.7: 0.8}
+_OF_GROUP = (0.5, 0.8)
+_WORTH = 0.1
+"""By what share an explicit Mul must bring the error down: it costs time."""
+_LEAST = 0.05
+"""By how much the error must fall for anything to be taken, as the logarithm of a ratio."""
+_UNLIKELY = 2.0
+"""Standard errors by which no set of nodes may err more than under plain."""
+_UNITS, _SOLO = 24, 4
+"""Runs of nodes whose harm is measured apart, and samples on which."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Best:
+    """What is taken: `smoothing`, and input of a node (its name, its position) → the clip of its
+    range. Empty where nothing is better than plain.
+    """
+
+    smoothing: tuple[SmoothedTensor, ...] = ()
+    clips: Mapping[tuple[str, int], float] = field(default_factory=dict)
+
+    def clipping(self, ranges: Ranges, nodes: Sequence[QuantizableNode]) -> Ranges:
+        """Return `ranges`, the extremes of the smoothed model with these nodes, with the clips."""
+        found = {
+            tensor: self.clips[node.name, position]
+            for node in nodes
+            for position, tensor in node.activations
+            if (node.name, position) in self.clips
+        }
+        return ranges.clipped_at(found)
+
+
+class _Ladder:
+    """Ways, and what they measure: with everything and with parts quantized."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self.plain = Way()
+        self._sets = _sets(rig)
+        self.errors: dict[Way, Array] = {}
+        self.clips: dict[Way, Clips] = {}
+
+    def gains(self, way: Way, over: Way | None = None) -> Array:
+        """Return how much less a way errs than another, plain by default, as the logarithm of a
+        ratio, float64 [samples, sets]; measured where it was not.
+        """
+        return gains(self.errors_of(over or self.plain), self.errors_of(way))
+
+    def gain(self, way: Way, over: Way | None = None) -> Array:
+        """Return the same as the mean over the sets, float64 [samples]."""
+        found: Array = self.gains(way, over).mean(1)
+        return found
+
+    def errors_of(self, way: Way) -> Array:
+        """Return the noise to signal of samples, float64 [samples, sets]."""
+        if way not in self.errors:
+            self.clips[way] = self._clips_of(way)
+            self.errors[way] = self._rig.errors(way, self.clips[way], self._sets)
+        return self.errors[way]
+
+    def _clips_of(self, way: Way) -> Clips:
+        if way.method is None:
+            return {}
+        known = dict(self._rig.learnt.clips[way.method])
+        strengths = dict(way.strengths)
+        if strengths:
+            known.update(self._rig.learnt.clips_at(strengths, way.method))
+        return known
+
+    def best(self, of: Sequence[Way]) -> Way:
+        """Return the way with the largest gain."""
+        return max(of, key=lambda each: float(self.gain(each).mean()))
+
+    def is_better(self, way: Way, than: Way, least: float = 0.0) -> bool:
+        """Return whether a way gains, by more than half a standard error and a least share."""
+        found = self.gain(way, than)
+        return bool(found.mean() > max(least, noise(found) / 2))
+
+    def climb(self) -> None:
+        """Measure what is worth it, until forwards run out: the likeliest first."""
+        points = self._rig.learnt.points
+        strong = [_uniform(points, alpha) for alpha in _STRENGTHS] if points else []
+        clipped = [Way(method) for method in METHODS]
+        for pair in zip_longest(clipped, strong):
+            self.best([each for each in pair if each is not None])
+        method, smooth = self.best([self.plain, *clipped]), self.best([self.plain, *strong])
+        if self.plain not in (method, smooth):
+            self.gain(replace(smooth, method=method.method))
+        if smooth is not self.plain:
+            further = _uniform(points, _FURTHER[smooth.strengths[0][1]])
+            smooth = self._by_groups(self.best([smooth, further]))
+            if method is not self.plain:
+                self.gain(replace(smooth, method=method.method))
+
+    def _by_groups(self, start: Way) -> Way:
+        """Return a way with the strength of tensors that play the same part changed together,
+        where that gains, and without Muls that do not take away enough.
+        """
+        groups = _groups(self._rig.learnt.points)
+        for group in groups:
+            own = dict.fromkeys(group, 0.0)
+            left = tuple(pair for pair in start.strengths if pair[0] not in own)
+            others = [Way(None, (*left, *((p, a) for p in group))) for a in _OF_GROUP]
+            if len(groups) > 1:
+                found = self.best(
+                    [each for each in others if set(each.strengths) != set(start.strengths)]
+                )
+                start = found if self.is_better(found, start) else start
+            if not group[0].absorbers and self.gain(start, Way(None, left)).mean() < _WORTH:
+                start = Way(None, left)
+        return start
+
+
+def _uniform(points: Sequence[SmoothPoint], alpha: float) -> Way:
+    return Way(None, tuple((point, alpha) for point in points))
+
+
+def _groups(points: Sequence[SmoothPoint]) -> list[list[SmoothPoint]]:
+    """Return points whose first readers are called alike but for numbers; explicit Muls apart."""
+    found: dict[tuple[str, bool], list[SmoothPoint]] = {}
+    for point in points:
+        called = re.sub(r"\d+", "", point.quantized[0])
+        found.setdefault((called, bool(point.absorbers)), []).append(point)
+    return list(found.values())
+
+
+def search_best(search: Search, *, smooths: bool) -> Best:
+    """Return the ranges and, where the search `smooths`, too, the smoothing that are better than
+    the model of `search` by the extremes; nothing where none are.
+
+    Raises:
+        LimitError: the model does not fit into memory three times.
+    """
+    if len(search.feeds) < FEWEST_JUDGED:
+        return Best()
+    require_room(search)
+    rig = Rig(search, smooths=smooths)
+    if not rig.learnt.parts:
+        return Best()
+    taken, clips = Way(), dict[Way, Clips]()
+    with suppress(Spent):
+        ladder = _Ladder(rig)
+        clips = ladder.clips
+        if (ladder.errors_of(ladder.plain) > _HARMLESS).any():
+            with suppress(Spent):
+                ladder.climb()
+            taken = _confirmed(ladder)
+    search.progress("choosing ranges", rig.allowed, rig.allowed)
+    return _best(rig, taken, clips)
+
+
+def _sets(rig: Rig) -> list[Question]:
+    """Return the sets of nodes that harm least, and all."""
+    count = len(rig.names)
+    units = [list(each) for each in np.array_split(np.array(rig.names, object), min(_UNITS, count))]
+    numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
+    questions = [rig.with_companions(unit) for unit in units]
+    harms = rig.errors(Way(), {}, questions, numbers).sum(0)
+    order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
+    return [rig.with_companions(order[: max(1, round(share * count))]) for share in _SHARES]
+
+
+def _confirmed(ladder: _Ladder) -> Way:
+    """Return the best way that is no worse than plain for any set, plain where there is none."""
+    order = sorted(ladder.errors, key=lambda each: -float(ladder.gain(each).mean()))
+    for way in order:
+        if ladder.is_better(way, ladder.plain, _LEAST) and _holds(ladder, way):
+            return way
+    return ladder.plain
+
+
+def _holds(ladder: _Ladder, way: Way) -> bool:
+    """Return whether no set is likely to err more than under plain."""
+    found = ladder.gains(way)
+    return all(each.mean() >= -_UNLIKELY * noise(each) for each in found.T)
+
+
+def _best(rig: Rig, taken: Way, clips: Mapping[Way, Clips]) -> Best:
+    """Return what is taken, by what all samples say."""
+    factors = tuple(rig.learnt.all.at(point, alpha) for point, alpha in taken.strengths)
+    known = clips.get(taken, {})
+    inputs = {
+        (node.name, position): known[tensor]
+        for node in rig.nodes
+        for position, tensor in node.activations
+        if tensor in known
+    }
+    return Best(factors, inputs)

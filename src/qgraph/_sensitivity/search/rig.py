@@ -1,0 +1,144 @@
+"""What measures ways to quantize a model on samples that they were not made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.errors import LimitError
+from qgraph._graph.io.weights import size_of
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.tensors import Array
+from qgraph._metrics import Sums
+from qgraph._quantize.companions import find_companions
+from qgraph._quantize.learnt import Clips, Learning, Learnt, Way
+from qgraph._quantize.smooth.points import find_points
+from qgraph._sensitivity.engines.auto import forwards_of_scores
+from qgraph._sensitivity.scoring.questions import Question
+from qgraph._sensitivity.scoring.work import digest_of_feed
+from qgraph._sensitivity.search.adjustable import Adjustable
+from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.smoothing import is_alone
+
+_JUDGED = 16
+"""Samples that are looked at, at most."""
+_SHARE_OF_SCORES, _FEWEST_FORWARDS = 1.0, 20
+"""Of the forwards that scores take, those the search may take: its own are dearer. At least so many
+a sample."""
+_COPIES = 3
+"""Of the weights that are held at once."""
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+class Spent(Exception):  # noqa: N818 - no error: there are no forwards left
+    """The forwards are used up."""
+
+
+class Rig:
+    """Measures ways on samples that others made, as long as there are forwards left."""
+
+    def __init__(self, search: Search, *, smooths: bool) -> None:
+        prepared = search.prepared
+        candidates = list(search.nodes(prepared))
+        companions = find_companions(prepared.model, candidates)
+        nodes = [*candidates, *(item.node for item in companions)]
+        points = find_points(prepared.model, candidates) if smooths else ()
+        free = [point for point in points if point.absorbers or not point.spatial]
+        digests = [digest_of_feed(feed) for feed in search.feeds]
+        learning = Learning(
+            prepared, nodes, search.feeds, digests, search.scheme, search.provider, search.memory
+        )
+        self.learnt = Learnt(learning, [point for point in free if is_alone(point, nodes)])
+        self.names = [node.name for node in candidates]
+        self.beside = {item.node.name: item.beside for item in companions}
+        self.nodes = nodes
+        self._search, self._trial = search, Trial(search, prepared, nodes, search.feeds)
+        count, step = len(search.feeds), math.ceil(len(search.feeds) / _JUDGED)
+        self.judged = range(0, count, step)
+        price = forwards_of_scores(prepared.model, candidates, count)
+        self.allowed = math.ceil(max(_FEWEST_FORWARDS, _SHARE_OF_SCORES * price) * count)
+        self.left = self.allowed
+
+    @cached_property
+    def _part_of(self) -> dict[int, int]:
+        return {number: at for at, part in enumerate(self.learnt.parts) for number in part}
+
+    @cached_property
+    def _session(self) -> Adjustable:
+        model, _, scored = self._trial.computed()
+        by_name = {node.name: node for node in self.nodes}
+        read = [by_name[name].weight for point in self.learnt.points for name in point.quantized]
+        keys = {(weight.tensor, weight.axis) for weight in read if weight is not None}
+        (made,) = self._trial.in_precision([self._made(Way(), {}, 0)])
+        return Adjustable(model, self.nodes, made, keys, scored, self._search.provider)
+
+    def _made(self, way: Way, clips: Clips, part: int) -> FakeQuantization:
+        made = self.learnt.quantization(way, clips, part)
+        whole = {
+            point.tensor: np.ones(
+                (point.channels, *[1] * point.spatial), made.scales[point.tensor].dtype
+            )
+            for point in self.learnt.points
+        }
+        return replace(made, products=whole | dict(made.products))
+
+    def errors(
+        self,
+        way: Way,
+        clips: Clips,
+        questions: Sequence[Question],
+        numbers: Sequence[int] | None = None,
+    ) -> Array:
+        """Return the noise to signal of samples, float64 [samples, questions].
+
+        Raises:
+            Spent: it would take more forwards than there are left.
+        """
+        asked = self.judged if numbers is None else numbers
+        if len(asked) * len(questions) > self.left:
+            raise Spent
+        self.left -= len(asked) * len(questions)
+        _, feeds, _ = self._trial.computed()
+        rows = {}
+        for part in sorted({self._part_of[number] for number in asked}):
+            (made,) = self._trial.in_precision([self._made(way, clips, part)])
+            given = self._session.adjusted(made)
+            for number in (n for n in asked if self._part_of[n] == part):
+                found = [self._session.ask(number, feeds[number], given, q) for q in questions]
+                rows[number] = [self._noise_of(item) for item in found]
+            self._search.progress("choosing ranges", self.allowed - self.left, self.allowed)
+        return np.array([rows[number] for number in asked])
+
+    def _noise_of(self, item: Sums) -> float:
+        if item.failed:
+            return np.inf
+        parts = self._search.scored.split is not None
+        return item.relative if parts else item.error / max(item.signal, _TINY)
+
+    def with_companions(self, names: Sequence[str]) -> Question:
+        """Return a set of nodes with the residual Adds beside them."""
+        chosen = set(names)
+        return frozenset(chosen | {add for add, beside in self.beside.items() if beside in chosen})
+
+
+def require_room(search: Search) -> None:
+    """Check that the weights fit into memory as often as one session holds them: float, quantized,
+    and those that a way brings along.
+
+    Raises:
+        LimitError: they do not.
+    """
+    weights = sum(map(size_of, search.prepared.model.graph.initializer))
+    left = (search.memory or Memory.of(None)).left
+    if _COPIES * weights > left:
+        raise LimitError(
+            f"--calibrate auto holds the weights {_COPIES} times, {_COPIES * weights / 2**30:.1f}"
+            f" GiB, and {left / 2**30:.1f} GiB are left",
+            hint="Take --calibrate minmax, and --smooth auto, which goes through the model in"
+            " parts; or give more --memory.",
+        )

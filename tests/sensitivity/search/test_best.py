@@ -1,0 +1,127 @@
+"""Ranges and smoothing chosen together, by onnxruntime's own runs of the models that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import qgraph
+from qgraph._graph.edit.prepare import prepare
+from qgraph._graph.errors import LimitError
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.tensors import Array
+from qgraph._quantize.ranges import Ranges, RangesRun
+from qgraph._quantize.scheme import Calibration, Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.best import search_best
+
+NET = """<ir_version: 10, opset_import: ["" : 21]> net (float[N,32] x) => (float[N,24] y)
+{ n = Mul(x, gamma) [first] h = MatMul(n, w) t = Tanh(h) [last] y = MatMul(t, v) }"""
+RUN = RangesRun(qgraph="0", provider="cpu", samples=8, data="x", synthetic=False)
+BEST = Scheme(calibrate=Calibration.AUTO, smooth="auto")
+
+
+def net(path: Path, loud: float) -> Path:
+    """Write a model in which a norm's weight makes channel 5 `loud` times as large as others."""
+    generator = np.random.default_rng(0)
+    w = generator.standard_normal((32, 16)).astype(np.float32) / 8
+    gamma = np.ones(32, np.float32)
+    gamma[5], w[5] = loud, w[5] / loud
+    v = generator.standard_normal((16, 24)).astype(np.float32)
+    model = onnx.parser.parse_model(NET)
+    for name, array in (("w", w), ("gamma", gamma), ("v", v)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, path)
+    return path
+
+
+def samples(seed: int, count: int = 8) -> list[dict[str, Array]]:
+    generator = np.random.default_rng(seed)
+    return [{"x": generator.standard_normal((64, 32)).astype(np.float32)} for _ in range(count)]
+
+
+def calibrated(model: Path, scheme: Scheme, feeds: Sequence[dict[str, Array]]) -> Ranges:
+    return qgraph.calibrate(model, data=feeds, scheme=scheme, small=True)
+
+
+def error(model: Path, ranges: Ranges, feeds: Sequence[dict[str, Array]]) -> float:
+    """Return the mean squared error that onnxruntime makes with everything quantized."""
+    report, _ = qgraph.sensitivity(
+        model, data=feeds, samples=1, scheme=ranges.scheme, ranges=ranges, small=True
+    )
+    profiles = qgraph.profile(report, cuts={"D": 1.0})
+    (made,) = qgraph.quantize(model, profiles, ranges, scheme=ranges.scheme)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    runs = [
+        onnxruntime.InferenceSession(each, options)
+        for each in (str(model), made.model.SerializeToString())
+    ]
+    pairs = [[each.run(None, feed)[0].astype(np.float64) for each in runs] for feed in feeds]
+    return float(np.mean([((a - b) ** 2).mean() for a, b in pairs]))
+
+
+def test_loud_channels_are_smoothed_away(tmp_path: Path) -> None:
+    model = net(tmp_path / "net.onnx", loud=100)
+    plain, best = (calibrated(model, each, samples(1)) for each in (Scheme(), BEST))
+    assert best.smoothing
+    assert best.scheme == BEST
+    assert error(model, best, samples(2)) < error(model, plain, samples(2)) / 20
+
+
+def test_what_gains_nothing_is_left_plain(tmp_path: Path) -> None:
+    # channels are alike, values are spread evenly: there is nothing to smooth or to clip
+    model = net(tmp_path / "net.onnx", loud=1)
+    feeds = [{"x": np.clip(feed["x"], -1, 1)} for feed in samples(1)]
+    plain, best = (calibrated(model, each, feeds) for each in (Scheme(), BEST))
+    held = [{"x": np.clip(feed["x"], -1, 1)} for feed in samples(2)]
+    assert error(model, best, held) <= 1.05 * error(model, plain, held)
+
+
+def test_without_smoothing_only_ranges_are_chosen(tmp_path: Path) -> None:
+    model = net(tmp_path / "net.onnx", loud=1)
+    feeds = samples(1)
+    for feed in feeds:
+        feed["x"][0, 5] = 60.0  # one value of two thousand, which rows of outputs barely show
+    plain, ranged = (
+        calibrated(model, Scheme(calibrate=each), feeds)
+        for each in (Calibration.MINMAX, Calibration.AUTO)
+    )
+    assert not ranged.smoothing
+    clips = [item.clip for item in ranged.tensors if item.clip is not None]
+    assert all(
+        clip <= max(-item.rmin, item.rmax)
+        for clip, item in zip(clips, ranged.tensors, strict=False)
+    )
+    held = samples(2)
+    assert error(model, ranged, held) <= error(model, plain, held)
+
+
+def test_the_choice_is_the_same_each_time(tmp_path: Path) -> None:
+    model = net(tmp_path / "net.onnx", loud=100)
+    first, second = (calibrated(model, BEST, samples(1)) for _ in range(2))
+    assert first == second
+
+
+def test_with_few_samples_nothing_is_chosen_and_that_is_said(tmp_path: Path) -> None:
+    model = net(tmp_path / "net.onnx", loud=100)
+    ranges = qgraph.calibrate(model, data=samples(1), samples=3, scheme=BEST, small=True)
+    assert not ranges.smoothing
+    assert "3 samples" in (ranges.note() or "")
+
+
+def test_a_model_without_room_is_refused(tmp_path: Path) -> None:
+    prepared = prepare(net(tmp_path / "net.onnx", loud=1))
+    search = Search(
+        prepared, lambda of: select(of.model).candidates, samples(1), Scored(("y",), logits=False),
+        BEST, RUN, memory=Memory(1),
+    )  # fmt: skip
+    with pytest.raises(LimitError, match="--calibrate auto holds the weights 3 times"):
+        search_best(search, smooths=True)
