@@ -68,6 +68,17 @@ def test_each_node_is_quantized_to_its_own_format(
     assert all(kinds == ["INT8"] * 2 for kinds in found.values()) and len(found) == 3
 
 
+def test_nodes_are_annotated_with_their_own_precision(chain: Callable[..., Any], mlp: Path) -> None:
+    assert chain(FORMATS, "--annotate", mlp.parent / "sensitivity.json").code == 0
+    said = {
+        node.name: item.value
+        for node in onnx.load(mlp.parent / "D.onnx").graph.node
+        for item in node.metadata_props
+        if item.key == "qgraph.precision"
+    }
+    assert said == {"q": "int8", "k": "int8", "down": "fp8", "out": "int8"}
+
+
 def test_a_mixed_model_computes_what_the_operators_are_defined_to(
     qgraph: Command, chain: Callable[..., Any], mlp: Path, data: Path
 ) -> None:
@@ -140,6 +151,12 @@ def test_a_recipe_mixes_formats_and_its_page_shows_them(
     kinds = {"int8": "INT8", "fp8": "FLOAT8E4M3FN"}
     assert found == {name: [kinds[kind]] * 2 for name, kind in item["formats"].items()}
     assert 'id="chart-schemes"' in (mlp.parent / "run/report.html").read_text()
+    bundle = mlp.parent / "bundle"
+    assert qgraph("handoff", mlp.parent / "run/D.onnx", "--data", data, "-o", bundle).code == 0
+    report = json.loads((mlp.parent / "run/sensitivity.json").read_text())
+    scores = {node["name"]: {"int8": node["solo"], **node["schemes"]} for node in report["nodes"]}
+    for row in json.loads((bundle / "handoff.json").read_text())["precision"]:
+        assert row["cost"]["mse"] == scores[row["node"]][row["precision"]]["mse"]
 
 
 def test_a_recipe_that_mixes_what_it_does_not_score_is_refused_at_once(

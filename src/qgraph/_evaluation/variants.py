@@ -145,6 +145,23 @@ def int8_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
     )
 
 
+def types_of_nodes(model: onnx.ModelProto) -> dict[str, str]:
+    """Return what each of `int8_nodes` is quantized to: `int8`, `fp8` or another type's name."""
+    index = GraphIndex(model)
+    found = {}
+    for name in int8_nodes(model):
+        dequantizer = index.producer[index.by_name[name].input[1]]
+        # weights that are quantized at run time, too, have a zero point
+        held = [index.initializers.get(tensor) for tensor in dequantizer.input[::2]]
+        kinds = [tensor.data_type for tensor in held if tensor is not None]
+        found[name] = _called(kinds[0]) if kinds else "int8"
+    return found
+
+
+def _called(kind: int) -> str:
+    return _TYPES.get(kind) or onnx.TensorProto.DataType.Name(kind).lower()
+
+
 def type_of(model: onnx.ModelProto) -> str | None:
     """Return what weights are quantized to: `int8`, `fp8` or another type's name, with a + between
     several; None: nothing.
@@ -152,8 +169,7 @@ def type_of(model: onnx.ModelProto) -> str | None:
     index = GraphIndex(model)
     read = [node.input[0] for node in index.of("DequantizeLinear")]
     kinds = {index.initializers[name].data_type for name in read if name in index.initializers}
-    names = [_TYPES.get(kind) or onnx.TensorProto.DataType.Name(kind).lower() for kind in kinds]
-    return "+".join(sorted(names, reverse=True)) or None
+    return "+".join(sorted(map(_called, kinds), reverse=True)) or None
 
 
 def _dtype(model: onnx.ModelProto) -> str:

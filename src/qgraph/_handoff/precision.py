@@ -163,15 +163,18 @@ def _reasons(run: Surroundings) -> dict[str, str]:
 def _costs(run: Surroundings) -> dict[str, Cost]:
     if run.sensitivity is None:
         return {}
-    return {
-        item.name: Cost(
+    formats = (run.profile.formats or {}) if run.profile is not None else {}
+    found = {}
+    for item in run.sensitivity.nodes:
+        solo = (item.schemes or {}).get(formats.get(item.name, ""), item.solo)
+        own = item.model_copy(update={"solo": solo})  # in the format that it has
+        found[item.name] = Cost(
             rank=item.rank,
-            mse=item.solo.mse if item.solo is not None else None,
+            mse=solo.mse if solo is not None else None,
             metric=run.sensitivity.metric,
-            damage=node_figures(item, run.sensitivity).damage,
+            damage=node_figures(own, run.sensitivity).damage,
         )
-        for item in run.sensitivity.nodes
-    }
+    return found
 
 
 def _gain(facts: PrecisionFacts, node: onnx.NodeProto) -> Gain | None:

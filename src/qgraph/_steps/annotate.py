@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from qgraph._evaluation.variants import int8_nodes, type_of
+from qgraph._evaluation.variants import types_of_nodes
 from qgraph._graph.errors import UsageError
 from qgraph._quantize.provenance import METADATA, Provenance
 from qgraph._sensitivity.report import NodeScore, Sensitivity
@@ -50,16 +50,15 @@ def _require_source(model: onnx.ModelProto, report: Sensitivity) -> None:
 def _notes(model: onnx.ModelProto, report: Sensitivity) -> dict[str, dict[str, str]]:
     """Return node name → key → value."""
     profile = Provenance.of(model).profile or ""
-    inside = set(int8_nodes(model))
-    kind = type_of(model) or "int8"
+    kinds = types_of_nodes(model)
     total = len(report.nodes)
     notes = {
         node.name: _scores(node, total)
-        | {"profile": profile, "precision": kind if node.name in inside else "float"}
+        | {"profile": profile, "precision": kinds.get(node.name, "float")}
         for node in report.nodes
     }
     for item in (*report.keep, *report.unscored):
-        precision = kind if item.name in inside else "float"
+        precision = kinds.get(item.name, "float")
         notes[item.name] = {"profile": profile, "precision": precision, "reason": item.reason}
     return notes
 
