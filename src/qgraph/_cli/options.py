@@ -19,7 +19,17 @@ from qgraph._quantize.scheme import DEFAULT_PERCENTILE, Calibration, Scheme, Wei
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
 
-PATH = click.Path(path_type=Path)
+
+class _NamedPath(click.Path):
+    """A path that has a name: an empty one would mean the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("found an empty name, expected a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _NamedPath(path_type=Path)
 
 
 class EnumChoice(click.Choice[E]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,12 @@ def inspect_variants(paths: Sequence[Path]) -> list[InspectedModel]:
         )
     names = [item.name for item in found]
     if len(set(names)) != len(names):
-        raise UsageError(f"two models are called the same: {', '.join(sorted(names))}")
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        raise UsageError(
+            f"found models called the same: {', '.join(twice)}",
+            hint="Give each model once. Of other files, rename one, or put it into a folder of its"
+            " own.",
+        )
     for item in found:
         if item.source_sha256 not in (None, "", floats[0].id.sha256):
             raise UsageError(

@@ -45,7 +45,8 @@ def calibrate(
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     data = found.data(asked.data, asked.samples, asked.seed)
-    return ranges_of(found, asked, asked.scheme or Scheme(), data, runtime)
+    with data.named():
+        return ranges_of(found, asked, asked.scheme or Scheme(), data, runtime)
 
 
 def ranges_of(

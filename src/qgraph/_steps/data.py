@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, zip_longest
@@ -15,7 +16,7 @@ from qgraph._exporters.manifest import inside
 from qgraph._exporters.preprocessing import DESCRIBED, Prepares
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
-from qgraph._graph.run.feeds import synthetic_feeds
+from qgraph._graph.run.feeds import is_cache, synthetic_feeds
 from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed
@@ -56,6 +57,29 @@ class Data:
     def digests(self) -> tuple[str, ...]:
         """Return the SHA-256 of each sample."""
         return self.known or tuple(map(digest_of_feed, self.feeds))
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Say in an error that names nothing that these samples made it, and what they are."""
+        try:
+            yield
+        except InputError as error:
+            if error.where or not self.feeds:
+                raise
+            fed = ", ".join(
+                f"{name} {array.dtype} {list(array.shape)}"
+                for name, array in self.feeds[0].items()
+                if not is_cache(name)
+            )
+            hint = (
+                f"The samples are made up, such as {fed}, which the model does not take. Give real"
+                " ones with --data."
+                if self.source.synthetic
+                else f"The first sample is {fed}. Is that what the model was made for?"
+            )
+            raise InputError(
+                error.message, where=self.source.description, hint=error.hint or hint
+            ) from error
 
 
 def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: int) -> Data:

@@ -34,9 +34,11 @@ class AsHalf:
         """
         if model not in self._done:
             runtime = self.runtime
-            self._done[model] = to_half(
-                model.prepared, self.data.feeds, runtime.provider, runtime.progress, runtime.memory
-            )
+            with self.data.named():
+                self._done[model] = to_half(
+                    model.prepared, self.data.feeds, runtime.provider, runtime.progress,
+                    runtime.memory,
+                )  # fmt: skip
         return self._done[model]
 
 

@@ -76,7 +76,7 @@ def sensitivity(
     require_scorable(found, asked, seen, runtime)
     data = found.data(asked.data, asked.samples, asked.seed)
     calibration = _Calibration(found, asked, scheme, data, runtime, journal)
-    with ExitStack() as joined:
+    with ExitStack() as joined, data.named():
         if seen is None and not engine.calibrates:
             seen = calibration.ranges(joined, fresh=fresh)
         deadline = None if asked.time_budget is None else started + asked.time_budget

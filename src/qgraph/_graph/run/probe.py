@@ -124,18 +124,27 @@ def _fault(
     bad = {name for name, found in values.items() if not _is_finite(found)}
     first = tensor
     while first in makers and (worse := [name for name in reads(makers[first]) if name in bad]):
-        # a mask may hold infinity on purpose: what is not a number comes first
+        if np.isnan(values[first]).any() and all(_is_mask(values[name]) for name in worse):
+            break
         first = max(worse, key=lambda name: bool(np.isnan(values[name]).any()))
+    hint = "This is the first tensor it shows in; check the data and the model in fp32."
     if first in makers:
         node = makers[first]
         what = f"NaN or infinity arises in the node {node.name!r} ({node.op_type})"
+        if node.op_type == "Softmax" and np.isnan(values[first]).any():
+            hint = "Is every position of a sample masked, as one that is all padding? Leave it out."
     else:
         what = f"the input {first!r} holds NaN or infinity"
     return InputError(
         f"{what} while calibrating",
         where=f"tensor {first!r}",
-        hint="This is the first tensor it shows in; check the data and the model in fp32.",
+        hint=hint,
     )
+
+
+def _is_mask(values: Array) -> bool:
+    """Return whether all that is not finite is −∞, which attention masks hold on purpose."""
+    return bool((np.isfinite(values) | np.isneginf(values)).all())
 
 
 def _above(tensor: str, makers: Mapping[str, onnx.NodeProto]) -> list[str]:
