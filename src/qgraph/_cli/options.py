@@ -68,7 +68,10 @@ def common(output: str | None, what: str) -> Callable[[F], F]:
         ),
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
         click.option("--quiet", is_flag=True, help="Show no progress."),
-        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        # what prints an error looks for the word: it must work where a command is not even parsed
+        click.option(
+            "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+        ),
     )
 
 

@@ -23,6 +23,7 @@ from qgraph._graph.tensors import Array
 ONNX = ("", "ai.onnx")
 """Names of the domain of ONNX's own operators."""
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+FLOATS = (TensorProto.FLOAT, *HALF, TensorProto.DOUBLE)
 _FOLLOWS = {
     *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
     *("QuantizeLinear", "DequantizeLinear"),

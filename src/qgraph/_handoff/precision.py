@@ -199,16 +199,9 @@ def _stored(graph: QdqGraph, tensor: str) -> str:
     return tensor
 
 
-def _dequantizer(graph: QdqGraph, tensor: str) -> onnx.NodeProto | None:
-    node = graph.producer.get(tensor)
-    while node is not None and node.op_type != DEQUANTIZE and node.input:
-        node = graph.producer.get(node.input[0])
-    return node
-
-
 def _scale(graph: QdqGraph, tensor: str) -> tuple[onnx.NodeProto | None, _Scales | None]:
     """Return the DequantizeLinear behind a tensor and its constant scales, where there are such."""
-    found = _dequantizer(graph, tensor)
+    found = graph.dequantizer_of(tensor)
     scale = graph.constant(scale_of(found)) if found is not None else None
     if found is None or scale is None:
         return found, None

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper
 from qgraph._graph.bodies import copied, replace_nodes
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.index import HALF
 from qgraph._graph.rules.advice import is_int8
 from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
 
 STEP = 2.0**-11
 """Half the distance of numbers with 11 bits, as a share of their size."""
-_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _EXACT = {
     *(QUANTIZE, DEQUANTIZE, "Constant", "Identity", "Cast", "Reshape", "Transpose", "Squeeze"),
     *("Unsqueeze", "Flatten", "Concat", "Slice", "Split", "Gather", "Expand", "Relu", "Neg"),
@@ -48,7 +48,7 @@ def _places(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[tuple[bool, int, 
     """Yield what a node rounds: (is it an output, which, its type)."""
     if node.op_type not in _EXACT:
         for index, name in enumerate(node.output):
-            if name and graph.type_of(name) in _HALF and name not in graph.outputs:
+            if name and graph.type_of(name) in HALF and name not in graph.outputs:
                 yield True, index, graph.type_of(name)
     if node.op_type in GEMMS and not is_int8(graph, node):
         for index, name in enumerate(node.input[:2]):

@@ -15,9 +15,9 @@ from qgraph._graph.edit.draws import random_note
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.opsets import OTHER_FLOATS
 from qgraph._graph.edit.prepare import PreparedModel, at_least, prepare
-from qgraph._graph.edit.selecting import FLOATS, behind_selection, with_outputs
+from qgraph._graph.edit.selecting import behind_selection, with_outputs
 from qgraph._graph.errors import UsageError
-from qgraph._graph.index import GraphIndex, opset_of
+from qgraph._graph.index import FLOATS, GraphIndex, opset_of
 from qgraph._graph.io.models import ModelId, read_model
 from qgraph._graph.tensors import inputs_of
 from qgraph._metrics import whole

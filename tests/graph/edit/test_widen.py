@@ -15,7 +15,7 @@ from qgraph._graph.index import is_half
 from qgraph._graph.io.models import tensor_from, write_model
 from qgraph._graph.io.weights import is_on_disk
 from qgraph._graph.run.memory import Memory
-from qgraph._graph.run.npz import read_npz
+from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import open_session
 from qgraph._quantize.selection import select
@@ -89,7 +89,7 @@ def test_every_engine_scores_a_half_graph_alike_and_says_how(
     work = Work(
         prepared=prepared,
         selection=select(prepared.model),
-        feeds=read_npz(data[0], prepared.inputs),
+        feeds=list(iterate_npz(data[0], prepared.inputs)),
         scored=Scored(("y",), logits=False),
         scheme=ranges.scheme,
         ranges=ranges,

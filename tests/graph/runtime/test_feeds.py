@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pytest
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.run.feeds import fill_cache, sample_axis, synthetic_feeds
 from qgraph._graph.run.forward import stack
-from qgraph._graph.run.npz import iterate_npz, read_npz
-from qgraph._graph.tensors import Array, TensorSpec
+from qgraph._graph.run.npz import iterate_npz
+from qgraph._graph.tensors import Array, Feed, TensorSpec
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 X = TensorSpec("x", F32, ("batch", 4))
@@ -29,6 +29,10 @@ def path(tmp_path: Path) -> Path:
 def save(path: Path, **arrays: Array) -> Path:
     np.savez(path, **arrays)
     return path
+
+
+def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> list[Feed]:
+    return list(iterate_npz(path, inputs))
 
 
 def zeros(*shape: int) -> Array:

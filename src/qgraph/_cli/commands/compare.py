@@ -72,7 +72,6 @@ def compare(
     output: Path | None,
     as_json: bool,
     quiet: bool,
-    debug: bool,
 ) -> int:
     """Compare rankings of one model's nodes, or evaluations of its variants.
 

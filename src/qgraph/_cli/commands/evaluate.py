@@ -63,7 +63,6 @@ def evaluate(
     output: Path,
     as_json: bool,
     quiet: bool,
-    debug: bool,
     **given: Any,
 ) -> int:
     """Measure the float model and its quantized variants MODELS side by side.

@@ -28,7 +28,6 @@ def export(
     output: Path,
     as_json: bool,
     quiet: bool,
-    debug: bool,
     **given: Any,
 ) -> None:
     """Export the checkpoint SOURCE to ONNX.

@@ -78,7 +78,6 @@ def handoff(
     output: Path | None,
     as_json: bool,
     quiet: bool,
-    debug: bool,
     **chosen: Any,
 ) -> None:
     """Bundle the Q/DQ MODEL for TensorRT: weights, scripts, golden files, checksums.

@@ -50,7 +50,6 @@ def lint(
     output: Path | None,
     as_json: bool,
     quiet: bool,
-    debug: bool,
 ) -> None:
     """Say why TensorRT would not build MODEL, build it slower, or compute something else.
 

@@ -53,7 +53,6 @@ def profile(
     output: Path,
     as_json: bool,
     quiet: bool,
-    debug: bool,
     **given: Any,
 ) -> None:
     """Cut profiles from the sensitivity report REPORT, from minimal (A) to everything (D).

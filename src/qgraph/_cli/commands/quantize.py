@@ -62,7 +62,6 @@ def quantize(
     output: Path,
     as_json: bool,
     quiet: bool,
-    debug: bool,
     **given: Any,
 ) -> None:
     """Write one Q/DQ model of MODEL per profile, each checked to be what its profile says.

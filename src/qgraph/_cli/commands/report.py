@@ -30,7 +30,6 @@ def report(
     output: Path | None,
     as_json: bool,
     quiet: bool,
-    debug: bool,
 ) -> None:
     """Make one self-contained page (HTML), and Markdown, of the run in FOLDER.
 

@@ -67,7 +67,6 @@ def _run(
     output: Path | None,
     as_json: bool,
     quiet: bool,
-    debug: bool,
 ) -> None:
     with Bars(quiet=quiet) as bars:
         loaded = read_recipe(recipe)

@@ -59,7 +59,6 @@ def sensitivity(
     output: Path,
     as_json: bool,
     quiet: bool,
-    debug: bool,
     **given: Any,
 ) -> None:
     """Score how much quantizing each node of MODEL hurts its outputs.

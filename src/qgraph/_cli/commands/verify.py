@@ -17,7 +17,7 @@ from qgraph._steps import verify as verifying
 @click.command()
 @click.argument("path", type=options.PATH)
 @options.common(None, "File to write the result to, as JSON.")
-def verify(path: Path, output: Path | None, as_json: bool, quiet: bool, debug: bool) -> None:
+def verify(path: Path, output: Path | None, as_json: bool, quiet: bool) -> None:
     """Check that PATH, an output of qgraph, is complete and unchanged: schemas, checksums, files.
 
     PATH is a bundle, a run folder, an exported folder, a model or a JSON file. Exit code 3 where

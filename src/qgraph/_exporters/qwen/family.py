@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import onnx
@@ -23,7 +23,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import fill_cache
-from qgraph._graph.run.npz import read_npz
+from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Split
 
@@ -128,7 +128,8 @@ class QwenFamily:
         feeds: list[Feed] = []
         for path in data:
             raw = path.suffix in _RAW
-            part = self.feeds(view, path, limit) if raw else read_npz(path, view.inputs)[:limit]
+            every = self.feeds(view, path, limit) if raw else iterate_npz(path, view.inputs)
+            part = islice(every, limit)
             feeds += [self.complete(view, feed) for feed in part]
         return feeds
 

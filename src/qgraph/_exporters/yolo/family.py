@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView, Task
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
@@ -21,7 +22,6 @@ from qgraph._exporters.yolo.task import DetectTask
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.npz import read_npz
 from qgraph._graph.tensors import Feed, specs_of
 from qgraph._metrics import Split, whole
 
@@ -105,8 +105,7 @@ class YoloFamily:
         if name == "detect" or (name is None and annotated):
             return _detection(view, data, limit)
         if arrays:
-            feeds = [feed for path in data for feed in read_npz(path, view.inputs)]
-            return FidelityTask(feeds[:limit], self.scored_outputs(view), model=view.model)
+            return arrays_task(view, "fidelity", data, limit, self.scored_outputs(view))
         scenes: list[Scene] = [item for path in data for item in read_scenes(path)[:limit]]
         return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view), model=view.model)
 

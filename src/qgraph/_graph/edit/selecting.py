@@ -10,15 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx
-from onnx import TensorProto
 
 from qgraph._graph.bodies import copied
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.errors import InputError
-from qgraph._graph.index import GraphIndex, reads
+from qgraph._graph.index import FLOATS, GraphIndex, reads
 
 SELECTING = ("NonMaxSuppression", "TopK", "ArgMax", "ArgMin")
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True, slots=True)

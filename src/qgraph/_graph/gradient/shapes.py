@@ -13,11 +13,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from qgraph._graph.gradient.sizing import Dim, Shape, Sizes, sizes_of
-from qgraph._graph.index import inferred
+from qgraph._graph.index import FLOATS, inferred
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _SMALL = 1 << 16
 """Elements of the largest constant whose values are looked at."""
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
-from qgraph._graph.index import attributes
+from qgraph._graph.index import FLOATS, HALF, attributes
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
-    FLOATS,
     QUANTIZE,
     QdqGraph,
     scale_of,
@@ -147,9 +146,6 @@ def _type_wanted(graph: QdqGraph, node: onnx.NodeProto) -> int:
     return 0
 
 
-_NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-
-
 def _widens(graph: QdqGraph, tensor: str) -> bool:
     """Return whether a tensor is fp16 cast to fp32 for quantizing alone: what is made of it is cast
     back. Where it stays fp32, because it would overflow, that was meant.
@@ -157,7 +153,7 @@ def _widens(graph: QdqGraph, tensor: str) -> bool:
     made_by = graph.producer.get(tensor)
     if made_by is None or made_by.op_type != "Cast":
         return False
-    if graph.type_of(made_by.input[0]) not in _NARROW or graph.type_of(tensor) in _NARROW:
+    if graph.type_of(made_by.input[0]) not in HALF or graph.type_of(tensor) in HALF:
         return False
     return all(_is_cast_back(graph, name) for name in _products_of(graph, tensor))
 
@@ -178,7 +174,7 @@ def _is_cast_back(graph: QdqGraph, tensor: str) -> bool:
     readers = graph.uses(tensor)
     casts = [node for node, _ in readers if node.op_type == "Cast"]
     return len(casts) == len(readers) and all(
-        graph.type_of(node.output[0]) in _NARROW for node in casts
+        graph.type_of(node.output[0]) in HALF for node in casts
     )
 
 

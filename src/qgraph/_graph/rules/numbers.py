@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from qgraph._graph.index import attributes
+from qgraph._graph.index import FLOATS, attributes
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
-    FLOATS,
     QUANTIZE,
     QdqGraph,
     scale_of,

@@ -44,11 +44,6 @@ _FORMAT: Any = np.lib.format
 _HEADERS = {(1, 0): _FORMAT.read_array_header_1_0, (2, 0): _FORMAT.read_array_header_2_0}
 
 
-def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> list[Feed]:
-    """Return all samples of `iterate_npz`."""
-    return list(iterate_npz(path, inputs))
-
-
 def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
     """Yield one feed per sample of an `.npz` file, or of each file in a folder of them.
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qgraph._graph.gradient.call import Call, Rules
-from qgraph._graph.gradient.shapes import FLOATS
 from qgraph._graph.gradient.tape import NoRuleError, Tape
+from qgraph._graph.index import FLOATS
 
 _Operand = Callable[[int], str]
 
