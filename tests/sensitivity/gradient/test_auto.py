@@ -253,6 +253,30 @@ def test_checking_takes_no_more_than_a_quarter_of_measuring_all() -> None:
     assert found["n99"] == WORST
 
 
+def test_nodes_at_a_cut_are_those_whose_damage_for_their_cost_is_near_it() -> None:
+    names, generator = [f"n{at}" for at in range(200)], np.random.default_rng(0)
+    costs = {name: float(generator.choice([1, 3, 9])) for name in names}
+    harms = {name: costs[name] * 1.05**at for at, name in enumerate(names)}
+    settled = {
+        name: Stability(rank_min=1, rank_max=9, standard_error=0.03 * harms[name]) for name in names
+    }
+    found = nodes_to_check(harms, settled, costs, dict.fromkeys(names, 1.0))
+    reached = np.cumsum(list(costs.values())) / sum(costs.values())
+    cuts = [np.searchsorted(reached, share) for share in (0.15, 0.5, 0.8)]
+    at_cut = [int(name[1:]) for name, why in found.items() if why == AT_CUT]
+    assert at_cut and all(min(abs(at - cut) for cut in cuts) <= 3 for at in at_cut)
+
+
+def test_checks_take_what_estimates_leave_of_a_quarter_of_exact_scores(
+    both: tuple[Sensitivity, Sensitivity],
+) -> None:
+    found, _ = both
+    estimate, nodes = found.run.estimate, len(found.nodes)
+    assert estimate is not None
+    taken = sum((nodes - int(name.split("/")[1])) / nodes for name in estimate.measured)
+    assert 4 < taken <= 6  # so few nodes leave no more than the least
+
+
 def test_checking_takes_no_more_than_there_is_time_for() -> None:
     harms = {f"n{at}": float(at) for at in range(100)}
     ones = dict.fromkeys(harms, 1.0)

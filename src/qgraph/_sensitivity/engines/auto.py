@@ -35,13 +35,15 @@ _LEAST_PASS = 4
 """Forwards that estimating a sample takes at least."""
 _SAVED = 4
 """How many times as much exact scores must take for estimates to be worth their error."""
+_LEAST_CHECKS = 6
+"""Forwards of each sample that checks get, however little estimates save: a dozen nodes."""
 _LEAST_SPEARMAN = 0.9
 _RATIOS = (0.5, 2.0)
 """Agreement with exact scores, of ranks and in the median, outside which estimates are dropped."""
 
 
 class Checked(Gradient):
-    """Estimates, with as many nodes measured as a quarter of the exact engine's work allows."""
+    """Estimates, with as many nodes measured as keep all within a quarter of exact scores' work."""
 
     def to_verify(
         self,
@@ -53,7 +55,8 @@ class Checked(Gradient):
         """Return the nodes that are measured exactly → why."""
         nodes = work.selection.candidates
         prices = forwards_below(work.prepared.model, asked.macs, nodes)
-        return nodes_to_check(harms, stability, asked.macs, prices, _affordable(work, asked))
+        most = min(_left_for_checks(work, sum(prices.values())), _affordable(work, asked))
+        return nodes_to_check(harms, stability, asked.macs, prices, most)
 
 
 class Auto:
@@ -121,9 +124,12 @@ def choose(work: Work) -> QuestionEngine:
     estimated = work.direction.has_solo and work.metric not in Gradient.unknown
     if len(nodes) <= _FEW or not estimated or not work.feeds:
         return Wavefront()
-    directions = 2 if work.direction is Direction.BOTH else 1
-    exact = directions * ideal_forwards(graph, params_of(graph), nodes)
+    exact = _directions(work) * ideal_forwards(graph, params_of(graph), nodes)
     return Checked() if exact >= _SAVED * _estimates(len(work.feeds)) else Wavefront()
+
+
+def _directions(work: Work) -> int:
+    return 2 if work.direction is Direction.BOTH else 1
 
 
 def _estimates(samples: int) -> float:
@@ -138,6 +144,14 @@ def forwards_of_scores(
     exact = 2 * ideal_forwards(graph, params_of(graph), nodes)
     many = len(nodes) > _FEW and exact >= _SAVED * _estimates(samples)
     return _estimates(samples) if many else exact
+
+
+def _left_for_checks(work: Work, alone: float) -> float:
+    """Return the forwards of each sample that are left of the share of exact scores' work, or what
+    the fewest checks take. `alone`: forwards of measuring every node alone.
+    """
+    left = _directions(work) * alone / _SAVED - _estimates(len(work.feeds))
+    return max(left, _LEAST_CHECKS)
 
 
 def _affordable(work: Work, asked: Asked) -> float:

@@ -65,7 +65,8 @@ def nodes_to_check(
     place at the cut of a profile is not settled, as long as they take no more than a quarter of
     what measuring all takes, nor than `most`.
 
-    `costs`: node → what profiles take their shares of; `prices`: node → forwards to measure it.
+    `costs`: node → what profiles take their shares of, and divide damage by; `prices`: node →
+    forwards to measure it.
     """
     ordered = sorted(harms, key=lambda name: -harms[name])
     spread = ordered[:: max(1, len(ordered) // _CHECKED_SPREAD)]
@@ -85,24 +86,26 @@ def _unsettled(
     harms: Mapping[str, float], stability: Mapping[str, Stability], costs: Mapping[str, float]
 ) -> list[str]:
     """Return the nodes within some standard errors of a cut, the nearest first."""
-    cuts = _cuts(harms, costs)
+    by_cost = {name: harms[name] / max(costs.get(name, 0.0), 1e-300) for name in harms}
+    cuts = _cuts(by_cost, costs)
 
     def distance(name: str) -> float:
         seen = stability.get(name)
         error = seen.standard_error if seen is not None and seen.standard_error else 0.0
-        nearest = min((abs(harms[name] - cut) for cut in cuts), default=math.inf)
-        return nearest / error if error else math.inf
+        nearest = min((abs(1 - cut / by_cost[name]) for cut in cuts), default=math.inf)
+        return nearest * harms[name] / error if error else math.inf
 
-    near = sorted(sorted(harms, key=lambda name: -harms[name]), key=distance)
+    judged = [name for name in sorted(harms, key=lambda name: -harms[name]) if harms[name] > 0]
+    near = sorted(judged, key=distance)
     return [name for name in near if distance(name) <= _UNSETTLED]
 
 
-def _cuts(harms: Mapping[str, float], costs: Mapping[str, float]) -> list[float]:
-    """Return the harm at which each profile is cut that the least harmful nodes fill."""
-    names = sorted(harms, key=lambda name: harms[name])
+def _cuts(by_cost: Mapping[str, float], costs: Mapping[str, float]) -> list[float]:
+    """Return the harm by cost at which each profile is cut, which takes the least of it first."""
+    names = sorted(by_cost, key=lambda name: by_cost[name])
     sums = np.cumsum([costs.get(name, 0.0) for name in names])
     places = [int(np.abs(sums - share * sums[-1]).argmin()) + 1 for share in DEFAULT_CUTS.values()]
-    values = [harms[name] for name in names]
+    values = [by_cost[name] for name in names]
     return [(values[at - 1] + values[at]) / 2 for at in places if at < len(values)]
 
 
