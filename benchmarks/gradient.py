@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -32,7 +32,7 @@ from setting import setting as taken_with
 import qgraph as api
 from qgraph._graph.io.documents import read_document, write_document
 from qgraph._graph.run.session import Provider
-from qgraph._metrics import Sums
+from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import Ranges
@@ -97,7 +97,8 @@ def cases(
         data = (write_samples(decoder, folder, 2, 128),)
         found.append(Case("decoder, 27 M", decoder, data, 2))
     if smollm2 is not None:
-        found.append(Case("SmolLM2-135M", smollm2, texts[:1], min(samples, 8)))
+        paragraphs = (_MODELS / "smollm2_135m/data/calibration.txt",)
+        found.append(Case("SmolLM2-135M", smollm2, paragraphs, min(samples, 8)))
     return exported(found, folder, only)
 
 
@@ -155,10 +156,10 @@ def ranked(values: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(values, kind="stable"), kind="stable")
 
 
-def sets_of(gram: Gram, names: Sequence[str]) -> list[frozenset[str]]:
+def sets_of(gram: Gram, names: Sequence[str], count: int = _SETS) -> list[frozenset[str]]:
     """Return half of the sets as profiles of all shares, half at random."""
     order = gram.order([(name,) for name in names], [1.0] * len(names))
-    shares = [(index + 1) / (_SETS // 2) for index in range(_SETS // 2)]
+    shares = [(index + 1) / (count // 2) for index in range(count // 2)]
     counts = [max(1, round(share * len(names))) for share in shares]
     generator = np.random.default_rng(0)
     profiles = [frozenset(names[index] for index in order[:count]) for count in counts]
@@ -174,23 +175,35 @@ def measured_already(report: Sensitivity) -> set[frozenset[str]]:
 
 def measured(case: Case, folder: Path, chosen: Sequence[frozenset[str]]) -> list[float]:
     """Return the MSE of each set, quantized for real."""
+    ask, feeds = measured_by_sample(case, read_document(folder / "ranges.json", Ranges), chosen)
+    return [float(item) for item in ask(feeds).mean(0)]
+
+
+def measured_by_sample(
+    case: Case, ranges: Ranges, chosen: Sequence[frozenset[str]]
+) -> tuple[Callable[[Sequence[Feed]], Array], list[Feed]]:
+    """Return what measures the MSE of sets quantized for real, [samples, sets], weighted so that
+    their mean is that over all samples; and the samples of `case`.
+    """
     model = open_model(case.model)
     prepared = model.prepared
-    found = read_document(folder / "ranges.json", Ranges)
-    nodes = list(model.candidates(found.scheme)(prepared))
+    nodes = list(model.candidates(ranges.scheme)(prepared))
     companions = find_companions(prepared.model, nodes)
     everything = [*nodes, *(item.node for item in companions)]
     quantization = fake_quantization(
-        quantization_parameters(prepared.model, everything, found.by_name(), found.scheme)
+        quantization_parameters(prepared.model, everything, ranges.by_name(), ranges.scheme)
     )
-    scored_at = model.scored_at()
-    answerer = node_switches(prepared, everything, quantization, scored_at, Provider.CPU)
+    answerer = node_switches(prepared, everything, quantization, model.scored_at(), Provider.CPU)
     questions = [
         names | {item.node.name for item in companions if item.beside in names} for names in chosen
     ]
-    rows = answerer.sums(questions, list(model.data(case.data, case.samples).feeds), _nothing)
-    totals = [sum(column, Sums()) for column in zip(*rows, strict=True)]
-    return [item.error / item.count for item in totals]
+
+    def ask(feeds: Sequence[Feed]) -> Array:
+        rows = answerer.sums(questions, feeds, _nothing)
+        counts = np.array([[item.count for item in row] for row in rows])
+        return np.array([[item.error for item in row] for row in rows]) / counts.mean(0)
+
+    return ask, list(model.data(case.data, case.samples).feeds)
 
 
 def _nothing(_share: float) -> None:
