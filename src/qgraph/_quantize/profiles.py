@@ -88,8 +88,8 @@ def apart(name: str, predicted: float | None, measured: float | None) -> str | N
     if predicted is None or not measured or predicted / _FACTOR <= measured <= predicted * _FACTOR:
         return None
     return (
-        f"{name}: measured MSE {measured:.2e}, predicted {predicted:.2e}, which"
-        " the samples that it comes from did not show; trust what was measured"
+        f"{name}: its MSE is {measured:.2e}, and {predicted:.2e} was predicted. The prediction"
+        " comes from other samples; trust what was measured"
     )
 
 

@@ -24,7 +24,8 @@ def columns(evaluation: Evaluation) -> list[str]:
     keys = in_order(evaluation.metrics, narrow=True)
     best = quality_key(keys)
     names = [metric(key).label for key in keys]
-    names.insert(keys.index(best) + 1, f"Δ {metric(best).label} (95 %)")
+    if _has_difference(evaluation, best):
+        names.insert(keys.index(best) + 1, f"Δ {metric(best).label} (95 %)")
     kinds = ["type"] if _mixes_types(evaluation) else []
     return ["variant", *kinds, evaluation.eight_bits, "of MACs", *names, "MB"]
 
@@ -39,10 +40,25 @@ def rows(evaluation: Evaluation) -> list[list[str]]:
     """Return one row of cells per variant, for the same columns."""
     keys = in_order(evaluation.metrics, narrow=True)
     found = [_row(item, keys) for item in evaluation.variants]
+    best = quality_key(keys)
+    if _has_difference(evaluation, best):
+        place = columns(evaluation).index(f"Δ {metric(best).label} (95 %)") - _mixes_types(
+            evaluation
+        )
+        for row, item in zip(found, evaluation.variants, strict=True):
+            row.insert(place, difference(best, item))
     if _mixes_types(evaluation):
         for row, item in zip(found, evaluation.variants, strict=True):
             row.insert(1, type_label(item))
     return found
+
+
+def _has_difference(evaluation: Evaluation, key: str) -> bool:
+    """Return whether a difference says more than the figure: of a distance from float, the interval
+    alone does.
+    """
+    changes = (item.differences.get(key) for item in evaluation.variants)
+    return not metric(key).from_float or any(change and change.interval for change in changes)
 
 
 def _mixes_types(evaluation: Evaluation) -> bool:
@@ -50,12 +66,10 @@ def _mixes_types(evaluation: Evaluation) -> bool:
 
 
 def _row(variant: Variant, keys: list[str]) -> list[str]:
-    best = quality_key(keys)
     cells = [
         metric(key).form.format(variant.metrics[key]) if key in variant.metrics else DASH
         for key in keys
     ]
-    cells.insert(keys.index(best) + 1, difference(best, variant))
     share = DASH if variant.int8_share is None else f"{variant.int8_share.macs:.0%}"
     size = megabytes(variant.size_bytes)
     return [variant.name, str(variant.int8_nodes), share, *cells, size]

@@ -212,6 +212,7 @@ def _searched(
             for item in profiles
         } | {frozenset[str](): value}
         found = search_predicted(units, pairs, budget, measure, known, runtime.progress)
-    title = f"the largest found with {budget}: {found.value:.6g} of {budget.bound(value):.6g}"
+    bound = f", the limit is {budget.bound(value):.6g}" if budget.relative else ""
+    title = f"the largest found with {budget}: it has {found.value:.6g}{bound}"
     made = profile_of(report, "budget", title, found.units)
     return bench.measured(made.model_copy(update={"budget": str(budget)}))
