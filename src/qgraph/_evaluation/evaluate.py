@@ -52,7 +52,6 @@ def evaluate(
     if not task.feeds:
         raise InputError("the data holds no sample", where=", ".join(settings.data))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    timed = settings.in_parts is None
     interleaved = fit_together([item.path for item in models])
     failures: list[Unmeasured] = []
     quality = _qualities(models, task, suite, settings, progress, failures, kept)
@@ -63,34 +62,48 @@ def evaluate(
         schema=Evaluation.SCHEMA,
         model=ModelRef.of(models[0].id),
         task=task.name,
-        run=EvaluationRun(
-            qgraph=settings.version,
-            provider=settings.provider,
-            device=describe_device(settings.provider),
-            samples=len(task.feeds),
-            data=settings.data,
-            data_sha256=_digest(task.feeds),
-            prompts=settings.prompts,
-            latency_runs=settings.latency_runs if timed else 0,
-            warm_up_runs=WARM_UP if timed else None,
-            interleaved=interleaved if timed else None,
-            sessions={
-                what: session_settings(settings.provider, semantics)
-                for what, semantics in _SESSIONS.items()
-                if timed or what == "accuracy"
-            },
-            resamples=RESAMPLES if _has_intervals(measured) else None,
-            warnings=settings.warnings,
-            memory_budget=None if settings.in_parts is None else settings.in_parts.budget,
-            packages=dict(settings.packages),
-            started=started,
-            seconds=time.perf_counter() - clock,
-        ),
+        run=_run(task, settings, measured, started, clock, interleaved=interleaved),
         variants=tuple(entry(it, measured[it.name], reference, settings) for it in models),
         sanity=()
         if suite is None
         else side_by_side(suite.prompts, {name: it.said for name, it in quality.items()}),
         failures=tuple(failures),
+    )
+
+
+def _run(
+    task: Task,
+    settings: EvaluationSettings,
+    measured: Mapping[str, Measured],
+    started: str,
+    clock: float,
+    *,
+    interleaved: bool,
+) -> EvaluationRun:
+    """Return how the figures came about; `started`, `clock`: when they began to."""
+    timed = settings.in_parts is None
+    return EvaluationRun(
+        qgraph=settings.version,
+        provider=settings.provider,
+        device=describe_device(settings.provider),
+        samples=len(task.feeds),
+        data=settings.data,
+        data_sha256=_digest(task.feeds),
+        prompts=settings.prompts,
+        latency_runs=settings.latency_runs if timed else 0,
+        warm_up_runs=WARM_UP if timed else None,
+        interleaved=interleaved if timed else None,
+        sessions={
+            what: session_settings(settings.provider, semantics)
+            for what, semantics in _SESSIONS.items()
+            if timed or what == "accuracy"
+        },
+        resamples=RESAMPLES if _has_intervals(measured) else None,
+        warnings=settings.warnings,
+        memory_budget=None if settings.in_parts is None else settings.in_parts.budget,
+        packages=dict(settings.packages),
+        started=started,
+        seconds=time.perf_counter() - clock,
     )
 
 

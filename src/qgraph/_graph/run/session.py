@@ -207,11 +207,7 @@ def open_session(
                 disabled_optimizers=_RELU_TO_QUANTIZE if fp8 else [],
             )
     except Exception as error:  # onnxruntime's own exception types share no public base
-        where = str(path or "")
-        on_gpu, hint = provider is Provider.CUDA, _hint(error)
-        raise failure(
-            error, "onnxruntime refuses it", on_gpu=on_gpu, where=where, hint=hint
-        ) from error
+        raise _refusal(error, path, provider) from error
     if path is not None and found and by_name and data_identities(path) != found:
         raise InputError("its data files were exchanged as it was opened", where=str(path))
     if provider.execution_provider not in raw.get_providers():
@@ -220,6 +216,14 @@ def open_session(
     if not allow_cpu_nodes:
         require_placed(session, provider)
     return session
+
+
+def _refusal(error: Exception, path: Path | None, provider: Provider) -> QGraphError:
+    hint = ""
+    if "IR version" in str(error):
+        hint = "Load it with onnx, set model.ir_version = 10 and save it: nothing else changes."
+    on_gpu, where = provider is Provider.CUDA, str(path or "")
+    return failure(error, "onnxruntime refuses it", on_gpu=on_gpu, where=where, hint=hint)
 
 
 _RELU_TO_QUANTIZE = ["ReluQuantRewrite"]
@@ -249,9 +253,3 @@ def require_placed(session: Session, provider: Provider) -> None:
             f"{len(strays)} compute nodes would run on the CPU, first {strays[0]!r}",
             hint="Use --provider cpu, or accept it with --allow-cpu-nodes where it is offered.",
         )
-
-
-def _hint(error: Exception) -> str:
-    if "IR version" in str(error):
-        return "Load it with onnx, set model.ir_version = 10 and save it: nothing else changes."
-    return ""
