@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -235,3 +236,23 @@ def test_a_metric_that_the_task_cannot_have_is_refused_before_anything_is_measur
         assert refused.code == 2 and f"{option}: no metric" in refused.err
         assert "worst_sqnr_db (worst output dB)" in refused.err
         assert "evaluating" not in refused.err and not (tmp_path / "e.json").exists()
+
+
+def test_a_second_report_in_a_folder_leaves_the_ranges_of_the_first(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    """Each is the file that its own scheme calibrated; a report made again writes where it did."""
+    common = ("sensitivity", files.model, "--data", files.data, "-o")
+    assert qgraph(*common, tmp_path / "sensitivity.json").code == 0
+    first = (tmp_path / "ranges.json").read_bytes()
+    for _ in range(2):
+        second = qgraph(*common, tmp_path / "fp8.json", "--scheme", "fp8")
+        assert second.code == 0 and "fp8.ranges.json" in second.out
+    assert (tmp_path / "ranges.json").read_bytes() == first
+    schemes = [
+        json.loads((tmp_path / name).read_text())["scheme"]["name"]
+        for name in ("ranges.json", "fp8.ranges.json")
+    ]
+    assert schemes == ["int8", "fp8"]
+    measured = ("--model", files.model, "--data", files.data, "-o", tmp_path / "profiles.json")
+    assert qgraph("profile", tmp_path / "fp8.json", *measured).code == 0

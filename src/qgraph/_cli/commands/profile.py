@@ -12,6 +12,7 @@ from qgraph._cli.bars import Bars
 from qgraph._cli.console import print_json, print_table, say, warn
 from qgraph._cli.fields import options_of
 from qgraph._cli.outputs import require_outputs
+from qgraph._cli.ranges_beside import ranges_to_read
 from qgraph._cli.runtime import runtime_of
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
@@ -61,7 +62,7 @@ def profile(
     the largest one that meets a limit on any metric of `evaluate`.
     """
     asked = chosen(ProfileOptions, None, {**given, **({"cuts": cuts} if cuts else {})})
-    beside = ranges or (report.with_name("ranges.json") if model is not None else None)
+    beside = ranges or (ranges_to_read(report) if model is not None else None)
     require_outputs([output], [report, *asked.data, *filter(None, (model, beside))])
     with Bars(quiet=quiet) as bars:
         runtime = runtime_of(bars, provider, ray=ray, ray_ship=ray_ship)

@@ -14,6 +14,7 @@ from qgraph._cli.commands.sensitivity_table import print_report, warn_of
 from qgraph._cli.console import print_json
 from qgraph._cli.fields import given_of, options_of
 from qgraph._cli.outputs import require_outputs
+from qgraph._cli.ranges_beside import ranges_to_write
 from qgraph._cli.runtime import runtime_of
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import write_text
@@ -68,7 +69,7 @@ def sensitivity(
     same command goes on.
     """
     asked = _options(name, given)
-    files = {"md": output.with_suffix(".md"), "ranges": output.with_name("ranges.json")}
+    files = {"md": output.with_suffix(".md"), "ranges": ranges_to_write(output)}
     if ranges is not None:
         del files["ranges"]
     read = [model, *asked.data, *([ranges] if ranges is not None else [])]
