@@ -28,7 +28,7 @@ from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.ranges import Ranges
 from qgraph._sensitivity.ranking.interactions import gram_of
 
-_DRAWS, _MOVED, _TIMES = 400, 1e-3, 4
+_DRAWS, _MOVED, _TIMES = 400, 1e-3, 3
 _HEAD = """# What limits estimates
 
 Written by `benchmarks/estimate_limits.py`, MSE of nodes quantized alone.
@@ -111,7 +111,7 @@ def set_row(case: Case, scored: Scored) -> str:
     gram = gram_of(scored.report, "mse")
     if gram is None:
         raise SystemExit(f"{case.name}: no interactions are kept")
-    chosen = [one for one in sets_of(gram, names, 60) if len(one) <= 0.8 * len(names) + 1]
+    chosen = [one for one in sets_of(gram, names, 40) if len(one) <= 0.8 * len(names) + 1]
     measured, feeds = measured_by_sample(case, scored.ranges, chosen)
     truth = measured(feeds).mean(0)
     again = []
