@@ -70,6 +70,11 @@ class Strengths:
         largest = float(peaks.max())
         return Range(-largest, largest)
 
+    def spread(self, point: SmoothPoint) -> float:
+        """Return the largest channel of a point's tensor, in typical ones: their median."""
+        peaks = self._peaks[point.tensor]
+        return float(peaks.max() / max(float(np.median(peaks)), float(np.finfo(np.float32).tiny)))
+
     def everywhere(self, alpha: float) -> tuple[SmoothedTensor, ...]:
         """Return every point smoothed with the same strength, except where that would put a Mul
         before a convolution: on a whole feature map that is for a search to find worth its time.

@@ -23,13 +23,14 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
 from qgraph._quantize.learnt import METHODS, Clips, Way
 from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SmoothedTensor
+from qgraph._quantize.smooth.plan import Strengths
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.ratios import gains, noise
 from qgraph._sensitivity.search.rig import Rig, Spent, require_room
 
-_SHARES = (0.3, 0.5, 0.7, 0.85, 1.0)
+_SHARES, _FEW_SHARES = (0.3, 0.5, 0.7, 0.85, 1.0), (0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
 _HARMLESS = 1e-5
 """Noise to signal of everything quantized, on every sample, below which nothing is searched."""
@@ -42,8 +43,14 @@ _LEAST = 0.05
 """By how much the error must fall for anything to be taken, as the logarithm of a ratio."""
 _UNLIKELY = 2.0
 """Standard errors by which no set of nodes may err more than under plain."""
-_UNITS, _SOLO = 24, 4
+_UNITS, _FEW_UNITS, _SOLO = 24, 8, 2
 """Runs of nodes whose harm is measured apart, and samples on which."""
+_MANY = 64
+"""Nodes above which there are few sets of them, and few runs: scores are estimates then, in few
+forwards, and a sample of a model so large mostly has many answers.
+"""
+_MASSIVE = 100
+"""The largest channel, in typical ones, from which on a tensor is of a group of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,10 +114,10 @@ class _Ladder:
         """Return the way with the largest gain."""
         return max(of, key=lambda each: float(self.gain(each).mean()))
 
-    def is_better(self, way: Way, than: Way, least: float = 0.0) -> bool:
-        """Return whether a way gains, by more than half a standard error and a least share."""
+    def is_better(self, way: Way, than: Way) -> bool:
+        """Return whether a way gains by more than half a standard error."""
         found = self.gain(way, than)
-        return bool(found.mean() > max(least, noise(found) / 2))
+        return bool(found.mean() > max(0.0, noise(found) / 2))
 
     def climb(self) -> None:
         """Measure what is worth it, until forwards run out: the likeliest first."""
@@ -132,7 +139,7 @@ class _Ladder:
         """Return a way with the strength of tensors that play the same part changed together,
         where that gains, and without Muls that do not take away enough.
         """
-        groups = _groups(self._rig.learnt.points)
+        groups = _groups(self._rig.learnt.all)
         for group in groups:
             own = dict.fromkeys(group, 0.0)
             left = tuple(pair for pair in start.strengths if pair[0] not in own)
@@ -151,12 +158,17 @@ def _uniform(points: Sequence[SmoothPoint], alpha: float) -> Way:
     return Way(None, tuple((point, alpha) for point in points))
 
 
-def _groups(points: Sequence[SmoothPoint]) -> list[list[SmoothPoint]]:
-    """Return points whose first readers are called alike but for numbers; explicit Muls apart."""
-    found: dict[tuple[str, bool], list[SmoothPoint]] = {}
-    for point in points:
+def _groups(known: Strengths) -> list[list[SmoothPoint]]:
+    """Return points whose first readers are called alike but for numbers, those with the largest
+    channels first; explicit Muls apart, and tensors with a massive channel.
+    """
+    found: dict[tuple[str, bool, bool], list[SmoothPoint]] = {}
+    spread = {point: known.spread(point) for point in known.points}
+    for point in sorted(known.points, key=lambda each: -spread[each]):
         called = re.sub(r"\d+", "", point.quantized[0])
-        found.setdefault((called, bool(point.absorbers)), []).append(point)
+        found.setdefault((called, bool(point.absorbers), spread[point] > _MASSIVE), []).append(
+            point
+        )
     return list(found.values())
 
 
@@ -188,19 +200,20 @@ def search_best(search: Search, *, smooths: bool) -> Best:
 def _sets(rig: Rig) -> list[Question]:
     """Return the sets of nodes that harm least, and all."""
     count = len(rig.names)
-    units = [list(each) for each in np.array_split(np.array(rig.names, object), min(_UNITS, count))]
+    shares, most = (_FEW_SHARES, _FEW_UNITS) if count > _MANY else (_SHARES, _UNITS)
+    units = [list(each) for each in np.array_split(np.array(rig.names, object), min(most, count))]
     numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
     questions = [rig.with_companions(unit) for unit in units]
     harms = rig.errors(Way(), {}, questions, numbers).sum(0)
     order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
-    return [rig.with_companions(order[: max(1, round(share * count))]) for share in _SHARES]
+    return [rig.with_companions(order[: max(1, round(share * count))]) for share in shares]
 
 
 def _confirmed(ladder: _Ladder) -> Way:
     """Return the best way that is no worse than plain for any set, plain where there is none."""
     order = sorted(ladder.errors, key=lambda each: -float(ladder.gain(each).mean()))
     for way in order:
-        if ladder.is_better(way, ladder.plain, _LEAST) and _holds(ladder, way):
+        if ladder.gain(way).mean() > _LEAST and _holds(ladder, way):
             return way
     return ladder.plain
 

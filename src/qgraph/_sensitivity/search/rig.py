@@ -27,7 +27,7 @@ from qgraph._sensitivity.search.smoothing import is_alone
 
 _JUDGED = 16
 """Samples that are looked at, at most."""
-_SHARE_OF_SCORES, _FEWEST_FORWARDS = 1.0, 20
+_SHARE_OF_SCORES, _FEWEST_FORWARDS = 0.7, 20
 """Of the forwards that scores take, those the search may take: its own are dearer. At least so many
 a sample."""
 _COPIES = 3
