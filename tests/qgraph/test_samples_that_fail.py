@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -82,3 +83,55 @@ def test_an_empty_name_is_not_the_current_folder(qgraph: Any) -> None:
         failed = qgraph("sensitivity", *given)
         assert failed.code == 2
         assert "found an empty name" in failed.err
+
+
+@pytest.fixture
+def in_bfloat16(tmp_path: Path) -> Path:
+    """A product that takes bfloat16 and gives it."""
+    weight = np.random.default_rng(0).standard_normal((32, 16)).astype(ml_dtypes.bfloat16)
+    held = onnx.helper.make_tensor("w", TensorProto.BFLOAT16, (32, 16), weight.tobytes(), raw=True)
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.BFLOAT16, ["batch", size])
+        for name, size in (("x", 32), ("y", 16))
+    ]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "product")
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [held])
+    path = tmp_path / "bf16.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+def test_made_up_samples_in_bfloat16_are_random_as_others_are(in_bfloat16: Path) -> None:
+    (found,) = api.calibrate(in_bfloat16).tensors
+    assert found.rmin < -1 and found.rmax > 1
+
+
+def test_samples_in_bfloat16_come_as_float32_or_as_its_bytes(
+    in_bfloat16: Path, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(1).standard_normal((8, 32)).astype(ml_dtypes.bfloat16)
+    np.savez(tmp_path / "wide.npz", x=values.astype(np.float32))
+    np.savez(tmp_path / "bytes.npz", x=values)  # which NumPy calls |V2 when it reads them
+    found = [
+        api.calibrate(in_bfloat16, data=data).tensors
+        for data in (tmp_path / "wide.npz", tmp_path / "bytes.npz", values)
+    ]
+    assert found[0][0].rmax == float(values.astype(np.float32).max())
+    assert found[0] == found[1] == found[2]
+    np.savez(tmp_path / "half.npz", x=values.astype(np.float16))
+    with pytest.raises(InputError, match="expected bfloat16") as said:
+        api.calibrate(in_bfloat16, data=tmp_path / "half.npz")
+    assert "astype('float32')" in said.value.hint
+
+
+def test_an_ir_version_that_onnxruntime_cannot_read_is_refused_first(
+    traced: Path, qgraph: Any
+) -> None:
+    model = onnx.load(traced)
+    model.ir_version = 14
+    onnx.save(model, traced)
+    for command in ("sensitivity", "lint"):
+        failed = qgraph(command, traced)
+        assert failed.code == 3
+        assert "IR version 14, expected at most 13" in failed.err

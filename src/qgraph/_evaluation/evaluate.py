@@ -50,7 +50,11 @@ def evaluate(
         EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
     """
     if not task.feeds:
-        raise InputError("the data holds no sample", where=", ".join(settings.data))
+        raise InputError(
+            "the data holds no sample",
+            where=", ".join(settings.data),
+            hint="Give data with at least one: a row of each array in .npz, a text, a picture.",
+        )
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     interleaved = fit_together([item.path for item in models])
     failures: list[Unmeasured] = []

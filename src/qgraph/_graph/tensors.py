@@ -106,6 +106,11 @@ def pieces(values: Array) -> Iterator[Array]:
     yield from (values[at : at + rows] for at in range(0, len(values), rows))
 
 
+def is_float(kind: np.dtype[Any]) -> bool:
+    """Return whether numbers are floating point, bfloat16 too, which NumPy does not call so."""
+    return kind.kind == "f" or kind.name == "bfloat16"
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """An input or output as the model declares it; a dynamic dimension is its name or ''. `ranked`:

@@ -22,7 +22,7 @@ from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._graph.run.feeds import is_cache
 from qgraph._graph.run.session import Semantics
-from qgraph._graph.tensors import Array, Feed, TensorSpec
+from qgraph._graph.tensors import Array, Feed, TensorSpec, is_float
 from qgraph._handoff.document import Golden, GoldenCase, GoldenTensor, Tolerance
 from qgraph._handoff.polygraphy_json import inputs_json, outputs_json
 from qgraph._handoff.rounding import STEP, with_rounding_noise
@@ -149,7 +149,7 @@ def _case(
 
 def _require_finite(outputs: Feed, case: str) -> None:
     for name, array in outputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if is_float(array.dtype) and not np.isfinite(array).all():
             raise InputError(
                 f"output {name!r} holds NaN or infinity for the golden input {case!r}",
                 hint="Look at the model with qgraph evaluate before it is handed off.",
@@ -160,7 +160,7 @@ def _jittered(feed: Feed, seed: int) -> Feed:
     rng = np.random.default_rng(seed)
 
     def moved(array: Array) -> Array:
-        if array.dtype.kind != "f":
+        if not is_float(array.dtype):
             return array
         factor = 1 + STEP * rng.uniform(-1, 1, array.shape)
         # of an input without axes, the product is a number, which is no array
@@ -172,7 +172,7 @@ def _jittered(feed: Feed, seed: int) -> Feed:
 def _tolerance(
     name: str, expected: Array, others: Sequence[Array], before: Array | None
 ) -> Tolerance:
-    if expected.dtype.kind != "f" or not expected.size:
+    if not is_float(expected.dtype) or not expected.size:
         return Tolerance(output=name, rms=0.0, atol=0.0, cosine_loss=1e-6, measured_rms=0.0)
     floor = _FLOOR * _rms(expected)
     peak = _FLOOR * float(np.abs(expected.astype(np.float64)).max())

@@ -100,7 +100,11 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
     chosen = islice(mixed, samples)
     feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)
     if not feeds:
-        raise InputError("the data holds no sample", where=", ".join(map(str, paths)))
+        raise InputError(
+            "the data holds no sample",
+            where=", ".join(map(str, paths)),
+            hint="Give data with at least one: a row of each array in .npz, a text, a picture.",
+        )
     more = len(feeds) == samples and next(mixed, None) is not None
     notes = [item.note(samples) for item in sources if isinstance(item, Batches)]
     named = ", ".join(path.name for path in paths)

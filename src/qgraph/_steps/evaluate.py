@@ -96,7 +96,11 @@ def evaluate(
     in_parts = _in_parts(candidates, runtime)
     task = task_of(model, asked, answers=in_parts is None)
     if not task.feeds:
-        raise InputError("the data holds no sample", where=", ".join(map(str, asked.data)))
+        raise InputError(
+            "the data holds no sample",
+            where=", ".join(map(str, asked.data)),
+            hint="Give data with at least one: a row of each array in .npz, a text, a picture.",
+        )
     require_metrics(task, {"--accept": accepted(asked.accept), "--fail-if": gated}, own)
     suite = None if asked.sanity is False or in_parts else _suite(model, asked.sanity)
     expected = None if profiles is None else document(profiles, Profiles)

@@ -19,11 +19,11 @@ from qgraph._graph.edit.draws import RANDOM_OPS
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.shape_parts import sliced
 from qgraph._graph.errors import InputError
+from qgraph._graph.io.parsing import NEWEST_IR
 from qgraph._graph.limits import step
 
-_OLDEST_IR, _NEWEST_IR = 4, 13
-"""Before the oldest, a weight is an input, too; a newer one than the newest, which says nothing of
-the operators used, is refused by runtimes."""
+_OLDEST_IR = 4
+"""Before this, a weight is an input, too."""
 _WARNING, _FATAL = 2, 4
 """Log levels of onnxruntime; the first is its default."""
 
@@ -96,7 +96,7 @@ def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
 def _restore(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
     """Give `model` what graph-surgeon drops of `source`, in place."""
     known = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
-    model.ir_version = min(max(source.ir_version, known, _OLDEST_IR), _NEWEST_IR)
+    model.ir_version = min(max(source.ir_version, known, _OLDEST_IR), NEWEST_IR)
     del model.metadata_props[:]
     model.metadata_props.extend(source.metadata_props)
     metadata = {node.name: node.metadata_props for node in source.graph.node if node.name}

@@ -13,6 +13,8 @@ from qgraph._graph.io.schema import require_schemas
 from qgraph._graph.io.wiring import require_wired
 
 _LARGEST_OPSET = 26
+NEWEST_IR = 13
+"""That onnxruntime reads; a newer one says nothing of the operators used."""
 
 _LOOKS_LIKE = {
     b"version https://git-lfs": "a git-lfs pointer; run `git lfs pull`",
@@ -67,6 +69,13 @@ def check_basics(model: onnx.ModelProto, path: Path) -> None:
             f"the model has opset {opset}, expected at most {_LARGEST_OPSET}",
             where=str(path),
             hint="Export it with an older opset.",
+        )
+    if model.ir_version > NEWEST_IR:
+        raise InputError(
+            f"the model has IR version {model.ir_version}, expected at most {NEWEST_IR}, which"
+            " onnxruntime reads",
+            where=str(path),
+            hint="Load it with onnx, set model.ir_version = 10 and save it: nothing else changes.",
         )
     require_finite(model, path)
     require_wired(model, path)

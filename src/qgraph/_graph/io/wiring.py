@@ -48,7 +48,11 @@ def _check(
     for names in (weights, inputs, [*{*inputs, *weights}, *computed]):
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise InputError(f"the tensor {twice[0]!r} is made twice", where=str(path))
+            raise InputError(
+                f"the tensor {twice[0]!r} is made twice",
+                where=str(path),
+                hint="The model was put together wrongly: a name is one tensor's. Export it again.",
+            )
     there = {"", *weights, *inputs, *computed, *outside}
     wanted = [(f"the node {node.name!r}", name) for node in nodes for name in node.input]
     wanted += [(_OUTPUTS, name) for name in outputs]

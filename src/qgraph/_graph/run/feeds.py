@@ -14,7 +14,7 @@ import numpy as np
 
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.limits import Limit
-from qgraph._graph.tensors import Array, Feed, TensorSpec
+from qgraph._graph.tensors import Array, Feed, TensorSpec, is_float
 
 _SYNTHETIC_LENGTHS = {"batch": 1, "past": 0}
 _SYNTHETIC_DYNAMIC = 32
@@ -55,7 +55,7 @@ def _shape(spec: TensorSpec, leading: Collection[str]) -> tuple[int, ...]:
 
 
 def _synthetic(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    if spec.dtype.kind == "f":
+    if is_float(spec.dtype):
         # not generator's scalar for an input without axes, which is no array
         return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
     return np.ones(shape, spec.dtype)

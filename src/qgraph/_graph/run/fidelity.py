@@ -14,7 +14,7 @@ from qgraph._graph.io.models import read_lazily
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.tensors import Array, Feed, is_float
 
 _TOLERANCE = 1e-3
 """Of an output's largest magnitude: far above what another order of sums does, far below what
@@ -54,7 +54,7 @@ def differing(
     for name, wanted in before.items():
         got = after[name]
         same = wanted.shape == got.shape
-        if same and wanted.dtype.kind == "f" and wanted.size:
+        if same and is_float(wanted.dtype) and wanted.size:
             room = tolerance * float(np.abs(wanted.astype(np.float32)).max()) + 1e-6
             off = np.abs(wanted.astype(np.float32) - got.astype(np.float32)).max()
             same = bool(off <= room)

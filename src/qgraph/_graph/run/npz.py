@@ -19,13 +19,15 @@ from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.files import require_file
 from qgraph._graph.run.feeds import is_cache, leading_names
 from qgraph._graph.run.layout import WHOLE, SampleLayout, layout_in, takes
-from qgraph._graph.tensors import Array, Feed, TensorSpec
+from qgraph._graph.tensors import Array, Feed, TensorSpec, is_float
 
 LABELS = "labels"
 """Name of the array that holds the right class of each sample, where no input is called so."""
 ONLY = "arr_0"
 """What numpy calls an array that was given no name: it is the only input's."""
 _CONVERT = "Convert it before it is saved, as with array.astype('{}')."
+_IN_FILES = {"bfloat16": (np.dtype(np.float32), np.dtype("V2"))}
+"""How numbers lie in files that NumPy has no type for: as wider ones, or as unnamed bytes."""
 _RESHAPE = (
     "Samples lie along the batch axis, or along one axis more in front; the other axes must be the"
     " model's, in its order."
@@ -108,7 +110,10 @@ def _samples_of(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Ite
                 )
             layouts, counts = dict.fromkeys(given, WHOLE), {}
         for index in range(min(counts.values(), default=1)):
-            feed = {name: arrays[name].take(layout, index) for name, layout in layouts.items()}
+            feed = {
+                name: _typed(arrays[name].take(layout, index), given[name].dtype)
+                for name, layout in layouts.items()
+            }
             _check_finite(path, feed)
             yield feed
         for array in arrays.values():
@@ -201,21 +206,29 @@ def _layout(path: Path, spec: TensorSpec, found: _Array, leading: Collection[str
     Raises:
         InputError: it has another type or shape.
     """
-    layout = layout_in(spec, found.shape, leading) if found.dtype == spec.dtype else None
+    kinds = (spec.dtype, *_IN_FILES.get(spec.dtype.name, ()))
+    known = found.dtype in kinds
+    layout = layout_in(spec, found.shape, leading) if known else None
     if layout is None:
         raise InputError(
             f"array {spec.name!r} is {found.dtype} {list(found.shape)},"
             f" expected {spec.dtype} {list(spec.shape)}",
             where=str(path),
-            hint=_CONVERT.format(spec.dtype) if found.dtype != spec.dtype else _RESHAPE,
+            hint=_RESHAPE if known else _CONVERT.format(kinds[1 % len(kinds)]),
         )
     return layout
+
+
+def _typed(array: Array, kind: np.dtype[Any]) -> Array:
+    if array.dtype == kind:
+        return array
+    return array.view(kind) if array.dtype.kind == "V" else array.astype(kind)
 
 
 def _check_finite(path: Path, feed: Feed) -> None:
     """Check that values are finite, or −∞, which masks are made of."""
     for name, array in feed.items():
-        if array.dtype.kind == "f" and not (np.isfinite(array) | np.isneginf(array)).all():
+        if is_float(array.dtype) and not (np.isfinite(array) | np.isneginf(array)).all():
             raise InputError(
                 f"array {name!r} holds NaN or infinity",
                 where=str(path),

@@ -20,7 +20,7 @@ from qgraph._graph.run.hollow import zeros_for
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.run.streamed import Runner
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.tensors import Array, Feed, is_float
 
 _AT_ONCE = 256 << 20
 """Bytes of inner tensors that one run hands out; more are fetched by running again."""
@@ -111,7 +111,7 @@ def _fetch(session: Session, feed: Feed, tensors: Sequence[str]) -> dict[str, Ar
 
 
 def _is_finite(values: Array) -> bool:
-    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
+    return not is_float(values.dtype) or bool(np.isfinite(values).all())
 
 
 def _fault(
