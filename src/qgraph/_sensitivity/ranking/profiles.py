@@ -100,7 +100,7 @@ def _check(report: Sensitivity, cuts: Mapping[str, float], top_k: int | None) ->
         if not _NAME.fullmatch(name):
             raise UsageError(
                 f"--cut {name}={share}: a profile's name becomes a file name",
-                hint="Use letters, digits, '.', '_' and '-', at most 100, the first a letter or digit.",
+                hint="At most 100 letters, digits, '.', '_' and '-', the first a letter or digit.",
             )
         if not 0 < share <= 1:
             raise UsageError(f"--cut {name}={share} is not a share above 0 and up to 1")
