@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from gradient import Case, cases, measured_by_sample, ranked, sets_of
+from gradient import Case, cases, measured_already, measured_by_sample, ranked, sets_of
 from setting import setting
 
 import qgraph as api
@@ -44,9 +44,10 @@ half against that of the other; *estimate* the estimates on a half against exact
 _SETS = """
 ## Sets
 
-Sets of up to 80 % of the nodes, {half} samples. *Moved* is how far the measured MSE is off by
-itself where every input is moved by a thousandth of its spread, the median of {times} times;
-*predicted* is how far the prediction is off. Both in the median over the sets, and at most.
+Sets of up to 80 % of the nodes, without those that the engine measured, {half} samples. *Moved* is
+how far the measured MSE is off by itself where every input is moved by a thousandth of its spread,
+the median of {times} times; *predicted* is how far the prediction is off. Both in the median over
+the sets, and at most.
 
 | model | sets | moved | most | predicted | most |
 |---|---:|---:|---:|---:|---:|
@@ -99,7 +100,7 @@ def moved(feed: Feed, generator: np.random.Generator) -> Feed:
         name: value + np.float32(_MOVED * value.std()) * generator.standard_normal(
             value.shape, np.float32
         )
-        if value.dtype == np.float32
+        if value.dtype == np.float32 and value.size
         else value
         for name, value in feed.items()
     }  # fmt: skip
@@ -111,7 +112,9 @@ def set_row(case: Case, scored: Scored) -> str:
     gram = gram_of(scored.report, "mse")
     if gram is None:
         raise SystemExit(f"{case.name}: no interactions are kept")
-    chosen = [one for one in sets_of(gram, names, 40) if len(one) <= 0.8 * len(names) + 1]
+    known = measured_already(scored.report)
+    small = [one for one in sets_of(gram, names, 40) if len(one) <= 0.8 * len(names) + 1]
+    chosen = [one for one in small if one not in known]
     measured, feeds = measured_by_sample(case, scored.ranges, chosen)
     truth = measured(feeds).mean(0)
     again = []
