@@ -85,6 +85,44 @@ def test_without_labels_outputs_called_logits_are_held_against_float(
     assert 0.5 < found.variants[1].metrics["top1_agreement"] <= 1.0
 
 
+READER = """<ir_version: 10, opset_import: ["" : OPSET]>
+reader (float[batch, length, 24] x) => (float[batch, length, 8] y)
+{ h = MatMul(x, w1) r = Relu(h) s = MatMul(r, w2) y = Softmax AXIS (s) }
+"""
+
+
+def build_reader(path: Path, axis: str, opset: int = 17) -> Path:
+    """A reader of text: a class for each position."""
+    model = parser.parse_model(READER.replace("AXIS", axis).replace("OPSET", str(opset)))
+    model.graph.initializer.extend(onnx.load(build(path)).graph.initializer)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_class_for_each_position_is_held_against_float_without_labels(tmp_path: Path) -> None:
+    path = build_reader(tmp_path / "float.onnx", "<axis = 2>")
+    x = np.random.default_rng(2).standard_normal((8, 200, 24)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x)
+    report, ranges = qgraph.sensitivity(path, data=tmp_path / "d.npz")
+    (made,) = qgraph.quantize(path, qgraph.profile(report, cuts={"all": 1.0}), ranges)
+    other = made.save(tmp_path)
+    found = qgraph.evaluate([path, other], data=tmp_path / "d.npz")
+    same = np.mean(_as_written(other, x).argmax(2) == scores(path, x).argmax(2))
+    assert found.variants[1].metrics["top1_agreement"] == pytest.approx(same)
+    assert same < 1
+
+
+@pytest.mark.parametrize(
+    ("axis", "opset", "counted"),
+    [("", 17, True), ("<axis = -1>", 17, True), ("<axis = 1>", 17, False), ("", 12, False)],
+)
+def test_a_softmax_over_positions_makes_no_classes(
+    tmp_path: Path, axis: str, opset: int, *, counted: bool
+) -> None:
+    model = onnx.load(build_reader(tmp_path / "m.onnx", axis, opset))
+    assert (class_scores(model, ["y"], None) is not None) is counted
+
+
 @pytest.mark.parametrize(
     ("output", "labelled", "counted"),
     [("logits", False, True), ("class_scores", False, True), ("embedding", False, False),

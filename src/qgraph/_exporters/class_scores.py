@@ -15,13 +15,17 @@ from qgraph._graph.tensors import Array
 
 SEVERAL = 5
 """How many of the first classes count for `top5`."""
-_NAMES = re.compile(r"logit|prob|class|score", re.IGNORECASE)
+_SOFTMAX = ("Softmax", "LogSoftmax")
+_LAST_BY_DEFAULT = 13
+"""The opset from which a Softmax is over the last axis if nothing is said."""
+_NAMES = re.compile(r"logit|prob|class|label|score", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassScores:
-    """What is counted at `outputs`, [n, C] each. `labels`: int [all n of all samples], the right
-    classes of the first of them, in the order of the samples; None where nobody knows them.
+    """What is counted at `outputs`, [n, C] or without labels [n, …, C] each. `labels`: int [n of
+    all samples], the right classes of the first of them, in the order of the samples; None where
+    nobody knows them.
     """
 
     outputs: tuple[str, ...]
@@ -38,8 +42,8 @@ class ClassScores:
         """
         pairs = [(reference[name], got[name]) for name in self.outputs]
         found = {
-            "rows": float(sum(len(a) for a, _ in pairs)),
-            "agree": float(sum(np.sum(a.argmax(1) == b.argmax(1)) for a, b in pairs)),
+            "rows": float(sum(a[..., 0].size for a, _ in pairs)),
+            "agree": float(sum(np.sum(a.argmax(-1) == b.argmax(-1)) for a, b in pairs)),
         }
         if self.labels is not None:
             scores = pairs[0][1]
@@ -76,19 +80,18 @@ def class_scores(
     model: onnx.ModelProto, outputs: Sequence[str], labels: Array | None
 ) -> ClassScores | None:
     """Return which of `outputs` hold class scores, a row for each item: those made by a Softmax or
-    called logits, scores or the like; with labels, the only row there is will do.
+    called logits, scores or the like; with labels, the only row there is will do. Without labels
+    also a row for each position of an item (a reader of text, a tagger), where a Softmax over
+    classes makes it.
 
     Raises:
         InputError: there are labels, and no such output.
     """
     index = GraphIndex(model)
     rows = [name for name in outputs if _is_row(index.shape_of(name))]
-    named = [
-        name
-        for name in rows
-        if _NAMES.search(name) or index.comes_from(name, "Softmax", "LogSoftmax")
-    ]
+    named = [name for name in rows if _NAMES.search(name) or index.comes_from(name, *_SOFTMAX)]
     if labels is None:
+        named = [name for name in outputs if name in named or _is_softmax_of_rows(index, name)]
         return ClassScores(tuple(named)) if named else None
     found = named if len(named) == 1 else rows
     if len(found) != 1:
@@ -100,6 +103,15 @@ def class_scores(
             " output.",
         )
     return ClassScores(tuple(found), labels)
+
+
+def _is_softmax_of_rows(index: GraphIndex, name: str) -> bool:
+    shape, node = index.shape_of(name), index.producer.get(name)
+    if shape is None or len(shape) < 3 or node is None or not index.comes_from(name, *_SOFTMAX):
+        return False
+    known = {item.name: item.i for item in node.attribute}
+    axis = known.get("axis", 1 if index.opset < _LAST_BY_DEFAULT else -1)
+    return axis in (-1, len(shape) - 1) and (shape[-1] or 0) >= 2
 
 
 def _is_row(shape: Sequence[int | None] | None) -> bool:

@@ -99,7 +99,7 @@ class FidelityTask:
             seen |= {"errors": [x.error for x in each], "signals": [x.signal for x in each]}
         if self._scores is None:
             return seen
-        items, classes = got[self._scores.outputs[0]].shape
+        items, *_, classes = got[self._scores.outputs[0]].shape
         start = index if self.divisible else self._starts[index]
         if self._scores.labels is not None and self.divisible and items != 1:
             raise InputError(
