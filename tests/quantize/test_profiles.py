@@ -172,4 +172,4 @@ def test_a_prediction_that_is_off_by_more_than_a_factor_of_two_is_said(
     sentence = apart("C", predicted, measured)
     assert (sentence is not None) is said
     if sentence is not None:
-        assert f"{measured:.2e}, predicted {predicted:.2e}" in sentence
+        assert f"its MSE is {measured:.2e}, and {predicted:.2e} was predicted" in sentence

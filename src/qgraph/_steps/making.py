@@ -52,6 +52,9 @@ class Quantized:
     in_single: tuple[Keep, ...] = ()
     inc: IncModel | None = None
 
+    def __repr__(self) -> str:
+        return f"<Quantized {self.profile.name}: {len(self.profile.quantize)} nodes>"
+
     @property
     def file_name(self) -> str:
         """Return what its file is called."""
