@@ -59,17 +59,29 @@ def test_fp8_goes_through_the_whole_chain(
     assert quantized["quantized_to"] == "fp8" and quantized["metrics"]["sqnr_db"] > 20
 
 
-@pytest.mark.parametrize("strength", ["0.5", "auto"])
-def test_smoothing_goes_through_the_whole_chain_and_leaves_float_results(
-    qgraph: Command, mlp: Path, data: Path, strength: str
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--smooth", "0.5"),
+        ("--smooth", "auto"),
+        ("--smooth", "0.5", "--rotate", "8"),
+        ("--rotate", "auto"),
+        ("--rotate", "8", "--scheme", "fp8"),
+        ("--rotate", "8", "--calibrate", "auto", "--smooth", "auto"),
+    ],
+    ids=" ".join,
+)
+def test_smoothing_and_rotations_go_through_the_whole_chain_and_leave_float_results(
+    qgraph: Command, mlp: Path, data: Path, options: tuple[str, ...]
 ) -> None:
-    path = emitted(qgraph, mlp, data, "--smooth", strength)
+    path = emitted(qgraph, mlp, data, *options)
     evaluation = path.with_name("evaluation.json")
     result = qgraph("evaluate", mlp, path, "--data", data, "-o", evaluation, "--json")
     assert result.code == 0, result.err
     float_, quantized = result.json["variants"]
-    # W8A8 of four linears on normal numbers
-    assert float_["metrics"]["mse"] == 0 and quantized["metrics"]["sqnr_db"] > 25
+    # W8A8 of four linears on normal numbers; E4M3 has three bits after the leading one
+    least = 18 if "fp8" in options else 25
+    assert float_["metrics"]["mse"] == 0 and quantized["metrics"]["sqnr_db"] > least
 
 
 def test_clipped_weights_pass_the_proof(qgraph: Command, mlp: Path, data: Path) -> None:
@@ -119,6 +131,8 @@ def test_profiles_can_be_quantized_under_another_scheme_when_told_to(
     [
         ("--smooth", "2"),
         ("--smooth", "much"),
+        ("--rotate", "48"),
+        ("--scheme", "inc-cpu", "--rotate", "8"),
         ("--percentile", "99"),
         ("--calibrate", "percentile", "--percentile", "20"),
         ("--scheme", "inc-cpu", "--smooth", "0.5"),

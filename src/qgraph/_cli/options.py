@@ -14,7 +14,14 @@ from qgraph._evaluation.gates import FailWhen
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import message_of
 from qgraph._graph.run.session import Provider
-from qgraph._quantize.scheme import DEFAULT_PERCENTILE, Calibration, Scheme, WeightScale, smoothing
+from qgraph._quantize.scheme import (
+    DEFAULT_PERCENTILE,
+    Calibration,
+    Scheme,
+    WeightScale,
+    rotation,
+    smoothing,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
@@ -108,14 +115,26 @@ class SmoothingType(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
-PLAIN: Mapping[str, Any] = Scheme().model_dump(
-    mode="json", include={"calibrate", "smooth", "weights"}
-)
+class RotationType(click.ParamType[str]):
+    """`none`, `auto`, or the channels of a block."""
+
+    name = "none|auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value in the form the scheme holds."""
+        try:
+            return rotation(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_PARTS = ("calibrate", "percentile", "smooth", "rotate", "weights")
+PLAIN: Mapping[str, Any] = Scheme().model_dump(mode="json", include={*_PARTS} - {"percentile"})
 
 
 def take_scheme_parts(values: dict[str, Any]) -> dict[str, Any]:
     """Take the parts of a scheme out of a command's values and return them."""
-    return {name: values.pop(name) for name in ("calibrate", "percentile", "smooth", "weights")}
+    return {name: values.pop(name) for name in _PARTS}
 
 
 def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
@@ -161,6 +180,15 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
             show_default=preset is not None,
             help="Move activation outliers into weights (SmoothQuant): with a strength such as"
             " 0.5, or searched for each tensor (auto), which may put a Mul before a convolution.",
+        ),
+        click.option(
+            "--rotate",
+            type=RotationType(),
+            default=given.get("rotate"),
+            show_default=preset is not None,
+            help="Spread activation outliers over channels: multiply blocks of N channels, a power"
+            " of two, of what linears read by a Hadamard matrix, or where that pays (auto). Where"
+            " nothing absorbs it, that is a small float MatMul before the quantization.",
         ),
         click.option(
             "--weights",

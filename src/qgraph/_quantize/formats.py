@@ -120,7 +120,7 @@ def _format(name: str, main: Scheme) -> Format:
     try:
         scheme = Scheme(
             name=SchemeName(plain), calibrate=own, percentile=percentile, smooth=main.smooth,
-            weights=main.weights,
+            rotate=main.rotate, weights=main.weights,
         )  # fmt: skip
     except ValidationError as error:
         message = message_of(error.errors()[0])

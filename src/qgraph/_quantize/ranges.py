@@ -12,7 +12,13 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._graph.io.models import ModelId
 from qgraph._graph.run.probe import Range
-from qgraph._quantize.scheme import SEARCHED_RANGES, Calibration, Scheme, require_same
+from qgraph._quantize.scheme import (
+    SEARCHED_RANGES,
+    Calibration,
+    Scheme,
+    power_of_two,
+    require_same,
+)
 
 FEWEST_JUDGED = 4
 """Samples below which `--calibrate output` and `auto` clip nothing: halves would say nothing."""
@@ -70,12 +76,14 @@ class TensorRange(Part):
 class SmoothedTensor(Part):
     """An activation that is divided by `factors`, one per channel, before it is quantized; the
     weights that read it are multiplied. `alpha`: the strength; `quantized`: the nodes that read it.
+    `rotation`: channels of the blocks that a Hadamard matrix then multiplies, a power of two.
     """
 
     tensor: str
     alpha: float
     quantized: tuple[str, ...]
     factors: tuple[Annotated[float, Field(gt=0)], ...]
+    rotation: Annotated[int, Field(gt=1), AfterValidator(power_of_two)] | None = None
 
 
 class UnseenRanges(Part):

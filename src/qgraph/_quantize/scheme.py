@@ -11,7 +11,8 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Given
 from qgraph._quantize.arithmetic import FP8, INT8, Grid
 
-NO_SMOOTHING, SEARCHED = "none", "auto"
+NO_SMOOTHING = NO_ROTATION = "none"
+SEARCHED = "auto"
 DEFAULT_PERCENTILE = 99.99
 
 
@@ -83,6 +84,37 @@ Smoothing = Annotated[str, BeforeValidator(_as_text), AfterValidator(smoothing)]
 strength α of SmoothQuant; `auto`: α searched for each tensor."""
 
 
+def power_of_two(value: int) -> int:
+    """Return the channels of a block that a Hadamard matrix can rotate.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if value < 2 or value & (value - 1):
+        raise ValueError(f"found {value}, expected a power of two from 2 on, such as 64")
+    return value
+
+
+def rotation(value: str) -> str:
+    """Return `none`, `auto`, or a number of channels.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if value in (NO_ROTATION, SEARCHED):
+        return value
+    try:
+        return str(power_of_two(int(value)))
+    except ValueError:
+        expected = "none, auto or a power of two from 2 on, such as 64"
+        raise ValueError(f"found {value!r}, expected {expected}") from None
+
+
+Rotation = Annotated[str, BeforeValidator(_as_text), AfterValidator(rotation)]
+"""What spreads outliers over channels. `none`: nothing; a number: blocks of at most so many
+channels of what linears read are multiplied by a Hadamard matrix; `auto`: where it pays."""
+
+
 class Scheme(Given):
     """Stands in every file and in every model emitted under it. `percentile`: per cent, where
     ranges are calibrated by it.
@@ -92,6 +124,7 @@ class Scheme(Given):
     calibrate: Calibration = Calibration.MINMAX
     percentile: Annotated[float, Field(gt=50, le=100)] | None = None
     smooth: Smoothing = NO_SMOOTHING
+    rotate: Rotation = NO_ROTATION
     weights: WeightScale = WeightScale.MAX
 
     @model_validator(mode="before")
@@ -110,8 +143,8 @@ class Scheme(Given):
             raise ValueError(
                 "entropy weighs evenly spaced levels, which fp8 has not; take minmax or mse"
             )
-        own = (Calibration.MINMAX, NO_SMOOTHING, WeightScale.MAX)
-        if self.name is SchemeName.INC_CPU and own != (self.calibrate, self.smooth, self.weights):
+        plain = not self.is_smoothed and self.calibrate is Calibration.MINMAX
+        if self.name is SchemeName.INC_CPU and not (plain and self.weights is WeightScale.MAX):
             raise ValueError("the scheme inc-cpu has its own calibration: minmax, no smoothing")
         return self
 
@@ -122,13 +155,19 @@ class Scheme(Given):
 
     @property
     def is_smoothed(self) -> bool:
-        """Return whether float tensors are rescaled before quantization."""
-        return self.smooth != NO_SMOOTHING
+        """Return whether float tensors are rescaled or rotated before quantization."""
+        return (self.smooth, self.rotate) != (NO_SMOOTHING, NO_ROTATION)
+
+    @property
+    def is_searched(self) -> bool:
+        """Return whether that is searched for each tensor."""
+        return SEARCHED in (self.smooth, self.rotate)
 
     def __str__(self) -> str:
         share = f":{self.percentile:g}" if self.percentile is not None else ""
+        rotated = "" if self.rotate == NO_ROTATION else f" rotate={self.rotate}"
         return (
-            f"{self.name} calibrate={self.calibrate}{share} smooth={self.smooth}"
+            f"{self.name} calibrate={self.calibrate}{share} smooth={self.smooth}{rotated}"
             f" weights={self.weights}"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from qgraph._graph.run.runtime import Runtime
@@ -10,13 +10,20 @@ from qgraph._graph.version import VERSION
 from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.companions import nodes_with_companions
 from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
-from qgraph._quantize.scheme import SEARCHED, Calibration, Scheme, SchemeName
-from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged
+from qgraph._quantize.scheme import (
+    NO_ROTATION,
+    NO_SMOOTHING,
+    SEARCHED,
+    Calibration,
+    Scheme,
+    SchemeName,
+)
+from qgraph._quantize.smooth.plan import require_unchanged
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import Best, search_best
 from qgraph._sensitivity.search.clipping import choose_clips
+from qgraph._sensitivity.search.rotation import plan_of, search_rotation
 from qgraph._sensitivity.search.smoothing import search_smoothing
-from qgraph._steps.candidates import Candidates
 from qgraph._steps.data import Data
 from qgraph._steps.given import AnyModel
 from qgraph._steps.inputs import required
@@ -74,8 +81,11 @@ def ranges_of(
         return Search(shown, nodes, data.feeds, scored, scheme, run, progress, memory)
 
     together = scheme.smooth == SEARCHED and scheme.calibrate is Calibration.AUTO
+    together = together and scheme.rotate == NO_ROTATION
     best = search_best(search(model), smooths=True) if together else Best()
-    smoothing = best.smoothing if together else _smoothing(model, nodes, scheme, data, search)
+    smoothing: Sequence[SmoothedTensor] = best.smoothing
+    if scheme.is_smoothed and not together:
+        smoothing = _smoothing(search(model))
     form = model.smoothed(smoothing).prepared
     if smoothing:
         require_unchanged(model.prepared, form, data.feeds[0], provider, memory)
@@ -98,21 +108,16 @@ def ranges_of(
     return choose_clips(search(model.smoothed(smoothing)), ranges).clipped_alike()
 
 
-def _smoothing(
-    model: Model,
-    nodes: Candidates,
-    scheme: Scheme,
-    data: Data,
-    search: Callable[[Model], Search],
-) -> Sequence[SmoothedTensor]:
-    """Return the smoothing that a scheme asks for, where ranges are no part of the question."""
-    if scheme.smooth == SEARCHED:
-        return search_smoothing(search(model))
-    if not scheme.is_smoothed:
-        return ()
-    asked = search(model)
-    plan = SmoothingPlan(
-        model.prepared, nodes(model.prepared), data.feeds, asked.provider, asked.progress,
-        asked.memory,
-    )  # fmt: skip
-    return plan.everywhere(float(scheme.smooth))
+def _smoothing(search: Search) -> Sequence[SmoothedTensor]:
+    """Return what is done to tensors before they are quantized, where ranges are no part of the
+    question: given, or searched for.
+    """
+    smooth, rotate = search.scheme.smooth, search.scheme.rotate
+    made: tuple[SmoothedTensor, ...] = ()
+    if smooth == SEARCHED:
+        made = search_smoothing(search)
+    elif smooth != NO_SMOOTHING:
+        made = plan_of(search).everywhere(float(smooth))
+    if rotate == SEARCHED:
+        return search_rotation(search, made)
+    return made if rotate == NO_ROTATION else plan_of(search).rotated(made, int(rotate))

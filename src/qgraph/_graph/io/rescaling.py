@@ -1,7 +1,8 @@
-"""Weights that are rescaled when they are read, channel by channel: the file keeps its values.
+"""Weights that are rescaled and rotated when they are read: the file keeps its values.
 
 Each step is an entry beside the place of the values, so that a copy of the graph carries it along:
-the axis, whether factors divide or multiply, and the factors as float32.
+the axis, whether factors divide or multiply, and the factors as float32; or the channels of a
+rotation's block.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from onnx import StringStringEntryProto, TensorProto
 from qgraph._graph.tensors import Array
 
 _STEP = "qgraph.rescaled"
+_ROTATES = "@"
 
 
 def rescale(values: Array, axis: int, factors: Array, *, divides: bool) -> Array:
@@ -25,6 +27,31 @@ def rescale(values: Array, axis: int, factors: Array, *, divides: bool) -> Array
     return scaled.astype(values.dtype)
 
 
+def hadamard(size: int) -> Array:
+    """Return the orthogonal matrix of ±1/√size that is its own inverse, float32 [size, size].
+
+    `size` is a power of two (Sylvester's construction).
+    """
+    made = np.ones((1, 1))
+    while len(made) < size:
+        made = np.block([[made, made], [made, -made]])
+    matrix: Array = (made / np.sqrt(size)).astype(np.float32)
+    return matrix
+
+
+def rotate(values: Array, axis: int, block: int) -> Array:
+    """Return `values` with each `block` channels along `axis` multiplied by a Hadamard matrix."""
+    last = np.moveaxis(values, axis, -1)
+    blocks = last.astype(np.float32, copy=False).reshape(-1, block) @ hadamard(block)
+    made: Array = np.moveaxis(blocks.reshape(last.shape), -1, axis)
+    return np.ascontiguousarray(made.astype(values.dtype))
+
+
+def rotate_on_reading(tensor: TensorProto, axis: int, block: int) -> None:
+    """Note in a tensor on the disk that its values are to be rotated."""
+    tensor.external_data.add(key=_STEP, value=f"{axis} {_ROTATES} {block}")
+
+
 def rescale_on_reading(tensor: TensorProto, axis: int, factors: Array, *, divides: bool) -> None:
     """Note in a tensor on the disk that its values are to be rescaled."""
     text = base64.b64encode(factors.astype("<f4").tobytes()).decode("ascii")
@@ -33,10 +60,13 @@ def rescale_on_reading(tensor: TensorProto, axis: int, factors: Array, *, divide
 
 def rescaled(tensor: TensorProto, values: Array, rows: slice) -> Array:
     """Return `values`, these rows of what the file holds, with every step of `tensor` applied, in
-    order.
+    order. Of one that is rotated along its rows, they are all.
     """
     for entry in steps_of(tensor):
         axis, sign, text = entry.value.split(" ")
+        if sign == _ROTATES:
+            values = rotate(values, int(axis), int(text))
+            continue
         factors = np.frombuffer(base64.b64decode(text), "<f4")
         own = factors[rows] if int(axis) == 0 else factors
         values = rescale(values, int(axis), own, divides=sign == "/")
@@ -46,6 +76,11 @@ def rescaled(tensor: TensorProto, values: Array, rows: slice) -> Array:
 def is_rescaled(tensor: TensorProto) -> bool:
     """Return whether a tensor on the disk is read with other values than the file holds."""
     return any(entry.key == _STEP for entry in tensor.external_data)
+
+
+def mixes_rows(tensor: TensorProto) -> bool:
+    """Return whether a tensor on the disk is rotated along its rows: none is made by itself."""
+    return any(entry.value.startswith(f"0 {_ROTATES}") for entry in steps_of(tensor))
 
 
 def steps_of(tensor: TensorProto) -> list[StringStringEntryProto]:

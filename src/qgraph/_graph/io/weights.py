@@ -20,7 +20,7 @@ from qgraph._graph.bodies import copied
 from qgraph._graph.errors import InputError
 from qgraph._graph.halves import cast
 from qgraph._graph.io.datafile import identity_of, opened_inside, reopened
-from qgraph._graph.io.rescaling import is_rescaled, rescaled, steps_of
+from qgraph._graph.io.rescaling import is_rescaled, mixes_rows, rescaled, steps_of
 from qgraph._graph.tensors import Array, pieces
 
 SMALL = 1 << 16
@@ -128,7 +128,7 @@ def parts_of(tensor: TensorProto) -> Iterator[memoryview]:
     Raises:
         InputError: the data file is gone or was cut short since the model was read.
     """
-    if not is_on_disk(tensor) or not _is_changed(tensor):
+    if not is_on_disk(tensor) or not _is_changed(tensor) or mixes_rows(tensor):
         yield bytes_of(tensor)
         return
     at = 0

@@ -1,14 +1,15 @@
-"""Rewriting a model with smoothing factors: operands rescaled, Mul nodes where nothing absorbs.
+"""Rewriting a model with smoothing factors and rotations: operands changed, nodes where nothing
+absorbs.
 
-A constant that others read too is left as it is: whoever needs it rescaled gets a copy. Weights on
-the disk stay there and are rescaled when they are read.
+A constant that others read too is left as it is: whoever needs it changed gets a copy. Weights on
+the disk stay there and are changed when they are read.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -18,49 +19,70 @@ from qgraph._graph.bodies import tensor_names, with_bodies
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.models import tensor_from
-from qgraph._graph.io.rescaling import rescale, rescale_on_reading
+from qgraph._graph.io.rescaling import (
+    hadamard,
+    rescale,
+    rescale_on_reading,
+    rotate,
+    rotate_on_reading,
+)
 from qgraph._graph.io.weights import array_of, is_on_disk
 from qgraph._graph.tensors import Array
 from qgraph._quantize.smooth.layers import Heads, Operand
 from qgraph._quantize.smooth.points import SmoothPoint
 
 _Use = tuple[str, int]
-_Change = tuple[int, int, bool, Heads | None]
-"""Axis, number of the point, whether it divides, and whose heads share a factor."""
+_Change = tuple[int, int, str, Heads | None]
+"""Axis, number of the point, what is done (`*`, `/` or `@`), and whose heads share a factor."""
 
 
-def smooth(
-    prepared: PreparedModel, points: Sequence[SmoothPoint], factors: Sequence[Array]
-) -> PreparedModel:
-    """Return the smoothed model, under the identity of the model it was made from.
-
-    `factors`: for each point, float32 [channels], all > 0. Node names stay.
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What is done at a point: its channels are divided by `factors`, float32 [channels], all > 0,
+    then each `block` of them is rotated; 1 for none.
     """
+
+    point: SmoothPoint
+    factors: Array
+    block: int = 1
+
+
+def smooth(prepared: PreparedModel, steps: Sequence[Step]) -> PreparedModel:
+    """Return the smoothed model, under the identity of the one it was made from; names stay."""
     model = onnx.ModelProto()
     model.CopyFrom(prepared.model)
-    _insert_products(model, points, factors)
-    _rescale(model, _changes(points), factors)
+    _insert_products(model, steps)
+    _change(model, _changes(steps), steps)
     return replace(prepared, model=model)
 
 
-def _changes(points: Sequence[SmoothPoint]) -> dict[_Use, list[_Change]]:
+def _changes(steps: Sequence[Step]) -> dict[_Use, list[_Change]]:
     """Return what happens to each operand, in order."""
     changes: dict[_Use, list[_Change]] = defaultdict(list)
 
-    def note(operands: Sequence[Operand], number: int, *, divides: bool) -> None:
+    def note(operands: Sequence[Operand], number: int, done: str) -> None:
         for operand in operands:
-            changes[operand.node, operand.index].append(
-                (operand.axis, number, divides, operand.heads)
-            )
+            change = (operand.axis, number, done, operand.heads)
+            changes[operand.node, operand.index].append(change)
 
-    for number, point in enumerate(points):
-        note(point.readers, number, divides=False)
-        note(point.absorbers, number, divides=True)
+    for number, step in enumerate(steps):
+        point = step.point
+        note(point.readers, number, "*")
+        note(point.absorbers, number, "/")
+        if step.block > 1:
+            note(_rotated(point), number, "@")
     return changes
 
 
-def _rescale(
-    model: onnx.ModelProto, changes: Mapping[_Use, Sequence[_Change]], factors: Sequence[Array]
+def _rotated(point: SmoothPoint) -> Sequence[Operand]:
+    """Return what a rotation changes: an explicit one reaches quantized nodes alone."""
+    if point.turns:
+        return [*point.readers, *point.absorbers]
+    return [operand for operand in point.readers if operand.node in point.quantized]
+
+
+def _change(
+    model: onnx.ModelProto, changes: Mapping[_Use, Sequence[_Change]], done: Sequence[Step]
 ) -> None:
     nodes = {node.name: node for node in model.graph.node}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -70,7 +92,7 @@ def _rescale(
     for use, steps in changes.items():
         groups[nodes[use[0]].input[use[1]], tuple(steps)].append(use)
     for (name, steps), members in groups.items():
-        changed = _rescaled(tensors[name], steps, factors)
+        changed = _changed(tensors[name], steps, done)
         if len(members) == uses[name]:
             tensors[name].CopyFrom(changed)
             continue
@@ -86,58 +108,85 @@ def _read_in(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (name for node in graph.node for name in node.input)
 
 
-def _rescaled(
-    tensor: onnx.TensorProto, steps: Sequence[_Change], factors: Sequence[Array]
+def _changed(
+    tensor: onnx.TensorProto, changes: Sequence[_Change], done: Sequence[Step]
 ) -> onnx.TensorProto:
-    if is_on_disk(tensor):
-        changed = onnx.TensorProto()
-        changed.CopyFrom(tensor)
-        for axis, vector, divides in _vectors(steps, factors):
-            rescale_on_reading(changed, axis, vector, divides=divides)
-        return changed
-    array = array_of(tensor)
-    for axis, vector, divides in _vectors(steps, factors):
-        array = rescale(array, axis, vector, divides=divides)
-    return tensor_from(tensor.name, array)
+    changed = onnx.TensorProto()
+    changed.CopyFrom(tensor)
+    lazy = is_on_disk(tensor)
+    array = None if lazy else array_of(tensor)
+    for axis, number, what, heads in changes:
+        step = done[number]
+        vector = heads.of_values(step.factors) if heads else step.factors
+        if array is None:
+            if what == "@":
+                rotate_on_reading(changed, axis, step.block)
+            else:
+                rescale_on_reading(changed, axis, vector, divides=what == "/")
+        elif what == "@":
+            array = rotate(array, axis, step.block)
+        else:
+            array = rescale(array, axis, vector, divides=what == "/")
+    return changed if array is None else tensor_from(tensor.name, array)
 
 
-def _vectors(
-    steps: Sequence[_Change], factors: Sequence[Array]
-) -> Iterator[tuple[int, Array, bool]]:
-    for axis, number, divides, heads in steps:
-        vector = factors[number]
-        yield axis, heads.of_values(vector) if heads else vector, divides
-
-
-def _insert_products(
-    model: onnx.ModelProto, points: Sequence[SmoothPoint], factors: Sequence[Array]
-) -> None:
-    """Put a Mul before the readers of every point that nothing absorbs."""
+def _insert_products(model: onnx.ModelProto, steps: Sequence[Step]) -> None:
+    """Put before the readers of every point what nothing absorbs: a Mul, a rotation."""
     nodes = {node.name: node for node in model.graph.node}
     taken = tensor_names(model.graph) | set(nodes)
-    before: dict[str, onnx.NodeProto] = {}
-    for point, vector in zip(points, factors, strict=True):
-        if point.absorbers:
-            continue
-        first = point.quantized[0]
-        output, name, constant = (
-            fresh_name(f"{first}/{tag}", taken) for tag in ("smoothed", "smooth", "smooth_factors")
+    types = {item.name: item.data_type for item in model.graph.initializer}
+    before: dict[str, list[onnx.NodeProto]] = {}
+    for step in steps:
+        first = nodes[step.point.quantized[0]]
+        own = _Inserted(
+            model.graph, first.name, step.point.tensor, types[first.input[1]], taken, []
         )
-        readers = [nodes[reader] for reader in point.quantized]
-        weight = next(item for item in model.graph.initializer if item.name == readers[0].input[1])
-        dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
-        reciprocal = (1 / vector.astype(np.float64)).astype(dtype)
-        reciprocal = reciprocal.reshape(-1, *[1] * point.spatial)
-        model.graph.initializer.append(tensor_from(constant, reciprocal))
-        before[first] = helper.make_node("Mul", [point.tensor, constant], [output], name=name)
-        for reader in readers:
-            reader.input[0] = output
-    ordered = [made for node in model.graph.node for made in _with(before.get(node.name), node)]
+        if not step.point.absorbers and (step.factors != 1).any():
+            own.multiply(step.factors, step.point.spatial)
+        if step.block > 1 and not step.point.turns:
+            own.rotate(step.block, step.point.channels, step.point.rank)
+        before[first.name] = own.made
+        for reader in step.point.quantized if own.made else ():
+            nodes[reader].input[0] = own.tensor
+    ordered = [made for node in model.graph.node for made in (*before.get(node.name, ()), node)]
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
     del model.graph.node[:]
-    model.graph.node.extend(ordered)
+    model.graph.node.extend(kept)
 
 
-def _with(before: onnx.NodeProto | None, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return [copy] if before is None else [before, copy]
+@dataclass(slots=True)
+class _Inserted:
+    """Nodes `made` before the one named `first`; the last makes `tensor`. `taken`: names in use."""
+
+    graph: onnx.GraphProto
+    first: str
+    tensor: str
+    data_type: int
+    taken: set[str]
+    made: list[onnx.NodeProto]
+
+    def multiply(self, factors: Array, spatial: int) -> None:
+        """Divide by factors, as a product with their reciprocals."""
+        reciprocal = 1 / factors.astype(np.float64)
+        names = ("smooth", "smooth_factors", "smoothed")
+        self._node("Mul", names, self._typed(reciprocal.reshape(-1, *[1] * spatial)))
+
+    def rotate(self, block: int, channels: int, rank: int) -> None:
+        """Multiply each block of the last of `rank` axes by a Hadamard matrix."""
+        kept = [0] * (rank - 1)
+        names = ("blocks", "blocks_shape", "blocked")
+        self._node("Reshape", names, np.array([*kept, channels // block, block], np.int64))
+        # a matrix for each of 1 batches: no linear that could be quantized itself
+        names = ("rotation", "hadamard", "turned")
+        self._node("MatMul", names, self._typed(hadamard(block)[None]))
+        names = ("channels", "channels_shape", "rotated")
+        self._node("Reshape", names, np.array([*kept, channels], np.int64))
+
+    def _typed(self, values: Array) -> Array:
+        return values.astype(helper.tensor_dtype_to_np_dtype(self.data_type))
+
+    def _node(self, op_type: str, names: Sequence[str], constant: Array) -> None:
+        name, held, output = (fresh_name(f"{self.first}/{own}", self.taken) for own in names)
+        self.graph.initializer.append(tensor_from(held, constant))
+        self.made.append(helper.make_node(op_type, [self.tensor, held], [output], name=name))
+        self.tensor = output

@@ -19,7 +19,7 @@ from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.calibrate.channels import ChannelPeaks
 from qgraph._quantize.calibrate.walk import show, values_of
 from qgraph._quantize.ranges import SmoothedTensor
-from qgraph._quantize.smooth.apply import smooth
+from qgraph._quantize.smooth.apply import Step, smooth
 from qgraph._quantize.smooth.factors import smoothing_factors, weight_peaks
 from qgraph._quantize.smooth.points import SmoothPoint, find_points
 
@@ -47,18 +47,27 @@ class Strengths:
             for seen in [peaks[point.tensor]]
         }
 
-    def at(self, point: SmoothPoint, alpha: float) -> SmoothedTensor:
-        """Return a point smoothed with strength `alpha`."""
-        peaks, weights = self._peaks[point.tensor], self.weights[point.tensor]
-        if point.heads:
-            peaks, weights = point.heads.largest(peaks), point.heads.largest(weights)
-        factors = smoothing_factors(peaks, weights, alpha)
+    def at(self, point: SmoothPoint, alpha: float, block: int = 1) -> SmoothedTensor:
+        """Return a point smoothed with strength `alpha`, 0 for as it is, and rotated in blocks of
+        at most so many channels.
+        """
+        block = point.block(block)
         return SmoothedTensor(
             tensor=point.tensor,
             alpha=alpha,
             quantized=point.quantized,
-            factors=tuple(float(f"{factor:.6g}") for factor in factors),
+            factors=self._factors(point, alpha),
+            rotation=block if block > 1 else None,
         )
+
+    def _factors(self, point: SmoothPoint, alpha: float) -> tuple[float, ...]:
+        if not alpha:
+            return (1.0,) * point.channels
+        peaks, weights = self._peaks[point.tensor], self.weights[point.tensor]
+        if point.heads:
+            peaks, weights = point.heads.largest(peaks), point.heads.largest(weights)
+        factors = smoothing_factors(peaks, weights, alpha)
+        return tuple(float(f"{factor:.6g}") for factor in factors)
 
     def range_at(self, point: SmoothPoint, alpha: float) -> Range:
         """Return the range of a tensor smoothed with strength `alpha`, 0 for as it is: by its
@@ -66,7 +75,7 @@ class Strengths:
         """
         peaks = self._peaks[point.tensor]
         if alpha:
-            peaks = peaks / np.asarray(self.at(point, alpha).factors, np.float32)
+            peaks = peaks / np.asarray(self._factors(point, alpha), np.float32)
         largest = float(peaks.max())
         return Range(-largest, largest)
 
@@ -81,6 +90,12 @@ class Strengths:
         """
         points = (point for point in self.points if point.absorbers or not point.spatial)
         return tuple(self.at(point, alpha) for point in points)
+
+    def rotated(self, made: Sequence[SmoothedTensor], block: int) -> tuple[SmoothedTensor, ...]:
+        """Return `made` with every tensor rotated that can be, in blocks of at most `block`."""
+        strengths = {item.tensor: item.alpha for item in made}
+        every = (self.at(p, strengths.get(p.tensor, 0.0), block) for p in self.points)
+        return tuple(item for item in every if item.alpha or item.rotation)
 
 
 class SmoothingPlan(Strengths):
@@ -122,8 +137,12 @@ def smoothed(prepared: PreparedModel, smoothing: Sequence[SmoothedTensor]) -> Pr
     nodes = [known[n] for item in smoothing for n in item.quantized if n in known]
     points = [p for p in find_points(prepared.model, nodes) if p.tensor in wanted]
     _require_found(points, wanted)
-    factors = [np.asarray(wanted[point.tensor].factors, np.float32) for point in points]
-    return smooth(prepared, points, factors)
+    steps = [
+        Step(point, np.asarray(item.factors, np.float32), item.rotation or 1)
+        for point in points
+        for item in [wanted[point.tensor]]
+    ]
+    return smooth(prepared, steps)
 
 
 def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedTensor]) -> None:
@@ -132,6 +151,7 @@ def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedT
         point = found.get(name)
         fits = point is not None and set(point.quantized) == set(item.quantized)
         fits = fits and point is not None and _are_shared(point, item)
+        fits = fits and point is not None and _can_rotate(point, item.rotation or 1)
         if point is None or not fits or point.channels != len(item.factors):
             raise UsageError(
                 f"tensor {name!r} cannot be smoothed as the file says: the model has no such"
@@ -139,6 +159,10 @@ def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedT
                 where="ranges: smoothing",
                 hint="Calibrate again with this model.",
             )
+
+
+def _can_rotate(point: SmoothPoint, block: int) -> bool:
+    return point.block(block) == block
 
 
 def _are_shared(point: SmoothPoint, item: SmoothedTensor) -> bool:

@@ -15,6 +15,9 @@ diag(s); diag(s)⁻¹ goes into whatever makes X, found by structure, never by n
 
 Every tensor on the way must have no other reader. Where nothing absorbs, or others read X too, an
 explicit Mul is put before the readers.
+
+A rotation (QuaRot, Ashkboos et al., 2024) is taken by the projection of attention's values alone,
+head by head; elsewhere an explicit product is put before the readers.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class SmoothPoint:
     """`tensor` [..., channels, `spatial` axes] is divided by the factors, one per channel.
     `readers`: weights that are multiplied, those of `quantized` nodes and of floats that read the
     tensor too; `absorbers`: operands that are divided. Without absorbers a Mul is put before the
-    readers.
+    readers. `rank`: axes of the tensor, 0 where they are not known. `turns`: whether the absorbers
+    take a rotation of each head, too.
     """
 
     tensor: str
@@ -51,6 +55,17 @@ class SmoothPoint:
     quantized: tuple[str, ...]
     readers: tuple[Operand, ...]
     absorbers: tuple[Operand, ...]
+    rank: int = 0
+    turns: bool = False
+
+    def block(self, most: int) -> int:
+        """Return the channels of the largest block that divides them and can be rotated: a power of
+        two up to `most`; 1 where none can.
+        """
+        if self.spatial or not (self.turns or self.rank):
+            return 1
+        channels = self.heads.size if self.turns and self.heads else self.channels
+        return min(channels & -channels, 1 << (most.bit_length() - 1))
 
     @property
     def heads(self) -> Heads | None:
@@ -82,8 +97,9 @@ def _point(graph: _Graph, tensor: str, candidates: Sequence[str]) -> SmoothPoint
     if absorbers is not None:
         readers += [graph.layers[name].operand for name in sorted(others)]
     return SmoothPoint(
-        tensor, along.channels, along.spatial, tuple(names), tuple(readers), tuple(absorbers or ())
-    )
+        tensor, along.channels, along.spatial, tuple(names), tuple(readers), tuple(absorbers or ()),
+        graph.rank_of(tensor), graph.turns(absorbers or ()),
+    )  # fmt: skip
 
 
 class _Graph(GraphIndex):
@@ -148,6 +164,18 @@ class _Graph(GraphIndex):
             if operands is not None:
                 return [replace(operand, heads=heads) for operand in operands]
         return None
+
+    def turns(self, absorbers: Sequence[Operand]) -> bool:
+        """Return whether these are a linear that attention's values come from as they are, and its
+        bias.
+        """
+        linear = next((item for item in absorbers if item.heads and item.node in self.layers), None)
+        if linear is None:
+            return False
+        (reader,) = self.readers(self.by_name[linear.node].output[0])
+        if reader.op_type == "Add":
+            (reader,) = self.readers(reader.output[0])
+        return reader.op_type == "Reshape"
 
     def _norm(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
         if along.spatial or attributes(node).get("axis", -1) != -1:
