@@ -13,6 +13,7 @@ from onnx import numpy_helper, parser
 import qgraph
 from qgraph._exporters.class_scores import class_scores
 from qgraph._graph.tensors import Array
+from qgraph._report.advice import advice
 
 MODEL = """<ir_version: 10, opset_import: ["" : 17]>
 digits (float[batch, 24] x) => (float[batch, 8] CALLED)
@@ -74,6 +75,17 @@ def _as_written(path: Path, x: Array) -> Array:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(None, {"x": x[i : i + 1]})[0] for i in range(len(x))])
+
+
+def test_labels_in_another_order_are_suspected(
+    quantized: tuple[Path, Path], tmp_path: Path
+) -> None:
+    x, (path, other) = samples(), quantized
+    right = scores(path, x).argmax(1)
+    for labels, suspected in (((right + 3) % 8, True), (right, False)):
+        np.savez(tmp_path / "d.npz", x=x, labels=labels)
+        said = advice(qgraph.evaluate([path, other], data=tmp_path / "d.npz"))
+        assert any("order of classes" in sentence for sentence in said) is suspected
 
 
 def test_without_labels_outputs_called_logits_are_held_against_float(

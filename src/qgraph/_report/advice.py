@@ -18,6 +18,8 @@ _BANDS = (
 )
 _WORST = "worst_sqnr_db"
 _DECIBELS = {"sqnr_db", _WORST}
+_FEW_RIGHT = 0.10
+"""A share of right answers that no model is deployed with."""
 _LITTLE = 0.10
 """A share of MACs below which 8 bits gain hardly anything."""
 
@@ -33,7 +35,7 @@ def advice(evaluation: Evaluation) -> list[str]:
     best = quantized.get(found.variant or "")
     said = [_none(evaluation) if best is None else _deploy(best, evaluation)]
     said += _refused(found, quantized, evaluation)
-    return [*said, _limits(found)]
+    return [*said, *_mistaken(evaluation), _limits(found)]
 
 
 def band(decibels: float) -> str:
@@ -59,6 +61,17 @@ def _none(evaluation: Evaluation) -> str:
         f"Do not deploy {few} yet: none is within the limits. Smoothing (--smooth auto), FP8, or"
         " a smaller profile (profile --budget) may be."
     )
+
+
+def _mistaken(evaluation: Evaluation) -> list[str]:
+    """Return that the labels may be wrong, where the float model misses nearly all of them."""
+    right = evaluation.variants[0].metrics.get("top1", 1.0)
+    if right >= _FEW_RIGHT:
+        return []
+    return [
+        f"The float model itself is right on {right:.1%} of samples only: do the labels follow its"
+        " order of classes, and the samples its preprocessing?"
+    ]
 
 
 def _refused(
