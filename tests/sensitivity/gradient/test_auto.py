@@ -282,3 +282,7 @@ def test_checking_takes_no_more_than_there_is_time_for() -> None:
     ones = dict.fromkeys(harms, 1.0)
     assert len(nodes_to_check(harms, {}, ones, ones, most=5)) == 5
     assert nodes_to_check(harms, {}, ones, ones, most=0.5) == {}
+
+
+def test_where_nothing_was_estimated_nothing_is_checked() -> None:
+    assert nodes_to_check({}, {}, {}, {}) == {}

@@ -85,6 +85,24 @@ def test_what_gains_nothing_is_left_plain(tmp_path: Path) -> None:
     assert error(model, best, held) <= 1.05 * error(model, plain, held)
 
 
+def test_muls_that_bring_too_little_are_left_out(tmp_path: Path) -> None:
+    # nothing before either MatMul takes factors in, so that smoothing costs a Mul each
+    model = onnx.load(net(tmp_path / "net.onnx", loud=1))
+    model.graph.node[1].input[0] = model.graph.node[0].input[0]
+    del model.graph.node[0]
+    onnx.save(model, tmp_path / "net.onnx")
+    found = {}
+    for loud in (3, 100):
+        feeds = samples(1)
+        for feed in feeds:
+            feed["x"][:, 5] *= loud
+        found[loud] = {
+            item.tensor for item in calibrated(tmp_path / "net.onnx", BEST, feeds).smoothing
+        }
+    assert not found[3]
+    assert "x" in found[100]
+
+
 def test_without_smoothing_only_ranges_are_chosen(tmp_path: Path) -> None:
     model = net(tmp_path / "net.onnx", loud=1)
     feeds = samples(1)

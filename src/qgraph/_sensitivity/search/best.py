@@ -80,6 +80,7 @@ class _Ladder:
         self._rig = rig
         self.plain = Way()
         self._sets = _sets(rig)
+        self._groups = _groups(rig.learnt.all)
         self.errors: dict[Way, Array] = {}
         self.clips: dict[Way, Clips] = {}
 
@@ -110,6 +111,13 @@ class _Ladder:
             known.update(self._rig.learnt.clips_at(strengths, way.method))
         return known
 
+    def worth(self, way: Way) -> float:
+        """Return the mean gain, less what each group of tensors with an explicit Mul must bring."""
+        smoothed = dict(way.strengths)
+        muls = [group for group in self._groups if not group[0].absorbers]
+        count = sum(any(point in smoothed for point in group) for group in muls)
+        return float(self.gain(way).mean()) - _WORTH * count
+
     def best(self, of: Sequence[Way]) -> Way:
         """Return the way with the largest gain."""
         return max(of, key=lambda each: float(self.gain(each).mean()))
@@ -139,12 +147,11 @@ class _Ladder:
         """Return a way with the strength of tensors that play the same part changed together,
         where that gains, and without Muls that do not take away enough.
         """
-        groups = _groups(self._rig.learnt.all)
-        for group in groups:
+        for group in self._groups:
             own = dict.fromkeys(group, 0.0)
             left = tuple(pair for pair in start.strengths if pair[0] not in own)
             others = [Way(None, (*left, *((p, a) for p in group))) for a in _OF_GROUP]
-            if len(groups) > 1:
+            if len(self._groups) > 1:
                 found = self.best(
                     [each for each in others if set(each.strengths) != set(start.strengths)]
                 )
@@ -210,10 +217,11 @@ def _sets(rig: Rig) -> list[Question]:
 
 
 def _confirmed(ladder: _Ladder) -> Way:
-    """Return the best way that is no worse than plain for any set, plain where there is none."""
-    order = sorted(ladder.errors, key=lambda each: -float(ladder.gain(each).mean()))
+    """Return the way most worth it that is no worse than plain for any set, else plain."""
+    order = sorted(ladder.errors, key=lambda each: -ladder.worth(each))
     for way in order:
-        if ladder.gain(way).mean() > _LEAST and _holds(ladder, way):
+        gained, worth = ladder.gain(way).mean() > _LEAST, ladder.worth(way) >= 0
+        if gained and worth and _holds(ladder, way):
             return way
     return ladder.plain
 

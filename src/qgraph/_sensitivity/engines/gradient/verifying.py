@@ -86,6 +86,8 @@ def _unsettled(
     harms: Mapping[str, float], stability: Mapping[str, Stability], costs: Mapping[str, float]
 ) -> list[str]:
     """Return the nodes within some standard errors of a cut, the nearest first."""
+    if not harms:
+        return []
     by_cost = {name: harms[name] / max(costs.get(name, 0.0), 1e-300) for name in harms}
     cuts = _cuts(by_cost, costs)
 
