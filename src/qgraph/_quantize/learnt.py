@@ -177,7 +177,7 @@ def _range(most: float, clip: float | None) -> Range:
 
 
 def _largest(parts: Collection[Mapping[str, _Peaks]], tensors: Sequence[str]) -> dict[str, float]:
-    return {name: max(part[name].largest for part in parts) for name in tensors}
+    return {name: max((part[name].largest for part in parts), default=0.0) for name in tensors}
 
 
 def _channels(

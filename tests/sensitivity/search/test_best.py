@@ -135,6 +135,14 @@ def test_with_few_samples_nothing_is_chosen_and_that_is_said(tmp_path: Path) -> 
     assert "3 samples" in (ranges.note() or "")
 
 
+def test_with_equal_samples_nothing_is_chosen(tmp_path: Path) -> None:
+    model = net(tmp_path / "net.onnx", loud=100)
+    row = {"x": samples(1)[0]["x"][:1]}
+    ranges = calibrated(model, BEST, [row] * 8)
+    assert not ranges.smoothing
+    assert ranges.tensors == calibrated(model, Scheme(), [row]).tensors
+
+
 def test_a_model_without_room_is_refused(tmp_path: Path) -> None:
     prepared = prepare(net(tmp_path / "net.onnx", loud=1))
     search = Search(
