@@ -83,6 +83,8 @@ def test_the_function_stays_the_same(gated: PreparedModel, block: int, alpha: fl
     for one, two in zip(before, now, strict=True):
         assert np.allclose(one, two, rtol=1e-5, atol=1e-5 * np.abs(one).max())
     require_unchanged(gated, after, FEEDS[0], Provider.CPU)
+    kept = [keep.reason for keep in quantizable_nodes(after.model)[1]]
+    assert kept == ["a rotation (--rotate) of what a quantized node reads"] * 2
 
 
 def test_what_no_quantized_node_reads_stays_as_it_was(gated: PreparedModel) -> None:

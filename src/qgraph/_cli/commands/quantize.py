@@ -70,9 +70,9 @@ def quantize(
     larger than 16 MiB; smaller ones are one file each.
 
     Ranges come from --ranges, or are calibrated on --data and written as ranges.json. The scheme
-    is that of the profiles; --scheme, --calibrate, --smooth and --weights quantize the same nodes
-    otherwise. With --dtype fp16, models are called A-fp16.onnx, and --data also shows what
-    overflows; without --profiles, fp16.onnx alone is written.
+    is that of the profiles; --scheme, --calibrate, --smooth, --rotate and --weights quantize the
+    same nodes otherwise. With --dtype fp16, models are called A-fp16.onnx, and --data also shows
+    what overflows; without --profiles, fp16.onnx alone is written.
     With --backend inc, models are not checked, and excluded nodes that read Q/DQ all the same are
     listed.
     """

@@ -23,6 +23,7 @@ from qgraph._graph.edit.macs import RECURRENT, costly_inside, multiplies
 from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import ONNX, GraphIndex, attributes
+from qgraph._graph.io.rescaling import is_rotation
 from qgraph._graph.keep import Keep
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -123,14 +124,20 @@ def _examine(
         return Keep(node.name, f"its weight is {name}, expected FLOAT, FLOAT16 or BFLOAT16")
     shape = tuple(tensor.dims)
     if node.op_type == "MatMul" and len(shape) > 2 and 0 not in shape:
-        return Keep(
-            node.name,
-            f"its weight of shape {list(shape)} is a matrix for each of {math.prod(shape[:-2])}"
-            " batches, which no one scale per channel fits",
-        )
+        return Keep(node.name, _batched(tensor))
     if 0 in shape or (node.op_type in ("MatMul", "Gemm") and len(shape) != 2):
         return Keep(node.name, f"its weight has shape {list(shape)}, not a matrix with elements")
     return _with_weight(node, shape)
+
+
+def _batched(tensor: onnx.TensorProto) -> str:
+    """Return why a constant of more than two axes stays float."""
+    if len(tensor.dims) == 3 and is_rotation(tensor):
+        return "a rotation (--rotate) of what a quantized node reads"
+    return (
+        f"its weight of shape {list(tensor.dims)} is a matrix for each of"
+        f" {math.prod(tensor.dims[:-2])} batches, which no one scale per channel fits"
+    )
 
 
 def _without_weight(node: onnx.NodeProto) -> QuantizableNode | Keep:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 
 import numpy as np
-from onnx import StringStringEntryProto, TensorProto
+from onnx import StringStringEntryProto, TensorProto, numpy_helper
 
 from qgraph._graph.tensors import Array
 
@@ -37,6 +37,15 @@ def hadamard(size: int) -> Array:
         made = np.block([[made, made], [made, -made]])
     matrix: Array = (made / np.sqrt(size)).astype(np.float32)
     return matrix
+
+
+def is_rotation(tensor: TensorProto) -> bool:
+    """Return whether a tensor in memory is one Hadamard matrix, with an axis of 1 before it."""
+    one, size, across = tensor.dims
+    if one != 1 or size != across or size & (size - 1) or not tensor.raw_data:
+        return False
+    values = numpy_helper.to_array(tensor)[0]
+    return bool(np.array_equal(values, hadamard(size).astype(values.dtype)))
 
 
 def rotate(values: Array, axis: int, block: int) -> Array:
