@@ -256,3 +256,21 @@ def test_a_second_report_in_a_folder_leaves_the_ranges_of_the_first(
     assert schemes == ["int8", "fp8"]
     measured = ("--model", files.model, "--data", files.data, "-o", tmp_path / "profiles.json")
     assert qgraph("profile", tmp_path / "fp8.json", *measured).code == 0
+
+
+def test_latency_and_memory_can_be_left_out(files: Any, qgraph: Any, tmp_path: Path) -> None:
+    """They took ten of eleven minutes of a large model's evaluation, and say little of TensorRT."""
+    common = ["evaluate", files.model, files.folder / "D.onnx", "--data", files.data]
+    whole = qgraph(*common, "-o", tmp_path / "whole.json", "--json").json
+    short = qgraph(*common, "-o", tmp_path / "short.json", "--json", "--no-latency").json
+    assert [v["metrics"] for v in short["variants"]] == [v["metrics"] for v in whole["variants"]]
+    assert short["run"]["latency_runs"] == 0 and whole["run"]["latency_runs"] > 0
+    for key in ("latency_ms", "memory_bytes"):
+        assert all(v.get(key) for v in whole["variants"])
+        assert not any(v.get(key) for v in short["variants"])
+    shown = qgraph(*common, "-o", tmp_path / "shown.json", "--no-latency")
+    assert shown.code == 0 and "Deploy" in shown.out
+    for path in (files.sensitivity, files.profiles, files.model):
+        shutil.copy(path, tmp_path)
+    shutil.copy(tmp_path / "short.json", tmp_path / "evaluation.json")
+    assert qgraph("report", tmp_path).code == 0

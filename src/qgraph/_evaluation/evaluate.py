@@ -85,7 +85,7 @@ def _run(
     interleaved: bool,
 ) -> EvaluationRun:
     """Return how the figures came about; `started`, `clock`: when they began to."""
-    timed = settings.in_parts is None
+    timed = settings.measures_sessions
     return EvaluationRun(
         qgraph=settings.version,
         provider=settings.provider,
@@ -165,7 +165,7 @@ def _measure(
 ) -> dict[str, Measured]:
     """Return variant → everything found out about it: after quality, times, then memory."""
     intervals = _intervals(quality)
-    if settings.in_parts is not None:
+    if not settings.measures_sessions:
         return {name: Measured(it, intervals[name], {}, None) for name, it in quality.items()}
     feeds = quality[models[0].name].feeds
     timed = time_variants(

@@ -23,7 +23,7 @@ class EvaluationSettings:
     """`predicted`: variant name → what the profile lets expect. `costs`: node name → cost, of the
     float model; without it no shares are given. `warnings`: what is known before measuring.
     `own`: metrics of the caller's, by name. `in_parts`: the memory that models are run in part by
-    part; None: each in one session.
+    part; None: each in one session. `timed`: whether latency and memory of sessions are wanted.
     """
 
     version: str
@@ -33,8 +33,14 @@ class EvaluationSettings:
     allow_cpu_nodes: bool = False
     prompts: str | None = None
     latency_runs: int = 30
+    timed: bool = True
     predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, NodeCost] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     in_parts: Memory | None = None
     own: Mapping[str, OwnMetric] = field(default_factory=dict)
+
+    @property
+    def measures_sessions(self) -> bool:
+        """Return whether latency and memory of whole sessions are measured."""
+        return self.timed and self.in_parts is None

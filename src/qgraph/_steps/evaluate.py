@@ -115,6 +115,7 @@ def evaluate(
         costs=_costs(model, task.feeds[0], runtime),
         warnings=(*_warnings(model, task), *([] if in_parts is None else [_said(in_parts)])),
         in_parts=in_parts,
+        timed=asked.latency,
         own=own,
     )
     if not (isinstance(task, ObservesSamples) and task.divisible):

@@ -346,6 +346,9 @@ class EvaluateOptions(Options):
             metavar="LIMITS",
         ),
     ] = ()
+    latency: Annotated[
+        bool, Flag("Measure latency and memory of sessions, which say little of TensorRT's.")
+    ] = True
     allow_cpu_nodes: Annotated[bool, Flag("Accept compute nodes on the CPU with CUDA.")] = False
 
 
