@@ -274,3 +274,15 @@ def test_latency_and_memory_can_be_left_out(files: Any, qgraph: Any, tmp_path: P
         shutil.copy(path, tmp_path)
     shutil.copy(tmp_path / "short.json", tmp_path / "evaluation.json")
     assert qgraph("report", tmp_path).code == 0
+
+
+def test_a_second_report_that_was_made_of_given_ranges_leaves_them_alone(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    common = ("sensitivity", files.model, "--data", files.data, "-o")
+    assert qgraph(*common, tmp_path / "sensitivity.json").code == 0
+    first = (tmp_path / "ranges.json").read_bytes()
+    other = (*common, tmp_path / "other.json")
+    assert qgraph(*other, "--ranges", tmp_path / "ranges.json").code == 0
+    assert "other.ranges.json" in qgraph(*other, "--scheme", "fp8").out
+    assert (tmp_path / "ranges.json").read_bytes() == first

@@ -16,10 +16,11 @@ def ranges_to_read(report: Path) -> Path:
 
 def ranges_to_write(report: Path) -> Path:
     """Return where to write a report's ranges: `ranges.json`, unless one lies there before a new
-    report of another name than `sensitivity.json`: then `NAME.ranges.json`.
+    report of another name than `sensitivity.json`, or is that one's: then `NAME.ranges.json`.
     """
     found, shared = ranges_to_read(report), report.with_name(_SHARED)
-    taken = found == shared and shared.is_file() and not report.is_file()
+    of_another = not report.is_file() or report.with_name(_DEFAULT).is_file()
+    taken = found == shared and shared.is_file() and of_another
     return _own(report) if taken and report.name != _DEFAULT else found
 
 
