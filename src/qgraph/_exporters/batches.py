@@ -49,11 +49,15 @@ class Batches(Sequence[Feed], Generic[Item]):
         start = index % len(self) * self._batch
         return self._items[start : start + self._batch]
 
-    def whole(self) -> Iterator[Feed]:
-        """Yield the feeds that nothing fills up, in which all pictures count alike; where there are
-        too few pictures for one, the feed that is filled up.
+    def whole(self, limit: int) -> Iterator[Feed]:
+        """Yield the feeds that nothing fills up, in which all pictures count alike, of the first
+        `limit` pictures (one by one, of all); where these are too few for one, the feed that they
+        fill up.
         """
-        return map(self.__getitem__, range(len(self._items) // self._batch or len(self)))
+        count = len(self._items) if self._batch == 1 else min(len(self._items), limit)
+        if 0 < count < self._batch:
+            yield self.filled([self.row(item) for item in self._items[:count]])
+        yield from map(self.__getitem__, range(count // self._batch))
 
     def note(self, limit: int) -> str:
         """Return what `whole` does to the first `limit` pictures, as a sentence; "" if nothing."""

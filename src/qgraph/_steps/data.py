@@ -95,7 +95,7 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
     require_data(paths)
     samples = samples or MOST_SAMPLES
     sources = [_read(model, path, samples + 1) for path in paths]
-    alike = [item.whole() if isinstance(item, Batches) else item for item in sources]
+    alike = [item.whole(samples) if isinstance(item, Batches) else item for item in sources]
     mixed = (feed for turn in zip_longest(*alike) for feed in turn if feed is not None)
     chosen = islice(mixed, samples)
     feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)

@@ -233,3 +233,16 @@ def test_fewer_pictures_than_a_batch_fill_it_evenly_and_that_is_said(
     (feed,) = data.feeds
     np.testing.assert_array_equal(feed["image"][:10], feed["image"][10:])
     assert "10 pictures are fewer than the model's batch of 20" in data.source.notes[0]
+
+
+def test_batches_hold_no_more_pictures_than_are_asked_for(
+    classifier: Path, pictures: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(classifier)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, tmp_path / "fixed.onnx")
+    opened = qgraph.open(tmp_path / "fixed.onnx").along((), "mean=0.5 std=0.5", [pictures])
+    seven, three = (opened.data(pictures, count) for count in (7, 3))
+    assert len(seven.feeds) == 1 and "3 of 7 pictures" in seven.source.notes[0]
+    (feed,) = three.feeds
+    np.testing.assert_array_equal(feed["image"][3], feed["image"][0])
