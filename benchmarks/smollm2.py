@@ -1,9 +1,9 @@
-"""Runs the recipe of SmolLM2-135M as it stands and without smoothing, and writes a page of both.
+"""Runs the recipe of SmolLM2-135M as it stands, rotated and plain, and writes a page of all three.
 
     python models/smollm2_135m/make.py                          # fetches the checkpoint, once
     python benchmarks/smollm2.py -o docs/benchmarks/smollm2.md
 
-Both runs see the same samples, one after the other; each is done once and read again later.
+All runs see the same samples, one after the other; each is done once and read again later.
 Figures are those of qgraph's own reports, `report.md` and `sensitivity.json` of each run.
 """
 
@@ -30,16 +30,20 @@ others are held out (`models/smollm2_135m/data`). {nodes} nodes are candidates.
 """
 
 
-def recipe_without_smoothing() -> Path:
-    """Write the recipe with plain min-max ranges beside the shipped one; return it."""
+OTHERS = {"plain": 'smooth = "none"', "rotated": 'smooth = "0.7"\nrotate = "128"'}
+"""Recipes beside the shipped one: what stands in the place of its smoothing."""
+
+
+def recipe_with(name: str) -> Path:
+    """Write the recipe with other smoothing beside the shipped one; return it."""
     text = RECIPE.read_text(encoding="utf-8")
-    plain = text.replace('smooth = "auto"', 'smooth = "none"').replace(
-        'name = "smollm2_135m"', 'name = "smollm2_135m_plain"'
-    )
-    if plain.count("plain") != 1 or plain == text:
+    if text.count('smooth = "auto"') != 1:
         raise SystemExit(f"{RECIPE.name} is not the recipe this script knows")
-    path = RECIPE.with_name("smollm2_135m_plain.tmp.toml")
-    path.write_text(plain, encoding="utf-8")
+    made = text.replace('smooth = "auto"', OTHERS[name])
+    path = RECIPE.with_name(f"smollm2_135m_{name}.tmp.toml")
+    path.write_text(
+        made.replace('name = "smollm2_135m"', f'name = "smollm2_135m_{name}"'), encoding="utf-8"
+    )
     return path
 
 
@@ -48,6 +52,15 @@ def run(recipe: Path, folder: Path) -> Path:
     command = [sys.executable, "-m", "qgraph", "run", str(recipe), "-o", str(folder)]
     subprocess.run(command, check=True)  # noqa: S603 - our own command
     return folder
+
+
+def run_other(name: str, runs: Path) -> Path:
+    """Run the recipe with other smoothing; return its folder."""
+    recipe = recipe_with(name)
+    try:
+        return run(recipe, runs / f"smollm2_135m_{name}")
+    finally:
+        recipe.unlink()
 
 
 def first_table(folder: Path) -> str:
@@ -83,16 +96,18 @@ def cost(report: Sensitivity) -> str:
     )
 
 
-def page(auto: Path, plain: Path) -> str:
+def page(auto: Path, rotated: Path, plain: Path) -> str:
     """Return the page."""
-    reports = {
-        path: read_document(path / "sensitivity.json", Sensitivity) for path in (auto, plain)
-    }
+    folders = (auto, rotated, plain)
+    reports = {path: read_document(path / "sensitivity.json", Sensitivity) for path in folders}
     parts = [
         _HEAD.format(nodes=len(reports[auto].nodes)),
         "## As the recipe has it: smoothing where it pays\n",
         first_table(auto),
         "\n" + cost(reports[auto]),
+        "\n## Smoothed by 0.7 and rotated: `--smooth 0.7 --rotate 128`\n",
+        first_table(rotated),
+        "\n" + cost(reports[rotated]),
         "\n## Plain: min-max ranges, no smoothing\n",
         first_table(plain),
         "\n" + cost(reports[plain]),
@@ -106,18 +121,14 @@ def page(auto: Path, plain: Path) -> str:
 
 
 def main() -> None:
-    """Run both recipes and write the page."""
+    """Run the recipes and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where the runs lie")
     asked = parser.parse_args()
     auto = run(RECIPE, asked.runs / "smollm2_135m")
-    without = recipe_without_smoothing()
-    try:
-        plain = run(without, asked.runs / "smollm2_135m_plain")
-    finally:
-        without.unlink()
-    asked.output.write_text(page(auto, plain), encoding="utf-8")
+    rotated, plain = (run_other(name, asked.runs) for name in ("rotated", "plain"))
+    asked.output.write_text(page(auto, rotated, plain), encoding="utf-8")
 
 
 if __name__ == "__main__":
