@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.errors import LimitError
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.tensors import Array
+from qgraph._quantize.learnt import Way
 from qgraph._quantize.ranges import Ranges, RangesRun
 from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._quantize.selection import select
-from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.questions import References, Scored
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import search_best
+from qgraph._sensitivity.search.rig import Rig
 
 NET = """<ir_version: 10, opset_import: ["" : 21]> net (float[N,32] x) => (float[N,24] y)
 { n = Mul(x, gamma) [first] h = MatMul(n, w) t = Tanh(h) [last] y = MatMul(t, v) }"""
@@ -141,6 +144,22 @@ def test_with_equal_samples_nothing_is_chosen(tmp_path: Path) -> None:
     ranges = calibrated(model, BEST, [row] * 8)
     assert not ranges.smoothing
     assert ranges.tensors == calibrated(model, Scheme(), [row]).tensors
+
+
+def test_where_memory_is_short_the_outputs_of_one_sample_are_held(tmp_path: Path) -> None:
+    prepared = prepare(net(tmp_path / "net.onnx", loud=100))
+    nodes = select(prepared.model, include=["."]).candidates
+    errors, held = [], []
+    for memory in (None, Memory(1)):
+        scored = Scored(("y",), logits=False)
+        search = Search(prepared, lambda _: nodes, samples(1), scored, BEST, RUN, memory=memory)
+        rig = Rig(search, smooths=True)
+        errors.append([rig.errors(Way(), {}, [rig.with_companions(rig.names)]) for _ in range(2)])
+        held.append(sum(isinstance(each, References) for each in gc.get_objects()))
+        del rig
+        gc.collect()
+    np.testing.assert_array_equal(errors[0], errors[1])
+    assert held == [8, 1]
 
 
 def test_a_model_without_room_is_refused(tmp_path: Path) -> None:

@@ -17,16 +17,22 @@ from qgraph._graph.edit.fake_quantize import FakeQuantization, product_of, scale
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches
+from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, open_session
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums
 from qgraph._sensitivity.scoring.questions import Question, References, Scored
 
+_COPIES = 4
+"""Of the outputs of a sample that are held at once, while others are compared with them."""
+
 WeightKey = tuple[str, int | None]
 
 
 class Adjustable:
-    """Holds the session, and the float outputs of samples; `rescaled`: the weights that are fed."""
+    """Holds the session, and the float outputs of samples as long as there is `memory` for more;
+    `rescaled`: the weights that are fed.
+    """
 
     def __init__(
         self,
@@ -36,6 +42,7 @@ class Adjustable:
         rescaled: Collection[WeightKey],
         scored: Scored,
         provider: Provider,
+        memory: Memory | None = None,
     ) -> None:
         switched = insert_switches(model.model, nodes, made)
         self._switches, self._names = switched.inputs, switched.names
@@ -46,6 +53,7 @@ class Adjustable:
         _feed(switched.model, {self._names[label] for label in fed if label in self._names})
         self._session = open_session(switched.model, provider, weights=switched.weights)
         self._references: dict[int, References] = {}
+        self._memory = memory or Memory.of(None)
 
     def adjusted(self, made: FakeQuantization) -> dict[str, Array]:
         """Return the inputs by which the session quantizes as `made` says."""
@@ -58,6 +66,8 @@ class Adjustable:
         """Return the distance of a sample's outputs with the nodes of `question` quantized."""
         if number not in self._references:
             outputs = self._run(feed | given, frozenset())
+            if self._memory.left < _COPIES * sum(array.nbytes for array in outputs.values()):
+                self._references.clear()
             self._references[number] = References(outputs, self._scored)
         return self._references[number].compare(self._run(feed | given, question))
 

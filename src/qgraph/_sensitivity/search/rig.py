@@ -75,7 +75,8 @@ class Rig:
         read = [by_name[name].weight for point in self.learnt.points for name in point.quantized]
         keys = {(weight.tensor, weight.axis) for weight in read if weight is not None}
         (made,) = self._trial.in_precision([self._made(Way(), {}, 0)])
-        return Adjustable(model, self.nodes, made, keys, scored, self._search.provider)
+        search = self._search
+        return Adjustable(model, self.nodes, made, keys, scored, search.provider, search.memory)
 
     def _made(self, way: Way, clips: Clips, part: int) -> FakeQuantization:
         made = self.learnt.quantization(way, clips, part)
