@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import qgraph
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
@@ -284,5 +285,19 @@ def test_checking_takes_no_more_than_there_is_time_for() -> None:
     assert nodes_to_check(harms, {}, ones, ones, most=0.5) == {}
 
 
-def test_where_nothing_was_estimated_nothing_is_checked() -> None:
-    assert nodes_to_check({}, {}, {}, {}) == {}
+def test_where_no_gradient_comes_up_all_is_measured_and_nothing_is_doubted(tmp_path: Path) -> None:
+    count, generator = 90, np.random.default_rng(0)
+    rows = [f"h{at} = MatMul(t{at}, w{at}) t{at + 1} = Tanh(h{at})" for at in range(count)]
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> net (float[1,4,8] t0) => (float[1,4,8] y)'
+        f"{{ {' '.join(rows)} y = Sign(t{count}) }}"
+    )
+    for at in range(count):
+        weight = generator.standard_normal((8, 8)).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, f"w{at}"))
+    onnx.save(model, tmp_path / "net.onnx")
+    feeds = [{"t0": generator.standard_normal((1, 4, 8)).astype(np.float32)} for _ in range(8)]
+    report, _ = qgraph.sensitivity(tmp_path / "net.onnx", data=feeds, small=True)
+    assert report.run.engine == "gradient" and report.run.estimate is not None
+    assert len(report.run.estimate.measured) == count
+    assert not report.run.warnings

@@ -84,7 +84,8 @@ class Auto:
             return named
         verified = found.estimate.verified
         if verified is None:
-            return _with(named, _unchecked(work))
+            estimated = set(work.names).difference(found.estimate.measured)
+            return _with(named, _unchecked(work)) if estimated else named
         if _agrees(verified):
             return named
         return self._exact(work, runtime, journal, named, verified)
