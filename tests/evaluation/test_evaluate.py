@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from onnx import numpy_helper, parser
 
 from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.kept_observations import KeptObservations
+from qgraph._evaluation.observing import VariantObservations
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings
-from qgraph._evaluation.variants import inspect_variants, int8_nodes
+from qgraph._evaluation.variants import InspectedModel, inspect_variants, int8_nodes
 from qgraph._exporters.family import Observation
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.errors import InputError, UsageError
@@ -205,3 +207,37 @@ def test_an_evaluation_that_was_broken_off_looks_at_nothing_twice(
     repeated = shown(tmp_path / "journal")
     assert len(looked) == before
     assert found == repeated == shown(None)
+
+
+def test_what_variants_of_one_name_showed_between_the_same_samples_is_all_kept(
+    variants: Any, tmp_path: Path
+) -> None:
+    models = inspect_variants(variants.paths)
+    renamed = [models[0], replace(models[1], name="A"), replace(models[2], name="B")]
+    again = [models[0], replace(models[2], name="A"), replace(models[1], name="B")]
+
+    def known(asked: list[InspectedModel], *numbers: int) -> list[int]:
+        """Have the second model looked at on samples; return what it lacks."""
+        with open_journal(tmp_path / "journal", {}) as journal:
+            kept = KeptObservations(asked, 4, journal)
+            seen = [{"number": number} for number in numbers]
+            kept.record(asked[1], numbers, VariantObservations(seen, {}, {}))
+            return kept.missing(asked[1])
+
+    assert known(renamed, 1, 2) == [0, 3]
+    assert known(again, 1, 2) == [0, 3]
+    assert known(renamed) == [0, 3]
+    # a cluster gives what it looked at anew, of the float model, too
+    assert known(renamed, 0, 1, 2, 3) == []
+    assert known(renamed, 0, 3) == []
+    assert known(renamed) == []
+
+
+def test_the_float_model_is_not_looked_at_for_a_variant_that_is_refused(variants: Any) -> None:
+    models = inspect_variants(variants.paths)
+    kept = KeptObservations(models, 2)
+    for item in models[:2]:
+        kept.record(item, [0, 1], VariantObservations([{}, {}], {}, {}))
+    assert kept.to_look_at(models[0]) == [0, 1]
+    kept.refused[models[2].name] = UsageError("no such operator")
+    assert kept.to_look_at(models[0]) == []

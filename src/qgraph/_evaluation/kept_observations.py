@@ -56,7 +56,8 @@ class KeptObservations:
         """Return the samples that a process must have a variant look at: of the float model also
         those that others lack, as it is what they are compared with.
         """
-        asked = self._models if model.is_float else [model]
+        others = (item for item in self._models if item.name not in self.refused)
+        asked = others if model.is_float else [model]
         return sorted({number for item in asked for number in self.missing(item)})
 
     def record(
@@ -74,7 +75,8 @@ class KeptObservations:
                 "placement": found.placement,
                 "elsewhere": found.elsewhere,
             }
-            self._journal.record(f"{model.name}: {numbers[0]} to {numbers[-1]}", entry)
+            # which samples: those between two numbers may be another entry's
+            self._journal.record(f"{model.id.sha256}: {', '.join(map(str, new))}", entry)
         self._take(model.id.sha256, new, found.placement, found.elsewhere)
 
     def look(
