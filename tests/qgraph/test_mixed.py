@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ FORMATS = {"q": "int8", "k": "int8", "re:down": "fp8"}
 FP8 = {"name": "fp8", "scheme": {"name": "fp8"}}
 
 
-def changed(path: Path, formats: dict[str, str], schemes: Any = (FP8,)) -> Path:
+def changed(path: Path, formats: dict[str, str], schemes: Any = (FP8,), keep: Any = ()) -> Path:
     """Give every profile formats, as a person would."""
     content = json.loads(path.read_text())
     content["schemes"] = list(schemes)
     content["profiles"] = content["profiles"][-1:]
     content["profiles"][0]["formats"] = formats
+    content["profiles"][0]["keep"] += keep
     path.write_text(json.dumps(content))
     return path
 
@@ -32,12 +33,12 @@ def changed(path: Path, formats: dict[str, str], schemes: Any = (FP8,)) -> Path:
 def chain(qgraph: Command, mlp: Path, data: Path) -> Callable[..., Any]:
     """Quantize D of the MLP with formats; return the command's result."""
 
-    def run(formats: dict[str, str], *options: Any, schemes: Any = (FP8,)) -> Any:
+    def run(formats: dict[str, str], *options: Any, schemes: Any = (FP8,), keep: Any = ()) -> Any:
         folder = mlp.parent
         report, profiles = folder / "sensitivity.json", folder / "profiles.json"
         assert qgraph("sensitivity", mlp, "--data", data, "-o", report).code == 0
         assert qgraph("profile", report, "-o", profiles).code == 0
-        changed(profiles, formats, schemes)
+        changed(profiles, formats, schemes, keep)
         ranges = ("--ranges", folder / "ranges.json")
         given = ranges if "--bias-correction" not in options else (*ranges, "--data", data)
         return qgraph("quantize", mlp, "--profiles", profiles, *given, "-o", folder, *options)
@@ -45,13 +46,15 @@ def chain(qgraph: Command, mlp: Path, data: Path) -> Callable[..., Any]:
     return run
 
 
-def types(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Return node → the types behind its two operands, looked up with onnx alone."""
+def types(model: onnx.ModelProto, quantized: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return node → the types behind its two operands, looked up with onnx alone; `quantized`: of
+    these, where others are float.
+    """
     made = {name: node for node in model.graph.node for name in node.output}
     held = {item.name: item.data_type for item in model.graph.initializer}
     found = {}
     for node in model.graph.node:
-        if node.op_type == "MatMul":
+        if node.op_type == "MatMul" and (not quantized or node.name in quantized):
             zeros = [held[made[name].input[2]] for name in node.input]
             found[node.name] = [onnx.TensorProto.DataType.Name(kind) for kind in zeros]
     return found
@@ -127,6 +130,27 @@ def test_readers_of_one_tensor_in_two_formats_have_a_quantizer_each_and_lint_say
     linted = qgraph("lint", mlp.parent / "D.onnx", "--json")
     (finding,) = (item for item in linted.json["findings"] if item["severity"] != "advice")
     assert finding["rule"] == "R11" and "all of them in one format" in finding["remedy"]
+
+
+@pytest.mark.parametrize("options", [(), ("--bias-correction",)])
+def test_a_node_that_is_kept_may_have_a_format(
+    chain: Callable[..., Any], mlp: Path, options: tuple[str, ...]
+) -> None:
+    keep = [{"name": "q", "reason": "by hand"}]
+    result = chain({"q": "fp8", "k": "int8", "re:(down|out)": "fp8"}, *options, keep=keep)
+    assert result.code == 0, result.err
+    found = types(onnx.load(mlp.parent / "D.onnx"), quantized=["k", "down", "out"])
+    assert found == {"k": ["INT8"] * 2, "down": ["FLOAT8E4M3FN"] * 2, "out": ["FLOAT8E4M3FN"] * 2}
+
+
+def test_a_name_wins_over_patterns_and_a_later_pattern_over_others(
+    chain: Callable[..., Any], mlp: Path
+) -> None:
+    formats = {"down": "int8", "re:.*": "fp8", "re:[qk]": "int8", "q": "fp8"}
+    assert chain(formats).code == 0
+    found = {name: kinds[0] for name, kinds in types(onnx.load(mlp.parent / "D.onnx")).items()}
+    fp8 = "FLOAT8E4M3FN"
+    assert found == {"q": fp8, "k": "INT8", "down": "INT8", "out": fp8}
 
 
 def recipe(folder: Path, schemes: str) -> Path:

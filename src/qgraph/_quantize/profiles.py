@@ -132,20 +132,23 @@ class Profiles(Document):
         """Return the schemes beside the file's own."""
         return tuple(item.scheme for item in self.schemes or ())
 
-    def schemes_apart(self, profile: Profile, quantized: Sequence[str]) -> Mapping[str, Scheme]:
-        """Return node → its scheme, of the nodes in `quantized` that have not the file's own.
+    def schemes_apart(
+        self, profile: Profile, quantized: Sequence[str], quantizable: Sequence[str]
+    ) -> Mapping[str, Scheme]:
+        """Return node → its scheme, of the nodes in `quantized` that have not the file's own. In
+        `formats` a name wins over patterns, and of these the last; `quantizable`: what they may
+        name, as a node that is kept, whatever its format.
 
         Raises:
             UsageError: a name or pattern in `formats` matches none of them.
         """
         known = {item.name: item.scheme for item in self.schemes or ()}
         where = f"formats of profile {profile.name!r}"
-        return {
-            name: known[kind]
-            for entry, kind in (profile.formats or {}).items()
-            for name in _expand(entry, quantized, where)
-            if kind in known
+        entries = sorted((profile.formats or {}).items(), key=lambda item: _is_name(item[0]))
+        kinds = {
+            name: kind for entry, kind in entries for name in _expand(entry, quantizable, where)
         }
+        return {name: known[kinds[name]] for name in quantized if kinds.get(name) in known}
 
     def named(self, names: Sequence[str]) -> tuple[Profile, ...]:
         """Return the profiles asked for, all if none is.
@@ -176,11 +179,15 @@ def resolve(profile: Profile, quantizable: Sequence[str], nodes: Sequence[str]) 
     return tuple(name for name in quantizable if name in wanted - kept)
 
 
+def _is_name(entry: str) -> bool:
+    return not entry.startswith(_PATTERN)
+
+
 def _expand(entry: str, names: Sequence[str], where: str) -> list[str]:
-    if entry.startswith(_PATTERN):
-        found = matched(entry.removeprefix(_PATTERN), names, where)
-    else:
+    if _is_name(entry):
         found = [entry] if entry in names else []
+    else:
+        found = matched(entry.removeprefix(_PATTERN), names, where)
     if not found:
         near = difflib.get_close_matches(entry.removeprefix(_PATTERN), names, n=3, cutoff=0.3)
         raise UsageError(

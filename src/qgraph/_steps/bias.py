@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qgraph._graph.edit.nodes import QuantizableNode
@@ -62,9 +62,9 @@ def _apart(model: Model, wanted: Profiles, asked: Sequence[Profile]) -> dict[str
     """Return node → its scheme where that is not the profiles' own."""
     schemes: dict[str, Scheme] = {}
     for item in asked:
-        names = [node.name for node in nodes_of(model, item)]
-        apart = wanted.schemes_apart(item, names)
-        for name in names:
+        nodes = nodes_of(model, item)
+        apart = schemes_apart(model, wanted, item, nodes)
+        for name in (node.name for node in nodes):
             own = apart.get(name, wanted.scheme)
             if schemes.setdefault(name, own) != own:
                 raise UsageError(
@@ -76,7 +76,22 @@ def _apart(model: Model, wanted: Profiles, asked: Sequence[Profile]) -> dict[str
 
 def nodes_of(model: Model, item: Profile) -> list[QuantizableNode]:
     """Return the nodes a profile quantizes; one that was written by hand may name any."""
-    selection = select(model.prepared.model, include=[".*"])
-    nodes = {node.name: node for node in selection.candidates}
+    nodes = _quantizable(model)
     names = [node.name for node in model.prepared.model.graph.node]
     return [nodes[name] for name in resolve(item, list(nodes), names)]
+
+
+def schemes_apart(
+    model: Model, wanted: Profiles, item: Profile, nodes: Sequence[QuantizableNode]
+) -> Mapping[str, Scheme]:
+    """Return node → its scheme, of the nodes a profile quantizes that have not the file's own.
+
+    Raises:
+        UsageError: the profile gives a format to what is no node to quantize.
+    """
+    return wanted.schemes_apart(item, [node.name for node in nodes], [*_quantizable(model)])
+
+
+def _quantizable(model: Model) -> dict[str, QuantizableNode]:
+    selection = select(model.prepared.model, include=[".*"])
+    return {node.name: node for node in selection.candidates}

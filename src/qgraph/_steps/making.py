@@ -28,7 +28,7 @@ from qgraph._quantize.scheme import SchemeName, require_same
 from qgraph._quantize.store import WeightStore
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.annotate import annotate_model
-from qgraph._steps.bias import bias_shifts, nodes_of
+from qgraph._steps.bias import bias_shifts, nodes_of, schemes_apart
 from qgraph._steps.calibrate import calibrate
 from qgraph._steps.given import AnyPath
 from qgraph._steps.half import SUFFIX, AsHalf, nodes_in_half, ranges_in_half
@@ -195,7 +195,7 @@ def _quantized(
     prepared = model.prepared
     nodes: list[QuantizableNode] = nodes_of(model, item)
     beside = companions_named(prepared.model, nodes, item.companions)
-    apart = with_companions(beside, wanted.schemes_apart(item, [node.name for node in nodes]))
+    apart = with_companions(beside, schemes_apart(model, wanted, item, nodes))
     nodes += [companion.node for companion in beside]
     known = ranges_for(ranges, prepared.id, scheme, nodes, "ranges")
     provenance = Provenance(item.name, scheme, prepared.id.sha256, VERSION)
