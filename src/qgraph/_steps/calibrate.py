@@ -62,7 +62,7 @@ def ranges_of(
     """Return ranges, and the smoothing that the scheme asks for.
 
     Raises:
-        QGraphError: smoothing changed what the float model computes.
+        QGraphError: smoothing or rotating changed what the float model computes.
     """
     model = model.at_opset_of(scheme)
     nodes = model.candidates(scheme, asked.include, asked.exclude, small=asked.small)

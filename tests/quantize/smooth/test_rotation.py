@@ -119,14 +119,33 @@ def test_a_loud_channel_is_spread_and_the_error_falls(gated: PreparedModel) -> N
     assert error(rotated(gated, 16)) < error(gated)
 
 
+def test_a_model_in_float16_may_read_tokens(
+    build: Build, prepared: Prepare, weight: Weight
+) -> None:
+    text = """(int64[N] ids) => (float16[N,8] y)
+    { t = Gather(e, ids) [a] k = MatMul(t, v) h = Sigmoid(k) [b] y = MatMul(h, w) }"""
+    shapes = {"e": (9, 64), "v": (64, 64), "w": (64, 8)}
+    half = {name: weight(*shape, seed=3).astype(np.float16) for name, shape in shapes.items()}
+    before, feed = prepared(build(text, **half)), {"ids": np.arange(9)}
+    plan = SmoothingPlan(before, candidates(before), [feed])
+    require_unchanged(before, smoothed(before, plan.rotated((), 64)), feed, Provider.CPU)
+
+
 @pytest.mark.parametrize(
     ("between", "value", "added"),
-    [("", "v", 0), ("u = Add(v, c)", "u", 0), ("u = Relu(v)", "u", 3)],
+    [
+        *(("", "v", 0), ("u = Add(v, c)", "u", 0), ("u = Relu(v)", "u", 3)),
+        # exporters ask for the size of what they reshape
+        ("u = Add(v, c) size = Shape(u)", "u", 0),
+        ("u = Add(v, c) size = Shape(v)", "u", 0),
+    ],
 )
 def test_values_of_attention_are_rotated_by_their_projection_where_nothing_bends_them(
     build: Build, prepared: Prepare, weight: Weight, between: str, value: str, added: int
 ) -> None:
     text = ATTENTION.format(between=between, value=value)
+    if "size" in between:
+        text = text.replace("y)", "y, int64[3] size)", 1)
     bias = {"c": weight(8, seed=4)} if "c)" in between else {}
     before = prepared(build(text, w=weight(8, 8), k=weight(8, 8), z=weight(8, 6), **bias))
     rows = [{"x": weight(1, 5, 8, seed=8)}]

@@ -9,6 +9,7 @@ import numpy as np
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import QGraphError, UsageError
+from qgraph._graph.index import is_half
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.fidelity import differing
 from qgraph._graph.run.memory import Memory
@@ -26,7 +27,7 @@ from qgraph._quantize.smooth.points import SmoothPoint, find_points
 TOLERANCE = 1e-4
 """What smoothing may change in a float output, of its largest magnitude. Measured: 1e-6."""
 _TOLERANCE_HALF = 1e-2
-"""The same where the graph computes in float16, whose steps are 5e-4."""
+"""The same where the graph holds float16 or bfloat16: steps of float16 are 5e-4."""
 
 
 class Strengths:
@@ -179,7 +180,7 @@ def require_unchanged(
     provider: Provider,
     memory: Memory | None = None,
 ) -> None:
-    """Check on one sample that smoothing left every float output as it was, the cache included.
+    """Check on one sample that every float output is as it was, the cache included.
 
     Raises:
         QGraphError: an output is off by more than the tolerance.
@@ -187,10 +188,10 @@ def require_unchanged(
     memory = memory or Memory.of(None)
     runners = [Runner(m.model, memory, provider, allow_cpu_nodes=True) for m in (before, after)]
     outputs = [runner.run([feed], before.outputs)[0] for runner in runners]
-    half = any(spec.dtype == np.float16 for spec in before.inputs)
-    for name in differing(outputs[0], outputs[1], _TOLERANCE_HALF if half else TOLERANCE):
+    tolerance = _TOLERANCE_HALF if is_half(before.model) else TOLERANCE
+    for name in differing(outputs[0], outputs[1], tolerance):
         raise QGraphError(
-            "smoothing changed what the float model computes",
+            "smoothing or rotating changed what the float model computes",
             where=f"output {name!r}",
-            hint="Run with --smooth none, and please report this model.",
+            hint="Run with --smooth none --rotate none, and please report this model.",
         )

@@ -172,10 +172,10 @@ class _Graph(GraphIndex):
         linear = next((item for item in absorbers if item.heads and item.node in self.layers), None)
         if linear is None:
             return False
-        (reader,) = self.readers(self.by_name[linear.node].output[0])
-        if reader.op_type == "Add":
-            (reader,) = self.readers(reader.output[0])
-        return reader.op_type == "Reshape"
+        (reader,) = self.reading_values(self.by_name[linear.node].output[0])
+        if self.by_name[reader].op_type == "Add":
+            (reader,) = self.reading_values(self.by_name[reader].output[0])
+        return self.by_name[reader].op_type == "Reshape"
 
     def _norm(self, node: onnx.NodeProto, along: Along) -> list[Operand] | None:
         if along.spatial or attributes(node).get("axis", -1) != -1:
