@@ -32,13 +32,19 @@ def read_with(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _belonging(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        # what commands write by default may be written anew into a folder that holds samples, too
-        yield from (file for file in path.rglob("*") if _is_sample(file))
+        yield from samples_in(path)
     elif path.suffix in (".json", ".jsonl"):
         yield from files_named_in(path)
     elif path.suffix == ".onnx":
         yield from data_files(path)
         yield from companions(path)
+
+
+def samples_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that may be samples, by name. What commands write by default may
+    be written anew into a folder that holds samples, too.
+    """
+    return sorted(path for path in folder.rglob("*") if _is_sample(path) and path.is_file())
 
 
 def _is_sample(path: Path) -> bool:

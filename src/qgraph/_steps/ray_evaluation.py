@@ -16,9 +16,11 @@ from qgraph._evaluation.kept_observations import KeptObservations
 from qgraph._evaluation.observing import VariantObservations, observed
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
+from qgraph._exporters.belongings import samples_in
 from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.family import ObservesSamples, Task
 from qgraph._graph.errors import LimitError, QGraphError, UsageError
+from qgraph._graph.io.files import sha256_of
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
@@ -118,8 +120,17 @@ def _part(
 
 
 def identity_of_data(data: Sequence[Path]) -> str:
-    """Return the names and SHA-256 of data files, and of those that they name, as JSON."""
-    return json.dumps(hashes_of([at for item in data for at in (item, *files_named_in(item))]))
+    """Return the names and SHA-256 of data files, and of those that they name or that a folder has
+    as samples, as JSON.
+    """
+    found: list[list[str]] = []
+    for item in data:
+        if item.is_dir():  # what else lies in it is not sent to nodes, and may be the journal
+            names = {path: str(path.relative_to(item.parent)) for path in samples_in(item)}
+            found += [[name, sha256_of(path)] for path, name in names.items()]
+        else:
+            found += hashes_of([item, *files_named_in(item)])
+    return json.dumps(found)
 
 
 def require_same_data(data: Sequence[Path], expected: str) -> None:

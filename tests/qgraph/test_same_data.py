@@ -1,0 +1,73 @@
+"""What makes data the same: to nodes of a cluster, and to an evaluation that goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qgraph
+from qgraph._exporters.belongings import read_with
+from qgraph._graph.errors import UsageError
+from qgraph._steps.ray_evaluation import identity_of_data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a picture of each class, by its name and bytes."""
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.png").write_bytes(name.encode())
+    return tmp_path / "data"
+
+
+def test_what_is_no_sample_does_not_make_a_folder_other_data(folder: Path) -> None:
+    before = identity_of_data([folder])
+    for name in ("README.md", "Thumbs.db", "evaluation.json", "evaluation.json.journal"):
+        (folder / name).write_text("no sample")
+    assert identity_of_data([folder]) == before
+
+
+def test_a_folder_whose_samples_were_sent_is_the_same_data(folder: Path, tmp_path: Path) -> None:
+    (folder / "README.md").write_text("where the pictures are from")
+    for path in read_with([folder]):
+        if path.is_file():
+            there = tmp_path / "node" / path.relative_to(tmp_path)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, there)
+    assert identity_of_data([tmp_path / "node/data"]) == identity_of_data([folder])
+
+
+@pytest.mark.parametrize("change", ["another class", "other pixels"])
+def test_a_picture_that_changes_makes_other_data(folder: Path, change: str) -> None:
+    before = identity_of_data([folder])
+    if change == "another class":
+        (folder / "cat/1.png").rename(folder / "dog/2.png")
+    else:
+        (folder / "cat/1.png").write_bytes(b"wolf")
+    assert identity_of_data([folder]) != before
+
+
+def test_an_evaluation_does_not_go_on_with_other_files_beside_the_model(
+    mlp: Path, data: Path
+) -> None:
+    beside, journal = mlp.parent / "config.json", mlp.parent / "journal"
+    beside.write_text('{"model_type": "one"}')
+
+    def evaluated(*, broken_off: bool = False) -> qgraph.Evaluation:
+        def progress(description: str, done: int, total: int) -> None:
+            if broken_off and description.startswith("evaluating") and done == total:
+                raise KeyboardInterrupt
+
+        given: Any = {"data": [data], "journal": journal, "latency": False}
+        return qgraph.evaluate([mlp], runtime=qgraph.Runtime(progress=progress), **given)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(broken_off=True)
+    beside.write_text('{"model_type": "two"}')
+    with pytest.raises(UsageError, match="other options: beside"):
+        evaluated()
+    beside.write_text('{"model_type": "one"}')
+    assert evaluated().variants
