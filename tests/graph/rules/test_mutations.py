@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from qgraph._graph.rules.finding import Severity, Target
@@ -321,6 +323,34 @@ def test_fp32_that_was_meant_is_no_island(good: Draft) -> None:
     cast_to_quantize(good)
     good.node("h").input[0] = "first"
     assert "R6" not in {rule for rule, _, _ in found(good)}
+
+
+def rotation(draft: Draft, tensor: str, matrix: NDArray[np.float32]) -> str:
+    """Multiply both halves of `tensor` by a matrix."""
+    blocks = draft.constant(f"{tensor}_blocks", np.array([0, 2, WIDTH // 2]))
+    whole = draft.constant(f"{tensor}_whole", np.array([0, WIDTH]))
+    draft.add("Reshape", f"{tensor} {blocks}", f"{tensor}_apart")
+    held = draft.constant(f"{tensor}_matrix", matrix[None])
+    draft.add("MatMul", f"{tensor}_apart {held}", f"{tensor}_turned")
+    return draft.add("Reshape", f"{tensor}_turned {whole}", f"{tensor}_rotated")
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_a_rotation_is_no_float_gemm_to_quantize(good: Draft, kind: str) -> None:
+    def rules(matrix: NDArray[np.float32]) -> set[str]:
+        draft = type(good)(outputs=["y"])
+        read = draft.quantized(rotation(draft, "x", matrix))
+        draft.add("MatMul", f"{read} {draft.weight('w1')}", "first")
+        draft.add("Relu", "first", "h")
+        read = draft.quantized(rotation(draft, "h", matrix))
+        draft.add("MatMul", f"{read} {draft.weight('w2')}", "second")
+        draft.add("Tanh", "second", "y")
+        return {rule for rule, _, _ in found(draft)}
+
+    pair = np.array([[1, 1], [1, -1]], np.float32)
+    hadamard = reduce(np.kron, [pair] * 6) / np.sqrt(WIDTH // 2)
+    assert "R21" not in rules(hadamard.astype(kind))
+    assert "R21" in rules(np.ones_like(hadamard, kind))
 
 
 def test_fp8_is_clean_from_opset_19_on(good: Draft) -> None:

@@ -24,6 +24,7 @@ from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import ONNX, GraphIndex, attributes
 from qgraph._graph.io.rescaling import is_rotation
+from qgraph._graph.io.weights import array_of, is_on_disk
 from qgraph._graph.keep import Keep
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -132,7 +133,7 @@ def _examine(
 
 def _batched(tensor: onnx.TensorProto) -> str:
     """Return why a constant of more than two axes stays float."""
-    if len(tensor.dims) == 3 and is_rotation(tensor):
+    if not is_on_disk(tensor) and is_rotation(array_of(tensor)):
         return "a rotation (--rotate) of what a quantized node reads"
     return (
         f"its weight of shape {list(tensor.dims)} is a matrix for each of"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 
 import numpy as np
-from onnx import StringStringEntryProto, TensorProto, numpy_helper
+from onnx import StringStringEntryProto, TensorProto
 
 from qgraph._graph.tensors import Array
 
@@ -39,13 +39,12 @@ def hadamard(size: int) -> Array:
     return matrix
 
 
-def is_rotation(tensor: TensorProto) -> bool:
-    """Return whether a tensor in memory is one Hadamard matrix, with an axis of 1 before it."""
-    one, size, across = tensor.dims
-    if one != 1 or size != across or size & (size - 1) or not tensor.raw_data:
+def is_rotation(values: Array) -> bool:
+    """Return whether a constant is one Hadamard matrix, with an axis of 1 before it."""
+    one, *size = values.shape if values.ndim == 3 else (0,)
+    if one != 1 or size[0] != size[1] or size[0] < 2 or size[0] & (size[0] - 1):
         return False
-    values = numpy_helper.to_array(tensor)[0]
-    return bool(np.array_equal(values, hadamard(size).astype(values.dtype)))
+    return bool(np.array_equal(values[0], hadamard(size[0]).astype(values.dtype)))
 
 
 def rotate(values: Array, axis: int, block: int) -> Array:

@@ -11,6 +11,7 @@ import onnx
 
 from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.io.rescaling import is_rotation
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.placement import is_product
 from qgraph._graph.rules.qdq_graph import (
@@ -142,14 +143,15 @@ def _reaches_output(graph: QdqGraph, tensor: str) -> bool:
 def int8_is_no_island(graph: QdqGraph) -> Iterator[Finding]:
     """R21: an INT8 GEMM has an INT8 GEMM before or after it; else it pays two reformats.
 
-    Of those around it, what INT8 makes no faster does not count: it is rightly float (R17).
+    Of those around it, what INT8 makes no faster does not count: it is rightly float (R17), and so
+    is a rotation of what a GEMM reads.
     """
-    costly = {node.name: is_int8(graph, node) for node in graph.of(*GEMMS)}
+    costly = {n.name: is_int8(graph, n) for n in graph.of(*GEMMS) if not _rotates(graph, n)}
     if sum(costly.values()) < 2:
         return
     before, after = _neighbours(graph, set(costly))
     for node in graph.of(*GEMMS):
-        if not costly[node.name] or is_product(graph, node):
+        if not costly.get(node.name) or is_product(graph, node):
             continue
         near = before[node.name] | after[node.name]
         around = {name for name in near if not without_gain(graph, graph.by_name[name])}
@@ -165,6 +167,14 @@ def int8_is_no_island(graph: QdqGraph) -> Iterator[Finding]:
                 " conversion on each side",
                 "Quantize its neighbours too, or leave it float.",
             )
+
+
+def _rotates(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    """Return whether a product is a rotation (`--rotate`), which is meant to stay float."""
+    if node.op_type != "MatMul" or len(graph.shape_of(node.input[1]) or ()) != 3:
+        return False
+    values = graph.constant(node.input[1])
+    return values is not None and is_rotation(values)
 
 
 def _shares_its_conversion(graph: QdqGraph, node: onnx.NodeProto) -> bool:
