@@ -153,6 +153,36 @@ def test_a_name_wins_over_patterns_and_a_later_pattern_over_others(
     assert found == {"q": fp8, "k": "INT8", "down": "INT8", "out": fp8}
 
 
+def test_annotations_and_bundles_have_each_node_s_error_in_its_own_format(
+    qgraph: Command, mlp: Path, data: Path
+) -> None:
+    folder = mlp.parent
+    report, profiles = folder / "sensitivity.json", folder / "profiles.json"
+    schemes = ("--engine", "gradient", "--schemes", "int8,fp8")
+    assert qgraph("sensitivity", mlp, "--data", data, *schemes, "-o", report).code == 0
+    assert qgraph("profile", report, "-o", profiles).code == 0
+    changed(profiles, {"re:[qd].*": "fp8"})  # by a pattern
+    given = ("--profiles", profiles, "--ranges", folder / "ranges.json", "--annotate", report)
+    assert qgraph("quantize", mlp, *given, "-o", folder).code == 0
+    scores = {
+        node["name"]: {"int8": node["solo"], **node["schemes"]}
+        for node in json.loads(report.read_text())["nodes"]
+    }
+    formats = {"q": "fp8", "k": "int8", "down": "fp8", "out": "int8"}
+    expected = {name: scores[name][kind]["mse"] for name, kind in formats.items()}
+    said = {
+        node.name: float(item.value)
+        for node in onnx.load(folder / "D.onnx").graph.node
+        for item in node.metadata_props
+        if item.key == "qgraph.mse_alone"
+    }
+    assert said == pytest.approx(expected, rel=1e-5)
+    bundle = folder / "bundle"
+    assert qgraph("handoff", folder / "D.onnx", "--data", data, "-o", bundle).code == 0
+    rows = json.loads((bundle / "handoff.json").read_text())["precision"]
+    assert {row["node"]: row["cost"]["mse"] for row in rows} == pytest.approx(expected)
+
+
 def recipe(folder: Path, schemes: str) -> Path:
     path = folder / "mixed.toml"
     path.write_text(

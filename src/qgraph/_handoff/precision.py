@@ -56,9 +56,8 @@ def precision_table(facts: PrecisionFacts) -> tuple[NodePrecision, ...]:
         InputError: a scale is NaN or infinite.
     """
     reasons = _reasons(facts.run)
-    costs = _costs(facts.run)
     nodes = counted_nodes(facts.graph.nodes)
-    return tuple(_row(facts, node, reasons, costs) for node in nodes)
+    return tuple(_row(facts, node, reasons) for node in nodes)
 
 
 def counts(facts: PrecisionFacts, table: Iterable[NodePrecision]) -> Counts:
@@ -107,22 +106,22 @@ def _row(
     facts: PrecisionFacts,
     node: onnx.NodeProto,
     reasons: Mapping[str, str],
-    costs: Mapping[str, Cost],
 ) -> NodePrecision:
     graph = facts.graph
     quantized = node.op_type in GEMMS and is_int8(graph, node)
     advice = tuple(
         f"{item.rule}: {item.reason}" for item in facts.findings if item.node == node.name
     )
+    precision = _type(graph, node) if quantized else FLOAT
     return NodePrecision(
         node=node.name,
         op_type=node.op_type,
         module=scope_of(node),
-        precision=_type(graph, node) if quantized else FLOAT,
+        precision=precision,
         reason=_reason(graph, node, reasons, quantized=quantized),
         activation_scale=_activation_scale(graph, node) if quantized else None,
         weight=_weight(graph, node) if quantized else None,
-        cost=costs.get(node.name),
+        cost=_cost(facts.run, node.name, precision),
         gain=_gain(facts, node),
         advice=advice,
     )
@@ -160,21 +159,20 @@ def _reasons(run: Surroundings) -> dict[str, str]:
     return found
 
 
-def _costs(run: Surroundings) -> dict[str, Cost]:
-    if run.sensitivity is None:
-        return {}
-    formats = (run.profile.formats or {}) if run.profile is not None else {}
-    found = {}
-    for item in run.sensitivity.nodes:
-        solo = (item.schemes or {}).get(formats.get(item.name, ""), item.solo)
-        own = item.model_copy(update={"solo": solo})  # in the format that it has
-        found[item.name] = Cost(
-            rank=item.rank,
-            mse=solo.mse if solo is not None else None,
-            metric=run.sensitivity.metric,
-            damage=node_figures(own, run.sensitivity).damage,
-        )
-    return found
+def _cost(run: Surroundings, name: str, precision: str) -> Cost | None:
+    """Return what quantizing a node costs, in the format that it has."""
+    report = run.sensitivity
+    item = next((n for n in report.nodes if n.name == name), None) if report is not None else None
+    if report is None or item is None:
+        return None
+    solo = report.score_in(item, precision)
+    own = item.model_copy(update={"solo": solo})
+    return Cost(
+        rank=item.rank,
+        mse=solo.mse if solo is not None else None,
+        metric=report.metric,
+        damage=node_figures(own, report).damage,
+    )
 
 
 def _gain(facts: PrecisionFacts, node: onnx.NodeProto) -> Gain | None:

@@ -367,6 +367,17 @@ class Sensitivity(Document):
             raise ValueError(f"mixed has no format of {min(without)!r}")
         return self
 
+    def score_in(self, node: NodeScore, precision: str) -> Score | None:
+        """Return the score of a node alone in `int8` or `fp8`, under the file's own scheme where it
+        has none of that.
+        """
+        if precision != self.scheme.name:
+            mixed = () if self.mixed is None else self.mixed.schemes
+            for name in (*mixed, precision):
+                if name.partition(":")[0] == precision and name in (node.schemes or {}):
+                    return (node.schemes or {})[name]
+        return node.solo
+
     @model_validator(mode="after")
     def _groups_of_its_nodes(self) -> Sensitivity:
         """Refuse a group of what has no score."""

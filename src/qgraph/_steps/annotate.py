@@ -52,11 +52,12 @@ def _notes(model: onnx.ModelProto, report: Sensitivity) -> dict[str, dict[str, s
     profile = Provenance.of(model).profile or ""
     kinds = types_of_nodes(model)
     total = len(report.nodes)
-    notes = {
-        node.name: _scores(node, total)
-        | {"profile": profile, "precision": kinds.get(node.name, "float")}
-        for node in report.nodes
-    }
+    notes = {}
+    for node in report.nodes:
+        precision = kinds.get(node.name, "float")
+        solo = report.score_in(node, precision)
+        own = node.model_copy(update={"solo": solo})
+        notes[node.name] = _scores(own, total) | {"profile": profile, "precision": precision}
     for item in (*report.keep, *report.unscored):
         precision = kinds.get(item.name, "float")
         notes[item.name] = {"profile": profile, "precision": precision, "reason": item.reason}
