@@ -306,7 +306,9 @@ def test_metadata_says_where_the_model_comes_from(
 ) -> None:
     found = {item.key: item.value for item in quantized(layers, ["a"]).metadata_props}
     scheme = json.loads(found.pop("qgraph.scheme"))
-    assert scheme == {"name": "int8", "calibrate": "minmax", "smooth": "none", "weights": "max"}
+    assert scheme == {
+        "name": "int8", "calibrate": "minmax", "smooth": "none", "rotate": "none", "weights": "max",
+    }  # fmt: skip
     assert found == {
         "qgraph.profile": "test",
         "qgraph.source_sha256": layers.id.sha256,

@@ -67,7 +67,7 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
 
 
 _HELP = "qgraph COMMAND --help lists the options."
-_AGAIN = "Nothing half-finished is left. The same command goes on from what it kept, if anything."
+_AGAIN = "Nothing half-finished is left. The same command again goes on from what it kept."
 
 
 def _require_text(arguments: list[str]) -> None:

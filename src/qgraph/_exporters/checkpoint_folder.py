@@ -96,12 +96,10 @@ def load_pretrained(loader: Any, source: Path, dtype: str) -> Any:
     Raises:
         InputError: weights are missing or broken.
     """
-    import torch  # an extra, seconds to load
-
     try:
         model, report = loader.from_pretrained(
             source,
-            dtype=torch.float16 if dtype == "fp16" else torch.float32,
+            dtype="float16" if dtype == "fp16" else "float32",
             attn_implementation="eager",
             use_safetensors=True,
             local_files_only=True,
