@@ -84,6 +84,20 @@ def test_smoothing_and_rotations_go_through_the_whole_chain_and_leave_float_resu
     assert float_["metrics"]["mse"] == 0 and quantized["metrics"]["sqnr_db"] > least
 
 
+def test_profiles_of_a_rotated_model_quantize_the_model_without_rotations(
+    qgraph: Command, mlp: Path, data: Path
+) -> None:
+    rotated = emitted(qgraph, mlp, data, "--rotate", "8")
+    profiles, folder = rotated.with_name("profiles.json"), rotated.with_name("plain")
+    given = ("--profiles", profiles, "--data", data, "--rotate", "none", "-o", folder)
+    made = qgraph("quantize", mlp, *given)
+    assert made.code == 0, made.err
+    names = [
+        {node.name for node in onnx.load(path).graph.node} for path in (rotated, folder / "D.onnx")
+    ]
+    assert [any(name.endswith("/rotation") for name in found) for found in names] == [True, False]
+
+
 def test_clipped_weights_pass_the_proof(qgraph: Command, mlp: Path, data: Path) -> None:
     assert emitted(qgraph, mlp, data, "--weights", "mse").exists()
 

@@ -145,7 +145,9 @@ class Scheme(Given):
             )
         plain = not self.is_smoothed and self.calibrate is Calibration.MINMAX
         if self.name is SchemeName.INC_CPU and not (plain and self.weights is WeightScale.MAX):
-            raise ValueError("the scheme inc-cpu has its own calibration: minmax, no smoothing")
+            raise ValueError(
+                "the scheme inc-cpu has its own calibration: minmax, no smoothing or rotation"
+            )
         return self
 
     @property

@@ -29,6 +29,8 @@ from qgraph._graph.keep import Keep
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 GEMMS = ("MatMul", "Gemm", *CONVOLUTIONS)
+ROTATION = "a rotation (--rotate) of what a quantized node reads"
+"""Why a product stays float that the model itself does not have."""
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
@@ -134,7 +136,7 @@ def _examine(
 def _batched(tensor: onnx.TensorProto) -> str:
     """Return why a constant of more than two axes stays float."""
     if not is_on_disk(tensor) and is_rotation(array_of(tensor)):
-        return "a rotation (--rotate) of what a quantized node reads"
+        return ROTATION
     return (
         f"its weight of shape {list(tensor.dims)} is a matrix for each of"
         f" {math.prod(tensor.dims[:-2])} batches, which no one scale per channel fits"

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from qgraph._graph.edit.nodes import ROTATION
 from qgraph._graph.errors import UsageError
 from qgraph._graph.tensors import Array
 from qgraph._metrics import metric
@@ -187,9 +188,9 @@ def profile_of(report: Sensitivity, name: str, title: str, units: Sequence[Unit]
         for node in report.nodes
         if node.name not in chosen
     ]
-    kept += [
-        KeepPart(name=node.name, reason=node.reason) for node in (*report.unscored, *report.keep)
-    ]
+    # a profile is of the model as it was given: other schemes, and INC, do not rotate it
+    others = [node for node in (*report.unscored, *report.keep) if node.reason != ROTATION]
+    kept += [KeepPart(name=node.name, reason=node.reason) for node in others]
     return Profile(
         name=name,
         title=title,
