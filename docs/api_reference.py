@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 import qgraph
 from qgraph._graph.flags import Flag
+from qgraph._graph.io.documents import Document
 
 _HEAD = """# Python API
 
@@ -74,6 +75,9 @@ def api_reference() -> str:
 
 def _members(kind: type) -> str:
     """Return a class's fields as a table, or its own public methods and properties as a list."""
+    if issubclass(kind, Document):
+        names = ", ".join(f"`{name}`" for name in kind.model_fields if name != "schema_")
+        return f"\nFields, as in [its file](files.md): {names}.\n"
     if issubclass(kind, BaseModel):
         rows = [
             f"| `{name}` | {_default(field)} | {_told(field)} |"

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 from qgraph._graph.version import VERSION as __version__  # noqa: N811 - the name Python expects
 
 if TYPE_CHECKING:
+    from qgraph._evaluation.changes import Changes
+    from qgraph._evaluation.results import Evaluation
     from qgraph._exporters.family import ExportOptions
+    from qgraph._exporters.manifest import Manifest
     from qgraph._graph.errors import (
         EnvironmentFault,
         InputError,
@@ -24,9 +27,17 @@ if TYPE_CHECKING:
         RuntimeDiedError,
         UsageError,
     )
+    from qgraph._graph.rules.report import Lint
     from qgraph._graph.run.provider import Provider
     from qgraph._graph.run.runtime import Runtime
+    from qgraph._handoff.document import Handoff
+    from qgraph._handoff.engine_layers import EngineLayers
+    from qgraph._handoff.verify import Verdict
+    from qgraph._quantize.profiles import Profiles
+    from qgraph._quantize.ranges import Ranges
     from qgraph._quantize.scheme import Scheme
+    from qgraph._sensitivity.ranking.comparison import Comparison
+    from qgraph._sensitivity.report import Sensitivity
     from qgraph._steps.bias import bias_shifts
     from qgraph._steps.calibrate import calibrate
     from qgraph._steps.compare import compare, compare_evaluations
@@ -35,6 +46,7 @@ if TYPE_CHECKING:
     from qgraph._steps.handoff import engine_layers, handoff
     from qgraph._steps.lint import lint
     from qgraph._steps.loading import load
+    from qgraph._steps.making import Quantized
     from qgraph._steps.model import Model
     from qgraph._steps.model import open_model as open  # noqa: A004 - the natural name
     from qgraph._steps.options import (
@@ -46,30 +58,43 @@ if TYPE_CHECKING:
     )
     from qgraph._steps.pipeline import run
     from qgraph._steps.profile import profile
-    from qgraph._steps.quantize import annotate, quantize, write_quantized
+    from qgraph._steps.quantize import Written, annotate, quantize, write_quantized
     from qgraph._steps.report import figures, report
     from qgraph._steps.sensitivity import sensitivity
     from qgraph._steps.verify import verify
 
 _WHERE = {
     "CalibrateOptions": "_steps.options",
+    "Changes": "_evaluation.changes",
+    "Comparison": "_sensitivity.ranking.comparison",
+    "EngineLayers": "_handoff.engine_layers",
     "EnvironmentFault": "_graph.errors",
     "EvaluateOptions": "_steps.options",
+    "Evaluation": "_evaluation.results",
     "ExportOptions": "_exporters.family",
+    "Handoff": "_handoff.document",
     "InputError": "_graph.errors",
     "InterruptedRun": "_graph.errors",
     "LimitError": "_graph.errors",
+    "Lint": "_graph.rules.report",
+    "Manifest": "_exporters.manifest",
     "Model": "_steps.model",
     "ProfileOptions": "_steps.options",
+    "Profiles": "_quantize.profiles",
     "Provider": "_graph.run.provider",
     "QGraphError": "_graph.errors",
     "QualityGateError": "_graph.errors",
     "QuantizeOptions": "_steps.options",
+    "Quantized": "_steps.making",
+    "Ranges": "_quantize.ranges",
     "Runtime": "_graph.run.runtime",
     "RuntimeDiedError": "_graph.errors",
     "Scheme": "_quantize.scheme",
+    "Sensitivity": "_sensitivity.report",
     "SensitivityOptions": "_steps.options",
     "UsageError": "_graph.errors",
+    "Verdict": "_handoff.verify",
+    "Written": "_steps.quantize",
     "annotate": "_steps.quantize",
     "bias_shifts": "_steps.bias",
     "calibrate": "_steps.calibrate",
@@ -94,23 +119,36 @@ _WHERE = {
 
 __all__ = [
     "CalibrateOptions",
+    "Changes",
+    "Comparison",
+    "EngineLayers",
     "EnvironmentFault",
     "EvaluateOptions",
+    "Evaluation",
     "ExportOptions",
+    "Handoff",
     "InputError",
     "InterruptedRun",
     "LimitError",
+    "Lint",
+    "Manifest",
     "Model",
     "ProfileOptions",
+    "Profiles",
     "Provider",
     "QGraphError",
     "QualityGateError",
     "QuantizeOptions",
+    "Quantized",
+    "Ranges",
     "Runtime",
     "RuntimeDiedError",
     "Scheme",
+    "Sensitivity",
     "SensitivityOptions",
     "UsageError",
+    "Verdict",
+    "Written",
     "__version__",
     "annotate",
     "bias_shifts",

@@ -117,7 +117,13 @@ def test_measured_on_switches_a_mixed_profile_does_what_the_emitted_model_does(
     heavy: Path, samples: Path
 ) -> None:
     report, ranges = scored(heavy, samples)
-    given = {"model": heavy, "ranges": ranges, "data": samples, "samples": 16, "mix": "int8,fp8"}
+    given: dict[str, Any] = {
+        "model": heavy,
+        "ranges": ranges,
+        "data": samples,
+        "samples": 16,
+        "mix": "int8,fp8",
+    }
     profiles = qgraph.profile(report, budget="mse<=0.001", **given)
     *_, found = profiles.profiles
     assert found.name == "budget" and found.measured and found.measured["mse"] <= 0.001
