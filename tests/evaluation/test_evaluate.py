@@ -241,3 +241,17 @@ def test_the_float_model_is_not_looked_at_for_a_variant_that_is_refused(variants
     assert kept.to_look_at(models[0]) == [0, 1]
     kept.refused[models[2].name] = UsageError("no such operator")
     assert kept.to_look_at(models[0]) == []
+
+
+@pytest.mark.parametrize("change", [{"samples": [0]}, {"seen": "0"}, {"seen": "{"}, {"model": {}}])
+def test_an_entry_that_is_damaged_is_bad_input(
+    variants: Any, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    models = inspect_variants(variants.paths)
+    with open_journal(tmp_path / "journal", {}) as journal:
+        shown = VariantObservations([{}, {}], {}, {})
+        KeptObservations(models, 2, journal).record(models[0], [0, 1], shown)
+        (entry,) = journal.entries.values()
+        journal.record("damaged", {**entry, **change})
+        with pytest.raises(UsageError, match="the journal is damaged"):
+            KeptObservations(models, 2, journal)

@@ -15,7 +15,7 @@ from typing import Any
 from qgraph._evaluation.observing import VariantObservations
 from qgraph._evaluation.variants import InspectedModel
 from qgraph._exporters.family import Observation
-from qgraph._graph.errors import QGraphError
+from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._sensitivity.scoring.journal import Journal
 
 _SECONDS = 1.0
@@ -34,6 +34,9 @@ class _Shown:
 class KeptObservations:
     """What `models`, the float one first, show on `count` samples, as far as is known. `refused`:
     why others cannot be looked at, by name. Without a journal it lasts as long as the process.
+
+    Raises:
+        UsageError: the journal is damaged.
     """
 
     def __init__(
@@ -42,10 +45,21 @@ class KeptObservations:
         self._models, self._count, self._journal = models, count, journal
         self._shown = {item.id.sha256: _Shown() for item in models}
         self.refused: dict[str, QGraphError] = {}
-        for entry in () if journal is None else journal.entries.values():
-            # text, since NaN is no JSON, and a variant may show it
-            seen = zip(entry["samples"], json.loads(entry["seen"]), strict=True)
-            self._take(entry["model"], dict(seen), entry["placement"], entry["elsewhere"])
+        if journal is not None:
+            self._read(journal)
+
+    def _read(self, journal: Journal) -> None:
+        try:
+            for entry in journal.entries.values():
+                # text, since NaN is no JSON, and a variant may show it
+                seen = zip(entry["samples"], json.loads(entry["seen"]), strict=True)
+                self._take(entry["model"], dict(seen), entry["placement"], entry["elsewhere"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                "the journal is damaged: an entry is not what a variant shows",
+                where=str(journal.path),
+                hint="Start anew with --fresh.",
+            ) from error
 
     def missing(self, model: InspectedModel) -> list[int]:
         """Return the samples that a variant was not looked at on."""
