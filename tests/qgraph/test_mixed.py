@@ -71,6 +71,12 @@ def test_each_node_is_quantized_to_its_own_format(
     assert all(kinds == ["INT8"] * 2 for kinds in found.values()) and len(found) == 3
 
 
+def test_no_library_prints_on_the_side(chain: Callable[..., Any]) -> None:
+    done = chain(FORMATS)
+    assert done.code == 0
+    assert "[W]" not in done.out + done.err
+
+
 def test_nodes_are_annotated_with_their_own_precision(chain: Callable[..., Any], mlp: Path) -> None:
     assert chain(FORMATS, "--annotate", mlp.parent / "sensitivity.json").code == 0
     said = {

@@ -70,7 +70,8 @@ def import_graph(model: onnx.ModelProto) -> gs.Graph:
         InputError: it cannot be held as one.
     """
     try:
-        return gs.import_onnx(model)
+        with _without_notes():  # it has no words for FP8, and needs none
+            return gs.import_onnx(model)
     except Exception as error:  # graph-surgeon raises whatever its parsing meets
         raise InputError(f"onnx-graphsurgeon cannot read the graph: {error}") from error
 
@@ -86,7 +87,8 @@ def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
     except Exception as error:  # a bare Exception is what graph-surgeon raises on a cycle
         raise InputError(f"the graph cannot be sorted: {error}") from error
     try:
-        model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+        with _without_notes():
+            model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     except Exception as error:  # names or sizes that no message can hold
         raise InputError(f"onnx-graphsurgeon cannot write the graph: {error}") from error
     _restore(model, source)
@@ -106,16 +108,25 @@ def _restore(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_graphsurgeon() -> Iterator[None]:
-    """Hold back graph-surgeon's notes on what it could not fold: not folding is no fault."""
+def _without_notes() -> Iterator[None]:
+    """Hold back what graph-surgeon prints."""
     logger = gs.logger.G_LOGGER
     before = logger.severity
     logger.severity = gs.logger.G_LOGGER.CRITICAL
+    try:
+        yield
+    finally:
+        logger.severity = before
+
+
+@contextlib.contextmanager
+def _quiet_graphsurgeon() -> Iterator[None]:
+    """Hold back graph-surgeon's notes on what it could not fold: not folding is no fault."""
     # graph-surgeon folds with sessions of its own, whose log level is the global one; onnxruntime
     # does not tell what that is, so that afterwards it is the default
     ort.set_default_logger_severity(_FATAL)
     try:
-        yield
+        with _without_notes():
+            yield
     finally:
         ort.set_default_logger_severity(_WARNING)
-        logger.severity = before
