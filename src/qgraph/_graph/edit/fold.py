@@ -70,7 +70,7 @@ def import_graph(model: onnx.ModelProto) -> gs.Graph:
         InputError: it cannot be held as one.
     """
     try:
-        with _without_notes():  # it has no words for FP8, and needs none
+        with without_notes():
             return gs.import_onnx(model)
     except Exception as error:  # graph-surgeon raises whatever its parsing meets
         raise InputError(f"onnx-graphsurgeon cannot read the graph: {error}") from error
@@ -87,7 +87,7 @@ def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
     except Exception as error:  # a bare Exception is what graph-surgeon raises on a cycle
         raise InputError(f"the graph cannot be sorted: {error}") from error
     try:
-        with _without_notes():
+        with without_notes():
             model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     except Exception as error:  # names or sizes that no message can hold
         raise InputError(f"onnx-graphsurgeon cannot write the graph: {error}") from error
@@ -108,8 +108,8 @@ def _restore(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _without_notes() -> Iterator[None]:
-    """Hold back what graph-surgeon prints."""
+def without_notes() -> Iterator[None]:
+    """Hold back what graph-surgeon prints: it has no words for FP8, and needs none."""
     logger = gs.logger.G_LOGGER
     before = logger.severity
     logger.severity = gs.logger.G_LOGGER.CRITICAL
@@ -126,7 +126,7 @@ def _quiet_graphsurgeon() -> Iterator[None]:
     # does not tell what that is, so that afterwards it is the default
     ort.set_default_logger_severity(_FATAL)
     try:
-        with _without_notes():
+        with without_notes():
             yield
     finally:
         ort.set_default_logger_severity(_WARNING)

@@ -21,7 +21,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from qgraph._graph.edit.fold import export_graph, import_graph
+from qgraph._graph.edit.fold import export_graph, import_graph, without_notes
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.io.models import tensor_from
@@ -64,8 +64,9 @@ def insert_qdq(
     graph = import_graph(model)
     surgeon = _Surgeon(graph, parameters, hold)
     by_name = {node.name: node for node in graph.nodes}
-    for node in nodes:
-        surgeon.quantize_inputs(by_name[node.name], node)
+    with without_notes():
+        for node in nodes:
+            surgeon.quantize_inputs(by_name[node.name], node)
     graph.cleanup(remove_unused_graph_inputs=False)
     return export_graph(graph, model)
 
