@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from qgraph._graph.run.runtime import Runtime
@@ -22,7 +23,8 @@ from qgraph._quantize.smooth.plan import require_unchanged
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import Best, search_best
 from qgraph._sensitivity.search.clipping import choose_clips
-from qgraph._sensitivity.search.rotation import plan_of, search_rotation
+from qgraph._sensitivity.search.halves import plan_of
+from qgraph._sensitivity.search.rotation import search_rotation
 from qgraph._sensitivity.search.smoothing import search_smoothing
 from qgraph._steps.data import Data
 from qgraph._steps.given import AnyModel
@@ -113,11 +115,12 @@ def _smoothing(search: Search) -> Sequence[SmoothedTensor]:
     question: given, or searched for.
     """
     smooth, rotate = search.scheme.smooth, search.scheme.rotate
+    plan = cache(lambda: plan_of(search))  # it runs the model on all samples
     made: tuple[SmoothedTensor, ...] = ()
     if smooth == SEARCHED:
         made = search_smoothing(search)
     elif smooth != NO_SMOOTHING:
-        made = plan_of(search).everywhere(float(smooth))
+        made = plan().everywhere(float(smooth))
     if rotate == SEARCHED:
         return search_rotation(search, made)
-    return made if rotate == NO_ROTATION else plan_of(search).rotated(made, int(rotate))
+    return made if rotate == NO_ROTATION else plan().rotated(made, int(rotate))

@@ -14,20 +14,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from qgraph._graph.edit.fake_quantize import FakeQuantization
-from qgraph._graph.tensors import Array, Feed
-from qgraph._metrics import Sums
-from qgraph._quantize.calibration import calibrate
-from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import SmoothedTensor
-from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
+from qgraph._graph.tensors import Array
+from qgraph._quantize.smooth.plan import SmoothingPlan
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
-from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.halves import (
+    EVEN,
+    SHARES,
+    Choice,
+    JudgedHalf,
+    halves_of,
+    plan_of,
+    squared_error,
+)
 from qgraph._sensitivity.search.ratios import gains
 
 STRENGTHS = (0.5, 0.7)
@@ -36,27 +40,10 @@ massive activations are in must be smoothed first."""
 _MOST = 128
 _SHARE = 4
 """A block has at most this many channels, and costs at most one product in four of its readers'."""
-_SCORED = 16
-_FEWEST = 4
-"""Samples below which all make the model that is scored: halves of them would say nothing."""
 _WORTH = 0.8
 """What a rotation must bring the error of its readers down to."""
 _ENOUGH = 0.98
 """Of all that rotations can win: tensors that add little to it are left alone."""
-_SHARES = (0.5, 0.75, 1.0)
-"""Of the nodes, those that harm least first: what profiles quantize."""
-_EVEN = 1.01
-
-Choice = tuple[SmoothedTensor, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fold:
-    """`scored` samples, on models made from those of `search`, which `plan` has seen."""
-
-    search: Search
-    plan: SmoothingPlan
-    scored: Sequence[Feed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +68,20 @@ def search_rotation(search: Search, smoothing: Choice) -> Choice:
     if not points:
         return smoothing
     ways = _ways(base, blocks, points)
-    folds = _folds(search)
+    halves = halves_of(search)
     errors = []
     for number, hows in enumerate((base, *ways)):
         search.progress("searching rotations", number, len(ways) + 3)
-        errors.append(np.concatenate([_estimated(fold, hows, points) for fold in folds]))
+        errors.append(np.concatenate([_estimated(half, hows, points) for half in halves]))
     chosen = _chosen(errors, ways, points)
     if not chosen:
         return smoothing
     rotated = {**base, **chosen}
     search.progress("searching rotations", len(ways) + 1, len(ways) + 3)
     sets = _sets(errors[0], points)
-    plain, other = (_measured(folds, hows, sets) for hows in (base, rotated))
+    plain, other = (_measured(halves, hows, sets) for hows in (base, rotated))
     search.progress("searching rotations", len(ways) + 3, len(ways) + 3)
-    holds = (other.sum(0) <= _EVEN * plain.sum(0)).all() and gains(plain, other).mean() > 0
+    holds = (other.sum(0) <= EVEN * plain.sum(0)).all() and gains(plain, other).mean() > 0
     return _at(plan, rotated) if holds else smoothing
 
 
@@ -123,60 +110,23 @@ def _ways(
     return [{**base, **way} for way in (own, *others)]
 
 
-def _folds(search: Search) -> list[_Fold]:
-    feeds = search.feeds[:_SCORED]
-    if len(feeds) < _FEWEST:
-        return [_Fold(search, plan_of(search), feeds)]
-    half = len(feeds) // 2
-    made = [replace(search, feeds=part) for part in (feeds[:half], feeds[half:])]
-    return [
-        _Fold(each, plan_of(each), other.feeds)
-        for each, other in zip(made, reversed(made), strict=True)
-    ]
-
-
-def plan_of(search: Search) -> SmoothingPlan:
-    """Return the points of a model, with what the samples show of them."""
-    nodes, feeds = search.nodes(search.prepared), search.feeds
-    return SmoothingPlan(
-        search.prepared, nodes, feeds, search.provider, search.progress, search.memory
-    )
-
-
 def _at(plan: SmoothingPlan, hows: _Hows) -> Choice:
     made = (plan.at(point, how.alpha, how.block) for point, how in hows.items())
     return tuple(item for item in made if item.alpha or item.rotation)
 
 
-def _estimated(fold: _Fold, hows: _Hows, points: Sequence[SmoothPoint]) -> Array:
+def _estimated(half: JudgedHalf, hows: _Hows, points: Sequence[SmoothPoint]) -> Array:
     """Return the error that each point's readers make, estimated, float64 [samples, points]."""
-    trial, made = _trial(fold, hows)
+    trial, made = half.form(_at(half.plan, hows))
     questions: list[Question] = [frozenset(point.quantized) for point in points]
     return np.array(
-        [[_error(item) for item in rows] for (rows,) in trial.estimates([made], questions)]
+        [[squared_error(item) for item in rows] for (rows,) in trial.estimates([made], questions)]
     )
 
 
-def _measured(folds: Sequence[_Fold], hows: _Hows, sets: Sequence[Question]) -> Array:
+def _measured(halves: Sequence[JudgedHalf], hows: _Hows, sets: Sequence[Question]) -> Array:
     """Return the errors of sets of nodes, measured, float64 [samples, sets]."""
-    rows = []
-    for fold in folds:
-        trial, made = _trial(fold, hows)
-        rows += [[_error(item) for item in sums] for sums in trial.measures(made, sets)]
-    return np.array(rows)
-
-
-def _trial(fold: _Fold, hows: _Hows) -> tuple[Trial, FakeQuantization]:
-    """Return a form of the model, and what all its nodes compute with."""
-    search, choice = fold.search, _at(fold.plan, hows)
-    model = smoothed(search.prepared, choice)
-    nodes = search.nodes(model)
-    ranges = calibrate(
-        model, nodes, search.feeds, search.scheme, search.run, smoothing=choice,
-        memory=search.memory,
-    )  # fmt: skip
-    parameters = quantization_parameters(model.model, nodes, ranges.by_name(), search.scheme)
-    return Trial(search, model, nodes, fold.scored), fake_quantization(parameters)
+    return np.concatenate([half.measured(_at(half.plan, hows), sets) for half in halves])
 
 
 def _chosen(
@@ -204,9 +154,4 @@ def _sets(errors: Array, points: Sequence[SmoothPoint]) -> list[Question]:
     """Return all the points' nodes, and the shares of them that harm least."""
     order = np.argsort(errors.sum(0), kind="stable")
     names = [name for at in order for name in points[at].quantized]
-    return [frozenset(names[: max(1, round(share * len(names)))]) for share in _SHARES]
-
-
-def _error(item: Sums) -> float:
-    """Return the squared error, of all outputs together; infinity where it is no number."""
-    return np.inf if item.failed else item.error
+    return [frozenset(names[: max(1, round(share * len(names)))]) for share in SHARES]

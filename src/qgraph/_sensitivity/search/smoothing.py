@@ -18,30 +18,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.tensors import Array, Feed
-from qgraph._metrics import Sums
-from qgraph._quantize.calibration import calibrate
-from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import SmoothedTensor
+from qgraph._graph.progress import silent
+from qgraph._graph.tensors import Array
 from qgraph._quantize.smooth.in_place import quantization_in_place
-from qgraph._quantize.smooth.plan import SmoothingPlan, smoothed
+from qgraph._quantize.smooth.plan import SmoothingPlan
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.halves import (
+    EVEN,
+    SHARES,
+    Choice,
+    JudgedHalf,
+    halves_of,
+    plan_of,
+    squared_error,
+)
 from qgraph._sensitivity.search.ratios import gains
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-_SCORED = 16
-"""Samples that are looked at, at most. A sample of a decoder is many tokens, one of a classifier a
-single answer: four of those tell strengths apart by chance."""
-_FEWEST = 4
-"""Samples below which all make the model that is scored: halves of them would say nothing."""
 _UNIFORM = (0.5, 0.7)
 """Strengths for all points that are measured whatever the estimates say, which favour weak ones
 where ranges come from few samples."""
@@ -49,43 +50,28 @@ _WORTH, _WORTH_ON_MAPS = 0.9, 0.7
 """An explicit Mul costs time, and estimates are noisy, so smoothing must bring the error of its
 readers down to this share; on the feature map of a convolution, which is large and read once, a Mul
 costs more."""
-_SHARES = (0.5, 0.75, 1.0)
-"""Of the nodes, those that harm least first: what profiles quantize."""
-_EVEN = 1.01
-"""Above a plain error no more than this counts as equal: float outputs round differently, too."""
-
-Choice = tuple[SmoothedTensor, ...]
 _Strengths = Mapping[SmoothPoint, float]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fold:
-    """`scored` samples, on models made from those of `search`, which `plan` has seen."""
-
-    search: Search
-    plan: SmoothingPlan
-    scored: Sequence[Feed]
 
 
 def search_smoothing(search: Search) -> Choice:
     """Return the strength of each tensor; one that is better left alone is not named."""
-    plan = _plan(search)
+    plan = plan_of(replace(search, progress=silent))
     nodes = search.nodes(search.prepared)
     points = [point for point in plan.points if is_alone(point, nodes)]
     if not points:
         return ()
-    folds = _folds(search)
-    last = len(folds) + len(_SHARES) + 1
+    halves = halves_of(search)
+    last = len(halves) + len(SHARES) + 1
     found = []
-    for number, fold in enumerate(folds):
+    for number, half in enumerate(halves):
         search.progress("searching smoothing", number, last)
-        found.append(_estimated(fold, points))
+        found.append(_estimated(half, points))
     harms = np.concatenate([plain for plain, _ in found])
     errors = _evened(np.concatenate([errors for _, errors in found], axis=1))
-    halves = np.repeat(np.arange(len(folds)), [len(plain) for plain, _ in found])
+    of_half = np.repeat(np.arange(len(halves)), [len(plain) for plain, _ in found])
     names = _names(points)
     by_harm = [names[index] for index in np.argsort(harms.sum(0), kind="stable")]
-    choice = _confirmed(folds, _whole_choices(points, errors), by_harm, halves)
+    choice = _confirmed(halves, _whole_choices(points, errors), by_harm, of_half)
     search.progress("searching smoothing", last, last)
     return _at(plan, choice)
 
@@ -100,24 +86,6 @@ def is_alone(point: SmoothPoint, nodes: Sequence[QuantizableNode]) -> bool:
     read = {name for node in others for _, name in node.activations}
     read |= {node.weight.tensor for node in others if node.weight is not None}
     return weights.isdisjoint(read) and point.tensor not in read
-
-
-def _folds(search: Search) -> list[_Fold]:
-    feeds = search.feeds[:_SCORED]
-    if len(feeds) < _FEWEST:
-        return [_Fold(search, _plan(search), feeds)]
-    half = len(feeds) // 2  # not every other one: files of two kinds are read in turn
-    halves = [replace(search, feeds=part) for part in (feeds[:half], feeds[half:])]
-    return [
-        _Fold(made, _plan(made), other.feeds)
-        for made, other in zip(halves, reversed(halves), strict=True)
-    ]
-
-
-def _plan(search: Search) -> SmoothingPlan:
-    nodes = search.nodes(search.prepared)
-    feeds, provider = search.feeds, search.provider
-    return SmoothingPlan(search.prepared, nodes, feeds, provider, memory=search.memory)
 
 
 def _at(plan: SmoothingPlan, strengths: _Strengths) -> Choice:
@@ -135,35 +103,35 @@ def _questions(points: Sequence[SmoothPoint]) -> list[Question]:
     return [*single, *(frozenset(point.quantized) for point in points)]
 
 
-def _estimated(fold: _Fold, points: Sequence[SmoothPoint]) -> tuple[Array, Array]:
-    """Return what is to be expected of a fold's samples: the error of each node alone without
+def _estimated(half: JudgedHalf, points: Sequence[SmoothPoint]) -> tuple[Array, Array]:
+    """Return what is to be expected of a half's samples: the error of each node alone without
     smoothing, [samples, nodes], and of each point's nodes at every strength, plain first,
     [strengths, samples, points].
     """
-    search = fold.search
+    search = half.search
     names = _names(points)
     known = {node.name: node for node in search.nodes(search.prepared)}
     nodes = [known[name] for name in names]
-    made = [_in_place(fold, points, nodes, alpha) for alpha in (0.0, *GRID)]
+    made = [_in_place(half, points, nodes, alpha) for alpha in (0.0, *GRID)]
     single = len(names)
     plain, rows = [], []
-    trial = Trial(search, search.prepared, nodes, fold.scored)
+    trial = Trial(search, search.prepared, nodes, half.scored)
     for tables in trial.estimates(made, _questions(points)):
-        plain.append([_error(item) for item in tables[0][:single]])
-        rows.append([[_error(item) for item in table[single:]] for table in tables])
+        plain.append([squared_error(item) for item in tables[0][:single]])
+        rows.append([[squared_error(item) for item in table[single:]] for table in tables])
     return np.array(plain), np.array(rows).transpose(1, 0, 2)
 
 
 def _in_place(
-    fold: _Fold, points: Sequence[SmoothPoint], nodes: Sequence[QuantizableNode], alpha: float
+    half: JudgedHalf, points: Sequence[SmoothPoint], nodes: Sequence[QuantizableNode], alpha: float
 ) -> FakeQuantization:
     """Return what `nodes` compute with, every point at one strength; ranges are the extremes."""
-    plan = fold.plan
+    plan = half.plan
     ranges = {point.tensor: plan.range_at(point, alpha) for point in points}
     factors = {
         point: np.asarray(plan.at(point, alpha).factors, np.float32) for point in points if alpha
     }
-    model, scheme = fold.search.prepared.model, fold.search.scheme
+    model, scheme = half.search.prepared.model, half.search.scheme
     return quantization_in_place(model, nodes, ranges, scheme, factors)
 
 
@@ -205,33 +173,33 @@ def _needed(point: SmoothPoint) -> float:
     return -math.log(_WORTH_ON_MAPS if on_map else _WORTH)
 
 
-def _holds(errors: Array, plain: Array, halves: Array) -> bool:
+def _holds(errors: Array, plain: Array, of_half: Array) -> bool:
     """Return whether errors are no larger than plain ones on each half of the samples."""
     return all(
-        errors[halves == half].sum() <= plain[halves == half].sum() for half in np.unique(halves)
+        errors[of_half == half].sum() <= plain[of_half == half].sum() for half in np.unique(of_half)
     )
 
 
 def _confirmed(
-    folds: Sequence[_Fold],
+    halves: Sequence[JudgedHalf],
     choices: Sequence[_Strengths],
     by_harm: Sequence[str],
-    halves: Array,
+    of_half: Array,
 ) -> _Strengths:
     """Return the choice that measures best and no worse than no smoothing; if there is none, only
     the points of the best one whose nodes harm most, or none.
     """
-    sets = [frozenset(by_harm[: max(1, round(share * len(by_harm)))]) for share in _SHARES]
+    sets = [frozenset(by_harm[: max(1, round(share * len(by_harm)))]) for share in SHARES]
     tried = [each for number, each in enumerate(choices) if each and each not in choices[:number]]
     if not tried:
         return {}
-    plain = _over(folds, {}, sets)
+    plain = _over(halves, {}, sets)
 
     def is_no_worse(errors: Array) -> bool:
-        no_worse = (errors.sum(0) <= _EVEN * plain.sum(0)).all()
-        return bool(no_worse) and _holds(errors[:, -1], plain[:, -1], halves)
+        no_worse = (errors.sum(0) <= EVEN * plain.sum(0)).all()
+        return bool(no_worse) and _holds(errors[:, -1], plain[:, -1], of_half)
 
-    measured = [_over(folds, each, sets) for each in tried]
+    measured = [_over(halves, each, sets) for each in tried]
     order = sorted(range(len(tried)), key=lambda at: -float(gains(plain, measured[at]).mean()))
     for at in order:
         if is_no_worse(measured[at]):
@@ -239,32 +207,11 @@ def _confirmed(
     best = tried[order[0]]
     for quiet in sets[:-1]:
         kept = {p: alpha for p, alpha in best.items() if quiet.isdisjoint(p.quantized)}
-        if kept and is_no_worse(_over(folds, kept, sets)):
+        if kept and is_no_worse(_over(halves, kept, sets)):
             return kept
     return {}
 
 
-def _over(folds: Sequence[_Fold], strengths: _Strengths, questions: Sequence[Question]) -> Array:
-    """Return the errors of all folds' samples, float64 [samples, questions]."""
-    return np.concatenate([_measured(fold, strengths, questions) for fold in folds])
-
-
-def _measured(fold: _Fold, strengths: _Strengths, questions: Sequence[Question]) -> Array:
-    """Return the errors of a fold's samples, measured, float64 [samples, questions]."""
-    search, choice = fold.search, _at(fold.plan, strengths)
-    model = smoothed(search.prepared, choice)
-    nodes = search.nodes(model)
-    ranges = calibrate(
-        model, nodes, search.feeds, search.scheme, search.run, smoothing=choice,
-        memory=search.memory,
-    )  # fmt: skip
-    made = fake_quantization(
-        quantization_parameters(model.model, nodes, ranges.by_name(), search.scheme)
-    )
-    rows = Trial(search, model, nodes, fold.scored).measures(made, questions)
-    return np.array([[_error(item) for item in row] for row in rows])
-
-
-def _error(item: Sums) -> float:
-    """Return the squared error, of all outputs together; infinity where it is no number."""
-    return np.inf if item.failed else item.error
+def _over(halves: Sequence[JudgedHalf], strengths: _Strengths, sets: Sequence[Question]) -> Array:
+    """Return the errors of the samples of all halves, float64 [samples, sets]."""
+    return np.concatenate([half.measured(_at(half.plan, strengths), sets) for half in halves])
