@@ -102,28 +102,16 @@ data = click.option(
 seed = click.option("--seed", default=0, show_default=True, help="Seed of synthetic samples.")
 
 
-class SmoothingType(click.ParamType[str]):
-    """`none`, `auto`, or a strength."""
+class SchemePart(click.ParamType[str]):
+    """A word or a number, read by `parse`, which raises ValueError where it is none."""
 
-    name = "none|auto|α"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the value in the form the scheme holds."""
-        try:
-            return smoothing(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class RotationType(click.ParamType[str]):
-    """`none`, `auto`, or the channels of a block."""
-
-    name = "none|auto|N"
+    def __init__(self, name: str, parse: Callable[[str], str]) -> None:
+        self.name, self._parse = name, parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value in the form the scheme holds."""
         try:
-            return rotation(str(value))
+            return self._parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -175,7 +163,7 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
         ),
         click.option(
             "--smooth",
-            type=SmoothingType(),
+            type=SchemePart("none|auto|α", smoothing),
             default=given.get("smooth"),
             show_default=preset is not None,
             help="Move activation outliers into weights (SmoothQuant): with a strength such as"
@@ -183,7 +171,7 @@ def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
         ),
         click.option(
             "--rotate",
-            type=RotationType(),
+            type=SchemePart("none|auto|N", rotation),
             default=given.get("rotate"),
             show_default=preset is not None,
             help="Spread activation outliers over channels: multiply blocks of N channels, a power"

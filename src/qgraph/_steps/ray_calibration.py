@@ -28,7 +28,7 @@ from qgraph._steps.data import Data
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
 from qgraph._steps.ray_cluster import cluster, nodes
-from qgraph._steps.ray_evaluation import versions
+from qgraph._steps.ray_evaluation import require_versions, versions
 from qgraph._steps.ray_kept import kept
 from qgraph._steps.ray_sending import Sent, received_data, received_model, sent
 from qgraph._steps.ray_task import done_here
@@ -143,8 +143,7 @@ class _OpenedCalibration:
     """
 
     def __init__(self, part: CalibrationPart, budget: int, along: Sent | None) -> None:
-        if part.versions != versions():
-            raise UsageError(f"versions differ: expected {part.versions}, found {versions()}")
+        require_versions(part.versions)
         self._part, self._memory = part, Memory.of(budget)
         asked = chosen(CalibrateOptions, None, json.loads(part.options))
         model = opened(Path(part.model) if along is None else received_model(along))

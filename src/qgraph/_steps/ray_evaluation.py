@@ -145,6 +145,12 @@ def versions() -> str:
     return json.dumps({"qgraph": VERSION, "packages": packages()}, sort_keys=True)
 
 
+def require_versions(expected: str) -> None:
+    """Raise UsageError where this process has other versions than the one that asks."""
+    if versions() != expected:
+        raise UsageError(f"versions differ: expected {expected}, found {versions()}")
+
+
 def _take(
     known: KeptObservations,
     model: InspectedModel,
@@ -190,8 +196,7 @@ class _OpenedEvaluation:
     def __init__(
         self, part: EvaluationPart, budget: int, here: Callable[[str | Path], Path]
     ) -> None:
-        if part.versions != versions():
-            raise UsageError(f"versions differ: expected {part.versions}, found {versions()}")
+        require_versions(part.versions)
         self._models = inspect_variants([here(path) for path, _ in part.models])
         for item, (path, sha256) in zip(self._models, part.models, strict=True):
             if item.id.sha256 != sha256:

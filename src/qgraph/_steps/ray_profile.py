@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from qgraph._exporters.family import Observation, ObservesSamples
-from qgraph._graph.errors import LimitError, UsageError
+from qgraph._graph.errors import LimitError
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.streamed import session_bytes
@@ -32,6 +32,7 @@ from qgraph._steps.ray_evaluation import (
     identity_of_data,
     require_same_data,
     require_sample,
+    require_versions,
     sampled_task_of,
     versions,
 )
@@ -179,8 +180,7 @@ class _OpenedSets:
     """
 
     def __init__(self, part: SetPart, here: Callable[[str | Path], Path]) -> None:
-        if part.versions != versions():
-            raise UsageError(f"versions differ: expected {part.versions}, found {versions()}")
+        require_versions(part.versions)
         self._samples = part.samples
         asked = chosen(ProfileOptions, None, json.loads(part.options))
         asked = asked.model_copy(update={"data": tuple(map(here, asked.data))})
