@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from qgraph._graph.bodies import tensor_names, with_bodies
+from qgraph._graph.bodies import copied, replace_nodes, tensor_names, with_bodies
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.models import tensor_from
@@ -49,8 +49,7 @@ class Step:
 
 def smooth(prepared: PreparedModel, steps: Sequence[Step]) -> PreparedModel:
     """Return the smoothed model, under the identity of the one it was made from; names stay."""
-    model = onnx.ModelProto()
-    model.CopyFrom(prepared.model)
+    model = copied(prepared.model)
     _insert_products(model, steps)
     _change(model, _changes(steps), steps)
     return replace(prepared, model=model)
@@ -111,8 +110,7 @@ def _read_in(graph: onnx.GraphProto) -> Iterator[str]:
 def _changed(
     tensor: onnx.TensorProto, changes: Sequence[_Change], done: Sequence[Step]
 ) -> onnx.TensorProto:
-    changed = onnx.TensorProto()
-    changed.CopyFrom(tensor)
+    changed = copied(tensor)
     lazy = is_on_disk(tensor)
     array = None if lazy else array_of(tensor)
     for axis, number, what, heads in changes:
@@ -149,9 +147,7 @@ def _insert_products(model: onnx.ModelProto, steps: Sequence[Step]) -> None:
         for reader in step.point.quantized if own.made else ():
             nodes[reader].input[0] = own.tensor
     ordered = [made for node in model.graph.node for made in (*before.get(node.name, ()), node)]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
+    replace_nodes(model.graph, ordered)
 
 
 @dataclass(slots=True)

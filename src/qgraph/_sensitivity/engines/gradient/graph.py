@@ -13,6 +13,7 @@ from functools import partial
 
 import onnx
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import needed
@@ -187,8 +188,7 @@ class _Made:
         return f"{tensor}/pass.{index}" if tensor in self._behind else tensor
 
     def _of_pass(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = copied(node)
         copy.name = f"{node.name}/pass.{index}"
         copy.input[:] = [self._named(name, index) for name in node.input]
         copy.output[:] = [self._named(name, index) for name in node.output]
@@ -233,8 +233,7 @@ class _Made:
         """Return δ, what quantizing the node's inputs does to its output."""
         proto = self._protos[node.name]
         pairs, rename = quantizer.inputs_of(proto, node)
-        copy = onnx.NodeProto()
-        copy.CopyFrom(proto)
+        copy = copied(proto)
         copy.name = quantizer.fresh(f"{proto.name}/quantized")
         copy.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
         copy.output[:] = [quantizer.fresh(f"{node.output}/quantized")]
