@@ -22,8 +22,9 @@ from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel
 from qgraph._exporters.family import ComparesOutputs, ObservesSamples, Stepwise, Suite, Task
 from qgraph._exporters.resampling import PerSample, Resampled
-from qgraph._graph.errors import InputError, QGraphError
+from qgraph._graph.errors import QGraphError
 from qgraph._graph.progress import Progress, silent
+from qgraph._graph.run.feeds import require_samples
 from qgraph._graph.run.provider import describe_device
 from qgraph._graph.run.session import Session
 from qgraph._graph.run.settings import Semantics, session_settings
@@ -49,12 +50,7 @@ def evaluate(
         InputError: the task has no sample.
         EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
     """
-    if not task.feeds:
-        raise InputError(
-            "the data holds no sample",
-            where=", ".join(settings.data),
-            hint="Give data with at least one: a row of each array in .npz, a text, a picture.",
-        )
+    require_samples(task.feeds, settings.data)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     interleaved = fit_together([item.path for item in models])
     failures: list[Unmeasured] = []

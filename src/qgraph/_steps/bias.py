@@ -89,6 +89,8 @@ def schemes_apart(
     Raises:
         UsageError: the profile gives a format to what is no node to quantize.
     """
+    if not item.formats:  # what could have one need not be found
+        return {}
     return wanted.schemes_apart(item, [node.name for node in nodes], [*_quantizable(model)])
 
 

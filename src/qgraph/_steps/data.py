@@ -16,7 +16,7 @@ from qgraph._exporters.manifest import inside
 from qgraph._exporters.preprocessing import DESCRIBED, Prepares
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
-from qgraph._graph.run.feeds import is_cache, synthetic_feeds
+from qgraph._graph.run.feeds import is_cache, require_samples, synthetic_feeds
 from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed
@@ -99,12 +99,7 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
     mixed = (feed for turn in zip_longest(*alike) for feed in turn if feed is not None)
     chosen = islice(mixed, samples)
     feeds = SpooledFeeds(model.family.complete(model.view, feed) for feed in chosen)
-    if not feeds:
-        raise InputError(
-            "the data holds no sample",
-            where=", ".join(map(str, paths)),
-            hint="Give data with at least one: a row of each array in .npz, a text, a picture.",
-        )
+    require_samples(feeds, paths)
     more = len(feeds) == samples and next(mixed, None) is not None
     notes = [item.note(samples) for item in sources if isinstance(item, Batches)]
     named = ", ".join(path.name for path in paths)

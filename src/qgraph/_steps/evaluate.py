@@ -26,8 +26,9 @@ from qgraph._exporters.family import (
 )
 from qgraph._exporters.manifest import SANITY
 from qgraph._graph.edit.draws import random_note
-from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import data_files, read_model
+from qgraph._graph.run.feeds import require_samples
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.streamed import session_bytes
@@ -97,12 +98,7 @@ def evaluate(
     model = model.along(asked.batch_axis, asked.preprocess, asked.data)
     in_parts = _in_parts(candidates, runtime)
     task = task_of(model, asked, answers=in_parts is None)
-    if not task.feeds:
-        raise InputError(
-            "the data holds no sample",
-            where=", ".join(map(str, asked.data)),
-            hint="Give data with at least one: a row of each array in .npz, a text, a picture.",
-        )
+    require_samples(task.feeds, asked.data)
     require_metrics(task, {"--accept": accepted(asked.accept), "--fail-if": gated}, own)
     suite = None if asked.sanity is False or in_parts else _suite(model, asked.sanity)
     expected = None if profiles is None else document(profiles, Profiles)

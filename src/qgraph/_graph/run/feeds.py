@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +40,20 @@ def synthetic_feeds(inputs: Sequence[TensorSpec], count: int, seed: int = 0) -> 
         {spec.name: _synthetic(spec, shapes[spec.name], generator) for spec in inputs}
         for _ in range(count)
     ]
+
+
+def require_samples(feeds: Sequence[Feed], data: Iterable[str | Path]) -> None:
+    """Check that there is a sample; `data`: what they were read from.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not feeds:
+        raise InputError(
+            "the data holds no sample",
+            where=", ".join(map(str, data)),
+            hint="Give data with at least one: a row of each array in .npz, a text, a picture.",
+        )
 
 
 def _shape(spec: TensorSpec, leading: Collection[str]) -> tuple[int, ...]:
