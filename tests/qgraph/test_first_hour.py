@@ -238,13 +238,18 @@ def test_a_metric_that_the_task_cannot_have_is_refused_before_anything_is_measur
         assert "evaluating" not in refused.err and not (tmp_path / "e.json").exists()
 
 
+def first_report(files: Any, qgraph: Any, folder: Path) -> tuple[tuple[Any, ...], bytes]:
+    """Score into `folder`; return the command up to a report's name, and the ranges written."""
+    common = ("sensitivity", files.model, "--data", files.data, "-o")
+    assert qgraph(*common, folder / "sensitivity.json").code == 0
+    return common, (folder / "ranges.json").read_bytes()
+
+
 def test_a_second_report_in_a_folder_leaves_the_ranges_of_the_first(
     files: Any, qgraph: Any, tmp_path: Path
 ) -> None:
     """Each is the file that its own scheme calibrated; a report made again writes where it did."""
-    common = ("sensitivity", files.model, "--data", files.data, "-o")
-    assert qgraph(*common, tmp_path / "sensitivity.json").code == 0
-    first = (tmp_path / "ranges.json").read_bytes()
+    common, first = first_report(files, qgraph, tmp_path)
     for _ in range(2):
         second = qgraph(*common, tmp_path / "fp8.json", "--scheme", "fp8")
         assert second.code == 0 and "fp8.ranges.json" in second.out
@@ -279,9 +284,7 @@ def test_latency_and_memory_can_be_left_out(files: Any, qgraph: Any, tmp_path: P
 def test_a_second_report_that_was_made_of_given_ranges_leaves_them_alone(
     files: Any, qgraph: Any, tmp_path: Path
 ) -> None:
-    common = ("sensitivity", files.model, "--data", files.data, "-o")
-    assert qgraph(*common, tmp_path / "sensitivity.json").code == 0
-    first = (tmp_path / "ranges.json").read_bytes()
+    common, first = first_report(files, qgraph, tmp_path)
     other = (*common, tmp_path / "other.json")
     assert qgraph(*other, "--ranges", tmp_path / "ranges.json").code == 0
     assert "other.ranges.json" in qgraph(*other, "--scheme", "fp8").out

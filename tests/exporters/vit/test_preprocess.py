@@ -201,14 +201,19 @@ def test_a_bundle_says_how_pictures_were_made(classifier: Path, pictures: Path) 
     assert said.channels == 1 and said.size == (8, 8)
 
 
+def of_batch(size: int, classifier: Path, folder: Path) -> Path:
+    """Write the classifier with a fixed batch; return its path."""
+    model = onnx.load(classifier)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    onnx.save(model, folder / "fixed.onnx")
+    return folder / "fixed.onnx"
+
+
 def test_pictures_that_make_no_whole_batch_are_left_out_and_said(
     classifier: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """Ten pictures by fours are scored as the first eight one by one: no row counts twice."""
-    model = onnx.load(classifier)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
-    fixed = tmp_path / "fixed.onnx"
-    onnx.save(model, fixed)
+    fixed = of_batch(4, classifier, tmp_path)
     how: dict[str, Any] = {"data": pictures, "preprocess": "mean=0.5 std=0.5", "small": True}
     reports = []
     for path, samples in ((fixed, 10), (classifier, 8)):
@@ -225,10 +230,8 @@ def test_pictures_that_make_no_whole_batch_are_left_out_and_said(
 def test_fewer_pictures_than_a_batch_fill_it_evenly_and_that_is_said(
     classifier: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    model = onnx.load(classifier)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 20
-    onnx.save(model, tmp_path / "fixed.onnx")
-    opened = qgraph.open(tmp_path / "fixed.onnx").along((), "mean=0.5 std=0.5", [pictures])
+    fixed = of_batch(20, classifier, tmp_path)
+    opened = qgraph.open(fixed).along((), "mean=0.5 std=0.5", [pictures])
     data = opened.data(pictures, 10)
     (feed,) = data.feeds
     np.testing.assert_array_equal(feed["image"][:10], feed["image"][10:])
@@ -238,10 +241,8 @@ def test_fewer_pictures_than_a_batch_fill_it_evenly_and_that_is_said(
 def test_batches_hold_no_more_pictures_than_are_asked_for(
     classifier: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    model = onnx.load(classifier)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
-    onnx.save(model, tmp_path / "fixed.onnx")
-    opened = qgraph.open(tmp_path / "fixed.onnx").along((), "mean=0.5 std=0.5", [pictures])
+    fixed = of_batch(4, classifier, tmp_path)
+    opened = qgraph.open(fixed).along((), "mean=0.5 std=0.5", [pictures])
     seven, three = (opened.data(pictures, count) for count in (7, 3))
     assert len(seven.feeds) == 1 and "3 of 7 pictures" in seven.source.notes[0]
     (feed,) = three.feeds
