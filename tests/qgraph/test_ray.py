@@ -261,10 +261,11 @@ def test_a_node_that_goes_costs_what_it_was_doing(
 
 
 SMOOTHED = Scheme(calibrate=Calibration.MOVING_AVERAGE, smooth="0.5")
+MSE = Scheme(calibrate=Calibration.MSE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scheme", "files"), [(Scheme(), "sent"), (SMOOTHED, "read")])
+@pytest.mark.parametrize(("scheme", "files"), [(MSE, "sent"), (SMOOTHED, "read")])
 def test_ranges_are_calibrated_alike_with_a_cluster_and_a_worker_killed(
     model: qgraph.Model, nodes: Nodes, scheme: Scheme, files: str
 ) -> None:

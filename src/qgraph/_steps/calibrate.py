@@ -31,7 +31,7 @@ from qgraph._steps.given import AnyModel
 from qgraph._steps.inputs import required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
-from qgraph._steps.ray_calibration import FROM_EXTREMES, extremes_by_cluster
+from qgraph._steps.ray_calibration import seen_by_cluster
 
 
 def calibrate(
@@ -91,15 +91,14 @@ def ranges_of(
     form = model.smoothed(smoothing).prepared
     if smoothing:
         require_unchanged(model.prepared, form, data.feeds[0], provider, memory)
-    divides = runtime.ray is not None and scheme.calibrate in FROM_EXTREMES
     ranges = _calibrate(
         form, nodes(form), data.feeds, scheme, run, progress, smoothing=smoothing, memory=memory,
         digests=() if scheme.name is SchemeName.INC_CPU else data.digests,
         elsewhere=(
-            lambda tensors: extremes_by_cluster(
+            lambda tensors: seen_by_cluster(
                 model, asked, scheme, smoothing, data, tensors, runtime
             )
-        ) if divides else None,
+        ) if runtime.ray is not None else None,
     )  # fmt: skip
     if scheme.calibrate is Calibration.AUTO:
         if not together:

@@ -53,8 +53,9 @@ def test_a_tensor_of_zeros_has_a_result(method: Calibration) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_constant_is_covered_whole(method: Calibration) -> None:
-    seen = watched(method, np.full((4, 4), -3, np.float32))
-    assert seen.clip is None or seen.clip == pytest.approx(3)
+    for value in (3, 1, 2**-20):  # the last two are edges of bins
+        seen = watched(method, np.full((4, 4), -value, np.float32))
+        assert seen.clip is None or seen.clip == pytest.approx(value)
 
 
 @pytest.mark.parametrize("percentile", [90.0, 99.0, 99.9])

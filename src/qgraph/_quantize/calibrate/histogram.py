@@ -1,11 +1,14 @@
 """A histogram of magnitudes that takes any number of samples in the same memory.
 
-Magnitudes, because symmetric INT8 covers [−t, t]. The span is not known beforehand: when a larger
-value comes, neighbouring bins are merged in pairs and the span doubles, so that no sample is ever
-looked at twice and none is kept.
+Magnitudes, because symmetric INT8 covers [−t, t]. Bins end at fractions of a power of two. When a
+larger value comes, neighbouring bins are merged in pairs and the span doubles, so that no sample is
+ever looked at twice and none is kept. So counts depend neither on the order of values nor on how
+many histograms they were counted in, before these were joined.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +17,25 @@ from qgraph._graph.tensors import Array
 
 BINS = 4096
 """At least half of them lie below the largest value seen: steps of 1/16 of an INT8 step."""
-_NARROWEST = 1e-30
-"""Of the span: numpy cannot divide a narrower one into bins."""
+_NARROWEST = 2.0**-100
+"""Of the span: all that is smaller counts as one value."""
 
 
 class Histogram:
-    """Counts of |x| > 0 in `BINS` equal bins of [0, top]; zeros are counted apart."""
+    """Counts of |x| > 0 in `BINS` equal bins of [0, top); zeros are counted apart. `low`, `high`:
+    the extremes of x.
+    """
 
     def __init__(self) -> None:
         self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
         self.zeros = 0
-        self.top = 0.0
-        self.peak = 0.0
+        self.top = _NARROWEST
+        self.low, self.high = math.inf, -math.inf
+
+    @property
+    def peak(self) -> float:
+        """Return the largest magnitude."""
+        return max(-self.low, self.high, 0.0)
 
     @property
     def total(self) -> int:
@@ -38,20 +48,30 @@ class Histogram:
         return (np.arange(BINS) + 0.5) * (self.top / BINS)
 
     def add(self, values: Array) -> None:
-        """Take in an array of any shape; all of it is finite."""
+        """Take in an array of any shape, not empty; all of it is finite."""
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+        if self.peak:
+            self._widen(math.ldexp(1.0, math.frexp(self.peak)[1]))
         magnitudes = np.abs(values.astype(np.float64)).ravel()
         magnitudes = magnitudes[magnitudes > 0]
         self.zeros += values.size - magnitudes.size
-        if not magnitudes.size:
-            return
-        self.peak = max(self.peak, float(magnitudes.max()))
-        self._widen()
-        self.counts += np.histogram(magnitudes, BINS, (0.0, self.top))[0]
+        bins = (magnitudes * (BINS / self.top)).astype(np.int64)  # exact: a power of two
+        self.counts += np.bincount(bins, minlength=BINS)
 
-    def _widen(self) -> None:
-        """Merge bins in pairs until the largest value fits."""
-        self.top = self.top or max(self.peak, _NARROWEST)
-        while self.top < self.peak:
+    def join(self, other: Histogram) -> None:
+        """Take in what another saw, which may get wider meanwhile."""
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self._widen(other.top)
+        other._widen(self.top)
+        self.zeros += other.zeros
+        self.counts += other.counts
+
+    def _widen(self, top: float) -> None:
+        """Merge bins in pairs until they reach `top`, a power of two."""
+        if not self.counts.any():
+            self.top = max(self.top, top)
+        while self.top < top:
             merged = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])
             self.top *= 2

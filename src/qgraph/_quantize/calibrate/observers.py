@@ -88,14 +88,15 @@ class Thresholded:
     """A histogram, in which the thresholds of many schemes are found; `result` is of the first."""
 
     def __init__(self, *schemes: Scheme) -> None:
-        self._extremes = MinMax()
-        self._histogram = Histogram()
+        self._seen = Histogram()
         self._schemes = schemes
 
-    def observe(self, values: Array) -> None:
-        """Take in one array."""
-        self._extremes.observe(values)
-        self._histogram.add(values)
+    def observe(self, values: Array | Histogram) -> None:
+        """Take in one array, or what another process counted in some."""
+        if isinstance(values, Histogram):
+            self._seen.join(values)
+        else:
+            self._seen.add(values)
 
     def result(self) -> Observed:
         """Return the extremes and the threshold."""
@@ -103,11 +104,9 @@ class Thresholded:
 
     def results(self) -> list[Observed]:
         """Return the extremes and the threshold of each scheme."""
-        seen = self._extremes.result()
-        return [
-            Observed(seen.rmin, seen.rmax, _threshold(self._histogram, scheme))
-            for scheme in self._schemes
-        ]
+        seen = self._seen
+        low, high = (seen.low, seen.high) if seen.total else (0.0, 0.0)
+        return [Observed(low, high, _threshold(seen, scheme)) for scheme in self._schemes]
 
 
 def _threshold(seen: Histogram, scheme: Scheme) -> float:

@@ -37,7 +37,7 @@ def entropy_threshold(seen: Histogram) -> float:
     """
     if not seen.peak:
         return 0.0
-    last = int(np.ceil(seen.peak / seen.top * BINS))
+    last = int(seen.peak / seen.top * BINS) + 1
     counts = seen.counts.astype(np.float64)
     ends: list[int] = [*range(_LEVELS, last, _STRIDE), last]
     best: int = min(ends, key=lambda end: _divergence(counts, end))
