@@ -3,7 +3,7 @@
     python -m benchmarks.cluster model.onnx --samples 64 --engine gradient wavefront \
         -o docs/benchmarks/cluster.md
 
-Both score the same samples with the same ranges, one after the other; the reports are compared to
+Both score the same samples with the same ranges, one after the other; their sums are compared to
 the last digit. Processor time, which other jobs hardly change, stands beside wall time. From what a
 task takes, what the calling process does meanwhile, and the bytes that travel follows what eight
 machines would take, under assumptions that the page names.
@@ -62,53 +62,64 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One engine: `alone` and `report`, the same from a journal that has all samples; `cold` and
-    `warm`: what the cluster did, its processes new and there already, each with what this process
-    spent meanwhile.
+    """One engine: `alone`, what one process takes, before the cluster and after it; `report`, from
+    sums that are there; `cold` and `warm`: what the cluster did, its processes new and there
+    already, each with what this process spent meanwhile.
     """
 
     nodes: int
-    alone: Spent
+    alone: tuple[Spent, Spent]
     report: Spent
     cold: tuple[Distributed, Spent]
     warm: tuple[Distributed, Spent]
 
     @property
     def scoring(self) -> Spent:
-        """Return what scoring alone took in one process."""
-        return Spent(
-            self.alone.wall - self.report.wall, self.alone.processor - self.report.processor
-        )
+        """Return what scoring takes in one process: the mean, as others may use the machine."""
+        first, last = self.alone
+        return Spent((first.wall + last.wall) / 2, (first.processor + last.processor) / 2)
 
 
 def measured(model: qgraph.Model, given: dict[str, Any]) -> Measured:
     """Return what an engine takes, with and without a cluster."""
-    watch = Watch()
-    one, _ = qgraph.sensitivity(model, **given)
-    alone = watch.spent()
-    with tempfile.TemporaryDirectory() as folder, cluster("local"):
-        journals = [Path(folder, name) for name in ("cold", "warm")]
-        cold, warm = (spread(model, given, journal) for journal in journals)
-        watch = Watch()
-        other, _ = qgraph.sensitivity(model, journal=journals[1], **given)
-        report = watch.spent()
-    if one.nodes != other.nodes:
-        raise SystemExit("scores differ")
-    return Measured(len(one.nodes), alone, report, cold, warm)
-
-
-def spread(model: qgraph.Model, given: dict[str, Any], journal: Path) -> tuple[Distributed, Spent]:
-    """Have the cluster do all samples; return what that took."""
-    runtime = qgraph.Runtime(ray="local")
     options = chosen(SensitivityOptions, None, {k: v for k, v in given.items() if k != "ranges"})
-    job = Job.of(model, given["ranges"], options, runtime)
+    job = Job.of(model, given["ranges"], options)
+    with tempfile.TemporaryDirectory() as folder:
+        journals = [Path(folder, name) for name in ("before", "new", "there", "after")]
+        before = by_one(job, journals[0])
+        with cluster("local"):
+            cold, warm = (spread(job, journal) for journal in journals[1:3])
+        after = by_one(job, journals[3])
+        first, *others = (sums_in(job, journal) for journal in journals)
+        if any(other != first for other in others):
+            raise SystemExit("sums differ")
+        watch = Watch()
+        report, _ = qgraph.sensitivity(model, journal=journals[2], **given)
+    return Measured(len(report.nodes), (before, after), watch.spent(), cold, warm)
+
+
+def by_one(job: Job, journal: Path) -> Spent:
+    """Do all samples in this process; return what that took."""
+    watch = Watch()
+    job.record(job.run(), journal)
+    return watch.spent()
+
+
+def spread(job: Job, journal: Path) -> tuple[Distributed, Spent]:
+    """Have the cluster do all samples; return what that took."""
     engine, work = job.rebuilt()
     watch = Watch()
     with open_journal(journal, json.loads(job.identity)) as kept:
-        done = distribute(job, work, engine, runtime, kept)
+        done = distribute(job, work, engine, qgraph.Runtime(ray="local"), kept)
     if done is None:
         raise SystemExit("nothing was to be done")
     return done, watch.spent()
+
+
+def sums_in(job: Job, journal: Path) -> dict[str, Any]:
+    """Return the sums of each sample that a journal has."""
+    with open_journal(journal, json.loads(job.identity)) as kept:
+        return dict(kept.entries)
 
 
 def table(found: dict[str, Measured]) -> str:
@@ -161,10 +172,11 @@ def page(model: Path, samples: int, found: dict[str, Measured]) -> str:
     return f"""# Samples by a Ray cluster
 
 Written by `benchmarks/cluster.py`: {samples} samples of a model of {size / 1e6:.0f} MB, {count}
-candidates, scored by one process and by processes of a local Ray cluster, a core each. Scores are
-equal to the last digit. Setting up the model and making the report, which the calling process does
-either way, are left out; opening the model in each process is not. Where other jobs ran beside it,
-processor time is what counts: what the other takes by that, divided by what this takes.
+candidates, scored by one process and by processes of a local Ray cluster, a core each. Sums are
+equal to the last digit. Each process reads and opens model and samples; that counts. The report,
+which the calling process makes either way, does not. One process is the mean of a run before the
+cluster and one after it. Where other jobs ran beside it, processor time is what counts: what the
+other takes by that, divided by what this takes.
 
 {table(found)}
 ## Eight machines
