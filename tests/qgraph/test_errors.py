@@ -18,8 +18,8 @@ Snapshot = Callable[[Path], dict[str, str]]
 
 
 def test_an_unknown_option_is_a_usage_error(qgraph: Command) -> None:
-    result = qgraph("sensitivity", "m.onnx", "--fast")
-    assert result.code == 2 and "--fast" in result.err
+    result = qgraph("sensitivity", "m.onnx", "--quickly")
+    assert result.code == 2 and "--quickly" in result.err
 
 
 def test_an_unknown_command_is_a_usage_error(qgraph: Command) -> None:
@@ -367,7 +367,7 @@ def test_debug_shows_the_traceback(qgraph: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(["sensitivity", "absent.onnx"], 3), (["sensitivity", "--fast"], 2), (["profile"], 2)],
+    [(["sensitivity", "absent.onnx"], 3), (["sensitivity", "--quickly"], 2), (["profile"], 2)],
     ids=["ours", "unknown option", "missing argument"],
 )
 def test_json_prints_an_error_as_one_value_on_stdout(

@@ -123,7 +123,7 @@ def test_scores_are_those_of_the_emitted_model(
 def test_files_of_another_scheme_are_refused(qgraph: Command, mlp: Path, data: Path) -> None:
     report = scored(qgraph, mlp, data, "--smooth", "0.5")
     ranges = report.with_name("ranges.json")
-    plain = qgraph("sensitivity", mlp, "--data", data, "--ranges", ranges, "-o", report)
+    plain = qgraph("sensitivity", mlp, "--data", data, "--fast", "--ranges", ranges, "-o", report)
     assert plain.code == 2 and "smooth=0.5" in plain.err and "smooth=none" in plain.err
 
 

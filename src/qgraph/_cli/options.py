@@ -16,6 +16,7 @@ from qgraph._graph.io.documents import message_of
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.scheme import (
     DEFAULT_PERCENTILE,
+    RANGES_AND_SMOOTHING,
     Calibration,
     Scheme,
     WeightScale,
@@ -116,8 +117,7 @@ class SchemePart(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
-_PARTS = ("calibrate", "percentile", "smooth", "rotate", "weights")
-PLAIN: Mapping[str, Any] = Scheme().model_dump(mode="json", include={*_PARTS} - {"percentile"})
+_PARTS = (*RANGES_AND_SMOOTHING, "weights")
 
 
 def take_scheme_parts(values: dict[str, Any]) -> dict[str, Any]:
@@ -126,12 +126,15 @@ def take_scheme_parts(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
-    """Return `base` with the parts that were given.
+    """Return `base` with the parts that were given. As soon as one says how ranges are found or
+    what is smoothed, nothing else of that is searched for.
 
     Raises:
         UsageError: they do not go together.
     """
     given = {name: value for name, value in parts.items() if value is not None}
+    if base.searches_together and not given.keys().isdisjoint(RANGES_AND_SMOOTHING):
+        base = base.plain()
     if "calibrate" in given and given["calibrate"] is not Calibration.PERCENTILE:
         given.setdefault("percentile", None)
     try:
@@ -141,52 +144,42 @@ def scheme(base: Scheme, parts: Mapping[str, Any]) -> Scheme:
         raise UsageError(f"these options do not go together: {message}") from error
 
 
-def scheme_parts(preset: Mapping[str, Any] | None) -> Callable[[F], F]:
-    """Return the options of a scheme's parts; `preset` are their defaults, None for none."""
-    given = preset or {}
-    return apply(
-        click.option(
-            "--calibrate",
-            type=EnumChoice(Calibration),
-            default=given.get("calibrate"),
-            show_default=preset is not None,
-            help="How the range of an activation is chosen: its extremes, a percentile, the least"
-            " KL divergence (entropy), the least squared error (mse), the average of the samples'"
-            " extremes, the least error at the model's outputs, by backward passes (output), or a"
-            " method for all, by what everything quantized measures (auto; with --smooth auto both"
-            " are chosen together, in the time that scores take).",
-        ),
-        click.option(
-            "--percentile",
-            type=click.FloatRange(50, 100, min_open=True),
-            help=f"The percentile of --calibrate percentile.  [default: {DEFAULT_PERCENTILE}]",
-        ),
-        click.option(
-            "--smooth",
-            type=SchemePart("none|auto|α", smoothing),
-            default=given.get("smooth"),
-            show_default=preset is not None,
-            help="Move activation outliers into weights (SmoothQuant): with a strength such as"
-            " 0.5, or searched for each tensor (auto), which may put a Mul before a convolution.",
-        ),
-        click.option(
-            "--rotate",
-            type=SchemePart("none|auto|N", rotation),
-            default=given.get("rotate"),
-            show_default=preset is not None,
-            help="Spread activation outliers over channels: multiply blocks of N channels, a power"
-            " of two, of what linears read by a Hadamard matrix, or where that pays (auto). Where"
-            " nothing absorbs it, that is a small float MatMul before the quantization.",
-        ),
-        click.option(
-            "--weights",
-            type=EnumChoice(WeightScale),
-            default=given.get("weights"),
-            show_default=preset is not None,
-            help="How the scale of a weight is chosen: by its largest value, or by the least"
-            " squared error.",
-        ),
-    )
+scheme_parts = apply(
+    click.option(
+        "--calibrate",
+        type=EnumChoice(Calibration),
+        help="How the range of an activation is chosen: its extremes, a percentile, the least"
+        " KL divergence (entropy), the least squared error (mse), the average of the samples'"
+        " extremes, the least error at the model's outputs, by backward passes (output), or a"
+        " method for all, by what everything quantized measures (auto; with --smooth auto both"
+        " are chosen together, in the time that scores take).",
+    ),
+    click.option(
+        "--percentile",
+        type=click.FloatRange(50, 100, min_open=True),
+        help=f"The percentile of --calibrate percentile.  [default: {DEFAULT_PERCENTILE}]",
+    ),
+    click.option(
+        "--smooth",
+        type=SchemePart("none|auto|α", smoothing),
+        help="Move activation outliers into weights (SmoothQuant): with a strength such as"
+        " 0.5, or searched for each tensor (auto), which may put a Mul before a convolution.",
+    ),
+    click.option(
+        "--rotate",
+        type=SchemePart("none|auto|N", rotation),
+        help="Spread activation outliers over channels: multiply blocks of N channels, a power"
+        " of two, of what linears read by a Hadamard matrix, or where that pays (auto). Where"
+        " nothing absorbs it, that is a small float MatMul before the quantization.",
+    ),
+    click.option(
+        "--weights",
+        type=EnumChoice(WeightScale),
+        help="How the scale of a weight is chosen: by its largest value, or by the least"
+        " squared error.",
+    ),
+)
+"""The options of a scheme's parts."""
 
 
 class Duration(click.ParamType[float]):

@@ -165,6 +165,16 @@ class Scheme(Given):
         """Return whether that is searched for each tensor."""
         return SEARCHED in (self.smooth, self.rotate)
 
+    @property
+    def searches_together(self) -> bool:
+        """Return whether ranges and smoothing are searched for together, by exact forwards."""
+        searched = self.calibrate is Calibration.AUTO and self.smooth == SEARCHED
+        return searched and self.rotate == NO_ROTATION
+
+    def plain(self) -> Scheme:
+        """Return the same numbers with ranges by the extremes, and no smoothing or rotation."""
+        return Scheme(name=self.name, weights=self.weights)
+
     def __str__(self) -> str:
         share = f":{self.percentile:g}" if self.percentile is not None else ""
         rotated = "" if self.rotate == NO_ROTATION else f" rotate={self.rotate}"
@@ -172,6 +182,15 @@ class Scheme(Given):
             f"{self.name} calibrate={self.calibrate}{share} smooth={self.smooth}{rotated}"
             f" weights={self.weights}"
         )
+
+
+RANGES_AND_SMOOTHING = ("calibrate", "percentile", "smooth", "rotate")
+"""Parts of a scheme, of which one that is given says that nothing else is to be searched for."""
+
+
+def default_scheme(name: SchemeName = SchemeName.INT8, *, fast: bool = False) -> Scheme:
+    """Return the scheme of who gives no part of it: `fast`, the plain one."""
+    return Scheme(name=name)
 
 
 def require_same(found: Scheme, expected: Scheme, where: str) -> None:

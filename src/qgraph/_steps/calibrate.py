@@ -18,6 +18,7 @@ from qgraph._quantize.scheme import (
     Calibration,
     Scheme,
     SchemeName,
+    default_scheme,
 )
 from qgraph._quantize.smooth.plan import require_unchanged
 from qgraph._sensitivity.search.asking import Search
@@ -55,7 +56,9 @@ def calibrate(
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     data = found.data(asked.data, asked.samples, asked.seed)
     with data.named():
-        return ranges_of(found, asked, asked.scheme or Scheme(), data, runtime)
+        return ranges_of(
+            found, asked, asked.scheme or default_scheme(fast=asked.fast), data, runtime
+        )
 
 
 def ranges_of(

@@ -24,7 +24,7 @@ from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.proof import Proof, prove
 from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import Ranges, ranges_for, require_same_model
-from qgraph._quantize.scheme import SchemeName, require_same
+from qgraph._quantize.scheme import Scheme, SchemeName, require_same
 from qgraph._quantize.store import WeightStore
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.annotate import annotate_model
@@ -68,6 +68,11 @@ class Quantized:
         return path
 
 
+def scheme_of(wanted: Profiles, asked: QuantizeOptions) -> Scheme:
+    """Return the scheme asked for, by default that of the profiles."""
+    return asked.scheme or (wanted.scheme.plain() if asked.fast else wanted.scheme)
+
+
 def _calibration_of(wanted: Profiles, asked: QuantizeOptions) -> CalibrateOptions:
     """Return how the ranges of profiles are calibrated: for every node that one may name."""
     names_some = any(item.quantize for item in wanted.profiles)
@@ -75,7 +80,7 @@ def _calibration_of(wanted: Profiles, asked: QuantizeOptions) -> CalibrateOption
         data=asked.data,
         samples=asked.samples,
         seed=asked.seed,
-        scheme=asked.scheme or wanted.scheme,
+        scheme=scheme_of(wanted, asked),
         include=(".*",) if names_some else (),
     )
 
@@ -92,7 +97,7 @@ def ranges_of_profiles(
     Raises:
         UsageError: those given are of another scheme, or it is one that is not emitted.
     """
-    scheme = asked.scheme or wanted.scheme
+    scheme = scheme_of(wanted, asked)
     if scheme.name is SchemeName.INC_CPU:
         raise UsageError(
             f"profiles of the scheme {scheme.name} are not what qgraph emits",

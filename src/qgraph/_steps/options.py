@@ -47,6 +47,9 @@ PREPROCESS = (
     ' crop=224".'
 )
 _PREPROCESS = Flag(PREPROCESS, metavar="HOW")
+_FAST = Flag(
+    "Search for nothing that is not asked for: ranges are the extremes, nothing is smoothed."
+)
 
 
 class Options(Given):
@@ -96,6 +99,7 @@ class CalibrateOptions(Options):
         Count | None, Flag("Use at most this many samples.  [default: all, up to 32]")
     ] = None
     scheme: Scheme | None = None
+    fast: Annotated[bool, _FAST] = False
     outputs: Annotated[tuple[str, ...], Flag("Measure at this output.  [default: by family]")] = ()
     include: Annotated[
         tuple[str, ...],
@@ -313,6 +317,7 @@ class QuantizeOptions(Options):
         Flag("Correct each quantized node's bias by the mean shift of its output on --data."),
     ] = False
     scheme: Scheme | None = None
+    fast: Annotated[bool, _FAST] = False
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     preprocess: Annotated[str | None, _PREPROCESS] = None

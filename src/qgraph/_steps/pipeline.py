@@ -27,17 +27,19 @@ def run(
     recipe: Recipe | AnyPath,
     folder: AnyPath | None = None,
     *,
+    fast: bool = False,
     fresh: bool = False,
     runtime: Runtime | None = None,
 ) -> Path:
     """Run a recipe's whole chain, leaving out what is done already; return the run folder.
 
-    `runtime` decides where, instead of the recipe.
+    `fast` searches for no ranges and no smoothing, and `runtime` decides where, instead of the
+    recipe.
 
     Raises:
         QGraphError: a stage failed; the stages before it stay done.
     """
-    return run_stages(recipe, folder, fresh=fresh, runtime=runtime).folder
+    return run_stages(recipe, folder, fast=fast, fresh=fresh, runtime=runtime).folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def run_stages(
     recipe: Recipe | AnyPath,
     folder: AnyPath | None = None,
     *,
+    fast: bool = False,
     fresh: bool = False,
     runtime: Runtime | None = None,
 ) -> Ran:
@@ -61,7 +64,8 @@ def run_stages(
     target = path_of(folder, "a folder") if folder is not None else Path("runs") / loaded.name
     if runtime is None:
         runtime = Runtime(loaded.provider, ray=loaded.run.ray, ray_ship=loaded.run.ray_ship)
-    loaded = loaded.model_copy(update={"provider": runtime.provider})
+    scheme = loaded.scheme.plain() if fast else loaded.scheme
+    loaded = loaded.model_copy(update={"provider": runtime.provider, "scheme": scheme})
     _require_free_names(loaded)
     _require_apart(loaded, target)
     _require_data(loaded)

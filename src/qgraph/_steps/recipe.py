@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Part, message_of
 from qgraph._graph.io.files import require_file
 from qgraph._graph.run.session import Provider
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.scheme import RANGES_AND_SMOOTHING, Scheme, SchemeName, default_scheme
 from qgraph._steps.options import (
     EvaluateOptions,
     ProfileOptions,
@@ -65,6 +66,23 @@ class Recipe(Part):
     quantize: QuantizeOptions = QuantizeOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_scheme(cls, given: Any) -> Any:
+        """Fill in how ranges are found where [scheme] does not say."""
+        if not isinstance(given, Mapping):
+            return given
+        said, part = given.get("scheme", {}), given.get("sensitivity", {})
+        if not isinstance(said, Mapping) or not said.keys().isdisjoint(RANGES_AND_SMOOTHING):
+            return given
+        asked = part if isinstance(part, Mapping) else dict(part)
+        named = said.get("name", SchemeName.INT8)
+        if named not in list(SchemeName):
+            return given
+        fast = bool(asked.get("fast") or asked.get("schemes"))
+        base = default_scheme(SchemeName(named), fast=fast).model_dump(mode="json")
+        return {**given, "scheme": {**base, **said}}
+
     @model_validator(mode="after")
     def _one_origin(self) -> Recipe:
         if (self.source is None) == (self.model is None):
@@ -77,6 +95,8 @@ class Recipe(Part):
     def _said_once(self) -> Recipe:
         if self.sensitivity.scheme is not None or self.quantize.scheme is not None:
             raise ValueError("the scheme stands in [scheme], for all stages")
+        if self.quantize.fast:
+            raise ValueError("fast stands in [sensitivity], for all stages")
         for part, own in ((self.profile, "profile"), (self.quantize, "quantize")):
             if part.data:
                 raise ValueError(f"[{own}] has the data of [sensitivity]; leave its own out")

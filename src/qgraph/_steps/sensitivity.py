@@ -71,6 +71,9 @@ def sensitivity(
             hint="It calibrates by itself; leave one of them out.",
         )
     seen = None if ranges is None else document(ranges, Ranges)
+    if seen is not None and asked.scheme is None and not asked.fast:
+        asked = asked.model_copy(update={"scheme": seen.scheme})
+        engine, scheme = engine_and_scheme(asked)
     if seen is not None:
         require_same(seen.scheme, scheme, "ranges")
     require_scorable(found, asked, seen, runtime)

@@ -9,7 +9,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import UsageError
 from qgraph._quantize.formats import formats_of
 from qgraph._quantize.ranges import Ranges
-from qgraph._quantize.scheme import Scheme, SchemeName
+from qgraph._quantize.scheme import Scheme, SchemeName, default_scheme
 from qgraph._sensitivity.engines.protocol import Engine
 from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.ranking.groups import Group, Grouping, fused_groups
@@ -20,17 +20,25 @@ from qgraph._steps.model import Model
 from qgraph._steps.options import CalibrateOptions, SensitivityOptions
 
 
-def engine_and_scheme(asked: SensitivityOptions) -> tuple[Engine, Scheme]:
-    """Return the engine asked for, and the scheme, which may be its own choice."""
-    first = SchemeName(asked.schemes[0]) if asked.schemes and asked.scheme is None else None
-    scheme = asked.scheme or (Scheme(name=first) if first is not None else None)
-    engine = engine_of(asked.engine, scheme.name if scheme is not None else None)
+def engine_and_scheme(
+    asked: SensitivityOptions, name: SchemeName | None = None
+) -> tuple[Engine, Scheme]:
+    """Return the engine asked for, and the scheme: where none is given, the default called `name`,
+    or the engine's own choice.
+    """
+    if asked.scheme is not None:
+        name = asked.scheme.name
+    if name is None and asked.schemes:
+        name = SchemeName(asked.schemes[0])
+    engine = engine_of(asked.engine, name)
     if asked.schemes and not getattr(engine, "compares_formats", False):
         raise UsageError(
             f"--schemes does not go with --engine {engine.name}",
             hint="Add --engine gradient, or score one --scheme after the other.",
         )
-    return engine, scheme or Scheme(name=engine.schemes[0])
+    # what is best for one of several is not for another; INC calibrates by itself
+    fast = asked.fast or bool(asked.schemes) or engine.calibrates
+    return engine, asked.scheme or default_scheme(name or engine.schemes[0], fast=fast)
 
 
 def work_of(model: Model, asked: SensitivityOptions, ranges: Ranges | None) -> Work:

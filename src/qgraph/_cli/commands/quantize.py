@@ -21,7 +21,7 @@ from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import Ranges, require_same_model
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._steps.making import file_stem, ranges_of_profiles
+from qgraph._steps.making import file_stem, ranges_of_profiles, scheme_of
 from qgraph._steps.model import Model
 from qgraph._steps.options import QuantizeOptions, chosen
 from qgraph._steps.quantize import write_quantized
@@ -49,7 +49,7 @@ from qgraph._steps.quantize import write_quantized
     type=options.EnumChoice(SchemeName),
     help="How numbers are quantized.  [default: as the profiles' report]",
 )
-@options.scheme_parts(None)
+@options.scheme_parts
 @options.provider
 @options.common(".", "Folder to write one model per profile to.")
 def quantize(
@@ -81,7 +81,7 @@ def quantize(
     _require_together(asked, profiles, ranges, annotate, provider, parts)
     wanted = None if profiles is None else read_document(profiles, Profiles)
     if wanted is not None and asked.backend == "qgraph":
-        scheme = options.scheme(wanted.scheme, parts)
+        scheme = options.scheme(scheme_of(wanted, asked), parts)
         asked = asked.model_copy(update={"scheme": scheme})
     calibrates = wanted is not None and ranges is None and asked.backend == "qgraph"
     beside = output / "ranges.json" if calibrates else None
@@ -139,7 +139,7 @@ def _require_together(
         raise UsageError("--bias-correction needs --data to see the shifts on")
     if ranges is not None and asked.data and not (asked.dtype or asked.bias_correction):
         raise UsageError("give --ranges or --data, not both")
-    has_parts = any(value is not None for value in parts.values())
+    has_parts = asked.fast or any(value is not None for value in parts.values())
     if profiles is None:
         _require_conversion_alone(
             asked,

@@ -30,6 +30,11 @@ _chain_options = options.apply(
     ),
     options.ray,
     options.ray_ship,
+    click.option(
+        "--fast",
+        is_flag=True,
+        help="Search for no ranges and no smoothing, instead of what the recipe says.",
+    ),
     click.option("--fresh", is_flag=True, help="Do every stage again."),
     options.common(None, "Run folder.  [default: runs/NAME of the recipe]"),
 )
@@ -63,6 +68,7 @@ def _run(
     provider: Provider | None,
     ray: str | None,
     ray_ship: bool,
+    fast: bool,
     fresh: bool,
     output: Path | None,
     as_json: bool,
@@ -77,7 +83,7 @@ def _run(
             ray=ray or part.ray,
             ray_ship=ray_ship or part.ray_ship,
         )
-        ran = run_stages(loaded, output, fresh=fresh, runtime=runtime)
+        ran = run_stages(loaded, output, fast=fast, fresh=fresh, runtime=runtime)
     folder = ran.folder
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     if as_json:

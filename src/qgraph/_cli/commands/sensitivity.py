@@ -19,13 +19,14 @@ from qgraph._cli.runtime import runtime_of
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import write_text
 from qgraph._graph.run.session import Provider
-from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._sensitivity.engines.registry import engine_of, engines
+from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.engines.registry import engines
 from qgraph._sensitivity.explain.markdown import to_markdown
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.scoring.journal import remove_journal
 from qgraph._steps.options import SensitivityOptions, chosen
 from qgraph._steps.sensitivity import sensitivity as measure
+from qgraph._steps.work import engine_and_scheme
 
 
 @click.command()
@@ -37,7 +38,7 @@ from qgraph._steps.sensitivity import sensitivity as measure
     type=options.EnumChoice(SchemeName),
     help="How numbers are quantized.  [default: int8; inc-cpu with --engine inc]",
 )
-@options.scheme_parts(options.PLAIN)
+@options.scheme_parts
 @options.apply(*(options_of(engine.options) for engine in engines().values()))
 @click.option("--ranges", type=options.PATH, help="Use this ranges.json instead of calibrating.")
 @options.memory_budget
@@ -68,7 +69,7 @@ def sensitivity(
     warning. Finished samples are kept in a journal beside the output: after an interruption the
     same command goes on.
     """
-    asked = _options(name, given)
+    asked = _options(name, given, ranges)
     files = {"md": output.with_suffix(".md"), "ranges": ranges_to_write(output)}
     if ranges is not None:
         del files["ranges"]
@@ -100,15 +101,17 @@ def sensitivity(
     warn_of(report, seen)
 
 
-def _options(name: SchemeName | None, given: dict[str, Any]) -> SensitivityOptions:
-    """Return the options, with the scheme that its name and parts make."""
+def _options(
+    name: SchemeName | None, given: dict[str, Any], ranges: Path | None
+) -> SensitivityOptions:
+    """Return the options, with the scheme that its name and parts make, or that `ranges` have."""
     parts = options.take_scheme_parts(given)
     # what an engine's own option is by default is no option given to another engine
     source = click.get_current_context().get_parameter_source
     own = {key: value for key, value in given.items() if source(key) is not ParameterSource.DEFAULT}
     common = given_of(SensitivityOptions, given)
     asked = chosen(SensitivityOptions, None, own | common)
-    name = name or (SchemeName(asked.schemes[0]) if asked.schemes else None)
-    engine = engine_of(common["engine"], name)
-    scheme = options.scheme(Scheme(name=name or engine.schemes[0]), parts)
-    return chosen(SensitivityOptions, asked, {"scheme": scheme})
+    if ranges is not None and name is None and not asked.fast and not any(parts.values()):
+        return asked  # with the scheme of the ranges
+    _, base = engine_and_scheme(asked, name)
+    return chosen(SensitivityOptions, asked, {"scheme": options.scheme(base, parts)})
