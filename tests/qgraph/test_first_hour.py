@@ -238,6 +238,27 @@ def test_a_metric_that_the_task_cannot_have_is_refused_before_anything_is_measur
         assert "evaluating" not in refused.err and not (tmp_path / "e.json").exists()
 
 
+def test_a_limit_that_limits_nothing_is_refused_before_anything_is_measured(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    """A distance from the float model is 0 for the float model; a share is at most 1."""
+    data = tmp_path / "labelled.npz"
+    np.savez(data, x=np.load(files.data)["x"], labels=np.array([3, 1, 4, 1]))
+    measured = ("evaluate", files.model, files.folder / "D.onnx", "--data", data)
+    cut = ("profile", files.sensitivity, "--model", files.model, "--ranges", files.ranges)
+    for command, option, limit, said in (
+        (measured, "--accept", "mse<=1x", "no mse to take a multiple of"),
+        (measured, "--accept", "top1>=0.5,sqnr>=0.9x", "no sqnr_db to take a multiple of"),
+        (measured, "--accept", "top1>=98", "For 98 % write 0.98"),
+        ((*cut, "--data", files.data), "--budget", "mse<=1.5x", "no mse to take a multiple of"),
+    ):
+        refused = qgraph(*command, option, limit, "-o", tmp_path / "o.json")
+        assert refused.code == 2 and f"{option} " in refused.err and said in refused.err
+        assert "evaluating" not in refused.err and not (tmp_path / "o.json").exists()
+    kept = qgraph(*measured, "--accept", "top1>=0x,top1_agreement>=0.5x", "-o", tmp_path / "o.json")
+    assert kept.code == 0 and "Deploy D" in kept.out
+
+
 def first_report(files: Any, qgraph: Any, folder: Path) -> tuple[tuple[Any, ...], bytes]:
     """Score into `folder`; return the command up to a report's name, and the ranges written."""
     common = ("sensitivity", files.model, "--data", files.data, "-o")

@@ -27,11 +27,6 @@ def parse_limits(accept: Sequence[str]) -> tuple[Budget, ...]:
     return tuple(map(Budget.parse, parts))
 
 
-def accepted(accept: Sequence[str]) -> list[str]:
-    """Return the metrics that limits are written for, as they are written."""
-    return [limit.metric for limit in parse_limits(accept)]
-
-
 def recommend(evaluation: Evaluation, accept: Sequence[str] = ()) -> Recommendation | None:
     """Return the variant to deploy, or None where nothing is quantized or nothing limits it.
 
@@ -64,6 +59,7 @@ def _limits(evaluation: Evaluation, own: Sequence[Budget]) -> list[Budget]:
     found = {key: Budget.parse(f"{key}{rule}") for key in keys if (rule := _default(key, keys))}
     for budget in own:
         key = find_metric(budget.metric, evaluation.metrics, "--accept")
+        budget.require_useful(key, "--accept")
         if budget.relative and not evaluation.variants[0].metrics.get(key):
             raise UsageError(
                 f"--accept {budget}: the float model has no {key} to take a multiple of",

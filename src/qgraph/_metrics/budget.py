@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from qgraph._graph.errors import UsageError
+from qgraph._metrics.table import metric
 
 _FORM = re.compile(
     r"\s*([a-z][a-z0-9_ -]*?)\s*(<=|>=)\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(x?)\s*", re.I
@@ -38,6 +39,25 @@ class Budget:
             )
         metric, sign, number, times = found.groups()
         return cls(metric, sign == "<=", float(number), bool(times))
+
+    def require_useful(self, key: str, option: str) -> None:
+        """Check that this limits `key`, the metric that is meant. `option` is who asks.
+
+        Raises:
+            UsageError: it is a multiple of nothing, or a share above 1.
+        """
+        meant = metric(key)
+        if self.relative and not meant.has_multiple:
+            raise UsageError(
+                f"{option} {self}: the float model has no {key} to take a multiple of, as this is"
+                " a distance from it",
+                hint='Give the figure itself, as in "mse<=1e-3" or "sqnr_db>=30".',
+            )
+        if not self.relative and self.limit > 1 and meant.is_share:
+            raise UsageError(
+                f"{option} {self}: found {self.limit:g}, expected a share from 0 to 1",
+                hint=f"For {self.limit:g} % write {self.limit / 100:g}.",
+            )
 
     def __str__(self) -> str:
         return f"{self.metric}{'<=' if self.at_most else '>='}{self.limit:g}{'x' * self.relative}"

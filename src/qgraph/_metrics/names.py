@@ -29,16 +29,6 @@ def find_metric(text: str, keys: Collection[str], option: str) -> str:
     )
 
 
-def require_metric(text: str, keys: Collection[str], option: str) -> None:
-    """Check that `text` may name some of `keys`; which one is not asked yet.
-
-    Raises:
-        UsageError: it names none of them.
-    """
-    if not any(is_called(text, key) or _begins(text, key) for key in keys):
-        find_metric(text, keys, option)
-
-
 def is_called(text: str, key: str) -> bool:
     """Return whether `text` is a metric's key or its label."""
     return _plain(text) in (key, _plain(metric(key).label))

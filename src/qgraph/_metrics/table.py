@@ -64,6 +64,11 @@ class Metric:
         """Return the format of a difference."""
         return self.form.replace("{:", "{:+")
 
+    @property
+    def has_multiple(self) -> bool:
+        """Return whether the float model has a value of it that is neither 0 nor infinite."""
+        return not self.from_float or self.of_damage is _rest
+
     def damage(self, found: Figures) -> float:
         """Return how much damage figures show: 0 for equal outputs, infinity where there is an
         error and the metric has no value for it, as where there is no signal.

@@ -12,7 +12,7 @@ import onnx
 from qgraph._evaluation.evaluate import evaluate as _evaluate
 from qgraph._evaluation.kept_observations import KeptObservations
 from qgraph._evaluation.own_metrics import OwnMetric, own_metrics
-from qgraph._evaluation.recommendation import accepted, recommend
+from qgraph._evaluation.recommendation import parse_limits, recommend
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
@@ -99,7 +99,7 @@ def evaluate(
     in_parts = _in_parts(candidates, runtime)
     task = task_of(model, asked, answers=in_parts is None)
     require_samples(task.feeds, asked.data)
-    require_metrics(task, {"--accept": accepted(asked.accept), "--fail-if": gated}, own)
+    require_metrics(task, {"--accept": parse_limits(asked.accept), "--fail-if": gated}, own)
     suite = None if asked.sanity is False or in_parts else _suite(model, asked.sanity)
     expected = None if profiles is None else document(profiles, Profiles)
     settings = EvaluationSettings(
@@ -162,7 +162,7 @@ def require_evaluable(model: Model, asked: EvaluateOptions) -> None:
     """
     along = model.along(asked.batch_axis, asked.preprocess, asked.data)
     task = along.family.task(along.view, asked.task, asked.data, 1)
-    require_metrics(task, {"--accept": accepted(asked.accept)})
+    require_metrics(task, {"--accept": parse_limits(asked.accept)})
     if isinstance(asked.sanity, Path):
         _suite(along, asked.sanity)
 
@@ -176,13 +176,13 @@ def _several(models: Any) -> Sequence[Any]:
 
 
 def _recommended(found: Evaluation, accept: Sequence[str]) -> Evaluation:
-    """Return an evaluation with what to deploy; limits that do not fit are left out, and said."""
+    """Return an evaluation with what to deploy; without, and why, where a limit does not fit."""
     try:
         return found.model_copy(update={"recommendation": recommend(found, accept)})
     except UsageError as error:
-        said = f"{error.message}; qgraph's own limits were taken."
+        said = f"{error.message}; so nothing is recommended."
         run = found.run.model_copy(update={"warnings": (*found.run.warnings, said)})
-        return found.model_copy(update={"run": run, "recommendation": recommend(found)})
+        return found.model_copy(update={"run": run})
 
 
 def _in_parts(candidates: Sequence[InspectedModel], runtime: Runtime) -> Memory | None:

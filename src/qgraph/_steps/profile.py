@@ -83,7 +83,7 @@ def profile(
         require_ray()
     answers = budget is not None and is_called(budget.metric, _QUESTIONS)
     task, known = task_of(found, asked, answers=answers), document(ranges, Ranges)
-    require_metrics(task, {"--budget": budgets_of(asked)})
+    require_metrics(task, {"--budget": _limits_of(asked)})
     with ExitStack() as joined:
         bench, elsewhere = Bench(found, seen, known, runtime, mixing), None
         if runtime.ray is not None and isinstance(task, ObservesSamples) and task.divisible:
@@ -180,12 +180,12 @@ def require_profilable(model: Model, asked: ProfileOptions) -> None:
     """
     along = model.along(asked.batch_axis, asked.preprocess, asked.data)
     task = along.family.task(along.view, asked.task, asked.data, 1)
-    require_metrics(task, {"--budget": budgets_of(asked)})
+    require_metrics(task, {"--budget": _limits_of(asked)})
 
 
-def budgets_of(asked: ProfileOptions) -> list[str]:
-    """Return the metric of the budget, if there is one."""
-    return [] if asked.budget is None else [Budget.parse(asked.budget).metric]
+def _limits_of(asked: ProfileOptions) -> list[Budget]:
+    """Return the budget, if there is one."""
+    return [] if asked.budget is None else [Budget.parse(asked.budget)]
 
 
 def _searched(

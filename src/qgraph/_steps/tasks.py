@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from qgraph._exporters.family import Answers, NamesMetrics, Task
-from qgraph._metrics.names import require_metric
+from qgraph._metrics.budget import Budget
+from qgraph._metrics.names import find_metric
 from qgraph._steps.model import Model
 from qgraph._steps.options import EvaluateOptions, ProfileOptions
 
@@ -24,16 +25,19 @@ def task_of(model: Model, asked: EvaluateOptions | ProfileOptions, *, answers: b
 
 
 def require_metrics(
-    task: Task, asked: Mapping[str, Iterable[str]], own: Collection[str] = ()
+    task: Task, asked: Mapping[str, Iterable[str | Budget]], own: Collection[str] = ()
 ) -> None:
     """Check, before anything is measured, that a task can have the metrics that each option of
-    `asked` names; `own`: what a caller measures beside them.
+    `asked` names or limits; `own`: what a caller measures beside them.
 
     Raises:
-        UsageError: it cannot have one.
+        UsageError: it cannot have one, several are called so, or a limit limits nothing.
     """
     if not isinstance(task, NamesMetrics):
         return
-    for option, names in asked.items():
-        for name in names:
-            require_metric(name, {*task.metrics, *own}, option)
+    for option, items in asked.items():
+        for item in items:
+            name = item.metric if isinstance(item, Budget) else item
+            key = find_metric(name, {*task.metrics, *own}, option)
+            if isinstance(item, Budget):
+                item.require_useful(key, option)
