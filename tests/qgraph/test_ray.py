@@ -127,7 +127,7 @@ class Nodes:
             for child in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
                 with contextlib.suppress(OSError):  # it may end meanwhile
                     command = Path(f"/proc/{child}/cmdline").read_bytes()
-                    if command.startswith((b"ray::do", b"ray::observe")):
+                    if command.startswith((b"ray::do", b"ray::observe", b"ray::measure")):
                         os.kill(int(child), signal.SIGKILL)
                         killed += 1
         return killed
@@ -262,15 +262,18 @@ def test_a_node_that_goes_costs_what_it_was_doing(
 
 SMOOTHED = Scheme(calibrate=Calibration.MOVING_AVERAGE, smooth="0.5")
 MSE = Scheme(calibrate=Calibration.MSE)
+SEARCHED = Scheme(calibrate=Calibration.AUTO, smooth="auto")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scheme", "files"), [(MSE, "sent"), (SMOOTHED, "read")])
+@pytest.mark.parametrize(
+    ("scheme", "files"), [(MSE, "sent"), (SMOOTHED, "read"), (SEARCHED, "sent")]
+)
 def test_ranges_are_calibrated_alike_with_a_cluster_and_a_worker_killed(
     model: qgraph.Model, nodes: Nodes, scheme: Scheme, files: str
 ) -> None:
     nodes.grow(2)
-    given: Any = {"data": asked().data, "samples": 12, "scheme": scheme}
+    given: Any = {"data": asked().data, "samples": 8, "exclude": asked().exclude, "scheme": scheme}
     with nodes.killing() as killed:
         runtime = qgraph.Runtime(ray=nodes.address, ray_ship=files == "sent")
         found = qgraph.calibrate(model, runtime=runtime, **given)

@@ -59,7 +59,7 @@ class _Seen:
         self.thresholds.observe(values)
 
 
-class _Peaks:
+class Peaks:
     """Sees the largest magnitude of one tensor, and of its channels where a point reads it."""
 
     def __init__(self, spatial: int | None) -> None:
@@ -92,15 +92,22 @@ class Learning:
 
 class Learnt:
     """What samples say; `points`: what may be smoothed; `parts`: the numbers of samples that are
-    judged together, none where there are too few.
+    judged together, none where there are too few. `peaks`: of each part, tensor → peaks; where
+    another process saw them, no sample is run, and no clip is known.
     """
 
-    def __init__(self, asked: Learning, points: Sequence[SmoothPoint]) -> None:
+    def __init__(
+        self,
+        asked: Learning,
+        points: Sequence[SmoothPoint],
+        peaks: Sequence[Mapping[str, Peaks]] | None = None,
+    ) -> None:
         self._asked, self.points = asked, points
         self.parts = folds_of(asked.digests)
         nodes = asked.nodes
         self._tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
-        seen, peaks = self._run()
+        seen, peaks = self._run() if peaks is None else ({}, peaks)
+        self.peaks = peaks
         found = {name: each.thresholds.results() for name, each in seen.items()}
         self.clips: Mapping[Calibration, Clips] = {
             method: {name: each[number].clip or 0.0 for name, each in found.items()}
@@ -117,10 +124,10 @@ class Learnt:
         self._strengths = [Strengths(points, _channels(of, points), weights) for of in others]
         self.all = Strengths(points, _channels(peaks, points), weights)
 
-    def _run(self) -> tuple[dict[str, _Seen], list[dict[str, _Peaks]]]:
+    def _run(self) -> tuple[dict[str, _Seen], Sequence[Mapping[str, Peaks]]]:
         spatial = {point.tensor: point.spatial for point in self.points}
         seen = {name: _Seen(self._schemes) for name in self._tensors}
-        peaks = [{n: _Peaks(spatial.get(n)) for n in self._tensors} for _ in self.parts]
+        peaks = [{n: Peaks(spatial.get(n)) for n in self._tensors} for _ in self.parts]
         own = {number: [peaks[at]] for at, part in enumerate(self.parts) for number in part}
         self._show(seen, own)
         return seen, peaks
@@ -176,12 +183,12 @@ def _range(most: float, clip: float | None) -> Range:
     return Range(-limit, limit)
 
 
-def _largest(parts: Collection[Mapping[str, _Peaks]], tensors: Sequence[str]) -> dict[str, float]:
+def _largest(parts: Collection[Mapping[str, Peaks]], tensors: Sequence[str]) -> dict[str, float]:
     return {name: max((part[name].largest for part in parts), default=0.0) for name in tensors}
 
 
 def _channels(
-    parts: Collection[Mapping[str, _Peaks]], points: Sequence[SmoothPoint]
+    parts: Collection[Mapping[str, Peaks]], points: Sequence[SmoothPoint]
 ) -> dict[str, Array | None]:
     found: dict[str, Array | None] = {}
     for point in points:

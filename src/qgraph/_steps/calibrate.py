@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,8 @@ from qgraph._steps.inputs import required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
 from qgraph._steps.ray_calibration import seen_by_cluster
+from qgraph._steps.ray_cluster import cluster
+from qgraph._steps.ray_search import search_of, searching
 
 
 def calibrate(
@@ -55,10 +58,9 @@ def calibrate(
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     data = found.data(asked.data, asked.samples, asked.seed)
-    with data.named():
-        return ranges_of(
-            found, asked, asked.scheme or default_scheme(fast=asked.fast), data, runtime
-        )
+    scheme = asked.scheme or default_scheme(fast=asked.fast)
+    with data.named(), nullcontext() if runtime.ray is None else cluster(runtime.ray):
+        return ranges_of(found, asked, scheme, data, runtime)
 
 
 def ranges_of(
@@ -81,13 +83,17 @@ def ranges_of(
     provider, memory, progress = runtime.provider, runtime.memory, runtime.progress
 
     def search(of: Model) -> Search:
-        scored = of.scored_at(asked.outputs)
-        shown = of.showing(scored).prepared
-        return Search(shown, nodes, data.feeds, scored, scheme, run, progress, memory)
+        return search_of(of, asked, scheme, data.feeds, runtime)
+
+    def best_of(smoothing: Sequence[SmoothedTensor], *, smooths: bool) -> Best:
+        given = model, asked, scheme, smoothing, data, runtime
+        with searching(*given, smooths=smooths) as elsewhere:
+            found = search(model.smoothed(smoothing))
+            return search_best(found, smooths=smooths, elsewhere=elsewhere)
 
     together = scheme.smooth == SEARCHED and scheme.calibrate is Calibration.AUTO
     together = together and scheme.rotate == NO_ROTATION
-    best = search_best(search(model), smooths=True) if together else Best()
+    best = best_of((), smooths=True) if together else Best()
     smoothing: Sequence[SmoothedTensor] = best.smoothing
     if scheme.is_smoothed and not together:
         smoothing = _smoothing(search(model))
@@ -105,7 +111,7 @@ def ranges_of(
     )  # fmt: skip
     if scheme.calibrate is Calibration.AUTO:
         if not together:
-            best = search_best(search(model.smoothed(smoothing)), smooths=False)
+            best = best_of(smoothing, smooths=False)
         return best.clipping(ranges, nodes_with_companions(form.model, nodes(form)))
     if scheme.calibrate is not Calibration.OUTPUT:
         return ranges

@@ -28,7 +28,7 @@ from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.ratios import gains, noise
-from qgraph._sensitivity.search.rig import Rig, Spent, require_room
+from qgraph._sensitivity.search.rig import Elsewhere, Rig, Spent, require_room
 
 _SHARES, _FEW_SHARES = (0.3, 0.5, 0.7, 0.85, 1.0), (0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
@@ -179,17 +179,19 @@ def _groups(known: Strengths) -> list[list[SmoothPoint]]:
     return list(found.values())
 
 
-def search_best(search: Search, *, smooths: bool) -> Best:
+def search_best(search: Search, *, smooths: bool, elsewhere: Elsewhere | None = None) -> Best:
     """Return the ranges and, where the search `smooths`, too, the smoothing that are better than
-    the model of `search` by the extremes; nothing where none are.
+    the model of `search` by the extremes; nothing where none are. `elsewhere`: has other processes
+    measure.
 
     Raises:
         LimitError: the model does not fit into memory three times.
     """
     if len(search.feeds) < FEWEST_JUDGED:
         return Best()
-    require_room(search)
-    rig = Rig(search, smooths=smooths)
+    if elsewhere is None:
+        require_room(search)
+    rig = Rig(search, smooths=smooths, elsewhere=elsewhere)
     if not rig.learnt.parts:
         return Best()
     taken, clips = Way(), dict[Way, Clips]()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.tensors import Array
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import find_companions
-from qgraph._quantize.learnt import Clips, Learning, Learnt, Way
+from qgraph._quantize.learnt import Clips, Learning, Learnt, Peaks, Way
 from qgraph._quantize.smooth.points import find_points
 from qgraph._sensitivity.engines.auto import forwards_of_scores
 from qgraph._sensitivity.scoring.questions import Question
@@ -39,10 +39,38 @@ class Spent(Exception):  # noqa: N818 - no error: there are no forwards left
     """The forwards are used up."""
 
 
-class Rig:
-    """Measures ways on samples that others made, as long as there are forwards left."""
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A way, with its clips, under which the error of each set of nodes is asked for on samples of
+    these numbers.
+    """
 
-    def __init__(self, search: Search, *, smooths: bool) -> None:
+    way: Way
+    clips: Clips
+    questions: Sequence[Question]
+    numbers: Sequence[int]
+
+
+Told = Mapping[int, Sequence[float]]
+"""Number of a sample → the noise to signal of each question."""
+Peaked = Sequence[Mapping[str, Peaks]]
+Elsewhere = Callable[[Peaked], Callable[[Inquiry], Told]]
+"""Returns what has other processes measure, each with a rig of its own made from these peaks."""
+
+
+class Rig:
+    """Measures ways on samples that others made, as long as there are forwards left; `elsewhere`,
+    where that is given. `peaks`: what samples say, where another process ran them.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        *,
+        smooths: bool,
+        peaks: Peaked | None = None,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         prepared = search.prepared
         candidates = list(search.nodes(prepared))
         companions = find_companions(prepared.model, candidates)
@@ -53,7 +81,8 @@ class Rig:
         learning = Learning(
             prepared, nodes, search.feeds, digests, search.scheme, search.provider, search.memory
         )
-        self.learnt = Learnt(learning, [point for point in free if is_alone(point, nodes)])
+        self.learnt = Learnt(learning, [point for point in free if is_alone(point, nodes)], peaks)
+        self._ask = self.answers if elsewhere is None else elsewhere(self.learnt.peaks)
         self.names = [node.name for node in candidates]
         self.beside = {item.node.name: item.beside for item in companions}
         self.nodes = nodes
@@ -104,16 +133,24 @@ class Rig:
         if len(asked) * len(questions) > self.left:
             raise Spent
         self.left -= len(asked) * len(questions)
+        rows = self._ask(Inquiry(way, clips, questions, asked))
+        self._search.progress("choosing ranges", self.allowed - self.left, self.allowed)
+        return np.array([rows[number] for number in asked])
+
+    def answers(self, asked: Inquiry) -> Told:
+        """Return what is asked, measured by this process."""
         _, feeds, _ = self._trial.computed()
         rows = {}
-        for part in sorted({self._part_of[number] for number in asked}):
-            (made,) = self._trial.in_precision([self._made(way, clips, part)])
+        for part in sorted({self._part_of[number] for number in asked.numbers}):
+            (made,) = self._trial.in_precision([self._made(asked.way, asked.clips, part)])
             given = self._session.adjusted(made)
-            for number in (n for n in asked if self._part_of[n] == part):
-                found = [self._session.ask(number, feeds[number], given, q) for q in questions]
+            for number in (n for n in asked.numbers if self._part_of[n] == part):
+                found = (
+                    self._session.ask(number, feeds[number], given, question)
+                    for question in asked.questions
+                )
                 rows[number] = [self._noise_of(item) for item in found]
-            self._search.progress("choosing ranges", self.allowed - self.left, self.allowed)
-        return np.array([rows[number] for number in asked])
+        return rows
 
     def _noise_of(self, item: Sums) -> float:
         if item.failed:

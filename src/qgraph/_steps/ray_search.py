@@ -1,0 +1,156 @@
+"""The search for ranges and smoothing on the nodes of a Ray cluster: errors under a way to quantize
+everything, by samples.
+
+The process that asks runs all samples once, chooses what to ask, and takes what comes; what nodes
+measure, it would have measured. A node opens one session for all ways and keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
+from math import ceil
+from typing import Any
+
+from qgraph._graph.errors import LimitError
+from qgraph._graph.run.runtime import Runtime
+from qgraph._graph.tensors import Feed
+from qgraph._graph.version import VERSION
+from qgraph._quantize.calibration import folds_of
+from qgraph._quantize.ranges import RangesRun, SmoothedTensor
+from qgraph._quantize.scheme import Scheme
+from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.rig import Elsewhere, Inquiry, Rig, Told, require_room
+from qgraph._steps.data import Data
+from qgraph._steps.model import Model
+from qgraph._steps.options import CalibrateOptions
+from qgraph._steps.ray_cluster import cluster, nodes
+from qgraph._steps.ray_form import Form, OpenedForm
+from qgraph._steps.ray_kept import kept
+from qgraph._steps.ray_sending import Sent, sent
+from qgraph._steps.ray_task import done_here
+from qgraph._steps.ray_units import Share, carried, parts_of, share_of
+
+_LONGEST = 16
+"""Samples of a unit at most."""
+
+
+def search_of(
+    model: Model, asked: CalibrateOptions, scheme: Scheme, feeds: Sequence[Feed], runtime: Runtime
+) -> Search:
+    """Return what a search asks about a model and its samples."""
+    scored = model.scored_at(asked.outputs)
+    shown = model.showing(scored).prepared
+    candidates = model.candidates(scheme, asked.include, asked.exclude, small=asked.small)
+    run = RangesRun(
+        qgraph=VERSION,
+        provider=runtime.provider,
+        samples=len(feeds),
+        data="",
+        synthetic=False,
+    )
+    return Search(
+        shown, candidates, feeds, scored, scheme, run, runtime.progress, runtime.memory
+    )  # fmt: skip
+
+
+@contextmanager
+def searching(
+    model: Model,
+    asked: CalibrateOptions,
+    scheme: Scheme,
+    smoothing: Sequence[SmoothedTensor],
+    data: Data,
+    runtime: Runtime,
+    *,
+    smooths: bool,
+) -> Iterator[Elsewhere | None]:
+    """Yield what has nodes measure ways to quantize the model, smoothed so; None where there is no
+    cluster, or no node has the memory. `smooths`: whether smoothing is among the ways.
+    """
+    if runtime.ray is None:
+        yield None
+        return
+    search = search_of(model.smoothed(smoothing), asked, scheme, data.feeds, runtime)
+    with cluster(runtime.ray) as ray:
+        try:
+            share = share_of(
+                nodes(ray),
+                runtime,
+                lambda given: require_room(replace(search, memory=given.memory)),
+            )
+        except LimitError:
+            yield None
+            return
+        form = Form.of(model, asked, scheme, smoothing, data, runtime)
+        given = model.path, data.feeds, data.digests
+        yield lambda peaks: _Nodes(
+            ray, form, smooths, ray.put(peaks), share, runtime,
+            ray.put(sent(ray, *given)) if runtime.ray_ship else None,
+        )  # fmt: skip
+
+
+@dataclass(eq=False)
+class _Nodes:
+    """Has nodes measure ways."""
+
+    ray: Any
+    form: Form
+    smooths: bool
+    peaks: Any
+    share: Share
+    runtime: Runtime
+    along: Any
+
+    def __call__(self, asked: Inquiry) -> Told:
+        """Return what is asked.
+
+        Raises:
+            EnvironmentFault, KeyboardInterrupt, QGraphError: as `carried`.
+        """
+        given = astuple(self.form), self.smooths, self.peaks
+        share, found = self.share, dict[int, Sequence[float]]()
+        units = {
+            part: ((*given, replace(asked, numbers=part)), share.cpus, share.budget, self.along)
+            for part in self._parts(asked.numbers)
+        }
+        with self.runtime.stop.held():
+            for _, told in carried(self.ray, measure_ways, units, share, self.runtime):
+                found |= told["told"]
+        return found
+
+    def _parts(self, numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Yield units, none beyond a fold: weights are made for each."""
+        folds = [[n for n in fold if n in numbers] for fold in folds_of(self.form.samples)]
+        folds = [fold for fold in folds if fold]
+        for fold in folds:
+            yield from map(tuple, parts_of(fold, ceil(self.share.slots / len(folds)), _LONGEST))
+
+
+def measure_ways(
+    fields: tuple[Any, ...], cpus: int, budget: int, along: Sent | None
+) -> dict[str, Any]:
+    """Return number of a sample → errors under a way; on a node.
+
+    `fields`: those of `Form`, whether smoothing is among the ways, where peaks are in Ray's store,
+    and what is asked; the rest as of `ray_task.do`.
+    """
+
+    def work() -> dict[str, Any]:
+        form, smooths, peaks, asked = Form(*fields[0]), *fields[1:]
+        rig = kept(
+            (form, smooths, budget), lambda: _rig(form, budget, along, peaks, smooths=smooths)
+        )
+        return {"told": dict(rig.answers(asked))}
+
+    return done_here(cpus, work)
+
+
+def _rig(form: Form, budget: int, along: Sent | None, peaks: Any, *, smooths: bool) -> Rig:
+    import ray  # of which this is a process
+
+    there = OpenedForm(form, budget, along)
+    there.require(range(len(form.samples)))
+    search = search_of(there.model, there.asked, there.scheme, there.feeds, there.runtime)
+    return Rig(search, smooths=smooths, peaks=ray.get(peaks))
