@@ -13,7 +13,6 @@ from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._graph.io.models import ModelId
 from qgraph._graph.run.probe import Range
 from qgraph._quantize.scheme import (
-    SEARCHED_RANGES,
     Calibration,
     Scheme,
     power_of_two,
@@ -21,7 +20,7 @@ from qgraph._quantize.scheme import (
 )
 
 FEWEST_JUDGED = 4
-"""Samples below which `--calibrate output` and `auto` clip nothing: halves would say nothing."""
+"""Samples below which `--calibrate output` and `auto` search nothing: halves would say nothing."""
 
 
 class ModelRef(Part):
@@ -95,6 +94,57 @@ class UnseenRanges(Part):
     tensors: Annotated[tuple[TensorRange, ...], AfterValidator(each_once)]
 
 
+class SearchedRanges(Part):
+    """What a search for ranges, or for ranges and smoothing, came to. `method` clips all ranges,
+    None: they are the extremes. `strengths`: of smoothing, from the least; `smoothed`, `rotated`:
+    tensors. `plain`, `taken`: SQNR, dB, of everything quantized, of samples that ranges do not
+    know; None where it was not measured. `why_not`: why nothing was searched.
+    """
+
+    method: Calibration | None = None
+    strengths: tuple[float, ...] = ()
+    smoothed: int = 0
+    rotated: int = 0
+    plain: float | None = None
+    taken: float | None = None
+    why_not: str | None = None
+
+    def of(self, smoothing: Sequence[SmoothedTensor]) -> SearchedRanges:
+        """Return the same with what was smoothed and rotated."""
+        given = {
+            "strengths": tuple(sorted({item.alpha for item in smoothing if item.alpha > 0})),
+            "smoothed": sum(item.alpha > 0 for item in smoothing),
+            "rotated": sum(item.rotation is not None for item in smoothing),
+        }
+        return self.model_copy(update=given)
+
+    def in_words(self, scheme: Scheme) -> str:
+        """Return a line that says what was taken, and what for."""
+        what = "Ranges and smoothing" if scheme.searches_together else "Ranges"
+        if self.why_not is not None:
+            return f"{what}: plain, as nothing was searched for: {self.why_not}."
+        taken = ", ".join(filter(None, (self._ranges(), self._smoothing(), self._rotation())))
+        whole = f"everything in {scheme.name.upper()}"
+        if self.plain is None or self.taken is None:
+            return f"{what}: {taken or 'plain'}."
+        if not taken:
+            return f"{what}: plain, nothing was better; {whole} {self.plain:.1f} dB."
+        return f"{what}: {taken}; {whole} {self.taken:.1f} dB instead of {self.plain:.1f}."
+
+    def _ranges(self) -> str:
+        return f"{self.method} throughout" if self.method is not None else ""
+
+    def _smoothing(self) -> str:
+        if not self.strengths:
+            return ""
+        first, last = f"{self.strengths[0]:g}", f"{self.strengths[-1]:g}"
+        strength = first if first == last else f"{first} to {last}"
+        return f"smoothing {strength} of {self.smoothed} tensors"
+
+    def _rotation(self) -> str:
+        return f"{self.rotated} tensors rotated" if self.rotated else ""
+
+
 class RangesRun(Part):
     """How the ranges came about; the only block that may differ between equal runs."""
 
@@ -108,7 +158,7 @@ class RangesRun(Part):
 class Ranges(Document):
     """`tensors` stand in graph order; `flat` names those that never changed. With smoothing, ranges
     are those of the model smoothed by `smoothing`. `unseen`: for each part of the samples,
-    ranges that come from the others.
+    ranges that come from the others. `searched`: what a search came to, where there was one.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.ranges/1"
@@ -121,6 +171,11 @@ class Ranges(Document):
     tensors: Annotated[tuple[TensorRange, ...], AfterValidator(each_once)]
     flat: tuple[str, ...] = ()
     unseen: tuple[UnseenRanges, ...] = ()
+    searched: SearchedRanges | None = None
+
+    def found(self) -> str | None:
+        """Return what a search came to, in words; None where there was none."""
+        return None if self.searched is None else self.searched.in_words(self.scheme)
 
     def note(self) -> str | None:
         """Return what a person should know: of tensors that never changed, and of clips that were
@@ -139,7 +194,7 @@ class Ranges(Document):
 
     def _clip_note(self) -> str | None:
         how = self.scheme.calibrate
-        if how not in SEARCHED_RANGES or any(item.clip is not None for item in self.tensors):
+        if how is not Calibration.OUTPUT or any(item.clip is not None for item in self.tensors):
             return None
         if self.run.samples < FEWEST_JUDGED:
             return (

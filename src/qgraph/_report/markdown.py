@@ -26,6 +26,7 @@ def render_summary(run: ReportedRun) -> str:
     lines = [
         f"# {cell(evaluation.model.path)}: {report.scheme}",
         "",
+        *([found, ""] if (found := report.found()) is not None else []),
         *_advice(evaluation),
         *(f"- {cell(line)}" for line in verdicts(evaluation)),
         "",

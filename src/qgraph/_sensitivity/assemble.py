@@ -41,6 +41,7 @@ def assemble(
         schema=Sensitivity.SCHEMA,
         model=ModelRef.of(work.prepared.id),
         scheme=work.scheme,
+        searched=None if work.ranges is None else work.ranges.searched,
         run=_run(work, found.engine or engine, found, runtime, clock),
         metric=work.metric,
         outputs=work.scored.outputs,

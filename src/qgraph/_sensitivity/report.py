@@ -16,7 +16,7 @@ from pydantic import (
 
 from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._metrics import SCORED, Figures
-from qgraph._quantize.ranges import ModelRef
+from qgraph._quantize.ranges import ModelRef, SearchedRanges
 from qgraph._quantize.scheme import Scheme
 
 
@@ -334,7 +334,7 @@ class Run(Part):
 
 class Sensitivity(Document):
     """`nodes` stand in graph order; `outputs` are those the distances are taken at; `baseline` is
-    absent where no sample was scored. `unscored`:
+    absent where no sample was scored. `searched`: what a search for ranges came to. `unscored`:
     candidates without a score, each with its reason. `schemes`: further ones that nodes were scored
     under; `mixed`: where the first is FP8 beside INT8, or INT8 beside FP8, nodes in either.
     """
@@ -344,6 +344,7 @@ class Sensitivity(Document):
 
     model: ModelRef
     scheme: Scheme
+    searched: SearchedRanges | None = None
     run: Run
     metric: MetricKey
     outputs: tuple[str, ...]
@@ -366,6 +367,10 @@ class Sensitivity(Document):
         if self.mixed is not None and (without := {node.name for node in self.nodes} - known):
             raise ValueError(f"mixed has no format of {min(without)!r}")
         return self
+
+    def found(self) -> str | None:
+        """Return what a search for ranges came to, in words; None where there was none."""
+        return None if self.searched is None else self.searched.in_words(self.scheme)
 
     def score_in(self, node: NodeScore, precision: str) -> Score | None:
         """Return the score of a node alone in `int8` or `fp8`, under the file's own scheme where it

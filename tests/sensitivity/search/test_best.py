@@ -79,6 +79,23 @@ def test_loud_channels_are_smoothed_away(tmp_path: Path) -> None:
     assert error(model, best, samples(2)) < error(model, plain, samples(2)) / 20
 
 
+def test_what_was_taken_is_said_with_what_onnxruntime_measures(tmp_path: Path) -> None:
+    model, held = net(tmp_path / "net.onnx", loud=100), samples(2, 32)
+    plain, best = (calibrated(model, each, samples(1, 16)) for each in (Scheme(), BEST))
+    assert plain.searched is None and best.searched is not None
+    run = onnxruntime.InferenceSession(str(model)).run
+    signal = np.mean([(run(None, feed)[0].astype(np.float64) ** 2).mean() for feed in held])
+    for ranges, said in ((plain, best.searched.plain), (best, best.searched.taken)):
+        measured = 10 * np.log10(signal / error(model, ranges, held))
+        assert said == pytest.approx(measured, abs=2)  # ranges of fewer samples
+    assert best.searched.smoothed == len(best.smoothing)
+    report, _ = qgraph.sensitivity(
+        model, data=held, samples=4, scheme=BEST, ranges=best, small=True
+    )
+    assert report.found() == best.found()
+    assert f"{best.searched.taken:.1f} dB instead of" in str(best.found())
+
+
 def test_what_gains_nothing_is_left_plain(tmp_path: Path) -> None:
     # channels are alike, values are spread evenly: there is nothing to smooth or to clip
     model = net(tmp_path / "net.onnx", loud=1)
@@ -135,7 +152,7 @@ def test_with_few_samples_nothing_is_chosen_and_that_is_said(tmp_path: Path) -> 
     model = net(tmp_path / "net.onnx", loud=100)
     ranges = qgraph.calibrate(model, data=samples(1), samples=3, scheme=BEST, small=True)
     assert not ranges.smoothing
-    assert "3 samples" in (ranges.note() or "")
+    assert "nothing was searched for: 4 samples are needed" in (ranges.found() or "")
 
 
 def test_with_equal_samples_nothing_is_chosen(tmp_path: Path) -> None:
@@ -144,6 +161,7 @@ def test_with_equal_samples_nothing_is_chosen(tmp_path: Path) -> None:
     ranges = calibrated(model, BEST, [row] * 8)
     assert not ranges.smoothing
     assert ranges.tensors == calibrated(model, Scheme(), [row]).tensors
+    assert "fewer than 4 samples differ" in (ranges.found() or "")
 
 
 def test_where_memory_is_short_the_outputs_of_one_sample_are_held(tmp_path: Path) -> None:

@@ -102,8 +102,11 @@ def quantize(
     if seen is not None and beside is not None:
         write_document(beside, seen)
     print_written(made, as_json=as_json)
-    if seen is not None and beside is not None and not as_json:
-        say(wrote([beside]))
+    if seen is not None and not as_json:
+        if (searched := seen.found()) is not None:
+            say(searched)
+        if beside is not None:
+            say(wrote([beside]))
     # only a conversion has looked at data; it is at hand then
     converted = asked.dtype is not None
     data = found.data(asked.data, asked.samples, asked.seed) if converted else None

@@ -16,6 +16,7 @@ from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.io.documents import read_document
 from qgraph._graph.run.session import Provider
+from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.pipeline import Ran, run_stages
 from qgraph._steps.recipe import read_recipe
 
@@ -90,6 +91,8 @@ def _run(
         print_json(evaluation.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
     print_evaluation(evaluation)
+    if (found := read_document(folder / "sensitivity.json", Sensitivity).found()) is not None:
+        say(found)
     if not (folder / "report.html").exists():
         warn(f"report.html was left out, as its charts need another package: {install('report')}")
     first = "report.html" if (folder / "report.html").exists() else "report.md"

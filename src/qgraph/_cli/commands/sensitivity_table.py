@@ -78,6 +78,8 @@ def print_report(report: Sensitivity, written: Sequence[Path], *, everything: bo
         f"{len(nodes)} nodes scored on {run.samples} samples{more}, {len(report.keep)} kept float,"
         f" by {run.engine} on {run.provider} in {run.seconds:.1f} s."
     )
+    if (found := report.found()) is not None:
+        say(found)
     if run.unseen:
         say("Each sample was scored with ranges of others, as new data will be.")
     for line in about_estimates(report):

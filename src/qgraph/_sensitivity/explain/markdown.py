@@ -24,6 +24,7 @@ def to_markdown(report: Sensitivity) -> str:
         f"Model {report.model.sha256[:16]}…, scheme {report.scheme}, engine {run.engine}, "
         f"provider {run.provider}, {run.samples} samples of {cell(run.data)}.",
         "",
+        *([found, ""] if (found := report.found()) is not None else []),
         *(["**The data was made up: the ranking is only a rough guide.**", ""] * run.synthetic),
         *(line for text in run.warnings or () for line in (f"**Warning: {cell(text)}**", "")),
         *(line for text in about_estimates(report) for line in (text, "")),

@@ -22,7 +22,7 @@ import numpy as np
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
 from qgraph._quantize.learnt import METHODS, Clips, Way
-from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SmoothedTensor
+from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SearchedRanges, SmoothedTensor
 from qgraph._quantize.smooth.plan import Strengths
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
@@ -56,11 +56,12 @@ _MASSIVE = 100
 @dataclass(frozen=True, slots=True, eq=False)
 class Best:
     """What is taken: `smoothing`, and input of a node (its name, its position) → the clip of its
-    range. Empty where nothing is better than plain.
+    range. Empty where nothing is better than plain. `searched`: what ranges say of it.
     """
 
     smoothing: tuple[SmoothedTensor, ...] = ()
     clips: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    searched: SearchedRanges = field(default_factory=SearchedRanges)
 
     def clipping(self, ranges: Ranges, nodes: Sequence[QuantizableNode]) -> Ranges:
         """Return `ranges`, the extremes of the smoothed model with these nodes, with the clips."""
@@ -70,7 +71,8 @@ class Best:
             for position, tensor in node.activations
             if (node.name, position) in self.clips
         }
-        return ranges.clipped_at(found)
+        searched = self.searched.of(self.smoothing)
+        return ranges.clipped_at(found).model_copy(update={"searched": searched})
 
 
 class _Ladder:
@@ -188,22 +190,37 @@ def search_best(search: Search, *, smooths: bool, elsewhere: Elsewhere | None = 
         LimitError: the model does not fit into memory three times.
     """
     if len(search.feeds) < FEWEST_JUDGED:
-        return Best()
+        return _plain(f"{FEWEST_JUDGED} samples are needed, as some judge what others choose")
     if elsewhere is None:
         require_room(search)
+    search.progress("choosing ranges", 0, 1)
     rig = Rig(search, smooths=smooths, elsewhere=elsewhere)
     if not rig.learnt.parts:
-        return Best()
-    taken, clips = Way(), dict[Way, Clips]()
+        search.progress("choosing ranges", 1, 1)
+        return _plain(f"fewer than {FEWEST_JUDGED} samples differ")
+    taken, clips, errors = Way(), dict[Way, Clips](), dict[Way, Array]()
     with suppress(Spent):
         ladder = _Ladder(rig)
-        clips = ladder.clips
+        clips, errors = ladder.clips, ladder.errors
         if (ladder.errors_of(ladder.plain) > _HARMLESS).any():
             with suppress(Spent):
                 ladder.climb()
             taken = _confirmed(ladder)
     search.progress("choosing ranges", rig.allowed, rig.allowed)
-    return _best(rig, taken, clips)
+    searched = SearchedRanges(
+        method=taken.method, plain=_sqnr(errors.get(Way())), taken=_sqnr(errors.get(taken))
+    )
+    return replace(_best(rig, taken, clips), searched=searched)
+
+
+def _plain(why_not: str) -> Best:
+    return Best(searched=SearchedRanges(why_not=why_not))
+
+
+def _sqnr(errors: Array | None) -> float | None:
+    """Return dB of everything quantized, by the noise to signal of samples [samples, sets]."""
+    found = 0.0 if errors is None else float(errors[:, -1].mean())
+    return -10 * float(np.log10(found)) if 0 < found < np.inf else None
 
 
 def _sets(rig: Rig) -> list[Question]:
