@@ -11,7 +11,7 @@ import pytest
 
 from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.tensors import Feed
-from qgraph._handoff.costs import macs_of
+from qgraph._handoff.running import macs_of
 
 Build = Callable[..., onnx.ModelProto]
 

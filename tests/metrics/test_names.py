@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qgraph._graph.errors import UsageError
-from qgraph._metrics.names import find_metric
+from qgraph._metrics.table import find_metric
 
 LM = ["loss", "perplexity", "kl", "top1_agreement", "vqa_accuracy"]
 

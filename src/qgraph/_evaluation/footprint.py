@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from qgraph._graph.child import command, die_with_parent, environment, send
-from qgraph._graph.run.device import device_memory_in_use
 from qgraph._graph.run.memory import peak, resident
+from qgraph._graph.run.provider import device_memory_in_use
 from qgraph._graph.run.session import Provider, Semantics, open_session
 from qgraph._graph.tensors import Feed
 

@@ -12,7 +12,7 @@ from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.proportions import Interval
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._metrics import metric
-from qgraph._metrics.names import find_metric
+from qgraph._metrics.table import find_metric
 
 _GATE = re.compile(
     r"(?:(?P<variant>[^:<>]+):)?(?P<metric>[\w-]+(?: as float| dB)?)\s*(?P<side>[<>])\s*"

@@ -14,7 +14,7 @@ from qgraph._evaluation.results import Evaluation, Recommendation, Variant
 from qgraph._graph.errors import UsageError
 from qgraph._metrics import metric, quality_key
 from qgraph._metrics.budget import Budget
-from qgraph._metrics.names import find_metric
+from qgraph._metrics.table import find_metric
 
 
 def parse_limits(accept: Sequence[str]) -> tuple[Budget, ...]:

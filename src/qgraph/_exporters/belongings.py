@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.images import SUFFIXES
 from qgraph._exporters.manifest import MANIFEST, SANITY, find_manifest, named_inside
+from qgraph._exporters.registry import files_named_in
 from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._graph.io.models import data_files
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from qgraph._exporters.family import Family, ModelView
+from qgraph._exporters.family import Family, ModelView, NamesFiles
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
 from qgraph._graph.plugins import load_plugin
 
@@ -64,3 +64,15 @@ def exporter_of(source: Path, name: str) -> Family:
             " given to qgraph as an ONNX file.",
         )
     return family
+
+
+def files_named_in(data: Path) -> list[Path]:
+    """Return the files that a data file names, such as images, each once, as the families read it.
+
+    Raises:
+        InputError: it cannot be read, or a file it names is not there.
+    """
+    if not data.is_file():
+        return []
+    asked = (family for family in families() if isinstance(family, NamesFiles))
+    return list(dict.fromkeys(named for family in asked for named in family.files_named_in(data)))

@@ -21,7 +21,6 @@ from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.rules.report import FindingPart, count
 from qgraph._graph.tensors import Feed, TensorSpec, inputs_of, specs_of
 from qgraph._handoff import text
-from qgraph._handoff.costs import macs_of
 from qgraph._handoff.document import (
     AxisRange,
     Evaluated,
@@ -43,9 +42,10 @@ from qgraph._handoff.precision import (
     precision_table,
     weight_scales,
 )
+from qgraph._handoff.running import macs_of
 from qgraph._handoff.shapes import meaning_of, shape_profiles
-from qgraph._handoff.sums import SUMS, files_of, read_sums, write_sums
 from qgraph._handoff.surroundings import look_beside
+from qgraph._handoff.verify import SUMS, files_of, read_sums, write_sums
 from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import ModelRef
 

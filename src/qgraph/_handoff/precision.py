@@ -11,8 +11,8 @@ import onnx
 
 from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.macs import counted_nodes
+from qgraph._graph.edit.names import scope_of
 from qgraph._graph.edit.nodes import GEMMS, without_int8
-from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import attributes
 from qgraph._graph.rules.advice import is_int8

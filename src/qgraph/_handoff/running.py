@@ -1,4 +1,4 @@
-"""Running a model over a few feeds, whatever its size: what golden files are made with.
+"""Running a model over a few feeds, whatever its size: for golden files, and for MACs of nodes.
 
 Large models are run part by part, cut at the same places on every machine, so that the same files
 give the same bytes.
@@ -6,13 +6,19 @@ give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
+from onnx import helper
 
+from qgraph._graph.bodies import copied
+from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
+from qgraph._graph.edit.macs_inside import macs_inside
 from qgraph._graph.edit.segments import move_to_readers
+from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.io.models import read_on_disk
+from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Semantics, open_session
 from qgraph._graph.run.streamed import Runner, float32_bytes, weight_bytes
@@ -49,3 +55,44 @@ def run_all(
     part = PART * weight_bytes(graph) // widened
     runner = Runner(graph, Memory.of(None), semantics=semantics, part=part)
     return [{name: found[name] for name in names} for found in runner.run(feeds, names)]
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+_SUFFIX = "/qgraph.shape"
+
+
+def macs_of(graph: QdqGraph, path: Path, feed: Feed) -> dict[str, int]:
+    """Return node → multiply-accumulates where the model in `path` is run on `feed`: the same
+    count as an evaluation's, with all that multiplies, whether an engine has INT8 for it or not.
+
+    Raises:
+        InputError: onnxruntime cannot run it.
+    """
+    nodes = counted_nodes(graph.nodes)
+    shapes: dict[str, Sequence[int]] = {
+        name: tuple(tensor.dims) for name, tensor in graph.initializers.items()
+    }
+    asked = [name for name in tensors_to_know(nodes) if name not in shapes]
+    shapes |= _measured(path, asked, feed)
+    inside = macs_inside(graph.model, shapes)
+    return {node.name: inside.get(node.name) or macs_by_shapes(node, shapes) or 0 for node in nodes}
+
+
+def _measured(path: Path, tensors: Sequence[str], feed: Feed) -> Shapes:
+    """Return the shapes that `tensors` have."""
+
+    def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+        looking = copied(model)
+        looks = [helper.make_node("Shape", [name], [name + _SUFFIX]) for name in tensors]
+        weave_in(looking.graph, looks)  # each right behind its tensor, which is not held for it
+        del looking.graph.output[:]
+        looking.graph.output.extend(
+            helper.make_tensor_value_info(name + _SUFFIX, onnx.TensorProto.INT64, [None])
+            for name in tensors
+        )
+        return looking
+
+    if not tensors:
+        return {}
+    (seen,) = run_all(path, [feed], change=with_shapes)
+    return {name: tuple(map(int, seen[name + _SUFFIX])) for name in tensors}

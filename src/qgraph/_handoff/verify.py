@@ -1,7 +1,11 @@
-"""Whether what lies on the disk is whole: a bundle, a run folder, an exported folder, one file."""
+"""Whether what lies on the disk is whole: a bundle, a run folder, an exported folder, one file.
+
+Of a bundle, `SHA256SUMS` names every file and no other, as `sha256sum --check` reads it.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +15,62 @@ from qgraph._exporters.belongings import companions
 from qgraph._exporters.manifest import MANIFEST, Manifest
 from qgraph._graph.errors import InputError, QGraphError, UsageError
 from qgraph._graph.io.documents import Document, read_document, read_json
-from qgraph._graph.io.files import is_there
+from qgraph._graph.io.files import is_there, require_file, sha256_of, write_text
 from qgraph._graph.io.models import identify, read_model
 from qgraph._graph.rules.report import Lint
 from qgraph._handoff.document import Handoff
 from qgraph._handoff.engine_layers import EngineLayers
-from qgraph._handoff.sums import SUMS, problems_of
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import Ranges
 from qgraph._report.engine_times import EngineTimes
 from qgraph._sensitivity.report import Sensitivity
+
+SUMS = "SHA256SUMS"
+_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
+
+
+def write_sums(folder: Path) -> None:
+    """Write the sums of all files under `folder`."""
+    lines = [f"{sha256_of(path)}  {name}" for name, path in sorted(files_of(folder).items())]
+    write_text(folder / SUMS, "\n".join(lines) + "\n")
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """Return relative path → path of everything under `folder` that is no folder, sums aside."""
+    found = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    named = {path.relative_to(folder).as_posix(): path for path in found}
+    return {name: path for name, path in named.items() if name != SUMS}
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return relative path → SHA-256.
+
+    Raises:
+        InputError: there are none, or a line is not one of them.
+    """
+    path = require_file(folder / SUMS, "checksums of a bundle")
+    found: dict[str, str] = {}
+    text = path.read_bytes().decode("utf-8", "replace")  # what is no text is no checksum either
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _LINE.fullmatch(line)
+        if match is None or match[2] in found:
+            raise InputError(f"line {number} is no checksum of a file", where=str(path))
+        found[match[2]] = match[1]
+    return found
+
+
+def problems_of(folder: Path) -> list[str]:
+    """Return what differs from the sums: altered, missing and extra files, and links."""
+    wanted, there = read_sums(folder), files_of(folder)
+    problems = [f"{name} is missing" for name in sorted(wanted.keys() - there.keys())]
+    problems += [f"{name} is extra" for name in sorted(there.keys() - wanted.keys())]
+    for name in sorted(wanted.keys() & there.keys()):
+        if there[name].is_symlink() or not there[name].is_file():
+            problems.append(f"{name} is no regular file")
+        elif sha256_of(there[name]) != wanted[name]:
+            problems.append(f"{name} was altered")
+    return problems
+
 
 DOCUMENTS: dict[str, type[Document]] = {
     kind.SCHEMA: kind

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.bias_rows import spell_biases_as_rows
+from qgraph._graph.edit.biases import spell_biases_as_rows
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import GEMMS, QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel

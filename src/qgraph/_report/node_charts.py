@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qgraph._metrics import metric
-from qgraph._report.locate import Placed, place
+from qgraph._report.node_tables import Placed, place
 from qgraph._report.spec import (
     ACCENT,
     Spec,

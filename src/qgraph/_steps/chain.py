@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qgraph._exporters.belongings import companions
-from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.manifest import SANITY
+from qgraph._exporters.registry import files_named_in
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, read_document, write_document
 from qgraph._graph.io.external import external_files

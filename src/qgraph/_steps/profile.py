@@ -15,7 +15,7 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import metric
 from qgraph._metrics.budget import Budget
-from qgraph._metrics.names import find_metric, is_called
+from qgraph._metrics.table import find_metric, is_called
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import Ranges, require_same_model
 from qgraph._quantize.scheme import SchemeName

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from qgraph._exporters.family import Answers, NamesMetrics, Task
 from qgraph._metrics.budget import Budget
-from qgraph._metrics.names import find_metric
+from qgraph._metrics.table import find_metric
 from qgraph._steps.model import Model
 from qgraph._steps.options import EvaluateOptions, ProfileOptions
 

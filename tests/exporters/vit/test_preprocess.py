@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import qgraph
-from qgraph._exporters.vit.described import EXAMPLE, described_processor
+from qgraph._exporters.vit.pictures import EXAMPLE, described_processor
 from qgraph._graph.tensors import Array, TensorSpec
 
 Image = pytest.importorskip("PIL.Image")

@@ -16,8 +16,8 @@ from PIL import Image
 
 import qgraph
 from qgraph._evaluation.comparing import compare_evaluations
-from qgraph._exporters.data_files import files_named_in
 from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.registry import files_named_in
 from qgraph._exporters.yolo.coco import read_annotations, read_scenes
 from qgraph._exporters.yolo.decode import (
     Boxes,

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from qgraph._graph.edit.narrow import narrow, without_half_form
 from qgraph._graph.edit.prepare import PreparedModel, prepare
-from qgraph._graph.edit.rounding import rounded
+from qgraph._graph.edit.widen import rounded
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import write_model
 from qgraph._graph.io.weights import array_of, is_on_disk

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from qgraph._graph.edit.names import scope_of
 from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.edit.scopes import scope_of
 from qgraph._graph.errors import UsageError
 from qgraph._quantize.selection import select
 

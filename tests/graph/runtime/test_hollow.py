@@ -10,9 +10,8 @@ import pytest
 from onnx import numpy_helper, parser
 
 from qgraph._graph.edit.prepare import PreparedModel, prepare
-from qgraph._graph.run.hollow import zeros_for
 from qgraph._graph.run.memory import Memory
-from qgraph._graph.run.probe import observe_shapes
+from qgraph._graph.run.probe import observe_shapes, zeros_for
 from qgraph._graph.run.session import Provider
 
 PLAIN = """

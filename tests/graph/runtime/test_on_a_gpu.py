@@ -16,9 +16,8 @@ import onnx
 import pytest
 
 from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, QGraphError
-from qgraph._graph.run.device import describe_gpu, device_memory_in_use
 from qgraph._graph.run.failures import failure
-from qgraph._graph.run.provider import Provider, describe_device
+from qgraph._graph.run.provider import Provider, describe_device, describe_gpu, device_memory_in_use
 from qgraph._graph.run.session import Session, open_session, require_placed
 
 Build = Callable[..., onnx.ModelProto]

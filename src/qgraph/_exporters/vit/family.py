@@ -12,10 +12,9 @@ from qgraph._exporters.family import ExportOptions, ModelView, Task
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import DESCRIBED, Preprocessing
-from qgraph._exporters.vit.evidence import last_operator, tells_classes_apart
 from qgraph._exporters.vit.pictures import Picture, PictureFeeds, processor_of, read_pictures
 from qgraph._exporters.vit.processor import CONFIG
-from qgraph._exporters.vit.source import is_classifier
+from qgraph._exporters.vit.source import is_classifier, last_operator, tells_classes_apart
 from qgraph._exporters.vit.task import ClassifyTask
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError

@@ -16,8 +16,7 @@ from qgraph._exporters.preprocessing import Preprocessing, Resize
 from qgraph._exporters.yolo.coco import Annotations, Scene, read_annotations, read_scenes
 from qgraph._exporters.yolo.decode import boxes_and_scores
 from qgraph._exporters.yolo.head import find_detector_head
-from qgraph._exporters.yolo.letterbox import GREY
-from qgraph._exporters.yolo.scenes import SceneFeeds, size_of_input
+from qgraph._exporters.yolo.letterbox import GREY, SceneFeeds, size_of_input
 from qgraph._exporters.yolo.task import DetectTask
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError

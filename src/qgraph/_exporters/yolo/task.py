@@ -17,8 +17,8 @@ from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.fidelity import FIDELITY, as_metrics, distances_of, summed
 from qgraph._exporters.yolo.coco import Annotations
 from qgraph._exporters.yolo.decode import Boxes, decode_boxes, layout_of
+from qgraph._exporters.yolo.letterbox import SceneFeeds
 from qgraph._exporters.yolo.precision import ScenePrecision
-from qgraph._exporters.yolo.scenes import SceneFeeds
 from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session

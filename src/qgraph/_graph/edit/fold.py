@@ -3,23 +3,30 @@
 onnx-graphsurgeon folds; this module keeps what its round trip drops (metadata of the model and of
 nodes, the format version), opens an If of a constant condition itself, and turns failures into
 errors that name the model's fault. Names of the nodes that stay are kept.
+
+It does not read the attributes of `Shape<start, end>` either (0.6.1) and puts the whole shape in
+the place of a part. While it folds, a part is a Slice of the whole, which it knows.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
-from qgraph._graph.edit.branches import take_branches
+from qgraph._graph.bodies import replace_nodes, tensor_names, with_bodies
 from qgraph._graph.edit.draws import RANDOM_OPS
-from qgraph._graph.edit.names import ensure_names
-from qgraph._graph.edit.shape_parts import sliced
+from qgraph._graph.edit.graft import fresh_names, given_as, renamed
+from qgraph._graph.edit.names import ensure_names, fresh_name
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.parsing import NEWEST_IR
+from qgraph._graph.io.weights import array_of
 from qgraph._graph.limits import step
 
 _OLDEST_IR = 4
@@ -130,3 +137,95 @@ def _quiet_graphsurgeon() -> Iterator[None]:
             yield
     finally:
         ort.set_default_logger_severity(_WARNING)
+
+
+_BOUNDS = {"start": 0, "end": np.iinfo(np.int64).max}
+
+
+@contextmanager
+def sliced(graph: gs.Graph) -> Iterator[None]:
+    """Spell parts of shapes as slices; afterwards those that are left are as they were."""
+    written = [
+        (node, *_slice(inner, node))
+        for inner in (graph, *graph.subgraphs(recursive=True))
+        for node in list(inner.nodes)
+        if node.op == "Shape" and not node.domain and node.attrs
+    ]
+    yield
+    for node, part, attributes in written:
+        # a folded one has no outputs any more
+        if part.outputs and part.inputs and part.inputs[0].inputs == [node]:
+            node.outputs, node.attrs = list(part.outputs), attributes
+            part.outputs.clear()
+            part.inputs.clear()
+
+
+def _slice(graph: gs.Graph, node: gs.Node) -> tuple[gs.Node, dict[str, Any]]:
+    """Put a Slice behind a Shape; return it, and the attributes that the Shape had."""
+    attributes, output = dict(node.attrs), node.outputs[0]
+    taken = set(graph.tensors())
+    bounds = [
+        gs.Constant(
+            fresh_name(f"{output.name}_{name}", taken), np.array([attributes.get(name, at)])
+        )
+        for name, at in _BOUNDS.items()
+    ]
+    whole = gs.Variable(fresh_name(f"{output.name}_whole", taken), np.int64)
+    part = gs.Node("Slice", f"{node.name}_part", inputs=[whole, *bounds], outputs=[output])
+    node.outputs, node.attrs = [whole], {}
+    graph.nodes.insert(graph.nodes.index(node) + 1, part)
+    return part, attributes
+
+
+def take_branches(model: onnx.ModelProto) -> bool:
+    """Return whether an If of a constant condition was found; each is replaced, in place."""
+    taken = tensor_names(model.graph)
+    graphs = list(with_bodies(model.graph))
+    constants = {item.name: item for graph in graphs for item in graph.initializer}
+    found = False
+    for graph in reversed(graphs):  # the inner ones first: what is outside copies them
+        nodes: list[onnx.NodeProto] = []
+        for node in graph.node:
+            branch = _branch(node, constants)
+            nodes += [node] if branch is None else _opened(node, branch, graph, taken)
+            found = found or branch is not None
+        replace_nodes(graph, nodes)
+    return found
+
+
+def _branch(
+    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> onnx.GraphProto | None:
+    """Return the branch that always runs, None where that is not known."""
+    if node.op_type != "If" or node.domain or node.input[0] not in constants:
+        return None
+    condition = array_of(constants[node.input[0]])
+    wanted = "then_branch" if condition.size and condition.reshape(-1)[0] else "else_branch"
+    return next((item.g for item in node.attribute if item.name == wanted), None)
+
+
+def _opened(
+    node: onnx.NodeProto, branch: onnx.GraphProto, graph: onnx.GraphProto, taken: set[str]
+) -> Sequence[onnx.NodeProto]:
+    """Return what `branch` computes, under the names of what `node` gives; its constants are put
+    into `graph`.
+    """
+    made = [name for inner in branch.node for name in inner.output if name]
+    names: dict[str, str] = {}
+    copies: dict[str, str] = {}
+    given = [value.name for value in branch.output]
+    pairs = [(a, b) for a, b in zip(given, node.output, strict=False) if b]
+    for inner, outer in pairs:
+        if inner in made and inner not in names:
+            names[inner] = outer
+        else:  # it comes from outside the branch, is constant, or is given twice
+            copies[outer] = inner
+    own = [name for name in made if name not in names]
+    own += [item.name for item in branch.initializer]
+    names |= fresh_names(own, taken, f"{node.name}/{{}}".format)
+    for item in branch.initializer:
+        held = graph.initializer.add()
+        held.CopyFrom(item)
+        held.name = names[item.name]
+    straight = {outer: names.get(inner, inner) for outer, inner in copies.items()}
+    return [renamed(inner, names, taken) for inner in branch.node] + given_as(straight)

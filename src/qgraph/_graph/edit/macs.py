@@ -10,7 +10,14 @@
 | LSTM, GRU, RNN          | steps · batch · directions · gates · H · (I + H)           |
 | Attention               | B · heads · queries · keys · (head size of K and of V)     |
 
-Those of onnxruntime's own operators stand in `macs_contrib`.
+And of onnxruntime's own operators (domain `com.microsoft`; source: its `docs/ContribOperators.md`):
+
+| op                      | MACs                                                       |
+|-------------------------|------------------------------------------------------------|
+| MultiHeadAttention      | B · queries · keys · (width of Q and of V); a past adds keys |
+| GroupQueryAttention     | the same; K and V may be packed behind Q                   |
+| Attention               | B · S · |W|, and the product of all positions with all     |
+| MatMulNBits             | elements of output · K                                     |
 """
 
 from __future__ import annotations
@@ -21,7 +28,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import onnx
 
 from qgraph._graph.bodies import bodies_of, nodes_within
-from qgraph._graph.edit import macs_contrib
 from qgraph._graph.index import attributes, reads
 
 Shapes = Mapping[str, Sequence[int]]
@@ -115,6 +121,54 @@ def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
     return query[0] * query[1] * keys * (query[2] + int(heads["q"]) * size)
 
 
+_ORT = "com.microsoft"
+
+
+def _multi_head_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Return the MACs of attention over Q, K and V [B, S, width]; K may hold the heads apart.
+
+    Packed as [B, S, heads, 3, size] there are as many keys as queries.
+    """
+    query = shapes[node.input[0]]
+    if len(query) == 5:
+        batch, length, heads, _, size = query
+        return 2 * batch * length * length * heads * size
+    key, value = (shapes[name] for name in node.input[1:3])
+    past = _past(node, shapes, 6)
+    keys = (key[2] if len(key) == 4 else key[1]) + past
+    width = value[1] * value[3] if len(value) == 4 else value[2]
+    return query[0] * query[1] * keys * (query[2] + width)
+
+
+def _group_query_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Return the MACs of attention whose heads share keys: each query head meets all keys."""
+    batch, length, width = shapes[node.input[0]]
+    heads = {key: int(attributes(node)[key]) for key in ("num_heads", "kv_num_heads")}
+    packed = not node.input[1]
+    count = heads["num_heads"] + (2 * heads["kv_num_heads"] if packed else 0)
+    keys = length + _past(node, shapes, 3)
+    return 2 * batch * length * keys * heads["num_heads"] * (width // count)
+
+
+def _joined_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Return the MACs of projecting to Q, K and V, and of attending; input [B, S, I]."""
+    batch, length, _ = shapes[node.input[0]]
+    weight = shapes[node.input[1]]
+    past = shapes[node.input[4]][3] if len(node.input) > 4 and node.input[4] else 0
+    return batch * length * (math.prod(weight) + 2 * (length + past) * weight[1] // 3)
+
+
+def _matmul_n_bits(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Return the MACs of a product with a weight in blocks of few bits; K is an attribute."""
+    return math.prod(shapes[node.output[0]]) * int(attributes(node)["K"])
+
+
+def _past(node: onnx.NodeProto, shapes: Shapes, index: int) -> int:
+    """Return how many keys a past of [B, heads, P, size] brings."""
+    given = len(node.input) > index and node.input[index]
+    return shapes[node.input[index]][2] if given else 0
+
+
 _RULES: dict[tuple[str, str], Callable[[onnx.NodeProto, Shapes], int]] = {
     ("", "MatMul"): _product,
     ("", "Gemm"): _gemm,
@@ -123,10 +177,10 @@ _RULES: dict[tuple[str, str], Callable[[onnx.NodeProto, Shapes], int]] = {
     ("", "Einsum"): _einsum,
     ("", "Attention"): _attention,
     **{("", op_type): _recurrent for op_type in RECURRENT},
-    (macs_contrib.DOMAIN, "FusedMatMul"): _product,
-    (macs_contrib.DOMAIN, "FusedConv"): _convolution,
-    (macs_contrib.DOMAIN, "Attention"): macs_contrib.attention,
-    (macs_contrib.DOMAIN, "MultiHeadAttention"): macs_contrib.multi_head_attention,
-    (macs_contrib.DOMAIN, "GroupQueryAttention"): macs_contrib.group_query_attention,
-    (macs_contrib.DOMAIN, "MatMulNBits"): macs_contrib.matmul_n_bits,
+    (_ORT, "FusedMatMul"): _product,
+    (_ORT, "FusedConv"): _convolution,
+    (_ORT, "Attention"): _joined_attention,
+    (_ORT, "MultiHeadAttention"): _multi_head_attention,
+    (_ORT, "GroupQueryAttention"): _group_query_attention,
+    (_ORT, "MatMulNBits"): _matmul_n_bits,
 }

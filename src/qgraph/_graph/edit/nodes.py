@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 
 from qgraph._graph.edit.macs import RECURRENT, costly_inside, multiplies
-from qgraph._graph.edit.scopes import scope_of
+from qgraph._graph.edit.names import scope_of
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import ONNX, GraphIndex, attributes
 from qgraph._graph.io.rescaling import is_rotation

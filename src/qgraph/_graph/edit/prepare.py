@@ -15,10 +15,9 @@ import onnx
 from qgraph._graph.bodies import sort_nodes
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.edit.inline import inline_functions
-from qgraph._graph.edit.matrices import squeeze_weights
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS, raised
-from qgraph._graph.edit.spelling import respell
+from qgraph._graph.edit.spelling import respell, squeeze_weights
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import is_half, opset_of
 from qgraph._graph.io.foldable import load_foldable

@@ -3,6 +3,7 @@
 - The domain `ai.onnx` is ``: the one is what nodes are looked up by.
 - A Constant holds a tensor, `value`: onnx-graphsurgeon makes a double of `value_float`.
 - A sparse constant is a dense one: it is a pruned weight, of a size that a device computes anyway.
+- A weight [1, …, K, N] is the matrix [K, N].
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from qgraph._graph.bodies import nodes_within, with_bodies
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array
 
@@ -101,3 +103,26 @@ def _flat(indices: Array, shape: tuple[int, ...]) -> Array | None:
         return None
     flat: Array = np.ravel_multi_index(tuple(columns.T), tuple(limits)) if columns.size else columns
     return flat.reshape(-1)
+
+
+def squeeze_weights(model: onnx.ModelProto) -> None:
+    """Make [K, N] of constants [1, …, K, N] that MatMuls alone read, on the right, in place.
+
+    Only where the left operand has as many axes: the product then has them without the weight's.
+    """
+    index = GraphIndex(model)
+    for name, tensor in index.initializers.items():
+        if len(tensor.dims) < 3 or set(tensor.dims[:-2]) != {1}:
+            continue
+        nodes = index.readers(name)
+        axes = len(tensor.dims)
+        alone = nodes and all(
+            _is_product(n) and n.input[1] == name and index.rank_of(n.input[0]) >= axes
+            for n in nodes
+        )
+        if alone and name not in index.outputs | index.inputs:
+            tensor.dims[:] = tensor.dims[-2:]
+
+
+def _is_product(node: onnx.NodeProto) -> bool:
+    return node.op_type == "MatMul" and not node.domain and node.input[0] != node.input[1]

@@ -2,7 +2,8 @@
 
 The CPU provider has next to no half-precision kernels. It computes in fp32 and rounds only where a
 tensor leaves the session, so cutting an fp16 graph would round in places where the whole does not.
-Saying fp32 throughout makes every engine compute the same numbers, wherever it cuts.
+Saying fp32 throughout makes every engine compute the same numbers, wherever it cuts; `rounded` says
+where to round, as kernels do that accumulate in fp32.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from qgraph._graph.bodies import bodies_of, copied
+from qgraph._graph.bodies import bodies_of, copied, replace_nodes
 from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.index import HALF
+from qgraph._graph.index import HALF, GraphIndex
 from qgraph._graph.io.weights import is_on_disk, retype_on_reading
 from qgraph._graph.tensors import Feed, LazyFeeds
 
@@ -76,3 +77,20 @@ def _widen_tensor(tensor: TensorProto) -> None:
     else:
         single = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(single, tensor.name))
+
+
+def rounded(prepared: PreparedModel) -> PreparedModel:
+    """Return an fp16 model as one in fp32 that rounds after every node; its inputs are fp32."""
+    types = GraphIndex(prepared.model).types
+    single = in_single(prepared)
+    nodes: list[onnx.NodeProto] = []
+    for node in single.model.graph.node:
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if types.get(name) == TensorProto.FLOAT16:
+                whole, half = f"{name}/whole", f"{name}/half"
+                node.output[index] = whole
+                nodes.append(helper.make_node("Cast", [whole], [half], to=TensorProto.FLOAT16))
+                nodes.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
+    replace_nodes(single.model.graph, nodes)
+    return single

@@ -7,15 +7,14 @@ import onnx
 from qgraph._graph.gradient.call import Rule, Rules
 from qgraph._graph.gradient.operators import (
     activations,
-    convolutions,
     elementwise,
     indexing,
     movers,
     normalizations,
-    pooling,
     products,
     reductions,
     resizing,
+    windows,
 )
 
 _RULES: Rules = {
@@ -25,8 +24,7 @@ _RULES: Rules = {
     **movers.RULES,
     **indexing.RULES,
     **products.RULES,
-    **convolutions.RULES,
-    **pooling.RULES,
+    **windows.RULES,
     **resizing.RULES,
     **normalizations.RULES,
 }

@@ -1,16 +1,24 @@
-"""From the bytes of a file to an ONNX message, and what any model must have."""
+"""From the bytes of a file to an ONNX message, and what any model must have.
+
+- Names are text, and each tensor that is read arises exactly once.
+- No function calls itself, and nodes are not too many once functions stand where they are called:
+  a dozen that call each other four times are four million, which onnxruntime would write out before
+  it refuses anything.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
-from qgraph._graph.errors import InputError
-from qgraph._graph.io.expansion import require_finite
+from qgraph._graph.bodies import bodies_of, nodes_within
+from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.schema import require_schemas
-from qgraph._graph.io.wiring import require_wired
+from qgraph._graph.limits import Limit
 
 _LARGEST_OPSET = 26
 NEWEST_IR = 13
@@ -80,3 +88,117 @@ def check_basics(model: onnx.ModelProto, path: Path) -> None:
     require_finite(model, path)
     require_wired(model, path)
     require_schemas(model, path)
+
+
+_OUTPUTS = "the list of outputs"
+
+
+def require_wired(model: onnx.ModelProto, path: Path) -> None:
+    """Check the names in the graph, in bodies inside it, and in functions.
+
+    Raises:
+        InputError: a name that is no UTF-8, a tensor that is made twice, one that nothing makes.
+    """
+    _check_graph(model.graph, frozenset(), path)
+    for function in model.functions:
+        _check(function.node, function.input, (), function.output, frozenset(), path)
+
+
+def _check_graph(graph: onnx.GraphProto, outside: Set[str], path: Path) -> None:
+    weights = [tensor.name for tensor in graph.initializer]
+    weights += [tensor.values.name for tensor in graph.sparse_initializer]
+    inputs, outputs = ([value.name for value in of] for of in (graph.input, graph.output))
+    _check(graph.node, inputs, weights, outputs, outside, path)
+
+
+def _check(
+    nodes: Iterable[onnx.NodeProto],
+    inputs: Iterable[str],
+    weights: Iterable[str],
+    outputs: Iterable[str],
+    outside: Set[str],
+    path: Path,
+) -> None:
+    """Check one scope; `outside`: what the scopes around it make, which it may read."""
+    for text in (*_texts(nodes), *inputs, *weights, *outputs):
+        if isinstance(text, bytes):  # what protobuf hands out where the file holds no UTF-8
+            raise InputError(f"the name {text!r} in the model is not UTF-8", where=str(path))
+    computed = [name for node in nodes for name in node.output if name]
+    for names in (weights, inputs, [*{*inputs, *weights}, *computed]):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"the tensor {twice[0]!r} is made twice",
+                where=str(path),
+                hint="The model was put together wrongly: a name is one tensor's. Export it again.",
+            )
+    there = {"", *weights, *inputs, *computed, *outside}
+    wanted = [(f"the node {node.name!r}", name) for node in nodes for name in node.input]
+    wanted += [(_OUTPUTS, name) for name in outputs]
+    for reader, name in wanted:
+        if name not in there or (not name and reader == _OUTPUTS):
+            raise InputError(
+                f"{reader} reads the tensor {name!r}, which nothing makes", where=str(path)
+            )
+    for node in nodes:
+        for body in bodies_of(node):
+            _check_graph(body, there, path)
+
+
+def _texts(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+
+
+_Key = tuple[str, str, str]
+
+
+def require_finite(model: onnx.ModelProto, path: Path) -> None:
+    """Check that no function calls itself, and that there are not too many nodes.
+
+    Raises:
+        InputError: a function calls itself, directly or through others.
+        LimitError: more nodes than `Limit.NODES`.
+    """
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    counts: dict[_Key, int] = {}
+    for key in _callees_first(functions, path):
+        counts[key] = _count(functions[key].node, counts)
+    total, most = _count(model.graph.node, counts), Limit.NODES.get()
+    if total > most:
+        raise LimitError(
+            f"the model has {total:,} nodes with its functions written out, expected at most"
+            f" {int(most):,}",
+            where=str(path),
+            hint=Limit.NODES.hint,
+        )
+
+
+def _count(nodes: Iterable[onnx.NodeProto], counts: Mapping[_Key, int]) -> int:
+    return sum(1 + counts.get(_called(node), 0) for node in nodes_within(nodes))
+
+
+def _called(node: onnx.NodeProto) -> _Key:
+    return node.domain, node.op_type, node.overload
+
+
+def _callees_first(functions: Mapping[_Key, onnx.FunctionProto], path: Path) -> list[_Key]:
+    """Return the functions such that each stands behind those it calls."""
+    calls = {
+        key: {_called(node) for node in nodes_within(f.node)} & functions.keys()
+        for key, f in functions.items()
+    }
+    order: list[_Key] = []
+    waiting = set(calls)
+    while waiting:
+        ready = sorted(key for key in waiting if not calls[key] & waiting)
+        if not ready:
+            raise InputError(
+                f"the function {min(waiting)[1]!r} of the model calls itself",
+                where=str(path),
+                hint="ONNX has no recursion; export the model again.",
+            )
+        order += ready
+        waiting -= set(ready)
+    return order

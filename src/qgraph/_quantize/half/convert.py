@@ -16,7 +16,7 @@ from qgraph._graph.edit.gauges import GaugeFitter, only_moves
 from qgraph._graph.edit.narrow import before_narrowing, narrow
 from qgraph._graph.edit.opsets import OTHER_FLOATS
 from qgraph._graph.edit.prepare import PreparedModel, at_least
-from qgraph._graph.edit.rounding import rounded
+from qgraph._graph.edit.widen import rounded
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import GraphIndex, is_half, reads
 from qgraph._graph.keep import Keep

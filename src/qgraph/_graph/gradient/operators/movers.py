@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qgraph._graph.gradient.call import Call, Rules
-from qgraph._graph.gradient.operators.axis_maps import pad_map, through_map
+from qgraph._graph.gradient.operators.resizing import pad_map, through_map
 from qgraph._graph.gradient.tape import NoRuleError, Tape
 
 
