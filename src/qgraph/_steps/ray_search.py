@@ -13,6 +13,8 @@ from dataclasses import astuple, dataclass, replace
 from math import ceil
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from qgraph._graph.errors import LimitError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
@@ -34,6 +36,7 @@ from qgraph._steps.ray_units import Share, carried, parts_of, share_of
 
 _LONGEST = 16
 """Samples of a unit at most."""
+_INQUIRY = TypeAdapter(Inquiry)
 
 
 def search_of(
@@ -112,7 +115,12 @@ class _Nodes:
         given = astuple(self.form), self.smooths, self.peaks
         share, found = self.share, dict[int, Sequence[float]]()
         units = {
-            part: ((*given, replace(asked, numbers=part)), share.cpus, share.budget, self.along)
+            part: (
+                (*given, _INQUIRY.dump_json(replace(asked, numbers=part))),
+                share.cpus,
+                share.budget,
+                self.along,
+            )
             for part in self._parts(asked.numbers)
         }
         with self.runtime.stop.held():
@@ -134,7 +142,7 @@ def measure_ways(
     """Return number of a sample → errors under a way; on a node.
 
     `fields`: those of `Form`, whether smoothing is among the ways, where peaks are in Ray's store,
-    and what is asked; the rest as of `ray_task.do`.
+    and what is asked as JSON; the rest as of `ray_task.do`.
     """
 
     def work() -> dict[str, Any]:
@@ -142,7 +150,7 @@ def measure_ways(
         rig = kept(
             (form, smooths, budget), lambda: _rig(form, budget, along, peaks, smooths=smooths)
         )
-        return {"told": dict(rig.answers(asked))}
+        return {"told": dict(rig.answers(_INQUIRY.validate_json(asked)))}
 
     return done_here(cpus, work)
 
