@@ -231,13 +231,31 @@ def test_a_unit_is_of_samples_that_are_computed_alike(slots: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["switch", "gradient"])
-def test_every_engine_that_goes_by_samples_does(
-    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, engine: str
+def test_another_engine_that_goes_by_samples_does(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes
 ) -> None:
     nodes.grow(2)
-    alone = figures(qgraph.sensitivity(model, ranges=ranges, options=asked(engine))[0])
-    assert scored(model, ranges, nodes, engine) == alone
+    alone = figures(qgraph.sensitivity(model, ranges=ranges, options=asked("switch"))[0])
+    assert scored(model, ranges, nodes, "switch") == alone
+
+
+@pytest.mark.slow
+def test_formats_are_scored_and_mixed_alike_with_a_cluster(
+    model: qgraph.Model, nodes: Nodes
+) -> None:
+    pytest.importorskip("pycocotools")
+    nodes.grow(2)
+    given: Any = {"options": asked("gradient"), "schemes": ("int8", "fp8")}
+    report, ranges = qgraph.sensitivity(model, **given)
+    runtime = qgraph.Runtime(ray=nodes.address)
+    spread, same = qgraph.sensitivity(model, runtime=runtime, **given)
+    assert figures(spread) == figures(report) and same == ranges
+    assert all("fp8" in (node.schemes or {}) for node in report.nodes)
+    given = {"model": model, "ranges": ranges, "data": [SHIPPED / "data/heldout.json"]}
+    given |= {"samples": 3, "mix": ("int8", "fp8"), "budget": "mse<=1e-5"}
+    mixed = qgraph.profile(report, **given)
+    assert any(item.formats for item in mixed.profiles)
+    assert qgraph.profile(report, runtime=runtime, **given) == mixed
 
 
 @pytest.mark.slow
