@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,9 @@ def test_a_mixed_model_is_clean_for_tensorrt_and_its_bundle_says_what_is_in_it(
     for target in ("tensorrt-10", "tensorrt-11"):
         linted = qgraph("lint", path, "--target", target, "--json")
         assert not [item for item in linted.json["findings"] if item["severity"] != "advice"]
-    assert qgraph("handoff", path, "--data", data, "-o", bundle).code == 0
+    made = qgraph("handoff", path, "--data", data, "-o", bundle)
+    assert made.code == 0
+    assert re.search(r"INT8 nodes +3 of 4", made.out) and re.search(r"FP8 nodes +1 of 4", made.out)
     content = json.loads((bundle / "handoff.json").read_text())
     precision = {item["node"]: item["precision"] for item in content["precision"]}
     assert precision == {"q": "int8", "k": "int8", "down": "fp8", "out": "int8"}
@@ -187,6 +190,24 @@ def test_annotations_and_bundles_have_each_node_s_error_in_its_own_format(
     assert qgraph("handoff", folder / "D.onnx", "--data", data, "-o", bundle).code == 0
     rows = json.loads((bundle / "handoff.json").read_text())["precision"]
     assert {row["node"]: row["cost"]["mse"] for row in rows} == pytest.approx(expected)
+    linted = qgraph("lint", folder / "D.onnx", "--sensitivity", report, "--json").json["placement"]
+    assert {row["node"]: row["mse"] for row in linted} == pytest.approx(expected)
+    assert {row["node"] for row in linted if row.get("fp8")} == {"q", "down"}
+    assert "FP8" in qgraph("lint", folder / "D.onnx", "--sensitivity", report).out
+
+
+def test_a_page_counts_the_nodes_that_patterns_mean(qgraph: Command, mlp: Path, data: Path) -> None:
+    run = mlp.parent / "run"
+    assert qgraph("run", recipe(mlp.parent, 'schemes = "int8,fp8"'), "-o", run).code == 0
+    content = json.loads((run / "profiles.json").read_text())
+    content["profiles"][-1] |= {"quantize": ["re:.*"], "formats": {"re:[qd].*": "fp8"}}
+    content["profiles"][-1]["keep"] += [{"name": "k", "reason": "by hand"}]
+    content["schemes"] = [FP8]
+    (run / "profiles.json").write_text(json.dumps(content))
+    assert qgraph("report", run).code == 0
+    page = (run / "report.html").read_text()
+    (row,) = re.findall(r'<th scope="row">D</th><td class="left">[^<]*</td><td>([^<]*)</td>', page)
+    assert row == "1 int8, 2 fp8"
 
 
 def recipe(folder: Path, schemes: str) -> Path:

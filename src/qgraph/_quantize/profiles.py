@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
@@ -135,20 +135,22 @@ class Profiles(Document):
     def schemes_apart(
         self, profile: Profile, quantized: Sequence[str], quantizable: Sequence[str]
     ) -> Mapping[str, Scheme]:
-        """Return node → its scheme, of the nodes in `quantized` that have not the file's own. In
-        `formats` a name wins over patterns, and of these the last; `quantizable`: what they may
-        name, as a node that is kept, whatever its format.
+        """Return node → its scheme, of the nodes in `quantized` that have not the file's own.
+        `quantizable`: what `formats` may name, as a node that is kept, whatever its format.
 
         Raises:
             UsageError: a name or pattern in `formats` matches none of them.
         """
         known = {item.name: item.scheme for item in self.schemes or ()}
-        where = f"formats of profile {profile.name!r}"
-        entries = sorted((profile.formats or {}).items(), key=lambda item: _is_name(item[0]))
-        kinds = {
-            name: kind for entry, kind in entries for name in _expand(entry, quantizable, where)
-        }
+        kinds = _kinds(profile, dict.fromkeys(quantizable), _expand)
         return {name: known[kinds[name]] for name in quantized if kinds.get(name) in known}
+
+    def spelled_out(self, names: Sequence[str]) -> Profiles:
+        """Return profiles that quantize what their patterns match of `names`, without what they
+        keep, and have a format for each of these nodes where they have any.
+        """
+        made = [_spelled(item, names, str(self.scheme.name)) for item in self.profiles]
+        return self.model_copy(update={"profiles": tuple(made)})
 
     def named(self, names: Sequence[str]) -> tuple[Profile, ...]:
         """Return the profiles asked for, all if none is.
@@ -173,21 +175,50 @@ def resolve(profile: Profile, quantizable: Sequence[str], nodes: Sequence[str]) 
     Raises:
         UsageError: a name or pattern matches nothing; the nearest names are given.
     """
+    where, known, every = (
+        f"profile {profile.name!r}",
+        dict.fromkeys(quantizable),
+        dict.fromkeys(nodes),
+    )
+    wanted = {name for entry in profile.quantize for name in _expand(entry, known, where)}
+    wanted -= {name for keep in profile.keep for name in _expand(keep.name, every, where)}
+    return tuple(name for name in quantizable if name in wanted)
+
+
+def _spelled(profile: Profile, names: Sequence[str], own: str) -> Profile:
     where = f"profile {profile.name!r}"
-    wanted = {name for entry in profile.quantize for name in _expand(entry, quantizable, where)}
-    kept = {name for keep in profile.keep for name in _expand(keep.name, nodes, where)}
-    return tuple(name for name in quantizable if name in wanted - kept)
+    all_names = dict.fromkeys((*names, *filter(_is_name, profile.quantize)))
+    wanted = {n for entry in profile.quantize for n in _matching(entry, all_names, where)}
+    wanted -= {n for keep in profile.keep for n in _matching(keep.name, all_names, where)}
+    chosen = tuple(name for name in all_names if name in wanted)
+    kinds = _kinds(profile, all_names, _matching)
+    formats = {name: kinds.get(name, own) for name in chosen} if profile.formats else None
+    return profile.model_copy(update={"quantize": chosen, "formats": formats})
+
+
+def _kinds(
+    profile: Profile,
+    names: Collection[str],
+    expand: Callable[[str, Collection[str], str], Sequence[str]],
+) -> dict[str, str]:
+    """Return node → the name of its format: a name wins over patterns, and of these the last."""
+    where = f"formats of profile {profile.name!r}"
+    entries = sorted((profile.formats or {}).items(), key=lambda item: _is_name(item[0]))
+    return {name: kind for entry, kind in entries for name in expand(entry, names, where)}
 
 
 def _is_name(entry: str) -> bool:
     return not entry.startswith(_PATTERN)
 
 
-def _expand(entry: str, names: Sequence[str], where: str) -> list[str]:
+def _matching(entry: str, names: Collection[str], where: str) -> list[str]:
     if _is_name(entry):
-        found = [entry] if entry in names else []
-    else:
-        found = matched(entry.removeprefix(_PATTERN), names, where)
+        return [entry] if entry in names else []
+    return matched(entry.removeprefix(_PATTERN), list(names), where)
+
+
+def _expand(entry: str, names: Collection[str], where: str) -> list[str]:
+    found = _matching(entry, names, where)
     if not found:
         near = difflib.get_close_matches(entry.removeprefix(_PATTERN), names, n=3, cutoff=0.3)
         raise UsageError(

@@ -53,6 +53,7 @@ def read_run(folder: Path, *, graph: bool = False) -> ReportedRun:
     evaluation = run.need(Evaluation)
     model = ModelId(evaluation.model.path, evaluation.model.sha256)
     report, profiles = run.need(Sensitivity, model), run.need(Profiles, model)
+    profiles = profiles.spelled_out([node.name for node in report.nodes])
     engines = read_engine_times(folder, evaluation)
     pairs = _rankings(folder, report, model)
     name = folder.resolve().name or "qgraph"

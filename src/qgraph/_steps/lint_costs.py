@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from qgraph._evaluation.variants import types_of_nodes
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import identify
-from qgraph._graph.rules.advice import is_int8
 from qgraph._graph.rules.finding import Severity
 from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.rules.report import FindingPart, PlacementPart
@@ -32,17 +32,21 @@ def placement(
     for item in findings:
         if item.node is not None and item.severity is not Severity.ERROR:
             rules.setdefault(item.node, {})[item.rule] = None
-    costs = {node.name: _cost(node, scores) for node in scores.nodes}
+    types = types_of_nodes(graph.model)
+    costs = {node.name: _cost(node, scores, types.get(node.name)) for node in scores.nodes}
     all_macs, all_costs = sum(n.macs for n in scores.nodes), sum(filter(None, costs.values()))
 
     def part(node: NodeScore) -> PlacementPart:
         share, cost = node.macs / all_macs if all_macs else 0.0, costs[node.name]
+        kind = types.get(node.name)
+        solo = node.solo if kind is None else scores.score_in(node, kind)
         known = cost is not None and share > 0 and all_costs > 0
         return PlacementPart(
             node=node.name,
-            int8=is_int8(graph, there[node.name]),
+            int8=kind is not None,
+            fp8=kind == "fp8" or None,
             rank=node.rank,
-            mse=node.solo.mse if node.solo is not None else None,
+            mse=solo.mse if solo is not None else None,
             cost=cost,
             macs_share=share,
             cost_per_mac=(cost or 0.0) / all_costs / share if known else None,
@@ -52,8 +56,12 @@ def placement(
     return tuple(sorted((part(n) for n in scores.nodes if n.name in there), key=_order))
 
 
-def _cost(node: NodeScore, report: Sensitivity) -> float | None:
-    """Return the damage that a node in INT8 does: alone, else what leaving it out saves."""
+def _cost(node: NodeScore, report: Sensitivity, kind: str | None) -> float | None:
+    """Return the damage that a node does in the type it has, else under the report's scheme: alone,
+    else what leaving it out saves.
+    """
+    if kind is not None:
+        node = node.model_copy(update={"solo": report.score_in(node, kind)})
     figures = node_figures(node, report)
     if node.solo is not None:
         return figures.damage

@@ -13,7 +13,7 @@ from qgraph._cli.bars import Bars
 from qgraph._cli.console import print_json, print_table, say, warn
 from qgraph._graph.errors import UsageError
 from qgraph._graph.rules.finding import Severity
-from qgraph._handoff.document import AxisRange, Handoff
+from qgraph._handoff.document import AxisRange, Counts, Handoff
 from qgraph._handoff.engine_layers import EngineLayers
 from qgraph._handoff.shapes import fixed_axes
 from qgraph._steps import handoff as handing_over
@@ -105,7 +105,7 @@ def _print_bundle(made: Handoff, output: Path, *, as_json: bool) -> None:
     else:
         counts = made.counts
         rows = [
-            ["INT8 nodes", f"{counts.int8_nodes} of {counts.int8_nodes + counts.float_nodes}"],
+            *_counted(counts),
             [
                 "of all MACs",
                 "-" if counts.int8_macs is None else f"{counts.int8_macs:.0%}",
@@ -123,7 +123,7 @@ def _print_bundle(made: Handoff, output: Path, *, as_json: bool) -> None:
         ]
         print_table(["bundle", str(output)], rows, left=1)
     if not made.counts.int8_nodes:
-        warn("no node of this model is INT8: it is the float model. Give one of quantize's.")
+        warn("no node of this model is INT8 or FP8: it is the float model. Give one of quantize's.")
     elif not any(case.float_outputs for case in made.golden.cases):
         warn(
             "the float model was not found beside this one: the golden files hold no float outputs."
@@ -150,16 +150,23 @@ def _print_fixed(made: Handoff, chosen: Mapping[str, AxisRange]) -> None:
         )
 
 
+def _counted(counts: Counts) -> list[list[str]]:
+    """Return a row for each type of eight bits that nodes are in."""
+    fp8, whole = counts.fp8_nodes or 0, counts.int8_nodes + counts.float_nodes
+    numbers = {"INT8": counts.int8_nodes - fp8, "FP8": fp8}
+    return [[f"{kind} nodes", f"{n} of {whole}"] for kind, n in numbers.items() if n]
+
+
 def _print_layers(report: EngineLayers, *, as_json: bool) -> None:
     if as_json:
         print_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
         rows = [[item.node, item.outcome, item.layer or "-", item.reason] for item in report.nodes]
-        print_table(["promised INT8", "got", "layer", "why"], rows, left=4)
+        print_table(["promised 8 bits", "got", "layer", "why"], rows, left=4)
         for item in report.reformats:
             say(f"reformat: {item.layer} ({item.source} → {item.target})")
         say(
-            f"{report.int8} of {report.promised} promised nodes run in INT8;"
+            f"{report.int8} of {report.promised} promised nodes run in 8 bits;"
             f" {len(report.reformats)} reformats in {report.layers} layers"
         )
     if report.missed:

@@ -104,7 +104,7 @@ def print_placement(report: Lint) -> None:
     rows = [
         [
             item.node,
-            "INT8" if item.int8 else "float",
+            "FP8" if item.fp8 else "INT8" if item.int8 else "float",
             str(item.rank),
             "" if item.cost is None else f"{item.cost:.2e}",
             f"{item.macs_share:.1%}",

@@ -49,7 +49,8 @@ class FixPart(Part):
 
 
 class PlacementPart(Part):
-    """What INT8 costs and brings at a node. `int8`: whether it is INT8 now. `rank` (1 the most
+    """What INT8 costs and brings at a node. `int8`: whether it is in eight bits now, `fp8`: in FP8,
+    whose cost it then is. `rank` (1 the most
     sensitive), `mse`, at the outputs if it alone is quantized, and `cost`, the damage by the metric
     that ranks, are a sensitivity report's;
     `macs_share` is of all nodes of that report. `cost_per_mac`: its share of the errors ÷ its share
@@ -58,6 +59,7 @@ class PlacementPart(Part):
 
     node: str
     int8: bool
+    fp8: bool | None = None
     rank: int
     mse: float | None = None
     cost: float | None = None
