@@ -28,7 +28,7 @@ from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.ratios import gains, noise
-from qgraph._sensitivity.search.rig import Elsewhere, Rig, Spent, require_room
+from qgraph._sensitivity.search.rig import Elsewhere, Rig, Spent, lack_of_room
 
 _SHARES, _FEW_SHARES = (0.3, 0.5, 0.7, 0.85, 1.0), (0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
@@ -184,15 +184,12 @@ def _groups(known: Strengths) -> list[list[SmoothPoint]]:
 def search_best(search: Search, *, smooths: bool, elsewhere: Elsewhere | None = None) -> Best:
     """Return the ranges and, where the search `smooths`, too, the smoothing that are better than
     the model of `search` by the extremes; nothing where none are. `elsewhere`: has other processes
-    measure.
-
-    Raises:
-        LimitError: the model does not fit into memory three times.
+    measure. A model that memory does not hold so often as it takes is left plain.
     """
     if len(search.feeds) < FEWEST_JUDGED:
         return _plain(f"{FEWEST_JUDGED} samples are needed, as some judge what others choose")
-    if elsewhere is None:
-        require_room(search)
+    if elsewhere is None and (why := lack_of_room(search)) is not None:
+        return _plain(why)
     search.progress("choosing ranges", 0, 1)
     rig = Rig(search, smooths=smooths, elsewhere=elsewhere)
     if not rig.learnt.parts:

@@ -164,19 +164,25 @@ class Rig:
         return frozenset(chosen | {add for add, beside in self.beside.items() if beside in chosen})
 
 
+def lack_of_room(search: Search) -> str | None:
+    """Return why there is none: weights are held as often as one session holds them, float,
+    quantized, and those that a way brings along. None where they fit.
+    """
+    weights = sum(map(size_of, search.prepared.model.graph.initializer))
+    left = (search.memory or Memory.of(None)).left
+    if _COPIES * weights <= left:
+        return None
+    return (
+        f"it holds the weights {_COPIES} times, {_COPIES * weights / 2**30:.1f} GiB, and"
+        f" {left / 2**30:.1f} GiB of memory are left"
+    )
+
+
 def require_room(search: Search) -> None:
-    """Check that the weights fit into memory as often as one session holds them: float, quantized,
-    and those that a way brings along.
+    """Check that the weights fit into memory.
 
     Raises:
         LimitError: they do not.
     """
-    weights = sum(map(size_of, search.prepared.model.graph.initializer))
-    left = (search.memory or Memory.of(None)).left
-    if _COPIES * weights > left:
-        raise LimitError(
-            f"--calibrate auto holds the weights {_COPIES} times, {_COPIES * weights / 2**30:.1f}"
-            f" GiB, and {left / 2**30:.1f} GiB are left",
-            hint="Take --calibrate minmax, and --smooth auto, which goes through the model in"
-            " parts; or give more --memory.",
-        )
+    if (why := lack_of_room(search)) is not None:
+        raise LimitError(why)
