@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import torch
-from bundle_memory import run
 from decoder import configuration, write_decoder
 from large import write_samples
 from setting import setting
@@ -30,6 +32,15 @@ from qgraph._quantize.scheme import Scheme, SchemeName, WeightScale
 _MB = 1e6
 _SHARES = {"A": 0.15, "B": 0.5, "C": 0.8, "D": 1.0}
 _PLAIN = Scheme()
+_INSIDE = """
+import sys
+from pathlib import Path
+from qgraph._cli.cli import run
+code = run(sys.argv[1:])
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM")), file=sys.stderr)
+sys.exit(code)
+"""
 _NUMPY = {"fp32": "float32", "fp16": "float16"}
 
 
@@ -78,6 +89,28 @@ class Row:
             f" {self.bound / _MB:.0f} | {self.written / self.size:.2f} |"
             f" {self.case.disk} | {self.seconds:.0f} s |"
         )
+
+
+@dataclass(frozen=True)
+class Took:
+    """Wall seconds and peak resident bytes of a command."""
+
+    seconds: float
+    peak: int
+
+
+def run(*arguments: str | Path) -> Took:
+    """Run a command of qgraph in a process of its own."""
+    start = time.perf_counter()
+    words = [str(item) for item in arguments]
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", _INSIDE, *words], capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"qgraph {' '.join(words)} failed: {done.stderr}")
+    peak = int(done.stderr.split()[-1]) << 10
+    return Took(seconds, peak)
 
 
 def export(folder: Path, shape: dict[str, int], dtype: str) -> Path:
