@@ -1,7 +1,6 @@
 """What a package needs to add a model family: see docs/guide/adding-a-family.md."""
 
 from qgraph._exporters.family import (
-    Answers,
     Converses,
     ExportOptions,
     Family,
@@ -9,13 +8,12 @@ from qgraph._exporters.family import (
     NamesFiles,
     Prompt,
     Said,
-    Stepwise,
     Suite,
-    Task,
 )
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.generic.family import GenericFamily
 from qgraph._exporters.manifest import Manifest
+from qgraph._exporters.tasks import Answers, Stepwise, Task
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session

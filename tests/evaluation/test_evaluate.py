@@ -17,8 +17,8 @@ from qgraph._evaluation.observing import VariantObservations
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel, inspect_variants, int8_nodes
-from qgraph._exporters.family import Observation
 from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.tasks import Observation
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
 from qgraph._graph.progress import Progress, silent

@@ -20,8 +20,9 @@ from qgraph._evaluation.results import Evaluation, EvaluationRun, Latency, Unmea
 from qgraph._evaluation.sanity import side_by_side
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel
-from qgraph._exporters.family import ComparesOutputs, ObservesSamples, Stepwise, Suite, Task
+from qgraph._exporters.family import Suite
 from qgraph._exporters.resampling import PerSample, Resampled
+from qgraph._exporters.tasks import ComparesOutputs, ObservesSamples, Stepwise, Task
 from qgraph._graph.errors import QGraphError
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.feeds import require_samples

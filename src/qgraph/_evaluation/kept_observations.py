@@ -14,7 +14,7 @@ from typing import Any
 
 from qgraph._evaluation.observing import VariantObservations
 from qgraph._evaluation.variants import InspectedModel
-from qgraph._exporters.family import Observation
+from qgraph._exporters.tasks import Observation
 from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._sensitivity.scoring.journal import Journal
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel
-from qgraph._exporters.family import ComparesInside, Observation, ObservesSamples, Task
+from qgraph._exporters.tasks import ComparesInside, Observation, ObservesSamples, Task
 from qgraph._graph.edit.selecting import with_outputs
 from qgraph._graph.io.models import read_model
 from qgraph._graph.progress import Progress, silent

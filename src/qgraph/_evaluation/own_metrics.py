@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from qgraph._exporters.batches import Batches
-from qgraph._exporters.family import Task
-from qgraph._exporters.labelled import Labelled
 from qgraph._exporters.resampling import PerSample, Ratio, SampleSums
+from qgraph._exporters.tasks import Labelled, Task
 from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.npz import LABELS

@@ -10,15 +10,16 @@ A package adds a family with an entry point of the group `qgraph.families` (`_ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import onnx
 from pydantic import Field
 
 from qgraph._exporters.manifest import Manifest
+from qgraph._exporters.tasks import Task
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.flags import Flag
 from qgraph._graph.io.documents import Given
@@ -85,104 +86,6 @@ class ExportOptions(Given):
             " For files you trust."
         ),
     ] = False
-
-
-class Task(Protocol):
-    """Measures variants of one model on fixed data; the float model always comes first."""
-
-    @property
-    def name(self) -> str:
-        """Return what the task is called in `evaluation.json`."""
-        ...
-
-    @property
-    def feeds(self) -> Sequence[Feed]:
-        """Return the forward passes that all variants make."""
-        ...
-
-    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
-        """Return the metrics of one variant, by the keys of evaluation.json."""
-        ...
-
-
-Observation = Mapping[str, Any]
-"""What a variant shows on one sample, by name: numbers, text and lists of these."""
-
-
-@runtime_checkable
-class ObservesSamples(Task, Protocol):
-    """A task that looks at one sample after the other, so that other processes can do some."""
-
-    @property
-    def divisible(self) -> bool:
-        """Return whether a sample can be looked at without those before it."""
-        ...
-
-    def observe(self, index: int, session: Session, *, first: bool) -> Observation:
-        """Return what a variant shows on a sample; of the `first` variant, what others are compared
-        with is kept.
-        """
-        ...
-
-    def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
-        """Return the metrics of a variant from what it shows on each sample, in their order."""
-        ...
-
-
-def observe_all(
-    task: ObservesSamples, name: str, session: Session, progress: Progress, *, first: bool
-) -> list[Observation]:
-    """Return what a variant shows on each sample."""
-    seen, count = [], len(task.feeds)
-    for index in range(count):
-        progress(f"evaluating {name}", index, count)
-        seen.append(task.observe(index, session, first=first))
-    progress(f"evaluating {name}", count, count)
-    return seen
-
-
-@runtime_checkable
-class Stepwise(Protocol):
-    """A task whose runs are of more than one kind, each with a latency of its own."""
-
-    def steps(self, session: Session) -> dict[str, Feed]:
-        """Return `prefill` and, where the graph has a cache, `decode`: one more token after it."""
-        ...
-
-
-@runtime_checkable
-class ComparesInside(Protocol):
-    """A task that compares at inner tensors: `inner` are made outputs of each variant."""
-
-    inner: tuple[str, ...]
-
-
-@runtime_checkable
-class NamesMetrics(Protocol):
-    """A task that says beforehand which metrics it can have, so that no other is asked for."""
-
-    @property
-    def metrics(self) -> frozenset[str]:
-        """Return the keys of evaluation.json, those included that only some data gives."""
-        ...
-
-
-@runtime_checkable
-class ComparesOutputs(Protocol):
-    """A task over several outputs, which an error of one may hide in."""
-
-    def by_output(self, name: str) -> dict[str, float]:
-        """Return output → SQNR in dB of a variant already measured; equal outputs have none."""
-        ...
-
-
-@runtime_checkable
-class Answers(Protocol):
-    """A task that also has questions answered, which takes most of its time."""
-
-    def without_answers(self) -> Task:
-        """Return the task that leaves the questions out."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

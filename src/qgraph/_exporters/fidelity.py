@@ -11,8 +11,8 @@ import onnx
 
 from qgraph._exporters.batches import Batches
 from qgraph._exporters.class_scores import SEVERAL, ClassScores
-from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.resampling import SampleSums
+from qgraph._exporters.tasks import Observation, observe_all
 from qgraph._graph.edit.selecting import behind_selection
 from qgraph._graph.errors import InputError
 from qgraph._graph.progress import Progress

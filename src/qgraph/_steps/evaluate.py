@@ -17,14 +17,9 @@ from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
 from qgraph._exporters.belongings import read_with
-from qgraph._exporters.family import (
-    ComparesInside,
-    Converses,
-    ObservesSamples,
-    Suite,
-    Task,
-)
+from qgraph._exporters.family import Converses, Suite
 from qgraph._exporters.manifest import SANITY
+from qgraph._exporters.tasks import ComparesInside, ObservesSamples, Task
 from qgraph._graph.edit.draws import random_note
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import data_files, read_model

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from qgraph._exporters.family import NamesMetrics, Observation, ObservesSamples, Task
+from qgraph._exporters.tasks import NamesMetrics, Observation, ObservesSamples, Task
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import metric

@@ -17,8 +17,8 @@ from qgraph._evaluation.observing import VariantObservations, observed
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
 from qgraph._exporters.belongings import samples_in
-from qgraph._exporters.family import ObservesSamples, Task
 from qgraph._exporters.registry import files_named_in
+from qgraph._exporters.tasks import ObservesSamples, Task
 from qgraph._graph.errors import LimitError, QGraphError, UsageError
 from qgraph._graph.io.files import sha256_of
 from qgraph._graph.run.memory import Memory

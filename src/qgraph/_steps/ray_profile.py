@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from qgraph._exporters.family import Observation, ObservesSamples
+from qgraph._exporters.tasks import Observation, ObservesSamples
 from qgraph._graph.errors import LimitError
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from qgraph._exporters.family import Answers, NamesMetrics, Task
+from qgraph._exporters.tasks import Answers, NamesMetrics, Task
 from qgraph._metrics.budget import Budget
 from qgraph._metrics.table import find_metric
 from qgraph._steps.model import Model

@@ -9,8 +9,9 @@ from pathlib import Path
 import onnx
 
 from qgraph._exporters.arrays import arrays_task
-from qgraph._exporters.family import ExportOptions, ModelView, Task
+from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.manifest import Manifest
+from qgraph._exporters.tasks import Task
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress

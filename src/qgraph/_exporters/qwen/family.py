@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._exporters.family import ExportOptions, ModelView, Task
+from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.images import images_in
 from qgraph._exporters.manifest import Manifest
@@ -19,6 +19,7 @@ from qgraph._exporters.qwen.samples import LineFeeds, read_samples
 from qgraph._exporters.qwen.sanity import SanitySuite
 from qgraph._exporters.qwen.source import is_decoder
 from qgraph._exporters.qwen.task import LmTask
+from qgraph._exporters.tasks import Task
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress

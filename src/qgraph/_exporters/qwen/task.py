@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.fidelity import (
     FIDELITY,
     FIDELITY_RATIOS,
@@ -30,6 +29,7 @@ from qgraph._exporters.manifest import Decoder, Manifest
 from qgraph._exporters.qwen.generate import Embedder, generate, next_step
 from qgraph._exporters.qwen.samples import decode
 from qgraph._exporters.resampling import SampleSums
+from qgraph._exporters.tasks import Observation, observe_all
 from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import is_cache

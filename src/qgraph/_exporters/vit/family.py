@@ -8,10 +8,11 @@ from pathlib import Path
 import onnx
 
 from qgraph._exporters.arrays import arrays_task
-from qgraph._exporters.family import ExportOptions, ModelView, Task
+from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import DESCRIBED, Preprocessing
+from qgraph._exporters.tasks import Task
 from qgraph._exporters.vit.pictures import Picture, PictureFeeds, processor_of, read_pictures
 from qgraph._exporters.vit.processor import CONFIG
 from qgraph._exporters.vit.source import is_classifier, last_operator, tells_classes_apart

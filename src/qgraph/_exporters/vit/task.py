@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 
 from qgraph._exporters.class_scores import SEVERAL, rank_of
-from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.fidelity import (
     FIDELITY,
     FIDELITY_RATIOS,
@@ -22,6 +21,7 @@ from qgraph._exporters.fidelity import (
     table_of,
 )
 from qgraph._exporters.resampling import SampleSums
+from qgraph._exporters.tasks import Observation, observe_all
 from qgraph._exporters.vit.pictures import PictureFeeds
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session

@@ -9,10 +9,11 @@ from pathlib import Path
 import onnx
 
 from qgraph._exporters.arrays import arrays_task
-from qgraph._exporters.family import ExportOptions, ModelView, Task
+from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import Preprocessing, Resize
+from qgraph._exporters.tasks import Task
 from qgraph._exporters.yolo.coco import Annotations, Scene, read_annotations, read_scenes
 from qgraph._exporters.yolo.decode import boxes_and_scores
 from qgraph._exporters.yolo.head import find_detector_head

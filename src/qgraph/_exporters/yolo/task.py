@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from qgraph._exporters.family import Observation, observe_all
 from qgraph._exporters.fidelity import FIDELITY, as_metrics, distances_of, summed
+from qgraph._exporters.tasks import Observation, observe_all
 from qgraph._exporters.yolo.coco import Annotations
 from qgraph._exporters.yolo.decode import Boxes, decode_boxes, layout_of
 from qgraph._exporters.yolo.letterbox import SceneFeeds
