@@ -7,7 +7,10 @@ its parent must not load a runtime.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, wraps
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from qgraph._graph.version import VERSION as __version__  # noqa: N811 - the name Python expects
@@ -180,7 +183,40 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'qgraph' has no attribute {name!r}")
-    return getattr(import_module(f"qgraph.{_WHERE[name]}"), _NAMED.get(name, name))
+    found = getattr(import_module(f"qgraph.{_WHERE[name]}"), _NAMED.get(name, name))
+    return _with_known_names(name, found) if isinstance(found, FunctionType) else found
+
+
+@cache
+def _with_known_names(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that makes a `UsageError` of arguments that it does not take."""
+    from inspect import signature  # a command has no need of it
+
+    taken = signature(function)
+
+    @wraps(function)
+    def called(*arguments: Any, **given: Any) -> Any:
+        try:
+            taken.bind(*arguments, **given)
+        except TypeError as error:
+            from qgraph._graph.errors import UsageError, nearest
+
+            wrong = [key for key in given if key not in taken.parameters]
+            hint = nearest(wrong[0], taken.parameters) if wrong else ""
+            raise UsageError(f"{name}: {error}", hint=hint) from error
+        from qgraph._graph.errors import QGraphError
+
+        try:
+            return function(*arguments, **given)
+        except QGraphError as error:
+            from qgraph._steps.given import as_given
+
+            error.message, error.where, error.hint = map(
+                as_given, (error.message, error.where, error.hint)
+            )
+            raise
+
+    return called
 
 
 _NAMED = {"open": "open_model"}

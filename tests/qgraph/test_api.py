@@ -177,6 +177,13 @@ def test_one_value_needs_no_list(files: Any) -> None:
 
 
 _ANY: dict[Any, Any] = {"tpu": "tpu", 3: 3}
+
+
+def _any(value: Any) -> Any:
+    """Return what a type checker would not let be called so."""
+    return value
+
+
 """What no type checker would let through."""
 
 
@@ -200,6 +207,11 @@ _ANY: dict[Any, Any] = {"tpu": "tpu", 3: 3}
         (lambda files: qgraph.sensitivity(files.model, runtime=_ANY["tpu"]), "expected a qgraph.R"),
         (lambda files: qgraph.sensitivity(files.model, data=iter(())), "iterator of samples is em"),
         (lambda files: qgraph.calibrate(files.model, nothing=1), "nothing: no such option"),
+        (lambda files: qgraph.sensitivity(files.model, sampels=1), "Did you mean samples"),
+        (lambda files: qgraph.sensitivity(files.model, engine="gradient", prob=1), "mean probes"),
+        (lambda _: _any(qgraph.EvaluateOptions)(smaples=1), "Did you mean samples"),
+        (lambda files: _any(qgraph.handoff)(files.model, "b", batch_axes=1), "mean batch_axis"),
+        (lambda files: _any(qgraph.handoff)(files.model), "handoff: missing .*'folder'"),
         (lambda files: qgraph.profile(_ANY[3]), "found a int, expected a Sensitivity"),
         (lambda files: qgraph.quantize(files.model, _ANY[3]), "found a int, expected a Profiles"),
         (lambda files: qgraph.evaluate(_ANY[3]), "found models of the type int"),

@@ -141,6 +141,24 @@ def test_an_iterator_that_fails_is_named_and_leaves_nothing(files: Any, error: E
     assert folder_of_this_process() == before
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "said"),
+    [
+        ({"z": X}, {}, "the given data: found arrays"),
+        ([*feeds(), {"x": X[:1] * np.nan}], {}, "sample 4 of the given data: array 'x' holds NaN"),
+        (X, {"outputs": ("u",)}, "the given model main: --outputs 'u'"),
+    ],
+)
+def test_messages_name_what_was_given_and_no_file_that_nobody_made(
+    files: Any, data: Any, options: Any, said: str
+) -> None:
+    model = onnx.load(files.model)
+    model.graph.name = "main"
+    with pytest.raises(qgraph.QGraphError, match=said) as caught:
+        qgraph.sensitivity(model, data=data, **options)
+    assert "/" not in str(caught.value).splitlines()[0]
+
+
 def test_an_iterator_is_not_read_before_the_other_options_are_right(files: Any) -> None:
     samples = feeds()
     with pytest.raises(qgraph.UsageError, match="expected one of mse"):

@@ -16,6 +16,8 @@ shown without a traceback; anything else is a defect of qgraph.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +25,12 @@ from typing import ClassVar
 def spelled(where: str) -> str:
     """Return what a message calls `where`: `.`, which reads like a full stop, by its whole path."""
     return str(Path.cwd()) if where == str(Path()) else where
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the question after a name that is not among `known`, or nothing."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 class QGraphError(Exception):

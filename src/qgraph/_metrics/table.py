@@ -8,12 +8,11 @@ person calls one by its key, its label, or the start of one that is alone.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import UsageError, nearest
 from qgraph._metrics.distance import Sums
 
 Figures = Mapping[str, float | None]
@@ -224,10 +223,9 @@ def find_metric(text: str, keys: Collection[str], option: str) -> str:
             return found[0]
     named = [key if _plain(metric(key).label) == key else f"{key} ({metric(key).label})"
              for key in in_order(keys)]  # fmt: skip
-    near = difflib.get_close_matches(_plain(text), [*keys], n=1)
     raise UsageError(
         f"{option}: no metric {text!r} here; there are {', '.join(named)}",
-        hint=f"Did you mean {near[0]}?" if near else "",
+        hint=nearest(_plain(text), keys),
     )
 
 

@@ -33,6 +33,8 @@ AnyPath = str | Path
 AnyModel = str | Path | onnx.ModelProto
 _LARGEST_MESSAGE = (2 << 30) - 1
 _DIGITS = 12
+_DATA = rf"memory-[0-9a-f]{{{_DIGITS}}}"
+"""What data in memory is called."""
 _FORMAT: Any = np.lib.format
 """Which numpy leaves without types."""
 _EXPECTED = "expected paths, an array, a dict of arrays, or an iterable of such dicts"
@@ -105,6 +107,16 @@ def data_files(data: Any, limit: int | None = None) -> tuple[Path, ...]:
             hint="One that was read before gives nothing again: make a new one, or a list.",
         )
     return (*found, *([folder] if folder else []))
+
+
+def as_given(text: str) -> str:
+    """Return a message that names what was given, not the file that it lies in."""
+    if not _home.cache_info().currsize:
+        return text
+    home = re.escape(str(_folder())) + "/"
+    text = re.sub(rf"(?:{home})?{_DATA}/0*(\d+)\.npz", r"sample \1 of the given data", text)
+    text = re.sub(rf"(?:{home})?{_DATA}(?:\.npz)?", "the given data", text)
+    return re.sub(rf"{home}[^/]+/([\w-]+)\.onnx", r"the given model \1", text)
 
 
 def _apart(data: Iterable[Any], paths: list[Path]) -> Iterator[Any]:

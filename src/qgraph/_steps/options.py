@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_origin
 from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from qgraph._evaluation.recommendation import require_limits
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import UsageError, nearest
 from qgraph._graph.flags import Flag
 from qgraph._graph.io.documents import Given, Part, in_words
 from qgraph._metrics import SCORED
@@ -221,11 +221,11 @@ class SensitivityOptions(CalibrateOptions):
         if not own:
             return common
         engine = engine_of(str(given.get("engine", AUTO)), None)
-        _require_own(engine.name, engine.options, own)
+        _require_own(engine.options, own)
         return common | {"own": engine.options.model_validate(own, strict=False)}
 
 
-def _require_own(engine: str, kind: type[EngineOptions], given: Mapping[str, Any]) -> None:
+def _require_own(kind: type[EngineOptions], given: Mapping[str, Any]) -> None:
     for key in given:
         if key in kind.model_fields:
             continue
@@ -233,7 +233,8 @@ def _require_own(engine: str, kind: type[EngineOptions], given: Mapping[str, Any
         if others:
             flag = f"--{key.replace('_', '-')}"
             raise UsageError(f"{flag} is an option of --engine {' and '.join(others)}")
-        raise ValueError(f"no such option: {key!r}; the engine {engine} has none of its own")
+        known = (*SensitivityOptions.model_fields, *kind.model_fields, "runtime")
+        raise UsageError(f"{key}: no such option", hint=nearest(key, known))
 
 
 class ProfileOptions(Options):
@@ -375,7 +376,7 @@ def chosen(kind: type[P], options: P | None, given: Mapping[str, Any]) -> P:
             kind.model_validate(wanted | {"data": ()}, strict=False)
         return kind.model_validate(wanted, strict=False)
     except ValidationError as error:
-        raise in_words(error) from error
+        raise in_words(error, (*kind.model_fields, "runtime")) from error
 
 
 def _as_given(options: Part) -> dict[str, Any]:

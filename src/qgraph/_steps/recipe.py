@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from qgraph._exporters.family import ExportOptions
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import UsageError, nearest
 from qgraph._graph.io.documents import Part, message_of
 from qgraph._graph.io.files import require_file
 from qgraph._graph.run.session import Provider
@@ -163,8 +162,7 @@ def _wrong(path: Path, error: ValidationError) -> UsageError:
         what = "no such key in a recipe"
         known = Recipe.model_fields.get(tables[0]) if tables else None
         part = known.annotation if known else Recipe
-        near = difflib.get_close_matches(key, getattr(part, "model_fields", ()), n=1)
-        hint = f"Did you mean {near[0]}? {hint}" if near else hint
+        hint = f"{nearest(key, getattr(part, 'model_fields', ()))} {hint}".strip()
     return UsageError(what, where=f"{path}: {'.'.join((*tables, key))}", hint=hint)
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from qgraph._graph.errors import EnvironmentFault, UsageError
+from qgraph._graph.errors import EnvironmentFault, UsageError, nearest
 from qgraph._graph.io.files import require_file, write_text
 
 _LARGEST = 512 << 20
@@ -41,7 +41,7 @@ class _Explained(type(BaseModel)):  # type: ignore[misc]
         try:
             return cls.model_validate(given, strict=False)
         except ValidationError as error:
-            raise in_words(error) from error
+            raise in_words(error, cls.model_fields) from error
 
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ else:
         """A piece that people write in Python, not only in files: `Scheme(name="int8")`."""
 
 
-def in_words(error: ValidationError) -> UsageError:
-    """Return what is wrong with a value that was given by name."""
+def in_words(error: ValidationError, known: Iterable[str]) -> UsageError:
+    """Return what is wrong with a value that was given by name, one of `known` or a wrong one."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or "options"
-    what = "no such option" if first["type"] == "extra_forbidden" else message_of(first)
-    return UsageError(f"{place}: {what}")
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"{place}: no such option", hint=nearest(place, known))
+    return UsageError(f"{place}: {message_of(first)}")
 
 
 def message_of(error: ErrorDetails) -> str:
