@@ -125,6 +125,21 @@ def test_nothing_is_left_where_a_later_profile_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+def test_a_folder_that_was_made_goes_where_someone_interrupts(tmp_path: Path) -> None:
+    chain, target = Chain(tmp_path, 4, 32), tmp_path / "made"
+
+    def interrupt(description: str, done: int, total: int) -> None:
+        if (description, done) == ("quantizing", 2) and total:
+            assert target.exists()
+            raise KeyboardInterrupt
+
+    runtime = api.Runtime(progress=interrupt)
+    profiles, ranges = chain.profiles(Scheme()), chain.ranges(Scheme())
+    with pytest.raises(KeyboardInterrupt):
+        write_quantized(chain.path, profiles, ranges, target, runtime=runtime)
+    assert not target.exists()
+
+
 PEAK = """
 import sys
 from qgraph._steps.quantize import write_quantized

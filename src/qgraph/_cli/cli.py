@@ -67,7 +67,9 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
 
 
 _HELP = "qgraph COMMAND --help lists the options."
-_AGAIN = "Nothing half-finished is left. The same command again goes on from what it kept."
+_AGAIN = (
+    "Nothing half-finished is left. The same command goes on from what it kept, or starts again."
+)
 
 
 def _require_text(arguments: list[str]) -> None:

@@ -121,7 +121,7 @@ def write_quantized(
     was_there = target.exists()
     try:
         write_models(made, target)
-    except QGraphError:
+    except (QGraphError, KeyboardInterrupt):
         if not was_there:
             with suppress(OSError):  # never made, or not empty
                 target.rmdir()

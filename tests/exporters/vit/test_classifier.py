@@ -216,6 +216,9 @@ def test_folders_that_are_not_the_models_classes_are_refused(
     opened = open_model(exported / "model.onnx")
     with pytest.raises(InputError, match="2 class folders, 'dog' among them"):
         opened.family.task(opened.view, None, [pictures], 1 << 30)
+    # calibration and fidelity ask for no classes
+    assert opened.family.task(opened.view, "fidelity", [pictures], 1 << 30).feeds
+    assert len(opened.family.feeds(opened.view, pictures, None)) == 4
 
 
 def test_pictures_without_classes_give_fidelity(exported: Path, pictures: Path) -> None:

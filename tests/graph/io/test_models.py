@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -380,6 +381,13 @@ def test_an_initializer_that_stands_twice_is_refused(build: Build, path: Path) -
     model = build(LINEAR, w=WEIGHT)
     model.graph.initializer.append(model.graph.initializer[0])
     assert "'w' is made twice" in refused(path, model.SerializeToString()).message
+
+
+def test_two_nodes_of_one_name_are_refused_as_onnxruntime_does(build: Build, path: Path) -> None:
+    model = build("(float[N] x) => (float[N] y) { [k] z = Relu(x) [k] y = Abs(z) }")
+    assert "two nodes are called 'k'" in refused(path, model.SerializeToString()).message
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail, match="same node name"):
+        onnxruntime.InferenceSession(model.SerializeToString())
 
 
 def test_an_output_of_two_nodes_is_refused(build: Build, path: Path) -> None:

@@ -49,7 +49,7 @@ class VitFamily:
 
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return feeds of the pictures in a folder, at most `limit` of either."""
-        return PictureFeeds(view, self._pictures(view, data)[:limit])
+        return PictureFeeds(view, self._pictures(view, data, labelled=False)[:limit])
 
     def preprocessing(self, view: ModelView) -> Preprocessing | None:
         """Return what a person said, else `preprocessor_config.json` beside the model."""
@@ -89,7 +89,10 @@ class VitFamily:
         arrays = [path for path in data if path.suffix == ".npz" or any(path.glob("*.npz"))]
         if arrays:
             return arrays_task(view, name, data, limit, self.scored_outputs(view))
-        pictures = [item for path in data for item in self._pictures(view, path)[:limit]]
+        asked = name != "fidelity"
+        pictures = [
+            item for path in data for item in self._pictures(view, path, labelled=asked)[:limit]
+        ]
         labelled = all(picture.label is not None for picture in pictures)
         made = PictureFeeds(view, pictures)
         if name == "fidelity" or (name is None and not labelled):
@@ -117,9 +120,9 @@ class VitFamily:
 
         return export_classifier(source, folder, options, progress)
 
-    def _pictures(self, view: ModelView, data: Path) -> list[Picture]:
+    def _pictures(self, view: ModelView, data: Path, *, labelled: bool) -> list[Picture]:
         classes = view.manifest.classes if view.manifest else None
-        return read_pictures(data, classes, _classes(view))
+        return read_pictures(data, classes, _classes(view), labelled=labelled)
 
 
 def _classes(view: ModelView) -> int:

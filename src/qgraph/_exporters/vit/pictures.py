@@ -94,11 +94,14 @@ class Picture:
     label: int | None = None
 
 
-def read_pictures(folder: Path, classes: Sequence[str] | None, count: int) -> list[Picture]:
+def read_pictures(
+    folder: Path, classes: Sequence[str] | None, count: int, *, labelled: bool
+) -> list[Picture]:
     """Return the images of a folder, taken in turn from each class folder where there are any.
 
     A class folder is named after its class; where none is, the folders in order are the classes in
-    order, as for ImageNet. `count`: of classes the model tells apart.
+    order, as for ImageNet. `count`: of classes the model tells apart. Without `labelled` nobody
+    asks for classes, and folders may be called anything.
 
     Raises:
         InputError: no folder, no images in it, or folders that are not the model's classes.
@@ -113,8 +116,9 @@ def read_pictures(folder: Path, classes: Sequence[str] | None, count: int) -> li
     if not inner:
         found = [Picture(path) for path in images_in(folder)]
     else:
-        labels = _labels([path.name for path in inner], classes, count, folder)
-        rows = ([Picture(p, labels[f.name]) for p in images_in(f)] for f in inner)
+        names = [path.name for path in inner]
+        labels = _labels(names, classes, count, folder) if labelled else {}
+        rows = ([Picture(p, labels.get(f.name)) for p in images_in(f)] for f in inner)
         found = [item for turn in zip_longest(*rows) for item in turn if item is not None]
     if not found:
         raise InputError("the folder holds no images", where=str(folder))
@@ -133,7 +137,8 @@ def _labels(
     raise InputError(
         f"found {len(names)} class folders, {strange!r} among them, for a model of {count} classes",
         where=str(folder),
-        hint="Name the folders after the model's classes, or give one for each class, in order.",
+        hint="Name the folders after the model's classes, or give one for each class, in order;"
+        " --task fidelity evaluates without classes.",
     )
 
 

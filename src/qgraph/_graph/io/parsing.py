@@ -85,6 +85,7 @@ def check_basics(model: onnx.ModelProto, path: Path) -> None:
             where=str(path),
             hint="Load it with onnx, set model.ir_version = 10 and save it: nothing else changes.",
         )
+    _require_own_names(model, path)
     require_finite(model, path)
     require_wired(model, path)
     require_schemas(model, path)
@@ -202,3 +203,14 @@ def _callees_first(functions: Mapping[_Key, onnx.FunctionProto], path: Path) -> 
         order += ready
         waiting -= set(ready)
     return order
+
+
+def _require_own_names(model: onnx.ModelProto, path: Path) -> None:
+    names = Counter(node.name for node in model.graph.node if node.name)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise InputError(
+            f"two nodes are called {twice[0]!r}, which onnxruntime refuses",
+            where=str(path),
+            hint="Load it with onnx, set node.name of each of them to a name of its own, or to ''"
+            " for qgraph to name it, and save it.",
+        )
