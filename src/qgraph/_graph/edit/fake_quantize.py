@@ -6,7 +6,7 @@ node, that reads the same tensor keeps the untouched one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -66,6 +66,27 @@ def product_of(activation: str) -> str:
     return f"{activation}/product"
 
 
+Origin = tuple[str | None, str]
+"""The node that is quantized to something else, None for all others; and the activation."""
+
+
+def scales_by(names: Mapping[str, Origin], made: FakeQuantization) -> dict[str, Array]:
+    """Return initializer → scale, as `made` says. `names`: see `FakeQuantizer.scales`."""
+    return {
+        name: (made if node is None else made.others[node]).scales[activation]
+        for name, (node, activation) in names.items()
+    }
+
+
+def declare_scales(graph: onnx.GraphProto, names: Container[str]) -> None:
+    """Let initializers be fed, too: where they are not, they are what they were made with."""
+    graph.input.extend(
+        helper.make_tensor_value_info(item.name, item.data_type, item.dims)
+        for item in graph.initializer
+        if item.name in names
+    )
+
+
 def weight_of(tensor: str, axis: int | None) -> str:
     """Return what a quantized weight is called there."""
     return f"{tensor}/axis.{axis}"
@@ -74,7 +95,8 @@ def weight_of(tensor: str, axis: int | None) -> str:
 class FakeQuantizer:
     """Adds to `graph` what quantized nodes read; initializers are made once and shared.
 
-    `weights`: the values of the weights added, which the graph only declares. `tag`: what names
+    `weights`: the values of the weights added, which the graph only declares; `scales`: the
+    initializers added that hold scales → whose. `tag`: what names
     end in, where another adds to the same graph; `first`: that other, whose weights are taken where
     both quantize to the same.
     """
@@ -94,6 +116,8 @@ class FakeQuantizer:
         self._made: dict[str, str] = {}
         self._weights: dict[str, Callable[[], Array]] = {}
         self.weights: Mapping[str, Array] = OnDemand(self._weights)
+        self.scales: dict[str, Origin] = {}
+        self._owner: str | None = None
         self._others: dict[int, FakeQuantizer] = {}
 
     def _of(self, node: QuantizableNode) -> FakeQuantizer:
@@ -104,7 +128,7 @@ class FakeQuantizer:
         if id(own) not in self._others:
             made = FakeQuantizer(self._graph, own, f"{self._tag}/other.{len(self._others)}")
             self._others[id(own)] = made
-            made._weights = self._weights
+            made._weights, made.scales, made._owner = self._weights, self.scales, node.name
         return self._others[id(own)]
 
     @property
@@ -133,6 +157,7 @@ class FakeQuantizer:
             return pairs, rename
         for name in dict.fromkeys(name for _, name in node.activations):
             scale = self._initializer(scale_of(name), self.quantization.scales[name])
+            self.scales[scale] = self._owner, name
             zero = self._initializer("qgraph.zero_point", np.zeros((), self.quantization.dtype))
             q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
             read = name

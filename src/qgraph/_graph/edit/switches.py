@@ -15,7 +15,7 @@ import onnx
 from onnx import helper
 
 from qgraph._graph.bodies import copied
-from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
+from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer, Origin
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
 
@@ -25,13 +25,14 @@ PREFIX = "qgraph.switch."
 @dataclass(frozen=True, slots=True, eq=False)
 class SwitchGraph:
     """`inputs`: node name → the bool graph input that switches it. `weights`: quantized ones, which
-    `model` only declares. `names`: see `FakeQuantizer.names`.
+    `model` only declares. `names`, `scales`: see `FakeQuantizer`.
     """
 
     model: onnx.ModelProto
     inputs: Mapping[str, str]
     weights: Mapping[str, Array]
     names: Mapping[str, str]
+    scales: Mapping[str, Origin]
 
 
 def insert_switches(
@@ -50,7 +51,7 @@ def insert_switches(
     switched.graph.input.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in inputs.values()
     )
-    return SwitchGraph(switched, inputs, quantizer.weights, quantizer.names)
+    return SwitchGraph(switched, inputs, quantizer.weights, quantizer.names, quantizer.scales)
 
 
 def _switched(

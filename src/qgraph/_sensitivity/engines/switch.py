@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantize import (
+    FakeQuantization,
+    Origin,
+    declare_scales,
+    scales_by,
+)
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches
@@ -52,9 +58,10 @@ def node_switches(
 ) -> SwitchAnswerer:
     """Return what answers with a switch for each node."""
     switched = insert_switches(prepared.model, nodes, quantization)
+    declare_scales(switched.model.graph, switched.scales)
     session = open_session(switched.model, provider, weights=switched.weights)
     switches = {name: frozenset({node}) for node, name in switched.inputs.items()}
-    return SwitchAnswerer(session, scored, switches)
+    return SwitchAnswerer(session, scored, switches, switched.scales)
 
 
 def tensor_switches(
@@ -74,12 +81,21 @@ def tensor_switches(
 
 
 class SwitchAnswerer:
-    """Holds one session; `switches`: input of it → the nodes that turn it on."""
+    """Holds one session; `switches`: input of it → the nodes that turn it on; `scales`: inputs of
+    it → whose, which are what it was opened with where none are given.
+    """
 
-    def __init__(self, session: Session, scored: Scored, switches: Mapping[str, Set[str]]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        scored: Scored,
+        switches: Mapping[str, Set[str]],
+        scales: Mapping[str, Origin] = MappingProxyType({}),
+    ) -> None:
         self._session = session
         self._scored = scored
         self._switches = switches
+        self._scales = scales
 
     def samples_at_once(self, questions: Sequence[Question]) -> int:
         """Return 1: nothing is saved by more."""
@@ -97,6 +113,19 @@ class SwitchAnswerer:
                 step((number + index / len(questions)) / len(feeds))
                 results[-1].append(references.compare(self._run(feed, question)))
         return results
+
+    def sums_by(
+        self,
+        questions: Sequence[Question],
+        feeds: Sequence[Feed],
+        models: Sequence[ComputedModel],
+        step: Step,
+    ) -> list[list[Sums]]:
+        """Return the same, each sample quantized by scales of its own."""
+        if self._scales:
+            pairs = zip(feeds, models, strict=True)
+            feeds = [feed | scales_by(self._scales, model.fake) for feed, model in pairs]
+        return self.sums(questions, feeds, step)
 
     def _run(self, feed: Feed, quantized: Question) -> dict[str, Array]:
         switches = {

@@ -8,20 +8,41 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from itertools import chain
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import give_back
+from qgraph._graph.tensors import Feed
+from qgraph._metrics import Sums
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
-from qgraph._sensitivity.scoring.loop import Limits, Scores, score_in_turn
-from qgraph._sensitivity.scoring.questions import Answerer, Question
+from qgraph._sensitivity.scoring.loop import Asking, Limits, Scores, asking, score_in_turn
+from qgraph._sensitivity.scoring.questions import Answerer, Question, Step
 
 A = TypeVar("A", bound=Answerer)
 
 
+@runtime_checkable
+class FoldAnswerer(Answerer, Protocol):
+    """Answers about samples of any fold, with no session opened for each: scales are fed."""
+
+    def sums_by(
+        self,
+        questions: Sequence[Question],
+        feeds: Sequence[Feed],
+        models: Sequence[ComputedModel],
+        step: Step,
+    ) -> list[list[Sums]]:
+        """Return what `sums` does; `models`: how each sample is computed, which is how the model
+        was that this was opened with, but for scales.
+        """
+        ...
+
+
 class Folds(Generic[A]):
-    """Asks about the samples of `model`, fold after fold, with one answerer open at a time, which
-    `open_one` returns. `opening`: the seconds that took.
+    """Asks about the samples of `model`. `open_one` returns what answers: one for all folds, if it
+    is a `FoldAnswerer`, else fold after fold, with one open at a time. `opening`: the seconds that
+    took.
     """
 
     def __init__(self, open_one: Callable[[ComputedModel], A], model: ComputedModel) -> None:
@@ -41,6 +62,8 @@ class Folds(Generic[A]):
     @property
     def share(self) -> float:
         """Return the share of all samples that the one which is open is asked about."""
+        if isinstance(self.answerer, FoldAnswerer):
+            return 1.0
         samples, _ = self._folds[0 if self._open is None else self._open[0]]
         return len(samples) / len(self._model.feeds)
 
@@ -53,11 +76,27 @@ class Folds(Generic[A]):
     ) -> Scores:
         """Return the sums for every question and sample, or for some samples; see `score`."""
         asked = range(len(self._model.feeds)) if samples is None else samples
-        folds = [
-            ([n for n in numbers if n in asked], partial(self._opened, at))
-            for at, (numbers, _) in enumerate(self._folds)
-        ]
-        return score_in_turn(folds, questions, self._model.feeds, limits, progress)
+        numbers = [[n for n in of if n in asked] for of, _ in self._folds]
+        if not limits.late and isinstance(engine := self._opened(0), FoldAnswerer):
+            together = [(list(chain(*numbers)), lambda: self._asking_all(engine))]
+            return score_in_turn(together, questions, limits, progress)
+        folds = [(of, partial(self._asking, at)) for at, of in enumerate(numbers)]
+        return score_in_turn(folds, questions, limits, progress)
+
+    def _asking_all(self, engine: FoldAnswerer) -> tuple[Answerer, Asking]:
+        """Return what asks `engine` about samples of all folds."""
+        models = {number: model for numbers, model in self._folds for number in numbers}
+
+        def ask(
+            questions: Sequence[Question], asked: Sequence[int], step: Step
+        ) -> list[list[Sums]]:
+            feeds = [self._model.feeds[number] for number in asked]
+            return engine.sums_by(questions, feeds, [models[number] for number in asked], step)
+
+        return engine, ask
+
+    def _asking(self, at: int) -> tuple[Answerer, Asking]:
+        return asking(self._opened(at), self._model.feeds)
 
     def _opened(self, at: int) -> A:
         if self._open is None or self._open[0] != at:

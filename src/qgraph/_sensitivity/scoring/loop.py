@@ -17,7 +17,7 @@ from qgraph._graph.stopping import StopRequest
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Figures, Sums, figures
 from qgraph._sensitivity.scoring.journal import Journal
-from qgraph._sensitivity.scoring.questions import Answerer, Question
+from qgraph._sensitivity.scoring.questions import Answerer, Question, Step
 from qgraph._sensitivity.scoring.sums_table import SumsTable
 
 
@@ -30,6 +30,15 @@ class Limits:
     deadline: float | None = None
     journal: Journal | None = None
     stop: StopRequest = field(default_factory=StopRequest)
+
+    @property
+    def late(self) -> bool:
+        """Return whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+Asking = Callable[[Sequence[Question], Sequence[int], Step], Sequence[Sequence[Sums]]]
+"""Returns the sums of every question for each sample of these numbers."""
 
 
 def scoring_ends(deadline: float | None, share: float) -> float | None:
@@ -78,20 +87,28 @@ def score(
     Samples go to the engine as many at once as it takes; with a deadline one by one, since what is
     under way when it passes is lost.
     """
-    return score_in_turn([(range(len(feeds)), lambda: engine)], questions, feeds, limits, progress)
+    folds = [(range(len(feeds)), lambda: asking(engine, feeds))]
+    return score_in_turn(folds, questions, limits or Limits(), progress)
+
+
+def asking(engine: Answerer, feeds: Sequence[Feed]) -> tuple[Answerer, Asking]:
+    """Return `engine`, and what asks it about `feeds`."""
+
+    def ask(questions: Sequence[Question], numbers: Sequence[int], step: Step) -> list[list[Sums]]:
+        return engine.sums(questions, [feeds[number] for number in numbers], step)
+
+    return engine, ask
 
 
 def score_in_turn(
-    folds: Sequence[tuple[Sequence[int], Callable[[], Answerer]]],
+    folds: Sequence[tuple[Sequence[int], Callable[[], tuple[Answerer, Asking]]]],
     questions: Sequence[Question],
-    feeds: Sequence[Feed],
-    limits: Limits | None = None,
+    limits: Limits,
     progress: Progress = silent,
 ) -> Scores:
     """Return the same of samples that several are asked about, one after the other. `folds`: the
-    numbers of samples, and what opens the one that is asked about these.
+    numbers of samples, and what opens the one that is asked about these, and asks it.
     """
-    limits = limits or Limits()
     wanted = [number for numbers, _ in folds for number in numbers]
     done = _from_journal(limits, wanted)
     resumed = len(done)
@@ -100,28 +117,27 @@ def score_in_turn(
     # without a journal nothing would be gained by going on to where the work can be taken up again
     with limits.stop.held() if limits.journal else nullcontext():
         for numbers, opened in folds:
-            if _waiting(done, numbers) and not _is_late(limits):
-                _score_fold(opened(), questions, feeds, numbers, done, (limits, progress, wanted))
+            if _waiting(done, numbers) and not limits.late:
+                _score_fold(opened(), questions, numbers, done, (limits, progress, wanted))
     progress("scoring", _UNITS * len(done), _UNITS * len(wanted))
     return Scores(done, len(done) == len(wanted), resumed)
 
 
 def _score_fold(
-    engine: Answerer,
+    opened: tuple[Answerer, Asking],
     questions: Sequence[Question],
-    feeds: Sequence[Feed],
     numbers: Sequence[int],
     done: SumsTable,
     within: tuple[Limits, Progress, Sequence[int]],
 ) -> None:
     """Add the samples of `numbers` to `done`."""
-    limits, progress, wanted = within
-    while (waiting := _waiting(done, numbers)) and not _is_late(limits):
+    (engine, ask), (limits, progress, wanted) = opened, within
+    while (waiting := _waiting(done, numbers)) and not limits.late:
         at_once = 1 if limits.deadline is not None else engine.samples_at_once(questions)
         taken = waiting[:at_once]
         work = _Work(limits, progress, len(done), len(taken), len(wanted))
         try:
-            found = engine.sums(questions, [feeds[n] for n in taken], work.step)
+            found = ask(questions, taken, work.step)
         except _OutOfTimeError:
             break
         for number, row in zip(taken, found, strict=True):
@@ -179,14 +195,10 @@ class _Work:
         Raises:
             KeyboardInterrupt: someone asked to.
         """
-        if _is_late(self.limits):
+        if self.limits.late:
             raise _OutOfTimeError
         self.limits.stop.heed()
         self.progress("scoring", int(_UNITS * (self.done + share * self.size)), _UNITS * self.count)
-
-
-def _is_late(limits: Limits) -> bool:
-    return limits.deadline is not None and time.monotonic() >= limits.deadline
 
 
 def _key(number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,18 +23,20 @@ from qgraph._metrics import Sums, whole
 from qgraph._sensitivity.engines.gradient.few import maps_of
 from qgraph._sensitivity.engines.gradient.pair_files import PairFiles, all_kept
 from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weights, plan_parts
-from qgraph._sensitivity.engines.gradient.passes import InOneSession, PartByPart, Passed
+from qgraph._sensitivity.engines.gradient.passes import InOneSession, Made, PartByPart, Passed
 from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
 from qgraph._sensitivity.engines.gradient.products import Products
 from qgraph._sensitivity.engines.gradient.seen import seen_on
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.engines.wavefront.state_store import save_tensors
 from qgraph._sensitivity.ranking.interactions import MOST_NODES
+from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
 from qgraph._sensitivity.scoring.sums_table import SumsTable, packed
 from qgraph._sensitivity.scoring.work import digest_of_feed
 
 _TRACES = "gauss-newton"
+OthersBy = Callable[[ComputedModel], Mapping[str, FakeQuantization]]
 _SAMPLES = 8
 """Samples that share the reading of weights at most."""
 
@@ -44,6 +46,7 @@ class GradientAnswerer:
 
     `others`: name → what else nodes are quantized to, beside `quantization`; `without`: name →
     nodes that stay float there; `beside`: the one that pairs of nodes are kept of, too.
+    `others_by`: returns the same as `others` for samples that are computed as a model says.
     `exact`: candidate → why no gradient says anything about it; these are measured. `folder`: where
     what pairs of nodes do on a sample is kept until it is asked for, and states beyond memory.
     """
@@ -62,11 +65,12 @@ class GradientAnswerer:
         others: Mapping[str, FakeQuantization] = MappingProxyType({}),
         without: Mapping[str, frozenset[str]] = MappingProxyType({}),
         beside: str | None = None,
+        others_by: OthersBy = lambda _: {},
         *,
         traces: bool = False,
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
-        self._others, self._without = list(others), without
+        self._others, self._without, self._others_by = list(others), without, others_by
         feed = feeds[0]
         copies = len({id(item.weights) for item in (quantization, *others.values())})
         most = most_weights(prepared.model, nodes, feed, memory.left, copies)
@@ -144,11 +148,33 @@ class GradientAnswerer:
         self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
     ) -> list[list[Sums]]:
         """Return, for each feed and question, the distance sums that are to be expected."""
+        measured = self._measure(feeds, None, step)
+        return self._sums(questions, feeds, measured, [()] * len(feeds), step)
+
+    def sums_by(
+        self,
+        questions: Sequence[Question],
+        feeds: Sequence[Feed],
+        models: Sequence[ComputedModel],
+        step: Step,
+    ) -> list[list[Sums]]:
+        """Return the same, each sample quantized by scales of its own."""
+        made = [(model.fake, *self._others_by(model).values()) for model in models]
+        measured = self._measure(feeds, models, step)
+        return self._sums(questions, feeds, measured, made, step)
+
+    def _sums(
+        self,
+        questions: Sequence[Question],
+        feeds: Sequence[Feed],
+        measured: Sequence[Mapping[str, Sums]],
+        made: Sequence[Made],
+        step: Step,
+    ) -> list[list[Sums]]:
         signs = [draw_signs(self.probes, self._scored, feed) for feed in feeds]
-        measured = self._measure(feeds, step)
         answers = []
         self.at_once = max(self.at_once, len(feeds))
-        passed = self._passes.run(feeds, signs, step)
+        passed = self._passes.run(feeds, signs, made, step)
         for feed, alone, item in zip(feeds, measured, passed, strict=True):
             item.outputs.update(self._constants)
             products = self._by_kind(item)
@@ -161,11 +187,17 @@ class GradientAnswerer:
             self._keep_others(feed, item, others, questions, equal)
         return answers
 
-    def _measure(self, feeds: Sequence[Feed], step: Step) -> list[dict[str, Sums]]:
+    def _measure(
+        self, feeds: Sequence[Feed], models: Sequence[ComputedModel] | None, step: Step
+    ) -> list[dict[str, Sums]]:
         """Return, for each feed, the exact sums of each node that no gradient reaches."""
         if self._measured is None:
             return [{} for _ in feeds]
-        rows = self._measured.sums([frozenset({name}) for name in self.exact], feeds, step)
+        questions = [frozenset({name}) for name in self.exact]
+        if models is None:
+            rows = self._measured.sums(questions, feeds, step)
+        else:
+            rows = self._measured.sums_by(questions, feeds, models, step)
         return [dict(zip(self.exact, row, strict=True)) for row in rows]
 
     def _by_kind(self, item: Passed, number: int = 0) -> dict[Kind, Products]:

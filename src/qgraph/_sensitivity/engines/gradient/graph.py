@@ -14,12 +14,18 @@ from functools import partial
 import onnx
 
 from qgraph._graph.bodies import copied
-from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
+from qgraph._graph.edit.fake_quantize import (
+    FakeQuantization,
+    FakeQuantizer,
+    Origin,
+    declare_scales,
+    scales_by,
+)
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import needed
 from qgraph._graph.gradient import SEED, Adjoint, Sizes, adjoint
 from qgraph._graph.index import reads
-from qgraph._graph.tensors import Array, OnDemand
+from qgraph._graph.tensors import Array, Feed, OnDemand
 from qgraph._metrics import Columns
 from qgraph._sensitivity.engines.gradient.gauss_newton import add_trace, has_trace
 from qgraph._sensitivity.engines.gradient.probes import Probes
@@ -47,18 +53,25 @@ class PartGraph:
     node → that of the squared error's Gauss-Newton matrix, where they are asked for; `gradients`:
     input → that in each pass; `coming`: output → the graph inputs that take its gradient in each
     pass; `signs`: the graph inputs that take signs.
-    `weights`: values of what `model` only declares. `blocked`: nodes and inputs whose gradient
-    passes an operator without a rule → which one, and why.
+    `weights`: values of what `model` only declares; `scales`: of each quantization, the inputs that
+    take scales → whose; they are what it was made with where none are fed. `blocked`: nodes and
+    inputs whose gradient passes an operator without a rule → which one, and why.
     """
 
     model: onnx.ModelProto
     weights: Mapping[str, Array]
+    scales: Sequence[Mapping[str, Origin]]
     products: Mapping[str, Sequence[str]]
     traces: Mapping[str, str]
     gradients: Mapping[str, Sequence[str]]
     coming: Mapping[str, Sequence[str]]
     signs: Sequence[str]
     blocked: Mapping[str, str]
+
+    def scaled(self, made: Sequence[FakeQuantization]) -> Feed:
+        """Return what is fed for the scales of other quantizations, in the order of its own."""
+        pairs = zip(self.scales, made, strict=True)
+        return {n: array for own, each in pairs for n, array in scales_by(own, each).items()}
 
 
 def differentiate(
@@ -88,11 +101,11 @@ def differentiate(
     gradients = {name: made.gradients(name) for name in ends.wanted if name in known}
     kept = [name for group in (products, gradients) for each in group.values() for name in each]
     labels = {node.name: node.output for node in nodes} | {name: name for name in ends.wanted}
+    outputs = [*dict.fromkeys(kept), *traced.values(), *(ends.scored if keep_outputs else ())]
     return PartGraph(
-        made.finished(
-            [*dict.fromkeys(kept), *traced.values(), *(ends.scored if keep_outputs else ())]
-        ),
+        made.finished(outputs),
         made.weights(),
+        made.scales(),
         products,
         traced,
         gradients,
@@ -161,6 +174,14 @@ class _Made:
         """Return the values of what the graph only declares, made when asked for."""
         held = [each.weights for each in self._quantizers]
         return OnDemand({name: partial(each.__getitem__, name) for each in held for name in each})
+
+    def scales(self) -> list[dict[str, Origin]]:
+        """Return the scales that the finished graph is fed with, of each quantization."""
+        kept = {item.name for item in self._model.graph.initializer}
+        return [
+            {name: origin for name, origin in each.scales.items() if name in kept}
+            for each in self._quantizers
+        ]
 
     def _start(self, given: onnx.ValueInfoProto) -> list[str]:
         """Return what each pass starts with at a tensor: a seed, what comes from below, or both."""
@@ -259,6 +280,8 @@ class _Made:
         graph.node.extend(kept)
         graph.initializer.extend(held)
         graph.input.extend(taken)
+        for each in self._quantizers:
+            declare_scales(graph, each.scales)
         graph.output.extend(known.get(n, onnx.ValueInfoProto(name=n)) for n in outputs)
         return self._model
 

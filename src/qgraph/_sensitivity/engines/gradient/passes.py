@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.run.memory import Memory, give_back
 from qgraph._graph.run.session import Provider, Session, open_session
@@ -20,6 +21,10 @@ from qgraph._sensitivity.scoring.questions import Step
 
 _FOR_STATES = 0.3
 """Share of the memory left that the tensors between parts may take."""
+
+
+Made = Sequence[FakeQuantization]
+"""What a sample is quantized by, in the order of what was differentiated; empty: by just that."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,11 +46,14 @@ class InOneSession:
         self._graph = made.graph(0)
         self._session = _opened(self._graph, provider)
 
-    def run(self, feeds: Sequence[Feed], signs: Sequence[Feed], step: Step) -> Iterator[Passed]:
+    def run(
+        self, feeds: Sequence[Feed], signs: Sequence[Feed], made: Sequence[Made], step: Step
+    ) -> Iterator[Passed]:
         """Yield what comes of each sample."""
-        for number, (feed, drawn) in enumerate(zip(feeds, signs, strict=True)):
+        for number, (feed, drawn, own) in enumerate(zip(feeds, signs, made, strict=True)):
             step(number / len(feeds))
-            found = self._session.run(_fitting(self._session, feed, drawn))
+            given = _fitting(self._session, feed, drawn)
+            found = self._session.run(given | self._graph.scaled(own) if own else given)
             outputs = {name: found[name] for name in self._outputs if name in found}
             yield Passed(outputs, _products(self._graph, found), _traces(self._graph, found))
 
@@ -84,7 +92,9 @@ class PartByPart:
         self.spilled = self.samples = 0
         self.forward_seconds = 0.0
 
-    def run(self, feeds: Sequence[Feed], signs: Sequence[Feed], step: Step) -> Iterator[Passed]:
+    def run(
+        self, feeds: Sequence[Feed], signs: Sequence[Feed], made: Sequence[Made], step: Step
+    ) -> Iterator[Passed]:
         """Return what comes of each sample."""
         shelf = Shelf(int(_FOR_STATES * self._memory.left), self._folder)
         passed = [Passed() for _ in feeds]
@@ -98,7 +108,8 @@ class PartByPart:
                 session = _opened(graph, self._provider, pack=False)
                 for number, item in enumerate(passed):
                     states = self._states(index, number, feeds[number], shelf)
-                    self._back(session, graph, states | signs[number], gradients[number], item)
+                    given = states | signs[number]
+                    self._back(session, graph, given, made[number], gradients[number], item)
                 del session
             give_back()
         self.spilled = max(self.spilled, shelf.spilled)
@@ -132,6 +143,7 @@ class PartByPart:
         session: Session,
         graph: PartGraph,
         given: Feed,
+        made: Made,
         gradients: dict[str, list[Array]],
         item: Passed,
     ) -> None:
@@ -141,7 +153,8 @@ class PartByPart:
             for name, names in graph.coming.items()
             for taken, values in zip(names, gradients.pop(name), strict=True)
         }
-        found = session.run(_fitting(session, given, coming))
+        scales = graph.scaled(made) if made else {}
+        found = session.run(_fitting(session, given, coming) | scales)
         item.products.update(_products(graph, found))
         item.traces.update(_traces(graph, found))
         for name, tensors in graph.gradients.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,6 +111,7 @@ class Gradient(QuestionEngine):
         self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
     ) -> GradientAnswerer:
         """Return a session that goes forward and back, or one per part where memory is short."""
+        others_by = cache(lambda part: other_quantizations(work, part, runtime))
         return GradientAnswerer(
             model.prepared,
             model.nodes,
@@ -120,9 +122,10 @@ class Gradient(QuestionEngine):
             runtime.memory,
             folder,
             _options_of(work).probes,
-            other_quantizations(work, model, runtime),
+            others_by(model),
             {item.name: without_kernel(item, model.nodes) for item in work.formats},
             found.name if (found := beside(work.formats, work.scheme)) is not None else None,
+            others_by,
             traces=_options_of(work).gauss_newton,
         )
 

@@ -23,6 +23,7 @@ from qgraph._sensitivity.engines.wavefront.sessions import SegmentSessions
 from qgraph._sensitivity.engines.wavefront.stacking import Stacking, changed_in
 from qgraph._sensitivity.engines.wavefront.state_store import Shelf
 from qgraph._sensitivity.engines.wavefront.walk import Walk
+from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Question, References, Scored, Step
 from qgraph._sensitivity.scoring.work import digest_of_feed
 
@@ -138,6 +139,25 @@ class WavefrontAnswerer:
         self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
     ) -> list[list[Sums]]:
         """Return, for each feed and question, the distance sums over the scored outputs."""
+        return self._sums(questions, feeds, [None] * len(feeds), step)
+
+    def sums_by(
+        self,
+        questions: Sequence[Question],
+        feeds: Sequence[Feed],
+        models: Sequence[ComputedModel],
+        step: Step,
+    ) -> list[list[Sums]]:
+        """Return the same, each sample quantized by scales of its own."""
+        return self._sums(questions, feeds, [model.fake for model in models], step)
+
+    def _sums(
+        self,
+        questions: Sequence[Question],
+        feeds: Sequence[Feed],
+        made: Sequence[FakeQuantization | None],
+        step: Step,
+    ) -> list[list[Sums]]:
         self.at_once = max(self.at_once, len(feeds))
         plan = self._plan(questions)
         left = self._memory.left
@@ -156,8 +176,9 @@ class WavefrontAnswerer:
                 self._constants,
                 answer,
                 number,
+                own,
             )
-            for number, (feed, answer) in enumerate(zip(feeds, answers, strict=True))
+            for number, (feed, answer, own) in enumerate(zip(feeds, answers, made, strict=True))
         ]
         checkpoint = Checkpoint(self._kept_in, _label(questions, feeds), walks, shelf)
         self._through(checkpoint, walks, shelf, left, step)

@@ -13,7 +13,12 @@ from functools import partial
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantize import (
+    FakeQuantization,
+    Origin,
+    declare_scales,
+    scales_by,
+)
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import Segment, extract
 from qgraph._graph.edit.switches import insert_switches
@@ -25,7 +30,7 @@ from qgraph._graph.run.workers import Workers, results
 from qgraph._sensitivity.engines.minimal_memory import weights_of
 
 Tensors = dict[str, Value]
-Opened = tuple[Session, Mapping[str, str]]
+Opened = tuple[Session, Mapping[str, str], Mapping[str, Origin]]
 
 
 class SegmentSessions:
@@ -110,13 +115,23 @@ class SegmentSessions:
         if self._worker is not None and self._prefetched(following):
             self._coming = following, self._worker.submit(self._build, following)
 
-    def run(self, index: int, tensors: Mapping[str, Value], quantized: frozenset[str]) -> Tensors:
-        """Return what segment `index` makes of `tensors` with these nodes quantized."""
+    def run(
+        self,
+        index: int,
+        tensors: Mapping[str, Value],
+        quantized: frozenset[str],
+        made: FakeQuantization | None = None,
+    ) -> Tensors:
+        """Return what segment `index` makes of `tensors` with these nodes quantized, by the scales
+        of `made` where it is given.
+        """
         if not self._segments[index].nodes:
             return {}
-        session, switches = self._opened[index]
+        session, switches, scales = self._opened[index]
         feed = {name: tensors[name] for name in self._segments[index].inputs}
         feed |= {name: np.asarray(node in quantized) for node, name in switches.items()}
+        if made is not None:
+            feed |= scales_by(scales, made)
         if self._on_device:
             return run_on_device(session, feed)
         return dict(session.run({name: np.asarray(value) for name, value in feed.items()}))
@@ -137,7 +152,8 @@ class SegmentSessions:
         part = extract(self._model, segment, self._values)
         inside = [self._nodes[name] for name in segment.candidates]
         switched = insert_switches(part, inside, self._quantization)
+        declare_scales(switched.model.graph, switched.scales)
         session = open_session(
             switched.model, self._provider, threads=self._threads, weights=switched.weights
         )
-        return session, switched.inputs
+        return session, switched.inputs, switched.scales

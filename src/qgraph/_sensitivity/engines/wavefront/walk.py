@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.segments import Segment
 from qgraph._graph.run.device_tensors import Value
 from qgraph._graph.run.forward import stack
@@ -55,7 +56,8 @@ class Flight:
 class Walk:
     """Carries one sample through all segments of a plan, a segment at a time.
 
-    `number` tells it from other walks that share the shelf.
+    `number` tells it from other walks that share the shelf; `made`: what its sample is quantized
+    by, None for what sessions were opened with.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Walk:
         constants: Mapping[str, Array],
         arrivals: Arrivals,
         number: int = 0,
+        made: FakeQuantization | None = None,
     ) -> None:
         self._plan = plan
         self._sessions = sessions
@@ -83,6 +86,7 @@ class Walk:
         self._constants = constants
         self._arrivals = arrivals
         self._number = number
+        self._made = made
         self._shared: dict[int, Tensors] = {}
         self._sharing = threading.Lock()
         self._referred = False
@@ -127,7 +131,7 @@ class Walk:
             if width not in self._shared:
                 stacked = stack([self._feed] * width, self._inputs, width)
                 feed = stacked[0] if stacked else self._feed
-                made = self._sessions.run(0, feed, frozenset())
+                made = self._sessions.run(0, feed, frozenset(), self._made)
                 self._shared[width] = {**self._constants, **feed, **made}
             return self._shared[width]
 
@@ -137,7 +141,8 @@ class Walk:
     def _run_base(self, index: int, base: Base) -> None:
         segment = self._plan.segments[index]
         feed = {name: self._of_base(base, name) for name in segment.inputs}
-        self.base[base] |= self._sessions.run(index, feed, _switched_on(segment, base))
+        on = _switched_on(segment, base)
+        self.base[base] |= self._sessions.run(index, feed, on, self._made)
 
     def _begin_flights(self, index: int, base: Base) -> list[Future[None]]:
         """Begin to run every flight that this segment changes, or that starts in it; together those
@@ -192,7 +197,7 @@ class Walk:
 
         def run(some: Sequence[Tensors]) -> list[Tensors]:
             feed = {name: self._stacked(name, variant.base, some) for name in segment.inputs}
-            made = self._sessions.run(index, feed, on)
+            made = self._sessions.run(index, feed, on, self._made)
             return [
                 {
                     name: part_of(a, self._stacking.axis(name), i, len(some))
