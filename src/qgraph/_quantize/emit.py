@@ -60,7 +60,7 @@ def emit(
     for part in parts:
         made = quantization_parameters(prepared.model, part.nodes, part.ranges, part.scheme)
         if store is not None:
-            made = replace(made, weights=store.once(made.weights, part.scheme))
+            made = replace(made, weights=store.once(made.weights, part.scheme, prepared.model))
         model = insert_qdq(model, part.nodes, made, hold)
     quantized = [node for part in parts for node in part.nodes]
     spell_biases_as_rows(model, quantized)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from qgraph._graph.edit.narrow import before_narrowing
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
@@ -20,26 +20,29 @@ SUFFIX = "fp16"
 
 @dataclass(slots=True, eq=False)
 class AsHalf:
-    """Converts a model and smoothed forms of it to fp16; what overflows is judged on `data`."""
+    """Converts a model and smoothed forms of it to fp16; what overflows is judged on `data`. The
+    last is kept: forms come one after the other.
+    """
 
     data: Data
     runtime: Runtime
-    _done: dict[Model, Half] = field(default_factory=dict)
+    _done: tuple[Model, Half] | None = None
 
     def __call__(self, model: Model) -> Half:
-        """Return the model in fp16; worked out once.
+        """Return the model in fp16; worked out once for those that follow each other.
 
         Raises:
             InputError: it is half precision already, or fp16 breaks it whatever is kept in fp32.
         """
-        if model not in self._done:
-            runtime = self.runtime
+        if self._done is None or self._done[0] is not model:
+            self._done, runtime = None, self.runtime
             with self.data.named():
-                self._done[model] = to_half(
+                made = to_half(
                     model.prepared, self.data.feeds, runtime.provider, runtime.progress,
                     runtime.memory,
                 )  # fmt: skip
-        return self._done[model]
+            self._done = model, made
+        return self._done[1]
 
 
 def nodes_in_half(half: Half, nodes: Sequence[QuantizableNode]) -> list[QuantizableNode]:

@@ -155,11 +155,12 @@ class Making:
         if ranges is None:
             yield from self._by_inc(wanted, profiles)
             return
-        form = self.model.at_opset_of(*wanted.other_schemes).in_form_of(ranges)
-        half = None if self.half is None else self.half(form)
+        raised = self.model.at_opset_of(*wanted.other_schemes)
         shifts = self._shifts(wanted, ranges)
         for index, item in enumerate(profiles):
             self._runtime.progress("quantizing", index, len(profiles))
+            form = raised.in_form_of(ranges, [node.name for node in nodes_of(raised, item)])
+            half = None if self.half is None else self.half(form)
             made = _quantized(form, wanted, item, ranges, shifts, half, store)
             if self._report is not None:
                 annotate_model(made.model, self._report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +23,7 @@ from qgraph._graph.tensors import inputs_of
 from qgraph._metrics import whole
 from qgraph._quantize.ranges import Ranges, SmoothedTensor, require_same_model
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._quantize.smooth.plan import smoothed
+from qgraph._quantize.smooth.plan import behind_products, smoothed
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.candidates import Candidates
@@ -51,7 +51,7 @@ class Model:
         self.family = family
         self._data: dict[tuple[tuple[Path, ...], int | None, int], Data] = {}
         self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...], bool], Candidates] = {}
-        self._forms: dict[tuple[SmoothedTensor, ...], Model] = {}
+        self._forms: dict[tuple[tuple[SmoothedTensor, ...], frozenset[str]], Model] = {}
         self._raised: Model | None = None
         self._along: dict[tuple[tuple[str, ...], str | None], Model] = {}
 
@@ -127,14 +127,20 @@ class Model:
             require_pictures(self._along[key], data)
         return self._along[key]
 
-    def in_form_of(self, ranges: Ranges) -> Model:
-        """Return the model in the form its ranges were taken in: smoothed as they say.
+    def in_form_of(self, ranges: Ranges, quantized: Collection[str] | None = None) -> Model:
+        """Return the model in the form its ranges were taken in: smoothed as they say. With
+        `quantized`, products that smoothing and rotations add stand before these nodes alone.
 
         Raises:
             UsageError: the ranges are another model's.
         """
         require_same_model(ranges.model, self.id, "ranges")
-        return self.at_opset_of(ranges.scheme).smoothed(ranges.smoothing)
+        plain = self.at_opset_of(ranges.scheme)
+        form = plain.smoothed(ranges.smoothing)
+        if quantized is None or form is plain:
+            return form
+        reached = behind_products(plain.prepared, form.prepared, ranges.smoothing)
+        return plain.smoothed(ranges.smoothing, reached.difference(quantized))
 
     def at_opset_of(self, *schemes: Scheme) -> Model:
         """Return the model at an opset that has the numbers of all `schemes`: FP8 is young."""
@@ -148,15 +154,21 @@ class Model:
             self._raised = made
         return self._raised
 
-    def smoothed(self, smoothing: Sequence[SmoothedTensor]) -> Model:
-        """Return the model with factors moved from activations into weights."""
-        key = tuple(smoothing)
-        if not key:
+    def smoothed(
+        self, smoothing: Sequence[SmoothedTensor], left: frozenset[str] = frozenset()
+    ) -> Model:
+        """Return the model with factors moved from activations into weights; nodes in `left` have
+        no product before them.
+        """
+        key = tuple(smoothing), left
+        if not smoothing:
             return self
         if key not in self._forms:
-            made = Model(smoothed(self.prepared, key), self.view, self.family)
+            made = Model(smoothed(self.prepared, *key), self.view, self.family)
             made._candidates, made._data = self._candidates, self._data
-            self._forms = {key: made}
+            whole = (key[0], frozenset[str]())
+            self._forms = {known: form for known, form in self._forms.items() if known == whole}
+            self._forms[key] = made
         return self._forms[key]
 
     def scored_at(self, outputs: Sequence[str] = (), *, logits: bool = True) -> Scored:

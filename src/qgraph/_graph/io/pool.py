@@ -19,6 +19,7 @@ from qgraph._graph.io.weights import (
     EXTERNAL_TENSOR,
     PAGE,
     bytes_of,
+    content_of,
     is_on_disk,
     load,
     location_of,
@@ -87,9 +88,7 @@ class Pool:
         if size_of(tensor) < EXTERNAL_TENSOR:
             load(tensor)
             return
-        source = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
-        source.external_data.extend(tensor.external_data)
-        key = source.SerializeToString(deterministic=True)
+        key = content_of(tensor)
         if key not in self._moved:
             self._moved[key] = self._put(lambda: parts_of(tensor))
         place(tensor, self.path, *self._moved[key])

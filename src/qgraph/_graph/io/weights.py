@@ -7,6 +7,7 @@ unless it says so.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -120,6 +121,15 @@ def bytes_of(tensor: TensorProto) -> memoryview:
     if _is_changed(tensor):
         return raw(array_of(tensor))
     return mapped_bytes(tensor).data
+
+
+def content_of(tensor: TensorProto) -> bytes:
+    """Return a digest that tensors have in common only if they have the same values: of those it
+    holds, or of where they lie and how they are changed when they are read.
+    """
+    nameless = copied(tensor)
+    nameless.ClearField("name")
+    return hashlib.sha256(nameless.SerializeToString(deterministic=True)).digest()
 
 
 def parts_of(tensor: TensorProto) -> Iterator[memoryview]:

@@ -39,12 +39,29 @@ _Change = tuple[int, int, str, Heads | None]
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """What is done at a point: its channels are divided by `factors`, float32 [channels], all > 0,
-    then each `block` of them is rotated; 1 for none.
+    then each `block` of them is rotated; 1 for none. Products that nothing absorbs stand before the
+    readers called `reached`.
     """
 
     point: SmoothPoint
     factors: Array
-    block: int = 1
+    block: int
+    reached: tuple[str, ...]
+
+    @property
+    def scaled(self) -> Sequence[Operand]:
+        """Return the weights that factors multiply."""
+        return self.point.readers if self.point.absorbers else self._behind_products()
+
+    @property
+    def rotated(self) -> Sequence[Operand]:
+        """Return the operands that the rotation changes."""
+        if self.point.turns:
+            return [*self.point.readers, *self.point.absorbers]
+        return self._behind_products()
+
+    def _behind_products(self) -> list[Operand]:
+        return [operand for operand in self.point.readers if operand.node in self.reached]
 
 
 def smooth(prepared: PreparedModel, steps: Sequence[Step]) -> PreparedModel:
@@ -65,19 +82,11 @@ def _changes(steps: Sequence[Step]) -> dict[_Use, list[_Change]]:
             changes[operand.node, operand.index].append(change)
 
     for number, step in enumerate(steps):
-        point = step.point
-        note(point.readers, number, "*")
-        note(point.absorbers, number, "/")
+        note(step.scaled, number, "*")
+        note(step.point.absorbers, number, "/")
         if step.block > 1:
-            note(_rotated(point), number, "@")
+            note(step.rotated, number, "@")
     return changes
-
-
-def _rotated(point: SmoothPoint) -> Sequence[Operand]:
-    """Return what a rotation changes: an explicit one reaches quantized nodes alone."""
-    if point.turns:
-        return [*point.readers, *point.absorbers]
-    return [operand for operand in point.readers if operand.node in point.quantized]
 
 
 def _change(
@@ -129,12 +138,14 @@ def _changed(
 
 
 def _insert_products(model: onnx.ModelProto, steps: Sequence[Step]) -> None:
-    """Put before the readers of every point what nothing absorbs: a Mul, a rotation."""
+    """Put before the readers that are reached what nothing absorbs: a Mul, a rotation. It is named
+    after the first reader of all, so that a tensor has one name in every form of a model.
+    """
     nodes = {node.name: node for node in model.graph.node}
     taken = tensor_names(model.graph) | set(nodes)
     types = {item.name: item.data_type for item in model.graph.initializer}
     before: dict[str, list[onnx.NodeProto]] = {}
-    for step in steps:
+    for step in (item for item in steps if item.reached):
         first = nodes[step.point.quantized[0]]
         own = _Inserted(
             model.graph, first.name, step.point.tensor, types[first.input[1]], taken, []
@@ -143,8 +154,8 @@ def _insert_products(model: onnx.ModelProto, steps: Sequence[Step]) -> None:
             own.multiply(step.factors, step.point.spatial)
         if step.block > 1 and not step.point.turns:
             own.rotate(step.block, step.point.channels, step.point.rank)
-        before[first.name] = own.made
-        for reader in step.point.quantized if own.made else ():
+        before[step.reached[0]] = own.made
+        for reader in step.reached if own.made else ():
             nodes[reader].input[0] = own.tensor
     ordered = [made for node in model.graph.node for made in (*before.get(node.name, ()), node)]
     replace_nodes(model.graph, ordered)

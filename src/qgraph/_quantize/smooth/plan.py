@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import QGraphError, UsageError
-from qgraph._graph.index import is_half
+from qgraph._graph.index import GraphIndex, is_half
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.fidelity import differing
 from qgraph._graph.run.memory import Memory
@@ -125,8 +125,13 @@ class SmoothingPlan(Strengths):
         super().__init__(points, peaks, weights)
 
 
-def smoothed(prepared: PreparedModel, smoothing: Sequence[SmoothedTensor]) -> PreparedModel:
-    """Return the model with `smoothing` applied; node names stay.
+def smoothed(
+    prepared: PreparedModel,
+    smoothing: Sequence[SmoothedTensor],
+    left: Collection[str] = frozenset(),
+) -> PreparedModel:
+    """Return the model with `smoothing` applied; node names stay. Before the nodes in `left` no
+    product is put: they read what they read, by the weights they have.
 
     Raises:
         UsageError: the smoothing names a tensor, nodes or channels the model does not have.
@@ -139,11 +144,21 @@ def smoothed(prepared: PreparedModel, smoothing: Sequence[SmoothedTensor]) -> Pr
     points = [p for p in find_points(prepared.model, nodes) if p.tensor in wanted]
     _require_found(points, wanted)
     steps = [
-        Step(point, np.asarray(item.factors, np.float32), item.rotation or 1)
+        Step(point, np.asarray(item.factors, np.float32), item.rotation or 1, reached)
         for point in points
         for item in [wanted[point.tensor]]
+        for reached in [tuple(name for name in point.quantized if name not in left)]
     ]
     return smooth(prepared, steps)
+
+
+def behind_products(
+    before: PreparedModel, after: PreparedModel, smoothing: Sequence[SmoothedTensor]
+) -> frozenset[str]:
+    """Return the nodes that read the product of what they read before `smoothing` was applied."""
+    old, new = (GraphIndex(item.model).by_name for item in (before, after))
+    names = (name for item in smoothing for name in item.quantized)
+    return frozenset(name for name in names if old[name].input[0] != new[name].input[0])
 
 
 def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedTensor]) -> None:
