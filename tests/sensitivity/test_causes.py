@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from qgraph._graph.tensors import Array
 from qgraph._quantize.arithmetic import fake_quantize, largest_value_scale
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import RangesRun
+from qgraph._quantize.ranges import RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.explain.causes import causes
@@ -27,9 +28,14 @@ RNG = np.random.default_rng(0)
 
 
 def found(
-    folder: Path, text: str, x: Array, memory: Memory = MEMORY[0], **weights: Array
+    folder: Path,
+    text: str,
+    x: Array,
+    memory: Memory = MEMORY[0],
+    smoothing: Sequence[SmoothedTensor] = (),
+    **weights: Array,
 ) -> dict[str, Cause]:
-    """Return the causes of a small net on one sample."""
+    """Return the causes of a small net on one sample; `smoothing`: what is said to be done."""
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> net {text}')
     for name, array in weights.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
@@ -38,7 +44,7 @@ def found(
     nodes = select(prepared.model, [], [".*"]).candidates
     ranges = calibrate(prepared, nodes, [{"x": x}], Scheme(), RUN).by_name()
     quantization = fake_quantization(quantization_parameters(prepared.model, nodes, ranges))
-    return causes(prepared, nodes, quantization, {"x": x}, memory)
+    return causes(prepared, nodes, quantization, {"x": x}, memory, smoothing=smoothing)
 
 
 def normal(*shape: int) -> Array:
@@ -48,6 +54,53 @@ def normal(*shape: int) -> Array:
 @pytest.fixture
 def weight() -> Array:
     return normal(64, 32)
+
+
+TURNED = "(float[64,batch] x) => (float[batch,32] y) { [fc] y = Gemm<transA=1>(x, w) }"
+FLOAT = "keep it float"
+
+
+@pytest.mark.parametrize(
+    ("text", "channels", "done", "remedy"),
+    [
+        (LINEAR, 64, None, f"--smooth and --rotate 128, or {FLOAT}"),
+        (LINEAR, 64, (0.5, None), f"--rotate 128, or {FLOAT}"),
+        (LINEAR, 64, (0.0, 64), f"--smooth, or {FLOAT}"),
+        (LINEAR, 64, (0.5, 64), FLOAT),
+        (LINEAR.replace("64", "60"), 60, None, f"--smooth, or {FLOAT}"),
+        (TURNED, 64, None, FLOAT),
+    ],
+    ids=["plain", "smoothed", "rotated", "both", "no blocks", "neither can be"],
+)
+def test_what_may_help_against_loud_channels_was_not_done_yet_and_can_be(
+    tmp_path: Path, text: str, channels: int, done: tuple[float, int | None] | None, remedy: str
+) -> None:
+    x, smoothing = normal(50, channels), []
+    x[:, 3] *= 40
+    if done is not None:
+        smoothing = [
+            SmoothedTensor(
+                tensor="x", alpha=done[0], quantized=("fc",), factors=(1.0,), rotation=done[1]
+            )
+        ]
+    given = x.T.copy() if text is TURNED else x
+    made = found(tmp_path, text, given, smoothing=smoothing, w=normal(channels, 32))["fc"]
+    peaks = np.abs(x).max(axis=0)
+    assert made.outlier_ratio == pytest.approx(peaks.max() / np.median(peaks), rel=1e-5)
+    assert made.remedy == remedy
+
+
+def test_channels_are_those_of_each_reader(tmp_path: Path) -> None:
+    text = """(float[2,8,6,32] x) => (float[2,16,4,30] y, float[2,8,6,16] z)
+{ [conv] y = Conv(x, w) [fc] z = MatMul(x, v) }"""
+    x = normal(2, 8, 6, 32)
+    x[:, 2] *= 30
+    x[..., 5] *= 90
+    made = found(tmp_path, text, x, w=normal(16, 8, 3, 3), v=normal(32, 16))
+    for name, others in (("conv", (0, 2, 3)), ("fc", (0, 1, 2))):
+        peaks = np.abs(x).max(axis=others)
+        ratio = pytest.approx(peaks.max() / np.median(peaks), rel=1e-5)
+        assert made[name].outlier_ratio == ratio
 
 
 def test_a_loud_channel_is_named_with_smoothing_as_the_remedy(

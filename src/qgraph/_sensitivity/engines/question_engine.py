@@ -239,6 +239,7 @@ def causes_of(work: Work, model: ComputedModel, runtime: Runtime) -> dict[str, C
         model.feeds[0],
         runtime.memory,
         runtime.provider,
+        () if work.ranges is None else work.ranges.smoothing,
     )
 
 

@@ -22,6 +22,8 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.ranges import SmoothedTensor
+from qgraph._quantize.smooth.layers import ScaledLayer, layer_of
 from qgraph._sensitivity.report import Cause
 
 _OUTLIER = 10.0
@@ -29,6 +31,8 @@ _OUTLIER = 10.0
 _NARROW = 16
 """A product with fewer rows or columns gains nothing from INT8 kernels."""
 _MOSTLY = 0.5
+_ROTATED = 16
+"""Channels of a block from which on a rotation spreads a loud one far enough."""
 _THROUGH = {"Mul", "Cast", "Identity", "Reshape", "Transpose"}
 
 
@@ -39,19 +43,23 @@ def causes(
     feed: Feed,
     memory: Memory,
     provider: Provider = Provider.CPU,
+    smoothing: Sequence[SmoothedTensor] = (),
 ) -> dict[str, Cause]:
-    """Return node → what makes it sensitive, seen on one sample."""
+    """Return node → what makes it sensitive, seen on one sample. `smoothing`: what was done to the
+    model already.
+    """
     sides = (Side.ACTIVATION, Side.WEIGHT)
     shadows = insert_shadows(prepared.model, nodes, quantization, sides)
     peaks = insert_peaks(shadows.model, nodes)
     runner = Runner(shadows.model, memory, provider, weights=shadows.weights, pack=False)
     (seen,) = runner.run([feed], [*shadows.outputs, *peaks.values()], title="looking for causes")
     structure = _Structure(prepared.model)
+    done = {name: item for item in smoothing for name in item.quantized}
     found: dict[str, Cause] = {}
     for node in nodes:
         errors = {side: float(seen[shadows.errors[node.name, side]]) for side in sides}
-        channels = seen.get(peaks.get(node.activations[0][1], ""))
-        found[node.name] = _cause(node, errors, channels, structure)
+        channels = seen.get(peaks.get(node.name, ""))
+        found[node.name] = _cause(node, errors, channels, structure, done.get(node.name))
     return found
 
 
@@ -60,6 +68,7 @@ def _cause(
     errors: Mapping[Side, float],
     channels: Array | None,
     structure: _Structure,
+    done: SmoothedTensor | None,
 ) -> Cause:
     total = sum(errors.values())
     # squares beyond float32 leave no ratio to share
@@ -74,12 +83,13 @@ def _cause(
         why="",
         remedy="",
     )
-    why, remedy = _explain(node, cause) if known else _without_share(total)
+    loud = _against_loud_channels(structure.layer(node), done)
+    why, remedy = _explain(node, cause, loud) if known else _without_share(total)
     return cause.model_copy(update={"why": why, "remedy": remedy})
 
 
-def _explain(node: QuantizableNode, cause: Cause) -> tuple[str, str]:
-    """Return what weighs most in words, and what may help against it."""
+def _explain(node: QuantizableNode, cause: Cause, loud: str) -> tuple[str, str]:
+    """Return what weighs most in words, and what may help against it: `loud` against channels."""
     share, ratio = cause.activation_share or 0.0, cause.outlier_ratio
     if cause.after_softmax:
         return (
@@ -101,12 +111,23 @@ def _explain(node: QuantizableNode, cause: Cause) -> tuple[str, str]:
         return (
             f"the largest channel of its input is {ratio:.0f} times the median one, so most"
             " channels get few of the 127 steps",
-            "--smooth, or keep it float",
+            loud,
         )
     return (
         f"{share:.0%} of its error comes from its input activations, from all channels alike",
         "--calibrate percentile or mse, or keep it float",
     )
+
+
+def _against_loud_channels(layer: ScaledLayer | None, done: SmoothedTensor | None) -> str:
+    """Return what may help against loud channels, beside what was done already."""
+    if layer is None:
+        return "keep it float"
+    ways = [] if done is not None and done.alpha else ["--smooth"]
+    rotates = not layer.along.spatial and layer.along.channels % _ROTATED == 0
+    if rotates and (done is None or done.rotation is None):
+        ways.append("--rotate 128")
+    return f"{' and '.join(ways)}, or keep it float" if ways else "keep it float"
 
 
 def _without_share(total: float) -> tuple[str, str]:
@@ -144,7 +165,7 @@ class _Structure:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.from_softmax: set[str] = set()
         self.residual: set[str] = set()
-        index = GraphIndex(model)
+        self._index = index = GraphIndex(model)
         for node in index.nodes:
             read = [name for name in node.input if name in index.producer]
             if node.op_type == "Softmax" or (
@@ -153,3 +174,7 @@ class _Structure:
                 self.from_softmax |= set(node.output)
             if node.op_type == "Add" and len(read) == 2:
                 self.residual |= set(read)
+
+    def layer(self, node: QuantizableNode) -> ScaledLayer | None:
+        """Return how smoothing rescales a node, None where it cannot."""
+        return layer_of(self._index.by_name[node.name], node)
