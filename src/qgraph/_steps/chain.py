@@ -68,52 +68,38 @@ class RecipeChain:
 
     def stages(self) -> list[Stage]:
         """Return the stages in order."""
-        recipe, part = self._recipe, self._recipe.sensitivity
-        common = [recipe.scheme.model_dump(mode="json"), str(recipe.provider)]
-        asked = part.model_dump(mode="json", exclude={"data"})
         return [
             Stage("export", self._origin, self._export),
-            Stage(
-                "ranges",
-                lambda: [common, asked, self._made(FLOAT), hashes_of(_with_images(part.data))],
-                self._ranges,
-            ),
-            Stage(
-                "sensitivity",
-                self._sensitivity_inputs,
-                self._sensitivity,
-            ),
-            Stage(
-                "profile",
-                lambda: [
-                    recipe.profile.model_dump(mode="json"),
-                    self._made("sensitivity.json", "ranges.json", FLOAT),
-                    hashes_of(_with_images(part.data)) if recipe.profile.budget else [],
-                ],
-                self._profile,
-            ),
-            Stage(
-                "quantize",
-                self._quantize_inputs,
-                self._quantize,
-            ),
+            Stage("ranges", self._ranges_inputs, self._ranges),
+            Stage("sensitivity", self._sensitivity_inputs, self._sensitivity),
+            Stage("profile", self._profile_inputs, self._profile),
+            Stage("quantize", self._quantize_inputs, self._quantize),
             Stage("evaluate", self._evaluation_inputs, self._evaluate),
-            Stage(
-                "report",
-                lambda: [
-                    self._made("evaluation.json", "sensitivity.json", "profiles.json"),
-                    can_draw(),
-                ],
-                self._report,
-            ),
+            Stage("report", self._report_inputs, self._report),
         ]
 
+    def _ranges_inputs(self) -> Any:
+        common = [self._recipe.scheme.model_dump(mode="json"), str(self._recipe.provider)]
+        return [common, self._asked(), self._made(FLOAT), self._samples()]
+
     def _sensitivity_inputs(self) -> Any:
-        recipe, part = self._recipe, self._recipe.sensitivity
-        asked = part.model_dump(mode="json", exclude={"data"})
-        scheme = recipe.scheme.model_dump(mode="json")
-        made = self._made("ranges.json")
-        return [scheme, str(recipe.provider), asked, made, hashes_of(_with_images(part.data))]
+        scheme, provider = self._recipe.scheme.model_dump(mode="json"), str(self._recipe.provider)
+        return [scheme, provider, self._asked(), self._made("ranges.json"), self._samples()]
+
+    def _profile_inputs(self) -> Any:
+        options = self._recipe.profile
+        made = self._made("sensitivity.json", "ranges.json", FLOAT)
+        return [options.model_dump(mode="json"), made, self._samples() if options.budget else []]
+
+    def _report_inputs(self) -> Any:
+        return [self._made("evaluation.json", "sensitivity.json", "profiles.json"), can_draw()]
+
+    def _asked(self) -> Any:
+        return self._recipe.sensitivity.model_dump(mode="json", exclude={"data"})
+
+    def _samples(self) -> list[list[str]]:
+        """Return what the data of [sensitivity] is."""
+        return hashes_of(_with_images(self._recipe.sensitivity.data))
 
     def _path(self, name: str) -> Path:
         return self._folder / name
@@ -132,10 +118,10 @@ class RecipeChain:
     def _export(self) -> list[Path]:
         recipe = self._recipe
         if recipe.source is not None:
-            given = {
-                name: getattr(recipe.export, name) for name in type(recipe.export).model_fields
-            }
-            export(recipe.source, self._folder, progress=self._runtime.progress, **given)
+            asked, progress = recipe.export, self._runtime.progress
+            export(
+                recipe.source, self._folder, family=asked.family, options=asked, progress=progress
+            )
         elif recipe.model is not None:
             write_model(read_on_disk(recipe.model), self._path(FLOAT))
             self._take_along(recipe.model)
@@ -223,10 +209,9 @@ class RecipeChain:
             part.samples,
             part.seed,
             provider,
-            list(how["batch_axis"]),
-            how["preprocess"],
         ]
-        return [made, asked, hashes_of(_with_images(part.data))]
+        asked += [list(how["batch_axis"]), how["preprocess"]]
+        return [made, asked, self._samples()]
 
     def _quantize(self) -> list[Path]:
         part = self._recipe.sensitivity

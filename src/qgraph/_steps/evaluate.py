@@ -87,8 +87,7 @@ def evaluate(
         require_ray()
     several = _several(models)
     known = {item.path: item for item in several if isinstance(item, Model)}
-    paths = [file_of(item) for item in several]
-    candidates = inspect_variants(paths)
+    candidates = inspect_variants([file_of(item) for item in several])
     model = known.get(candidates[0].path) or opened(candidates[0].path)
     model = model.along(asked.batch_axis, asked.preprocess, asked.data)
     in_parts = _in_parts(candidates, runtime)
@@ -111,19 +110,34 @@ def evaluate(
         timed=asked.latency,
         own=own,
     )
+    kept = None if journal is None else (Path(journal), fresh)
+    found = _measured(candidates, task, asked, settings, runtime, suite, kept)
+    return _recommended(found, asked.accept)
+
+
+def _measured(
+    candidates: Sequence[InspectedModel],
+    task: Task,
+    asked: EvaluateOptions,
+    settings: EvaluationSettings,
+    runtime: Runtime,
+    suite: Suite | None,
+    journal: tuple[Path, bool] | None,
+) -> Evaluation:
+    """Return the figures; with a task that looks at one sample after the other, what a `journal`
+    keeps (and whether afresh) is not measured again, and a cluster measures some.
+    """
     if not (isinstance(task, ObservesSamples) and task.divisible):
-        found = _evaluate(candidates, task, settings, runtime.progress, suite)
-        return _recommended(found, asked.accept)
+        return _evaluate(candidates, task, settings, runtime.progress, suite)
     with ExitStack() as opened_here:
         kept = None
         if journal is not None:
             question = _question(candidates[0], task, asked, settings)
-            kept = opened_here.enter_context(open_journal(Path(journal), question, fresh=fresh))
+            kept = opened_here.enter_context(open_journal(journal[0], question, fresh=journal[1]))
         shown = KeptObservations(candidates, len(task.feeds), kept)
         takes = _largest_session(candidates)
         observe_by_cluster(candidates, task, asked, settings, runtime, takes, shown)
-        found = _evaluate(candidates, task, settings, runtime.progress, suite, shown)
-    return _recommended(found, asked.accept)
+        return _evaluate(candidates, task, settings, runtime.progress, suite, shown)
 
 
 def _question(

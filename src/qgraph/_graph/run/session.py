@@ -185,6 +185,31 @@ def open_session(
     found = data_identities(path) if path is not None else []
     if path is not None and found and not by_name:
         model = read_on_disk(path)
+    raw, fed = _inference_session(
+        model, path, provider, semantics, threads, weights or {}, share=share, pack=pack
+    )
+    if path is not None and found and by_name and data_identities(path) != found:
+        raise InputError("its data files were exchanged as it was opened", where=str(path))
+    if provider.execution_provider not in raw.get_providers():
+        raise unusable(provider)
+    session = Session(raw, provider, weights=fed)
+    if not allow_cpu_nodes:
+        require_placed(session, provider)
+    return session
+
+
+def _inference_session(
+    model: onnx.ModelProto | Path,
+    path: Path | None,
+    provider: Provider,
+    semantics: Semantics,
+    threads: int | None,
+    weights: Mapping[str, Array],
+    *,
+    share: bool,
+    pack: bool,
+) -> tuple[ort.InferenceSession, Mapping[str, Array]]:
+    """Return onnxruntime's session, and the weights that each run is fed; as for `open_session`."""
     fp8 = _holds_fp8(model)
     options = session_options(semantics, threads, fp8=fp8)
     options.enable_mem_reuse = share
@@ -192,12 +217,12 @@ def open_session(
         options.add_session_config_entry("session.disable_prepacking", "1")
     source: Any
     fed: Mapping[str, Array] = {}
-    if isinstance(model, onnx.ModelProto):
-        parts = split(model, weights or {}, feed=not pack and provider is Provider.CPU)
+    if isinstance(model, Path):
+        source = str(model)
+    else:
+        parts = split(model, weights, feed=not pack and provider is Provider.CPU)
         source, fed = parts.message, parts.fed
         options.add_external_initializers(list(parts.held), list(parts.held.values()))
-    else:  # str() of a model would spell out all its weights
-        source = str(model)
     try:
         with quiet_stderr(provider), step():
             raw = ort.InferenceSession(
@@ -208,14 +233,7 @@ def open_session(
             )
     except Exception as error:  # onnxruntime's own exception types share no public base
         raise _refusal(error, path, provider) from error
-    if path is not None and found and by_name and data_identities(path) != found:
-        raise InputError("its data files were exchanged as it was opened", where=str(path))
-    if provider.execution_provider not in raw.get_providers():
-        raise unusable(provider)
-    session = Session(raw, provider, weights=fed)
-    if not allow_cpu_nodes:
-        require_placed(session, provider)
-    return session
+    return raw, fed
 
 
 def _refusal(error: Exception, path: Path | None, provider: Provider) -> QGraphError:
