@@ -11,7 +11,7 @@ import pytest
 import qgraph
 from qgraph._exporters.belongings import read_with
 from qgraph._graph.errors import UsageError
-from qgraph._steps.ray_evaluation import identity_of_data
+from qgraph._steps.ray_evaluation import identity_beside, identity_of_data, require_same_files
 
 
 @pytest.fixture
@@ -48,6 +48,23 @@ def test_a_picture_that_changes_makes_other_data(folder: Path, change: str) -> N
     else:
         (folder / "cat/1.png").write_bytes(b"wolf")
     assert identity_of_data([folder]) != before
+
+
+def test_a_node_names_the_files_beside_the_model_that_are_others(mlp: Path, data: Path) -> None:
+    there = mlp.parent / "there"
+    there.mkdir()
+    for path in (mlp, data):
+        shutil.copy(path, there)
+    expected, known = identity_beside(mlp), identity_of_data([data])
+    node = there / mlp.name, expected, [there / data.name], known
+    require_same_files(*node)
+    (there / "config.json").write_text('{"model_type": "other"}')
+    with pytest.raises(UsageError, match=r"other files beside the model: config\.json"):
+        require_same_files(*node)
+    (there / "config.json").unlink()
+    (there / data.name).write_bytes(b"other samples")
+    with pytest.raises(UsageError, match="other data"):
+        require_same_files(*node)
 
 
 def test_an_evaluation_does_not_go_on_with_other_files_beside_the_model(

@@ -16,13 +16,12 @@ from qgraph._evaluation.recommendation import parse_limits, recommend
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
-from qgraph._exporters.belongings import read_with
 from qgraph._exporters.family import Converses, Suite
 from qgraph._exporters.manifest import SANITY
 from qgraph._exporters.tasks import ComparesInside, ObservesSamples, Task
 from qgraph._graph.edit.draws import random_note
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.models import data_files, read_model
+from qgraph._graph.io.models import read_model
 from qgraph._graph.run.feeds import require_samples
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.runtime import Runtime
@@ -41,8 +40,7 @@ from qgraph._steps.making import Quantized
 from qgraph._steps.model import Model, file_of, opened
 from qgraph._steps.options import EvaluateOptions, chosen
 from qgraph._steps.ray_cluster import require_ray
-from qgraph._steps.ray_evaluation import identity_of_data, observe_by_cluster
-from qgraph._steps.stages import hashes_of
+from qgraph._steps.ray_evaluation import identity_beside, identity_of_data, observe_by_cluster
 from qgraph._steps.tasks import require_metrics, task_of
 
 
@@ -146,7 +144,7 @@ def _question(
     """Return what evaluations must share for one to go on with the other's journal."""
     return {
         "model": model.id.sha256,
-        "beside": hashes_of(_files_beside(model.path)),
+        "beside": identity_beside(model.path),
         "task": task.name,
         "data": identity_of_data(asked.data),
         "samples": list(map(digest_of_feed, task.feeds)),
@@ -155,12 +153,6 @@ def _question(
         "qgraph": VERSION,
         "packages": packages(),
     }
-
-
-def _files_beside(model: Path) -> list[Path]:
-    """Return what answers are made with: tokenizer, embedding, which tokens end one."""
-    others = {model, model.parent / SANITY, *data_files(model)}
-    return sorted(path for path in read_with([model]) if path not in others)
 
 
 def require_evaluable(model: Model, asked: EvaluateOptions) -> None:

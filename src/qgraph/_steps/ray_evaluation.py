@@ -16,11 +16,13 @@ from qgraph._evaluation.kept_observations import KeptObservations
 from qgraph._evaluation.observing import VariantObservations, observed
 from qgraph._evaluation.settings import EvaluationSettings
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
-from qgraph._exporters.belongings import samples_in
+from qgraph._exporters.belongings import read_with, samples_in
+from qgraph._exporters.manifest import SANITY
 from qgraph._exporters.registry import files_named_in
 from qgraph._exporters.tasks import ObservesSamples, Task
 from qgraph._graph.errors import LimitError, QGraphError, UsageError
 from qgraph._graph.io.files import sha256_of
+from qgraph._graph.io.models import data_files
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
@@ -40,8 +42,8 @@ from qgraph._steps.tasks import task_of
 @dataclass(frozen=True, slots=True)
 class EvaluationPart:
     """`models`: path and SHA-256 of each, the float one first, found alike on every node, as are
-    the data in `options` (JSON), whose files are `data`: labels are no part of samples. `samples`:
-    the SHA-256 of each; `numbers`: those to look at.
+    the files `beside` it and the data in `options` (JSON), whose files are `data`: labels are no
+    part of samples. `samples`: the SHA-256 of each; `numbers`: those to look at.
     `names`: the variants that lack some of them; `in_parts`: whether models are run part by part.
     """
 
@@ -49,6 +51,7 @@ class EvaluationPart:
     options: str
     provider: str
     versions: str
+    beside: str
     data: str
     samples: tuple[str, ...]
     in_parts: bool
@@ -113,6 +116,7 @@ def _part(
         options=json.dumps(options.model_dump(mode="json", exclude={"sanity", "accept"})),
         provider=str(settings.provider),
         versions=versions(),
+        beside=identity_beside(models[0].path),
         data=identity_of_data(options.data),
         samples=tuple(map(digest_of_feed, task.feeds)),
         in_parts=settings.in_parts is not None,
@@ -133,11 +137,25 @@ def identity_of_data(data: Sequence[Path]) -> str:
     return json.dumps(found)
 
 
-def require_same_data(data: Sequence[Path], expected: str) -> None:
-    """Raise UsageError where files of data are others than the process that asks has."""
+def identity_beside(model: Path) -> str:
+    """Return the names and SHA-256 of what a task reads beside a model, as JSON: the manifest,
+    tokenizer, embedding.
+    """
+    others = {model, model.parent / SANITY, *data_files(model)}
+    return json.dumps(hashes_of(sorted({*read_with([model])} - others)))
+
+
+def require_same_files(model: Path, beside: str, data: Sequence[Path], expected: str) -> None:
+    """Raise UsageError where files beside the model, or files of data, are others than the process
+    that asks has.
+    """
     if identity_of_data(data) != expected:
         names = ", ".join(map(str, data))
         raise UsageError("found other data than those to measure on", where=names)
+    here, there = (set(map(tuple, json.loads(text))) for text in (identity_beside(model), beside))
+    if here != there:
+        names = ", ".join(sorted({name for name, _ in here ^ there}))
+        raise UsageError(f"found other files beside the model: {names}", where=str(model))
 
 
 def versions() -> str:
@@ -204,7 +222,7 @@ class _OpenedEvaluation:
         self._part = part
         asked = chosen(EvaluateOptions, None, json.loads(part.options))
         asked = asked.model_copy(update={"data": tuple(map(here, asked.data))})
-        require_same_data(asked.data, part.data)
+        require_same_files(self._models[0].path, part.beside, asked.data, part.data)
         model = opened(self._models[0].path).along(asked.batch_axis, asked.preprocess, asked.data)
         self._task = sampled_task_of(model, asked, answers=not part.in_parts)
         self._settings = EvaluationSettings(

@@ -29,8 +29,9 @@ from qgraph._steps.model import Model, opened
 from qgraph._steps.options import ProfileOptions, chosen
 from qgraph._steps.ray_cluster import cluster, nodes
 from qgraph._steps.ray_evaluation import (
+    identity_beside,
     identity_of_data,
-    require_same_data,
+    require_same_files,
     require_sample,
     require_versions,
     sampled_task_of,
@@ -49,10 +50,10 @@ _UNITS = 2
 
 @dataclass(frozen=True, slots=True)
 class SetPart:
-    """`model`, and the data in `options`, as every node finds them; `options`, `ranges`, `scheme`
-    are JSON, and `apart`, node → its scheme where that is another. `names`: all nodes with a
-    switch, `quantized`: those that are on. `data`: its files; `samples`: the SHA-256 of each;
-    `numbers`: those to look at.
+    """`model`, what lies `beside` it, and the data in `options`, as every node finds them;
+    `options`, `ranges`, `scheme` are JSON, and `apart`, node → its scheme where that is another.
+    `names`: all nodes with a switch, `quantized`: those that are on. `data`: its files; `samples`:
+    the SHA-256 of each; `numbers`: those to look at.
     """
 
     model: str
@@ -61,6 +62,7 @@ class SetPart:
     scheme: str
     provider: str
     versions: str
+    beside: str
     answers: bool
     apart: str
     names: tuple[str, ...]
@@ -91,6 +93,7 @@ def part_of(
         scheme=report.scheme.model_dump_json(),
         provider=str(provider),
         versions=versions(),
+        beside=identity_beside(model.path),
         answers=answers,
         apart=_APART.dump_json({} if mixing is None else mixing.apart()).decode(),
         names=tuple(node.name for node in report.nodes),
@@ -184,7 +187,7 @@ class _OpenedSets:
         self._samples = part.samples
         asked = chosen(ProfileOptions, None, json.loads(part.options))
         asked = asked.model_copy(update={"data": tuple(map(here, asked.data))})
-        require_same_data(asked.data, part.data)
+        require_same_files(here(part.model), part.beside, asked.data, part.data)
         ranges = Ranges.model_validate_json(part.ranges)
         model = opened(here(part.model)).along(asked.batch_axis, asked.preprocess, asked.data)
         scheme, provider = Scheme.model_validate_json(part.scheme), Provider(part.provider)
