@@ -29,7 +29,6 @@ from qgraph._graph.errors import (
 )
 from qgraph._graph.progress import silent
 from qgraph._quantize.scheme import Calibration, Scheme
-from qgraph._steps.distributed import units_of
 from qgraph._steps.options import SensitivityOptions
 from qgraph._steps.ray_cache import received
 
@@ -217,17 +216,6 @@ def test_scores_do_not_depend_on_the_number_of_nodes(
 ) -> None:
     nodes.grow(count)
     assert scored(model, ranges, nodes) == expected
-
-
-@pytest.mark.parametrize("slots", [1, 2, 3, 4, 6, 16])
-def test_a_unit_is_of_samples_that_are_computed_alike(slots: int) -> None:
-    folds = [list(range(first, first + 16)) for first in range(0, 64, 16)]
-    units = units_of(folds, slots)
-    assert sorted(number for unit in units for number in unit) == list(range(64))
-    assert all(any(set(unit) <= set(fold) for fold in folds) for unit in units)
-    assert len(units) >= slots
-    if slots <= len(folds) and len(folds) % slots == 0:
-        assert len(units) == len(folds)  # the model is opened as often as by one process
 
 
 @pytest.mark.slow

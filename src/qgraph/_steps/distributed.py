@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from qgraph._steps.ray_units import carried, parts_of, share_of
 
 _LOG = logging.getLogger("qgraph")
 _UNITS = 4
-"""Units for each slot at most, of short ones: the last to end keeps the others waiting."""
+"""Units for each slot: the last to end keeps the others waiting."""
 _LONGEST = 16
 """Samples of a unit at most: what a death costs."""
 _NUMBER = 8
@@ -88,7 +87,7 @@ def distribute(
         share = share_of(there, runtime, lambda given: engine.check(work, given))
         given = Path(job.model), work.feeds, work.digests
         along = ray.put(sent(ray, *given)) if runtime.ray_ship else None
-        parts = units_of(computed_alike(work, waiting), share.slots)
+        parts = parts_of(waiting, _UNITS * share.slots, _LONGEST)
         jobs = map(job.take, parts)
         units = {unit: (values(unit), share.cpus, share.budget, along) for unit in jobs}
         begun, before, done = time.monotonic(), len(job.numbers) - len(waiting), Distributed()
@@ -100,35 +99,6 @@ def distribute(
         done.seconds = time.monotonic() - begun
     _LOG.info("%s", done)
     return done
-
-
-def computed_alike(work: Work, numbers: Sequence[int]) -> list[list[int]]:
-    """Return samples in groups, each computed with ranges of its own: a process opens the model
-    anew for another group.
-    """
-    parts = () if work.ranges is None else work.ranges.unseen
-    group = {digest: at for at, part in enumerate(parts) for digest in part.samples}
-    found: dict[int | None, list[int]] = {}
-    for number in numbers:
-        found.setdefault(group.get(work.digests[number]), []).append(number)
-    return [*found.values()]
-
-
-def units_of(groups: Sequence[Sequence[int]], slots: int) -> list[Sequence[int]]:
-    """Return units to be done in this order by so many processes. None goes beyond a group; of
-    several groups units are as long as they may be without a slot that waits at the end.
-    """
-
-    def parts(each: int) -> list[Sequence[int]]:
-        return [part for group in groups for part in parts_of(group, each, _LONGEST)]
-
-    def until_all_end(each: int) -> int:
-        return ceil(len(parts(each)) / slots) * max(map(len, parts(each)))
-
-    most = ceil(_UNITS * slots / len(groups))
-    if len(groups) == 1:
-        return parts(most)
-    return parts(min(range(ceil(slots / len(groups)), most + 1), key=until_all_end))
 
 
 def _count(number: int, what: str) -> str:
