@@ -14,9 +14,8 @@ from onnx import TensorProto, helper
 from qgraph._evaluation.results import Difference, Evaluation, Prompted, SanityAnswer
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
 from qgraph._quantize.scheme import Scheme
-from qgraph._report.page import render_page
+from qgraph._report.page import render_page, scatter_page
 from qgraph._report.reported_run import ReportedRun
-from qgraph._report.scatter import scatter_page
 from qgraph._sensitivity.ranking.agreement import Ranking, compare_rankings
 from qgraph._sensitivity.ranking.comparison import Comparison
 from qgraph._sensitivity.report import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from qgraph._exporters.belongings import read_with
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.files import is_there, require_replaceable
-from qgraph._graph.io.overwriting import require_apart
+from qgraph._graph.io.inside import require_apart
 
 _LONGEST_NAME = 200
 """Bytes. File systems take 255; a journal's and its folder's names are longer than the output's."""

@@ -12,11 +12,10 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from qgraph._graph.bodies import copied
+from qgraph._graph.bodies import copied, weave_in
 from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
 from qgraph._graph.edit.macs_inside import macs_inside
 from qgraph._graph.edit.segments import move_to_readers
-from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.run.memory import Memory

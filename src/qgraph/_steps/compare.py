@@ -77,7 +77,7 @@ def scatter_plot(comparison: Comparison) -> str:
     """
     try:
         # the chart library comes with an extra
-        from qgraph._report.scatter import scatter_page
+        from qgraph._report.page import scatter_page
     except ImportError as error:
         raise without_charts(error, "the plot") from error
     return scatter_page(comparison)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qgraph._exporters.belongings import read_with
 from qgraph._graph.errors import InputError, UsageError
-from qgraph._graph.io.overwriting import require_apart
+from qgraph._graph.io.inside import require_apart
 from qgraph._graph.run.runtime import Runtime
 from qgraph._steps.chain import WRITTEN, RecipeChain
 from qgraph._steps.given import AnyPath, path_of

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import onnx
 from onnx import helper
 
-from qgraph._graph.edit.weave import weave_in
+from qgraph._graph.bodies import weave_in
 
 
 def test_a_node_goes_right_behind_what_it_reads(build: Callable[..., onnx.ModelProto]) -> None:

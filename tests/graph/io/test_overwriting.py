@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from qgraph._graph.errors import UsageError
-from qgraph._graph.io.overwriting import require_apart
+from qgraph._graph.io.inside import require_apart
 
 
 @pytest.mark.parametrize("other", ["link/a.json", "folder/../folder/a.json", "dangling.json"])

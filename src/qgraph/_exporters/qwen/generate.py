@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qgraph._exporters.lm import LmSample
 from qgraph._exporters.manifest import Manifest, inside
+from qgraph._exporters.qwen.tokens import LmSample
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_model
 from qgraph._graph.run.feeds import is_cache

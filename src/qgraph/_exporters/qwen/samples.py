@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qgraph._exporters.lm import LmSample
 from qgraph._exporters.manifest import MANIFEST, Decoder, Manifest, inside
 from qgraph._exporters.qwen.generate import Embedder
 from qgraph._exporters.qwen.lines import Line, read_lines
-from qgraph._exporters.qwen.tokens import Chat, Tokens
+from qgraph._exporters.qwen.tokens import Chat, LmSample, Tokens
 from qgraph._graph.errors import EnvironmentFault, InputError, QGraphError, install
 from qgraph._graph.io.files import require_file
 from qgraph._graph.io.models import read_model

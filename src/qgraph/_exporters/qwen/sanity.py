@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qgraph._exporters.family import Prompt, Said
-from qgraph._exporters.lm import LmSample
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.qwen.generate import Embedder, generate
 from qgraph._exporters.qwen.lines import Line, read_lines
 from qgraph._exporters.qwen.samples import decode, fitting_prompts, read_prompts
+from qgraph._exporters.qwen.tokens import LmSample
 from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session

@@ -24,10 +24,10 @@ from qgraph._exporters.fidelity import (
     fidelity_figures,
     table_of,
 )
-from qgraph._exporters.lm import LmSample
 from qgraph._exporters.manifest import Decoder, Manifest
 from qgraph._exporters.qwen.generate import Embedder, generate, next_step
 from qgraph._exporters.qwen.samples import decode
+from qgraph._exporters.qwen.tokens import LmSample
 from qgraph._exporters.resampling import SampleSums
 from qgraph._exporters.tasks import Observation, observe_all
 from qgraph._graph.errors import UsageError

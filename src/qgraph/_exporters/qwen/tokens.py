@@ -1,9 +1,10 @@
-"""Token ids of plain text and of chats."""
+"""Token ids of plain text and of chats, and sequences of them ready to be fed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,25 @@ from qgraph._exporters.checkpoint_names import require_plain
 from qgraph._graph.errors import EnvironmentFault, InputError, install
 from qgraph._graph.io.files import require_file
 from qgraph._graph.limits import step
+from qgraph._graph.tensors import Array, Feed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LmSample:
+    """One sequence, batch 1, given to the decoder in one prefill.
+
+    `feed`: the decoder's inputs (`inputs_embeds` float32 [1,S,H], `attention_mask` int64 [1,S],
+    `position_ids` int64 [3,1,S] or [1,S], empty cache). `token_ids`: int64 [S]. `scored`: bool [S],
+    true where predicting this token counts in the loss: every token but the first of plain text,
+    the answer (and its end token) of a question. `prompt_length`: where generation starts, and
+    `answer` what it should say; None for plain text.
+    """
+
+    feed: Feed
+    token_ids: Array
+    scored: Array
+    prompt_length: int | None = None
+    answer: str | None = None
 
 
 class Tokens:

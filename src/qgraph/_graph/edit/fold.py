@@ -22,7 +22,7 @@ import onnxruntime as ort
 
 from qgraph._graph.bodies import replace_nodes, tensor_names, with_bodies
 from qgraph._graph.edit.draws import RANDOM_OPS
-from qgraph._graph.edit.graft import fresh_names, given_as, renamed
+from qgraph._graph.edit.inline import fresh_names, given_as, renamed
 from qgraph._graph.edit.names import ensure_names, fresh_name
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.parsing import NEWEST_IR

@@ -13,9 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from qgraph._graph.bodies import copied
+from qgraph._graph.bodies import copied, weave_in
 from qgraph._graph.edit.opsets import reads_axes
-from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.io.models import tensor_from
 
 _SUFFIX = "/qgraph.gauge"

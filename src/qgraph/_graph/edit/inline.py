@@ -3,17 +3,60 @@
 The node `mm` of a function that the node `layer.0` calls is then `layer.0/mm`: where calls stand
 for modules, names say which. onnx's own inliner calls it `mm__7`, drops the metadata of the call,
 and passes over functions of another opset than the model's without a word.
+
+Tensors of the function's own get new names where the graph has theirs already, and what it gives is
+called what the call gave, so that whoever reads it goes on reading it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx
+from onnx import helper
 
 from qgraph._graph.bodies import bodies_of, copied, nodes_within, replace_nodes, tensor_names
-from qgraph._graph.edit.graft import fresh_names, renamed
+from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.errors import InputError
+
+
+def fresh_names(
+    wanted: Sequence[str], taken: set[str], spell: Callable[[str], str] = str
+) -> dict[str, str]:
+    """Return name → what it is to be called, one that is not `taken`, which it then is."""
+    found: dict[str, str] = {}
+    for name in wanted:
+        found[name] = fresh_name(spell(name), taken)
+    return found
+
+
+def renamed(node: onnx.NodeProto, names: Mapping[str, str], taken: set[str]) -> onnx.NodeProto:
+    """Return a copy of `node` that reads and makes what `names` calls its tensors.
+
+    What its bodies make gets a new name where the old one is `taken`.
+    """
+    made = copied(node)
+    made.input[:] = [names.get(name, name) for name in node.input]
+    made.output[:] = [names.get(name, name) for name in node.output]
+    for body in bodies_of(made):
+        _rename_body(body, names, taken)
+    return made
+
+
+def _rename_body(body: onnx.GraphProto, names: Mapping[str, str], taken: set[str]) -> None:
+    own = [item.name for item in (*body.input, *body.initializer)]
+    own += [name for node in body.node for name in node.output if name]
+    inner = {**names, **fresh_names(list(dict.fromkeys(own)), taken)}
+    for item in (*body.input, *body.initializer, *body.output, *body.value_info):
+        item.name = inner.get(item.name, item.name)
+    nodes = [renamed(node, inner, taken) for node in body.node]
+    replace_nodes(body, nodes)
+
+
+def given_as(outputs: Mapping[str, str]) -> list[onnx.NodeProto]:
+    """Return nodes that make each of `outputs` (name → the tensor it is equal to)."""
+    return [helper.make_node("Identity", [given], [name]) for name, given in outputs.items()]
+
 
 _Key = tuple[str, str, str]
 _Table = Mapping[_Key, onnx.FunctionProto]

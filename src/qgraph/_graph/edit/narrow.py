@@ -21,8 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from qgraph._graph.bodies import bodies_of, copied
-from qgraph._graph.edit.weave import weave_in
+from qgraph._graph.bodies import bodies_of, copied, weave_in
 from qgraph._graph.index import ONNX, GraphIndex, reads
 from qgraph._graph.io.weights import array_of, is_on_disk, retype_on_reading
 from qgraph._graph.keep import Keep

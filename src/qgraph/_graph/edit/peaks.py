@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qgraph._graph.bodies import weave_in
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
 from qgraph._graph.edit.opsets import reads_axes
-from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.models import tensor_from
 

@@ -13,10 +13,9 @@ from enum import Enum
 import onnx
 from onnx import TensorProto, helper
 
-from qgraph._graph.bodies import copied
+from qgraph._graph.bodies import copied, weave_in
 from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.tensors import Array
 
 

@@ -1,4 +1,4 @@
-"""Paths that a file names, proved to lie in that file's folder.
+"""Paths that a file names, proved to lie in that file's folder; outputs, proved to be no inputs.
 
 A manifest, a list of samples or a record of a run comes from elsewhere: what it names is looked up
 once, and the path that was proved is the one that is used, to read from and to write to.
@@ -6,8 +6,12 @@ once, and the path that was proved is the one that is used, to read from and to 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from qgraph._graph.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,36 @@ def blobs_of(folder: Path) -> list[Path]:
             blobs = parent.parent / "blobs"
             return [blobs] if blobs.is_dir() and not blobs.is_symlink() else []
     return []
+
+
+_Identity = tuple[int, int] | Path
+
+
+def require_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Check that no output is an input, or another output.
+
+    1. What is there is known by device and inode: through links, of both kinds, too.
+    2. What is not there yet is known by its path, links in it followed.
+
+    Raises:
+        UsageError: one is.
+    """
+    taken = {_identity(path): "one of its inputs" for path in inputs}
+    for path in outputs:
+        place = _identity(path)
+        if place in taken:
+            raise UsageError(
+                f"this would write over {taken[place]}",
+                where=str(path),
+                hint="Choose another with -o.",
+            )
+        taken[place] = "another file it writes"
+
+
+def _identity(path: Path) -> _Identity:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        # `realpath`, not `resolve`, which refuses a circle of links up to Python 3.12
+        return Path(os.path.realpath(path))
+    return found.st_dev, found.st_ino

@@ -17,8 +17,7 @@ import numpy as np
 
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.files import require_file
-from qgraph._graph.run.feeds import is_cache, leading_names
-from qgraph._graph.run.layout import WHOLE, SampleLayout, layout_in, takes
+from qgraph._graph.run.feeds import WHOLE, SampleLayout, is_cache, layout_in, leading_names, takes
 from qgraph._graph.tensors import Array, Feed, TensorSpec, is_float
 
 LABELS = "labels"

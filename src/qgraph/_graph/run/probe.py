@@ -14,10 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from qgraph._graph.bodies import bodies_of, copied
+from qgraph._graph.bodies import bodies_of, copied, weave_in
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.segments import SHAPE_OPS
-from qgraph._graph.edit.weave import weave_in
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import GraphIndex, reads
 from qgraph._graph.io.weights import LAZY, is_on_disk
