@@ -1,25 +1,31 @@
-"""Nodes in one of two formats: what a report says of them so, and what profiles hold of it."""
+"""Nodes in one of two formats: what a report says of them so, and what profiles hold of it.
+
+A profile has each node in the format that it is best off in. Alone, that is: where all of them
+in one format do less at that share, they are in that one.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from qgraph._graph.errors import UsageError
-from qgraph._quantize.profiles import NamedScheme, Profiles
+from qgraph._quantize.profiles import NamedScheme, Profile, Profiles
 from qgraph._quantize.scheme import Scheme
-from qgraph._sensitivity.report import MixedFormats, Score, Sensitivity
+from qgraph._sensitivity.ranking.profiles import By, at_least, damage_of, profile_of, units_of
+from qgraph._sensitivity.report import Interactions, Score, Sensitivity
 
 _SUMMED = ("mse", "noise_to_signal", "kl")
 
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """`formats`: node → the name of its format; `others`: the schemes of those that are not the
-    report's own.
+    """`report`: what is known of nodes in their `formats`, node → its name; `others`: the schemes
+    of those that are not the report's own.
     """
 
+    report: Sensitivity
     formats: Mapping[str, str]
     others: tuple[NamedScheme, ...]
 
@@ -28,18 +34,16 @@ class Mixing:
         known = {item.name: item.scheme for item in self.others}
         return {name: known[kind] for name, kind in self.formats.items() if kind in known}
 
-    def applied(self, profiles: Profiles) -> Profiles:
-        """Return profiles with the formats of what they quantize."""
-        made = tuple(
-            item.model_copy(update={"formats": {n: self.formats[n] for n in item.quantize}})
-            for item in profiles.profiles
+    def on(self, profile: Profile) -> Profile:
+        """Return a profile with the formats of what it quantizes."""
+        return profile.model_copy(
+            update={"formats": {name: self.formats[name] for name in profile.quantize}}
         )
-        return profiles.model_copy(update={"profiles": made, "schemes": self.others})
 
 
-def mixing_of(report: Sensitivity, names: Sequence[str]) -> tuple[Sensitivity, Mixing]:
-    """Return the report with every node in the format that it is best off in, of those named, and
-    which that is.
+def mixings_of(report: Sensitivity, names: Sequence[str]) -> tuple[Mixing, ...]:
+    """Return every node in the format that it is best off in, of those named; then all in the
+    first, and all that can be in the second, where that is something else.
 
     Raises:
         UsageError: the report knows of no such choice.
@@ -59,28 +63,66 @@ def mixing_of(report: Sensitivity, names: Sequence[str]) -> tuple[Sensitivity, M
         )
     known = [item for item in report.schemes or () if item.name in mixed.schemes]
     others = [NamedScheme(name=i.name, scheme=i.scheme) for i in known if i.scheme is not None]
-    return _in_formats(report, mixed), Mixing(mixed.formats, tuple(others))
+    own = {node.name: mixed.schemes[0] for node in report.nodes}
+    choices = [(mixed.formats, mixed.interactions)]
+    if set(mixed.formats.values()) != {mixed.schemes[0]}:
+        choices.append((own, report.interactions))
+    if mixed.second is not None:
+        choices.append((mixed.second.formats, mixed.second.interactions))
+    return tuple(
+        Mixing(_in_formats(report, own, formats, known_so), formats, tuple(others))
+        for formats, known_so in choices
+    )
 
 
-def _in_formats(report: Sensitivity, mixed: MixedFormats) -> Sensitivity:
+def least_harmful(
+    mixings: Sequence[Mixing], cut: Profiles, shares: Container[str], by: By
+) -> tuple[Profiles, dict[str, Mixing]]:
+    """Return the profiles, which were cut from the first of `mixings`, each of what does the least
+    damage, with the formats of its nodes; and name → what it is of. Those in `shares` quantize at
+    least as much as before, the others the same nodes.
+    """
+    found, used = [], {}
+    units = [units_of(item.report, by) for item in mixings]
+    for profile in cut.profiles:
+        names, choices = set(profile.quantize), [(mixings[0], profile)]
+        weight = sum(unit.weight for unit in units[0] if names.issuperset(unit.members))
+        for item, ordered in zip(mixings[1:], units[1:], strict=True):
+            same = [unit for unit in ordered if names.issuperset(unit.members)]
+            inside = at_least(ordered, weight) if profile.name in shares else same
+            choices.append((item, profile_of(item.report, profile.name, profile.title, inside)))
+        best, made = min(choices, key=_damage)
+        found.append(best.on(made))
+        used[profile.name] = best
+    update = {"profiles": tuple(found), "schemes": mixings[0].others}
+    return cut.model_copy(update=update), used
+
+
+def _damage(choice: tuple[Mixing, Profile]) -> float:
+    mixing, profile = choice
+    found = damage_of(mixing.report, profile.quantize)
+    return math.inf if found is None else found
+
+
+def _in_formats(
+    report: Sensitivity,
+    own: Mapping[str, str],
+    formats: Mapping[str, str],
+    interactions: tuple[Interactions, ...],
+) -> Sensitivity:
     """Return the report with the scores and interactions of nodes in their formats."""
     scores = {
-        node.name: (node.schemes or {}).get(mixed.formats[node.name], node.solo)
-        for node in report.nodes
+        node.name: (node.schemes or {}).get(formats[node.name], node.solo) for node in report.nodes
     }
     groups = tuple(
         group.model_copy(update={"solo": _added([scores[name] for name in group.members])})
-        if group.solo is not None and _moved(group.members, mixed)
+        if group.solo is not None and any(formats[name] != own[name] for name in group.members)
         else group
         for group in report.groups
     )
     nodes = tuple(n.model_copy(update={"solo": scores[n.name]}) for n in report.nodes)
-    update = {"nodes": nodes, "groups": groups, "interactions": mixed.interactions}
+    update = {"nodes": nodes, "groups": groups, "interactions": interactions}
     return report.model_copy(update=update)
-
-
-def _moved(members: Collection[str], mixed: MixedFormats) -> bool:
-    return any(mixed.formats[name] != mixed.schemes[0] for name in members)
 
 
 def _added(scores: Sequence[Score | None]) -> Score | None:
