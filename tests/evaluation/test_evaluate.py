@@ -243,14 +243,27 @@ def test_the_float_model_is_not_looked_at_for_a_variant_that_is_refused(variants
     assert kept.to_look_at(models[0]) == []
 
 
-@pytest.mark.parametrize("change", [{"samples": [0]}, {"seen": "0"}, {"seen": "{"}, {"model": {}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": [0]},
+        {"samples": [1, 0]},
+        {"seen": "0"},
+        {"seen": "{"},
+        {"seen": "[" * 100_000},
+        {"seen": '[{"error": 0.2}, {"error": 0.1}]'},
+        {"placement": {"CPUExecutionProvider": "many"}},
+        {"model": {}},
+    ],
+)
 def test_an_entry_that_is_damaged_is_bad_input(
     variants: Any, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     models = inspect_variants(variants.paths)
     with open_journal(tmp_path / "journal", {}) as journal:
-        shown = VariantObservations([{}, {}], {}, {})
+        shown = VariantObservations([{"error": 0.1}, {"error": 0.1}], {}, {})
         KeptObservations(models, 2, journal).record(models[0], [0, 1], shown)
+        assert KeptObservations(models, 2, journal).missing(models[0]) == []
         (entry,) = journal.entries.values()
         journal.record("damaged", {**entry, **change})
         with pytest.raises(UsageError, match="the journal is damaged"):

@@ -6,9 +6,10 @@ known by their content, so one more may join those that were looked at before.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,7 @@ class KeptObservations:
 
     def _read(self, journal: Journal) -> None:
         try:
-            for entry in journal.entries.values():
+            for entry in map(_unchanged, journal.entries.values()):
                 # text, since NaN is no JSON, and a variant may show it
                 seen = zip(entry["samples"], json.loads(entry["seen"]), strict=True)
                 self._take(entry["model"], dict(seen), entry["placement"], entry["elsewhere"])
@@ -82,13 +83,14 @@ class KeptObservations:
         if not new:
             return
         if self._journal is not None:
-            entry = {
+            entry: dict[str, Any] = {
                 "model": model.id.sha256,
                 "samples": list(new),
                 "seen": json.dumps(list(new.values())),
                 "placement": found.placement,
                 "elsewhere": found.elsewhere,
             }
+            entry["sha256"] = _digest(entry)
             # which samples: those between two numbers may be another entry's
             self._journal.record(f"{model.id.sha256}: {', '.join(map(str, new))}", entry)
         self._take(model.id.sha256, new, found.placement, found.elsewhere)
@@ -137,3 +139,16 @@ class KeptObservations:
         shown = self._shown[sha256]
         shown.seen |= seen
         shown.placement, shown.elsewhere = dict(placement), dict(elsewhere)
+
+
+def _digest(entry: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of an entry: SQLite has no checksum, and a changed figure is a figure."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+
+
+def _unchanged(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry, ValueError where it is not what was written."""
+    entry = dict(kept)
+    if entry.pop("sha256") != _digest(entry):
+        raise ValueError("it says something else than what was written")
+    return entry
