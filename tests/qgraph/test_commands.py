@@ -62,6 +62,17 @@ def test_every_command_has_an_example_that_parses(entry: Entry) -> None:
     assert entry.example in " ".join(CliRunner().invoke(cli, [name, "--help"]).output.split())
 
 
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_a_condition_in_help_is_quoted_so_that_no_shell_takes_it_for_a_file(name: str) -> None:
+    """`--fail-if D:mse>+1%` as it stands would write a file called `+1%`."""
+    text = re.sub(r"\[[^]]*x[<>=][^]]*\]", "", cli.commands[name].help or "")  # click's ranges
+    for parameter in cli.commands[name].params:
+        text += f" {getattr(parameter, 'help', '')}"
+    words = [word.strip("().;:,") for word in text.split() if re.search(r"\w[<>]=?[-+.\d]", word)]
+    assert all(re.fullmatch(r"(['\"]).*\1", word) for word in words), words
+    assert words or name not in ("compare", "evaluate", "profile")
+
+
 def test_help_shows_no_escape_of_its_own_formatting(qgraph: Command) -> None:
     assert "\\b" not in qgraph("--help").out
 

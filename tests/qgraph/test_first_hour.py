@@ -259,6 +259,20 @@ def test_a_limit_that_limits_nothing_is_refused_before_anything_is_measured(
     assert kept.code == 0 and "Deploy D" in kept.out
 
 
+def test_a_float_model_alone_is_measured_without_a_word_on_differences(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    """What figures of one model could move by, and what to deploy, are questions of two."""
+    data = tmp_path / "labelled.npz"
+    np.savez(data, x=np.load(files.data)["x"], labels=np.array([3, 1, 4, 1]))
+    common = ("--data", data, "--no-latency", "-o", tmp_path / "e.json")
+    alone = qgraph("evaluate", files.model, *common)
+    assert alone.code == 0 and "top-1" in alone.out
+    assert not any(said in alone.out for said in ("too few", "interval", "Δ", "Deploy"))
+    twice = qgraph("evaluate", files.model, shutil.copy(files.model, tmp_path / "b.onnx"), *common)
+    assert twice.code == 2 and "expected exactly one" in twice.err
+
+
 def first_report(files: Any, qgraph: Any, folder: Path) -> tuple[tuple[Any, ...], bytes]:
     """Score into `folder`; return the command up to a report's name, and the ranges written."""
     common = ("sensitivity", files.model, "--data", files.data, "-o")

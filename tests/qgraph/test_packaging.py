@@ -69,6 +69,17 @@ class Pixi(Strict):
     environments: dict[str, Environment]
 
 
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_says_how_much_it_installs_before_pip_is_silent(target: str) -> None:
+    make = shutil.which("make") or pytest.skip("needs make")
+    done = subprocess.run(
+        [make, "-n", "-B", target], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    steps = done.stdout.splitlines()
+    (silent,) = (index for index, step in enumerate(steps) if "pip install --quiet" in step)
+    assert re.search(r"^echo .*\d GB.*minutes", steps[silent - 1])
+
+
 def make_extras(stamp: str) -> set[str]:
     found = re.search(rf"^\.venv/\.{stamp}:.*?-e '\.\[([\w,]+)\]'", MAKEFILE, re.M | re.S)
     assert found

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from workflow import Runner, steps_of
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "models/qwen2_5_vl_tiny"
@@ -87,6 +88,34 @@ def test_a_page_about_a_run_runs_on_the_readmes(page: str, folder: Path, tmp_pat
     for line in [*shell(text), *(" ".join(step.split()) for step in steps)]:
         if line.startswith("qgraph "):
             run([sys.executable, "-m", *shlex.split(line)], tmp_path)
+
+
+def test_the_workflow_keeps_a_baseline_and_gates_a_pull_request(
+    folder: Path, tmp_path: Path
+) -> None:
+    """`runs/demo` is what `qgraph run` would make: it finds everything done."""
+    steps, cache = steps_of((ROOT / "docs/guide/ci.md").read_text(), "gate"), tmp_path / "cache"
+    cache.mkdir()
+
+    def act(name: str, event: str) -> tuple[list[str], int]:
+        at = tmp_path / name
+        shutil.copytree(folder / "models", at / "models")
+        shutil.copytree(folder / "runs/demo", at / "runs/branch")
+        return Runner(at, cache, event).run(steps)
+
+    ran, code = act("first", "pull_request")  # before there is a baseline
+    assert code == 0 and not any("baseline" in text for text in ran)
+    assert act("main", "push")[1] == 0
+    (kept,) = cache.glob("*/evaluation.json")
+    assert kept.read_bytes() == (folder / "runs/demo/evaluation.json").read_bytes()
+    ran, code = act("same", "pull_request")
+    assert code == 0 and any(text.startswith("qgraph compare baseline/") for text in ran)
+    assert "| loss |" in (tmp_path / "same/summary.md").read_text()
+    for step in steps:
+        if "run" in step:
+            step["run"] = step["run"].replace("B:", "D:")
+    ran, code = act("worse", "pull_request")
+    assert code == 7 and "D:loss>+1%" in ran[-1]
 
 
 def shell(text: str) -> list[str]:
