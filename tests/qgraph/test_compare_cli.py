@@ -114,7 +114,9 @@ def test_a_gate_that_fails_leaves_json_one_value_with_what_failed(files: Any, qg
 
 
 def test_one_evaluation_is_gated_against_its_float_model(files: Any, qgraph: Any) -> None:
-    assert qgraph("compare", files.folder, "--fail-if", "D:sqnr<1").code == 0
+    passed = qgraph("compare", files.folder, "--fail-if", "D:sqnr<1")
+    assert passed.code == 0 and "a distance from float" in passed.out
+    assert "noise" not in passed.out  # that a distance from float is beyond noise is no news
     assert qgraph("compare", files.folder, "--fail-if", "D:sqnr<-1").code == 2
     done = qgraph("compare", files.evaluation, "--fail-if", "D:sqnr_db<999")
     assert done.code == 7 and "D: sqnr_db" in done.err

@@ -14,7 +14,8 @@ SETTINGS = ("made with", "before", "after")
 def change_rows(found: Changes) -> list[list[str]]:
     """Return a row per variant and metric; what a better metric says already is left out."""
     shown = in_order({item.metric for item in found.changes}, narrow=True)
-    return [_row(item) for item in found.changes if item.metric in shown]
+    from_float = not found.pairs
+    return [_row(item, from_float=from_float) for item in found.changes if item.metric in shown]
 
 
 def setting_rows(found: Changes) -> list[list[str]]:
@@ -22,8 +23,12 @@ def setting_rows(found: Changes) -> list[list[str]]:
     return [[item.name, item.before, item.after] for item in found.settings]
 
 
-def verdict(change: Change) -> str:
-    """Return what a change amounts to, in words."""
+def verdict(change: Change, *, from_float: bool = False) -> str:
+    """Return what a change amounts to, in words. `from_float`: what was before is the float model's
+    own, from which a distance is no news.
+    """
+    if from_float and metric(change.metric).from_float:
+        return "a distance from float"
     if change.difference is None:
         return ""
     if change.difference == 0:
@@ -46,7 +51,7 @@ def changes_markdown(found: Changes) -> str:
     return "\n\n".join("\n".join(part) for part in (failed, *tables) if part) + "\n"
 
 
-def _row(change: Change) -> list[str]:
+def _row(change: Change, *, from_float: bool) -> list[str]:
     known = metric(change.metric)
     difference = _DASH if change.difference is None else known.signed.format(change.difference)
     if change.interval is not None:
@@ -56,4 +61,10 @@ def _row(change: Change) -> list[str]:
         _DASH if value is None else known.form.format(value)
         for value in (change.before, change.after)
     ]
-    return [change.variant, known.label, *values, difference, verdict(change)]
+    return [
+        change.variant,
+        known.label,
+        *values,
+        difference,
+        verdict(change, from_float=from_float),
+    ]

@@ -57,8 +57,8 @@ def _has_difference(evaluation: Evaluation, key: str) -> bool:
     """Return whether a difference says more than the figure: of a distance from float, the interval
     alone does.
     """
-    changes = (item.differences.get(key) for item in evaluation.variants)
-    return not metric(key).from_float or any(change and change.interval for change in changes)
+    found = [item.differences[key] for item in evaluation.variants if key in item.differences]
+    return any(change.interval or not metric(key).from_float for change in found)
 
 
 def _mixes_types(evaluation: Evaluation) -> bool:
