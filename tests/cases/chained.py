@@ -34,7 +34,7 @@ def chain(model: Path, feeds: Sequence[Feed], folder: Path, include: Sequence[st
     count = max(1, len(data))
     # what INT8 makes no faster is kept by default, and these models are small
     report, ranges = qgraph.sensitivity(
-        model, data=data, samples=count, include=include, small=True
+        model, data=data, samples=count, include=include, small=True, fast=True
     )
     profiles = qgraph.profile(report, cuts={"D": 1.0})
     (quantized,) = qgraph.quantize(model, profiles, ranges)

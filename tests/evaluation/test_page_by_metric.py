@@ -28,7 +28,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> qgraph.Model:
 
 def scored(model: qgraph.Model, key: str) -> Sensitivity:
     data = [SHIPPED / "data/calibration"]
-    return qgraph.sensitivity(model, data=data, samples=2, metric=key)[0]
+    return qgraph.sensitivity(model, data=data, samples=2, metric=key, fast=True)[0]
 
 
 def damage(figures: dict[str, float | None], key: str) -> float:

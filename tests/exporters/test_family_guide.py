@@ -49,7 +49,7 @@ def test_the_family_of_the_guide_reads_its_data_and_keeps_its_node(tmp_path: Pat
     path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-m", "qgraph", "sensitivity", "model.onnx", "--data", "recordings",
-         "--quiet", "--json"],
+         "--fast", "--quiet", "--json"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip

@@ -215,7 +215,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     ranges, evaluation = str(folder / "ranges.json"), str(folder / "evaluation.json")
     variants = [str(folder / f"{name}.onnx") for name in "ABCD"]
     for arguments in (
-        ["sensitivity", model, "--data", data, "-o", sensitivity],
+        ["sensitivity", "--fast", model, "--data", data, "-o", sensitivity],
         ["profile", sensitivity, "-o", profiles],
         ["quantize", model, "--profiles", profiles, "--ranges", ranges, "-o", str(folder)],
         ["evaluate", model, *variants, "--data", data, "--profiles", profiles, "-o", evaluation],

@@ -62,7 +62,7 @@ def test_nodes_are_ranked_and_shown_by_the_added_metric(
 ) -> None:
     out = tmp_path / "sensitivity.json"
     common = ("--data", data, "--quiet", "-o", out)
-    report = run(copy, "sensitivity", mlp, "--metric", "nrmse", "--json", *common)
+    report = run(copy, "sensitivity", "--fast", mlp, "--metric", "nrmse", "--json", *common)
     assert report["metric"] == "nrmse"
     figures = [node["solo"] for node in sorted(report["nodes"], key=lambda node: node["rank"])]
     values = [item["nrmse"] for item in figures]
@@ -78,7 +78,7 @@ def test_the_added_option_is_a_flag_and_is_obeyed(
 ) -> None:
     assert "--spare" in run(copy, "profile", "--help")
     out = tmp_path / "sensitivity.json"
-    report = run(copy, "sensitivity", mlp, "--data", data, "--quiet", "--json", "-o", out)
+    report = run(copy, "sensitivity", "--fast", mlp, "--data", data, "--quiet", "--json", "-o", out)
     worst = next(node["name"] for node in report["nodes"] if node["rank"] == 1)
     found = run(copy, "profile", out, "--spare", "1", "--json", "-o", tmp_path / "p.json")
     everything = next(item for item in found["profiles"] if item["name"] == "D")

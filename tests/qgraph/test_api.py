@@ -58,14 +58,16 @@ def in_file(path: Path) -> Any:
 
 
 def test_sensitivity_returns_the_report_and_the_ranges(files: Any) -> None:
-    report, ranges = qgraph.sensitivity(files.model, data=[files.data])
+    report, ranges = qgraph.sensitivity(files.model, data=[files.data], fast=True)
     assert as_written(report) == in_file(files.sensitivity)
     assert ranges is not None
     assert as_written(ranges) == in_file(files.ranges)
 
 
 def test_calibrate_returns_the_ranges(files: Any) -> None:
-    assert as_written(qgraph.calibrate(files.model, data=[files.data])) == in_file(files.ranges)
+    assert as_written(qgraph.calibrate(files.model, data=[files.data], fast=True)) == in_file(
+        files.ranges
+    )
 
 
 def test_profile_returns_the_profiles(files: Any) -> None:
@@ -102,7 +104,7 @@ def test_run_returns_the_run_folder(mlp: Path, data: Path, tmp_path: Path) -> No
 
 
 def test_an_object_is_as_good_as_its_file(files: Any) -> None:
-    report, ranges = qgraph.sensitivity(str(files.model), data=[str(files.data)])
+    report, ranges = qgraph.sensitivity(str(files.model), data=[str(files.data)], fast=True)
     profiles = qgraph.profile(report)
     (made,) = qgraph.quantize(files.model, profiles, ranges, names=["D"])
     assert made.model == onnx.load(files.folder / "D.onnx")
@@ -116,6 +118,7 @@ def test_progress_is_called_up_to_the_end(files: Any) -> None:
         runtime=qgraph.Runtime(
             progress=lambda what, done, total: seen.update({what: (done, total)})
         ),
+        fast=True,
     )
     assert set(seen) == {"calibrating", "scoring"}
     assert all(done == total > 0 for done, total in seen.values())
@@ -136,6 +139,7 @@ def test_a_run_that_goes_on_calibrates_no_second_time(
             journal=journal,
             fresh=fresh,
             runtime=qgraph.Runtime(progress=lambda title, _done, _total: begun.append(title)),
+            fast=True,
         )[1]
 
     first = ranges()
@@ -171,8 +175,8 @@ def test_ranges_of_another_model_are_refused(files: Any, tmp_path: Path) -> None
 
 
 def test_one_value_needs_no_list(files: Any) -> None:
-    several, _ = qgraph.sensitivity(files.model, data=[str(files.data)], samples=1)
-    one, _ = qgraph.sensitivity(files.model, data=str(files.data), samples=1)
+    several, _ = qgraph.sensitivity(files.model, data=[str(files.data)], samples=1, fast=True)
+    one, _ = qgraph.sensitivity(files.model, data=str(files.data), samples=1, fast=True)
     assert one.nodes == several.nodes and one.run.data == several.run.data
 
 
@@ -201,11 +205,23 @@ def _any(value: Any) -> Any:
         ),
         (lambda _: qgraph.Runtime(memory_budget=_ANY["tpu"]), "expected bytes"),
         (lambda _: qgraph.SensitivityOptions(samples=0), "samples: found 0, expected greater"),
-        (lambda files: qgraph.sensitivity(files.model, data=3), "found data of the type int"),
-        (lambda files: qgraph.sensitivity(files.model, data=[3]), "found a sample of the type int"),
-        (lambda files: qgraph.sensitivity(files.model, data={"x": "y"}), "expected numbers"),
+        (
+            lambda files: qgraph.sensitivity(files.model, data=3, fast=True),
+            "found data of the type int",
+        ),
+        (
+            lambda files: qgraph.sensitivity(files.model, data=[3], fast=True),
+            "found a sample of the type int",
+        ),
+        (
+            lambda files: qgraph.sensitivity(files.model, data={"x": "y"}, fast=True),
+            "expected numbers",
+        ),
         (lambda files: qgraph.sensitivity(files.model, runtime=_ANY["tpu"]), "expected a qgraph.R"),
-        (lambda files: qgraph.sensitivity(files.model, data=iter(())), "iterator of samples is em"),
+        (
+            lambda files: qgraph.sensitivity(files.model, data=iter(()), fast=True),
+            "iterator of samples is em",
+        ),
         (lambda files: qgraph.calibrate(files.model, nothing=1), "nothing: no such option"),
         (lambda files: qgraph.sensitivity(files.model, sampels=1), "Did you mean samples"),
         (lambda files: qgraph.sensitivity(files.model, engine="gradient", prob=1), "mean probes"),

@@ -47,7 +47,7 @@ def test_samples_along_the_axis_given_go_through_the_whole_chain(
     model, data = save(build, tmp_path, text, sizes)
     given = ["--data", data, *(part for axis in axes for part in ("--batch-axis", axis))]
     report = tmp_path / "s.json"
-    assert qgraph("sensitivity", model, *given, "-o", report).code == 0
+    assert qgraph("sensitivity", "--fast", model, *given, "-o", report).code == 0
     found = json.loads(report.read_text())
     assert found["run"]["samples"] == count and not found["run"]["synthetic"]
     # a sample beyond the ranges of the others is clipped, which costs some decibels
@@ -67,7 +67,7 @@ def test_without_it_the_first_axis_is_taken_and_the_counts_do_not_agree(
     qgraph: Any, build: Build, tmp_path: Path
 ) -> None:
     model, data = save(build, tmp_path, *MODELS["a state of two layers"][:2])
-    result = qgraph("sensitivity", model, "--data", data, "-o", tmp_path / "s.json")
+    result = qgraph("sensitivity", "--fast", model, "--data", data, "-o", tmp_path / "s.json")
     assert result.code == 3 and "differ in their number of samples" in result.err
 
 
@@ -85,5 +85,5 @@ def test_an_axis_that_is_none_is_a_usage_error(
 ) -> None:
     model, data = save(build, tmp_path, *MODELS["a state of two layers"][:2])
     given = ("--data", data, "--batch-axis", axis, "-o", tmp_path / "s.json")
-    result = qgraph("sensitivity", model, *given)
+    result = qgraph("sensitivity", "--fast", model, *given)
     assert result.code == 2 and said in result.err

@@ -18,7 +18,7 @@ def searched(request: pytest.FixtureRequest, qgraph: Command, mlp: Path, data: P
     folder = mlp.parent
     report, profiles = folder / "sensitivity.json", folder / "profiles.json"
     how = ("--data", data, "--group", request.param)
-    assert qgraph("sensitivity", mlp, *how, "-o", report).code == 0
+    assert qgraph("sensitivity", "--fast", mlp, *how, "-o", report).code == 0
     options = ("--model", mlp, "--data", data, "--budget", BUDGET, "-o", profiles)
     result = qgraph("profile", report, *options)
     assert result.code == 0, result.err
@@ -76,7 +76,7 @@ def test_where_sets_are_predicted_the_emitted_model_meets_the_budget(
 ) -> None:
     report, profiles = mlp.with_name("sensitivity.json"), mlp.with_name("profiles.json")
     asked = ("--data", data, "--engine", "gradient", "-o", report)
-    assert qgraph("sensitivity", mlp, *asked).code == 0
+    assert qgraph("sensitivity", "--fast", mlp, *asked).code == 0
     chosen = {}
     for way in ((), ("--thorough",)):
         options = ("--model", mlp, "--data", data, "--budget", BUDGET, *way, "-o", profiles)
@@ -108,7 +108,7 @@ def test_what_cannot_be_searched_is_said(
     options: tuple[str, ...], message: str,
 ) -> None:  # fmt: skip
     report = tmp_path / "sensitivity.json"
-    assert qgraph("sensitivity", mlp, "--data", data, "-o", report).code == 0
+    assert qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", report).code == 0
     extra: tuple[Any, ...] = (mlp, "--data", data) if options[-1] == "--model" else ()
     result = qgraph("profile", report, *options, *extra, "-o", tmp_path / "profiles.json")
     assert result.code == 2 and message in result.err

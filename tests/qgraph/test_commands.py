@@ -121,7 +121,7 @@ def test_synthetic_data_depends_on_the_seed_alone(
 ) -> None:
     def nodes(seed: int) -> Any:
         arguments = ("--seed", seed, "--json", "-o", tmp_path / "s.json")
-        return qgraph("sensitivity", mlp, *map(str, arguments)).json["nodes"]
+        return qgraph("sensitivity", "--fast", mlp, *map(str, arguments)).json["nodes"]
 
     assert nodes(1) == nodes(1)
     assert nodes(1) != nodes(2)
@@ -130,7 +130,7 @@ def test_synthetic_data_depends_on_the_seed_alone(
 def test_with_data_there_is_no_warning(
     qgraph: Command, mlp: Path, data: Path, tmp_path: Path
 ) -> None:
-    result = qgraph("sensitivity", mlp, "--data", data, "-o", tmp_path / "s.json")
+    result = qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", tmp_path / "s.json")
     assert "Warning" not in result.err
     assert json.loads((tmp_path / "s.json").read_text())["run"]["synthetic"] is False
 
@@ -138,7 +138,7 @@ def test_with_data_there_is_no_warning(
 def test_sensitivity_writes_report_ranges_and_markdown(
     qgraph: Command, mlp: Path, data: Path, tmp_path: Path
 ) -> None:
-    qgraph("sensitivity", mlp, "--data", data, "-o", tmp_path / "new" / "s.json")
+    qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", tmp_path / "new" / "s.json")
     assert {p.name for p in (tmp_path / "new").iterdir()} == {"s.json", "s.md", "ranges.json"}
 
 
@@ -146,7 +146,7 @@ def test_given_ranges_are_used_and_not_written_again(
     qgraph: Command, files: Any, tmp_path: Path
 ) -> None:
     arguments = ("--data", files.data, "--ranges", files.ranges, "-o", tmp_path / "s.json")
-    assert qgraph("sensitivity", files.model, *arguments).code == 0
+    assert qgraph("sensitivity", "--fast", files.model, *arguments).code == 0
     found = json.loads((tmp_path / "s.json").read_text())["nodes"]
     assert found == json.loads(files.sensitivity.read_text())["nodes"]
     assert not (tmp_path / "ranges.json").exists()
@@ -154,14 +154,14 @@ def test_given_ranges_are_used_and_not_written_again(
 
 def test_quiet_shows_no_progress(qgraph: Command, mlp: Path, data: Path, tmp_path: Path) -> None:
     arguments = ("--data", data, "--quiet", "-o", tmp_path / "s.json")
-    assert qgraph("sensitivity", mlp, *arguments).err == ""
+    assert qgraph("sensitivity", "--fast", mlp, *arguments).err == ""
 
 
 def test_progress_goes_to_stderr(
     qgraph: Command, mlp: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bars, "_SHORT", 0.0)
-    result = qgraph("sensitivity", mlp, "--data", data, "-o", tmp_path / "s.json")
+    result = qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", tmp_path / "s.json")
     assert "scoring" in result.err and "scoring" not in result.out
 
 
@@ -171,7 +171,7 @@ def test_samples_are_taken_in_turn_from_several_files(
     other = make_data(tmp_path / "more.npz", samples=1, seed=3)
     arguments = ("--data", data, "--data", other, "--samples", "2", "-o", tmp_path / "s.json")
     ranges = tmp_path / "ranges.json"
-    assert qgraph("sensitivity", mlp, *arguments).code == 0
+    assert qgraph("sensitivity", "--fast", mlp, *arguments).code == 0
     seen = json.loads(ranges.read_text())["tensors"][0]
     both = np.concatenate([np.load(data)["x"][:1], np.load(other)["x"]])
     assert seen["name"] == "x" and seen["rmax"] == float(both.max())
@@ -179,7 +179,7 @@ def test_samples_are_taken_in_turn_from_several_files(
 
 def test_exclude_keeps_a_node_with_its_reason(qgraph: Command, mlp: Path, tmp_path: Path) -> None:
     out = ("--json", "-o", tmp_path / "s.json")
-    found = qgraph("sensitivity", mlp, "--exclude", "^down$", *out).json
+    found = qgraph("sensitivity", "--fast", mlp, "--exclude", "^down$", *out).json
     assert [node["name"] for node in found["nodes"]] == ["q", "k", "out"]
     assert found["keep"] == [
         {"name": "down", "op_type": "MatMul", "reason": "excluded by the user"}
@@ -188,8 +188,8 @@ def test_exclude_keeps_a_node_with_its_reason(qgraph: Command, mlp: Path, tmp_pa
 
 def test_siblings_are_grouped_where_asked(qgraph: Command, mlp: Path, tmp_path: Path) -> None:
     out = ("--json", "-o", tmp_path / "s.json")
-    assert qgraph("sensitivity", mlp, *out).json["groups"] == []
-    (group,) = qgraph("sensitivity", mlp, "--group", "fused", *out).json["groups"]
+    assert qgraph("sensitivity", "--fast", mlp, *out).json["groups"] == []
+    (group,) = qgraph("sensitivity", "--fast", mlp, "--group", "fused", *out).json["groups"]
     assert group["members"] == ["q", "k"]
 
 
@@ -215,7 +215,7 @@ def test_a_decoders_cache_may_be_left_out_of_the_data(
         position_ids=np.broadcast_to(np.arange(5), (3, 2, 5)).copy(),
     )
     arguments = ("--data", tmp_path / "d.npz", "--json", "-o", tmp_path / "s.json")
-    result = qgraph("sensitivity", decoder, *arguments)
+    result = qgraph("sensitivity", "--fast", decoder, *arguments)
     assert result.code == 0, result.out + result.err
     assert result.json["run"]["samples"] == 2
 
@@ -276,7 +276,7 @@ def test_the_report_can_go_to_another_folder(qgraph: Command, files: Any, tmp_pa
 def every_command(files: Any, out: Path) -> list[list[Any]]:
     model, data = files.model, files.data
     return [
-        ["sensitivity", model, "--data", data, "-o", out / "s.json"],
+        ["sensitivity", "--fast", model, "--data", data, "-o", out / "s.json"],
         ["profile", files.sensitivity, "-o", out / "p.json"],
         ["quantize", model, "--profiles", files.profiles, "--ranges", files.ranges, "-o", out],
         ["evaluate", model, files.folder / "D.onnx", "--data", data, "-o", out / "e.json"],
@@ -326,7 +326,7 @@ def test_models_made_elsewhere_keep_what_says_how_pictures_are_read(
     settings = mlp.with_name("preprocessor_config.json")
     settings.write_text('{"do_resize": true}')
     report, folder = mlp.with_name("sensitivity.json"), mlp.parent / "work"
-    qgraph("sensitivity", mlp, "--data", data, "-o", report)
+    qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", report)
     qgraph("profile", report, "-o", report.with_name("profiles.json"))
     options = ("--profiles", report.with_name("profiles.json"), "-o", folder)
     assert qgraph("quantize", mlp, "--ranges", mlp.with_name("ranges.json"), *options).code == 0
@@ -339,7 +339,9 @@ def test_samples_that_were_left_out_are_said(
     count = len(next(iter(np.load(data).values())))
     for asked, left in ((count - 1, True), (count, False), (count + 5, False)):
         output = tmp_path / f"{asked}.json"
-        shown = qgraph("sensitivity", mlp, "--data", data, "--samples", asked, "-o", output).out
+        shown = qgraph(
+            "sensitivity", "--fast", mlp, "--data", data, "--samples", asked, "-o", output
+        ).out
         assert f"scored on {min(asked, count)} samples" in " ".join(shown.split())
         assert ("the data holds more" in shown) is left
         assert json.loads(output.read_text())["run"].get("more_samples", False) is left
@@ -349,7 +351,7 @@ def test_every_file_that_was_written_is_named(
     qgraph: Command, tmp_path: Path, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = qgraph("sensitivity", files.model, "--data", files.data).out
+    said = qgraph("sensitivity", "--fast", files.model, "--data", files.data).out
     asked = ("--profiles", files.profiles, "--data", files.data, "-o", "made")
     said += qgraph("quantize", files.model, *asked).out
     words = said.replace(",", " ").split()

@@ -77,7 +77,7 @@ def test_too_small_a_memory_budget_is_refused_with_what_it_takes(
     qgraph: Command, mlp: Path, data: Path, tmp_path: Path, engine: str
 ) -> None:
     output = tmp_path / "s.json"
-    arguments = ["sensitivity", mlp, "--data", data, "-o", output, "--engine", engine]
+    arguments = ["sensitivity", "--fast", mlp, "--data", data, "-o", output, "--engine", engine]
     result = qgraph(*arguments, "--memory-budget", "1MiB")
     assert result.code == 5
     found = re.search(r"Give --memory-budget (\d+)MiB or more", result.err)
@@ -99,7 +99,7 @@ def test_a_report_says_which_files_of_the_run_are_missing(qgraph: Command, tmp_p
 
 def test_missing_data_is_bad_input(qgraph: Command, mlp: Path, tmp_path: Path) -> None:
     absent = tmp_path / "absent.npz"
-    result = qgraph("sensitivity", mlp, "--data", absent, "-o", tmp_path / "s.json")
+    result = qgraph("sensitivity", "--fast", mlp, "--data", absent, "-o", tmp_path / "s.json")
     assert result.code == 3 and "absent.npz" in result.err
 
 
@@ -119,7 +119,7 @@ def test_data_that_does_not_fit_the_model_is_bad_input(
 ) -> None:
     np.savez(tmp_path / "d.npz", **arrays)
     data = ("--data", tmp_path / "d.npz")
-    assert qgraph("sensitivity", mlp, *data, "-o", tmp_path / "s.json").code == 3
+    assert qgraph("sensitivity", "--fast", mlp, *data, "-o", tmp_path / "s.json").code == 3
     assert qgraph("evaluate", mlp, *data, "-o", tmp_path / "e.json").code == 3
 
 
@@ -292,7 +292,7 @@ def test_no_output_is_written_over_an_input_or_another_output(
     qgraph: Command, mlp: Path, data: Path, snapshot: Snapshot, tmp_path: Path, name: str
 ) -> None:
     before = snapshot(tmp_path)
-    result = qgraph("sensitivity", mlp, "--data", data, "-o", tmp_path / name)
+    result = qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", tmp_path / name)
     assert result.code == 2 and "write over" in result.err
     assert snapshot(tmp_path) == before
 

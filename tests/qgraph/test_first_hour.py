@@ -36,7 +36,7 @@ def test_a_runtime_whose_library_was_uninstalled_is_named_with_the_repair(tmp_pa
 
 
 def test_a_refused_command_is_in_no_later_ones_way(files: Any, qgraph: Any, tmp_path: Path) -> None:
-    common = ("sensitivity", files.model, "--data", files.data, "-o", tmp_path / "s.json")
+    common = ("sensitivity", "--fast", files.model, "--data", files.data, "-o", tmp_path / "s.json")
     assert qgraph(*common, "--metric", "kl").code == 2
     assert qgraph(*common, "--samples", "2").code == 0
 
@@ -48,7 +48,7 @@ def test_a_journal_of_other_options_says_which_in_the_users_words(
     data = tmp_path / "many.npz"
     draw = np.random.default_rng(0)
     np.savez(data, x=draw.standard_normal((4000, 16)).astype(np.float32))
-    common = ["sensitivity", files.model, "--data", data, "-o", tmp_path / "s.json"]
+    common = ["sensitivity", "--fast", files.model, "--data", data, "-o", tmp_path / "s.json"]
     common += ["--engine", "switch", "--ranges", files.ranges]
     begun = qgraph(*common, "--samples", "4000", "--time-budget", "3s", "--json").json
     assert 0 < begun["run"]["samples"] < 4000
@@ -78,7 +78,7 @@ def test_two_exports_of_a_model_quantize_the_same_layers_by_whatever_names(
         report, profiles = folder / "sensitivity.json", folder / "profiles.json"
         variant = folder / "D.onnx"
         for arguments in (
-            ("sensitivity", folder / "mlp.onnx", "--data", files.data, "-o", report),
+            ("sensitivity", "--fast", folder / "mlp.onnx", "--data", files.data, "-o", report),
             ("profile", report, "-o", profiles),
             ("quantize", folder / "mlp.onnx", "--profiles", profiles, "--ranges",
              folder / "ranges.json", "-o", folder),
@@ -191,7 +191,7 @@ def two_heads(tmp_path: Path) -> tuple[Path, Path, Path]:
     onnx.save(model, path)
     x = draw.standard_normal((64, 16)).astype(np.float32)
     np.savez(data, x=x, labels=(x @ weights["wc"]).argmax(1))
-    report, ranges = qgraph.sensitivity(path, data=data, small=True)
+    report, ranges = qgraph.sensitivity(path, data=data, small=True, fast=True)
     (made,) = qgraph.quantize(path, qgraph.profile(report, cuts={"D": 1.0}), ranges)
     return path, made.save(tmp_path), data
 
@@ -224,7 +224,16 @@ def test_a_metric_that_the_task_cannot_have_is_refused_before_anything_is_measur
 ) -> None:
     path, variant, data = two_heads
     measured = ("evaluate", path, variant, "--data", data, "-o", tmp_path / "e.json")
-    report = ("sensitivity", path, "--data", data, "--small", "-o", tmp_path / "sensitivity.json")
+    report = (
+        "sensitivity",
+        "--fast",
+        path,
+        "--data",
+        data,
+        "--small",
+        "-o",
+        tmp_path / "sensitivity.json",
+    )
     assert qgraph(*report).code == 0
     cut = ("profile", tmp_path / "sensitivity.json", "--model", path, "--data", data)
     for command, option in (
@@ -275,7 +284,7 @@ def test_a_float_model_alone_is_measured_without_a_word_on_differences(
 
 def first_report(files: Any, qgraph: Any, folder: Path) -> tuple[tuple[Any, ...], bytes]:
     """Score into `folder`; return the command up to a report's name, and the ranges written."""
-    common = ("sensitivity", files.model, "--data", files.data, "-o")
+    common = ("sensitivity", "--fast", files.model, "--data", files.data, "-o")
     assert qgraph(*common, folder / "sensitivity.json").code == 0
     return common, (folder / "ranges.json").read_bytes()
 

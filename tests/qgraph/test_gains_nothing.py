@@ -78,7 +78,7 @@ def test_who_wants_them_scored_says_so(
 ) -> None:
     model = save(build, tmp_path, SQUEEZED, 21, SQUEEZED_SIZES)
     report = tmp_path / "sensitivity.json"
-    assert qgraph("sensitivity", model, *asked, "-o", report).code == 0
+    assert qgraph("sensitivity", "--fast", model, *asked, "-o", report).code == 0
     assert scored(report) == {"pointwise", "body"} | more
 
 

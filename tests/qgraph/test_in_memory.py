@@ -48,8 +48,8 @@ def test_the_same_samples_give_the_same_scores_however_they_are_given(
     files: Any, data: Any
 ) -> None:
     asked = data() if callable(data) else data
-    report, ranges = qgraph.sensitivity(onnx.load(files.model), data=asked)
-    expected, of_files = qgraph.sensitivity(files.model, data=files.data)
+    report, ranges = qgraph.sensitivity(onnx.load(files.model), data=asked, fast=True)
+    expected, of_files = qgraph.sensitivity(files.model, data=files.data, fast=True)
     assert report.nodes == expected.nodes
     assert ranges is not None and of_files is not None and ranges.tensors == of_files.tensors
     assert report.run.samples == 4 and report.run.synthetic is False
@@ -58,7 +58,7 @@ def test_the_same_samples_give_the_same_scores_however_they_are_given(
 def test_a_whole_chain_without_a_file(files: Any) -> None:
     model = qgraph.open(onnx.load(files.model))
     data = {"x": X, "labels": np.arange(4) % 16}
-    report, ranges = qgraph.sensitivity(model, data=data)
+    report, ranges = qgraph.sensitivity(model, data=data, fast=True)
     made = qgraph.quantize(model, qgraph.profile(report), ranges, data=data)
     found = qgraph.evaluate([model, *made], data=data)
     expected = qgraph.load(files.evaluation)
@@ -80,15 +80,15 @@ def test_an_iterator_is_read_no_further_than_samples_are_used(files: Any) -> Non
             read += 1
             yield {"x": X[:1] * read}
 
-    ranges = qgraph.calibrate(files.model, data=endless(), samples=3)
+    ranges = qgraph.calibrate(files.model, data=endless(), samples=3, fast=True)
     assert ranges.run.samples == 3 and read == 4  # one more, to know that there are more
 
 
 def test_samples_from_files_and_from_memory_go_together(files: Any) -> None:
-    ranges = qgraph.calibrate(files.model, data=[files.data, {"x": X[:1] * 9}])
+    ranges = qgraph.calibrate(files.model, data=[files.data, {"x": X[:1] * 9}], fast=True)
     assert ranges.run.samples == 5
     assert max(item.rmax for item in ranges.tensors) > max(
-        item.rmax for item in qgraph.calibrate(files.model, data=files.data).tensors
+        item.rmax for item in qgraph.calibrate(files.model, data=files.data, fast=True).tensors
     )
 
 
@@ -136,7 +136,7 @@ def test_an_iterator_that_fails_is_named_and_leaves_nothing(files: Any, error: E
     before = folder_of_this_process()
     name = type(error).__name__
     with pytest.raises(qgraph.UsageError, match=f"samples failed: {name}: {error}") as caught:
-        qgraph.calibrate(files.model, data=fails())
+        qgraph.calibrate(files.model, data=fails(), fast=True)
     assert caught.value.__cause__ is error
     assert folder_of_this_process() == before
 
@@ -162,7 +162,7 @@ def test_messages_name_what_was_given_and_no_file_that_nobody_made(
 def test_an_iterator_is_not_read_before_the_other_options_are_right(files: Any) -> None:
     samples = feeds()
     with pytest.raises(qgraph.UsageError, match="expected one of mse"):
-        qgraph.sensitivity(files.model, data=samples, metric="foo")
+        qgraph.sensitivity(files.model, data=samples, metric="foo", fast=True)
     assert len(list(samples)) == 4
 
 
@@ -175,7 +175,7 @@ def test_an_input_may_have_any_name(name: str) -> None:
     weight = np.eye(16, dtype=np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     for data in ({name: X}, [{name: row[None]} for row in X]):
-        (range_of,) = qgraph.calibrate(model, data=data, small=True).tensors
+        (range_of,) = qgraph.calibrate(model, data=data, small=True, fast=True).tensors
         assert range_of.name == name and range_of.rmax == X.max()
 
 
@@ -199,7 +199,7 @@ def test_the_log_says_when_work_begins_and_ends(
     files: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="qgraph"):
-        qgraph.sensitivity(files.model, data=X)
+        qgraph.sensitivity(files.model, data=X, fast=True)
     said = [record.getMessage() for record in caplog.records]
     assert "calibrating: 4 in all" in said
     assert any(line.startswith("scoring: done in") for line in said)

@@ -51,7 +51,12 @@ def asked(engine: str = "auto", **more: Any) -> SensitivityOptions:
     data = (SHIPPED / "data/calibration.json",)
     # a few nodes of the trunk, so that the tests are short
     return SensitivityOptions(
-        data=data, samples=SAMPLES, engine=engine, exclude=(r"/(down|again|head|.*join)",), **more
+        data=data,
+        samples=SAMPLES,
+        engine=engine,
+        fast=True,
+        exclude=(r"/(down|again|head|.*join)",),
+        **more,
     )
 
 
@@ -114,7 +119,9 @@ def test_a_job_holds_values_alone(model: qgraph.Model) -> None:
 
 
 def test_a_worker_with_other_data_or_versions_says_what_differs(model: qgraph.Model) -> None:
-    ranges = qgraph.calibrate(model, data=asked().data, samples=SAMPLES, exclude=asked().exclude)
+    ranges = qgraph.calibrate(
+        model, data=asked().data, samples=SAMPLES, exclude=asked().exclude, fast=True
+    )
     job = Job.of(model, ranges, asked())
     options = json.loads(job.options) | {"samples": 2}
     with pytest.raises(UsageError, match=r"these differ: samples \(4 then, 2 now\)"):
@@ -125,7 +132,7 @@ def test_a_worker_with_other_data_or_versions_says_what_differs(model: qgraph.Mo
 
 
 def test_an_engine_that_measures_as_a_whole_is_refused(model: qgraph.Model) -> None:
-    ranges = qgraph.calibrate(model, data=asked().data, samples=1)
+    ranges = qgraph.calibrate(model, data=asked().data, samples=1, fast=True)
     with pytest.raises(UsageError, match="--engine screen measures as a whole"):
         Job.of(model, ranges, asked("screen"))
 
@@ -136,7 +143,9 @@ def test_a_process_opens_a_job_once_for_all_its_parts(
 ) -> None:
     shutil.copytree(SHIPPED, tmp_path, dirs_exist_ok=True)
     options = asked(engine)
-    ranges = qgraph.calibrate(model, data=options.data, samples=SAMPLES, exclude=options.exclude)
+    ranges = qgraph.calibrate(
+        model, data=options.data, samples=SAMPLES, exclude=options.exclude, fast=True
+    )
     job = replace(Job.of(model, ranges, options), model=str(tmp_path / "model.onnx"))
     opened = OpenedJob(job.take(()), qgraph.Runtime())
     (tmp_path / "model.onnx").unlink()  # nothing reads it any more
@@ -154,7 +163,9 @@ def test_a_worker_whose_files_are_others_names_the_first(
     data = tmp_path / "calibration.json"
     shutil.copytree(SHIPPED / "data", tmp_path, dirs_exist_ok=True)
     options = asked("switch").model_copy(update={"data": (data,)})
-    ranges = qgraph.calibrate(model, data=(data,), samples=SAMPLES, exclude=options.exclude)
+    ranges = qgraph.calibrate(
+        model, data=(data,), samples=SAMPLES, exclude=options.exclude, fast=True
+    )
     job = Job.of(model, ranges, options)
     data.write_text(f"{data.read_text()} ")
     with pytest.raises(UsageError, match=r"found another file .*\d+ bytes, expected") as raised:

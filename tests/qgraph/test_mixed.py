@@ -37,7 +37,7 @@ def chain(qgraph: Command, mlp: Path, data: Path) -> Callable[..., Any]:
     def run(formats: dict[str, str], *options: Any, schemes: Any = (FP8,), keep: Any = ()) -> Any:
         folder = mlp.parent
         report, profiles = folder / "sensitivity.json", folder / "profiles.json"
-        assert qgraph("sensitivity", mlp, "--data", data, "-o", report).code == 0
+        assert qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", report).code == 0
         assert qgraph("profile", report, "-o", profiles).code == 0
         changed(profiles, formats, schemes, keep)
         ranges = ("--ranges", folder / "ranges.json")
@@ -168,7 +168,7 @@ def test_annotations_and_bundles_have_each_node_s_error_in_its_own_format(
     folder = mlp.parent
     report, profiles = folder / "sensitivity.json", folder / "profiles.json"
     schemes = ("--engine", "gradient", "--schemes", "int8,fp8")
-    assert qgraph("sensitivity", mlp, "--data", data, *schemes, "-o", report).code == 0
+    assert qgraph("sensitivity", "--fast", mlp, "--data", data, *schemes, "-o", report).code == 0
     assert qgraph("profile", report, "-o", profiles).code == 0
     changed(profiles, {"re:[qd].*": "fp8"})  # by a pattern
     given = ("--profiles", profiles, "--ranges", folder / "ranges.json", "--annotate", report)

@@ -34,7 +34,7 @@ def write_recipe(folder: Path, extra: str = "", *, samples: int = 4) -> Path:
     path = folder / "recipe.toml"
     path.write_text(
         "name = 'small'\nmodel = 'mlp.onnx'\n"
-        f"[sensitivity]\ndata = ['data.npz']\nsamples = {samples}\n{extra}"
+        f"[sensitivity]\ndata = ['data.npz']\nsamples = {samples}\nfast = true\n{extra}"
     )
     return path
 

@@ -36,7 +36,9 @@ def error_of(model: Any, float_model: Path, samples: list[dict[str, Any]]) -> fl
 def test_the_error_that_a_profile_is_predicted_to_have_is_that_of_its_model(
     mlp: Path, samples: list[dict[str, Any]], by: str
 ) -> None:
-    report, ranges = qgraph.sensitivity(mlp, data=samples, engine="wavefront", direction="solo")
+    report, ranges = qgraph.sensitivity(
+        mlp, data=samples, engine="wavefront", direction="solo", fast=True
+    )
     profiles = qgraph.profile(report, by=by)
     for made in qgraph.quantize(mlp, profiles, ranges):
         expected = error_of(made.model, mlp, samples)
@@ -48,7 +50,9 @@ def test_the_error_that_a_profile_is_predicted_to_have_is_that_of_its_model(
 def test_damage_of_single_nodes_does_not_add_up_to_that_of_all(
     mlp: Path, samples: list[dict[str, Any]]
 ) -> None:
-    report, _ = qgraph.sensitivity(mlp, data=samples, engine="wavefront", direction="both")
+    report, _ = qgraph.sensitivity(
+        mlp, data=samples, engine="wavefront", direction="both", fast=True
+    )
     everything = qgraph.profile(report).profiles[-1].predicted
     assert report.baseline is not None and everything is not None
     measured = report.baseline.all_quantized.mse
@@ -58,7 +62,9 @@ def test_damage_of_single_nodes_does_not_add_up_to_that_of_all(
 
 
 def test_order_goes_by_what_was_measured_alone(mlp: Path, samples: list[dict[str, Any]]) -> None:
-    report, _ = qgraph.sensitivity(mlp, data=samples, engine="wavefront", direction="solo")
+    report, _ = qgraph.sensitivity(
+        mlp, data=samples, engine="wavefront", direction="solo", fast=True
+    )
     alone = report.model_copy(update={"interactions": ()})
     chosen = [
         [profile.quantize for profile in qgraph.profile(found).profiles]

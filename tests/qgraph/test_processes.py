@@ -59,7 +59,7 @@ def long_run(tmp_path: Path, mlp: Path, make_data: Callable[..., Path]) -> list[
     """Return arguments of a command that works for tens of seconds."""
     data = make_data(tmp_path / "many.npz", samples=60_000)
     common = ["--samples", "60000", "--data", str(data), "-o", str(tmp_path / "s.json")]
-    return ["sensitivity", str(mlp), *common]
+    return ["sensitivity", "--fast", str(mlp), *common]
 
 
 def stop(
@@ -148,7 +148,7 @@ def test_a_full_disk_behind_the_standard_output_is_said(mlp: Path, tmp_path: Pat
 
 def test_a_reader_that_goes_away_ends_the_command_quietly(mlp: Path, tmp_path: Path) -> None:
     for extra in (["--help"], [str(mlp), "--samples", "1", "-o", "s.json"]):
-        command = [sys.executable, "-m", "qgraph", "sensitivity", *extra]
+        command = [sys.executable, "-m", "qgraph", "sensitivity", "--fast", *extra]
         with subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:

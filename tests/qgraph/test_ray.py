@@ -71,7 +71,11 @@ def asked(engine: str = "wavefront") -> SensitivityOptions:
     data = (SHIPPED / "data/calibration.json",)
     # a few nodes of the trunk, so that the tests are short
     return SensitivityOptions(
-        data=data, samples=SAMPLES, engine=engine, exclude=(r"/(down|again|head|.*join)",)
+        data=data,
+        samples=SAMPLES,
+        engine=engine,
+        fast=True,
+        exclude=(r"/(down|again|head|.*join)",),
     )
 
 
@@ -90,7 +94,9 @@ def model() -> qgraph.Model:
 
 @pytest.fixture(scope="module")
 def ranges(model: qgraph.Model) -> qgraph.Ranges:
-    return qgraph.calibrate(model, data=asked().data, samples=SAMPLES, exclude=asked().exclude)
+    return qgraph.calibrate(
+        model, data=asked().data, samples=SAMPLES, exclude=asked().exclude, fast=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -282,9 +288,9 @@ def test_ranges_are_calibrated_alike_with_a_cluster_and_a_worker_killed(
     given: Any = {"data": asked().data, "samples": 8, "exclude": asked().exclude, "scheme": scheme}
     with nodes.killing() as killed:
         runtime = qgraph.Runtime(ray=nodes.address, ray_ship=files == "sent")
-        found = qgraph.calibrate(model, runtime=runtime, **given)
+        found = qgraph.calibrate(model, runtime=runtime, **given, fast=True)
     assert killed and found.unseen
-    assert found == qgraph.calibrate(model, **given)
+    assert found == qgraph.calibrate(model, **given, fast=True)
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ def test_samples_of_the_wrong_length_are_named_with_their_shape(
     traced: Path, tmp_path: Path, qgraph: Any
 ) -> None:
     np.savez(tmp_path / "short.npz", x=np.ones((4, 15), np.float32))
-    failed = qgraph("sensitivity", traced, "--data", tmp_path / "short.npz")
+    failed = qgraph("sensitivity", "--fast", traced, "--data", tmp_path / "short.npz")
     assert failed.code == 3
     assert "short.npz" in failed.err
     assert "x float32 [1, 15]" in failed.err
@@ -80,7 +80,7 @@ def test_a_sample_that_is_all_padding_is_blamed_on_the_softmax_and_not_on_the_ma
 
 def test_an_empty_name_is_not_the_current_folder(qgraph: Any) -> None:
     for given in (["", "-o", "s.json"], ["m.onnx", "--data", ""]):
-        failed = qgraph("sensitivity", *given)
+        failed = qgraph("sensitivity", "--fast", *given)
         assert failed.code == 2
         assert "found an empty name" in failed.err
 

@@ -16,7 +16,7 @@ Command = Callable[..., Any]
 
 def scored(qgraph: Command, mlp: Path, data: Path, *options: str) -> Path:
     output = mlp.parent / "sensitivity.json"
-    assert qgraph("sensitivity", mlp, "--data", data, "-o", output, *options).code == 0
+    assert qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", output, *options).code == 0
     return output
 
 
@@ -158,7 +158,7 @@ def test_profiles_can_be_quantized_under_another_scheme_when_told_to(
 def test_parts_that_do_not_fit_are_refused(
     qgraph: Command, mlp: Path, data: Path, options: tuple[str, ...]
 ) -> None:
-    result = qgraph("sensitivity", mlp, "--data", data, *options)
+    result = qgraph("sensitivity", "--fast", mlp, "--data", data, *options)
     assert result.code == 2 and "Traceback" not in result.err
 
 
@@ -166,5 +166,7 @@ def test_activations_that_never_change_are_named(
     qgraph: Command, mlp: Path, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "flat.npz", x=np.zeros((2, 16), np.float32))
-    result = qgraph("sensitivity", mlp, "--data", tmp_path / "flat.npz", "-o", tmp_path / "s.json")
+    result = qgraph(
+        "sensitivity", "--fast", mlp, "--data", tmp_path / "flat.npz", "-o", tmp_path / "s.json"
+    )
     assert "never changed while calibrating: x" in result.err

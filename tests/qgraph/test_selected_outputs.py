@@ -45,7 +45,7 @@ def save(build: Build, folder: Path, text: str) -> tuple[Path, Path]:
 
 def quantized(qgraph: Any, model: Path, data: Path, *more: str) -> Any:
     folder = model.parent
-    result = qgraph("sensitivity", model, "--data", data, *more, "-o", folder / "s.json")
+    result = qgraph("sensitivity", "--fast", model, "--data", data, *more, "-o", folder / "s.json")
     assert result.code == 0
     assert qgraph("profile", folder / "s.json", "-o", folder / "p.json").code == 0
     given = ("--profiles", folder / "p.json", "--ranges", folder / "ranges.json")
@@ -78,7 +78,7 @@ def test_the_whole_chain_measures_where_the_selection_reads(
 def test_every_engine_looks_there(qgraph: Any, build: Build, tmp_path: Path, engine: str) -> None:
     model, data = save(build, tmp_path, DETECTOR)
     given = ("--data", data, "--engine", engine, "-o", tmp_path / "s.json")
-    result = qgraph("sensitivity", model, *given)
+    result = qgraph("sensitivity", "--fast", model, *given)
     assert result.code == 0 and "instead: boxes, s" in result.err
 
 

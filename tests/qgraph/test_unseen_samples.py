@@ -33,7 +33,7 @@ def samples() -> list[dict[str, Any]]:
 
 
 def ask(mlp: Path, samples: Any, **given: Any) -> Any:
-    return qgraph.sensitivity(mlp, data=samples, direction="solo", **given)
+    return qgraph.sensitivity(mlp, data=samples, direction="solo", **given, fast=True)
 
 
 def outputs(model: Any, samples: list[dict[str, Any]]) -> list[Any]:
@@ -60,7 +60,9 @@ def test_ranges_of_each_part_are_those_of_the_other_samples(
 def test_of_few_samples_there_are_two_parts_and_of_fewer_none(
     mlp: Path, samples: list[dict[str, Any]]
 ) -> None:
-    parts = [len(qgraph.calibrate(mlp, data=samples[:n]).unseen) for n in (1, 3, 4, 7, 8)]
+    parts = [
+        len(qgraph.calibrate(mlp, data=samples[:n], fast=True).unseen) for n in (1, 3, 4, 7, 8)
+    ]
     assert parts == [0, 0, 2, 2, 4]
 
 
@@ -68,16 +70,16 @@ def test_equal_samples_share_a_part_so_that_ranges_know_none(
     mlp: Path, samples: list[dict[str, Any]]
 ) -> None:
     twice = [samples[n] for n in (7, 0, 1, 7, 2, 3, 7, 0)]
-    found = qgraph.calibrate(mlp, data=twice)
+    found = qgraph.calibrate(mlp, data=twice, fast=True)
     assert [len(part.samples) for part in found.unseen] == [2, 3]
-    others = qgraph.calibrate(mlp, data=[samples[n] for n in (1, 2, 3)])
+    others = qgraph.calibrate(mlp, data=[samples[n] for n in (1, 2, 3)], fast=True)
     assert found.unseen[0].tensors == others.tensors
-    assert not qgraph.calibrate(mlp, data=[samples[0]] * 8).unseen
+    assert not qgraph.calibrate(mlp, data=[samples[0]] * 8, fast=True).unseen
 
 
 def test_a_tensor_that_is_0_in_the_other_samples_has_the_range_of_all(mlp: Path) -> None:
     zero, one = np.zeros((1, 16), np.float32), np.full((1, 16), 0.5, np.float32)
-    found = qgraph.calibrate(mlp, data=[{"x": x} for x in (one, 2 * one, zero, -zero)])
+    found = qgraph.calibrate(mlp, data=[{"x": x} for x in (one, 2 * one, zero, -zero)], fast=True)
     of_zeros, of_ones = ({t.name: t for t in part.tensors} for part in found.unseen)
     whole = {t.name: t for t in found.tensors}
     assert of_zeros["x"] == whole["x"]
@@ -94,7 +96,7 @@ def test_a_score_is_what_models_do_whose_ranges_do_not_know_the_sample(
     errors: dict[str, list[float]] = {name: [] for name in names}
     for numbers in PARTS:
         others = [sample for n, sample in enumerate(samples) if n not in numbers]
-        asked, known = [samples[n] for n in numbers], qgraph.calibrate(mlp, data=others)
+        asked, known = [samples[n] for n in numbers], qgraph.calibrate(mlp, data=others, fast=True)
         for name in names:
             made = qgraph.quantize(mlp, _only(report, name), known)
             found = outputs(made[0].model, asked)
@@ -150,7 +152,9 @@ def test_parts_of_a_measurement_give_the_same_whoever_does_them(
 ) -> None:
     for number, sample in enumerate(samples):
         np.savez(tmp_path / f"{number}.npz", **sample)
-    options = SensitivityOptions(data=(tmp_path,), engine="wavefront", direction=Direction.SOLO)
+    options = SensitivityOptions(
+        data=(tmp_path,), engine="wavefront", direction=Direction.SOLO, fast=True
+    )
     report, ranges = qgraph.sensitivity(mlp, options=options)
     assert ranges is not None
     job = Job.of(qgraph.open(mlp), ranges, options, Runtime())
@@ -168,7 +172,7 @@ def test_a_clip_chosen_at_the_outputs_is_the_same_share_of_what_others_reach(
     mlp: Path, samples: list[dict[str, Any]]
 ) -> None:
     ranges = qgraph.calibrate(mlp, data=samples, scheme=Scheme(calibrate=Calibration.OUTPUT))
-    extremes = qgraph.calibrate(mlp, data=samples)
+    extremes = qgraph.calibrate(mlp, data=samples, fast=True)
     for part, plain in zip(ranges.unseen, extremes.unseen, strict=True):
         for item, whole, other in zip(part.tensors, ranges.tensors, plain.tensors, strict=True):
             assert (item.rmin, item.rmax) == (other.rmin, other.rmax)

@@ -76,7 +76,9 @@ def test_the_command_says_which_figures_are_left(
     qgraph: Command, decoder: Path, data: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "s.json"
-    done = qgraph("sensitivity", decoder, "--data", data, "--no-logits", "-o", output, "--quiet")
+    done = qgraph(
+        "sensitivity", "--fast", decoder, "--data", data, "--no-logits", "-o", output, "--quiet"
+    )
     assert done.code == 0
     solo = json.loads(output.read_text())["nodes"][0]["solo"]
     assert {"mse", "sqnr_db", "cosine"} <= solo.keys() and not {
@@ -89,7 +91,7 @@ def test_the_command_says_which_figures_are_left(
 def test_what_needs_logits_is_refused(
     qgraph: Command, decoder: Path, data: Path, tmp_path: Path, options: list[str]
 ) -> None:
-    asked = ["sensitivity", decoder, "--data", data, "--no-logits", *options]
+    asked = ["sensitivity", "--fast", decoder, "--data", data, "--no-logits", *options]
     done = qgraph(*asked, "-o", tmp_path / "s.json", "--quiet")
     assert done.code == 2
     assert "logits" in done.err

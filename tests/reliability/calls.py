@@ -44,7 +44,7 @@ KINDS = {
 }  # fmt: skip
 _M, _D = "in/m.onnx", ("--data", "in/data.npz")
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "sensitivity": ("sensitivity", _M, *_D, "-o", "out/s.json"),
+    "sensitivity": ("sensitivity", "--fast", _M, *_D, "-o", "out/s.json"),
     "profile": ("profile", "in/s.json", "-o", "out/p.json"),
     "quantize": ("quantize", _M, "--profiles", "in/p.json", *_D, "-o", "out"),
     "evaluate": ("evaluate", _M, "in/D.onnx", *_D, "-o", "out/e.json"),
@@ -134,7 +134,7 @@ def inputs(folder: Path) -> None:
     (made / "recipe.toml").write_text(
         "name = 'small'\nmodel = 'm.onnx'\n[sensitivity]\ndata = ['data.npz']\nsamples = 2\n"
     )
-    done(base, "sensitivity", _M, *_D, "-o", "out/s.json")
+    done(base, "sensitivity", "--fast", _M, *_D, "-o", "out/s.json")
     done(base, "sensitivity", _M, "--seed", "3", "-o", "out/other/s2.json")
     done(base, "profile", "out/s.json", "-o", "out/p.json")
     done(

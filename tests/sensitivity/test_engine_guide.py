@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     return subprocess.run(
-        [sys.executable, "-m", "qgraph", "sensitivity", *arguments],
+        [sys.executable, "-m", "qgraph", "sensitivity", "--fast", *arguments],
         capture_output=True, text=True, check=False, cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip

@@ -63,7 +63,9 @@ def test_the_screen_is_each_nodes_own_noise_to_signal_ratio(model: Path) -> None
 
 
 def test_a_budget_too_small_for_one_sample_still_ranks_every_node(model: Path) -> None:
-    report, _ = qgraph.sensitivity(model, data=[model.with_name("d.npz")], time_budget=1e-9)
+    report, _ = qgraph.sensitivity(
+        model, data=[model.with_name("d.npz")], time_budget=1e-9, fast=True
+    )
     assert report.run.engine == "screen"
     assert not report.run.complete
     assert report.baseline is None
@@ -73,7 +75,9 @@ def test_a_budget_too_small_for_one_sample_still_ranks_every_node(model: Path) -
 
 
 def test_profiles_can_be_cut_from_a_screen(model: Path) -> None:
-    report, _ = qgraph.sensitivity(model, data=[model.with_name("d.npz")], time_budget=1e-9)
+    report, _ = qgraph.sensitivity(
+        model, data=[model.with_name("d.npz")], time_budget=1e-9, fast=True
+    )
     profiles = qgraph.profile(report, cuts={"half": 0.5})
     (kept,) = {node.name for node in report.nodes} - set(profiles.profiles[0].quantize)
     assert next(node.rank for node in report.nodes if node.name == kept) == 1
@@ -83,22 +87,24 @@ def test_profiles_can_be_cut_from_a_screen(model: Path) -> None:
 def test_a_journal_of_another_run_is_refused(model: Path, tmp_path: Path) -> None:
     data = [model.with_name("d.npz")]
     journal = tmp_path / "journal"
-    qgraph.sensitivity(model, data=data, journal=journal, time_budget=1e-9)
+    qgraph.sensitivity(model, data=data, journal=journal, time_budget=1e-9, fast=True)
     # nothing was finished, so nothing is in the way
-    qgraph.sensitivity(model, data=data, journal=journal, direction="leave-one-out")
+    qgraph.sensitivity(model, data=data, journal=journal, direction="leave-one-out", fast=True)
     with pytest.raises(UsageError, match=r"direction \(leave-one-out then, solo now\)"):
-        qgraph.sensitivity(model, data=data, journal=journal, direction="solo")
+        qgraph.sensitivity(model, data=data, journal=journal, direction="solo", fast=True)
 
 
 def test_onnxruntime_still_runs_the_float_model_after_all_this(model: Path) -> None:
     before = model.read_bytes()
-    qgraph.sensitivity(model, data=[model.with_name("d.npz")])
+    qgraph.sensitivity(model, data=[model.with_name("d.npz")], fast=True)
     assert model.read_bytes() == before
     assert ort.InferenceSession(str(model), providers=["CPUExecutionProvider"]).get_inputs()
 
 
 def test_the_screen_can_be_asked_for_and_looks_at_all_samples(model: Path) -> None:
-    report, _ = qgraph.sensitivity(model, data=[model.with_name("d.npz")], engine="screen")
+    report, _ = qgraph.sensitivity(
+        model, data=[model.with_name("d.npz")], engine="screen", fast=True
+    )
     assert report.run.engine == "screen"
     assert report.run.complete and report.run.samples == 3
     assert sorted(node.rank for node in report.nodes) == [1, 2]

@@ -71,7 +71,7 @@ def test_gray_pictures_are_taken_as_the_option_says(classifier: Path, pictures: 
 
 def test_a_whole_chain_on_a_bare_folder(classifier: Path, pictures: Path) -> None:
     how: dict[str, Any] = {"data": pictures, "preprocess": "mean=0.5 std=0.5"}
-    report, ranges = qgraph.sensitivity(classifier, small=True, **how)
+    report, ranges = qgraph.sensitivity(classifier, small=True, **how, fast=True)
     made = qgraph.quantize(classifier, qgraph.profile(report), ranges, names="D")
     found = qgraph.evaluate([classifier, *made], **how)
     assert found.task == "classify" and found.run.samples == 10
@@ -80,7 +80,7 @@ def test_a_whole_chain_on_a_bare_folder(classifier: Path, pictures: Path) -> Non
 
 def test_what_is_missing_is_said_with_what_to_write(classifier: Path, pictures: Path) -> None:
     with pytest.raises(qgraph.InputError, match="Say so with --preprocess"):
-        qgraph.sensitivity(classifier, data=pictures, small=True)
+        qgraph.sensitivity(classifier, data=pictures, small=True, fast=True)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_refused_with_an_example(
     classifier: Path, pictures: Path, text: str
 ) -> None:
     with pytest.raises(qgraph.UsageError, match=r"mean=0.485") as caught:
-        qgraph.sensitivity(classifier, data=pictures, preprocess=text, small=True)
+        qgraph.sensitivity(classifier, data=pictures, preprocess=text, small=True, fast=True)
     assert repr(text) in caught.value.message
 
 
@@ -118,7 +118,9 @@ def test_a_model_that_takes_no_pictures_takes_no_words_for_them(tmp_path: Path) 
     model = parser.parse_model(text + " { y = Relu(x) }")
     onnx.save(model, tmp_path / "relu.onnx")
     for wrong in (
-        lambda: qgraph.calibrate(model, data=np.ones((1, 4), np.float32), preprocess="mean=0.5"),
+        lambda: qgraph.calibrate(
+            model, data=np.ones((1, 4), np.float32), preprocess="mean=0.5", fast=True
+        ),
         lambda: qgraph.handoff(tmp_path / "relu.onnx", tmp_path / "out", preprocess="mean=0.5"),
     ):
         with pytest.raises(qgraph.UsageError, match="this model's family is generic"):
@@ -147,7 +149,7 @@ def test_a_picture_is_not_resized_to_more_than_is_read(classifier: Path, tmp_pat
     long.mkdir()
     Image.fromarray(np.zeros((2, 400), np.uint8)).save(long / "a.png")
     with pytest.raises(qgraph.LimitError, match="would have 400000×2000 pixels"):
-        qgraph.calibrate(classifier, data=long, preprocess="shortest=2000 crop=8")
+        qgraph.calibrate(classifier, data=long, preprocess="shortest=2000 crop=8", fast=True)
 
 
 def test_a_recipe_says_it_once(classifier: Path, pictures: Path, tmp_path: Path) -> None:
@@ -160,6 +162,7 @@ def test_a_recipe_says_it_once(classifier: Path, pictures: Path, tmp_path: Path)
         data = ["{pictures.name}"]
         preprocess = "mean=0.5 std=0.5"
         small = true
+        fast = true
         [profile]
         budget = "top1_agreement>=0.1"
         """
@@ -171,7 +174,7 @@ def test_a_recipe_says_it_once(classifier: Path, pictures: Path, tmp_path: Path)
 
 def test_a_size_that_is_not_the_models_is_refused(classifier: Path, pictures: Path) -> None:
     with pytest.raises(qgraph.InputError, match=r"--preprocess makes \[1, 9, 9\]"):
-        qgraph.sensitivity(classifier, data=pictures, preprocess="size=9", small=True)
+        qgraph.sensitivity(classifier, data=pictures, preprocess="size=9", small=True, fast=True)
 
 
 def torchvision_style(picture: Path) -> Array:
@@ -217,7 +220,9 @@ def test_pictures_that_make_no_whole_batch_are_left_out_and_said(
     how: dict[str, Any] = {"data": pictures, "preprocess": "mean=0.5 std=0.5", "small": True}
     reports = []
     for path, samples in ((fixed, 10), (classifier, 8)):
-        seen = qgraph.calibrate(path, samples=samples, **how).model_copy(update={"unseen": ()})
+        seen = qgraph.calibrate(path, samples=samples, **how, fast=True).model_copy(
+            update={"unseen": ()}
+        )
         reports.append(qgraph.sensitivity(path, ranges=seen, samples=samples, **how)[0])
     by_fours, one_by_one = reports
     left = "2 of 10 pictures make no whole batch of 4 and were left out."

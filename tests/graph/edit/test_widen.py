@@ -80,7 +80,7 @@ def test_every_engine_scores_a_half_graph_alike_and_says_how(
     path: Path, memory: Memory | None
 ) -> None:
     data = [path.with_suffix(".npz")]
-    switch, ranges = qgraph.sensitivity(path, engine="switch", data=data)
+    switch, ranges = qgraph.sensitivity(path, engine="switch", data=data, fast=True)
     prepared = prepare(path)
     assert ranges is not None
     runtime = Runtime()

@@ -59,7 +59,7 @@ def samples(heavy: Path) -> Path:
 
 def scored(path: Path, data: Path, **options: Any) -> tuple[Sensitivity, qgraph.Ranges]:
     """Score with ranges of all 64 samples, so that what is emitted has the same."""
-    ranges = qgraph.calibrate(path, data=data, samples=64)
+    ranges = qgraph.calibrate(path, data=data, samples=64, fast=True)
     ranges = ranges.model_copy(update={"unseen": ()})
     given: dict[str, Any] = {"engine": "gradient", "schemes": "int8,fp8", "probes": 16} | options
     report, _ = qgraph.sensitivity(path, data=data, samples=16, ranges=ranges, **given)
