@@ -31,12 +31,11 @@ from qgraph._report.node_tables import kept_lists
 from qgraph._report.page import render_page
 from qgraph._report.reported_run import read_run
 from qgraph._report.sentences import verdicts
+from qgraph._sensitivity.beside_scores import Cause, MixedFormats
 from qgraph._sensitivity.report import (
     Baseline,
-    Cause,
     Direction,
     KeptNode,
-    MixedFormats,
     NodeScore,
     OtherScheme,
     Run,

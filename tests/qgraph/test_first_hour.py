@@ -106,7 +106,8 @@ def test_causes_that_differ_in_their_figures_alone_are_said_once(
     files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from qgraph._graph.io.documents import read_document
-    from qgraph._sensitivity.report import Cause, Sensitivity
+    from qgraph._sensitivity.beside_scores import Cause
+    from qgraph._sensitivity.report import Sensitivity
 
     report = read_document(files.sensitivity, Sensitivity)
     some: Any = next(node.cause for node in report.nodes if node.cause is not None)

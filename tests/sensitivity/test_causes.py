@@ -18,8 +18,8 @@ from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
+from qgraph._sensitivity.beside_scores import Cause
 from qgraph._sensitivity.explain.causes import causes
-from qgraph._sensitivity.report import Cause
 
 RUN = RangesRun(qgraph="0", provider="cpu", samples=1, data="", synthetic=False)
 MEMORY = [Memory(1 << 40), Memory(0)]

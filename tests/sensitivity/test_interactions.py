@@ -11,17 +11,10 @@ from numpy.typing import NDArray
 from qgraph._graph.errors import InputError
 from qgraph._quantize.ranges import ModelRef
 from qgraph._quantize.scheme import Scheme
+from qgraph._sensitivity.beside_scores import Interactions, MeasuredSet
 from qgraph._sensitivity.ranking.interactions import Gram, packed
 from qgraph._sensitivity.ranking.profiles import By, Unit, cut_profiles, units_of
-from qgraph._sensitivity.report import (
-    Direction,
-    Interactions,
-    MeasuredSet,
-    NodeScore,
-    Run,
-    Score,
-    Sensitivity,
-)
+from qgraph._sensitivity.report import Direction, NodeScore, Run, Score, Sensitivity
 
 Errors = NDArray[np.float64]
 

@@ -20,10 +20,11 @@ from qgraph._metrics import SCORED
 from qgraph._metrics.budget import Budget
 from qgraph._quantize.formats import format_names
 from qgraph._quantize.scheme import Scheme, SchemeName
+from qgraph._sensitivity.beside_scores import MetricKey
 from qgraph._sensitivity.engines.registry import AUTO, engine_of, engines
 from qgraph._sensitivity.ranking.groups import Grouping
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By
-from qgraph._sensitivity.report import Direction, MetricKey
+from qgraph._sensitivity.report import Direction
 from qgraph._sensitivity.scoring.work import EngineOptions
 from qgraph._steps.data import MOST_SAMPLES
 from qgraph._steps.given import data_files

@@ -17,13 +17,14 @@ import onnx
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.beside_scores import Verified
 from qgraph._sensitivity.engines.gradient.plug import Gradient
 from qgraph._sensitivity.engines.gradient.verifying import nodes_to_check
 from qgraph._sensitivity.engines.protocol import NodeScores, SumsOf
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.engines.wavefront.plug import Wavefront
 from qgraph._sensitivity.explain.cost import forwards_below, ideal_forwards, params_of
-from qgraph._sensitivity.report import Direction, Stability, Verified
+from qgraph._sensitivity.report import Direction, Stability
 from qgraph._sensitivity.scoring.journal import Journal, JournalPart
 from qgraph._sensitivity.scoring.work import EngineOptions, Work
 

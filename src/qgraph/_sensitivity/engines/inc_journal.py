@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qgraph._quantize.inc import AdaptorSettings, IncUnit, UnitKind, UnitScore
-from qgraph._sensitivity.report import IncScore, IncSettings, Score
+from qgraph._sensitivity.beside_scores import IncSettings
+from qgraph._sensitivity.report import IncScore, Score
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 
 SETTINGS = "settings"

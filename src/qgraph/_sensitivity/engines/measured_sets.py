@@ -14,12 +14,12 @@ import numpy as np
 from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, metric
+from qgraph._sensitivity.beside_scores import Interactions, MeasuredSet
 from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.engines.switch import SwitchAnswerer, node_switches
 from qgraph._sensitivity.ranking.interactions import MOST_NODES, packed
 from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, Unit, prefix
-from qgraph._sensitivity.report import Interactions, MeasuredSet
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.loop import Limits

@@ -12,15 +12,15 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import Companion
 from qgraph._quantize.scheme import SchemeName
-from qgraph._sensitivity.report import (
+from qgraph._sensitivity.beside_scores import (
     Cause,
     Estimate,
     IncSettings,
     Interactions,
     MemoryUse,
     MixedFormats,
-    Stability,
 )
+from qgraph._sensitivity.report import Stability
 from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import EngineOptions, Work

@@ -22,13 +22,14 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, Sums
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import SchemeName
+from qgraph._sensitivity.beside_scores import Cause, MemoryUse
 from qgraph._sensitivity.engines.minimal_memory import require_budget
 from qgraph._sensitivity.engines.protocol import NodeScores, SumsOf, Timing
 from qgraph._sensitivity.engines.screening import screen
 from qgraph._sensitivity.explain.causes import causes
 from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
 from qgraph._sensitivity.explain.warnings import warnings_of
-from qgraph._sensitivity.report import Cause, Direction, MemoryUse, Stability
+from qgraph._sensitivity.report import Direction, Stability
 from qgraph._sensitivity.scoring.computed_model import (
     WHOLE_HEAD,
     ComputedModel,

@@ -24,7 +24,7 @@ from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.ranges import SmoothedTensor
 from qgraph._quantize.smooth.layers import ScaledLayer, layer_of
-from qgraph._sensitivity.report import Cause
+from qgraph._sensitivity.beside_scores import Cause
 
 _OUTLIER = 10.0
 """From here on the largest channel leaves the median one 12 of the 127 steps."""

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from qgraph._graph.printable import printable
 from qgraph._metrics import metric
+from qgraph._sensitivity.beside_scores import Estimate
 from qgraph._sensitivity.explain.schemes import damages, scheme_names, summary
 from qgraph._sensitivity.ranking.node_figures import node_figures
-from qgraph._sensitivity.report import Estimate, NodeScore, Score, Sensitivity
+from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
 
 
 def to_markdown(report: Sensitivity) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 
 from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array
-from qgraph._sensitivity.report import Interactions, MeasuredSet, Sensitivity
+from qgraph._sensitivity.beside_scores import Interactions, MeasuredSet
+from qgraph._sensitivity.report import Sensitivity
 
 _STORED = np.dtype("<f4")
 MOST_NODES = 2048

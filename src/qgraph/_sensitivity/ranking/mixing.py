@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from qgraph._graph.errors import UsageError
 from qgraph._quantize.profiles import NamedScheme, Profile, Profiles
 from qgraph._quantize.scheme import Scheme
+from qgraph._sensitivity.beside_scores import Interactions
 from qgraph._sensitivity.ranking.profiles import By, at_least, damage_of, profile_of, units_of
-from qgraph._sensitivity.report import Interactions, Score, Sensitivity
+from qgraph._sensitivity.report import Score, Sensitivity
 
 _SUMMED = ("mse", "noise_to_signal", "kl")
 

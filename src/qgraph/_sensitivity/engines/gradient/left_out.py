@@ -14,10 +14,11 @@ import numpy as np
 
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures
+from qgraph._sensitivity.beside_scores import Estimate
 from qgraph._sensitivity.engines.gradient.verifying import measured_exactly
 from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.ranking.order import harm, ranks
-from qgraph._sensitivity.report import Estimate, Score
+from qgraph._sensitivity.report import Score
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Key
 from qgraph._sensitivity.scoring.score_table import ScoreTable

@@ -17,11 +17,11 @@ from qgraph._graph.tensors import Array
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import with_companions
 from qgraph._quantize.formats import Format
+from qgraph._sensitivity.beside_scores import Interactions, MixedFormats, SecondFormat
 from qgraph._sensitivity.engines.gradient.pairs import interactions, kind_of
 from qgraph._sensitivity.engines.gradient.sets import with_measured_sets
 from qgraph._sensitivity.engines.gradient.side_by_side import other_quantization
 from qgraph._sensitivity.ranking.groups import bound_together
-from qgraph._sensitivity.report import Interactions, MixedFormats, SecondFormat
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import Work

@@ -8,9 +8,9 @@ import numpy as np
 
 from qgraph._graph.tensors import Array
 from qgraph._metrics import Sums
+from qgraph._sensitivity.beside_scores import Interactions
 from qgraph._sensitivity.engines.gradient.probes import Kind
 from qgraph._sensitivity.ranking.interactions import packed
-from qgraph._sensitivity.report import Interactions
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import Work

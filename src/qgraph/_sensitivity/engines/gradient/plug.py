@@ -16,6 +16,7 @@ from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures
 from qgraph._quantize.formats import beside, without_kernel
+from qgraph._sensitivity.beside_scores import Estimate, MemoryUse
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.gauss_newton import lenses
 from qgraph._sensitivity.engines.gradient.left_out import with_left_out
@@ -32,7 +33,7 @@ from qgraph._sensitivity.engines.gradient.verifying import (
     nodes_to_measure,
 )
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
-from qgraph._sensitivity.report import Estimate, MemoryUse, Score, Stability
+from qgraph._sensitivity.report import Score, Stability
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Answerer, Key
 from qgraph._sensitivity.scoring.score_table import ScoreTable, read_answers

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures
+from qgraph._sensitivity.beside_scores import Interactions
 from qgraph._sensitivity.engines.gradient.parts import most_weights
 from qgraph._sensitivity.engines.measured_sets import measured, nested
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
-from qgraph._sensitivity.report import Interactions
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.work import Work
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, Sums, figures
+from qgraph._sensitivity.beside_scores import Verified
 from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.ranking.order import harm, ranks
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
-from qgraph._sensitivity.report import Score, Stability, Verified
+from qgraph._sensitivity.report import Score, Stability
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.loop import Limits, Scores

@@ -8,10 +8,10 @@ from typing import Any
 from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.streamed import OPENING
+from qgraph._sensitivity.beside_scores import MemoryUse
 from qgraph._sensitivity.engines.measured_sets import exact_interactions
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
-from qgraph._sensitivity.report import MemoryUse
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Answerer
 from qgraph._sensitivity.scoring.work import Work
