@@ -57,6 +57,20 @@ def test_a_convolution_that_swallowed_a_norm_is_still_in_its_own_module() -> Non
     assert scope_of(fused) == "stem.1"
 
 
+def test_a_weight_of_a_module_inside_says_which_of_several_products_a_node_is() -> None:
+    """torch's attention multiplies by its `out_proj`'s weight itself, without calling that."""
+    metadata = {LISTED: "['', 'layers.0', 'layers.0.self_attn', 'linear_1']"}
+    for weight, scope in {
+        "layers.0.self_attn.out_proj.weight": "layers.0.self_attn.out_proj",
+        "layers.0.self_attn.in_proj_weight": "layers.0.self_attn",
+        "val_16": "layers.0.self_attn",
+        "embedding.weight": "layers.0.self_attn",  # shared by a head: elsewhere
+    }.items():
+        made = node("node_Gemm_379", **metadata)
+        made.input[1] = weight
+        assert scope_of(made) == scope
+
+
 def dynamo_like(build: Build) -> onnx.ModelProto:
     text = """(float[N,4] x) => (float[N,4] y)
     { [node_MatMul_1] a = MatMul(x, w) r = Relu(a) [node_MatMul_3] y = MatMul(r, w) }"""

@@ -61,20 +61,19 @@ _REWRITTEN, _WEIGHT = "pkg.onnxscript.rewriter.rule_name", ".weight"
 
 
 def scope_of(node: onnx.NodeProto) -> str:
-    """Return the path of the module a node came from: what its metadata says, else its name."""
+    """Return the path of the module a node came from: what its metadata says, else its name.
+
+    A module may use another's weight by itself, as attention does its `out_proj`'s: then it is that
+    one. So it is where a norm was fused into a node.
+    """
     found = {item.key: item.value for item in node.metadata_props}
-    return (
-        _owner(node, found.get(_REWRITTEN, ""))
-        or _listed(found.get(_SCOPES, ""))
-        or _spelled(found.get(_NAMESPACE, ""))
-        or module_path(node.name)
-    )
-
-
-def _owner(node: onnx.NodeProto, rules: str) -> str:
-    """Return the module whose weight a node reads that a norm was fused into, else ''."""
-    fused = "FuseBatchNorm" in rules and len(node.input) > 1 and node.input[1].endswith(_WEIGHT)
-    return node.input[1].removesuffix(_WEIGHT) if fused else ""
+    said = _listed(found.get(_SCOPES, "")) or _spelled(found.get(_NAMESPACE, ""))
+    weight = node.input[1] if len(node.input) > 1 else ""
+    owner = weight.removesuffix(_WEIGHT) if weight.endswith(_WEIGHT) else ""
+    fused = "FuseBatchNorm" in found.get(_REWRITTEN, "")
+    if owner and (fused or (said and owner.startswith(f"{said}."))):
+        return owner
+    return said or module_path(node.name)
 
 
 def _listed(text: str) -> str:
