@@ -15,6 +15,7 @@ import numpy as np
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.io.rescaling import hadamard
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import Range
 from qgraph._graph.run.session import Provider
@@ -39,11 +40,12 @@ Clips = Mapping[str, float]
 @dataclass(frozen=True, slots=True)
 class Way:
     """A way to quantize everything. `method`: by which ranges are clipped, None for the extremes;
-    `strengths`: point → strength, those at 0 left out.
+    `strengths`: point → strength, those at 0 left out; `rotated`: point → channels of its blocks.
     """
 
     method: Calibration | None = None
     strengths: tuple[tuple[SmoothPoint, float], ...] = ()
+    rotated: tuple[tuple[SmoothPoint, int], ...] = ()
 
 
 class _Seen:
@@ -75,6 +77,18 @@ class Peaks:
         else:
             low, high = float(values.min()), float(values.max())
             self.largest = max(self.largest, -low, high)
+
+
+class _Turned:
+    """Sees the largest magnitude of one tensor divided by `factors` and rotated in blocks."""
+
+    def __init__(self, factors: Array, block: int) -> None:
+        self._factors, self._matrix, self.largest = factors, hadamard(block), 0.0
+
+    def observe(self, values: Array) -> None:
+        """Take in one array."""
+        rows = (values / self._factors).astype(np.float32).reshape(-1, len(self._matrix))
+        self.largest = max(self.largest, float(np.abs(rows @ self._matrix).max(initial=0.0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +137,7 @@ class Learnt:
         ]
         self._strengths = [Strengths(points, _channels(of, points), weights) for of in others]
         self.all = Strengths(points, _channels(peaks, points), weights)
+        self._turned: dict[float, list[dict[str, _Turned]]] = {}
 
     def _run(self) -> tuple[dict[str, _Seen], Sequence[Mapping[str, Peaks]]]:
         spatial = {point.tensor: point.spatial for point in self.points}
@@ -158,19 +173,63 @@ class Learnt:
         self._show(seen, {})
         return {name: each.thresholds.result().clip or 0.0 for name, each in seen.items()}
 
-    def quantization(self, way: Way, clips: Clips, part: int) -> FakeQuantization:
-        """Return what nodes compute with on samples of a part, by what the others say."""
+    def see_rotated(self, blocks: Mapping[SmoothPoint, int], alphas: Collection[float]) -> None:
+        """Look at points rotated, smoothed with each of these strengths; it takes another run."""
+        asked = self._asked
+        self._turned = {
+            alpha: [
+                {
+                    point.tensor: _Turned(
+                        np.asarray(known.at(point, alpha).factors, np.float32), block
+                    )
+                    for point, block in blocks.items()
+                }
+                for known in self._strengths
+            ]
+            for alpha in alphas
+        }
+        names = [point.tensor for point in blocks]
+        if not names:
+            return
+        values = values_of(asked.prepared, names, asked.feeds, asked.provider, memory=asked.memory)
+        for number, name, seen in values:
+            for of_parts in self._turned.values():
+                for part, found in zip(self.parts, of_parts, strict=True):
+                    if number not in part:
+                        found[name].observe(seen)
+
+    def rotated_peaks(self, way: Way) -> list[dict[str, float]]:
+        """Return for each part tensor → its largest magnitude where it is rotated, in the others;
+        left out where they are 0.
+        """
+        strengths = dict(way.strengths)
+        found: list[dict[str, float]] = [{} for _ in self.parts]
+        for point, _ in way.rotated:
+            of_parts = self._turned[strengths.get(point, 0.0)]
+            for peaks, seen in zip(found, of_parts, strict=True):
+                if seen[point.tensor].largest:
+                    peaks[point.tensor] = seen[point.tensor].largest
+        return found
+
+    def quantization(
+        self, way: Way, clips: Clips, part: int, rotated: Mapping[str, float]
+    ) -> FakeQuantization:
+        """Return what nodes compute with on samples of a part, by what the others say; `rotated`:
+        of the part, what `rotated_peaks` says.
+        """
         strengths, known = dict(way.strengths), self._strengths[part]
         limits = dict(self._extremes[part])
         for point, alpha in strengths.items():
             limits[point.tensor] = known.range_at(point, alpha).rmax
+        limits |= rotated
         ranges = {name: _range(most, clips.get(name)) for name, most in limits.items()}
         factors = {
             point: np.asarray(known.at(point, alpha).factors, np.float32)
             for point, alpha in strengths.items()
         }
         model, scheme = self._asked.prepared.model, self._asked.scheme
-        return quantization_in_place(model, self._asked.nodes, ranges, scheme, factors)
+        nodes, blocks = self._asked.nodes, dict(way.rotated)
+        return quantization_in_place(model, nodes, ranges, scheme, factors, blocks)
 
 
 def _along(point: SmoothPoint, factors: Sequence[float]) -> Array:

@@ -113,7 +113,7 @@ class _Nodes:
             EnvironmentFault, KeyboardInterrupt, QGraphError: as `carried`.
         """
         given = astuple(self.form), self.smooths, self.peaks
-        share, found = self.share, dict[int, Sequence[float]]()
+        share, found = self.share, dict[int, Sequence[tuple[float, float]]]()
         units = {
             part: (
                 (*given, _INQUIRY.dump_json(replace(asked, numbers=part))),

@@ -190,3 +190,28 @@ def test_a_model_without_room_stays_plain_and_that_is_said(tmp_path: Path) -> No
     best = search_best(search, smooths=True)
     assert not best.smoothing and not best.clips
     assert "holds the weights" in (best.searched.why_not or "")
+
+
+def test_what_is_loud_in_another_channel_each_time_is_rotated(tmp_path: Path) -> None:
+    # factors for a channel do not help, a block of channels shares what is loud in one
+    generator = np.random.default_rng(3)
+    w = generator.standard_normal((64, 96)).astype(np.float32)
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> net (float[N,64] x) => (float[N,96] y)'
+        "{ n = Identity(x) [first] y = MatMul(n, w) }"
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    onnx.save(model, path := tmp_path / "net.onnx")
+
+    def spiky(seed: int) -> list[dict[str, Array]]:
+        feeds = samples(seed)
+        for feed in feeds:
+            feed["x"] = np.repeat(feed["x"], 2, axis=1)
+            feed["x"][np.arange(64), generator.integers(0, 64, 64)] *= 40
+        return feeds
+
+    feeds, held = spiky(1), spiky(2)
+    plain, best = (calibrated(path, each, feeds) for each in (Scheme(), BEST))
+    assert [item.rotation for item in best.smoothing] == [16]  # a quarter of 96 channels made
+    assert best.searched is not None and best.searched.rotated == 1
+    assert error(path, best, held) < error(path, plain, held) / 2

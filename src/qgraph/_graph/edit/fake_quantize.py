@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
 from qgraph._graph.halves import cast
 from qgraph._graph.io.models import tensor_from
+from qgraph._graph.io.rescaling import hadamard
 from qgraph._graph.io.weights import stub
 from qgraph._graph.tensors import Array, OnDemand
 
@@ -29,6 +31,8 @@ class FakeQuantization:
     made when asked for. `scales`: activation name → scale, 0-D, in the dtype of the tensor.
     `dtype`: what activations are quantized to. `weights_only`: whether they stay as they are.
     `products`: activation name → what it is multiplied by first, a vector that its shape takes.
+    `rotations`: activation name → channels of the blocks that a Hadamard matrix then multiplies,
+    and whether it does: that, too, can be an input of a session.
     `others`: node → what it is quantized to instead.
     """
 
@@ -37,6 +41,7 @@ class FakeQuantization:
     dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.int8))
     weights_only: bool = False
     products: Mapping[str, Array] = field(default_factory=dict)
+    rotations: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
     others: Mapping[str, FakeQuantization] = field(default_factory=dict)
 
     def in_single(self) -> FakeQuantization:
@@ -64,6 +69,11 @@ def scale_of(activation: str) -> str:
 def product_of(activation: str) -> str:
     """Return what the vector that an activation is multiplied by is called there."""
     return f"{activation}/product"
+
+
+def rotation_of(activation: str) -> str:
+    """Return what says whether an activation is rotated is called there."""
+    return f"{activation}/rotated"
 
 
 Origin = tuple[str | None, str]
@@ -160,17 +170,55 @@ class FakeQuantizer:
             self.scales[scale] = self._owner, name
             zero = self._initializer("qgraph.zero_point", np.zeros((), self.quantization.dtype))
             q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
-            read = name
-            if name in self.quantization.products:
-                factors = self._initializer(product_of(name), self.quantization.products[name])
-                read = self.fresh(f"{proto.name}/{name}/multiplied")
-                pairs.append(helper.make_node("Mul", [name, factors], [read]))
+            before, read = self._changed(proto.name, name)
             pairs += [
+                *before,
                 helper.make_node("QuantizeLinear", [read, scale, zero], [q]),
                 helper.make_node("DequantizeLinear", [q, scale, zero], [dq]),
             ]
             rename |= {index: dq for index, own in node.activations if own == name}
         return pairs, rename
+
+    def _changed(self, node: str, name: str) -> tuple[list[onnx.NodeProto], str]:
+        """Return what is done to an activation before it is quantized, and what comes of it."""
+        made: list[onnx.NodeProto] = []
+        read = name
+        if name in self.quantization.products:
+            factors = self._initializer(product_of(name), self.quantization.products[name])
+            read = self.fresh(f"{node}/{name}/multiplied")
+            made.append(helper.make_node("Mul", [name, factors], [read]))
+        if name in self.quantization.rotations:
+            block, turned = self.quantization.rotations[name]
+            switch = self._initializer(rotation_of(name), np.asarray(turned))
+            left, rotated = read, self.fresh(f"{node}/{name}/rotated")
+            branches = self._rotation(rotated, left, block, self.quantization.scales[name].dtype)
+            made.append(helper.make_node("If", [switch], [rotated], **branches))
+            read = rotated
+        return made, read
+
+    def _rotation(
+        self, tag: str, name: str, block: int, dtype: np.dtype[Any]
+    ) -> dict[str, onnx.GraphProto]:
+        """Return branches that multiply each `block` channels of the last axis, or leave them."""
+        matrix = self._initializer(f"qgraph.hadamard.{block}", hadamard(block).astype(dtype))
+        rows = self._initializer(f"qgraph.blocks.{block}", np.array([-1, block]))
+        data_type = int(helper.np_dtype_to_tensor_dtype(dtype))
+        ends = ("shape", "blocks", "turned", "then", "else")
+        names = [self.fresh(f"{tag}/{own}") for own in ends]
+        shape, blocks, turned, then, other = names
+        nodes = [
+            helper.make_node("Shape", [name], [shape]),
+            helper.make_node("Reshape", [name, rows], [blocks]),
+            helper.make_node("MatMul", [blocks, matrix], [turned]),
+            helper.make_node("Reshape", [turned, shape], [then]),
+        ]
+        kept = [helper.make_node("Identity", [name], [other])]
+        return {
+            key: helper.make_graph(
+                made, end, [], [helper.make_tensor_value_info(end, data_type, None)]
+            )
+            for key, made, end in (("then_branch", nodes, then), ("else_branch", kept, other))
+        }
 
     def fresh(self, wanted: str) -> str:
         return fresh_name(f"{wanted}{self._tag}", self._taken)

@@ -2,14 +2,18 @@
 
 What makes a tensor need not absorb the factors for its readers' errors to be known: the tensor is
 multiplied by their reciprocals before it is quantized, and the weight that reads it is quantized
-after it was multiplied. The numbers are those of the smoothed model; the float graph stays.
+after it was multiplied. The numbers are those of the smoothed model; the float graph stays. A
+rotation is made where the tensor is read, too: a weight that absorbs one is quantized as it comes
+out, and turned back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -18,13 +22,14 @@ from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
-from qgraph._graph.io.rescaling import rescale
+from qgraph._graph.io.rescaling import rescale, rotate
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, OnDemand
 from qgraph._quantize import arithmetic
 from qgraph._quantize.emit import fake_quantization, quantization_parameters, quantized_weight
 from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.smooth.layers import Operand
 from qgraph._quantize.smooth.points import SmoothPoint
 
 _Key = tuple[str, int | None]
@@ -36,9 +41,11 @@ def quantization_in_place(
     ranges: Mapping[str, Range],
     scheme: Scheme,
     factors: Mapping[SmoothPoint, Array],
+    blocks: Mapping[SmoothPoint, int] = MappingProxyType({}),
 ) -> FakeQuantization:
     """Return what `nodes` compute with; `factors`: what their tensors are divided by, float32
-    [channels], and `ranges` those of the tensors after it. A weight is made when it is asked for.
+    [channels], `blocks`: of how many channels they are then rotated, and `ranges` those of the
+    tensors after both. A weight is made when it is asked for.
     """
     tensors = GraphIndex(model).initializers
     plain = fake_quantization(quantization_parameters(model, nodes, ranges, scheme))
@@ -47,21 +54,68 @@ def quantization_in_place(
     weights: dict[_Key, Callable[[], Array]] = {
         key: partial(plain.weights.__getitem__, key) for key in plain.weights
     }
+    changes = defaultdict[_Key, list[_Change]](list)
     for point, vector in factors.items():
         reciprocal = (1 / vector.astype(np.float64)).astype(plain.scales[point.tensor].dtype)
         products[point.tensor] = reciprocal.reshape(-1, *[1] * point.spatial)
-        for operand in point.readers:
-            weight = known[operand.node].weight if operand.node in known else None
-            if weight is not None:
-                weights[weight.tensor, weight.axis] = partial(
-                    _made, tensors[weight.tensor], operand.axis, vector, weight.axis, scheme
-                )
-    return replace(plain, weights=OnDemand(weights), products=products)
+        for key, operand in _weights_of(known, point.readers):
+            changes[key].append(_Change(operand.axis, factors=vector))
+    for point, block in blocks.items():
+        for key, operand in _weights_of(known, point.readers):
+            changes[key].append(_Change(operand.axis, block=block))
+        for key, operand in _weights_of(known, point.absorbers if point.turns else ()):
+            divided = factors.get(point)
+            if divided is not None and operand.heads is not None:
+                divided = operand.heads.of_values(divided)
+            changes[key].append(_Change(operand.axis, divided, block, absorbs=True))
+    weights |= {
+        key: partial(_made, tensors[key[0]], own, key[1], scheme) for key, own in changes.items()
+    }
+    rotations = {point.tensor: (block, True) for point, block in blocks.items()}
+    return replace(plain, weights=OnDemand(weights), products=products, rotations=rotations)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Change:
+    """What is done to a weight along an axis before it is quantized: multiplied by factors, then
+    rotated; where it `absorbs`, divided, and all of it is undone afterwards.
+    """
+
+    axis: int
+    factors: Array | None = None
+    block: int = 1
+    absorbs: bool = False
+
+    def before(self, values: Array) -> Array:
+        if self.factors is not None:
+            values = rescale(values, self.axis, self.factors, divides=self.absorbs)
+        return rotate(values, self.axis, self.block) if self.block > 1 else values
+
+    def after(self, values: Array) -> Array:
+        values = rotate(values, self.axis, self.block)
+        if self.factors is not None:
+            values = rescale(values, self.axis, self.factors, divides=False)
+        return values
+
+
+def _weights_of(
+    known: Mapping[str, QuantizableNode], operands: Sequence[Operand]
+) -> Iterator[tuple[_Key, Operand]]:
+    for operand in operands:
+        weight = known[operand.node].weight if operand.node in known else None
+        if weight is not None and weight.index == operand.index:
+            yield (weight.tensor, weight.axis), operand
 
 
 def _made(
-    tensor: onnx.TensorProto, along: int, factors: Array, axis: int | None, scheme: Scheme
+    tensor: onnx.TensorProto, changes: Sequence[_Change], axis: int | None, scheme: Scheme
 ) -> Array:
-    scaled = tensor_from(tensor.name, rescale(array_of(tensor), along, factors, divides=False))
-    made = quantized_weight(scaled, axis, scheme)
-    return arithmetic.dequantize(made.values, made.scale, made.axis)
+    values = array_of(tensor)
+    for change in changes:
+        values = change.before(values)
+    made = quantized_weight(tensor_from(tensor.name, values), axis, scheme)
+    values = arithmetic.dequantize(made.values, made.scale, made.axis)
+    for change in changes:
+        if change.absorbs:
+            values = change.after(values)
+    return values

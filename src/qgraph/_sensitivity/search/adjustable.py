@@ -1,8 +1,9 @@
 """One session that stands for a model quantized in any way: what sets ways apart are inputs of it.
 
-Scales, the vectors that activations are multiplied by, and the weights that smoothing rescales are
-fed on every run, and each node has a switch. So ranges, strengths and sets of nodes are compared,
-by exact forwards, without another session being opened.
+Scales, the vectors that activations are multiplied by, whether these are then rotated, and the
+weights that smoothing rescales are fed on every run, and each node has a switch. So ranges,
+strengths, rotations and sets of nodes are compared, by exact forwards, without another session
+being opened.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from qgraph._graph.edit.fake_quantize import FakeQuantization, product_of, scale_of, weight_of
+from qgraph._graph.edit.fake_quantize import (
+    FakeQuantization,
+    product_of,
+    rotation_of,
+    scale_of,
+    weight_of,
+)
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, open_session
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.tensors import Array, Feed, aligned
 from qgraph._metrics import Sums
 from qgraph._sensitivity.scoring.questions import Question, References, Scored
 
@@ -49,6 +56,7 @@ class Adjustable:
         self._scored, self._rescaled = scored, rescaled
         fed = [scale_of(name) for name in made.scales]
         fed += [product_of(name) for name in made.products]
+        fed += [rotation_of(name) for name in made.rotations]
         fed += [weight_of(*key) for key in rescaled]
         _feed(switched.model, {self._names[label] for label in fed if label in self._names})
         self._session = open_session(switched.model, provider, weights=switched.weights)
@@ -59,7 +67,9 @@ class Adjustable:
         """Return the inputs by which the session quantizes as `made` says."""
         given = {scale_of(name): value for name, value in made.scales.items()}
         given |= {product_of(name): value for name, value in made.products.items()}
-        given |= {weight_of(*key): made.weights[key] for key in self._rescaled}
+        given |= {rotation_of(n): np.asarray(turned) for n, (_, turned) in made.rotations.items()}
+        # aligned once: every run would copy them
+        given |= {weight_of(*key): aligned(made.weights[key]) for key in self._rescaled}
         return {self._names[label]: value for label, value in given.items() if label in self._names}
 
     def ask(self, number: int, feed: Feed, given: Feed, question: Question) -> Sums:

@@ -1,9 +1,9 @@
 """Ranges and smoothing together, by exact forwards: what `--calibrate auto` takes.
 
 Ways to quantize everything are measured side by side in one session: each method of calibration,
-strengths for all tensors, then for groups of tensors that play the same part. What is best must be
-no worse than plain for any of some sets of nodes (those that harm least: the smaller profiles),
-else the next best is looked at, at last plain.
+strengths for all tensors, rotations, then strengths for groups of tensors that play the same part.
+What is best must be no worse than plain for any of some sets of nodes (those that harm least: the
+smaller profiles), else the next best is looked at, at last plain.
 
 Each sample is judged under what others say. As few choices are made, and each is about many tensors
 at once, samples hardly decide by chance. The number of forwards is bounded by what scores take.
@@ -11,6 +11,7 @@ at once, samples hardly decide by chance. The number of forwards is bounded by w
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -32,13 +33,18 @@ from qgraph._sensitivity.search.rig import Elsewhere, Rig, Spent, lack_of_room
 
 _SHARES, _FEW_SHARES = (0.3, 0.5, 0.7, 0.85, 1.0), (0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
-_HARMLESS = 1e-5
-"""Noise to signal of everything quantized, on every sample, below which nothing is searched."""
 _STRENGTHS = (0.5, 0.7)
 _FURTHER = {0.5: 0.4, 0.7: 0.8}
 _OF_GROUP = (0.5, 0.8)
 _WORTH = 0.1
 """By what share an explicit Mul must bring the error down: it costs time."""
+_HARMLESS, _QUIET = 1e-5, 1e-4
+"""Noise to signal on every sample up to which nothing is searched, and of everything quantized up
+to which no tensor is rotated at a price."""
+_FAR = math.log(4)
+"""What smoothing gains where clips alone are left out."""
+_HALVED = math.log(2)
+"""What rotations must gain over the best without them: each is a float product."""
 _LEAST = 0.05
 """By how much the error must fall for anything to be taken, as the logarithm of a ratio."""
 _UNLIKELY = 2.0
@@ -83,7 +89,11 @@ class _Ladder:
         self.plain = Way()
         self._sets = _sets(rig)
         self._groups = _groups(rig.learnt.all)
+        absorbed = [point for point in rig.learnt.points if point.absorbers]
+        self._points = absorbed or rig.learnt.points  # those with a Mul must win it group by group
         self.errors: dict[Way, Array] = {}
+        self.noises: dict[Way, Array] = {}
+        self.dearer: set[Way] = set()
         self.clips: dict[Way, Clips] = {}
 
     def gains(self, way: Way, over: Way | None = None) -> Array:
@@ -98,10 +108,11 @@ class _Ladder:
         return found
 
     def errors_of(self, way: Way) -> Array:
-        """Return the noise to signal of samples, float64 [samples, sets]."""
+        """Return the errors of samples, float64 [samples, sets]."""
         if way not in self.errors:
             self.clips[way] = self._clips_of(way)
-            self.errors[way] = self._rig.errors(way, self.clips[way], self._sets)
+            found = self._rig.errors(way, self.clips[way], self._sets)
+            self.errors[way], self.noises[way] = found
         return self.errors[way]
 
     def _clips_of(self, way: Way) -> Clips:
@@ -114,11 +125,27 @@ class _Ladder:
         return known
 
     def worth(self, way: Way) -> float:
-        """Return the mean gain, less what each group of tensors with an explicit Mul must bring."""
+        """Return the mean gain, less what groups of tensors with an explicit Mul must bring, and
+        what rotations must that are not absorbed.
+        """
         smoothed = dict(way.strengths)
-        muls = [group for group in self._groups if not group[0].absorbers]
-        count = sum(any(point in smoothed for point in group) for group in muls)
-        return float(self.gain(way).mean()) - _WORTH * count
+        muls = sum(
+            any(point in smoothed for point in group)
+            for group in self._groups
+            if not group[0].absorbers
+        )
+        rotates = any(not point.turns for point, _ in way.rotated)
+        price = _WORTH * muls + (_HALVED if rotates else 0.0)
+        return float(self.gain(way).mean()) - price
+
+    def noise_of(self, way: Way) -> Array:
+        """Return the noise to signal of samples, float64 [samples, sets]."""
+        self.errors_of(way)
+        return self.noises[way]
+
+    def is_loud(self, way: Way) -> bool:
+        """Return whether everything quantized errs so much that rotations are worth a price."""
+        return bool(self.noise_of(way)[:, -1].mean() > _QUIET)
 
     def best(self, of: Sequence[Way]) -> Way:
         """Return the way with the largest gain."""
@@ -131,19 +158,62 @@ class _Ladder:
 
     def climb(self) -> None:
         """Measure what is worth it, until forwards run out: the likeliest first."""
-        points = self._rig.learnt.points
+        points = self._points
         strong = [_uniform(points, alpha) for alpha in _STRENGTHS] if points else []
         clipped = [Way(method) for method in METHODS]
-        for pair in zip_longest(clipped, strong):
-            self.best([each for each in pair if each is not None])
-        method, smooth = self.best([self.plain, *clipped]), self.best([self.plain, *strong])
+        for clip, alike in zip_longest(clipped, strong):
+            known = self.best(list(self.errors))
+            if clip is not None and self.gain(known).mean() <= _FAR:
+                self.gain(clip)
+            if alike is not None:
+                self.gain(alike)
+        measured = [each for each in clipped if each in self.errors]
+        method, smooth = self.best([self.plain, *measured]), self.best([self.plain, *strong])
+        smooth = self._rotated_freely(smooth)
+        if self._rotate(smooth):
+            return
         if self.plain not in (method, smooth):
             self.gain(replace(smooth, method=method.method))
-        if smooth is not self.plain:
+        if smooth.strengths:
             further = _uniform(points, _FURTHER[smooth.strengths[0][1]])
+            further = replace(further, rotated=smooth.rotated)
             smooth = self._by_groups(self.best([smooth, further]))
             if method is not self.plain:
                 self.gain(replace(smooth, method=method.method))
+
+    def _rotated_freely(self, start: Way) -> Way:
+        """Return a way with what costs nothing rotated, if that is better."""
+        blocks = self._rig.blocks
+        turned = blocks if self.is_loud(start) else self._rig.free
+        strengths = {0.0, *_STRENGTHS, *(alpha for _, alpha in start.strengths)}
+        self._rig.learnt.see_rotated(turned, sorted(strengths))
+        if not self._rig.free:
+            return start
+        found = replace(start, rotated=tuple(self._rig.free.items()))
+        return found if self.is_better(found, start) else start
+
+    def _rotate(self, start: Way) -> bool:
+        """Measure ways that rotate what linears read, at the strengths of `start` first; return
+        whether one pays.
+        """
+        blocks = self._rig.blocks
+        if len(blocks) == len(self._rig.free) or not self.is_loud(start):
+            return False
+        first = replace(start, rotated=tuple(blocks.items()))
+        if self.gain(first, start).mean() < 0:
+            return False
+        others = [replace(_uniform(self._points, a), rotated=first.rotated) for a in _STRENGTHS]
+        found = self.best([first, *others])
+        if self.worth(found) < self.worth(start):
+            return False
+        for group in reversed(self._groups):
+            without = tuple(pair for pair in found.rotated if pair[0] not in group)
+            if len(without) < len(found.rotated) and not group[0].turns:
+                other = replace(found, rotated=without)
+                if self.gain(found, other).mean() < _WORTH:
+                    self.dearer.add(found)
+                    found = other
+        return True
 
     def _by_groups(self, start: Way) -> Way:
         """Return a way with the strength of tensors that play the same part changed together,
@@ -152,14 +222,17 @@ class _Ladder:
         for group in self._groups:
             own = dict.fromkeys(group, 0.0)
             left = tuple(pair for pair in start.strengths if pair[0] not in own)
-            others = [Way(None, (*left, *((p, a) for p in group))) for a in _OF_GROUP]
+            others = [
+                replace(start, strengths=(*left, *((p, a) for p in group))) for a in _OF_GROUP
+            ]
             if len(self._groups) > 1:
                 found = self.best(
                     [each for each in others if set(each.strengths) != set(start.strengths)]
                 )
                 start = found if self.is_better(found, start) else start
-            if not group[0].absorbers and self.gain(start, Way(None, left)).mean() < _WORTH:
-                start = Way(None, left)
+            without = replace(start, strengths=left)
+            if not group[0].absorbers and self.gain(start, without).mean() < _WORTH:
+                start = without
         return start
 
 
@@ -195,17 +268,17 @@ def search_best(search: Search, *, smooths: bool, elsewhere: Elsewhere | None = 
     if not rig.learnt.parts:
         search.progress("choosing ranges", 1, 1)
         return _plain(f"fewer than {FEWEST_JUDGED} samples differ")
-    taken, clips, errors = Way(), dict[Way, Clips](), dict[Way, Array]()
+    taken, clips, noises = Way(), dict[Way, Clips](), dict[Way, Array]()
     with suppress(Spent):
         ladder = _Ladder(rig)
-        clips, errors = ladder.clips, ladder.errors
-        if (ladder.errors_of(ladder.plain) > _HARMLESS).any():
+        clips, noises = ladder.clips, ladder.noises
+        if (ladder.noise_of(ladder.plain) > _HARMLESS).any():
             with suppress(Spent):
                 ladder.climb()
             taken = _confirmed(ladder)
     search.progress("choosing ranges", rig.allowed, rig.allowed)
     searched = SearchedRanges(
-        method=taken.method, plain=_sqnr(errors.get(Way())), taken=_sqnr(errors.get(taken))
+        method=taken.method, plain=_sqnr(noises.get(Way())), taken=_sqnr(noises.get(taken))
     )
     return replace(_best(rig, taken, clips), searched=searched)
 
@@ -214,9 +287,9 @@ def _plain(why_not: str) -> Best:
     return Best(searched=SearchedRanges(why_not=why_not))
 
 
-def _sqnr(errors: Array | None) -> float | None:
+def _sqnr(noises: Array | None) -> float | None:
     """Return dB of everything quantized, by the noise to signal of samples [samples, sets]."""
-    found = 0.0 if errors is None else float(errors[:, -1].mean())
+    found = 0.0 if noises is None else float(noises[:, -1].mean())
     return -10 * float(np.log10(found)) if 0 < found < np.inf else None
 
 
@@ -227,14 +300,15 @@ def _sets(rig: Rig) -> list[Question]:
     units = [list(each) for each in np.array_split(np.array(rig.names, object), min(most, count))]
     numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
     questions = [rig.with_companions(unit) for unit in units]
-    harms = rig.errors(Way(), {}, questions, numbers).sum(0)
+    harms = rig.errors(Way(), {}, questions, numbers)[0].sum(0)
     order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
     return [rig.with_companions(order[: max(1, round(share * count))]) for share in shares]
 
 
 def _confirmed(ladder: _Ladder) -> Way:
     """Return the way most worth it that is no worse than plain for any set, else plain."""
-    order = sorted(ladder.errors, key=lambda each: -ladder.worth(each))
+    left = ladder.errors.keys() - ladder.dearer
+    order = sorted(left, key=lambda each: -ladder.worth(each))
     for way in order:
         gained, worth = ladder.gain(way).mean() > _LEAST, ladder.worth(way) >= 0
         if gained and worth and _holds(ladder, way):
@@ -250,7 +324,12 @@ def _holds(ladder: _Ladder, way: Way) -> bool:
 
 def _best(rig: Rig, taken: Way, clips: Mapping[Way, Clips]) -> Best:
     """Return what is taken, by what all samples say."""
-    factors = tuple(rig.learnt.all.at(point, alpha) for point, alpha in taken.strengths)
+    strengths, blocks = dict(taken.strengths), dict(taken.rotated)
+    factors = tuple(
+        rig.learnt.all.at(point, strengths.get(point, 0.0), blocks.get(point, 1))
+        for point in rig.learnt.points
+        if point in strengths or point in blocks
+    )
     known = clips.get(taken, {})
     inputs = {
         (node.name, position): known[tensor]

@@ -13,11 +13,11 @@ from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.errors import LimitError
 from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.memory import Memory
-from qgraph._graph.tensors import Array
+from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.learnt import Clips, Learning, Learnt, Peaks, Way
-from qgraph._quantize.smooth.points import find_points
+from qgraph._quantize.smooth.points import SmoothPoint, find_points
 from qgraph._sensitivity.engines.auto import forwards_of_scores
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.scoring.work import digest_of_feed
@@ -30,6 +30,9 @@ _JUDGED = 16
 _SHARE_OF_SCORES, _FEWEST_FORWARDS = 0.7, 20
 """Of the forwards that scores take, those the search may take: its own are dearer. At least so many
 a sample."""
+_MOST, _SHARE = 128, 4
+"""A rotated block has at most this many channels, and costs at most one product in four of its
+readers'."""
 _COPIES = 3
 """Of the weights that are held at once."""
 _TINY = float(np.finfo(np.float64).tiny)
@@ -42,17 +45,18 @@ class Spent(Exception):  # noqa: N818 - no error: there are no forwards left
 @dataclass(frozen=True, slots=True)
 class Inquiry:
     """A way, with its clips, under which the error of each set of nodes is asked for on samples of
-    these numbers.
+    these numbers. `rotated`: what `Learnt.rotated_peaks` says.
     """
 
     way: Way
     clips: Clips
     questions: Sequence[Question]
     numbers: Sequence[int]
+    rotated: Sequence[Mapping[str, float]]
 
 
-Told = Mapping[int, Sequence[float]]
-"""Number of a sample → the noise to signal of each question."""
+Told = Mapping[int, Sequence[tuple[float, float]]]
+"""Number of a sample → the error of each question, and its noise to signal."""
 Peaked = Sequence[Mapping[str, Peaks]]
 Elsewhere = Callable[[Peaked], Callable[[Inquiry], Told]]
 """Returns what has other processes measure, each with a rig of its own made from these peaks."""
@@ -83,6 +87,14 @@ class Rig:
         )
         self.learnt = Learnt(learning, [point for point in free if is_alone(point, nodes)], peaks)
         self._ask = self.answers if elsewhere is None else elsewhere(self.learnt.peaks)
+        widths = {
+            node.name: node.weight.shape[node.weight.axis]
+            for node in candidates
+            if node.weight is not None and node.weight.axis is not None
+        }
+        blocks = {point: point.block(_affordable(point, widths)) for point in self.learnt.points}
+        self.blocks = {point: block for point, block in blocks.items() if block > 1}
+        self.free = {point: block for point, block in self.blocks.items() if point.turns}
         self.names = [node.name for node in candidates]
         self.beside = {item.node.name: item.beside for item in companions}
         self.nodes = nodes
@@ -103,19 +115,31 @@ class Rig:
         by_name = {node.name: node for node in self.nodes}
         read = [by_name[name].weight for point in self.learnt.points for name in point.quantized]
         keys = {(weight.tensor, weight.axis) for weight in read if weight is not None}
-        (made,) = self._trial.in_precision([self._made(Way(), {}, 0)])
+        absorb = [(by_name[name].weight, i) for name, i in self._turned() if name in by_name]
+        keys |= {(w.tensor, w.axis) for w, index in absorb if w is not None and w.index == index}
+        (made,) = self._trial.in_precision([self._made(Way(), {}, 0, {})])
         search = self._search
+        scored = replace(scored, logits=search.scored.logits)
         return Adjustable(model, self.nodes, made, keys, scored, search.provider, search.memory)
 
-    def _made(self, way: Way, clips: Clips, part: int) -> FakeQuantization:
-        made = self.learnt.quantization(way, clips, part)
+    def _turned(self) -> set[tuple[str, int]]:
+        """Return node and input of weights that absorb a rotation."""
+        return {(item.node, item.index) for point in self.free for item in point.absorbers}
+
+    def _made(
+        self, way: Way, clips: Clips, part: int, rotated: Mapping[str, float]
+    ) -> FakeQuantization:
+        made = self.learnt.quantization(way, clips, part, rotated)
         whole = {
             point.tensor: np.ones(
                 (point.channels, *[1] * point.spatial), made.scales[point.tensor].dtype
             )
             for point in self.learnt.points
         }
-        return replace(made, products=whole | dict(made.products))
+        left = {point.tensor: (block, False) for point, block in self.blocks.items()}
+        return replace(
+            made, products=whole | dict(made.products), rotations=left | dict(made.rotations)
+        )
 
     def errors(
         self,
@@ -124,7 +148,9 @@ class Rig:
         questions: Sequence[Question],
         numbers: Sequence[int] | None = None,
     ) -> Array:
-        """Return the noise to signal of samples, float64 [samples, questions].
+        """Return the errors of samples, and their noise to signal, float64 [2, samples, questions].
+        The error is what ways are judged by: the mean KL of logits over many positions, as a
+        language model has; else noise to signal, too.
 
         Raises:
             Spent: it would take more forwards than there are left.
@@ -133,35 +159,49 @@ class Rig:
         if len(asked) * len(questions) > self.left:
             raise Spent
         self.left -= len(asked) * len(questions)
-        rows = self._ask(Inquiry(way, clips, questions, asked))
+        rotated = self.learnt.rotated_peaks(way)
+        rows = self._ask(Inquiry(way, clips, questions, asked, rotated))
         self._search.progress("choosing ranges", self.allowed - self.left, self.allowed)
-        return np.array([rows[number] for number in asked])
+        found: Array = np.array([rows[number] for number in asked]).transpose(2, 0, 1)
+        return found
 
     def answers(self, asked: Inquiry) -> Told:
         """Return what is asked, measured by this process."""
         _, feeds, _ = self._trial.computed()
         rows = {}
         for part in sorted({self._part_of[number] for number in asked.numbers}):
-            (made,) = self._trial.in_precision([self._made(asked.way, asked.clips, part)])
-            given = self._session.adjusted(made)
+            given = self._given(asked, part)
             for number in (n for n in asked.numbers if self._part_of[n] == part):
                 found = (
                     self._session.ask(number, feeds[number], given, question)
                     for question in asked.questions
                 )
-                rows[number] = [self._noise_of(item) for item in found]
+                rows[number] = [self._error_of(item) for item in found]
+            del given  # before the next ones are made
         return rows
 
-    def _noise_of(self, item: Sums) -> float:
+    def _given(self, asked: Inquiry, part: int) -> Feed:
+        made = self._made(asked.way, asked.clips, part, asked.rotated[part])
+        return self._session.adjusted(*self._trial.in_precision([made]))
+
+    def _error_of(self, item: Sums) -> tuple[float, float]:
         if item.failed:
-            return np.inf
+            return np.inf, np.inf
         parts = self._search.scored.split is not None
-        return item.relative if parts else item.error / max(item.signal, _TINY)
+        noise = item.relative if parts else item.error / max(item.signal, _TINY)
+        return item.kl / item.positions if item.positions > 1 else noise, noise
 
     def with_companions(self, names: Sequence[str]) -> Question:
         """Return a set of nodes with the residual Adds beside them."""
         chosen = set(names)
         return frozenset(chosen | {add for add, beside in self.beside.items() if beside in chosen})
+
+
+def _affordable(point: SmoothPoint, widths: Mapping[str, int]) -> int:
+    """Return the most channels a rotated block may have; one that is absorbed costs nothing."""
+    if point.turns:
+        return point.channels
+    return max(1, min(_MOST, sum(widths[name] for name in point.quantized) // _SHARE))
 
 
 def lack_of_room(search: Search) -> str | None:
