@@ -231,6 +231,9 @@ def test_a_recipe_mixes_formats_and_its_page_shows_them(
     found = types(onnx.load(mlp.parent / "run/D.onnx"))
     kinds = {"int8": "INT8", "fp8": "FLOAT8E4M3FN"}
     assert found == {name: [kinds[kind]] * 2 for name, kind in item["formats"].items()}
+    seen = json.loads((mlp.parent / "run/evaluation.json").read_text())["variants"]
+    predicted = {part["name"]: part["predicted"]["mse"] for part in profiles["profiles"]}
+    assert {part["name"]: part["predicted"].get("mse") for part in seen[1:]} == predicted
     assert 'id="chart-schemes"' in (mlp.parent / "run/report.html").read_text()
     bundle = mlp.parent / "bundle"
     assert qgraph("handoff", mlp.parent / "run/D.onnx", "--data", data, "-o", bundle).code == 0

@@ -17,7 +17,7 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part
 from qgraph._quantize.patterns import matched
 from qgraph._quantize.ranges import ModelRef
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.scheme import Scheme, in_words
 
 _PATTERN = "re:"
 
@@ -131,6 +131,12 @@ class Profiles(Document):
     def other_schemes(self) -> tuple[Scheme, ...]:
         """Return the schemes beside the file's own."""
         return tuple(item.scheme for item in self.schemes or ())
+
+    def scheme_name(self, profile: Profile) -> str:
+        """Return the schemes of a profile in words, as its model says them."""
+        used = set((profile.formats or {}).values())
+        others = (item.scheme for item in self.schemes or () if item.name in used)
+        return in_words((self.scheme, *others))
 
     def schemes_apart(
         self, profile: Profile, quantized: Sequence[str], quantizable: Sequence[str]

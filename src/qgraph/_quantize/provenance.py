@@ -9,7 +9,7 @@ import onnx
 from pydantic import TypeAdapter, ValidationError
 
 from qgraph._graph.keep import Keep, by_reason
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.scheme import Scheme, in_words
 
 METADATA = "qgraph."
 """Prefix of every key, those of nodes included."""
@@ -60,7 +60,7 @@ class Provenance:
         """Return the scheme in words; one that this version does not know as it stands."""
         if self.scheme is None:
             return self.unknown_scheme
-        return " and ".join(map(str, (self.scheme, *self.others)))
+        return in_words((self.scheme, *self.others))
 
     @property
     def made_by(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -191,6 +192,11 @@ RANGES_AND_SMOOTHING = ("calibrate", "percentile", "smooth", "rotate")
 def default_scheme(name: SchemeName = SchemeName.INT8, *, fast: bool = False) -> Scheme:
     """Return the scheme of who gives no part of it: `fast`, the plain one."""
     return Scheme(name=name)
+
+
+def in_words(schemes: Iterable[Scheme]) -> str:
+    """Return the schemes that nodes of one model have."""
+    return " and ".join(map(str, schemes))
 
 
 def require_same(found: Scheme, expected: Scheme, where: str) -> None:

@@ -210,14 +210,14 @@ def _warnings(model: Model, task: Task) -> tuple[str, ...]:
 def _predicted(
     candidates: Sequence[InspectedModel], expected: Profiles
 ) -> dict[str, dict[str, float]]:
-    """Return variant → what its profile lets expect, where it was made under the same scheme."""
+    """Return variant → what its profile lets expect, where it was made under the same schemes."""
     require_same_model(expected.model, candidates[0].id, "profiles")
-    known = {item.name: item.predicted for item in expected.profiles}
+    known = {(item.name, expected.scheme_name(item)): item.predicted for item in expected.profiles}
     return {
         item.name: {"mse": predicted.mse}
         for item in candidates
-        if item.backend == "qgraph" and item.scheme == str(expected.scheme)
-        if (predicted := known.get(item.profile or "")) is not None
+        if item.backend == "qgraph"
+        if (predicted := known.get((item.profile or "", item.scheme or ""))) is not None
     }
 
 
