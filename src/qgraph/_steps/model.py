@@ -149,9 +149,7 @@ class Model:
             return self
         if self._raised is None:
             prepared = at_least(self.prepared, OTHER_FLOATS)
-            made = Model(prepared, self.view, self.family)
-            made._candidates, made._data = self._candidates, self._data
-            self._raised = made
+            self._raised = self._in_form(prepared)
         return self._raised
 
     def smoothed(
@@ -164,11 +162,9 @@ class Model:
         if not smoothing:
             return self
         if key not in self._forms:
-            made = Model(smoothed(self.prepared, *key), self.view, self.family)
-            made._candidates, made._data = self._candidates, self._data
             whole = (key[0], frozenset[str]())
             self._forms = {known: form for known, form in self._forms.items() if known == whole}
-            self._forms[key] = made
+            self._forms[key] = self._in_form(smoothed(self.prepared, *key))
         return self._forms[key]
 
     def scored_at(self, outputs: Sequence[str] = (), *, logits: bool = True) -> Scored:
@@ -204,7 +200,10 @@ class Model:
         shown = with_outputs(self.prepared.model, scored.outputs, alone=alone)
         if shown is self.prepared.model:
             return self
-        made = Model(replace(self.prepared, model=shown), self.view, self.family)
+        return self._in_form(replace(self.prepared, model=shown))
+
+    def _in_form(self, prepared: PreparedModel) -> Model:
+        made = Model(prepared, self.view, self.family)
         made._candidates, made._data = self._candidates, self._data
         return made
 

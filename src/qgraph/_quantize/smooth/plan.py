@@ -165,10 +165,7 @@ def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedT
     found = {point.tensor: point for point in points}
     for name, item in wanted.items():
         point = found.get(name)
-        fits = point is not None and set(point.quantized) == set(item.quantized)
-        fits = fits and point is not None and _are_shared(point, item)
-        fits = fits and point is not None and _can_rotate(point, item.rotation or 1)
-        if point is None or not fits or point.channels != len(item.factors):
+        if point is None or not _fits(point, item):
             raise UsageError(
                 f"tensor {name!r} cannot be smoothed as the file says: the model has no such"
                 f" tensor of {len(item.factors)} channels that {', '.join(item.quantized)} read",
@@ -177,15 +174,15 @@ def _require_found(points: Sequence[SmoothPoint], wanted: Mapping[str, SmoothedT
             )
 
 
-def _can_rotate(point: SmoothPoint, block: int) -> bool:
-    return point.block(block) == block
+def _fits(point: SmoothPoint, item: SmoothedTensor) -> bool:
+    blocks = point.block(item.rotation or 1) == (item.rotation or 1)
+    alike = point.channels == len(item.factors) and set(point.quantized) == set(item.quantized)
+    return alike and blocks and _are_shared(point, item)
 
 
 def _are_shared(point: SmoothPoint, item: SmoothedTensor) -> bool:
     factors = np.asarray(item.factors, np.float32)
-    if point.heads is None or point.channels != len(factors):
-        return True
-    return bool(np.array_equal(point.heads.largest(factors), factors))
+    return point.heads is None or bool(np.array_equal(point.heads.largest(factors), factors))
 
 
 def require_unchanged(
