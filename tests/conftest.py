@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 import pytest
-from numpy.typing import NDArray
+from graphs import built
 
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.io.models import write_model
@@ -26,15 +26,7 @@ def pytest_configure() -> None:
 @pytest.fixture
 def build() -> Callable[..., onnx.ModelProto]:
     """Return `build("(inputs) => (outputs) { nodes }", opset=21, weight=array, …)`."""
-
-    def make(text: str, opset: int = 21, **weights: NDArray[Any]) -> onnx.ModelProto:
-        header = f'<ir_version: 10, opset_import: ["" : {opset}]>'
-        model = onnx.parser.parse_model(f"{header} g {text}")
-        for name, array in weights.items():
-            model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-        return model
-
-    return make
+    return built
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from graphs import built, drawn
 
 from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.results import Evaluation
@@ -24,8 +24,7 @@ from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 
-NET = """<ir_version: 10, opset_import: ["" : 21]>
-net (float[batch, 8] x) => (float[batch, 4] y)
+NET = """net (float[batch, 8] x) => (float[batch, 4] y)
 { [first] h = MatMul(x, w1) r = Relu(h) [second] s = MatMul(r, w2) [third] y = MatMul(s, w3) }
 """
 
@@ -39,12 +38,7 @@ class Variants:
 
 
 def build(path: Path, seed: int = 1) -> Path:
-    model = parser.parse_model(NET)
-    generator = np.random.default_rng(seed)
-    for name, shape in {"w1": (8, 16), "w2": (16, 16), "w3": (16, 4)}.items():
-        weight = generator.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(weight, name))
-    onnx.save(model, path)
+    onnx.save(built(NET, **drawn({"w1": (8, 16), "w2": (16, 16), "w3": (16, 4)}, seed)), path)
     return path
 
 

@@ -8,26 +8,22 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper, parser
+from graphs import built, drawn
+from onnx import parser
 
 import qgraph
 from qgraph._exporters.class_scores import class_scores
 from qgraph._graph.tensors import Array
 from qgraph._report.advice import advice
 
-MODEL = """<ir_version: 10, opset_import: ["" : 17]>
-digits (float[batch, 24] x) => (float[batch, 8] CALLED)
+MODEL = """digits (float[batch, 24] x) => (float[batch, 8] CALLED)
 { h = MatMul(x, w1) r = Relu(h) [last] CALLED = MatMul(r, w2) }
 """
 
 
 def build(path: Path, output: str = "logits") -> Path:
-    model = parser.parse_model(MODEL.replace("CALLED", output))
-    draw = np.random.default_rng(0)
-    for name, shape in {"w1": (24, 32), "w2": (32, 8)}.items():
-        values = draw.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(values, name))
-    onnx.save(model, path)
+    weights = drawn({"w1": (24, 32), "w2": (32, 8)})
+    onnx.save(built(MODEL.replace("CALLED", output), 17, **weights), path)
     return path
 
 

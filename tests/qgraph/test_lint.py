@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+from graphs import built, drawn
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -44,13 +45,8 @@ def cnn(tmp_path: Path) -> Path:
       y = Relu(s)
     }
     """
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]>{text}')
-    rng = np.random.default_rng(0)
     shapes = {"k1": (16, 16, 3, 3), "k2": (16, 16, 3, 3), "b1": (16,), "b2": (16,)}
-    for name, shape in shapes.items():
-        array = rng.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.save(model, tmp_path / "cnn.onnx")
+    onnx.save(built(text, **drawn(shapes)), tmp_path / "cnn.onnx")
     return tmp_path / "cnn.onnx"
 
 

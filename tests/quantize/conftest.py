@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx
 import pytest
+from graphs import observe_ranges
 from numpy.typing import NDArray
 
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.run.feeds import synthetic_feeds
 from qgraph._graph.run.session import Provider
-from qgraph._quantize.calibrate.walk import observe_ranges
 from qgraph._quantize.emit import emit
 from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.scheme import Scheme, SchemeName

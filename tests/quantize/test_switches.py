@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 import pytest
+from graphs import observe_ranges
 from numpy.typing import NDArray
 
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
@@ -14,7 +15,6 @@ from qgraph._graph.io.models import tensor_from
 from qgraph._graph.run.feeds import synthetic_feeds
 from qgraph._graph.run.session import Provider, Semantics, open_session
 from qgraph._graph.tensors import Array, Feed
-from qgraph._quantize.calibrate.walk import observe_ranges
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.scheme import Scheme
 

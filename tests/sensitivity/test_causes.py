@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import built
 
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.run.memory import Memory
@@ -36,10 +37,7 @@ def found(
     **weights: Array,
 ) -> dict[str, Cause]:
     """Return the causes of a small net on one sample; `smoothing`: what is said to be done."""
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> net {text}')
-    for name, array in weights.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    onnx.save(model, folder / "m.onnx")
+    onnx.save(built(text, **weights), folder / "m.onnx")
     prepared = prepare(folder / "m.onnx")
     nodes = select(prepared.model, [], [".*"]).candidates
     ranges = calibrate(prepared, nodes, [{"x": x}], Scheme(), RUN).by_name()

@@ -162,11 +162,6 @@ class Scheme(Given):
         return (self.smooth, self.rotate) != (NO_SMOOTHING, NO_ROTATION)
 
     @property
-    def is_searched(self) -> bool:
-        """Return whether that is searched for each tensor."""
-        return SEARCHED in (self.smooth, self.rotate)
-
-    @property
     def searches_together(self) -> bool:
         """Return whether ranges and smoothing are searched for together, by exact forwards."""
         searched = self.calibrate is Calibration.AUTO and self.smooth == SEARCHED

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
+from graphs import computed
 
 from qgraph._graph.edit.fold import fold
 
@@ -37,12 +37,6 @@ OWN_CONSTANTS = """(float[1,4] x) => (float[1,4] y) {
 }"""
 
 
-def computed(model: onnx.ModelProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    result: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = session.run(None, {"x": X})[0]
-    return result
-
-
 @pytest.mark.parametrize("text", [PAIR, NESTED, OWN_CONSTANTS])
 @pytest.mark.parametrize("condition", [True, False])
 @pytest.mark.parametrize("opset", [13, 21])
@@ -53,7 +47,7 @@ def test_all_outputs_of_the_branch_are_connected(
     folded = fold(model)
     assert "If" not in {node.op_type for node in folded.graph.node}
     onnx.checker.check_model(folded, full_check=True)
-    assert np.array_equal(computed(folded), computed(model))
+    assert np.array_equal(computed(folded, X), computed(model, X))
 
 
 def test_a_condition_that_folding_works_out_counts(build: Build) -> None:
@@ -70,4 +64,4 @@ def test_an_if_whose_condition_is_computed_stays(build: Build) -> None:
     model = build(text, n=np.float32(0), w=W)
     folded = fold(model)
     assert "If" in {node.op_type for node in folded.graph.node}
-    assert np.array_equal(computed(folded), computed(model))
+    assert np.array_equal(computed(folded, X), computed(model, X))

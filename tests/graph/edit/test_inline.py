@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
+from graphs import computed
 
 from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.errors import InputError
@@ -28,12 +28,6 @@ def model_of(graph: str, *functions: str, imports: str = IMPORTS) -> onnx.ModelP
     model = onnx.parser.parse_model(text + "".join(functions))
     model.graph.initializer.append(onnx.numpy_helper.from_array(W, "w"))
     return model
-
-
-def computed(model: onnx.ModelProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    result: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = session.run(None, {"x": X})[0]
-    return result
 
 
 @pytest.mark.parametrize(
@@ -75,10 +69,10 @@ def computed(model: onnx.ModelProto) -> np.ndarray[tuple[int, ...], np.dtype[np.
 )
 def test_inlining_keeps_what_is_computed(graph: str, functions: list[str]) -> None:
     model = model_of(graph, *functions)
-    before = computed(model)
+    before = computed(model, X)
     inline_functions(model)
     assert not model.functions
-    assert np.array_equal(computed(model), before)
+    assert np.array_equal(computed(model, X), before)
     onnx.checker.check_model(model)
 
 

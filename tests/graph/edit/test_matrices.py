@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
+from graphs import computed
 
 from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
@@ -17,14 +17,6 @@ Prepare = Callable[[onnx.ModelProto], PreparedModel]
 TURN = "Transpose<perm = [0, 2, 1]>"
 X = np.random.default_rng(0).standard_normal((2, 3, 5, 4), np.float32)
 W = np.random.default_rng(1).standard_normal((4, 6), np.float32)
-
-
-def computed(
-    model: onnx.ModelProto, x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    result: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = session.run(None, {"x": x})[0]
-    return result
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 6), (1, 1, 4, 6)])

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
+from graphs import computed
 
 from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS
 from qgraph._graph.edit.prepare import PreparedModel, at_least
@@ -16,12 +16,6 @@ from qgraph._graph.index import opset_of
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]
 PICTURE = np.random.default_rng(0).standard_normal((1, 4, 6, 6), np.float32)
-
-
-def computed(model: onnx.ModelProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    result: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = session.run(None, {"x": PICTURE})[0]
-    return result
 
 
 @pytest.mark.parametrize("mode", ["linear", "nearest"])
@@ -33,7 +27,7 @@ def test_resize_of_opset_10_goes_on_finding_its_pixels(
     model = build(text, opset=10, s=np.array([1, 1, factor, factor], np.float32))
     result = prepared(model)
     assert result.is_converted and opset_of(result.model) == PER_AXIS
-    assert np.allclose(computed(result.model), computed(model), atol=1e-6)
+    assert np.allclose(computed(result.model, PICTURE), computed(model, PICTURE), atol=1e-6)
 
 
 @pytest.mark.parametrize("opset", [18, 20])
@@ -47,7 +41,7 @@ def test_group_normalization_before_opset_21_keeps_a_scale_a_group(
     )
     scale = np.linspace(0.5, 2, groups, dtype=np.float32)
     model = build(text, opset=opset, s=scale, b=scale[::-1].copy())
-    assert np.array_equal(computed(prepared(model).model), computed(model))
+    assert np.array_equal(computed(prepared(model).model, PICTURE), computed(model, PICTURE))
 
 
 @pytest.mark.parametrize(("opset", "ir"), [(13, 7), (17, 8), (21, 10), (24, 12), (26, 13)])

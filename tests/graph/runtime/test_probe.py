@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+from graphs import observe_ranges
 
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import InputError
@@ -13,7 +14,6 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import Range, observe_shapes
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.calibrate.walk import observe_ranges
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import observe_ranges
 from onnx import numpy_helper
 
 from qgraph._graph.edit.nodes import quantizable_nodes
@@ -19,7 +20,6 @@ from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.run.probe import Range
 from qgraph._graph.run.session import Provider, open_session
 from qgraph._graph.tensors import Array
-from qgraph._quantize.calibrate.walk import observe_ranges
 from qgraph._quantize.inc import IncModel, quantize_with_inc
 from qgraph._quantize.inc_scheme import (
     FOLLOWERS,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import observe_ranges
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -20,7 +21,6 @@ from qgraph._graph.io.rescaling import hadamard
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.calibrate.walk import observe_ranges
 from qgraph._quantize.emit import emit
 from qgraph._quantize.proof import prove
 from qgraph._quantize.provenance import Provenance

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from graphs import observe_ranges
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -22,7 +23,6 @@ from qgraph._graph.io.models import read_model, write_model
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.calibrate.walk import observe_ranges
 from qgraph._quantize.ranges import SmoothedTensor
 from qgraph._quantize.smooth.factors import smoothing_factors
 from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged, smoothed

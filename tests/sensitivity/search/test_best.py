@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from graphs import built
 
 import qgraph
 from qgraph._graph.edit.prepare import prepare
@@ -24,7 +25,7 @@ from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import search_best
 from qgraph._sensitivity.search.rig import Rig
 
-NET = """<ir_version: 10, opset_import: ["" : 21]> net (float[N,32] x) => (float[N,24] y)
+NET = """net (float[N,32] x) => (float[N,24] y)
 { n = Mul(x, gamma) [first] h = MatMul(n, w) t = Tanh(h) [last] y = MatMul(t, v) }"""
 RUN = RangesRun(qgraph="0", provider="cpu", samples=8, data="x", synthetic=False)
 BEST = Scheme(calibrate=Calibration.AUTO, smooth="auto")
@@ -37,10 +38,7 @@ def net(path: Path, loud: float) -> Path:
     gamma = np.ones(32, np.float32)
     gamma[5], w[5] = loud, w[5] / loud
     v = generator.standard_normal((16, 24)).astype(np.float32)
-    model = onnx.parser.parse_model(NET)
-    for name, array in (("w", w), ("gamma", gamma), ("v", v)):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    onnx.save(model, path)
+    onnx.save(built(NET, w=w, gamma=gamma, v=v), path)
     return path
 
 

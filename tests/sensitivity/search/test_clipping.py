@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from graphs import built
 
 import qgraph
 from qgraph._graph.edit.nodes import QuantizableNode
@@ -41,11 +42,8 @@ def net(path: Path, *, matters: bool, half: bool = False) -> PreparedModel:
     if not matters:
         w[5] = 0
     text = NET.replace("float[", "float16[") if half else NET
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
     kind = np.float16 if half else np.float32
-    for array, name in ((w, "w"), (v, "v")):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(kind), name))
-    onnx.save(model, path)
+    onnx.save(built(text, w=w.astype(kind), v=v.astype(kind)), path)
     return prepare(path)
 
 

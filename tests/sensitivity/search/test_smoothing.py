@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import built
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel, prepare
@@ -50,10 +51,7 @@ def net(path: Path, outlier: float) -> PreparedModel:
     w = generator.standard_normal((16, 12)).astype(np.float32)
     w[3] /= outlier
     v = generator.standard_normal((12, 8)).astype(np.float32)
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> net {NET}')
-    tensors = {"g": g, "b": np.zeros(16, np.float32), "w": w, "v": v}
-    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in tensors.items())
-    onnx.save(model, path)
+    onnx.save(built(NET, g=g, b=np.zeros(16, np.float32), w=w, v=v), path)
     return prepare(path)
 
 

@@ -11,10 +11,9 @@ from qgraph._graph.edit.widen import FeedsInSingle, in_single
 from qgraph._graph.index import is_half
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.memory import Memory
-from qgraph._graph.run.probe import Range, watch
+from qgraph._graph.run.probe import watch
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
-from qgraph._quantize.calibrate.observers import MinMax
 
 Seen = tuple[int, str, Array]
 """The number of a feed, a tensor, and what it takes."""
@@ -58,21 +57,3 @@ def show(
         observers[name].observe(values)
         for also in others.get(number, ()):
             also[name].observe(values)
-
-
-def observe_ranges(
-    prepared: PreparedModel,
-    tensors: Sequence[str],
-    feeds: Sequence[Feed],
-    provider: Provider = Provider.CPU,
-    progress: Progress = silent,
-) -> dict[str, Range]:
-    """Return the extremes of each tensor over all feeds, in the order of `tensors`.
-
-    Raises:
-        InputError: NaN or infinity arises, or no feed was given.
-    """
-    observers = {name: MinMax() for name in tensors}
-    show(observers, values_of(prepared, tensors, feeds, provider, progress))
-    results = {name: seen.result() for name, seen in observers.items()}
-    return {name: Range(seen.rmin, seen.rmax) for name, seen in results.items()}
