@@ -65,7 +65,6 @@ def test_fp8_goes_through_the_whole_chain(
         ("--smooth", "0.5"),
         ("--smooth", "auto"),
         ("--smooth", "0.5", "--rotate", "8"),
-        ("--rotate", "auto"),
         ("--rotate", "8", "--scheme", "fp8"),
         ("--rotate", "8", "--calibrate", "auto", "--smooth", "auto"),
     ],

@@ -167,10 +167,11 @@ scheme_parts = apply(
     ),
     click.option(
         "--rotate",
-        type=SchemePart("none|auto|N", rotation),
+        type=SchemePart("none|N", rotation),
         help="Spread activation outliers over channels: multiply blocks of N channels, a power"
-        " of two, of what linears read by a Hadamard matrix, or where that pays (auto). Where"
-        " nothing absorbs it, that is a small float MatMul before the quantization.",
+        " of two, of what linears read by a Hadamard matrix. Where nothing absorbs it, that is a"
+        " small float MatMul before the quantization. --calibrate auto --smooth auto finds where"
+        " it pays.",
     ),
     click.option(
         "--weights",

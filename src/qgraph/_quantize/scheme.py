@@ -97,23 +97,26 @@ def power_of_two(value: int) -> int:
 
 
 def rotation(value: str) -> str:
-    """Return `none`, `auto`, or a number of channels.
+    """Return `none`, or a number of channels.
 
     Raises:
         ValueError: it is none of these.
     """
-    if value in (NO_ROTATION, SEARCHED):
+    if value == NO_ROTATION:
         return value
     try:
         return str(power_of_two(int(value)))
     except ValueError:
-        expected = "none, auto or a power of two from 2 on, such as 64"
+        expected = (
+            "none or a power of two from 2 on, such as 64; smooth auto with calibrate auto search"
+        )
         raise ValueError(f"found {value!r}, expected {expected}") from None
 
 
 Rotation = Annotated[str, BeforeValidator(_as_text), AfterValidator(rotation)]
 """What spreads outliers over channels. `none`: nothing; a number: blocks of at most so many
-channels of what linears read are multiplied by a Hadamard matrix; `auto`: where it pays."""
+channels of what linears read are multiplied by a Hadamard matrix. Where `calibrate` and `smooth`
+are both `auto` and this is none, tensors are rotated where that pays."""
 
 
 class Scheme(Given):

@@ -26,7 +26,6 @@ from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import Best, search_best
 from qgraph._sensitivity.search.clipping import choose_clips
 from qgraph._sensitivity.search.halves import plan_of
-from qgraph._sensitivity.search.rotation import search_rotation
 from qgraph._sensitivity.search.smoothing import search_smoothing
 from qgraph._steps.data import Data
 from qgraph._steps.given import AnyModel
@@ -91,8 +90,7 @@ def ranges_of(
             found = search(model.smoothed(smoothing))
             return search_best(found, smooths=smooths, elsewhere=elsewhere)
 
-    together = scheme.smooth == SEARCHED and scheme.calibrate is Calibration.AUTO
-    together = together and scheme.rotate == NO_ROTATION
+    together = scheme.searches_together
     best = best_of((), smooths=True) if together else Best()
     smoothing: Sequence[SmoothedTensor] = best.smoothing
     if scheme.is_smoothed and not together:
@@ -129,6 +127,4 @@ def _smoothing(search: Search) -> Sequence[SmoothedTensor]:
         made = search_smoothing(search)
     elif smooth != NO_SMOOTHING:
         made = plan().everywhere(float(smooth))
-    if rotate == SEARCHED:
-        return search_rotation(search, made)
     return made if rotate == NO_ROTATION else plan().rotated(made, int(rotate))
