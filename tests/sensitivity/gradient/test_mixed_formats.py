@@ -243,3 +243,20 @@ def test_what_is_kept_by_number_is_kept_in_every_format(
     report, _ = detector
     pure, mixed = (qgraph.profile(report, top_k=5, mix=m).profiles[-1] for m in ((), "int8,fp8"))
     assert mixed.name == "keep5" and mixed.quantize == pure.quantize
+
+
+def test_what_is_estimated_gives_no_way_to_what_was_measured(
+    detector: tuple[Sensitivity, qgraph.Ranges | None],
+) -> None:
+    """As where time ran out between the sets of one choice and those of the other."""
+    report, _ = detector
+    assert report.mixed is not None
+    estimated = tuple(
+        item.model_copy(update={"measured": ()}) for item in report.mixed.interactions
+    )
+    mixed = report.mixed.model_copy(update={"interactions": estimated, "second": None})
+    found = qgraph.profile(report.model_copy(update={"mixed": mixed}), mix="int8,fp8").profiles
+    assert all(
+        item.formats == {name: report.mixed.formats[name] for name in item.quantize}
+        for item in found
+    )

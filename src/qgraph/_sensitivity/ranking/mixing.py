@@ -70,10 +70,16 @@ def mixings_of(report: Sensitivity, names: Sequence[str]) -> tuple[Mixing, ...]:
         choices.append((own, report.interactions))
     if mixed.second is not None:
         choices.append((mixed.second.formats, mixed.second.interactions))
+    first = _measured(mixed.interactions)
     return tuple(
-        Mixing(_in_formats(report, own, formats, known_so), formats, tuple(others))
-        for formats, known_so in choices
+        Mixing(_in_formats(report, own, formats, found), formats, tuple(others))
+        for formats, found in choices
+        if _measured(found) == first  # what is estimated is not held against what was measured
     )
+
+
+def _measured(found: Sequence[Interactions]) -> bool:
+    return any(item.measured for item in found)
 
 
 def least_harmful(
