@@ -241,9 +241,12 @@ def test_formats_are_scored_and_mixed_alike_with_a_cluster(
     nodes.grow(2)
     given: Any = {"options": asked("gradient"), "schemes": ("int8", "fp8")}
     report, ranges = qgraph.sensitivity(model, **given)
-    runtime = qgraph.Runtime(ray=nodes.address)
+    seen = set[str]()
+    runtime = qgraph.Runtime(ray=nodes.address, progress=lambda what, *_: seen.add(what))
     spread, same = qgraph.sensitivity(model, runtime=runtime, **given)
     assert figures(spread) == figures(report) and same == ranges
+    # sets of nodes, and the worst of these, were not measured by this process
+    assert "measuring on a cluster" in seen and report.interactions[0].measured
     assert all("fp8" in (node.schemes or {}) for node in report.nodes)
     given = {"model": model, "ranges": ranges, "data": [SHIPPED / "data/heldout.json"]}
     given |= {"samples": 3, "mix": ("int8", "fp8"), "budget": "mse<=1e-5"}

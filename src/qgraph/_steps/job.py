@@ -119,6 +119,16 @@ class Job:
             )
         return _work(model, options, ranges, data)
 
+    def require(self, engine: Engine, work: Work, runtime: Runtime) -> None:
+        """Raise UsageError where model, data or a version is not that of whom the job is from."""
+        here = json.loads(_identity(engine, work, runtime))
+        if other := differing(json.loads(self.identity), here):
+            raise UsageError(
+                f"the job is of another measurement; these differ: {', '.join(other)}",
+                where=self.model,
+                hint=_SAME,
+            )
+
     def run(self, runtime: Runtime | None = None) -> Finished:
         """Return the sums of the job's samples.
 
@@ -143,13 +153,7 @@ class OpenedJob:
 
     def __init__(self, job: Job, runtime: Runtime, data: Data | None = None) -> None:
         engine, work = job.rebuilt(data)
-        here = json.loads(_identity(engine, work, runtime))
-        if other := differing(json.loads(job.identity), here):
-            raise UsageError(
-                f"the job is of another measurement; these differ: {', '.join(other)}",
-                where=job.model,
-                hint=_SAME,
-            )
+        job.require(engine, work, runtime)
         with TemporaryDirectory(prefix="qgraph-job-") as name:
             self._folder = Path(name)
             self._sums = engine.by_samples(work, runtime, self._folder)

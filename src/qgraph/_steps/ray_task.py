@@ -14,6 +14,7 @@ from qgraph._graph.progress import silent
 from qgraph._graph.run.cores import VARIABLE
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
+from qgraph._steps.data import Data
 from qgraph._steps.job import Job, OpenedJob
 from qgraph._steps.ray_kept import kept
 from qgraph._steps.ray_sending import Sent, received_data, received_model
@@ -60,13 +61,22 @@ def fault_of(error: QGraphError) -> Fault:
 
 def _opened(job: Job, budget: int, along: Sent | None) -> OpenedJob:
     """Return a job without samples, opened for all its parts."""
-    runtime = Runtime(Provider(job.provider), budget, silent)
+    here, data = there(job, along)
+    return OpenedJob(here, runtime_on(job, budget), data)
+
+
+def runtime_on(job: Job, budget: int) -> Runtime:
+    """Return the runtime of a job on a node that gives it so many bytes."""
+    return Runtime(Provider(job.provider), budget, silent)
+
+
+def there(job: Job, along: Sent | None) -> tuple[Job, Data | None]:
+    """Return a job as a node finds it, and its samples where they were sent."""
     if along is None:
-        return OpenedJob(job, runtime)
+        return job, None
     import ray  # of which this is a process
 
-    here = replace(job, model=str(received_model(along)), sizes="[]")
-    return OpenedJob(here, runtime, received_data(ray, along))
+    return replace(job, model=str(received_model(along)), sizes="[]"), received_data(ray, along)
 
 
 def values(job: Job) -> tuple[Any, ...]:

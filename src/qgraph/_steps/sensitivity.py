@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,7 @@ from qgraph._steps.job import Job, require_divisible
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
 from qgraph._steps.ray_cluster import cluster, require_ray
+from qgraph._steps.ray_exact import ExactOnCluster
 from qgraph._steps.work import candidates_of, engine_and_scheme, work_of, work_on
 
 
@@ -80,17 +81,22 @@ def sensitivity(
     data = found.data(asked.data, asked.samples, asked.seed)
     calibration = _Calibration(found, asked, scheme, data, runtime, journal)
     with ExitStack() as joined, data.named():
+        ray = None if runtime.ray is None else joined.enter_context(cluster(runtime.ray))
         if seen is None and not engine.calibrates:
-            seen = calibration.ranges(joined, fresh=fresh)
+            seen = calibration.ranges(fresh=fresh)
         deadline = None if asked.time_budget is None else started + asked.time_budget
         recorded = journal is not None or runtime.ray is not None
         work = work_on(found, asked, seen, data, digests=recorded, deadline=deadline)
         with _opened(journal, work, engine, runtime, fresh=fresh) as kept:
             if kept is not None and seen is not None:
                 keep_ranges(kept.path, calibration.question, seen)
-            if kept is not None and seen is not None and runtime.ray is not None:
-                distribute(Job.of(found, seen, asked, runtime), work, engine, runtime, kept)
-            joined.close()  # its processes hold memory
+            if kept is not None and seen is not None and ray is not None:
+                job = Job.of(found, seen, asked, runtime)
+                distribute(job, work, engine, runtime, kept)
+                if runtime.memory_budget is None:
+                    work = replace(work, elsewhere=ExactOnCluster(ray, job, work, runtime))
+                else:
+                    joined.close()  # its processes hold memory
             return measure(work, engine, runtime, kept, keep), seen
 
 
@@ -140,16 +146,12 @@ class _Calibration:
     runtime: Runtime
     journal: AnyPath | None
 
-    def ranges(self, joined: ExitStack, *, fresh: bool) -> Ranges:
-        """Return ranges: those that a run with the same journal calibrated, or new ones. A cluster
-        that makes new ones stays `joined`, for what comes next.
-        """
+    def ranges(self, *, fresh: bool) -> Ranges:
+        """Return ranges: those that a run with the same journal calibrated, or new ones."""
         if self.journal is not None and not fresh:
             kept = find_ranges(Path(self.journal), self.question)
             if kept is not None:
                 return kept
-        if self.runtime.ray is not None:
-            joined.enter_context(cluster(self.runtime.ray))
         return ranges_of(self.model, self.asked, self.scheme, self.data, self.runtime)
 
     @cached_property

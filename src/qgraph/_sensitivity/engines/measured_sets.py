@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,14 +16,12 @@ from qgraph._graph.edit.tensor_switches import TensorQuantization
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, metric
 from qgraph._sensitivity.beside_scores import Interactions, MeasuredSet
+from qgraph._sensitivity.engines.exact import Exactly, by_switches, exact_scores
 from qgraph._sensitivity.engines.question_engine import Asked
-from qgraph._sensitivity.engines.switch import SwitchAnswerer, node_switches
 from qgraph._sensitivity.ranking.interactions import MOST_NODES, packed
 from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, Unit, prefix
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
-from qgraph._sensitivity.scoring.folds import Folds
-from qgraph._sensitivity.scoring.loop import Limits
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import Work
 
@@ -43,12 +42,8 @@ def measured(
     beside = {item.node.name: item.beside for item in model.companions}
     chosen = [frozenset(names) for names in sets]
     questions = [one | {name for name, other in beside.items() if other in one} for one in chosen]
-
-    def open_one(part: ComputedModel) -> SwitchAnswerer:
-        return node_switches(part.prepared, part.nodes, part.fake, part.scored, runtime.provider)
-
-    limits = Limits(work.deadline, None, runtime.stop)
-    seen = Folds(open_one, model).score(questions, limits, samples=samples)
+    how, opened = Exactly.SWITCHES, partial(by_switches, model, runtime)
+    seen = exact_scores(work, model, runtime, how, opened, questions, samples)
     return seen.figures() if seen.complete else []
 
 

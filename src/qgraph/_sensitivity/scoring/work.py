@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,12 @@ from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.selection import Selection
 from qgraph._sensitivity.ranking.groups import Group
 from qgraph._sensitivity.report import Direction
-from qgraph._sensitivity.scoring.questions import Scored
+from qgraph._sensitivity.scoring.loop import Scores
+from qgraph._sensitivity.scoring.questions import Question, Scored
+
+Elsewhere = Callable[[str, Sequence[Question], Sequence[int]], Scores | None]
+"""Has other processes answer questions exactly: how (`Exactly`), which, on which samples; None
+where they cannot."""
 
 
 class EngineOptions(Part):
@@ -46,6 +51,7 @@ class Work:
     one, with the same figures and no logits. `options`: the engine's own. `formats`: beside the
     scheme, scored in the same passes. `digests`: the SHA-256
     of each sample, where they are known. `warnings`: what is known before anything is scored.
+    `elsewhere`: who measures exactly what an engine asks beside its scores, None for this process.
     """
 
     prepared: PreparedModel
@@ -64,6 +70,7 @@ class Work:
     options: EngineOptions = field(default_factory=EngineOptions)
     formats: tuple[Format, ...] = ()
     source: DataSource = DataSource("samples given")
+    elsewhere: Elsewhere | None = None
 
     @property
     def is_unseen(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import numpy as np
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, Sums, figures
 from qgraph._sensitivity.beside_scores import Verified
+from qgraph._sensitivity.engines.exact import Exactly, exact_scores
 from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.ranking.order import harm, ranks
@@ -20,7 +21,7 @@ from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
 from qgraph._sensitivity.report import Score, Stability
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.folds import Folds
-from qgraph._sensitivity.scoring.loop import Limits, Scores
+from qgraph._sensitivity.scoring.loop import Scores
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.scoring.sums_table import SumsTable
 from qgraph._sensitivity.scoring.work import Work
@@ -143,6 +144,21 @@ def as_far_as_time_allows(
     if not questions:
         return Scores(SumsTable(), complete=False, resumed=0)
 
+    def opened() -> Folds[WavefrontAnswerer]:
+        return by_walks(model, runtime, folder, asked)
+
+    each = list(questions.values())
+    progress = runtime.progress
+    return exact_scores(work, model, runtime, Exactly.WALKS, opened, each, samples, progress)
+
+
+def by_walks(
+    model: ComputedModel, runtime: Runtime, folder: Path, asked: Collection[str]
+) -> Folds[WavefrontAnswerer]:
+    """Return what answers about the nodes `asked` by walks; `folder`: for what memory has no room
+    for.
+    """
+
     def open_one(part: ComputedModel) -> WavefrontAnswerer:
         nodes = [node for node in part.nodes if node.name in asked]
         return WavefrontAnswerer(
@@ -150,9 +166,7 @@ def as_far_as_time_allows(
             memory=runtime.memory, folder=folder, resumable=False,
         )  # fmt: skip
 
-    limits = Limits(work.deadline, None, runtime.stop)
-    folds = Folds(open_one, model)
-    return folds.score(list(questions.values()), limits, runtime.progress, samples)
+    return Folds(open_one, model)
 
 
 def agreement_on(asked: Asked, exact: Scores, names: Sequence[str], metric: str) -> Verified | None:
