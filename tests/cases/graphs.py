@@ -20,22 +20,22 @@ from qgraph._quantize.calibrate.walk import show, values_of
 
 
 def built(text: str, opset: Any = 21, **weights: NDArray[Any]) -> onnx.ModelProto:
-    """Return the model of `"(inputs) => (outputs) { nodes }"`, which a name may stand before."""
-    named = text if not text.lstrip().startswith("(") else f"g {text}"
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> {named}')
+    """Return the model of `"(inputs) => (outputs) { nodes }"`, header or not."""
+    text = text if text.strip()[0] != "(" else f"g {text}"
+    if text.strip()[0] != "<":
+        text = f'<ir_version: 10, opset_import: ["" : {opset}]> {text}'
+    model = onnx.parser.parse_model(text)
     for name, array in weights.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     return model
 
 
 def drawn(
-    shapes: Mapping[str, tuple[int, ...]], seed: int | np.random.Generator = 0, scale: float = 1.0
+    shapes: Mapping[str, Sequence[int]], seed: int | np.random.Generator = 0
 ) -> dict[str, NDArray[np.float32]]:
     """Return normal weights of these shapes, float32."""
     draw = np.random.default_rng(seed)
-    return {
-        n: draw.standard_normal(s).astype(np.float32) * np.float32(scale) for n, s in shapes.items()
-    }
+    return {name: draw.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def computed(model: onnx.ModelProto, x: Array, *, optimized: bool = True) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from graphs import built
 
 from qgraph._evaluation.evaluate import evaluate
 from qgraph._evaluation.footprint import measure_footprints
@@ -26,13 +26,8 @@ from qgraph._graph.run.settings import Semantics, session_settings
 
 def save_linear(path: Path, size: int) -> Path:
     """Write a model that multiplies by a weight of `size` × `size` float32."""
-    model = parser.parse_model(
-        """<ir_version: 10, opset_import: ["" : 21]>
-        linear (float[1, n] x) => (float[1, n] y) { [node] y = MatMul(x, w) }"""
-    )
-    weight = np.ones((size, size), np.float32)
-    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
-    onnx.save(model, path)
+    text = "(float[1, n] x) => (float[1, n] y) { [node] y = MatMul(x, w) }"
+    onnx.save(built(text, w=np.ones((size, size), np.float32)), path)
     return path
 
 

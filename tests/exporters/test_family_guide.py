@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, parser
+from graphs import built, drawn
 
 GUIDE = Path(__file__).parents[2] / "docs/guide/adding-a-family.md"
 MODEL = """<ir_version: 10, opset_import: ["" : 21]>
@@ -36,11 +36,8 @@ def test_the_family_of_the_guide_reads_its_data_and_keeps_its_node(tmp_path: Pat
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     (tmp_path / "qgraph_sound.py").write_text(source)
     generator = np.random.default_rng(0)
-    model = parser.parse_model(MODEL)
-    for name, shape in (("w1", (64, 32)), ("w2", (32, 4))):
-        weight = generator.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(weight, name))
-    onnx.save(model, tmp_path / "model.onnx")
+    weights = drawn({"w1": (64, 32), "w2": (32, 4)}, generator)
+    onnx.save(built(MODEL, **weights), tmp_path / "model.onnx")
     (tmp_path / "recordings").mkdir()
     for number in range(3):
         with wave.open(str(tmp_path / f"recordings/{number}.wav"), "wb") as file:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from graphs import built, drawn
 
 from qgraph._cli.cli import run
 
@@ -90,16 +90,12 @@ Command = Callable[..., Result]
 
 def build(path: Path, text: str, shapes: Mapping[str, Sequence[int]], seed: int = 1) -> Path:
     """Write a model given as text, with drawn weights."""
-    model = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]>' + text)
+    model = built(text, **drawn(shapes, seed))
     for value in (*model.graph.input, *model.graph.output):
         value.name = _dotted(value.name)
     for node in model.graph.node:
         node.input[:] = map(_dotted, node.input)
         node.output[:] = map(_dotted, node.output)
-    generator = np.random.default_rng(seed)
-    for name, shape in shapes.items():
-        weight = generator.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(weight, name))
     onnx.save(model, path)
     return path
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import built
 
 import qgraph
 from qgraph._cli import console
@@ -138,12 +139,8 @@ def test_on_a_narrow_terminal_columns_that_can_be_spared_go_first(
 
 def scored(folder: Path, name: str, scope: str = "") -> Sensitivity:
     """Return the scores of a model of one node."""
-    weight = np.eye(16, dtype=np.float32)
-    model = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["": 21]> g (float[1,16] x) => (float[1,16] y)'
-        "{ y = MatMul(x, w) }"
-    )
-    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    text = "(float[1,16] x) => (float[1,16] y) { y = MatMul(x, w) }"
+    model = built(text, w=np.eye(16, dtype=np.float32))
     (node,) = model.graph.node
     node.name = name
     node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{scope}', 'linear']")

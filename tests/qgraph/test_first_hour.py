@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from graphs import built
 
 import qgraph
 from qgraph._cli.commands.sensitivity_table import print_report
@@ -184,12 +185,8 @@ def two_heads(tmp_path: Path) -> tuple[Path, Path, Path]:
         "stretch": np.where(np.arange(16) == 0, 3000.0, 1.0),
     }  # fmt: skip
     weights["wb"][0] = 0
-    model = onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 21]>' + TWO_HEADS)
-    for name, values in weights.items():
-        found = onnx.numpy_helper.from_array(values.astype(np.float32), name)
-        model.graph.initializer.append(found)
     path, data = tmp_path / "heads.onnx", tmp_path / "data.npz"
-    onnx.save(model, path)
+    onnx.save(built(TWO_HEADS, **{n: a.astype(np.float32) for n, a in weights.items()}), path)
     x = draw.standard_normal((64, 16)).astype(np.float32)
     np.savez(data, x=x, labels=(x @ weights["wc"]).argmax(1))
     report, ranges = qgraph.sensitivity(path, data=data, small=True, fast=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from graphs import built
 
 import qgraph
 from qgraph._graph.io.external import external_tensors
@@ -168,12 +169,8 @@ def test_an_iterator_is_not_read_before_the_other_options_are_right(files: Any) 
 
 @pytest.mark.parametrize("name", ["file", "allow_pickle", "args"])
 def test_an_input_may_have_any_name(name: str) -> None:
-    model = onnx.parser.parse_model(
-        f"""<ir_version: 10, opset_import: ["" : 21]>
-        any (float[n, 16] {name}) => (float[n, 16] y) {{ y = MatMul({name}, w) }}"""
-    )
-    weight = np.eye(16, dtype=np.float32)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    text = f"(float[n, 16] {name}) => (float[n, 16] y) {{ y = MatMul({name}, w) }}"
+    model = built(text, w=np.eye(16, dtype=np.float32))
     for data in ({name: X}, [{name: row[None]} for row in X]):
         (range_of,) = qgraph.calibrate(model, data=data, small=True, fast=True).tensors
         assert range_of.name == name and range_of.rmax == X.max()

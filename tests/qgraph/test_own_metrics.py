@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper, parser
+from graphs import built, drawn
 
 import qgraph
 
@@ -27,10 +27,7 @@ HOW = "mean=0.5 std=0.25"
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
-    model = parser.parse_model(FOUR_AT_A_TIME)
-    weight = np.random.default_rng(0).standard_normal((16, 5)).astype(np.float32)
-    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
-    onnx.save(model, tmp_path / "shades.onnx")
+    onnx.save(built(FOUR_AT_A_TIME, **drawn({"w": (16, 5)})), tmp_path / "shades.onnx")
     return tmp_path / "shades.onnx"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from graphs import built, drawn
 
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.run.runtime import Runtime
@@ -64,13 +64,9 @@ def build(tmp_path: Path) -> Build:
     def make(text: str, shapes: Mapping[str, Sequence[int]]) -> Path:
         # onnx.parser takes identifiers only: a slash goes through it as two underscores
         plain = re.sub(r"\[/[^]]*\]", lambda found: found[0].replace("/", "__"), text)
-        model = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]>' + plain)
+        model = built(plain, **drawn(shapes, 1))
         for node in model.graph.node:
             node.name = node.name.replace("__", "/")
-        generator = np.random.default_rng(1)
-        for name, shape in shapes.items():
-            weight = generator.standard_normal(shape).astype(np.float32)
-            model.graph.initializer.append(numpy_helper.from_array(weight, name))
         path = tmp_path / f"{model.graph.name}.onnx"
         onnx.save(model, path)
         return path

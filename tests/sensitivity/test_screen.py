@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from graphs import built, drawn
 
 import qgraph
 from qgraph._graph.edit.prepare import prepare
@@ -33,10 +34,7 @@ net (float[batch, 8] x) => (float[batch, 4] y) {
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(MODEL)
-    for index, shape in enumerate(((8, 8), (8, 4))):
-        weight = rng.standard_normal(shape).astype(np.float32)
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "ab"[index]))
+    proto = built(MODEL, **drawn({"a": (8, 8), "b": (8, 4)}, rng))
     for node, name in zip(proto.graph.node, ("first", "act", "second"), strict=True):
         node.name = name
     onnx.save(proto, tmp_path / "m.onnx")

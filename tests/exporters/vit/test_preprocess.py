@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from graphs import built, drawn
+from onnx import parser
 
 import qgraph
 from qgraph._exporters.vit.pictures import EXAMPLE, described_processor
@@ -32,12 +33,8 @@ digits (float[batch, 1, 8, 8] image) => (float[batch, 10] logits)
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
-    draw = np.random.default_rng(0)
-    model = parser.parse_model(GRAY)
-    for name, shape in {"w": (8, 1, 3, 3), "v": (512, 10)}.items():
-        values = draw.standard_normal(shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(values, name))
-    onnx.save(model, tmp_path / "digits.onnx")
+    weights = drawn({"w": (8, 1, 3, 3), "v": (512, 10)})
+    onnx.save(built(GRAY, **weights), tmp_path / "digits.onnx")
     return tmp_path / "digits.onnx"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from graphs import built, drawn
 
 from qgraph._graph.io.models import read_model, size_on_disk
 from qgraph._graph.io.sharing import write_models
@@ -16,12 +17,8 @@ NAMES = ("A", "B", "C")
 
 def model(bias: float) -> onnx.ModelProto:
     """Return a model of 258 KiB that shares its weight with the others."""
-    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,128] x) => (float[N,512] y)'
-    made = onnx.parser.parse_model(text + "{ h = MatMul(x, w) y = Add(h, b) }")
-    weight = np.random.default_rng(0).standard_normal((128, 512)).astype(np.float32)
-    tensors = {"w": weight, "b": np.full(512, bias, np.float32)}
-    made.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in tensors.items())
-    return made
+    text = "(float[N,128] x) => (float[N,512] y) { h = MatMul(x, w) y = Add(h, b) }"
+    return built(text, **drawn({"w": (128, 512)}), b=np.full(512, bias, np.float32))
 
 
 def write(folder: Path, names: tuple[str, ...] = NAMES, above: int = 0) -> list[Path]:

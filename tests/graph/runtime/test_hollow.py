@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from graphs import built, drawn
 
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.run.memory import Memory
@@ -37,10 +37,7 @@ shaped (float[batch, 160] x) => (int64[batch] y)
 
 
 def made(text: str, folder: Path) -> PreparedModel:
-    model = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]>' + text)
-    weight = np.random.default_rng(0).standard_normal((160, 256)).astype(np.float32)
-    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
-    path = folder / "model.onnx"
+    model, path = built(text, **drawn({"w": (160, 256)})), folder / "model.onnx"
     onnx.save(model, path, save_as_external_data=True, location="model.data")
     return prepare(path)
 

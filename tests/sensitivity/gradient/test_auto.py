@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from graphs import built, drawn
 from onnx import TensorProto, helper, numpy_helper
 
 import qgraph
@@ -288,14 +289,9 @@ def test_checking_takes_no_more_than_there_is_time_for() -> None:
 def test_where_no_gradient_comes_up_all_is_measured_and_nothing_is_doubted(tmp_path: Path) -> None:
     count, generator = 90, np.random.default_rng(0)
     rows = [f"h{at} = MatMul(t{at}, w{at}) t{at + 1} = Tanh(h{at})" for at in range(count)]
-    model = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> net (float[1,4,8] t0) => (float[1,4,8] y)'
-        f"{{ {' '.join(rows)} y = Sign(t{count}) }}"
-    )
-    for at in range(count):
-        weight = generator.standard_normal((8, 8)).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, f"w{at}"))
-    onnx.save(model, tmp_path / "net.onnx")
+    text = f"(float[1,4,8] t0) => (float[1,4,8] y) {{ {' '.join(rows)} y = Sign(t{count}) }}"
+    weights = drawn({f"w{at}": (8, 8) for at in range(count)}, generator)
+    onnx.save(built(text, **weights), tmp_path / "net.onnx")
     feeds = [{"t0": generator.standard_normal((1, 4, 8)).astype(np.float32)} for _ in range(8)]
     report, _ = qgraph.sensitivity(tmp_path / "net.onnx", data=feeds, small=True, fast=True)
     assert report.run.engine == "gradient" and report.run.estimate is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import built, drawn
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
@@ -38,14 +39,8 @@ RUN = RangesRun(qgraph="0", provider="cpu", samples=8, data="x", synthetic=False
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> PreparedModel:
-    generator = np.random.default_rng(0)
-    made = onnx.parser.parse_model(NET)
-    shapes = {"w": (32, 16), "gamma": (32,), "v": (16, 24)}
-    for name, shape in shapes.items():
-        array = generator.standard_normal(shape).astype(np.float32)
-        made.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     path = tmp_path_factory.mktemp("net") / "net.onnx"
-    onnx.save(made, path)
+    onnx.save(built(NET, **drawn({"w": (32, 16), "gamma": (32,), "v": (16, 24)})), path)
     return prepare(path)
 
 
@@ -89,12 +84,10 @@ def test_what_is_rotated_gives_the_numbers_of_the_rotated_model(
     tmp_path: Path, rotated: set[str], alpha: float
 ) -> None:
     generator = np.random.default_rng(0)
-    made = onnx.parser.parse_model(ATTENTION)
-    for name, shape in {"w": (8, 8), "k": (8, 8), "z": (8, 6)}.items():
-        array = generator.standard_normal(shape).astype(np.float32)
+    weights = drawn({"w": (8, 8), "k": (8, 8), "z": (8, 6)}, generator)
+    for array in weights.values():
         array[:, 2] *= 9
-        made.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    onnx.save(made, tmp_path / "net.onnx")
+    onnx.save(built(ATTENTION, **weights), tmp_path / "net.onnx")
     model = prepare(tmp_path / "net.onnx")
     feeds = [{"x": generator.standard_normal((1, 9, 8)).astype(np.float32)} for _ in range(8)]
 

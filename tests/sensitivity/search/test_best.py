@@ -194,12 +194,8 @@ def test_what_is_loud_in_another_channel_each_time_is_rotated(tmp_path: Path) ->
     # factors for a channel do not help, a block of channels shares what is loud in one
     generator = np.random.default_rng(3)
     w = generator.standard_normal((64, 96)).astype(np.float32)
-    model = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> net (float[N,64] x) => (float[N,96] y)'
-        "{ n = Identity(x) [first] y = MatMul(n, w) }"
-    )
-    model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
-    onnx.save(model, path := tmp_path / "net.onnx")
+    text = "(float[N,64] x) => (float[N,96] y) { n = Identity(x) [first] y = MatMul(n, w) }"
+    onnx.save(built(text, w=w), path := tmp_path / "net.onnx")
 
     def spiky(seed: int) -> list[dict[str, Array]]:
         feeds = samples(seed)
