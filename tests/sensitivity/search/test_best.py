@@ -179,6 +179,15 @@ def test_where_memory_is_short_the_outputs_of_one_sample_are_held(tmp_path: Path
     assert held == [8, 1]
 
 
+def test_what_errs_next_to_nothing_weighs_no_more_than_what_is_harmless(tmp_path: Path) -> None:
+    prepared = prepare(net(tmp_path / "net.onnx", loud=100))
+    nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
+    rig = Rig(Search(prepared, lambda _: nodes, samples(1), scored, BEST, RUN), smooths=True)
+    judged, noises = rig.errors(Way(), {}, [frozenset(), frozenset(rig.names)])
+    assert not noises[:, 0].any() and (judged[:, 0] == 1e-5).all()
+    np.testing.assert_array_equal(judged[:, 1], noises[:, 1])
+
+
 def test_a_model_without_room_stays_plain_and_that_is_said(tmp_path: Path) -> None:
     prepared = prepare(net(tmp_path / "net.onnx", loud=1))
     search = Search(

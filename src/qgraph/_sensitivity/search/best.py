@@ -29,7 +29,7 @@ from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.ratios import gains, noise
-from qgraph._sensitivity.search.rig import Elsewhere, Rig, Spent, lack_of_room
+from qgraph._sensitivity.search.rig import HARMLESS, Elsewhere, Rig, Spent, lack_of_room
 
 _SHARES, _FEW_SHARES = (0.3, 0.5, 0.7, 0.85, 1.0), (0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
@@ -38,9 +38,8 @@ _FURTHER = {0.5: 0.4, 0.7: 0.8}
 _OF_GROUP = (0.5, 0.8)
 _WORTH = 0.1
 """By what share an explicit Mul must bring the error down: it costs time."""
-_HARMLESS, _QUIET = 1e-5, 1e-4
-"""Noise to signal on every sample up to which nothing is searched, and of everything quantized up
-to which no tensor is rotated at a price."""
+_QUIET = 1e-4
+"""Noise to signal of everything quantized up to which no tensor is rotated at a price."""
 _FAR = math.log(4)
 """What smoothing gains where clips alone are left out."""
 _HALVED = math.log(2)
@@ -272,7 +271,7 @@ def search_best(search: Search, *, smooths: bool, elsewhere: Elsewhere | None = 
     with suppress(Spent):
         ladder = _Ladder(rig)
         clips, noises = ladder.clips, ladder.noises
-        if (ladder.noise_of(ladder.plain) > _HARMLESS).any():
+        if (ladder.noise_of(ladder.plain) > HARMLESS).any():
             with suppress(Spent):
                 ladder.climb()
             taken = _confirmed(ladder)
@@ -300,7 +299,7 @@ def _sets(rig: Rig) -> list[Question]:
     units = [list(each) for each in np.array_split(np.array(rig.names, object), min(most, count))]
     numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
     questions = [rig.with_companions(unit) for unit in units]
-    harms = rig.errors(Way(), {}, questions, numbers)[0].sum(0)
+    harms = rig.errors(Way(), {}, questions, numbers)[1].sum(0)
     order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
     return [rig.with_companions(order[: max(1, round(share * count))]) for share in shares]
 

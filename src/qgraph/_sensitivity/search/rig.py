@@ -30,6 +30,9 @@ _JUDGED = 16
 _SHARE_OF_SCORES, _FEWEST_FORWARDS = 0.7, 20
 """Of the forwards that scores take, those the search may take: its own are dearer. At least so many
 a sample."""
+HARMLESS = 1e-5
+"""Noise to signal of a sample that is of no account: ratios of smaller ones, which outputs near 0
+and 1 have by the dozen, would hide what happens to the others."""
 _MOST, _SHARE = 128, 4
 """A rotated block has at most this many channels, and costs at most one product in four of its
 readers'."""
@@ -150,7 +153,7 @@ class Rig:
     ) -> Array:
         """Return the errors of samples, and their noise to signal, float64 [2, samples, questions].
         The error is what ways are judged by: the mean KL of logits over many positions, as a
-        language model has; else noise to signal, too.
+        language model has; else noise to signal, too, but no less than what is harmless.
 
         Raises:
             Spent: it would take more forwards than there are left.
@@ -189,7 +192,7 @@ class Rig:
             return np.inf, np.inf
         parts = self._search.scored.split is not None
         noise = item.relative if parts else item.error / max(item.signal, _TINY)
-        return item.kl / item.positions if item.positions > 1 else noise, noise
+        return item.kl / item.positions if item.positions > 1 else max(noise, HARMLESS), noise
 
     def with_companions(self, names: Sequence[str]) -> Question:
         """Return a set of nodes with the residual Adds beside them."""
