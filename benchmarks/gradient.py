@@ -44,6 +44,7 @@ from qgraph._steps.model import open_model
 _MODELS = Path(__file__).parents[1] / "models"
 _QWEN = _MODELS / "qwen2_5_vl_tiny"
 _SETS, _TOP = 20, 0.2
+_ROUNDING = 1e-12
 _ENGINES = ("wavefront", "gradient")
 
 
@@ -326,7 +327,13 @@ def page(found: Sequence[tuple[list[str], str, str, list[dict[str, object]]]]) -
 
 
 def plot(points: list[dict[str, object]], path: Path) -> None:
-    """Write estimate against exact score, log-log, as SVG."""
+    """Write estimate against exact score, log-log, as SVG; without nodes that do next to nothing
+    beside the worst of their model, which is rounding of fp32.
+    """
+    worst: dict[object, float] = {}
+    for point in points:
+        worst[point["model"]] = max(worst.get(point["model"], 0.0), float(str(point["exact"])))
+    points = [p for p in points if float(str(p["exact"])) > _ROUNDING * worst[p["model"]]]
 
     def axis(field: str, title: str) -> dict[str, object]:
         scale = {"type": "log", "nice": False}
@@ -336,7 +343,6 @@ def plot(points: list[dict[str, object]], path: Path) -> None:
         }  # fmt: skip
 
     horizontal = axis("exact", "exact MSE of a node quantized alone")
-    equal = {**horizontal, "title": None}
     chart = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": "white",
@@ -350,7 +356,7 @@ def plot(points: list[dict[str, object]], path: Path) -> None:
             "layer": [
                 {
                     "mark": {"type": "line", "color": "#999999", "strokeDash": [4, 3]},
-                    "encoding": {"x": equal, "y": {**equal, "field": "exact"}},
+                    "encoding": {"x": horizontal, "y": axis("exact", "estimate")},
                 },
                 {
                     "mark": {"type": "point", "filled": True, "size": 18, "color": "#3b6ea8"},
