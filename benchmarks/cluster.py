@@ -183,7 +183,8 @@ other takes by that, divided by what this takes.
 
 What {SAMPLES} samples would take on {NODES} machines of {cores()} such cores, and on one: worked
 out, not measured. A sample takes what it took above in a process that was there. The calling
-process writes sums down while tasks run, and makes the report when all are done.
+process writes sums down while tasks run, and makes the report when all are done: alone, as it does
+without a cluster. Nodes of one take over what is measured for it, which is not counted here.
 
 {COLUMNS}
 {rows}
