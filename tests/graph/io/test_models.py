@@ -390,6 +390,16 @@ def test_two_nodes_of_one_name_are_refused_as_onnxruntime_does(build: Build, pat
         onnxruntime.InferenceSession(model.SerializeToString())
 
 
+def test_constants_may_have_one_name_as_for_onnxruntime(build: Build, path: Path) -> None:
+    model = build("""(float[N] x) => (float[N] y)
+    { [k] a = Constant<value = float[1] {2.0}>() [k] b = Constant<value = float[1] {3.0}>()
+      z = Mul(x, a) y = Add(z, b) }""")
+    onnx.save(model, path)
+    read_model(path)
+    (found,) = onnxruntime.InferenceSession(path).run(None, {"x": np.ones(2, np.float32)})
+    assert found.tolist() == [5.0, 5.0]
+
+
 def test_an_output_of_two_nodes_is_refused(build: Build, path: Path) -> None:
     model = build("(float[N] x) => (float[N] y) { y = Relu(x) y = Abs(x) }")
     assert "'y' is made twice" in refused(path, model.SerializeToString()).message

@@ -206,7 +206,9 @@ def _callees_first(functions: Mapping[_Key, onnx.FunctionProto], path: Path) -> 
 
 
 def _require_own_names(model: onnx.ModelProto, path: Path) -> None:
-    names = Counter(node.name for node in model.graph.node if node.name)
+    # Constants become initializers before onnxruntime looks
+    nodes = [node for node in model.graph.node if node.name and node.op_type != "Constant"]
+    names = Counter(node.name for node in nodes)
     if twice := [name for name, count in names.items() if count > 1]:
         raise InputError(
             f"two nodes are called {twice[0]!r}, which onnxruntime refuses",
