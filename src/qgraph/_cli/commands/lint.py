@@ -94,7 +94,7 @@ def print_lint(report: Lint) -> None:
         for kind, number in report.counts.items()
     )
     known = operator_table().basis(report.target)
-    say(f"{report.model} for {report.target}: {counts}. Operators by version: {known}.")
+    say(f"{report.model} for {report.target}: {counts}. Operators are known for {known}.")
 
 
 def print_placement(report: Lint) -> None:
@@ -116,5 +116,5 @@ def print_placement(report: Lint) -> None:
     costs = f"costs ({metric(report.metric or 'mse').damage_name})"
     headings = ["node", "now", "rank", costs, "brings (MACs)", "cost per MAC", "advice"]
     print_table(headings, rows, left=2)
-    say("cost per MAC: against the average node. Leave float what stands first, quantize what is")
-    say("first among the float ones.")
+    say("Cost per MAC is relative to the average node. Leave the first INT8 nodes float;")
+    say("quantize the first float nodes.")

@@ -81,7 +81,7 @@ def print_report(report: Sensitivity, written: Sequence[Path], *, everything: bo
     if (found := report.found()) is not None:
         say(found)
     if run.unseen:
-        say("Each sample was scored with ranges of others, as new data will be.")
+        say("Each sample was scored with ranges of the other samples, as new data will be.")
     for line in about_estimates(report):
         say(line)
     for reason, names in _by_reason(report).items():

@@ -24,7 +24,7 @@ LABELS = "labels"
 """Name of the array that holds the right class of each sample, where no input is called so."""
 ONLY = "arr_0"
 """What numpy calls an array that was given no name: it is the only input's."""
-_CONVERT = "Convert it before it is saved, as with array.astype('{}')."
+_CONVERT = "Convert it, as with array.astype('{}')."
 _IN_FILES = {"bfloat16": (np.dtype(np.float32), np.dtype("V2"))}
 """How numbers lie in files that NumPy has no type for: as wider ones, or as unnamed bytes."""
 _RESHAPE = (

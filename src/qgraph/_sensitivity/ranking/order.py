@@ -19,7 +19,7 @@ def require_measurable(key: str, *, logits: bool) -> None:
     if metric(key).needs_logits and not logits:
         raise UsageError(
             f"--metric {key} is measured on logits only",
-            hint="Use mse, sqnr_db or cosine for this model, or leave --no-logits away.",
+            hint="Use mse, sqnr_db or cosine for this model, or leave --no-logits out.",
         )
 
 

@@ -220,7 +220,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprin
         f"{done} finished {'unit is' if done == 1 else 'units are'} kept here of a run with other"
         f" options: {', '.join(differing(found, wanted))}",
         where=str(path),
-        hint="Give the options of then to go on with it, --fresh to forget it, or another -o.",
+        hint="Give the earlier options to go on with it, --fresh to forget it, or another -o.",
     )
 
 
