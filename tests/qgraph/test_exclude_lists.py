@@ -81,7 +81,7 @@ INC = """
 import json, sys
 import numpy as np, onnx
 from qgraph._quantize.inc.adaptor import RECIPES, Loader
-from qgraph._quantize.inc.mapping import onnx_mapping
+from qgraph._quantize.inc.patches import onnx_mapping
 
 model, names, data, target = sys.argv[1:]
 feeds = [{"x": row[None]} for row in np.load(data)["x"]]

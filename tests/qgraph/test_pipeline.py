@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from qgraph._steps.locking import locked
+from qgraph._steps.pipeline import locked
 
 Command = Callable[..., Any]
 Snapshot = Callable[[Path], dict[str, str]]

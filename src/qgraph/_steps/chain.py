@@ -291,10 +291,10 @@ class RecipeChain:
         if not can_draw():
             write_text(self._path("report.md"), summary(self._folder))
             return [self._path("report.md")]
-        page, text = report(self._folder)
-        write_text(self._path("report.html"), page)
-        write_text(self._path("report.md"), text)
-        return [self._path("report.html"), self._path("report.md")]
+        made = dict(zip(("report.html", "report.md"), report(self._folder), strict=True))
+        for name, text in made.items():
+            write_text(self._path(name), text)
+        return [self._path(name) for name in made]
 
     def _write(self, name: str, document: Document) -> Path:
         write_document(self._path(name), document)

@@ -1,21 +1,28 @@
 """A recipe's whole chain: what is done, what is left.
 
 A stage whose record still holds is not repeated, so an interrupted run goes on where it stopped,
-and a changed option repeats just what depends on it.
+and a changed option repeats just what depends on it. One run at a time works in a folder, by a lock
+that frees itself when the process ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from qgraph._exporters.belongings import read_with
-from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
+from qgraph._graph.io.files import require_writable_folder
 from qgraph._graph.io.inside import require_apart
 from qgraph._graph.run.runtime import Runtime
 from qgraph._steps.chain import WRITTEN, RecipeChain
 from qgraph._steps.given import AnyPath, path_of
-from qgraph._steps.locking import locked
 from qgraph._steps.making import file_stem
 from qgraph._steps.recipe import Recipe, read_recipe
 from qgraph._steps.stages import RECORD, ensure
@@ -108,3 +115,51 @@ def _require_data(recipe: Recipe) -> None:
     for path in (*scored, *evaluated, *prompts):
         if not path.exists():
             raise InputError("no such data", where=str(path), hint="Check the recipe.")
+
+
+_NAME = ".qgraph.lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, which is created if needed.
+
+    Raises:
+        EnvironmentFault: another process holds it, or the lock file is a link.
+    """
+    path = require_writable_folder(folder) / _NAME
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        raise _fault(path, error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise EnvironmentFault("this is no file, expected a lock", where=str(path), hint=_HINT)
+        _acquire(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_HINT = "Remove it, or choose another folder with -o."
+
+
+def _fault(path: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(f"cannot lock: {error.strerror}", where=str(path), hint=_HINT)
+
+
+def _acquire(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
+        raise EnvironmentFault(
+            f"another run (process {holder}) is working in this folder",
+            where=str(path.parent),
+            hint="Wait for it, stop it, or choose another folder with -o.",
+        ) from error
+    except OSError as error:  # a file system without locks
+        raise _fault(path, error) from error
+    with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)

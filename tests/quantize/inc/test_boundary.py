@@ -17,8 +17,8 @@ from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.errors import EnvironmentFault, InputError, LimitError
 from qgraph._quantize.inc import eligible, private_names, renamed, require_inc
 from qgraph._quantize.inc import eligible as _eligible_function
-from qgraph._quantize.inc.mapping import onnx_mapping
 from qgraph._quantize.inc.naming import restore_names
+from qgraph._quantize.inc.patches import onnx_mapping
 from qgraph._quantize.inc.protocol import read_answer, read_feed, write_feeds
 from qgraph._quantize.inc.version import TRIED
 

@@ -165,7 +165,7 @@ def test_a_sibling_left_out_reads_what_its_neighbour_wants_dequantized(
 
 def test_the_operators_that_follow_are_those_inc_has_a_class_for() -> None:
     code = (
-        "from qgraph._quantize.inc.mapping import onnx_mapping\n"
+        "from qgraph._quantize.inc.patches import onnx_mapping\n"
         "with onnx_mapping():\n"
         "    from neural_compressor.adaptor.ox_utils.operators import OPERATORS\n"
         "    print(','.join(sorted(OPERATORS)))\n"

@@ -20,10 +20,9 @@ from onnx import helper
 from qgraph._graph.bodies import bodies_of, copied, tensor_names
 from qgraph._graph.errors import InputError
 from qgraph._graph.gradient.call import Call
-from qgraph._graph.gradient.functions import expand_functions
+from qgraph._graph.gradient.functions import ENDS, TAKE_NARROW, expand_functions, rule_of
 from qgraph._graph.gradient.shapes import Known
 from qgraph._graph.gradient.sizing import Sizes
-from qgraph._graph.gradient.table import ENDS, TAKE_NARROW, rule_of
 from qgraph._graph.gradient.tape import NoRuleError, Tape
 from qgraph._graph.index import opset_of, reads
 

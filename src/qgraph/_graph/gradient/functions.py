@@ -1,4 +1,4 @@
-"""Operators without a rule of their own that ONNX defines by other operators: put in their place.
+"""The rules by operator; operators that ONNX defines by others have those put in their place.
 
 Attention, RotaryEmbedding, GroupNormalization, Celu … come with a body in ONNX's schemas, which
 rules then differentiate. Forward values may differ in the last bits from those of a fused kernel.
@@ -13,8 +13,60 @@ from onnx import defs, helper
 
 from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.names import ensure_names
-from qgraph._graph.gradient.table import ENDS, rule_of
+from qgraph._graph.gradient.call import Rule, Rules
+from qgraph._graph.gradient.operators import (
+    activations,
+    elementwise,
+    indexing,
+    movers,
+    normalizations,
+    products,
+    reductions,
+    resizing,
+    windows,
+)
 from qgraph._graph.index import inferred, opset_of
+
+_RULES: Rules = {
+    **elementwise.RULES,
+    **activations.RULES,
+    **reductions.RULES,
+    **movers.RULES,
+    **indexing.RULES,
+    **products.RULES,
+    **windows.RULES,
+    **resizing.RULES,
+    **normalizations.RULES,
+}
+_CONTRIB: Rules = {
+    "Gelu": activations.gelu,
+    "FastGelu": activations.fast_gelu,
+    "QuickGelu": activations.quick_gelu,
+}
+"""Of the domain com.microsoft."""
+
+TAKE_NARROW = frozenset(elementwise.TAKE_NARROW)
+"""Operators whose rules take a narrow gradient as it is."""
+
+ENDS = frozenset(
+    {
+        *("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "IsNaN", "IsInf", "OneHot", "Range"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor"),
+        *("ConstantOfShape", "EyeLike", "Sign", "Floor", "Ceil", "Round", "NonMaxSuppression"),
+        *("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "Hardmax"),
+        *("RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial"),
+    }
+)
+"""Operators that no gradient passes: what they make does not move with what they read, or in steps,
+or is no float."""
+
+
+def rule_of(node: onnx.NodeProto) -> Rule | None:
+    """Return the rule for a node's operator, or None."""
+    if node.domain in ("", "ai.onnx"):
+        return _RULES.get(node.op_type)
+    return _CONTRIB.get(node.op_type) if node.domain == "com.microsoft" else None
+
 
 _DEPTH = 4
 """Functions within functions."""

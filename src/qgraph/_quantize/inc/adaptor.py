@@ -18,8 +18,7 @@ from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.inc.capture import Captured, Op, Where, capturing, figures_of, finite
 from qgraph._quantize.inc.capture import quantized_nodes as _quantized_nodes
-from qgraph._quantize.inc.mapping import onnx_mapping
-from qgraph._quantize.inc.pinned import pinned_to_cpu
+from qgraph._quantize.inc.patches import onnx_mapping, pinned_to_cpu
 from qgraph._quantize.inc.protocol import AdaptorSettings, Request, UnitKind
 from qgraph._quantize.inc.version import require_inc
 

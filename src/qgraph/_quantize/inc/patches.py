@@ -1,4 +1,5 @@
-"""Sessions that run on the CPU whatever INC's scheme is called.
+"""What is replaced while INC works: sessions, which run on the CPU whatever its scheme is called,
+and `onnx.mapping`, which onnx dropped in 1.19 and INC still reads.
 
 INC opens its TensorRT scheme on the TensorRT provider: where that is missing onnxruntime falls
 back with a warning, where it is present an engine is built per node. The scheme is a matter of
@@ -9,11 +10,15 @@ Q/DQ into integer kernels, to tell INC's arithmetic from its placement.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import onnx
 import onnxruntime as ort
+from onnx import TensorProto, helper
 
 _CPU = ["CPUExecutionProvider"]
 
@@ -52,3 +57,30 @@ def pinned_to_cpu(
     finally:
         for module, name, original in before:
             setattr(module, name, original)
+
+
+_NAME = "onnx.mapping"
+_PLAIN = (
+    *(TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16),
+    *(TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL),
+    *(TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT32, TensorProto.UINT64),
+)
+
+
+@contextlib.contextmanager
+def onnx_mapping() -> Iterator[None]:
+    """Provide the two tables of `onnx.mapping` that INC uses; take them away again."""
+    if hasattr(onnx, "mapping"):
+        yield
+        return
+    module = ModuleType(_NAME)
+    forward = {int(kind): np.dtype(helper.tensor_dtype_to_np_dtype(kind)) for kind in _PLAIN}
+    module.__dict__["TENSOR_TYPE_TO_NP_TYPE"] = forward
+    module.__dict__["NP_TYPE_TO_TENSOR_TYPE"] = {dtype: kind for kind, dtype in forward.items()}
+    sys.modules[_NAME] = module
+    onnx.__dict__["mapping"] = module
+    try:
+        yield
+    finally:
+        del sys.modules[_NAME]
+        del onnx.__dict__["mapping"]
