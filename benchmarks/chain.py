@@ -70,7 +70,7 @@ def try_chain(model: Path, folder: Path, *, data: Sequence[Path] = ()) -> Outcom
     given = [word for path in data for word in ("--data", path)]
     asked = [*given, "--samples", "1", "--direction", "solo"]
     try:
-        report = run("sensitivity", model, *asked, "-o", sensitivity)
+        report = run("sensitivity", "--fast", model, *asked, "-o", sensitivity)
         run("profile", sensitivity, "-o", profiles)
         ranges = ("--ranges", folder / "ranges.json")
         run("quantize", model, "--profiles", profiles, *ranges, "-o", folder)

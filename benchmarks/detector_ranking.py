@@ -36,6 +36,7 @@ def profiles_by(metric: str, include: list[str], folder: Path) -> tuple[Variant,
         direction=Direction.SOLO,
         metric=metric,
         include=include,
+        fast=True,
     )
     made = qgraph.quantize(model, qgraph.profile(report, cuts=CUTS), ranges)
     models = [model, *(item.save(folder) for item in made)]

@@ -234,7 +234,7 @@ def rankings(bench: Bench, report: Sensitivity, profiles: Profiles, plain: Range
 def _orders(bench: Bench, report: Sensitivity, plain: Ranges) -> dict[str, list[str]]:
     """Return title → all nodes, the least sensitive first."""
     inc, _ = qgraph.sensitivity(
-        bench.opened, engine="inc", data=bench.data, samples=4, direction=Direction.SOLO
+        bench.opened, engine="inc", data=bench.data, samples=4, direction=Direction.SOLO, fast=True
     )
     prepared, names = bench.opened.prepared, {node.name for node in report.nodes}
     nodes = [node for node in select(prepared.model).candidates if node.name in names]
@@ -337,7 +337,7 @@ def main() -> None:
     for name in options.names:
         bench = Bench(SUBJECTS[name], options.models / name, options.heldout)
         report, plain = qgraph.sensitivity(
-            bench.path, data=bench.data, samples=SAMPLES, direction=Direction.SOLO
+            bench.path, data=bench.data, samples=SAMPLES, direction=Direction.SOLO, fast=True
         )
         profiles = qgraph.profile(report, cuts=SHARES)
         a = quantizers(bench, profiles, plain, options.modelopt)

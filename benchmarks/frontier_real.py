@@ -59,7 +59,9 @@ class Shelf(Bench):
 def measured(item: Shelved, found: Path, folder: Path, environment: Path | None) -> dict[str, Any]:
     """Return the curves of a model, ready for JSON."""
     bench = Shelf(item, found, folder)
-    report, plain = qgraph.sensitivity(bench.path, data=bench.data, direction=Direction.SOLO)
+    report, plain = qgraph.sensitivity(
+        bench.path, data=bench.data, direction=Direction.SOLO, fast=True
+    )
     profiles = qgraph.profile(report, cuts=SHARES)
     curves = [
         {"title": c.title, "value": c.value, "left": c.left}

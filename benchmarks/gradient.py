@@ -124,7 +124,13 @@ def scored(case: Case, engine: str, folder: Path) -> Sensitivity:
         write_document(ranges, found.model_copy(update={"unseen": ()}))
     data = [word for path in case.data for word in ("--data", str(path))]
     command = [
-        *(str(Path(sys.executable).with_name("qgraph")), "sensitivity", str(case.model), *data),
+        *(
+            str(Path(sys.executable).with_name("qgraph")),
+            "sensitivity",
+            "--fast",
+            str(case.model),
+            *data,
+        ),
         *("--samples", str(case.samples), "--engine", engine, "--direction", "solo"),
         *("--group", "none", "-o", str(output), "--ranges", str(ranges)),
     ]

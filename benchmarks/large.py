@@ -114,7 +114,7 @@ def chain(folder: Path, layers: int, budget: str, engine: str) -> Steps:
     export(steps, folder, layers)
     model, output = str(exported / "model.onnx"), folder / "sensitivity.json"
     data = ["--data", str(folder / "samples.npz")]
-    score = ["sensitivity", model, *data, "-o", str(output), "--memory-budget", budget]
+    score = ["sensitivity", "--fast", model, *data, "-o", str(output), "--memory-budget", budget]
     score += ["--direction", "solo", "--group", "none", "--include", "lm_head"]
     states = folder / f"{output.name}.journal.states"
     if engine == "wavefront":

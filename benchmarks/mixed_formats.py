@@ -37,6 +37,7 @@ def curves_of(bench: Bench) -> tuple[list[Curve], str]:
             engine="gradient",
             direction=Direction.SOLO,
             schemes=f"{first},{second}",
+            fast=True,
         )
         profiles = qgraph.profile(report, cuts=SHARES, mix=f"{first},{second}" if mix else ())
         curve = Curve(TITLES[mix or first])

@@ -64,6 +64,7 @@ def with_neural_compressor(model: Path, data: Path, samples: int, nodes: int) ->
         samples=samples,
         max_nodes=nodes,
         direction=Direction.SOLO,
+        fast=True,
     )
     version = report.inc.version if report.inc else ""
     return Peer(

@@ -110,7 +110,9 @@ def measure(item: Shelved, found: Path, folder: Path) -> dict[str, Any]:
     given = ("--data", save(data.calibration, folder / "calibration"))
     started = time.monotonic()
     try:
-        report = run("sensitivity", file, *given, "--fresh", "-o", folder / "sensitivity.json")
+        report = run(
+            "sensitivity", "--fast", file, *given, "--fresh", "-o", folder / "sensitivity.json"
+        )
         run("profile", folder / "sensitivity.json", "-o", folder / "profiles.json")
         ranges = ("--ranges", folder / "ranges.json")
         run("quantize", file, "--profiles", folder / "profiles.json", *ranges, "-o", folder)

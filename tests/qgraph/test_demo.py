@@ -45,7 +45,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def run(demo: tuple[Path, str]) -> Path:
-    return demo[0]
+    """The run with plain ranges, which do harm that one can see."""
+    return demo[0] / "plain"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_the_demo_writes_the_files_of_a_run(demo: tuple[Path, str]) -> None:
 
 def test_the_demo_prints_every_variant(demo: tuple[Path, str]) -> None:
     advice, _, table = demo[1].partition("variant ")
-    assert advice.startswith("Deploy B: ")
+    assert advice.startswith("Deploy D: ")
     rows = [line.split()[0] for line in table.splitlines() if line.strip()]
     assert [row for row in rows if row in VARIANTS] == list(VARIANTS)
 
@@ -88,18 +89,30 @@ def on_a_terminal(command: list[str], rows: int, columns: int) -> list[str]:
     return [line.rstrip("\r") for line in text.rstrip().split("\n")]
 
 
-def test_what_the_demo_ends_with_fits_a_small_terminal_whole(run: Path) -> None:
-    command = [sys.executable, "-m", "qgraph", "demo", "-o", str(run), "--quiet"]
+def test_what_the_demo_ends_with_fits_a_small_terminal_whole(demo: tuple[Path, str]) -> None:
+    command = [sys.executable, "-m", "qgraph", "demo", "-o", str(demo[0]), "--quiet"]
     lines = on_a_terminal(command, 24, 80)
     assert len(lines) < 24  # the last line is the prompt's
     assert max(map(len, lines)) <= 80
-    assert lines[0].startswith("Deploy B: ")
+    assert lines[0].startswith("Deploy D: ")
 
 
-def test_a_second_demo_repeats_nothing(run: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in run.iterdir() if path.is_file()}
-    assert qgraph("demo", "-o", str(run), "--quiet").returncode == 0
-    after = {path: path.stat().st_mtime_ns for path in run.iterdir() if path.is_file()}
+def test_by_default_d_is_far_better_than_with_plain_ranges(
+    demo: tuple[Path, str], variants: dict[str, Any]
+) -> None:
+    found = json.loads((demo[0] / "evaluation.json").read_text())["variants"]
+    searched = {item["name"]: item["metrics"] for item in found}
+    assert searched["D"]["kl"] < variants["D"]["metrics"]["kl"] / 20
+    assert searched["float"] == variants["float"]["metrics"]
+    said = " ".join(demo[1].split())
+    assert "Ranges and smoothing: " in said
+    assert f"D has loss {variants['D']['metrics']['loss']:.4f}" in said
+
+
+def test_a_second_demo_repeats_nothing(demo: tuple[Path, str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in demo[0].rglob("*") if path.is_file()}
+    assert qgraph("demo", "-o", str(demo[0]), "--quiet").returncode == 0
+    after = {path: path.stat().st_mtime_ns for path in demo[0].rglob("*") if path.is_file()}
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {".qgraph.lock"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -97,7 +97,7 @@ class UnseenRanges(Part):
 class SearchedRanges(Part):
     """What a search for ranges, or for ranges and smoothing, came to. `method` clips all ranges,
     None: they are the extremes. `strengths`: of smoothing, from the least; `smoothed`, `rotated`:
-    tensors. `plain`, `taken`: SQNR, dB, of everything quantized, of samples that ranges do not
+    tensors. `plain`, `taken`: by `metric`, of everything quantized, of samples that ranges do not
     know; None where it was not measured. `why_not`: why nothing was searched.
     """
 
@@ -105,6 +105,7 @@ class SearchedRanges(Part):
     strengths: tuple[float, ...] = ()
     smoothed: int = 0
     rotated: int = 0
+    metric: Literal["sqnr_db", "kl"] = "sqnr_db"
     plain: float | None = None
     taken: float | None = None
     why_not: str | None = None
@@ -127,9 +128,13 @@ class SearchedRanges(Part):
         whole = f"everything in {scheme.name.upper()}"
         if self.plain is None or self.taken is None:
             return f"{what}: {taken or 'plain'}."
+        plain, best = self._figure(self.plain), self._figure(self.taken)
         if not taken:
-            return f"{what}: plain, nothing was better; {whole} {self.plain:.1f} dB."
-        return f"{what}: {taken}; {whole} {self.taken:.1f} dB instead of {self.plain:.1f}."
+            return f"{what}: plain, nothing was better; {whole} {plain}."
+        return f"{what}: {taken}; {whole} {best} instead of {plain}."
+
+    def _figure(self, value: float) -> str:
+        return f"{value:.1f} dB" if self.metric == "sqnr_db" else f"KL {value:.2e}"
 
     def _ranges(self) -> str:
         return f"{self.method} throughout" if self.method is not None else ""

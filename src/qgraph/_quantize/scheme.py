@@ -188,8 +188,12 @@ RANGES_AND_SMOOTHING = ("calibrate", "percentile", "smooth", "rotate")
 
 
 def default_scheme(name: SchemeName = SchemeName.INT8, *, fast: bool = False) -> Scheme:
-    """Return the scheme of who gives no part of it: `fast`, the plain one."""
-    return Scheme(name=name)
+    """Return the scheme of who gives no part of it: ranges and smoothing are searched for together,
+    unless `fast`; the calibration of `inc-cpu` is its own.
+    """
+    if fast or name is SchemeName.INC_CPU:
+        return Scheme(name=name)
+    return Scheme(name=name, calibrate=Calibration.AUTO, smooth=SEARCHED)
 
 
 def in_words(schemes: Iterable[Scheme]) -> str:

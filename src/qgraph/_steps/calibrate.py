@@ -11,7 +11,7 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION
 from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.companions import nodes_with_companions
-from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
+from qgraph._quantize.ranges import Ranges, RangesRun, SearchedRanges, SmoothedTensor
 from qgraph._quantize.scheme import (
     NO_ROTATION,
     NO_SMOOTHING,
@@ -85,10 +85,7 @@ def ranges_of(
         return search_of(of, asked, scheme, data.feeds, runtime)
 
     def best_of(smoothing: Sequence[SmoothedTensor], *, smooths: bool) -> Best:
-        given = model, asked, scheme, smoothing, data, runtime
-        with searching(*given, smooths=smooths) as elsewhere:
-            found = search(model.smoothed(smoothing))
-            return search_best(found, smooths=smooths, elsewhere=elsewhere)
+        return _best_of(model, asked, scheme, smoothing, data, runtime, smooths=smooths)
 
     together = scheme.searches_together
     best = best_of((), smooths=True) if together else Best()
@@ -114,6 +111,26 @@ def ranges_of(
     if scheme.calibrate is not Calibration.OUTPUT:
         return ranges
     return choose_clips(search(model.smoothed(smoothing)), ranges).clipped_alike()
+
+
+def _best_of(
+    model: Model,
+    asked: CalibrateOptions,
+    scheme: Scheme,
+    smoothing: Sequence[SmoothedTensor],
+    data: Data,
+    runtime: Runtime,
+    *,
+    smooths: bool,
+) -> Best:
+    """Return what the search takes; nothing where smoothing were chosen by samples that are made
+    up.
+    """
+    if smooths and data.source.synthetic:
+        return Best(searched=SearchedRanges(why_not="the samples are made up"))
+    with searching(model, asked, scheme, smoothing, data, runtime, smooths=smooths) as nodes:
+        found = search_of(model.smoothed(smoothing), asked, scheme, data.feeds, runtime)
+        return search_best(found, smooths=smooths, elsewhere=nodes)
 
 
 def _smoothing(search: Search) -> Sequence[SmoothedTensor]:

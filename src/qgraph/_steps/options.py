@@ -50,6 +50,8 @@ PREPROCESS = (
 _PREPROCESS = Flag(PREPROCESS, metavar="HOW")
 _FAST = Flag(
     "Search for nothing that is not asked for: ranges are the extremes, nothing is smoothed."
+    "  [default: ranges and smoothing are searched for together where none of --calibrate,"
+    " --smooth, --rotate and --ranges is given]"
 )
 
 
@@ -87,8 +89,9 @@ class Options(Given):
 
 
 class CalibrateOptions(Options):
-    """What ranges are calibrated on, how, and for which nodes. `outputs`: where a search for the
-    strength of smoothing measures.
+    """What ranges are calibrated on, how, and for which nodes. `scheme` None: ranges and smoothing
+    are searched for together, unless `fast`; one that is given is what it says. `outputs`: where a
+    search for the strength of smoothing measures.
     """
 
     MOST = MOST_SAMPLES
@@ -155,9 +158,9 @@ def _format_names(given: Sequence[str]) -> tuple[str, ...]:
 
 
 class SensitivityOptions(CalibrateOptions):
-    """What is scored, by whom, how. `scheme` None: the engine's own choice. `metric` None: the
-    error, and where outputs hold boxes and scores the noise-to-signal ratio of both. `group` None:
-    the family's choice. `own`: options that the engine alone has; given like all others.
+    """What is scored, by whom, how. `scheme` None: the default, or the engine's own. `metric` None:
+    the error, and where outputs hold boxes and scores the noise-to-signal ratio of both. `group`
+    None: the family's choice. `own`: options that the engine alone has; given like all others.
     """
 
     engine: Annotated[
@@ -319,7 +322,13 @@ class QuantizeOptions(Options):
         Flag("Correct each quantized node's bias by the mean shift of its output on --data."),
     ] = False
     scheme: Scheme | None = None
-    fast: Annotated[bool, _FAST] = False
+    fast: Annotated[
+        bool,
+        Flag(
+            "Quantize with ranges that are the extremes, and no smoothing, whatever the profiles'"
+            " scheme."
+        ),
+    ] = False
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     preprocess: Annotated[str | None, _PREPROCESS] = None

@@ -21,6 +21,8 @@ from qgraph._steps.pipeline import Ran, run_stages
 from qgraph._steps.recipe import read_recipe
 
 _DEMO = Path("models/qwen2_5_vl_tiny.toml")
+_PLAIN = "plain"
+"""Of the demo's folder, where it ran with plain ranges."""
 
 _chain_options = options.apply(
     click.option(
@@ -51,8 +53,8 @@ def run(recipe: Path, **asked: Any) -> None:
 
 @click.command()
 @_chain_options
-def demo(**asked: Any) -> None:
-    """Run the recipe of the shipped tiny Qwen2.5-VL."""
+def demo(*, fast: bool, output: Path | None, as_json: bool, **asked: Any) -> None:
+    """Run the recipe of the shipped tiny Qwen2.5-VL, and beside it with plain ranges."""
     recipe = Path(__file__).parents[4] / _DEMO
     if not recipe.exists():
         raise EnvironmentFault(
@@ -60,7 +62,19 @@ def demo(**asked: Any) -> None:
             where=str(_DEMO),
             hint="It ships with the source; run the demo from a clone (make demo).",
         )
-    _run(recipe, **asked)
+    folder = output or Path("runs") / read_recipe(recipe).name
+    plain = folder / _PLAIN
+    if not fast:
+        _run(recipe, fast=True, output=plain, as_json=None, **asked)
+    _run(recipe, fast=fast, output=folder, as_json=as_json, **asked)
+    if not fast and not as_json:
+        worst = read_document(plain / "evaluation.json", Evaluation).variants[-1]
+        figures = worst.metrics
+        say(
+            f"With --fast, plain ranges and no smoothing ({plain}), {worst.name} has loss"
+            f" {figures['loss']:.4f}, and {1 - figures['top1_agreement']:.1%} of its predictions"
+            " change."
+        )
 
 
 def _run(
@@ -72,9 +86,10 @@ def _run(
     fast: bool,
     fresh: bool,
     output: Path | None,
-    as_json: bool,
+    as_json: bool | None,
     quiet: bool,
 ) -> None:
+    """Run a recipe and print its evaluation; with `as_json` None, nothing."""
     with Bars(quiet=quiet) as bars:
         loaded = read_recipe(recipe)
         part = loaded.run
@@ -85,6 +100,8 @@ def _run(
             ray_ship=ray_ship or part.ray_ship,
         )
         ran = run_stages(loaded, output, fast=fast, fresh=fresh, runtime=runtime)
+    if as_json is None:
+        return
     folder = ran.folder
     evaluation = read_document(folder / "evaluation.json", Evaluation)
     if as_json:
