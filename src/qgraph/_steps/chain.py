@@ -242,13 +242,9 @@ class RecipeChain:
         silent = part.sanity is False
         usual = [beside] if beside.is_file() and not silent else []
         prompts = [part.sanity] if part.sanity else usual
-        return [
-            options,
-            silent,
-            str(self._recipe.provider),
-            hashes_of(_with_images([*part.data, *prompts])),
-            self._made("profiles.json", *models),
-        ]
+        data = hashes_of(_with_images([*part.data, *prompts]))
+        made = self._made("profiles.json", *models)
+        return [options, silent, str(self._recipe.provider), data, made]
 
     def _evaluation(self) -> EvaluateOptions:
         asked = self._recipe.evaluate
