@@ -51,11 +51,11 @@ def select(
     nodes, impossible = quantizable_nodes(model)
     wanted = _matching(include, nodes, "--include")
     unwanted = _matching(exclude, nodes, "--exclude")
-    rules = [*rules, _keep_products]
+    rules, numbers = [*rules, _keep_products], _keep_other_numbers(GraphIndex(model))
     candidates: list[QuantizableNode] = []
     kept = {keep.name: keep for keep in impossible}
     for node in nodes:
-        needed = rules if node.name not in wanted else [_keep_other_numbers]
+        needed = rules if node.name not in wanted else [numbers]
         reason = _reason(model, node, needed)
         if node.name in unwanted:
             reason = "excluded by the user"
@@ -103,15 +103,19 @@ def _keep_products(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
     return None
 
 
-def _keep_other_numbers(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+def _keep_other_numbers(graph: GraphIndex) -> KeepRule:
     """Q/DQ is there for half, bfloat16 and single precision; weights were looked at before."""
-    if node.weight is not None:
-        return None
-    found = GraphIndex(model).types.get(node.activations[0][1], onnx.TensorProto.FLOAT)
-    if found in FLOATS:
-        return None
-    name = onnx.TensorProto.DataType.Name(found)
-    return f"its activations are {name}, expected FLOAT, FLOAT16 or BFLOAT16"
+
+    def rule(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        if node.weight is not None:
+            return None
+        found = graph.types.get(node.activations[0][1], onnx.TensorProto.FLOAT)
+        if found in FLOATS:
+            return None
+        name = onnx.TensorProto.DataType.Name(found)
+        return f"its activations are {name}, expected FLOAT, FLOAT16 or BFLOAT16"
+
+    return rule
 
 
 def _matching(patterns: Sequence[str], nodes: Sequence[QuantizableNode], option: str) -> set[str]:
