@@ -35,6 +35,8 @@ METHODS = (Calibration.MSE, Calibration.PERCENTILE)
 noise, and loses 8 dB on others."""
 
 Clips = Mapping[str, float]
+_Rotated = tuple[SmoothPoint, int, float]
+"""A point, the channels of its blocks, and its strength."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ class Learnt:
         ]
         self._strengths = [Strengths(points, _channels(of, points), weights) for of in others]
         self.all = Strengths(points, _channels(peaks, points), weights)
-        self._turned: dict[float, list[dict[str, _Turned]]] = {}
+        self._turned: dict[_Rotated, list[_Turned]] = {}
 
     def _run(self) -> tuple[dict[str, _Seen], Sequence[Mapping[str, Peaks]]]:
         spatial = {point.tensor: point.spatial for point in self.points}
@@ -173,42 +175,38 @@ class Learnt:
         self._show(seen, {})
         return {name: each.thresholds.result().clip or 0.0 for name, each in seen.items()}
 
-    def see_rotated(self, blocks: Mapping[SmoothPoint, int], alphas: Collection[float]) -> None:
-        """Look at points rotated, smoothed with each of these strengths; it takes another run."""
-        asked = self._asked
-        self._turned = {
-            alpha: [
-                {
-                    point.tensor: _Turned(
-                        np.asarray(known.at(point, alpha).factors, np.float32), block
-                    )
-                    for point, block in blocks.items()
-                }
-                for known in self._strengths
-            ]
-            for alpha in alphas
-        }
-        names = [point.tensor for point in blocks]
-        if not names:
+    def see_rotated(self, turned: Collection[_Rotated]) -> None:
+        """Look at points in blocks of so many channels at these strengths; it takes another run."""
+        asked, unseen = self._asked, [each for each in turned if each not in self._turned]
+        if not unseen:
             return
-        values = values_of(asked.prepared, names, asked.feeds, asked.provider, memory=asked.memory)
-        for number, name, seen in values:
-            for of_parts in self._turned.values():
-                for part, found in zip(self.parts, of_parts, strict=True):
+        found: dict[str, list[list[_Turned]]] = {}
+        for point, block, alpha in unseen:
+            factors = [known.at(point, alpha).factors for known in self._strengths]
+            seen = [_Turned(np.asarray(each, np.float32), block) for each in factors]
+            self._turned[point, block, alpha] = seen
+            found.setdefault(point.tensor, []).append(seen)
+        values = values_of(
+            asked.prepared, list(found), asked.feeds, asked.provider, memory=asked.memory
+        )
+        for number, name, array in values:
+            for of_parts in found[name]:
+                for part, seen_by in zip(self.parts, of_parts, strict=True):
                     if number not in part:
-                        found[name].observe(seen)
+                        seen_by.observe(array)
 
     def rotated_peaks(self, way: Way) -> list[dict[str, float]]:
         """Return for each part tensor → its largest magnitude where it is rotated, in the others;
         left out where they are 0.
         """
         strengths = dict(way.strengths)
+        turned = [(point, block, strengths.get(point, 0.0)) for point, block in way.rotated]
+        self.see_rotated(turned)
         found: list[dict[str, float]] = [{} for _ in self.parts]
-        for point, _ in way.rotated:
-            of_parts = self._turned[strengths.get(point, 0.0)]
-            for peaks, seen in zip(found, of_parts, strict=True):
-                if seen[point.tensor].largest:
-                    peaks[point.tensor] = seen[point.tensor].largest
+        for each in turned:
+            for peaks, seen in zip(found, self._turned[each], strict=True):
+                if seen.largest:
+                    peaks[each[0].tensor] = seen.largest
         return found
 
     def quantization(

@@ -100,7 +100,6 @@ def test_what_is_rotated_gives_the_numbers_of_the_rotated_model(
     blocks = tuple((p, b) for p, b in rig.blocks.items() if p.tensor in rotated)
     assert {point.tensor for point, _ in blocks} == rotated
     strengths = tuple((point, alpha) for point in rig.learnt.points if alpha)
-    rig.learnt.see_rotated(dict(blocks), [alpha])
     part, way = rig.learnt.parts[0], Way(None, strengths, blocks)
     found, _ = rig.errors(way, {}, [frozenset({"v"}), frozenset({"v", "o_proj"})], part)
     # the other samples make the form, and its ranges

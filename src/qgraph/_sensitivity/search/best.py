@@ -31,7 +31,7 @@ from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.ratios import gains, noise
 from qgraph._sensitivity.search.rig import HARMLESS, Elsewhere, Rig, Spent, lack_of_room
 
-_SHARES, _FEW_SHARES = (0.3, 0.5, 0.7, 0.85, 1.0), (0.75, 1.0)
+_SHARES, _FEW_SHARES = (0.5, 0.75, 1.0), (0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
 _STRENGTHS = (0.5, 0.7)
 _FURTHER = {0.5: 0.4, 0.7: 0.8}
@@ -121,6 +121,8 @@ class _Ladder:
         strengths = dict(way.strengths)
         if strengths:
             known.update(self._rig.learnt.clips_at(strengths, way.method))
+        for point, _ in way.rotated:  # spread over its channels, nothing stands out
+            known.pop(point.tensor, None)
         return known
 
     def worth(self, way: Way) -> float:
@@ -184,8 +186,8 @@ class _Ladder:
         """Return a way with what costs nothing rotated, if that is better."""
         blocks = self._rig.blocks
         turned = blocks if self.is_loud(start) else self._rig.free
-        strengths = {0.0, *_STRENGTHS, *(alpha for _, alpha in start.strengths)}
-        self._rig.learnt.see_rotated(turned, sorted(strengths))
+        strengths = (0.0, *_STRENGTHS)
+        self._rig.learnt.see_rotated([(p, turned[p], a) for p in turned for a in strengths])
         if not self._rig.free:
             return start
         found = replace(start, rotated=tuple(self._rig.free.items()))
