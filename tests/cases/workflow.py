@@ -41,7 +41,8 @@ class Runner:
                 self._use(step)
             elif not step["run"].startswith("pip install "):  # test_packaging.py installs
                 ran.append(step["run"])
-                code = code or self._shell(step["run"])
+                found = self._shell(step["run"])
+                code = code or found
         return ran, code
 
     def _applies(self, condition: str, *, failed: bool) -> bool:
