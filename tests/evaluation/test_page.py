@@ -406,7 +406,7 @@ def test_schemes_stand_side_by_side_with_the_one_that_each_node_is_better_in(
     write_document(tmp_path / "sensitivity.json", report.model_copy(update=update))
     profiles = read_document(tmp_path / "profiles.json", Profiles)
     (item,) = profiles.profiles
-    item = item.model_copy(update={"formats": {"plain": "fp8"}})
+    item = item.model_copy(update={"formats": {"plain": "fp8"}, "keep": ()})
     named = NamedScheme(name="fp8", scheme=Scheme(name=SchemeName.FP8))
     made = profiles.model_copy(update={"profiles": (item,), "schemes": (named,)})
     write_document(tmp_path / "profiles.json", made)
