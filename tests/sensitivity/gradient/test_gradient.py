@@ -342,6 +342,25 @@ def test_sets_at_the_shares_of_profiles_are_measured_and_predicted_so(
     assert most.predicted.mse == pytest.approx(everything, rel=1e-4)
 
 
+def test_a_set_is_measured_in_the_middle_of_a_step_in_which_damage_leaps(
+    build: Any, score: Any
+) -> None:
+    """Ten linears side by side, two of which do ten thousand times what the others do."""
+    products = " ".join(f"[n{i}] m{i} = MatMul(x, w{i})" for i in range(10))
+    added = " ".join(f"s{i} = Add({'m0' if i == 1 else f's{i - 1}'}, m{i})" for i in range(1, 8))
+    path = build(
+        "leap (float[batch, 8] x) => (float[batch, 80] y) { k = Constant<value_float = 100.0>()"
+        f" {products} {added} s8 = Add(m8, m9) big = Mul(s8, k) y = Add(s7, big) }}",
+        {f"w{i}": (8, 80) for i in range(10)},
+    )
+    feeds = feeds_for(path, 4, batch=8)
+    (found,) = report(score, path, feeds).interactions
+    assert [len(item.adds) for item in found.measured] == [2, 3, 3, 1, 1]
+    inside = [name for item in found.measured[:4] for name in item.adds]
+    (truth,) = totals(answers(Setting(path, feeds).exact(), [frozenset(inside)], feeds))
+    assert Gram(found).damage(inside) == pytest.approx(truth.error / truth.count, rel=1e-4)
+
+
 def test_with_all_quantized_the_report_has_what_was_measured_and_gains_are_taken_from_it(
     deep: Path, score: Any
 ) -> None:

@@ -2,7 +2,7 @@
 
 First-order estimates of one model share what is wrong with them: one probe for all nodes, cuts that
 choose what came out too small, rounding that changes with what lies above. A few exact forwards say
-by how much, at the shares that profiles are cut at.
+by how much, at the shares that profiles are cut at, and between two of these where damage leaps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.work import Work
 
+_LEAP = 10.0
+
 
 def with_measured_sets(
     work: Work,
@@ -28,16 +30,20 @@ def with_measured_sets(
     samples: Sequence[int],
 ) -> tuple[tuple[Interactions, ...], Figures | None]:
     """Return the interactions with sets of nodes measured over the samples that were estimated: the
-    least harmful, of the shares that profiles have by default; and the figures of the last, of all
-    nodes. Without them where time runs out, or memory does not hold the model with its quantized
-    weights: reading them again takes minutes.
+    least harmful, of the shares that profiles have by default and in the middle of a leap; and the
+    figures of the last, of all nodes. Without them where time runs out, or memory does not hold
+    the model with its quantized weights: reading them again takes minutes.
     """
     graph, left = model.prepared.model, runtime.memory.left
     if not found or most_weights(graph, model.nodes, model.feeds[0], left) is not None:
         return tuple(found), None
-    order = [work.names[at] for at in _order(work, found)]
+    ranked = {item.metric: item for item in found}
+    gram = Gram(ranked.get(work.metric, found[0]))
+    order = [
+        work.names[at] for at in gram.order([(n,) for n in work.names], [1.0] * len(work.names))
+    ]
     ends = sorted({max(1, round(share * len(order))) for share in DEFAULT_CUTS.values()})
-    sets = [order[:end] for end in ends]
+    sets = [order[:end] for end in sorted({*ends, *_in_leaps(gram, order, ends)})]
     figures = measured(work, model, runtime, sets, samples)
     corrected = tuple(
         item.model_copy(update={"measured": nested(item.metric, sets, figures)}) for item in found
@@ -45,8 +51,11 @@ def with_measured_sets(
     return corrected, figures[-1] if figures else None
 
 
-def _order(work: Work, found: Sequence[Interactions]) -> list[int]:
-    """Return the places of nodes in the order that profiles take them."""
-    ranked = {item.metric: item for item in found}
-    gram = Gram(ranked.get(work.metric, found[0]))
-    return gram.order([(name,) for name in work.names], [1.0] * len(work.names))
+def _in_leaps(gram: Gram, order: Sequence[str], ends: Sequence[int]) -> list[int]:
+    """Return the middle of each step between `ends` that multiplies damage by more than `_LEAP`."""
+    damage = [gram.damage(order[:end]) for end in ends]
+    return [
+        (ends[at - 1] + ends[at]) // 2
+        for at in range(1, len(ends))
+        if damage[at] > _LEAP * damage[at - 1]
+    ]
