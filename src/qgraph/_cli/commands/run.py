@@ -71,9 +71,8 @@ def demo(*, fast: bool, output: Path | None, as_json: bool, **asked: Any) -> Non
         worst = read_document(plain / "evaluation.json", Evaluation).variants[-1]
         figures = worst.metrics
         say(
-            f"With --fast, plain ranges and no smoothing ({plain}), {worst.name} has loss"
-            f" {figures['loss']:.4f}, and {1 - figures['top1_agreement']:.1%} of its predictions"
-            " change."
+            f"With --fast ({_PLAIN}/), {worst.name} has loss {figures['loss']:.4f};"
+            f" {1 - figures['top1_agreement']:.1%} of predictions change."
         )
 
 
