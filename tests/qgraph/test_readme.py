@@ -113,9 +113,9 @@ def test_the_workflow_keeps_a_baseline_and_gates_a_pull_request(
     assert "| loss |" in (tmp_path / "same/summary.md").read_text()
     for step in steps:
         if "run" in step:
-            step["run"] = step["run"].replace("B:", "D:")
+            step["run"] = step["run"].replace("B:top1_agreement<0.95", "D:top1_agreement<0.999")
     ran, code = act("worse", "pull_request")
-    assert code == 7 and "D:loss>+1%" in ran[-1]
+    assert code == 7 and "D:top1_agreement<0.999" in ran[-1]
 
 
 def shell(text: str) -> list[str]:

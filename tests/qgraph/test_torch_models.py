@@ -55,7 +55,8 @@ class Exported:
         found: dict[str, list[float]] = defaultdict(list)
         for node in self.chained.report.nodes:
             assert node.solo is not None
-            found[node.scope].append(node.solo.mse)
+            # torch's own attention reads this module's weight, which the older exporter cannot tell
+            found[node.scope.replace("self_attn.out_proj", "self_attn")].append(node.solo.mse)
         return found
 
 

@@ -30,10 +30,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.qgraph.conftest import build_mlp, save_data
 from tests.reliability import warm
 from tests.reliability.corpus import done
 from tests.reliability.fuzz import LIMITS, Contents, contents
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cases"))
+from tests.qgraph.conftest import build_mlp, save_data
 
 SOURCE = Path(__file__).with_name("faults.c")
 _PRELOAD = "LD_PRELOAD"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from tests.qgraph.conftest import build_decoder, build_mlp, save_data
 from tests.reliability.warm import call
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cases"))
+from tests.qgraph.conftest import build_decoder, build_mlp, save_data
 
 CONV = """<ir_version: 10, opset_import: ["" : 21]>
 conv (float[batch, 3, 8, 8] x) => (float[batch, 4] y) {
