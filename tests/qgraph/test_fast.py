@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 
 import qgraph
 from qgraph import Scheme
+from qgraph._steps.recipe import read_recipe
 
 Command = Callable[..., Any]
 
@@ -83,3 +85,27 @@ def test_ranges_that_are_given_bring_their_scheme_along(
     again = ["--data", data, "--ranges", tmp_path / "ranges.json", "-o", second]
     assert qgraph("sensitivity", mlp, *again).code == 0
     assert of_result(first) == of_result(second)
+
+
+@pytest.mark.parametrize(
+    ("said", "scheme"),
+    [
+        ("engine = 'inc'", PLAIN),  # it calibrates by itself
+        ("fast = 'yes'", PLAIN),
+        ("fast = 'no'", Scheme(calibrate="auto", smooth="auto")),
+    ],
+)
+def test_a_recipe_has_the_scheme_that_its_options_ask_for(
+    tmp_path: Path, said: str, scheme: Scheme
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f"name = 'r'\nmodel = 'm.onnx'\n[sensitivity]\n{said}\n")
+    assert read_recipe(recipe).scheme == scheme
+
+
+def test_a_recipe_with_options_that_are_none_is_refused(qgraph: Command, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    for wrong in ("5", "['x']"):
+        recipe.write_text(f"name = 'r'\nmodel = 'm.onnx'\nsensitivity = {wrong}\n")
+        done = qgraph("run", recipe)
+        assert done.code == 2 and "recipe.toml: sensitivity: " in done.err

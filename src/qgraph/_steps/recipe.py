@@ -14,13 +14,14 @@ from qgraph._graph.errors import UsageError, nearest
 from qgraph._graph.io.documents import Part, message_of
 from qgraph._graph.io.files import require_file
 from qgraph._graph.run.session import Provider
-from qgraph._quantize.scheme import RANGES_AND_SMOOTHING, Scheme, SchemeName, default_scheme
+from qgraph._quantize.scheme import RANGES_AND_SMOOTHING, Scheme, SchemeName
 from qgraph._steps.options import (
     EvaluateOptions,
     ProfileOptions,
     QuantizeOptions,
     SensitivityOptions,
 )
+from qgraph._steps.work import engine_and_scheme
 
 _LARGEST = 32 << 10
 """Bytes of a recipe. The time that tomllib takes for a dotted name grows with its square."""
@@ -71,15 +72,18 @@ class Recipe(Part):
         """Fill in how ranges are found where [scheme] does not say."""
         if not isinstance(given, Mapping):
             return given
-        said, part = given.get("scheme", {}), given.get("sensitivity", {})
+        said = given.get("scheme", {})
         if not isinstance(said, Mapping) or not said.keys().isdisjoint(RANGES_AND_SMOOTHING):
             return given
-        asked = part if isinstance(part, Mapping) else dict(part)
         named = said.get("name", SchemeName.INT8)
-        if named not in list(SchemeName):
+        try:
+            asked = SensitivityOptions.model_validate(given.get("sensitivity", {}), strict=False)
+        except ValidationError:
+            return given  # refused below, by its key
+        if asked.scheme is not None or named not in list(SchemeName):
             return given
-        fast = bool(asked.get("fast") or asked.get("schemes"))
-        base = default_scheme(SchemeName(named), fast=fast).model_dump(mode="json")
+        _, scheme = engine_and_scheme(asked, SchemeName(named))
+        base = scheme.model_dump(mode="json", exclude_none=True)
         return {**given, "scheme": {**base, **said}}
 
     @model_validator(mode="after")
