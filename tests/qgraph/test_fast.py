@@ -92,7 +92,10 @@ def test_ranges_that_are_given_bring_their_scheme_along(
     [
         ("engine = 'inc'", PLAIN),  # it calibrates by itself
         ("fast = 'yes'", PLAIN),
-        ("fast = 'no'", Scheme(calibrate="auto", smooth="auto")),
+        (
+            "fast = 'no'",
+            Scheme.model_validate({"calibrate": "auto", "smooth": "auto"}, strict=False),
+        ),
     ],
 )
 def test_a_recipe_has_the_scheme_that_its_options_ask_for(
