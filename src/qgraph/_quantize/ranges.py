@@ -105,7 +105,7 @@ class SearchedRanges(Part):
     strengths: tuple[float, ...] = ()
     smoothed: int = 0
     rotated: int = 0
-    metric: Literal["sqnr_db", "kl"] = "sqnr_db"
+    metric: Literal["sqnr_db"] = "sqnr_db"
     plain: float | None = None
     taken: float | None = None
     why_not: str | None = None
@@ -128,13 +128,10 @@ class SearchedRanges(Part):
         whole = f"everything in {scheme.name.upper()}"
         if self.plain is None or self.taken is None:
             return f"{what}: {taken or 'plain'}."
-        plain, best = self._figure(self.plain), self._figure(self.taken)
+        plain = f"{self.plain:.1f} dB"
         if not taken:
             return f"{what}: plain, nothing was better; {whole} {plain}."
-        return f"{what}: {taken}; {whole} {best} instead of {plain}."
-
-    def _figure(self, value: float) -> str:
-        return f"{value:.1f} dB" if self.metric == "sqnr_db" else f"KL {value:.2e}"
+        return f"{what}: {taken}; {whole} {self.taken:.1f} dB instead of {plain}."
 
     def _ranges(self) -> str:
         return f"{self.method} throughout" if self.method is not None else ""

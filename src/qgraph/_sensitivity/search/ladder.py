@@ -1,0 +1,232 @@
+"""Ways to quantize a model, measured side by side: the likeliest first, until forwards run out.
+
+Each method of calibration, strengths for all tensors, rotations, then strengths for groups of
+tensors that play the same part; each with some sets of nodes quantized.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+
+import numpy as np
+
+from qgraph._graph.tensors import Array
+from qgraph._quantize.learnt import METHODS, Clips, Way
+from qgraph._quantize.smooth.plan import Strengths
+from qgraph._quantize.smooth.points import SmoothPoint
+from qgraph._sensitivity.scoring.questions import Question
+from qgraph._sensitivity.search.ratios import gains, noise
+from qgraph._sensitivity.search.rig import Rig
+
+_SHARES, _FEW_SHARES = (0.5, 0.75, 1.0), (0.75, 1.0)
+"""Of the nodes, those that harm least first: what profiles quantize."""
+_STRENGTHS = (0.5, 0.7)
+_FURTHER = {0.5: 0.4, 0.7: 0.8}
+_OF_GROUP = (0.5, 0.8)
+_WORTH = 0.1
+"""By what share an explicit Mul must bring the error down: it costs time."""
+_QUIET = 1e-4
+"""Noise to signal of everything quantized up to which no tensor is rotated at a price."""
+_FAR = math.log(4)
+"""What smoothing gains where clips alone are left out."""
+_HALVED = math.log(2)
+"""What rotations must gain over the best without them: each is a float product."""
+_UNITS, _FEW_UNITS, _SOLO = 24, 8, 2
+"""Runs of nodes whose harm is measured apart, and samples on which."""
+_MANY = 64
+"""Nodes above which there are few sets of them, and few runs: scores are estimates then, in few
+forwards, and a sample of a model so large mostly has many answers.
+"""
+_MASSIVE = 100
+"""The largest channel, in typical ones, from which on a tensor is of a group of its own."""
+
+
+class Ladder:
+    """Ways, and what they measure: with everything and with parts quantized."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self.plain = Way()
+        self._sets = _sets(rig)
+        self._groups = _groups(rig.learnt.all)
+        absorbed = [point for point in rig.learnt.points if point.absorbers]
+        self._points = absorbed or rig.learnt.points  # those with a Mul must win it group by group
+        self.errors: dict[Way, Array] = {}
+        self.noises: dict[Way, Array] = {}
+        self.dearer: set[Way] = set()
+        self.clips: dict[Way, Clips] = {}
+
+    def gains(self, way: Way, over: Way | None = None) -> Array:
+        """Return how much less a way errs than another, plain by default, as the logarithm of a
+        ratio, float64 [samples, sets]; measured where it was not.
+        """
+        return gains(self.errors_of(over or self.plain), self.errors_of(way))
+
+    def gain(self, way: Way, over: Way | None = None) -> Array:
+        """Return the same as the mean over the sets, float64 [samples]."""
+        found: Array = self.gains(way, over).mean(1)
+        return found
+
+    def errors_of(self, way: Way) -> Array:
+        """Return the errors of samples, float64 [samples, sets]."""
+        if way not in self.errors:
+            self.clips[way] = self._clips_of(way)
+            found = self._rig.errors(way, self.clips[way], self._sets)
+            self.errors[way], self.noises[way] = found
+        return self.errors[way]
+
+    def _clips_of(self, way: Way) -> Clips:
+        if way.method is None:
+            return {}
+        known = dict(self._rig.learnt.clips[way.method])
+        strengths = dict(way.strengths)
+        if strengths:
+            known.update(self._rig.learnt.clips_at(strengths, way.method))
+        for point, _ in way.rotated:  # spread over its channels, nothing stands out
+            known.pop(point.tensor, None)
+        return known
+
+    def worth(self, way: Way) -> float:
+        """Return the mean gain, less what groups of tensors with an explicit Mul must bring, and
+        what rotations must that are not absorbed.
+        """
+        smoothed = dict(way.strengths)
+        muls = sum(
+            any(point in smoothed for point in group)
+            for group in self._groups
+            if not group[0].absorbers
+        )
+        rotates = any(not point.turns for point, _ in way.rotated)
+        price = _WORTH * muls + (_HALVED if rotates else 0.0)
+        return float(self.gain(way).mean()) - price
+
+    def noise_of(self, way: Way) -> Array:
+        """Return the noise to signal of samples, float64 [samples, sets]."""
+        self.errors_of(way)
+        return self.noises[way]
+
+    def is_loud(self, way: Way) -> bool:
+        """Return whether everything quantized errs so much that rotations are worth a price."""
+        return bool(self.noise_of(way)[:, -1].mean() > _QUIET)
+
+    def best(self, of: Sequence[Way]) -> Way:
+        """Return the way with the largest gain."""
+        return max(of, key=lambda each: float(self.gain(each).mean()))
+
+    def is_better(self, way: Way, than: Way) -> bool:
+        """Return whether a way gains by more than half a standard error."""
+        found = self.gain(way, than)
+        return bool(found.mean() > max(0.0, noise(found) / 2))
+
+    def climb(self) -> None:
+        """Measure what is worth it, until forwards run out: the likeliest first."""
+        points = self._points
+        strong = [_uniform(points, alpha) for alpha in _STRENGTHS] if points else []
+        clipped = [Way(method) for method in METHODS]
+        for clip, alike in zip_longest(clipped, strong):
+            known = self.best(list(self.errors))
+            if clip is not None and self.gain(known).mean() <= _FAR:
+                self.gain(clip)
+            if alike is not None:
+                self.gain(alike)
+        measured = [each for each in clipped if each in self.errors]
+        method, smooth = self.best([self.plain, *measured]), self.best([self.plain, *strong])
+        smooth = self._rotated_freely(smooth)
+        if self._rotate(smooth):
+            return
+        if self.plain not in (method, smooth):
+            self.gain(replace(smooth, method=method.method))
+        if smooth.strengths:
+            further = _uniform(points, _FURTHER[smooth.strengths[0][1]])
+            further = replace(further, rotated=smooth.rotated)
+            smooth = self._by_groups(self.best([smooth, further]))
+            if method is not self.plain:
+                self.gain(replace(smooth, method=method.method))
+
+    def _rotated_freely(self, start: Way) -> Way:
+        """Return a way with what costs nothing rotated, if that is better."""
+        blocks = self._rig.blocks
+        turned = blocks if self.is_loud(start) else self._rig.free
+        strengths = (0.0, *_STRENGTHS)
+        self._rig.learnt.see_rotated([(p, turned[p], a) for p in turned for a in strengths])
+        if not self._rig.free:
+            return start
+        found = replace(start, rotated=tuple(self._rig.free.items()))
+        return found if self.is_better(found, start) else start
+
+    def _rotate(self, start: Way) -> bool:
+        """Measure ways that rotate what linears read, at the strengths of `start` first; return
+        whether one pays.
+        """
+        blocks = self._rig.blocks
+        if len(blocks) == len(self._rig.free) or not self.is_loud(start):
+            return False
+        first = replace(start, rotated=tuple(blocks.items()))
+        if self.gain(first, start).mean() < 0:
+            return False
+        others = [replace(_uniform(self._points, a), rotated=first.rotated) for a in _STRENGTHS]
+        found = self.best([first, *others])
+        if self.worth(found) < self.worth(start):
+            return False
+        for group in reversed(self._groups):
+            without = tuple(pair for pair in found.rotated if pair[0] not in group)
+            if len(without) < len(found.rotated) and not group[0].turns:
+                other = replace(found, rotated=without)
+                if self.gain(found, other).mean() < _WORTH:
+                    self.dearer.add(found)
+                    found = other
+        return True
+
+    def _by_groups(self, start: Way) -> Way:
+        """Return a way with the strength of tensors that play the same part changed together,
+        where that gains, and without Muls that do not take away enough.
+        """
+        for group in self._groups:
+            own = dict.fromkeys(group, 0.0)
+            left = tuple(pair for pair in start.strengths if pair[0] not in own)
+            others = [
+                replace(start, strengths=(*left, *((p, a) for p in group))) for a in _OF_GROUP
+            ]
+            if len(self._groups) > 1:
+                found = self.best(
+                    [each for each in others if set(each.strengths) != set(start.strengths)]
+                )
+                start = found if self.is_better(found, start) else start
+            without = replace(start, strengths=left)
+            if not group[0].absorbers and self.gain(start, without).mean() < _WORTH:
+                start = without
+        return start
+
+
+def _uniform(points: Sequence[SmoothPoint], alpha: float) -> Way:
+    return Way(None, tuple((point, alpha) for point in points))
+
+
+def _groups(known: Strengths) -> list[list[SmoothPoint]]:
+    """Return points whose first readers are called alike but for numbers, those with the largest
+    channels first; explicit Muls apart, and tensors with a massive channel.
+    """
+    found: dict[tuple[str, bool, bool], list[SmoothPoint]] = {}
+    spread = {point: known.spread(point) for point in known.points}
+    for point in sorted(known.points, key=lambda each: -spread[each]):
+        called = re.sub(r"\d+", "", point.quantized[0])
+        found.setdefault((called, bool(point.absorbers), spread[point] > _MASSIVE), []).append(
+            point
+        )
+    return list(found.values())
+
+
+def _sets(rig: Rig) -> list[Question]:
+    """Return the sets of nodes that harm least, and all."""
+    count = len(rig.names)
+    shares, most = (_FEW_SHARES, _FEW_UNITS) if count > _MANY else (_SHARES, _UNITS)
+    units = [list(each) for each in np.array_split(np.array(rig.names, object), min(most, count))]
+    numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
+    questions = [rig.with_companions(unit) for unit in units]
+    harms = rig.errors(Way(), {}, questions, numbers)[1].sum(0)
+    order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
+    return [rig.with_companions(order[: max(1, round(share * count))]) for share in shares]
