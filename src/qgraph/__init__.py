@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from qgraph._quantize.scheme import Scheme
     from qgraph._sensitivity.ranking.comparison import Comparison
     from qgraph._sensitivity.report import Sensitivity
-    from qgraph._steps.bias import bias_shifts
     from qgraph._steps.calibrate import calibrate
     from qgraph._steps.compare import compare, compare_evaluations
     from qgraph._steps.evaluate import evaluate
@@ -99,7 +98,6 @@ _WHERE = {
     "Verdict": "_handoff.verify",
     "Written": "_steps.quantize",
     "annotate": "_steps.quantize",
-    "bias_shifts": "_steps.bias",
     "calibrate": "_steps.calibrate",
     "compare": "_steps.compare",
     "compare_evaluations": "_steps.compare",
@@ -154,7 +152,6 @@ __all__ = [
     "Written",
     "__version__",
     "annotate",
-    "bias_shifts",
     "calibrate",
     "compare",
     "compare_evaluations",

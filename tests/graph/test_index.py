@@ -11,7 +11,6 @@ import pytest
 from onnx import TensorProto
 
 from qgraph._exporters.weight_names import name_weights
-from qgraph._graph.edit.biases import find_biases
 from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.index import GraphIndex, attributes, opset_of, reads
 from qgraph._graph.rules.finding import Target
@@ -149,15 +148,6 @@ def test_a_weight_that_a_body_reads_keeps_the_tracers_name(build: Build) -> None
     then.node[1].input[1] = "onnx::Add_7"
     name_weights(model)
     assert model.graph.initializer[0].name == "onnx::Add_7"
-
-
-def test_an_add_beside_a_body_that_reads_the_product_holds_no_bias_of_it(build: Build) -> None:
-    text = """(float[N,4] x, bool c) => (float[N,4] y, float[N,4] z) {
-      [m] h = MatMul(x, w) [add] y = Add(h, b) [i] z = If(c) <
-      then_branch = then () => (float[N,4] t) { t = Neg(h) },
-      else_branch = else () => (float[N,4] x) { } > }"""
-    model = build(text, w=W4, b=np.ones(4, np.float32))
-    assert find_biases(model, quantizable_nodes(model)[0]) == {}
 
 
 def test_what_a_body_reads_beside_a_softmax_is_no_mask(build: Build) -> None:

@@ -242,7 +242,6 @@ def _any(value: Any) -> Any:
         (lambda files: qgraph.export(_ANY[3], files.folder), "found a checkpoint of the type int"),
         (lambda files: qgraph.handoff(_ANY[3], files.folder), "found a model of the type int"),
         (lambda files: qgraph.engine_layers(_ANY[3], files.folder / "b"), "no such"),
-        (lambda files: qgraph.bias_shifts(_ANY[3], files.profiles, files.ranges), "found a model"),
         (lambda files: qgraph.compare_evaluations(_ANY[3], _ANY[3]), "found an evaluation of the"),
         (lambda files: qgraph.compare([_ANY[3], _ANY[3]]), "found a ranking of the type int"),
     ],

@@ -41,8 +41,7 @@ def chain(qgraph: Command, mlp: Path, data: Path) -> Callable[..., Any]:
         assert qgraph("profile", report, "-o", profiles).code == 0
         changed(profiles, formats, schemes, keep)
         ranges = ("--ranges", folder / "ranges.json")
-        given = ranges if "--bias-correction" not in options else (*ranges, "--data", data)
-        return qgraph("quantize", mlp, "--profiles", profiles, *given, "-o", folder, *options)
+        return qgraph("quantize", mlp, "--profiles", profiles, *ranges, "-o", folder, *options)
 
     return run
 
@@ -61,11 +60,8 @@ def types(model: onnx.ModelProto, quantized: Sequence[str] = ()) -> dict[str, li
     return found
 
 
-@pytest.mark.parametrize("options", [(), ("--bias-correction",)])
-def test_each_node_is_quantized_to_its_own_format(
-    chain: Callable[..., Any], mlp: Path, options: tuple[str, ...]
-) -> None:
-    result = chain(FORMATS, *options)
+def test_each_node_is_quantized_to_its_own_format(chain: Callable[..., Any], mlp: Path) -> None:
+    result = chain(FORMATS)
     assert result.code == 0, result.err
     found = types(onnx.load(mlp.parent / "D.onnx"))
     assert found.pop("down") == ["FLOAT8E4M3FN"] * 2
@@ -141,12 +137,9 @@ def test_readers_of_one_tensor_in_two_formats_have_a_quantizer_each_and_lint_say
     assert finding["rule"] == "R11" and "all of them in one format" in finding["remedy"]
 
 
-@pytest.mark.parametrize("options", [(), ("--bias-correction",)])
-def test_a_node_that_is_kept_may_have_a_format(
-    chain: Callable[..., Any], mlp: Path, options: tuple[str, ...]
-) -> None:
+def test_a_node_that_is_kept_may_have_a_format(chain: Callable[..., Any], mlp: Path) -> None:
     keep = [{"name": "q", "reason": "by hand"}]
-    result = chain({"q": "fp8", "k": "int8", "re:(down|out)": "fp8"}, *options, keep=keep)
+    result = chain({"q": "fp8", "k": "int8", "re:(down|out)": "fp8"}, keep=keep)
     assert result.code == 0, result.err
     found = types(onnx.load(mlp.parent / "D.onnx"), quantized=["k", "down", "out"])
     assert found == {"k": ["INT8"] * 2, "down": ["FLOAT8E4M3FN"] * 2, "out": ["FLOAT8E4M3FN"] * 2}

@@ -31,7 +31,7 @@ PROFILE = [
 ]  # fmt: skip
 QUANTIZE = [
     "--profile Z", "--ranges {ranges}", "--backend inc --dtype fp16",
-    "--backend inc --bias-correction", "--backend inc --annotate {sensitivity}",
+    "--backend inc --annotate {sensitivity}",
     "--annotate {profiles}", "--percentile 60", "--scheme inc-cpu", "--smooth 3",
     "--batch-axis z=0", "--preprocess mean=0.5", "--samples 0",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from qgraph._quantize.profiles import NamedScheme, Profile, Profiles
 from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import ModelRef, Ranges
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._steps.bias import nodes_of
+from qgraph._steps.profile_nodes import nodes_of
 from qgraph._steps.quantize import quantize
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -29,12 +29,12 @@ def test_a_model_says_what_was_written_into_it(written: Provenance, made_by: str
     assert read.made_by == made_by
 
 
-def test_what_was_corrected_and_what_stayed_fp32_stands_in_the_file() -> None:
+def test_what_stayed_fp32_stands_in_the_file() -> None:
     model = onnx.ModelProto()
     kept = (Keep("a", "too large"), Keep("b", "too large"))
-    Provenance("D", Scheme(), "0", "1", corrected=4, in_single=kept).write(model, count=3)
+    Provenance("D", Scheme(), "0", "1", in_single=kept).write(model, count=3)
     said = {item.key: item.value for item in model.metadata_props}
-    assert said["qgraph.corrected_biases"] == "4" and said["qgraph.quantized_nodes"] == "3"
+    assert said["qgraph.quantized_nodes"] == "3"
     assert said["qgraph.fp32_nodes"] == '{"too large": ["a", "b"]}'
 
 

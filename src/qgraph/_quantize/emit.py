@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.biases import spell_biases_as_rows
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import GEMMS, QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.qdq import QdqParameters, QuantizedWeight, insert_qdq
+from qgraph._graph.edit.rows import spell_biases_as_rows
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from

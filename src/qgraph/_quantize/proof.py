@@ -7,9 +7,7 @@ in the code:
    tensor it read in the float model, or of quantized values, each within half a step of the
    weight's, which may be clipped to what the type reaches.
 2. No other input of any node differs from the float model: excluded nodes read the untouched
-   tensors, a bias stays float, constants keep their values; a vector may be spelled as a row. Only
-   where biases were corrected does a quantized node's own bias (or that of the Add behind it) read
-   another float constant.
+   tensors, a bias stays float, constants keep their values; a vector may be spelled as a row.
 3. A Q is read by DQs only, and no tensor has two Qs of one type.
 4. Every scale is positive and finite; every zero point is present, of the type
    that was asked for (INT8, or FP8 E4M3FN) of every node that reads it, and 0.
@@ -29,16 +27,12 @@ from types import MappingProxyType
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.biases import Bias
 from qgraph._graph.edit.nodes import GEMMS, QuantizableNode
 from qgraph._graph.io.weights import array_of
 from qgraph._quantize.emitted import EmittedModel, ProofError, require
 from qgraph._quantize.proof_numbers import check_numbers, check_types, check_values, check_weight
 
 __all__ = ["Proof", "ProofError", "prove"]
-
-_BIAS = 2
-"""Input of a Gemm or convolution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +49,10 @@ def prove(
     source: onnx.ModelProto,
     nodes: Sequence[QuantizableNode],
     data_type: int = onnx.TensorProto.INT8,
-    corrected: Mapping[str, Bias] | None = None,
     others: Mapping[str, int] = MappingProxyType({}),
 ) -> Proof:
     """Return the counts of what was proved; `data_type` is what `nodes` shall be quantized to,
-    `others`: node → the type where it is another, `corrected`: node → its bias, which has other
-    values.
+    `others`: node → the type where it is another.
 
     Raises:
         ProofError: a rule is broken; the message names rule and node.
@@ -69,11 +61,10 @@ def prove(
     quantized = {node.name: node for node in nodes}
     originals = {node.name: node for node in source.graph.node}
     _check_all_there(facts, originals.values())
-    biases = _check_biases(facts, originals, quantized, corrected or {})
     weights = {tensor.name: tensor for tensor in source.graph.initializer}
     for name, original in originals.items():
-        untouched = _untouched(facts, original, weights) | {biases.get(name, -1)}
-        _check_reads(facts, original, quantized.get(name), untouched)
+        rows = _rows(facts, original, weights)
+        _check_reads(facts, original, quantized.get(name), rows)
     for node in nodes:
         check_weight(facts, node)
     for name in facts.initializers.keys() & weights.keys():
@@ -113,26 +104,7 @@ def _settings(node: onnx.NodeProto) -> dict[str, bytes]:
     }
 
 
-def _check_biases(
-    facts: EmittedModel,
-    originals: Mapping[str, onnx.NodeProto],
-    quantized: Mapping[str, QuantizableNode],
-    corrected: Mapping[str, Bias],
-) -> dict[str, int]:
-    """Return node → the input that may read another constant: a quantized node's own bias."""
-    for name, bias in corrected.items():
-        reader, node = originals[bias.reader], quantized.get(name)
-        own = bias.reader == name and bias.index == _BIAS
-        behind = reader.op_type == "Add" and node and reader.input[1 - bias.index] == node.output
-        what = f"holds no bias of a quantized {name!r}, and was corrected"
-        require(node is not None and bool(own or behind), 2, bias.reader, what)
-        held = facts.initializers.get(facts.by_name[bias.reader].input[bias.index])
-        same = held is not None and tuple(held.dims) in (bias.shape, (1, *bias.shape))
-        require(same, 2, bias.reader, f"reads no bias of shape {list(bias.shape)}")
-    return {bias.reader: bias.index for bias in corrected.values()}
-
-
-def _untouched(
+def _rows(
     facts: EmittedModel, original: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]
 ) -> set[int]:
     """Return the inputs of an Add that read the row of a vector that the float model reads."""
@@ -153,14 +125,14 @@ def _check_reads(
     facts: EmittedModel,
     original: onnx.NodeProto,
     node: QuantizableNode | None,
-    untouched: Collection[int],
+    rows: Collection[int],
 ) -> None:
     name, inputs = original.name, facts.by_name[original.name].input
     activations = {index for index, _ in node.activations} if node else set()
     weights = {node.weight.index} if node and node.weight else set()
     require(len(inputs) == len(original.input), 2, name, "has another number of inputs")
     for index, (tensor, before) in enumerate(zip(inputs, original.input, strict=True)):
-        if index in untouched:
+        if index in rows:
             continue
         if index not in activations | weights:
             require(tensor == before, 2, name, f"reads {tensor!r}, not {before!r} untouched")

@@ -24,7 +24,7 @@ class Provenance:
     `unknown_scheme`: the text of one that this version does not know. `others`: the schemes of
     nodes that are quantized to something else.
 
-    Written and not read back: `version`, `corrected`, how many of its biases were, and `in_single`,
+    Written and not read back: `version`, and `in_single`,
     the nodes that stayed fp32.
     """
 
@@ -32,7 +32,6 @@ class Provenance:
     scheme: Scheme | None
     source_sha256: str | None
     version: str = ""
-    corrected: int = 0
     dtype: str | None = None
     in_single: tuple[Keep, ...] = ()
     backend: str | None = None
@@ -82,7 +81,6 @@ class Provenance:
             "quantized_nodes": str(count),
             "dtype": self.dtype,
             "fp32_nodes": json.dumps(by_reason(kept)) if kept else None,
-            "corrected_biases": str(self.corrected) if self.corrected else None,
             "backend": self.backend,
         }
         for key, value in entries.items():

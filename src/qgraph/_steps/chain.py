@@ -199,13 +199,12 @@ class RecipeChain:
     def _quantize_inputs(self) -> Any:
         made = self._made("profiles.json", "ranges.json", FLOAT)
         options = self._recipe.quantize
-        if options.dtype is None and not options.bias_correction:
+        if options.dtype is None:
             return made
         part, provider = self._recipe.sensitivity, str(self._recipe.provider)
         how = self._as_scored(options)
         asked: list[Any] = [
             options.dtype,
-            options.bias_correction,
             part.samples,
             part.seed,
             provider,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,8 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import write_model
 from qgraph._graph.keep import Keep
 from qgraph._graph.run.runtime import Runtime
-from qgraph._graph.tensors import Array
 from qgraph._graph.version import VERSION
 from qgraph._quantize.companions import companions_named, with_companions
-from qgraph._quantize.correct import correct
 from qgraph._quantize.emit import QuantizedPart, emit, parts_apart
 from qgraph._quantize.half.convert import Half
 from qgraph._quantize.inc import IncModel
@@ -28,13 +26,13 @@ from qgraph._quantize.scheme import Scheme, SchemeName, require_same
 from qgraph._quantize.store import WeightStore
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.annotate import annotate_model
-from qgraph._steps.bias import bias_shifts, nodes_of, schemes_apart
 from qgraph._steps.calibrate import calibrate
 from qgraph._steps.given import AnyPath
 from qgraph._steps.half import SUFFIX, AsHalf, nodes_in_half, ranges_in_half
 from qgraph._steps.inputs import document
 from qgraph._steps.model import Model
 from qgraph._steps.options import CalibrateOptions, QuantizeOptions
+from qgraph._steps.profile_nodes import nodes_of, schemes_apart
 from qgraph._steps.quantize_inc import quantized_by_inc
 
 
@@ -156,20 +154,19 @@ class Making:
             yield from self._by_inc(wanted, profiles)
             return
         raised = self.model.at_opset_of(*wanted.other_schemes)
-        shifts = self._shifts(wanted, ranges)
         for index, item in enumerate(profiles):
             self._runtime.progress("quantizing", index, len(profiles))
             form = raised.in_form_of(ranges, [node.name for node in nodes_of(raised, item)])
             half = None if self.half is None else self.half(form)
-            made = _quantized(form, wanted, item, ranges, shifts, half, store)
+            made = _quantized(form, wanted, item, ranges, half, store)
             if self._report is not None:
                 annotate_model(made.model, self._report)
             yield made
         self._runtime.progress("quantizing", len(profiles), len(profiles))
 
     def _by_inc(self, wanted: Profiles, profiles: tuple[Profile, ...]) -> Iterator[Quantized]:
-        if self._asked.dtype is not None or self._asked.bias_correction or self._report is not None:
-            raise UsageError("fp16, bias correction and annotations go with qgraph's own models")
+        if self._asked.dtype is not None or self._report is not None:
+            raise UsageError("fp16 and annotations go with qgraph's own models")
         data = self.model.data(self._asked.data, self._asked.samples, self._asked.seed)
         if wanted.schemes:
             raise UsageError("INC quantizes every node alike, and the profiles mix schemes")
@@ -178,22 +175,12 @@ class Making:
         ):
             yield Quantized(item, found.model, None, inc=found)
 
-    def _shifts(self, wanted: Profiles, ranges: Ranges) -> Mapping[str, Array]:
-        if not self._asked.bias_correction:
-            return {}
-        asked = self._asked
-        return bias_shifts(
-            self.model, wanted, ranges, data=asked.data, samples=asked.samples, seed=asked.seed,
-            names=asked.names, runtime=self._runtime,
-        )  # fmt: skip
-
 
 def _quantized(
     model: Model,
     wanted: Profiles,
     item: Profile,
     ranges: Ranges,
-    shifts: Mapping[str, Array],
     half: Half | None,
     store: WeightStore | None,
 ) -> Quantized:
@@ -210,12 +197,11 @@ def _quantized(
         provenance = replace(provenance, dtype=SUFFIX, in_single=half.kept)
     main = QuantizedPart([node for node in nodes if node.name not in apart], known, scheme)
     main, *others = [_in_half(part, half) for part in (main, *parts_apart(nodes, ranges, apart))]
-    made = correct(prepared, nodes, shifts)
     schemes = tuple(part.scheme for part in others)
-    provenance = replace(provenance, corrected=len(made.biases), others=schemes)
-    proto = emit(made.prepared, main.nodes, main.ranges, provenance, store, others)
+    provenance = replace(provenance, others=schemes)
+    proto = emit(prepared, main.nodes, main.ranges, provenance, store, others)
     types = {name: each.grid.data_type for name, each in apart.items()}
-    proof = prove(proto, prepared.model, nodes, scheme.grid.data_type, made.biases, types)
+    proof = prove(proto, prepared.model, nodes, scheme.grid.data_type, types)
     return Quantized(item, proto, proof, provenance.dtype, provenance.in_single)
 
 

@@ -297,7 +297,7 @@ class ProfileOptions(Options):
 
 class QuantizeOptions(Options):
     """Which profiles become models, by whom. `scheme` None: that of the profiles. `data`: what
-    calibrates where no ranges are given, and shows overflow and shifts.
+    calibrates where no ranges are given, and shows overflow.
     """
 
     MOST = MOST_SAMPLES
@@ -317,10 +317,6 @@ class QuantizeOptions(Options):
             " converted model without Q/DQ.  [default: the model's own]"
         ),
     ] = None
-    bias_correction: Annotated[
-        bool,
-        Flag("Correct each quantized node's bias by the mean shift of its output on --data."),
-    ] = False
     scheme: Scheme | None = None
     fast: Annotated[
         bool,

@@ -159,7 +159,7 @@ def _baseline(model: Model, half: AsHalf, folder: Path) -> tuple[Written, onnx.M
     """Return the model itself in fp16."""
     made = half(model)
     prepared = made.prepared
-    provenance = Provenance(None, None, prepared.id.sha256, VERSION, 0, SUFFIX, made.kept)
+    provenance = Provenance(None, None, prepared.id.sha256, VERSION, SUFFIX, made.kept)
     proto = emit(prepared, [], {}, provenance)
     proof = prove(proto, prepared.model, [])
     return Written(None, folder / f"{SUFFIX}.onnx", proof, made.kept, made.sqnr_db), proto

@@ -12,9 +12,9 @@ from qgraph._quantize.inc import IncModel, quantize_with_inc, require_inc
 from qgraph._quantize.profiles import Profile
 from qgraph._quantize.provenance import METADATA, Provenance
 from qgraph._quantize.scheme import Scheme, SchemeName
-from qgraph._steps.bias import nodes_of
 from qgraph._steps.data import Data
 from qgraph._steps.model import Model
+from qgraph._steps.profile_nodes import nodes_of
 
 
 def quantized_by_inc(

@@ -136,17 +136,14 @@ def _require_together(
     own = {
         "--dtype": asked.dtype is not None,
         "--annotate": annotate is not None,
-        "--bias-correction": asked.bias_correction,
     }
-    if asked.bias_correction and not asked.data:
-        raise UsageError("--bias-correction needs --data to see the shifts on")
-    if ranges is not None and asked.data and not (asked.dtype or asked.bias_correction):
+    if ranges is not None and asked.data and not asked.dtype:
         raise UsageError("give --ranges or --data, not both")
     has_parts = asked.fast or any(value is not None for value in parts.values())
     if profiles is None:
         _require_conversion_alone(
             asked,
-            more=has_parts or bool(ranges or annotate or asked.names or asked.bias_correction),
+            more=has_parts or bool(ranges or annotate or asked.names),
         )
     elif asked.backend == "inc":
         if any(own.values()):
