@@ -121,25 +121,15 @@ class Interactions(Part):
     measured: tuple[MeasuredSet, ...] = ()
 
 
-class SecondFormat(Part):
-    """Every node that can be in the second of two formats in that one: `formats` of all nodes, and
-    what sets of them do.
-    """
-
-    formats: dict[str, str]
-    interactions: tuple[Interactions, ...] = ()
-
-
 class MixedFormats(Part):
     """Nodes in two formats, the file's own first in `schemes`. `formats`: node → the one that it is
     best off in, the same for nodes that a runtime fuses or that read one tensor; `interactions`:
-    what sets of nodes do, each node in its own. `second`: absent where the mix is no mix.
+    what sets of nodes do, each node in its own.
     """
 
     schemes: tuple[str, str]
     formats: dict[str, str]
     interactions: tuple[Interactions, ...] = ()
-    second: SecondFormat | None = None
 
     @model_validator(mode="after")
     def _formats_are_known(self) -> MixedFormats:

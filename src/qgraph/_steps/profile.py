@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from qgraph._metrics.table import find_metric, is_called
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import Ranges, require_same_model
 from qgraph._quantize.scheme import SchemeName
-from qgraph._sensitivity.ranking.mixing import Mixing, least_harmful, mixings_of
+from qgraph._sensitivity.ranking.mixing import Mixing, mixing_of
 from qgraph._sensitivity.ranking.profiles import cut_profiles, pairs_of, profile_of, units_of
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._sensitivity.search.budget import search_budget
@@ -57,10 +57,14 @@ def profile(
     """
     asked = chosen(ProfileOptions, options, given)
     source = Path(report).name if isinstance(report, str | Path) else "sensitivity.json"
+    seen, mixing = document(report, Sensitivity), None
+    if asked.mix:
+        seen, mixing = mixing_of(seen, asked.mix)
     budget = Budget.parse(asked.budget) if asked.budget is not None else None
     if asked.thorough and budget is None:
         raise UsageError("--thorough is a way to search for a --budget, and none is given")
-    cut = _cut(document(report, Sensitivity), source, asked)
+    cut = cut_profiles(seen, source, asked.cuts, asked.by, asked.top_k)
+    cut = cut if mixing is None else mixing.applied(cut)
     if model is None:
         if budget is not None:
             raise UsageError("--budget needs --model and --data to measure on")
@@ -68,7 +72,7 @@ def profile(
             raise UsageError(
                 f"--{useless[0].replace('_', '-')} needs --model, the model to measure profiles on"
             )
-        return cut.profiles
+        return cut
     if ranges is None or not asked.data:
         raise UsageError("measuring profiles needs the ranges they are quantized with, and --data")
     found, runtime = (
@@ -80,71 +84,35 @@ def profile(
     answers = budget is not None and is_called(budget.metric, _QUESTIONS)
     task, known = task_of(found, asked, answers=answers), document(ranges, Ranges)
     require_metrics(task, {"--budget": _limits_of(asked)})
-
-    @contextmanager
-    def bench_of(mixing: Mixing | None) -> Iterator[Bench]:
-        with ExitStack() as joined:
-            bench, elsewhere = Bench(found, cut.report, known, runtime, mixing), None
-            if runtime.ray is not None and isinstance(task, ObservesSamples) and task.divisible:
-                part = part_of(
-                    found, cut.report, known, task, asked, runtime.provider, mixing, answers=answers
-                )
-                elsewhere = joined.enter_context(sets_on_cluster(part, found, runtime))
-            bench.use(task, elsewhere)
-            yield bench
-
-    measured = _measured(cut, asked, budget, bench_of, runtime)
-    return cut.profiles.model_copy(update={"profiles": measured})
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """`profiles` of a report, and of which formats of nodes each is, by name; `report` and `mixing`
-    are those that a further one is searched in.
-    """
-
-    report: Sensitivity
-    profiles: Profiles
-    mixing: Mixing | None = None
-    of: Mapping[str, Mixing] = field(default_factory=dict)
-
-
-def _cut(report: Sensitivity, source: str, asked: ProfileOptions) -> _Cut:
-    if not asked.mix:
-        return _Cut(report, cut_profiles(report, source, asked.cuts, asked.by, asked.top_k))
-    mixings = mixings_of(report, asked.mix)
-    seen = mixings[0].report
-    cut = cut_profiles(seen, source, asked.cuts, asked.by, asked.top_k)
-    profiles, used = least_harmful(mixings, cut, asked.cuts, asked.by)
-    return _Cut(seen, profiles, mixings[0], used)
+    with ExitStack() as joined:
+        bench, elsewhere = Bench(found, seen, known, runtime, mixing), None
+        if runtime.ray is not None and isinstance(task, ObservesSamples) and task.divisible:
+            part = part_of(
+                found, seen, known, task, asked, runtime.provider, mixing, answers=answers
+            )
+            elsewhere = joined.enter_context(sets_on_cluster(part, found, runtime))
+        bench.use(task, elsewhere)
+        measured = _measured(cut, seen, asked, budget, bench, runtime)
+        made = cut.model_copy(update={"profiles": measured})
+        return made if mixing is None else mixing.applied(made)
 
 
 def _measured(
-    cut: _Cut,
+    cut: Profiles,
+    seen: Sensitivity,
     asked: ProfileOptions,
     budget: Budget | None,
-    bench_of: Callable[[Mixing | None], AbstractContextManager[Bench]],
+    bench: Bench,
     runtime: Runtime,
 ) -> tuple[Profile, ...]:
-    """Return the profiles with their metrics, and the one searched for a budget. What is measured
-    holds one choice of formats, the one after the other.
-    """
-    found: dict[str, Profile] = {}
-    profiles, searched = cut.profiles.profiles, []
-    with bench_of(cut.mixing) as bench:
-        if budget is not None:  # before hours of measuring
-            key = find_metric(budget.metric, bench.float_values(), "--budget")
-            budget = replace(budget, metric=key)
-        own = [item for item in profiles if cut.of.get(item.name) is cut.mixing]
-        found |= {item.name: bench.measured(item) for item in own}
-        if budget is not None:
-            searched = [_searched(cut, asked, budget, bench, runtime, list(found.values()))]
-    while rest := [item for item in profiles if item.name not in found]:
-        mixing = cut.of[rest[0].name]
-        with bench_of(mixing) as bench:
-            alike = [item for item in rest if cut.of[item.name] is mixing]
-            found |= {item.name: bench.measured(item) for item in alike}
-    return (*(found[item.name] for item in profiles), *searched)
+    """Return the profiles with their metrics, and the one searched for a budget."""
+    if budget is not None:  # before hours of measuring
+        key = find_metric(budget.metric, bench.float_values(), "--budget")
+        budget = replace(budget, metric=key)
+    measured = [bench.measured(item) for item in cut.profiles]
+    if budget is not None:
+        measured.append(_searched(seen, asked, budget, bench, runtime, measured))
+    return tuple(measured)
 
 
 Elsewhere = Callable[[frozenset[str]], Sequence[Observation]]
@@ -221,17 +189,14 @@ def _limits_of(asked: ProfileOptions) -> list[Budget]:
 
 
 def _searched(
-    cut: _Cut,
+    report: Sensitivity,
     asked: ProfileOptions,
     budget: Budget,
     bench: Bench,
     runtime: Runtime,
     profiles: Sequence[Profile],
 ) -> Profile:
-    """Return the profile searched for a budget; `profiles`, with the same formats of nodes, were
-    measured before.
-    """
-    report, mixing = cut.report, cut.mixing
+    """Return the profile searched for a budget; `profiles` were measured before."""
     units = units_of(report, asked.by)
     pairs = pairs_of(report, units, budget.metric)
 
@@ -250,5 +215,4 @@ def _searched(
     bound = f", the limit is {budget.bound(value):.6g}" if budget.relative else ""
     title = f"the largest found with {budget}: it has {found.value:.6g}{bound}"
     made = profile_of(report, "budget", title, found.units)
-    made = made if mixing is None else mixing.on(made)
     return bench.measured(made.model_copy(update={"budget": str(budget)}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 import qgraph
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.errors import UsageError
-from qgraph._graph.tensors import Feed
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.ranking.groups import bound_together
@@ -180,83 +178,3 @@ def test_a_choice_that_the_report_does_not_hold_is_refused(
     report, _ = qgraph.sensitivity(siblings, engine="gradient", schemes=schemes)
     with pytest.raises(UsageError, match=said):
         qgraph.profile(report, mix=mix)
-
-
-YOLO = Path(__file__).parents[3] / "models/yolo_tiny"
-
-
-@pytest.fixture(scope="module")
-def detector() -> tuple[Sensitivity, qgraph.Ranges | None]:
-    data = YOLO / "data/calibration.json"
-    return qgraph.sensitivity(
-        YOLO / "model.onnx", data=data, samples=8, engine="gradient", schemes="int8,fp8",
-        direction="solo",
-    )  # fmt: skip
-
-
-def noise_to_signal(emitted: onnx.ModelProto, feeds: Sequence[Feed]) -> float:
-    """Return the mean over outputs and samples of their squared error ÷ the float model's square,
-    by onnxruntime alone.
-    """
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    exact, made = (
-        onnxruntime.InferenceSession(model, options, disabled_optimizers=["ReluQuantRewrite"])
-        for model in ((YOLO / "model.onnx").read_bytes(), emitted.SerializeToString())
-    )
-    ratios = [
-        np.sum((a - b) ** 2) / np.sum(a**2)
-        for feed in feeds
-        for a, b in zip(exact.run(None, feed), made.run(None, feed), strict=True)
-    ]
-    return float(np.mean(ratios))
-
-
-def test_where_one_format_does_less_than_the_mix_a_profile_is_in_that_one(
-    detector: tuple[Sensitivity, qgraph.Ranges | None],
-) -> None:
-    (report, ranges), model = detector, qgraph.open(YOLO / "model.onnx")
-    assert report.mixed is not None and set(report.mixed.formats.values()) == {"int8", "fp8"}
-    feeds = model.data(YOLO / "data/calibration.json", 8).feeds
-    given: dict[str, Any] = {"data": YOLO / "data/calibration.json", "samples": 8}
-    pure, mixed = (
-        qgraph.profile(report, mix=mix, model=model, ranges=ranges, task="fidelity", **given)
-        for mix in ((), "int8,fp8")
-    )
-    alone, together = (
-        {item.profile.name: noise_to_signal(item.model, feeds) for item in made}
-        for made in (
-            qgraph.quantize(model, pure, ranges, names=("B", "D")),
-            qgraph.quantize(model, mixed, ranges, names=("B", "D")),
-        )
-    )
-    b, d = (item for item in mixed.profiles if item.name in "BD")
-    assert set((b.formats or {}).values()) == {"int8", "fp8"} and together["B"] < alone["B"]
-    assert set((d.formats or {}).values()) == {"int8"}
-    assert together["D"] == pytest.approx(alone["D"])
-    assert d.measured == pytest.approx(pure.profiles[-1].measured, rel=1e-6)
-
-
-def test_what_is_kept_by_number_is_kept_in_every_format(
-    detector: tuple[Sensitivity, qgraph.Ranges | None],
-) -> None:
-    report, _ = detector
-    pure, mixed = (qgraph.profile(report, top_k=5, mix=m).profiles[-1] for m in ((), "int8,fp8"))
-    assert mixed.name == "keep5" and mixed.quantize == pure.quantize
-
-
-def test_what_is_estimated_gives_no_way_to_what_was_measured(
-    detector: tuple[Sensitivity, qgraph.Ranges | None],
-) -> None:
-    """As where time ran out between the sets of one choice and those of the other."""
-    report, _ = detector
-    assert report.mixed is not None
-    estimated = tuple(
-        item.model_copy(update={"measured": ()}) for item in report.mixed.interactions
-    )
-    mixed = report.mixed.model_copy(update={"interactions": estimated, "second": None})
-    found = qgraph.profile(report.model_copy(update={"mixed": mixed}), mix="int8,fp8").profiles
-    assert all(
-        item.formats == {name: report.mixed.formats[name] for name in item.quantize}
-        for item in found
-    )

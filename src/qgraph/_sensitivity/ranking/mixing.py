@@ -1,20 +1,15 @@
-"""Nodes in one of two formats: what a report says of them so, and what profiles hold of it.
-
-A profile has each node in the format that it is best off in. Alone, that is: where all of them
-in one format do less at that share, they are in that one.
-"""
+"""Nodes in one of two formats: what a report says of them so, and what profiles hold of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from qgraph._graph.errors import UsageError
-from qgraph._quantize.profiles import NamedScheme, Profile, Profiles
+from qgraph._quantize.profiles import NamedScheme, Profiles
 from qgraph._quantize.scheme import Scheme
-from qgraph._sensitivity.beside_scores import Interactions
-from qgraph._sensitivity.ranking.profiles import By, at_least, damage_of, profile_of, units_of
+from qgraph._sensitivity.beside_scores import MixedFormats
 from qgraph._sensitivity.report import Score, Sensitivity
 
 _SUMMED = ("mse", "noise_to_signal", "kl")
@@ -22,11 +17,10 @@ _SUMMED = ("mse", "noise_to_signal", "kl")
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """`report`: what is known of nodes in their `formats`, node → its name; `others`: the schemes
-    of those that are not the report's own.
+    """`formats`: node → the name of its format; `others`: the schemes of those that are not the
+    report's own.
     """
 
-    report: Sensitivity
     formats: Mapping[str, str]
     others: tuple[NamedScheme, ...]
 
@@ -35,16 +29,18 @@ class Mixing:
         known = {item.name: item.scheme for item in self.others}
         return {name: known[kind] for name, kind in self.formats.items() if kind in known}
 
-    def on(self, profile: Profile) -> Profile:
-        """Return a profile with the formats of what it quantizes."""
-        return profile.model_copy(
-            update={"formats": {name: self.formats[name] for name in profile.quantize}}
+    def applied(self, profiles: Profiles) -> Profiles:
+        """Return profiles with the formats of what they quantize."""
+        made = tuple(
+            item.model_copy(update={"formats": {n: self.formats[n] for n in item.quantize}})
+            for item in profiles.profiles
         )
+        return profiles.model_copy(update={"profiles": made, "schemes": self.others})
 
 
-def mixings_of(report: Sensitivity, names: Sequence[str]) -> tuple[Mixing, ...]:
-    """Return every node in the format that it is best off in, of those named; then all in the
-    first, and all that can be in the second, where that is something else.
+def mixing_of(report: Sensitivity, names: Sequence[str]) -> tuple[Sensitivity, Mixing]:
+    """Return the report with every node in the format that it is best off in, of those named, and
+    which that is.
 
     Raises:
         UsageError: the report knows of no such choice.
@@ -64,72 +60,28 @@ def mixings_of(report: Sensitivity, names: Sequence[str]) -> tuple[Mixing, ...]:
         )
     known = [item for item in report.schemes or () if item.name in mixed.schemes]
     others = [NamedScheme(name=i.name, scheme=i.scheme) for i in known if i.scheme is not None]
-    own = {node.name: mixed.schemes[0] for node in report.nodes}
-    choices = [(mixed.formats, mixed.interactions)]
-    if set(mixed.formats.values()) != {mixed.schemes[0]}:
-        choices.append((own, report.interactions))
-    if mixed.second is not None:
-        choices.append((mixed.second.formats, mixed.second.interactions))
-    first = _measured(mixed.interactions)
-    return tuple(
-        Mixing(_in_formats(report, own, formats, found), formats, tuple(others))
-        for formats, found in choices
-        if _measured(found) == first  # what is estimated is not held against what was measured
-    )
+    return _in_formats(report, mixed), Mixing(mixed.formats, tuple(others))
 
 
-def _measured(found: Sequence[Interactions]) -> bool:
-    return any(item.measured for item in found)
-
-
-def least_harmful(
-    mixings: Sequence[Mixing], cut: Profiles, shares: Container[str], by: By
-) -> tuple[Profiles, dict[str, Mixing]]:
-    """Return the profiles, which were cut from the first of `mixings`, each of what does the least
-    damage, with the formats of its nodes; and name → what it is of. Those in `shares` quantize at
-    least as much as before, the others the same nodes.
-    """
-    found, used = [], {}
-    units = [units_of(item.report, by) for item in mixings]
-    for profile in cut.profiles:
-        names, choices = set(profile.quantize), [(mixings[0], profile)]
-        weight = sum(unit.weight for unit in units[0] if names.issuperset(unit.members))
-        for item, ordered in zip(mixings[1:], units[1:], strict=True):
-            same = [unit for unit in ordered if names.issuperset(unit.members)]
-            inside = at_least(ordered, weight) if profile.name in shares else same
-            choices.append((item, profile_of(item.report, profile.name, profile.title, inside)))
-        best, made = min(choices, key=_damage)
-        found.append(best.on(made))
-        used[profile.name] = best
-    update = {"profiles": tuple(found), "schemes": mixings[0].others}
-    return cut.model_copy(update=update), used
-
-
-def _damage(choice: tuple[Mixing, Profile]) -> float:
-    mixing, profile = choice
-    found = damage_of(mixing.report, profile.quantize)
-    return math.inf if found is None else found
-
-
-def _in_formats(
-    report: Sensitivity,
-    own: Mapping[str, str],
-    formats: Mapping[str, str],
-    interactions: tuple[Interactions, ...],
-) -> Sensitivity:
+def _in_formats(report: Sensitivity, mixed: MixedFormats) -> Sensitivity:
     """Return the report with the scores and interactions of nodes in their formats."""
     scores = {
-        node.name: (node.schemes or {}).get(formats[node.name], node.solo) for node in report.nodes
+        node.name: (node.schemes or {}).get(mixed.formats[node.name], node.solo)
+        for node in report.nodes
     }
     groups = tuple(
         group.model_copy(update={"solo": _added([scores[name] for name in group.members])})
-        if group.solo is not None and any(formats[name] != own[name] for name in group.members)
+        if group.solo is not None and _moved(group.members, mixed)
         else group
         for group in report.groups
     )
     nodes = tuple(n.model_copy(update={"solo": scores[n.name]}) for n in report.nodes)
-    update = {"nodes": nodes, "groups": groups, "interactions": interactions}
+    update = {"nodes": nodes, "groups": groups, "interactions": mixed.interactions}
     return report.model_copy(update=update)
+
+
+def _moved(members: Collection[str], mixed: MixedFormats) -> bool:
+    return any(mixed.formats[name] != mixed.schemes[0] for name in members)
 
 
 def _added(scores: Sequence[Score | None]) -> Score | None:

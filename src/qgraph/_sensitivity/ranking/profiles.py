@@ -176,24 +176,6 @@ def prefix(units: Sequence[Unit], share: float) -> list[Unit]:
     return list(units[:best])
 
 
-def at_least(units: Sequence[Unit], weight: float) -> list[Unit]:
-    """Return the fewest of the first units that weigh `weight` together, rounding aside."""
-    reached = 0.0
-    for count, unit in enumerate(units, start=1):
-        reached += unit.weight
-        if reached >= weight * (1 - 1e-9):
-            return list(units[:count])
-    return list(units)
-
-
-def damage_of(report: Sensitivity, nodes: Sequence[str]) -> float | None:
-    """Return the damage of a set by what the report ranks by, None where no interactions are known
-    by it.
-    """
-    gram = gram_of(report, _OF_ERROR.get(report.metric, report.metric))
-    return None if gram is None else gram.damage(nodes)
-
-
 def _top(report: Sensitivity, count: int) -> set[str]:
     return {node.name for node in report.nodes if node.rank <= count}
 

@@ -17,7 +17,7 @@ from qgraph._graph.tensors import Array
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import with_companions
 from qgraph._quantize.formats import Format
-from qgraph._sensitivity.beside_scores import Interactions, MixedFormats, SecondFormat
+from qgraph._sensitivity.beside_scores import MixedFormats
 from qgraph._sensitivity.engines.gradient.pairs import interactions, kind_of
 from qgraph._sensitivity.engines.gradient.sets import with_measured_sets
 from qgraph._sensitivity.engines.gradient.side_by_side import other_quantization
@@ -46,33 +46,24 @@ def mixed_formats(
     `tables`: the scores in both; `exact`: nodes whose score under the scheme was measured.
     """
     first, other = tables
-    own = str(work.scheme.name)
     choice = {name for name in nodes if name in other.solo and name in first.solo}
-
-    def formats(apart: Set[str]) -> dict[str, str]:
-        return {name: beside.name if name in apart else own for name in work.names}
-
-    def together(apart: Set[str]) -> tuple[Interactions, ...]:
-        instead = with_companions(model.companions, dict.fromkeys(apart, beside.name))
-        rows = [at + len(nodes) * (name in instead) for at, name in enumerate(nodes)]
-        chosen = {key: matrix[np.ix_(rows, rows)] for key, matrix in pairs.items()}
-        solo = {**first.solo, **{name: other.solo[name] for name in apart}}
-        table, known = replace(first, solo=solo), set(exact) - apart
-        estimated = interactions(work, model, nodes, chosen, total, table, known)
-        computed = _with_others(work, model, runtime, beside, instead)
-        return with_measured_sets(work, computed, runtime, estimated, samples)[0]
-
-    apart, able = _better_off(work, model, nodes, pairs, choice)
+    apart = _better_off(work, model, nodes, pairs, choice)
     if not choice:
         return None
-    found = MixedFormats(
-        schemes=(own, beside.name), formats=formats(apart), interactions=together(apart)
+    instead = with_companions(model.companions, dict.fromkeys(apart, beside.name))
+    rows = [at + len(nodes) * (name in instead) for at, name in enumerate(nodes)]
+    chosen = {key: matrix[np.ix_(rows, rows)] for key, matrix in pairs.items()}
+    solo = {**first.solo, **{name: other.solo[name] for name in apart}}
+    table, known = replace(first, solo=solo), set(exact) - apart
+    together = interactions(work, model, nodes, chosen, total, table, known)
+    computed = _with_others(work, model, runtime, beside, instead)
+    found, _ = with_measured_sets(work, computed, runtime, together, samples)
+    own = str(work.scheme.name)
+    return MixedFormats(
+        schemes=(own, beside.name),
+        formats={name: beside.name if name in apart else own for name in work.names},
+        interactions=found,
     )
-    if not apart or apart == able:
-        return found
-    # what nodes do alone chose them; together they may do more than in one format
-    second = SecondFormat(formats=formats(able), interactions=together(able))
-    return found.model_copy(update={"second": second})
 
 
 def _better_off(
@@ -81,10 +72,9 @@ def _better_off(
     nodes: Sequence[str],
     pairs: Mapping[str, Array],
     choice: Set[str],
-) -> tuple[set[str], set[str]]:
-    """Return the candidates that do less in the other format, by the metric that ranks, and all
-    that can be in it. Those that a runtime fuses, or that read one tensor, are in one format: what
-    they do is added up.
+) -> set[str]:
+    """Return the candidates that do less in the other format, by the metric that ranks. Those that
+    a runtime fuses, or that read one tensor, are in one format: what they do is added up.
     """
     damage = pairs[kind_of(work.metric, pairs)].diagonal().reshape(2, len(nodes))
     beside = {item.node.name: item.beside for item in model.companions}
@@ -94,14 +84,11 @@ def _better_off(
     groups = [group.members for group in work.groups]
     units = bound_together(work.selection.candidates, groups, model.companions)
     apart: set[str] = set()
-    able: set[str] = set()
     for unit in units:
-        if not choice >= set(unit):
-            continue
-        own, other = damage[:, [at for name in unit for at in index[name]]].sum(1)
-        apart |= set(unit) if other < own else set()
-        able |= set(unit)
-    return apart, able
+        if choice >= set(unit):
+            own, other = damage[:, [at for name in unit for at in index[name]]].sum(1)
+            apart |= set(unit) if other < own else set()
+    return apart
 
 
 def _with_others(
