@@ -1,10 +1,11 @@
-"""Holds the search for a budget by predictions against trying units one by one.
+"""Looks how large the profiles are that a search for a budget finds, and what they cost.
 
     python benchmarks/budget_search.py -o docs/benchmarks/budget-search.md
 
 The models that ship are scored by `--engine gradient` on their calibration data, and the largest
-profile by MACs that keeps a limit is searched on held-out data, as by `qgraph profile --budget` and
-`--thorough`. Limits lie where profiles start to break them. `--only` is for a short look.
+profile by MACs that keeps a limit is searched on held-out data, as by
+`qgraph profile --budget`. Limits lie where profiles start to break them. `--only` is for a short
+look.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import qgraph as api
 from qgraph._metrics.budget import Budget
 from qgraph._sensitivity.ranking.profiles import By, Unit, cut_profiles, pairs_of, units_of
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._sensitivity.search.budget import search_budget
 from qgraph._sensitivity.search.predicted import search_predicted
 from qgraph._steps.model import open_model
 from qgraph._steps.options import ProfileOptions
@@ -87,15 +87,12 @@ def rows_of(case: Case, report: Sensitivity, measure: Counting) -> list[str]:
         budget = Budget.parse(text)
         measure.metric = budget.metric
         pairs = pairs_of(report, units, budget.metric)
-        if pairs is None:
-            raise click.ClickException(f"{case.name}: no interactions")
         known = {nodes: measure(nodes) for nodes in (frozenset[str](), *cut)}
         ours = search_predicted(units, pairs, budget, measure, known)
-        theirs = search_budget(units, budget, measure)
         kept = [len(nodes) for nodes in cut if budget.is_met(known[nodes], known[frozenset()])]
         rows.append(
             f"| {case.name} | {budget} | {max(kept, default=0)} | {shown(ours.units)}"
-            f" | {ours.measurements} | {shown(theirs.units)} | {theirs.measurements} |"
+            f" | {ours.measurements} |"
         )
         click.echo(rows[-1], err=True)
     return rows
@@ -133,12 +130,11 @@ def page(rows: Sequence[str], samples: int, measured: int) -> list[str]:
         "",
         f"Written by `benchmarks/budget_search.py`: nodes scored on {samples} samples of"
         f" calibration data by `--engine gradient`, sets measured on {measured} held-out ones, the"
-        " largest share of MACs searched. *By predictions* is `qgraph profile --budget`, *one by"
-        " one* adds `--thorough`. Four profiles, A to D, are measured beside, and the float model.",
+        " largest share of MACs searched by `qgraph profile --budget`. Four profiles, A to D, are"
+        " measured beside, and the float model.",
         "",
-        "| model | limit | nodes of the largest of A to D | by predictions: MACs, nodes | measured"
-        " | one by one: MACs, nodes | measured |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| model | limit | nodes of the largest of A to D | MACs, nodes | measured |",
+        "|---|---|---:|---:|---:|",
         *rows,
         "",
         taken_with(),

@@ -266,13 +266,6 @@ class ProfileOptions(Options):
             metavar="LIMIT",
         ),
     ] = None
-    thorough: Annotated[
-        bool,
-        Flag(
-            "With --budget: try what is left out one by one, in many measurements, also where"
-            " interactions in the report predict which set to measure."
-        ),
-    ] = False
     mix: Annotated[
         tuple[str, ...],
         AfterValidator(_mixed_names),

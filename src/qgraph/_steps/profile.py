@@ -22,7 +22,6 @@ from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.ranking.mixing import Mixing, mixing_of
 from qgraph._sensitivity.ranking.profiles import cut_profiles, pairs_of, profile_of, units_of
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._sensitivity.search.budget import search_budget
 from qgraph._sensitivity.search.predicted import search_predicted
 from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, required
@@ -61,8 +60,6 @@ def profile(
     if asked.mix:
         seen, mixing = mixing_of(seen, asked.mix)
     budget = Budget.parse(asked.budget) if asked.budget is not None else None
-    if asked.thorough and budget is None:
-        raise UsageError("--thorough is a way to search for a --budget, and none is given")
     cut = cut_profiles(seen, source, asked.cuts, asked.by, asked.top_k)
     cut = cut if mixing is None else mixing.applied(cut)
     if model is None:
@@ -204,14 +201,11 @@ def _searched(
         return bench.metrics(nodes, "a set").get(budget.metric, math.inf)
 
     value = bench.float_values()[budget.metric]
-    if pairs is None or asked.thorough:
-        found = search_budget(units, budget, measure, runtime.progress)
-    else:
-        known = {
-            frozenset(item.quantize): (item.measured or {}).get(budget.metric, math.inf)
-            for item in profiles
-        } | {frozenset[str](): value}
-        found = search_predicted(units, pairs, budget, measure, known, runtime.progress)
+    known = {
+        frozenset(item.quantize): (item.measured or {}).get(budget.metric, math.inf)
+        for item in profiles
+    } | {frozenset[str](): value}
+    found = search_predicted(units, pairs, budget, measure, known, runtime.progress)
     bound = f", the limit is {budget.bound(value):.6g}" if budget.relative else ""
     title = f"the largest found with {budget}: it has {found.value:.6g}{bound}"
     made = profile_of(report, "budget", title, found.units)

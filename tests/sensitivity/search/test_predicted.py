@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qgraph._graph.errors import InputError
+from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.tensors import Array
 from qgraph._metrics.budget import Budget
 from qgraph._sensitivity.ranking.profiles import Unit
-from qgraph._sensitivity.search.budget import search_budget
 from qgraph._sensitivity.search.predicted import search_predicted
 from qgraph._sensitivity.search.sets import largest_within
 
@@ -72,17 +71,39 @@ def test_units_of_more_weight_take_the_place_of_others() -> None:
 
 
 @pytest.mark.parametrize(("power", "scale"), [(1.0, 1.0), (1.0, 0.2), (0.5, 0.4), (1.6, 3.0)])
-def test_a_handful_of_measurements_finds_what_trying_all_finds(power: float, scale: float) -> None:
+@pytest.mark.parametrize("count", [9, 12])
+def test_a_handful_of_measurements_finds_what_trying_all_sets_finds(
+    count: int, power: float, scale: float
+) -> None:
     """Whatever power of the damage the metric goes by, and where nothing was measured before."""
-    pairs = gram(60)
+    pairs = gram(count, size=400)
     loss, other = Measured(pairs, power, scale), Measured(pairs, power, scale)
-    units = units_for(pairs)  # in the order of their damage
-    found = search_predicted(units, pairs, LOSS, loss, {NOTHING: 1.0})
-    theirs = search_budget(units, LOSS, other)
+    found = search_predicted(units_for(pairs), pairs, LOSS, loss, {NOTHING: 1.0})
     assert loss(frozenset(name for unit in found.units for name in unit.members)) == found.value
     assert found.value <= 1.1
-    assert len(found.units) >= len(theirs.units) - 1
-    assert found.measurements <= 6 < theirs.measurements
+    names = [f"n{at}" for at in range(count)]
+    sizes = (size for size in range(count, -1, -1) if fitting(other, names, size))
+    assert len(found.units) >= next(sizes) - 1
+    assert found.measurements <= 6
+
+
+def fitting(loss: Measured, names: list[str], size: int) -> bool:
+    return any(loss(frozenset(each)) <= 1.1 for each in itertools.combinations(names, size))
+
+
+def test_progress_ends_where_the_search_ends() -> None:
+    shown: list[tuple[int, int]] = []
+    units, loss = units_for(gram(40)), Measured(gram(40))
+    found = search_predicted(
+        units,
+        gram(40),
+        LOSS,
+        loss,
+        {NOTHING: 1.0},
+        lambda _, done, total: shown.append((done, total)),
+    )
+    assert shown[-1] == (found.measurements, found.measurements)
+    assert shown == sorted(shown, key=lambda pair: pair[0])
 
 
 def test_what_was_measured_before_is_not_measured_again() -> None:
@@ -138,3 +159,15 @@ def test_a_budget_that_the_float_model_breaks_is_said() -> None:
         search_predicted(
             units_for(gram(2)), gram(2), Budget.parse("loss<=0.5"), lambda _: 1.0, {NOTHING: 1.0}
         )
+
+
+def test_a_metric_where_more_is_better() -> None:
+    budget = Budget.parse("top1 >= 0.99x")
+    assert budget.is_met(0.992, 1.0) and not budget.is_met(0.98, 1.0)
+    assert Budget.parse("sqnr_db>=30").is_met(31.0, math.inf)
+
+
+@pytest.mark.parametrize("text", ["loss", "loss<1", "loss<=", "<=1", "loss<=1.2.3", "loss<=-1"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="limit"):
+        Budget.parse(text)

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from qgraph._graph.edit.nodes import ROTATION
 from qgraph._graph.errors import UsageError
 from qgraph._graph.tensors import Array
@@ -128,13 +130,15 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
     return sorted(units, key=lambda unit: (unit.harm_by_weight, place[unit.members[0]]))
 
 
-def pairs_of(report: Sensitivity, units: Sequence[Unit], key: str) -> Array | None:
+def pairs_of(report: Sensitivity, units: Sequence[Unit], key: str) -> Array:
     """Return the damage that units do together, [units, units]: the sum over a set's rows and
     columns is that of the set. By the metric `key` or the squared error it is made of, where the
-    report has that, else by what ranks; None where it holds no interactions.
+    report has that, else by what ranks; without interactions, as if damages added up.
     """
     gram = gram_of(report, _OF_ERROR.get(key, key)) or gram_of(report, report.metric)
-    return None if gram is None else gram.between([unit.members for unit in units])
+    if gram is None:
+        return np.diag([max(unit.harm, 0.0) for unit in units])
+    return gram.between([unit.members for unit in units])
 
 
 def _unit(

@@ -1,5 +1,5 @@
-"""The largest profile that meets a budget, in a handful of measurements, where it is known what
-pairs of nodes do together.
+"""The largest profile that meets a budget, found on switches in a handful of measurements: no model
+is emitted on the way.
 
 For any damage there is a largest set that is predicted to do no more, and finding it runs no model.
 So one number is looked for: the damage up to which such sets meet the budget. What was measured
@@ -9,17 +9,17 @@ says how the metric grows with predicted damage; each next one goes where it wou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from qgraph._graph.errors import InputError
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.tensors import Array
 from qgraph._metrics import METRICS
 from qgraph._metrics.budget import Budget
 from qgraph._sensitivity.ranking.profiles import Unit
-from qgraph._sensitivity.search.budget import Measure, WithinBudget, require_float_fits
 from qgraph._sensitivity.search.sets import largest_within
 
 _MOST = 6
@@ -28,6 +28,19 @@ _LOOKS = 60
 """Damages that sets are looked for at, at most: many give one that is known."""
 _APART = 0.05
 """Share of the bracket that the next damage keeps from its ends."""
+
+
+Measure = Callable[[frozenset[str]], float]
+"""Returns the metric with exactly these nodes quantized."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithinBudget:
+    """`units` meet the budget with `value`; `measurements` were made."""
+
+    units: tuple[Unit, ...]
+    value: float
+    measurements: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +71,12 @@ def search_predicted(
     Raises:
         InputError: not even the float model meets the budget.
     """
-    require_float_fits(budget, known[frozenset()])
+    value = known[frozenset()]
+    if not budget.is_met(value, value):
+        raise InputError(
+            f"the float model itself does not meet {budget}: its {budget.metric} is {value:.6g}",
+            hint="Ask for less; a limit with x is relative to the float model.",
+        )
     search = _Search(units, pairs, budget, measure, known)
     search.look(np.ones(len(units), bool))
     for _ in range(_LOOKS):
