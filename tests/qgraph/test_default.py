@@ -173,3 +173,47 @@ def test_a_journal_of_the_plain_scheme_is_answered_with_what_differs(
     qgraph.sensitivity(loud, data=data, small=True, journal=journal, fast=True)
     with pytest.raises(qgraph.UsageError, match=r"calibrate \(minmax then, auto now\)"):
         qgraph.sensitivity(loud, data=data, small=True, journal=journal)
+
+
+HALF = """(float16[N,64] x) => (float16[N,1] y)
+{ h = LayerNormalization(x, g) r = Relu(h) [up] u = MatMul(h, w) s = Add(u, r)
+[down] d = MatMul(s, v) t = Mul(d, u) [last] o = MatMul(t, z) y = ReduceSum(o, axes) }"""
+Halves = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture
+def halves(build: Callable[..., onnx.ModelProto], tmp_path: Path) -> Halves:
+    """Return a function that writes a model in half precision with loud channels, and samples;
+    `cancels`: whether its output is a small difference of large numbers, which rounding changes.
+    """
+
+    def made(seed: int, opset: int, *, cancels: bool) -> tuple[Path, Path]:
+        draw = np.random.default_rng(seed)
+        w, v, z = (draw.standard_normal((64, n)) / 8 for n in (64, 64, 32 if cancels else 1))
+        gain = np.where(np.isin(np.arange(64), (3, 17)), 60, 1)
+        if cancels:
+            z = np.hstack([z, -z]) + draw.standard_normal((64, 64)) / 512
+        half = {n: a.astype(np.float16) for n, a in (("g", gain), ("w", w), ("v", v), ("z", z))}
+        onnx.save(build(HALF, opset=opset, **half, axes=np.array([1])), tmp_path / "half.onnx")
+        x = draw.standard_normal((8, 64)).astype(np.float16)
+        np.savez(tmp_path / "half.npz", x=x)
+        return tmp_path / "half.onnx", tmp_path / "half.npz"
+
+    return made
+
+
+def test_roundings_of_smoothing_are_not_taken_for_those_of_a_converted_opset(
+    halves: Halves,
+) -> None:
+    model, data = halves(5, 17, cancels=False)
+    ranges = qgraph.calibrate(model, data=data, scheme=Scheme(smooth="0.7", rotate="32"))
+    assert ranges.smoothing
+
+
+def test_smoothing_that_changes_the_float_model_is_refused_where_it_is_asked_for_alone(
+    halves: Halves,
+) -> None:
+    model, data = halves(3, 21, cancels=True)
+    with pytest.raises(qgraph.InputError, match="changed what the float model computes"):
+        qgraph.calibrate(model, data=data, scheme=Scheme(smooth="0.7"))
+    assert not qgraph.calibrate(model, data=data).smoothing

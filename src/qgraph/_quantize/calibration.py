@@ -8,7 +8,6 @@ from itertools import pairwise
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.progress import Progress, silent
-from qgraph._graph.run.fidelity import require_same_outputs
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
@@ -52,8 +51,6 @@ def calibrate(
     from the same runs. `elsewhere`: returns what tensors take, or what says as much to observers,
     where other processes run the samples.
     """
-    if prepared.is_converted and feeds:
-        require_same_outputs(prepared, feeds[0], Provider(run.provider), memory)
     is_inc = scheme.name is SchemeName.INC_CPU
     tensors = tensors_to_calibrate(nodes) if is_inc else _read(prepared, nodes)
     folds = folds_of(digests)

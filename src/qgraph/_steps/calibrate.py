@@ -7,7 +7,10 @@ from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
+from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.run.fidelity import require_same_outputs
 from qgraph._graph.run.runtime import Runtime
+from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION
 from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.companions import nodes_with_companions
@@ -21,7 +24,7 @@ from qgraph._quantize.scheme import (
     SchemeName,
     default_scheme,
 )
-from qgraph._quantize.smooth.plan import require_unchanged
+from qgraph._quantize.smooth.plan import ChangedError, require_unchanged
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import Best, search_best
 from qgraph._sensitivity.search.clipping import choose_clips
@@ -68,7 +71,8 @@ def ranges_of(
     """Return ranges, and the smoothing that the scheme asks for.
 
     Raises:
-        QGraphError: smoothing or rotating changed what the float model computes.
+        InputError: converting the opset changed what the float model computes; or smoothing did,
+            or rotating, where that was not chosen with the ranges.
     """
     model = model.at_opset_of(scheme)
     nodes = model.candidates(scheme, asked.include, asked.exclude, small=asked.small)
@@ -79,7 +83,6 @@ def ranges_of(
         data=data.source.description,
         synthetic=data.source.synthetic,
     )
-    provider, memory, progress = runtime.provider, runtime.memory, runtime.progress
 
     def search(of: Model) -> Search:
         return search_of(of, asked, scheme, data.feeds, runtime)
@@ -93,10 +96,16 @@ def ranges_of(
     if scheme.is_smoothed and not together:
         smoothing = _smoothing(search(model))
     form = model.smoothed(smoothing).prepared
-    if smoothing:
-        require_unchanged(model.prepared, form, data.feeds[0], provider, memory)
+    try:
+        _require_same(model.prepared, form, data.feeds[0], runtime)
+    except ChangedError:
+        if not together:
+            raise
+        # nobody named a strength: ranges are searched for alone
+        together, smoothing, form = False, (), model.prepared
     ranges = _calibrate(
-        form, nodes(form), data.feeds, scheme, run, progress, smoothing=smoothing, memory=memory,
+        form, nodes(form), data.feeds, scheme, run, runtime.progress, smoothing=smoothing,
+        memory=runtime.memory,
         digests=() if scheme.name is SchemeName.INC_CPU else data.digests,
         elsewhere=(
             lambda tensors: seen_by_cluster(
@@ -111,6 +120,14 @@ def ranges_of(
     if scheme.calibrate is not Calibration.OUTPUT:
         return ranges
     return choose_clips(search(model.smoothed(smoothing)), ranges).clipped_alike()
+
+
+def _require_same(model: PreparedModel, form: PreparedModel, feed: Feed, runtime: Runtime) -> None:
+    """Raise InputError where converting the opset, or smoothing, changed what a model computes."""
+    if model.is_converted:
+        require_same_outputs(model, feed, runtime.provider, runtime.memory)
+    if form is not model:
+        require_unchanged(model, form, feed, runtime.provider, runtime.memory)
 
 
 def _best_of(

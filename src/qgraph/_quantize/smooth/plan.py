@@ -8,7 +8,7 @@ import numpy as np
 
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.errors import QGraphError, UsageError
+from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.index import GraphIndex, is_half
 from qgraph._graph.progress import Progress, silent
 from qgraph._graph.run.fidelity import differing
@@ -185,6 +185,10 @@ def _are_shared(point: SmoothPoint, item: SmoothedTensor) -> bool:
     return point.heads is None or bool(np.array_equal(point.heads.largest(factors), factors))
 
 
+class ChangedError(InputError):
+    """Smoothing or rotating changed what the float model computes."""
+
+
 def require_unchanged(
     before: PreparedModel,
     after: PreparedModel,
@@ -195,14 +199,14 @@ def require_unchanged(
     """Check on one sample that every float output is as it was, the cache included.
 
     Raises:
-        QGraphError: an output is off by more than the tolerance.
+        ChangedError: an output is off by more than the tolerance.
     """
     memory = memory or Memory.of(None)
     runners = [Runner(m.model, memory, provider, allow_cpu_nodes=True) for m in (before, after)]
     outputs = [runner.run([feed], before.outputs)[0] for runner in runners]
     tolerance = _TOLERANCE_HALF if is_half(before.model) else TOLERANCE
     for name in differing(outputs[0], outputs[1], tolerance):
-        raise QGraphError(
+        raise ChangedError(
             "smoothing or rotating changed what the float model computes",
             where=f"output {name!r}",
             hint="Run with --smooth none --rotate none, and please report this model.",
