@@ -17,7 +17,7 @@ from qgraph._quantize.arithmetic import fake_quantize, largest_value_scale
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
 from qgraph._quantize.ranges import RangesRun, SmoothedTensor
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.scheme import Calibration, Scheme, WeightScale
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.beside_scores import Cause
 from qgraph._sensitivity.explain.causes import causes
@@ -34,6 +34,7 @@ def found(
     x: Array,
     memory: Memory = MEMORY[0],
     smoothing: Sequence[SmoothedTensor] = (),
+    scheme: Scheme | None = None,
     **weights: Array,
 ) -> dict[str, Cause]:
     """Return the causes of a small net on one sample; `smoothing`: what is said to be done."""
@@ -42,7 +43,8 @@ def found(
     nodes = select(prepared.model, [], [".*"]).candidates
     ranges = calibrate(prepared, nodes, [{"x": x}], Scheme(), RUN).by_name()
     quantization = fake_quantization(quantization_parameters(prepared.model, nodes, ranges))
-    return causes(prepared, nodes, quantization, {"x": x}, memory, smoothing=smoothing)
+    how = scheme or Scheme()
+    return causes(prepared, nodes, quantization, {"x": x}, memory, smoothing=smoothing, scheme=how)
 
 
 def normal(*shape: int) -> Array:
@@ -61,11 +63,11 @@ FLOAT = "keep it float"
 @pytest.mark.parametrize(
     ("text", "channels", "done", "remedy"),
     [
-        (LINEAR, 64, None, f"--smooth and --rotate 128, or {FLOAT}"),
+        (LINEAR, 64, None, f"--smooth auto and --rotate 128, or {FLOAT}"),
         (LINEAR, 64, (0.5, None), f"--rotate 128, or {FLOAT}"),
-        (LINEAR, 64, (0.0, 64), f"--smooth, or {FLOAT}"),
+        (LINEAR, 64, (0.0, 64), f"--smooth auto, or {FLOAT}"),
         (LINEAR, 64, (0.5, 64), FLOAT),
-        (LINEAR.replace("64", "60"), 60, None, f"--smooth, or {FLOAT}"),
+        (LINEAR.replace("64", "60"), 60, None, f"--smooth auto, or {FLOAT}"),
         (TURNED, 64, None, FLOAT),
     ],
     ids=["plain", "smoothed", "rotated", "both", "no blocks", "neither can be"],
@@ -86,6 +88,28 @@ def test_what_may_help_against_loud_channels_was_not_done_yet_and_can_be(
     peaks = np.abs(x).max(axis=0)
     assert made.outlier_ratio == pytest.approx(peaks.max() / np.median(peaks), rel=1e-5)
     assert made.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("scheme", "activations", "weights"),
+    [
+        (Scheme(), f"--calibrate percentile or mse, or {FLOAT}", f"--weights mse, or {FLOAT}"),
+        (Scheme(calibrate=Calibration.PERCENTILE, weights=WeightScale.MSE), FLOAT, FLOAT),
+        (
+            Scheme(calibrate=Calibration.AUTO, smooth="auto"),
+            f"--calibrate output, or {FLOAT}",
+            f"--weights mse, or {FLOAT}",
+        ),
+    ],
+    ids=["plain", "both", "searched"],
+)
+def test_what_the_scheme_has_is_no_remedy(
+    tmp_path: Path, weight: Array, scheme: Scheme, activations: str, weights: str
+) -> None:
+    x, alone = normal(50, 64), weight.copy()
+    alone[0] *= 100
+    assert found(tmp_path, LINEAR, x, scheme=scheme, w=weight)["fc"].remedy == activations
+    assert found(tmp_path, LINEAR, x / 100, scheme=scheme, w=alone)["fc"].remedy == weights
 
 
 def test_channels_are_those_of_each_reader(tmp_path: Path) -> None:

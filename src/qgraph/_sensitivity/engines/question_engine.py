@@ -241,6 +241,7 @@ def causes_of(work: Work, model: ComputedModel, runtime: Runtime) -> dict[str, C
         runtime.memory,
         runtime.provider,
         () if work.ranges is None else work.ranges.smoothing,
+        scheme=work.scheme,
     )
 
 

@@ -23,6 +23,7 @@ from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.ranges import SmoothedTensor
+from qgraph._quantize.scheme import Calibration, Scheme, WeightScale
 from qgraph._quantize.smooth.layers import ScaledLayer, layer_of
 from qgraph._sensitivity.beside_scores import Cause
 
@@ -33,6 +34,12 @@ _NARROW = 16
 _MOSTLY = 0.5
 _ROTATED = 16
 """Channels of a block from which on a rotation spreads a loud one far enough."""
+_CALIBRATED = {
+    Calibration.MINMAX: "--calibrate percentile or mse",
+    Calibration.MOVING_AVERAGE: "--calibrate percentile or mse",
+    Calibration.AUTO: "--calibrate output",
+}
+"""What may help against errors of all channels, where ranges are found so."""
 _THROUGH = {"Mul", "Cast", "Identity", "Reshape", "Transpose"}
 
 
@@ -44,9 +51,11 @@ def causes(
     memory: Memory,
     provider: Provider = Provider.CPU,
     smoothing: Sequence[SmoothedTensor] = (),
+    *,
+    scheme: Scheme,
 ) -> dict[str, Cause]:
-    """Return node → what makes it sensitive, seen on one sample. `smoothing`: what was done to the
-    model already.
+    """Return node → what makes it sensitive, seen on one sample. `smoothing`, `scheme`: what was
+    done to the model already, and how it is quantized: what this has is no remedy.
     """
     sides = (Side.ACTIVATION, Side.WEIGHT)
     shadows = insert_shadows(prepared.model, nodes, quantization, sides)
@@ -59,7 +68,7 @@ def causes(
     for node in nodes:
         errors = {side: float(seen[shadows.errors[node.name, side]]) for side in sides}
         channels = seen.get(peaks.get(node.name, ""))
-        found[node.name] = _cause(node, errors, channels, structure, done.get(node.name))
+        found[node.name] = _cause(node, errors, channels, structure, done.get(node.name), scheme)
     return found
 
 
@@ -69,6 +78,7 @@ def _cause(
     channels: Array | None,
     structure: _Structure,
     done: SmoothedTensor | None,
+    scheme: Scheme,
 ) -> Cause:
     total = sum(errors.values())
     # squares beyond float32 leave no ratio to share
@@ -84,11 +94,11 @@ def _cause(
         remedy="",
     )
     loud = _against_loud_channels(structure.layer(node), done)
-    why, remedy = _explain(node, cause, loud) if known else _without_share(total)
+    why, remedy = _explain(node, cause, loud, scheme) if known else _without_share(total)
     return cause.model_copy(update={"why": why, "remedy": remedy})
 
 
-def _explain(node: QuantizableNode, cause: Cause, loud: str) -> tuple[str, str]:
+def _explain(node: QuantizableNode, cause: Cause, loud: str, scheme: Scheme) -> tuple[str, str]:
     """Return what weighs most in words, and what may help against it: `loud` against channels."""
     share, ratio = cause.activation_share or 0.0, cause.outlier_ratio
     if cause.after_softmax:
@@ -105,7 +115,7 @@ def _explain(node: QuantizableNode, cause: Cause, loud: str) -> tuple[str, str]:
     if share < _MOSTLY:
         return (
             f"{1 - share:.0%} of its error comes from its weights",
-            "--weights mse, or keep it float",
+            _or_float("--weights mse" if scheme.weights is WeightScale.MAX else ""),
         )
     if ratio is not None and ratio >= _OUTLIER:
         return (
@@ -115,7 +125,7 @@ def _explain(node: QuantizableNode, cause: Cause, loud: str) -> tuple[str, str]:
         )
     return (
         f"{share:.0%} of its error comes from its input activations, from all channels alike",
-        "--calibrate percentile or mse, or keep it float",
+        _or_float(_CALIBRATED.get(scheme.calibrate, "")),
     )
 
 
@@ -123,11 +133,15 @@ def _against_loud_channels(layer: ScaledLayer | None, done: SmoothedTensor | Non
     """Return what may help against loud channels, beside what was done already."""
     if layer is None:
         return "keep it float"
-    ways = [] if done is not None and done.alpha else ["--smooth"]
+    ways = [] if done is not None and done.alpha else ["--smooth auto"]
     rotates = not layer.along.spatial and layer.along.channels % _ROTATED == 0
     if rotates and (done is None or done.rotation is None):
         ways.append("--rotate 128")
-    return f"{' and '.join(ways)}, or keep it float" if ways else "keep it float"
+    return _or_float(" and ".join(ways))
+
+
+def _or_float(way: str) -> str:
+    return f"{way}, or keep it float" if way else "keep it float"
 
 
 def _without_share(total: float) -> tuple[str, str]:
