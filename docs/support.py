@@ -19,13 +19,16 @@ import qgraph
 
 _HEAD = """# What is supported
 
-Made by `python docs/support.py > docs/support.md`, which builds the smallest model with each
-structure and asks; a test keeps it true, and that every test named is there. "Quantized": read,
-scored and written with Q/DQ by default. "Float": read and computed as it is, listed with that
-reason, its MACs counted. "Refused": no model, no data (exit code 3), with these words.
+Made by `python docs/support.py > docs/support.md`. The script builds the smallest model with each
+structure and runs qgraph on it. A test keeps the page true.
 
-Opsets 13 to 26 are kept, older models are raised to 13 (fp16 to 19), IR versions up to 13 are read
-and written as they came; ops of other domains compute what onnxruntime knows of them.
+- **Quantized**: by default the node is scored and written with Q/DQ.
+- **Float**: the node stays as it is. Reports list it with this reason and count its MACs.
+- **Refused**: qgraph does not accept the model (exit code 3), with this message.
+
+A model keeps its opset from 13 to 26. Older models are raised to 13, and older fp16 models to 19.
+IR versions up to 13 are accepted and kept. Operators of other domains work where onnxruntime knows
+them.
 """
 
 
