@@ -10,25 +10,25 @@ from qgraph._cli.cli import cli
 
 _HEAD = """# Command line
 
-Made from the commands' own help by `python docs/cli_reference.py > docs/cli.md`; tests keep
-it true.
+This page holds the help of every command. It is made by
+`python docs/cli_reference.py > docs/cli.md`; a test keeps it true.
 
-Every command takes `--json` (the result, or the error, as one JSON value on stdout), `--quiet` (no
+Every command has `--json` (the result, or the error, as one JSON value on stdout), `--quiet` (no
 progress on stderr) and `--debug` (the traceback of an error).
 
-Words and options complete with Tab after `eval "$(_QGRAPH_COMPLETE=bash_source qgraph)"` (for zsh
-`zsh_source`; for fish `_QGRAPH_COMPLETE=fish_source qgraph | source`).
+After `eval "$(_QGRAPH_COMPLETE=bash_source qgraph)"`, the Tab key completes commands and options.
+For zsh write `zsh_source`; for fish use `_QGRAPH_COMPLETE=fish_source qgraph | source`.
 
 | exit code | meaning |
 |---:|---|
 | 0 | done |
-| 2 | usage: an option; a profile, recipe or JSON with wrong content, or of another model |
-| 3 | bad input: a file that is not there, whatever its kind; a model or data that cannot be used |
-| 4 | environment: no such provider, package, space, permission; folder locked |
-| 5 | a limit: memory, time, size |
-| 6 | the runtime died in its child process |
+| 2 | usage: a wrong option; a profile, recipe or JSON file with wrong content or of another model |
+| 3 | bad input: a missing file of any kind; a model or data that cannot be used |
+| 4 | environment: no such provider or package; no space or permission; a locked folder |
+| 5 | a limit was reached: memory, time or size |
+| 6 | the runtime crashed in its child process |
 | 7 | a quality gate failed |
-| 75 | interrupted; the same command goes on |
+| 75 | interrupted; the same command continues |
 """
 
 

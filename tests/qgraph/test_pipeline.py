@@ -361,7 +361,7 @@ def test_an_interrupted_run_exits_75_and_goes_on_to_the_same_result(
             time.sleep(0.01)
         run.send_signal(number)  # while it scores
         _, err = run.communicate(timeout=60)
-    assert run.returncode == 75 and "The same command goes on" in err
+    assert run.returncode == 75 and "The same command continues" in err
     assert not (stopped / "evaluation.json").exists()
     ranges = (stopped / "ranges.json").stat().st_mtime_ns
     assert wait_and_finish(qgraph, recipe, stopped) == 0

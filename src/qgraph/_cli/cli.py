@@ -35,8 +35,8 @@ def cli() -> None:
 
     export → sensitivity → profile → quantize → evaluate → report; `run` does them all.
 
-    Exit codes: 0 done, 2 usage, 3 bad input, 4 environment, 5 a limit, 6 the runtime died,
-    7 a quality gate failed, 75 interrupted (the same command goes on).
+    Exit codes: 0 done, 2 usage, 3 bad input, 4 environment, 5 a limit, 6 the runtime
+    crashed, 7 a quality gate failed, 75 interrupted (the same command continues).
     """
 
 
@@ -68,7 +68,7 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
 
 _HELP = "qgraph COMMAND --help lists the options."
 _AGAIN = (
-    "Nothing half-finished is left. The same command goes on from what it kept, or starts again."
+    "No half-finished file is left. The same command continues from what it kept, or starts again."
 )
 
 

@@ -88,7 +88,7 @@ provider = click.option(
     type=EnumChoice(Provider),
     default=Provider.CPU.value,
     show_default=True,
-    help="Where to run; cuda never falls back to the CPU.",
+    help="Where to run. cuda never falls back to the CPU.",
 )
 
 data = click.option(
@@ -96,8 +96,8 @@ data = click.option(
     "data",
     type=PATH,
     multiple=True,
-    help="Samples: .npz or a folder of .npz; by family also .txt and .jsonl, a folder of images,"
-    " COCO's .json. Give it again to mix several.",
+    help="Samples: .npz or a folder of .npz files. Some families also take .txt, .jsonl, a folder"
+    " of images, or COCO's .json. Repeat the option to mix several.",
 )
 
 seed = click.option("--seed", default=0, show_default=True, help="Seed of synthetic samples.")
@@ -148,11 +148,11 @@ scheme_parts = apply(
     click.option(
         "--calibrate",
         type=EnumChoice(Calibration),
-        help="How the range of an activation is chosen: its extremes, a percentile, the least"
-        " KL divergence (entropy), the least squared error (mse), the average of the samples'"
-        " extremes, the least error at the model's outputs, by backward passes (output), or a"
-        " method for all, by what everything quantized measures (auto; with --smooth auto both"
-        " are chosen together, in the time that scores take).",
+        help="How the range of an activation is chosen: its extremes (minmax), a percentile, the"
+        " least KL divergence (entropy), the least squared error (mse), or the average of the"
+        " samples' extremes. output: the least error at the model's outputs, by backward passes."
+        " auto: one method for all activations, by measuring everything quantized; with --smooth"
+        " auto, both are searched together in about the time of the scores.",
     ),
     click.option(
         "--percentile",
@@ -162,16 +162,16 @@ scheme_parts = apply(
     click.option(
         "--smooth",
         type=SchemePart("none|auto|α", smoothing),
-        help="Move activation outliers into weights (SmoothQuant): with a strength such as"
-        " 0.5, or searched for each tensor (auto), which may put a Mul before a convolution.",
+        help="Move activation outliers into weights (SmoothQuant), with a strength such as 0.5."
+        " auto searches a strength for each tensor, and may put a Mul before a convolution.",
     ),
     click.option(
         "--rotate",
         type=SchemePart("none|N", rotation),
-        help="Spread activation outliers over channels: multiply blocks of N channels, a power"
-        " of two, of what linears read by a Hadamard matrix. Where nothing absorbs it, that is a"
-        " small float MatMul before the quantization. --calibrate auto --smooth auto finds where"
-        " it pays.",
+        help="Spread activation outliers over channels: multiply the inputs of linear layers by"
+        " a Hadamard matrix, in blocks of N channels (a power of two). Where no other layer can"
+        " absorb this, it is a small float MatMul before the quantization. --calibrate auto"
+        " --smooth auto finds where it helps.",
     ),
     click.option(
         "--weights",
@@ -258,9 +258,9 @@ def key_values(
 memory_budget = click.option(
     "--memory-budget",
     type=Size(),
-    help="Hold at most this much memory, as in 900MiB or 8GiB; weights and states that do not fit"
-    " are read from the disk piece by piece. Less than the work takes is refused."
-    "  [default: what is free]",
+    help="Hold at most this much memory, such as 900MiB or 8GiB. Weights and states that do not fit"
+    " are read from the disk piece by piece. A budget that is too small is refused."
+    "  [default: the free memory]",
 )
 
 
@@ -269,9 +269,9 @@ ray = click.option(
     metavar="[ADDRESS]",
     is_flag=False,
     flag_value="auto",
-    help="Use a Ray cluster for the samples: at HOST:PORT; without an address at RAY_ADDRESS, else"
-    " one that runs on this machine, else one started for this run (local: always). Write"
-    " --ray=HOST:PORT.",
+    help="Divide the samples among the nodes of a Ray cluster. Write --ray=HOST:PORT. Without an"
+    " address: the cluster at RAY_ADDRESS, else one that runs on this machine, else a new one for"
+    " this run. --ray=local always starts a new one.",
 )
 
 
@@ -280,14 +280,15 @@ resume = click.option(
     "resume",
     default=True,
     show_default=True,
-    help="Go on where the same run stopped, or forget what it did.",
+    help="Continue where the same run stopped, or start from the beginning.",
 )
 
 
 ray_ship = click.option(
     "--ray-ship",
     is_flag=True,
-    help="Send models and samples to the cluster's nodes, which else read them by the same paths.",
+    help="Send models and samples to the cluster's nodes. Without it, nodes read them by the same"
+    " paths.",
 )
 
 
@@ -297,17 +298,17 @@ gates = apply(
         "gates",
         multiple=True,
         metavar="CONDITION",
-        help="Exit with 7 if this holds (evaluations only): 'loss>+1%', 'D:kl>+0.01', 'top1<0.7'."
-        " With a sign, the limit is for the difference from the first evaluation, or from float.",
+        help="Exit with 7 if this is true (evaluations only): 'loss>+1%', 'D:kl>+0.01', 'top1<0.7'."
+        " A limit with a sign is for the difference from the first evaluation, or from float.",
     ),
     click.option(
         "--fail-when",
         type=EnumChoice(FailWhen),
         default=FailWhen.MEASURED.value,
         show_default=True,
-        help="What has to be past the limit of --fail-if: the measured figure; its whole 95 %"
-        " interval (sure: noise fails nothing); or any part of it (possible: what the samples"
-        " cannot rule out fails).",
+        help="What must be beyond the limit of --fail-if. measured: the measured figure. sure: its"
+        " whole 95 % interval, so that noise never fails. possible: any part of the interval, so"
+        " that a gate passes only if the samples rule the damage out.",
     ),
 )
 """What has to hold for a command to end with 0."""

@@ -71,19 +71,16 @@ class ExportOptions(Given):
             kind="image",
         ),
     ] = None
-    data: Annotated[tuple[Path, ...], Flag("Images that show what overflows fp16 (vision).")] = ()
+    data: Annotated[tuple[Path, ...], Flag("Images to find what overflows in fp16 (vision).")] = ()
     batch: Annotated[
         Annotated[int, Field(ge=1)] | None,
-        Flag(
-            "Fixed number of pictures in a forward (classifiers, detectors).  [default: any number;"
-            " detectors: 1]"
-        ),
+        Flag("Fixed batch size (classifiers, detectors).  [default: any size; detectors: 1]"),
     ] = None
     trust_pickle: Annotated[
         bool,
         Flag(
-            "Let Ultralytics open a .pt checkpoint or a .yaml file, either of which can run code."
-            " For files you trust."
+            "Let Ultralytics open a .pt checkpoint or a .yaml file. Both can run code, so use it"
+            " only for files that you trust."
         ),
     ] = False
 

@@ -33,25 +33,24 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 _DATA = Flag(
-    "Samples: .npz or a folder of .npz; by family also .txt and .jsonl, a folder of images, COCO's"
-    " .json. Give it again to mix several."
+    "Samples: .npz or a folder of .npz files. Some families also take .txt, .jsonl, a folder of"
+    " images, or COCO's .json. Repeat the option to mix several."
 )
 _SEED = Flag("Seed of synthetic samples.")
 _BATCH_AXIS = Flag(
-    "In .npz data, samples of INPUT lie along this axis, counted from 0.  [default: a dynamic axis"
-    " named as a batch, else 0]",
+    "The axis of INPUT that counts samples in .npz data, from 0.  [default: a dynamic axis with the"
+    " name of a batch, else 0]",
     metavar="INPUT=AXIS",
 )
 PREPROCESS = (
-    "How images become inputs, instead of what preprocessor_config.json beside the model says:"
-    ' as in "mean=0.5 std=0.5" or "mean=0.485,0.456,0.406 std=0.229,0.224,0.225 shortest=256'
-    ' crop=224".'
+    "How images become inputs. It replaces preprocessor_config.json beside the model. Examples:"
+    ' "mean=0.5 std=0.5", "mean=0.485,0.456,0.406 std=0.229,0.224,0.225 shortest=256 crop=224".'
 )
 _PREPROCESS = Flag(PREPROCESS, metavar="HOW")
 _FAST = Flag(
-    "Search for nothing that is not asked for: ranges are the extremes, nothing is smoothed."
-    "  [default: ranges and smoothing are searched for together where none of --calibrate,"
-    " --smooth, --rotate and --ranges is given]"
+    "No search: ranges are the extremes, and nothing is smoothed unless you ask for it."
+    "  [default: search for ranges and smoothing together, if none of --calibrate, --smooth,"
+    " --rotate and --ranges is given]"
 )
 
 
@@ -108,18 +107,18 @@ class CalibrateOptions(Options):
     include: Annotated[
         tuple[str, ...],
         Flag(
-            "Also score nodes whose name matches RE, although they would be kept float.",
+            "Also score nodes with a name that matches RE, even if they are kept float by default.",
             metavar="RE",
         ),
     ] = ()
     exclude: Annotated[
         tuple[str, ...],
-        Flag("Keep nodes whose name matches RE float, without a score.", metavar="RE"),
+        Flag("Keep nodes with a name that matches RE float, without a score.", metavar="RE"),
     ] = ()
     small: Annotated[
         bool,
         Flag(
-            "Also score nodes that INT8 makes no faster: fewer than 16 channels, depthwise,"
+            "Also score nodes that INT8 does not make faster: fewer than 16 channels, depthwise,"
             " one row."
         ),
     ] = False
@@ -167,8 +166,8 @@ class SensitivityOptions(CalibrateOptions):
         str,
         AfterValidator(_engine),
         Flag(
-            "Who computes the scores; auto measures all exactly, or where that takes long estimates"
-            " them and checks some. inc is Intel Neural Compressor.",
+            "What computes the scores. auto measures all nodes exactly; if that takes long, it"
+            " estimates them and checks some. inc is Intel Neural Compressor.",
             choices=lambda: (AUTO, *engines()),
         ),
     ] = AUTO
@@ -178,7 +177,7 @@ class SensitivityOptions(CalibrateOptions):
     metric: Annotated[
         MetricKey | None,
         Flag(
-            "What ranking, profiles and comparisons go by.  [default: noise_to_signal for"
+            "The metric for ranking, profiles and comparisons.  [default: noise_to_signal for"
             " detectors, else mse]",
             choices=lambda: SCORED,
         ),
@@ -186,8 +185,8 @@ class SensitivityOptions(CalibrateOptions):
     logits: Annotated[
         bool,
         Flag(
-            "Score KL and top-1 agreement of logits too. Without them a decoder's LM head is left"
-            " out of every run: the same MSE, SQNR and cosine in less time and memory."
+            "Also score KL and top-1 agreement of logits. --no-logits leaves a decoder's LM head"
+            " out of every run: MSE, SQNR and cosine stay the same, in less time and memory."
         ),
     ] = True
     group: Annotated[
@@ -198,7 +197,7 @@ class SensitivityOptions(CalibrateOptions):
         float | None,
         Field(gt=0),
         Flag(
-            "Stop after this long, as in 90s, 20m or 2h, with the samples scored by then.",
+            "Stop after this time, such as 90s, 20m or 2h, and report the samples scored so far.",
             kind="duration",
         ),
     ] = None
@@ -206,9 +205,9 @@ class SensitivityOptions(CalibrateOptions):
         tuple[str, ...],
         AfterValidator(_format_names),
         Flag(
-            "gradient: score every node in each of these from the same passes: int8, fp8, either"
-            " with a calibration after a colon (int8:mse), weight-int8, weight-int4. Ranks and"
-            " profiles go by the first.",
+            "gradient: score every node in each of these formats from the same passes: int8, fp8,"
+            " weight-int8, weight-int4. int8 and fp8 may name a calibration (int8:mse). The first"
+            " one decides ranks and profiles.",
             metavar="NAMES",
         ),
     ] = ()
@@ -250,19 +249,19 @@ class ProfileOptions(Options):
     by: Annotated[
         By,
         Flag(
-            "What the share is of: of MACs, by which an engine gains, of nodes, or of parameters."
+            "What A to D are shares of: MACs (the work that becomes faster), nodes or parameters."
         ),
     ] = By.MACS
     top_k: Annotated[
         Annotated[int, Field(ge=0)] | None,
-        Flag("Also a profile that keeps the N most sensitive nodes float."),
+        Flag("Add a profile that keeps the N most sensitive nodes float."),
     ] = None
     budget: Annotated[
         str | None,
         AfterValidator(_limit),
         Flag(
-            'Also the largest profile within this limit, as in "loss<=1.02x": 1.02 times the float'
-            " model's.",
+            'Add the largest profile within this limit. "loss<=1.02x" means 1.02 times the float'
+            " model's loss.",
             metavar="LIMIT",
         ),
     ] = None
@@ -270,15 +269,18 @@ class ProfileOptions(Options):
         tuple[str, ...],
         AfterValidator(_mixed_names),
         Flag(
-            "Each node in the format that does less damage there, as in int8,fp8: for targets that"
-            " have both. The report is of --schemes int8,fp8.",
+            "Give each node the format that does less damage, as in int8,fp8. The target needs"
+            " both formats, and the report needs --schemes int8,fp8.",
             metavar="NAMES",
         ),
     ] = ()
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     preprocess: Annotated[str | None, _PREPROCESS] = None
-    task: Annotated[str | None, Flag("What to measure.  [default: by family and data]")] = None
+    task: Annotated[
+        str | None,
+        Flag("lm, classify, detect or fidelity.  [default: by family and data]"),
+    ] = None
     samples: Annotated[
         Count | None, Flag("Measure on at most this many samples of each file.")
     ] = None  # fmt: skip
@@ -301,22 +303,19 @@ class QuantizeOptions(Options):
     ] = ()
     backend: Annotated[
         Literal["qgraph", "inc"],
-        Flag("What writes Q/DQ: qgraph, or Intel Neural Compressor, which places it its own way."),
+        Flag("What writes Q/DQ: qgraph, or Intel Neural Compressor with its own placement."),
     ] = "qgraph"
     dtype: Annotated[
         Literal["fp16"] | None,
         Flag(
-            "Convert an fp32 model to fp16 first; nodes that overflow stay fp32. fp16.onnx is the"
-            " converted model without Q/DQ.  [default: the model's own]"
+            "Convert an fp32 model to fp16 first. Nodes that overflow stay fp32. Also writes"
+            " fp16.onnx, the converted model without Q/DQ.  [default: the model's own]"
         ),
     ] = None
     scheme: Scheme | None = None
     fast: Annotated[
         bool,
-        Flag(
-            "Quantize with ranges that are the extremes, and no smoothing, whatever the profiles'"
-            " scheme."
-        ),
+        Flag("Use the extremes as ranges, and no smoothing, instead of the profiles' scheme."),
     ] = False
     data: Annotated[tuple[Path, ...], _DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
@@ -346,15 +345,18 @@ class EvaluateOptions(Options):
         tuple[str, ...],
         AfterValidator(_limits),
         Flag(
-            'Recommend what is within these limits, as in "loss<=1.01x,top1>=0.95".  [default: a'
-            " limit for each metric]",
+            'Limits for the recommendation, as in "loss<=1.01x,top1>=0.95".  [default: a limit for'
+            " each metric]",
             metavar="LIMITS",
         ),
     ] = ()
     latency: Annotated[
-        bool, Flag("Measure latency and memory of sessions, which say little of TensorRT's.")
+        bool,
+        Flag("Measure latency and memory in onnxruntime. They say little about TensorRT."),
     ] = True
-    allow_cpu_nodes: Annotated[bool, Flag("Accept compute nodes on the CPU with CUDA.")] = False
+    allow_cpu_nodes: Annotated[
+        bool, Flag("With CUDA: accept that compute nodes run on the CPU.")
+    ] = False
 
 
 P = TypeVar("P", bound=Part)

@@ -28,25 +28,27 @@ from qgraph._steps.compare import scatter_plot
     type=options.EnumChoice(Which),
     default=Which.AUTO.value,
     show_default=True,
-    help="Which score of a sensitivity.json ranks its nodes; auto: solo, else gain.",
+    help="The score of a sensitivity.json that ranks its nodes. auto: solo if it has one, else"
+    " gain.",
 )
 @click.option(
     "--lower-is-worse",
     multiple=True,
     metavar="LABEL",
-    help="In this ranking of another tool, smaller numbers mean more damage (an SQNR).",
+    help="In this ranking of another tool, a smaller number means more damage, as for an SQNR.",
 )
 @click.option(
     "--tie-below",
     type=click.FloatRange(min=0),
-    help="Count nodes whose score in the first file is below this share of its total as one tie.",
+    help="Count nodes as one tie if their score in the first file is below this share of its"
+    " total.",
 )
 @click.option(
     "--top",
     type=click.IntRange(min=1),
     default=10,
     show_default=True,
-    help="Size of the top whose overlap is given, and of the table of disagreements.",
+    help="How many nodes count as the top for the overlap, and how many disagreements to list.",
 )
 @click.option("--plot", type=options.PATH, help="Write a scatter plot (HTML) here.")
 @options.gates
@@ -55,8 +57,8 @@ from qgraph._steps.compare import scatter_plot
     "pairs",
     multiple=True,
     metavar="BEFORE=AFTER",
-    help="Two evaluations: compare these two variants. The others are paired by profile, name or"
-    " content.",
+    help="With two evaluations: compare these two variants. All others are paired by profile, name"
+    " or content.",
 )
 @options.common(None, "File to write the comparison to.  [default: none]")
 def compare(
@@ -75,11 +77,12 @@ def compare(
 ) -> int:
     """Compare rankings of one model's nodes, or evaluations of its variants.
 
-    A ranking is a sensitivity.json, or {node or module path: score} of any tool as JSON or CSV;
-    the larger the score, the more sensitive the node.
+    A ranking is a sensitivity.json, or {node or module path: score} from any tool, as JSON or CSV.
+    A larger score means a more sensitive node.
 
-    Of two evaluation.json or two run folders: what changed, and whether that is beyond noise; of
-    one: how its variants differ from its float model. -o FILE.md writes a table for a pull request.
+    With two evaluation.json files or two run folders, it shows the changes, and which are beyond
+    noise. With one, it compares the variants with their float model. -o FILE.md writes a table for
+    a pull request.
     """
     evaluations = [is_evaluation(Path(text)) for text in rankings]
     if gates or pairs or any(evaluations):

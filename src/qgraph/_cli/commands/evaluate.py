@@ -32,7 +32,7 @@ from qgraph._steps.options import EvaluateOptions, chosen
 @click.argument("models", nargs=-1, required=True, type=options.PATH)
 @options_of(EvaluateOptions)
 @click.option(
-    "--profiles", type=options.PATH, help="Also show the error that these profiles predicted."
+    "--profiles", type=options.PATH, help="Also show the error that this profiles.json predicts."
 )
 @click.option(
     "--sanity",
@@ -67,11 +67,11 @@ def evaluate(
 ) -> int:
     """Measure the float model and its quantized variants MODELS side by side.
 
-    What variants show on samples is kept in a journal beside the output: after an interruption the
-    same command goes on.
+    Finished samples are kept in a journal beside the output. After an interruption, the same
+    command continues.
 
-    With --fail-if, variants are compared with their float model, and the exit code says whether
-    they pass: qgraph evaluate model.onnx D.onnx --data heldout.txt --fail-if 'D:loss>+1%'
+    --fail-if compares the variants with their float model. The exit code tells whether they pass:
+    qgraph evaluate model.onnx D.onnx --data heldout.txt --fail-if 'D:loss>+1%'
     """
     conditions = [parse_gate(text) for text in gates]
     if no_sanity and sanity is not None:

@@ -33,10 +33,10 @@ def export(
     """Export the checkpoint SOURCE to ONNX.
 
     SOURCE is a checkpoint folder of transformers (the language model of Qwen2.5-VL, Qwen2, Qwen3,
-    Llama or Mistral; an image classifier), or an Ultralytics .pt or .yaml. Writes model.onnx, what
-    belongs to it (embed_tokens.onnx, tokenizer and processor files) and qgraph.json, and checks the
-    graph against PyTorch before anything is published. With --part vision, the vision tower of
-    Qwen2.5-VL as vision_encoder.onnx, for images of one size.
+    Llama or Mistral; an image classifier), or an Ultralytics .pt or .yaml file. The command writes
+    model.onnx, its companions (embed_tokens.onnx, tokenizer and processor files) and qgraph.json.
+    It checks the graph against PyTorch first. --part vision writes the vision tower of Qwen2.5-VL
+    for images of one size, as vision_encoder.onnx.
     """
     with Bars(quiet=quiet) as bars:
         manifest = export_checkpoint(source, output, family=family, progress=bars, **given)

@@ -55,7 +55,7 @@ def axis_ranges(
     "--batch-axis",
     multiple=True,
     metavar="INPUT=AXIS",
-    help="In .npz data, samples of INPUT lie along this axis.",
+    help="The axis of INPUT that counts samples in .npz data.",
 )
 @click.option("--preprocess", metavar="HOW", help=PREPROCESS)
 @click.option(
@@ -63,12 +63,12 @@ def axis_ranges(
     "plugins",
     multiple=True,
     metavar="OP",
-    help="A custom operator that a plugin brings.",
+    help="A custom operator that a plugin provides.",
 )
 @click.option(
     "--engine-layers",
     type=options.PATH,
-    help="Compare with an engine's layers.json; MODEL is the bundle then.",
+    help="Compare with an engine's layers.json. MODEL is then the bundle.",
 )
 @options.seed
 @options.common(None, "Folder to write the bundle to.")
@@ -82,7 +82,7 @@ def handoff(
 ) -> None:
     """Bundle the Q/DQ MODEL for TensorRT: weights, scripts, golden files, checksums.
 
-    With --engine-layers, say which nodes meant for INT8 do not run in it.
+    With --engine-layers, list the nodes meant for INT8 that the engine does not run in INT8.
     """
     if engine_layers is not None:
         report = handing_over.engine_layers(engine_layers, model)

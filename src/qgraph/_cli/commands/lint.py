@@ -24,23 +24,23 @@ from qgraph._steps import lint as linting
     type=options.EnumChoice(Target),
     default=Target.TENSORRT_10.value,
     show_default=True,
-    help="TensorRT 10.13 to 10.16 (Jetson stays there), or 11.x.",
+    help="TensorRT 10.13 to 10.16 (also for Jetson), or 11.x.",
 )
 @click.option(
     "--plugin",
     "plugins",
     multiple=True,
     metavar="OP",
-    help="A custom operator that a plugin brings.",
+    help="A custom operator that a plugin provides.",
 )
 @click.option(
     "--sensitivity",
     type=options.PATH,
     metavar="FILE",
-    help="A sensitivity.json: shows what INT8 costs and brings, node by node.",
+    help="A sensitivity.json. Shows the cost and the gain of INT8 for each node.",
 )
-@click.option("--fix", is_flag=True, help="Write a repaired model to -o. It computes the same.")
-@options.common(None, "File for the mended model.")
+@click.option("--fix", is_flag=True, help="Write a repaired model to -o. Its outputs are the same.")
+@options.common(None, "File for the repaired model.")
 def lint(
     model: Path,
     target: Target,
@@ -51,10 +51,10 @@ def lint(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Say why TensorRT would not build MODEL, build it slower, or compute something else.
+    """Check MODEL against TensorRT's rules: does it build, run fast, and compute the same?
 
-    Takes any Q/DQ model: qgraph's, onnxruntime's, INC's, ModelOpt's; weights are not loaded. Exit
-    code 7 where it would not build.
+    MODEL is a Q/DQ model of any tool: qgraph, onnxruntime, INC, ModelOpt. Its weights are not
+    loaded. The exit code is 7 if TensorRT would not build it.
     """
     if fix != (output is not None):
         raise UsageError("--fix and -o belong together", hint="Give both: --fix -o mended.onnx")

@@ -30,14 +30,16 @@ from qgraph._steps.profile import profile as cut_profiles
     multiple=True,
     metavar="NAME=SHARE",
     callback=options.key_values,
-    help="A profile that quantizes this share.  [default: A=0.15 B=0.5 C=0.8 D=1]",
+    help="A profile and its share of --by.  [default: A=0.15 B=0.5 C=0.8 D=1]",
 )
 @options_of(ProfileOptions)
 @click.option(
-    "--model", type=options.PATH, help="Measure every profile on this model, without emitting one."
+    "--model", type=options.PATH, help="Measure every profile on this model, without writing one."
 )
 @click.option(
-    "--ranges", type=options.PATH, help="Ranges of the model.  [default: beside the report]"
+    "--ranges",
+    type=options.PATH,
+    help="The ranges.json to use.  [default: the one beside the report]",
 )
 @options.ray
 @options.ray_ship
@@ -58,8 +60,8 @@ def profile(
 ) -> None:
     """Cut profiles from the sensitivity report REPORT, from minimal (A) to everything (D).
 
-    With --model and --data, each profile is measured as if it were emitted; --budget also searches
-    the largest one that meets a limit on any metric of `evaluate`.
+    With --model and --data, each profile is also measured, without writing a model. --budget then
+    finds the largest profile within a limit, on any metric of `evaluate`.
     """
     asked = chosen(ProfileOptions, None, {**given, **({"cuts": cuts} if cuts else {})})
     beside = ranges or (ranges_to_read(report) if model is not None else None)

@@ -39,15 +39,15 @@ from qgraph._steps.quantize import write_quantized
     "--annotate",
     type=options.PATH,
     metavar="SENSITIVITY",
-    help="Write rank, errors, precision and reason from this sensitivity.json into the nodes'"
-    " metadata, where Netron shows them.",
+    help="Write rank, errors, precision and reason from this sensitivity.json into the metadata of"
+    " the nodes. Netron shows them.",
 )
 @options_of(QuantizeOptions)
 @click.option(
     "--scheme",
     "name",
     type=options.EnumChoice(SchemeName),
-    help="How numbers are quantized.  [default: as the profiles' report]",
+    help="The number format.  [default: that of the profiles]",
 )
 @options.scheme_parts
 @options.provider
@@ -64,17 +64,18 @@ def quantize(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Write one Q/DQ model of MODEL per profile, each checked to be what its profile says.
+    """Write one Q/DQ model of MODEL for each profile, and check each against its profile.
 
-    Models written together share one data file that holds each tensor once, where it would be
-    larger than 16 MiB; smaller ones are one file each.
+    Models that are written together share one data file, which holds each tensor once, if it would
+    be larger than 16 MiB. Smaller models are one file each.
 
-    Ranges come from --ranges, or are calibrated on --data and written as ranges.json. The scheme
-    is that of the profiles; --scheme, --calibrate, --smooth, --rotate and --weights quantize the
-    same nodes otherwise. With --dtype fp16, models are called A-fp16.onnx, and --data also shows
-    what overflows; without --profiles, fp16.onnx alone is written.
-    With --backend inc, models are not checked, and excluded nodes that read Q/DQ all the same are
-    listed.
+    Ranges come from --ranges. Without it, they are calibrated on --data and written as ranges.json.
+    The scheme is that of the profiles. --scheme, --calibrate, --smooth, --rotate and --weights
+    quantize the same nodes under another one.
+
+    With --dtype fp16, models are called A-fp16.onnx, and --data also shows what overflows. Without
+    --profiles, only fp16.onnx is written. With --backend inc, models are not checked; the command
+    lists excluded nodes that read Q/DQ all the same.
     """
     parts = {"name": name, **options.take_scheme_parts(given)}
     asked = chosen(QuantizeOptions, None, given_of(QuantizeOptions, given))

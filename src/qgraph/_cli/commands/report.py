@@ -21,7 +21,7 @@ from qgraph._steps.report import report as render
     "kinds",
     type=click.Choice(["svg", "png"]),
     multiple=True,
-    help="Also write each chart as a file of this kind, in figures/. Give it again for both.",
+    help="Also write each chart as a file of this kind, in figures/. Repeat the option for both.",
 )
 @options.common(None, "Folder to write report.html and report.md to.  [default: FOLDER]")
 def report(
@@ -31,10 +31,10 @@ def report(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make one self-contained page (HTML), and Markdown, of the run in FOLDER.
+    """Make one self-contained page (HTML), and Markdown, from the run in FOLDER.
 
-    Files called sensitivity-LABEL.json and comparison*.json in FOLDER, of other engines or tools,
-    are shown as rankings against its own.
+    Rankings of other engines or tools are shown beside its own: files in FOLDER with the names
+    sensitivity-LABEL.json and comparison*.json.
     """
     target = output or folder
     paths = {kind: target / f"report.{kind}" for kind in ("html", "md")}

@@ -47,14 +47,14 @@ _chain_options = options.apply(
 @click.argument("recipe", type=options.PATH)
 @_chain_options
 def run(recipe: Path, **asked: Any) -> None:
-    """Run the whole chain of RECIPE, a TOML file; what is done already is not repeated."""
+    """Run the whole chain of RECIPE, a TOML file. Finished stages are not repeated."""
     _run(recipe, **asked)
 
 
 @click.command()
 @_chain_options
 def demo(*, fast: bool, output: Path | None, as_json: bool, **asked: Any) -> None:
-    """Run the recipe of the shipped tiny Qwen2.5-VL, and beside it with plain ranges."""
+    """Run the recipe of the shipped tiny Qwen2.5-VL twice: with plain ranges, and as by default."""
     recipe = Path(__file__).parents[4] / _DEMO
     if not recipe.exists():
         raise EnvironmentFault(

@@ -36,7 +36,7 @@ from qgraph._steps.work import engine_and_scheme
     "--scheme",
     "name",
     type=options.EnumChoice(SchemeName),
-    help="How numbers are quantized.  [default: int8; inc-cpu with --engine inc]",
+    help="The number format.  [default: int8; inc-cpu with --engine inc]",
 )
 @options.scheme_parts
 @options.apply(*(options_of(engine.options) for engine in engines().values()))
@@ -45,7 +45,7 @@ from qgraph._steps.work import engine_and_scheme
 @options.ray
 @options.ray_ship
 @options.resume
-@click.option("--all", "everything", is_flag=True, help="Print all nodes, not the worst alone.")
+@click.option("--all", "everything", is_flag=True, help="Print all nodes, not only the worst.")
 @options.provider
 @options.common("sensitivity.json", "File to write; ranges and Markdown go beside it.")
 def sensitivity(
@@ -65,9 +65,9 @@ def sensitivity(
 ) -> None:
     """Score how much quantizing each node of MODEL hurts its outputs.
 
-    Without --data, samples are those that qgraph.json beside the model names, else made up, with a
-    warning. Finished samples are kept in a journal beside the output: after an interruption the
-    same command goes on.
+    Without --data, the samples are those that qgraph.json beside the model names. If there are
+    none, they are made up, with a warning. Finished samples are kept in a journal beside the
+    output. After an interruption, the same command continues.
     """
     asked = _options(name, given, ranges)
     files = {"md": output.with_suffix(".md"), "ranges": ranges_to_write(output)}

@@ -20,8 +20,8 @@ from qgraph._steps import verify as verifying
 def verify(path: Path, output: Path | None, as_json: bool, quiet: bool) -> None:
     """Check that PATH, an output of qgraph, is complete and unchanged: schemas, checksums, files.
 
-    PATH is a bundle, a run folder, an exported folder, a model or a JSON file. Exit code 3 where
-    it is not.
+    PATH is a bundle, a run folder, an exported folder, a model or a JSON file. The exit code is 3
+    if it is not complete.
     """
     if output is not None:
         require_outputs([output], path.rglob("*") if path.is_dir() else [path])

@@ -131,7 +131,7 @@ def _lines(pipe: int, patience: Patience) -> Iterator[bytes]:
         if not select.select([pipe], [], [], limit)[0]:
             raise LimitError(
                 f"Intel Neural Compressor said nothing for {limit:.0f} s and was stopped",
-                hint="What was scored is kept; the same command goes on.",
+                hint="Finished nodes are kept. Run the same command again to continue.",
             )
         data = os.read(pipe, 1 << 16)
         if not data:
@@ -152,7 +152,7 @@ def _failed(kind: str, message: str) -> InputError:
 
 def _death(code: int, workspace: Path) -> QGraphError:
     """Return what the end of the process means to the user."""
-    again = "What was scored is kept; the same command goes on."
+    again = "Finished nodes are kept. Run the same command again to continue."
     if code == -signal.SIGKILL:
         return killed("runs Intel Neural Compressor", f"{again} ")
     how = how_it_ended(code)

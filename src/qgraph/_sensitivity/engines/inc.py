@@ -212,7 +212,7 @@ class _Conversation:
         self._runtime.progress("INC, one model a node", done, len(self._plan.units))
 
 
-_AGAIN = "What was scored is kept; run the same command again and it goes on."
+_AGAIN = "Finished nodes are kept. Run the same command again to continue."
 
 
 def _scores(

@@ -28,7 +28,7 @@ class IncOptions(EngineOptions):
 
     max_nodes: Annotated[_Count | None, Flag("inc: score only the first N candidates.")] = None
     confidence_batches: Annotated[
-        _Count | None, Flag("inc: score on the first N samples; all calibrate.  [default: all]")
+        _Count | None, Flag("inc: score on the first N samples; calibrate on all.  [default: all]")
     ] = None
     as_written: bool = False
 

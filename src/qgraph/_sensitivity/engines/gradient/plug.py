@@ -61,15 +61,15 @@ class GradientOptions(EngineOptions):
     probes: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Flag(
-            "gradient: backward passes a sample for each figure estimated.  [default: 1; where at"
-            " most 64 numbers are compared, 4, or up to 16 one for each]"
+            "gradient: backward passes per sample for each estimated figure.  [default: 1; with at"
+            " most 64 output numbers 4; with at most 16 one for each]"
         ),
     ] = None
     verify: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Flag(
-            "gradient: then also measure up to N nodes exactly (the worst, and those near the cut"
-            " of a profile), and say how well the estimates agree.",
+            "gradient: also measure up to N nodes exactly (the worst, and those near the cut of a"
+            " profile), and report how well the estimates agree.",
             metavar="N",
         ),
     ] = None
@@ -77,8 +77,8 @@ class GradientOptions(EngineOptions):
     gauss_newton: Annotated[
         bool,
         Flag(
-            "gradient: also compute the score of HAWQ-V2, the trace of each weight's Gauss-Newton"
-            " matrix times the weight's error; `qgraph compare --score gauss-newton` ranks by it."
+            "gradient: also compute the score of HAWQ-V2: the trace of each weight's Gauss-Newton"
+            " matrix, times the weight's error. `qgraph compare --score gauss-newton` ranks by it."
         ),
     ] = False
 
