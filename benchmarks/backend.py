@@ -31,12 +31,17 @@ from backend_outcomes import Ending, outcome  # noqa: E402
 
 _HEAD = """# ONNX's backend tests
 
-Written by `benchmarks/backend.py`. The node tests with a MatMul, Gemm, Conv or ConvTranspose at any
-depth (as they come; asked for products of activations too; and with their weights made constant),
-converted torch models with one, and the light graphs of the model zoo: scored, quantized, loaded,
-and held against what was scored, within 2 % (half precision, which is scored in single, within
-30 %). None may end in a crash or amiss. Weights of the light graphs are constants, so that their
-outputs hardly depend on anything: no noise is no merit there.
+Written by `benchmarks/backend.py`. It takes ONNX's own test models that have a MatMul, Gemm, Conv
+or ConvTranspose at any depth:
+
+- the node tests: as they are, with products of activations included, and with constant weights;
+- the torch models that ONNX has converted;
+- the light graphs of the model zoo. Each of their weights holds one constant, so their outputs
+  hardly depend on the input, and an error of 0 (inf dB) says little.
+
+Each model is scored, quantized and loaded. Its error must be within 2 % of the score, or within
+30 % for half precision, which is scored in fp32. *Amiss* counts models with another error. No model
+may crash or end amiss.
 
 """
 Row = tuple[str, str, str, str]
@@ -91,7 +96,7 @@ def page(rows: list[Row]) -> str:
     for row in rows:
         if row[2] not in (Ending.QUANTIZED, Ending.NOTHING):
             said[re.sub(r"'[^']*'|/\S+", "…", row[3])[:120]].append(row[1])
-    lines += ["", "What is refused, and with what words:", ""]
+    lines += ["", "The refused models, with the message:", ""]
     lines += [f"- {len(names)} ({names[0]} …): {text}" for text, names in sorted(said.items())]
     return _HEAD + "\n".join([*lines, "", setting(), ""])
 

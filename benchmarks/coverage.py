@@ -192,15 +192,17 @@ def main() -> None:
 
 _HEAD = """# How often intervals hold
 
-Written by `benchmarks/coverage.py`. Of the shipped small models: how often the 95 % interval from
-so many samples, of a share or of a difference from float, holds the value over all of them. In
-brackets: all of these intervals are marked, in tables, the report and `evaluation.json` (`doubtful`
-of a difference), as ones that may hold less; else the share that is. Without replacement is the
-plain question, but from 60 of 148 samples part of the answer is in hand. With replacement it is as
-if all samples stood for very many of their kind, which is what a deployment meets.
+Written by `benchmarks/coverage.py`, on the small models that ship with qgraph. A 95 % interval
+is computed from a subsample of 20, 40, 60 … samples. Each cell says how often the interval
+contains the value over all samples. Such an interval is right if the cell is near 95 % or above.
 
-Errors (KL, MSE, SQNR, cosine), perplexity, loss and mAP have no interval of their own: of the
-errors no method's held 95 % ([061](../decisions/061-intervals-of-differences-and-shares-only.md)).
+- **Marks.** An interval that may hold less than 95 % carries the mark ≲ in tables, and `doubtful`
+  in `evaluation.json`. A figure in brackets: all intervals of the cell are marked. "3% marked":
+  this share of them is.
+- **Without replacement**, 60 of 148 samples already hold a part of the answer. **With
+  replacement**, the samples stand for a very large set of the same kind, as in a deployment.
+- Only shares and differences from float have intervals. For errors (KL, MSE, SQNR, cosine) no
+  method reached 95 % ([061](../decisions/061-intervals-of-differences-and-shares-only.md)).
 
 """
 

@@ -70,8 +70,9 @@ def main() -> None:
     lines = [
         "# What a detector's nodes are ranked by",
         "",
-        "Written by `benchmarks/detector_ranking.py`, on `models/yolo_tiny`: profiles B and C cut"
-        " from two rankings of the same scores, solo; mAP on held-out scenes.",
+        "Written by `benchmarks/detector_ranking.py`, on `models/yolo_tiny`. The same solo scores"
+        " are ranked by two metrics, and profiles B and C are cut from each ranking. mAP is on"
+        " held-out scenes.",
         "",
         "| candidates | ranked by | profile | INT8 | mAP | points from float (95 %) | SQNR dB |",
         "|---|---|---|---:|---:|---:|---:|",

@@ -56,10 +56,11 @@ def page(rows: list[list[str]]) -> str:
         [
             "# Detectors of Ultralytics",
             "",
-            f"Written by `benchmarks/detectors.py`: random weights, {SIDE} × {SIDE} pixels,"
-            " exported by `qgraph export` in the environment that `make yolo` sets up, then"
-            " `sensitivity` (one made-up sample, each node alone), `profile`, `quantize`, and"
-            f" `lint` of the model with everything quantized. {passed} of {len(rows)} pass.",
+            "Written by `benchmarks/detectors.py`. Detectors with random weights, for"
+            f" {SIDE} × {SIDE} pixels, are exported by `qgraph export` in the environment of"
+            " `make yolo`. They then go through `sensitivity` (one made-up sample, solo scores),"
+            " `profile`, `quantize`, and `lint` of profile D."
+            f" {passed} of {len(rows)} pass.",
             "",
             "| model | from | nodes | head: convolutions + DFL | outcome | |",
             "|---|---|---:|---|---|---|",

@@ -172,20 +172,21 @@ def page(folder: Path, shape: dict[str, int]) -> list[str]:
     return [
         "# Memory and disk of writing four profiles",
         "",
-        f"Written by `benchmarks/emission.py`: a decoder of {shape['layers']} layers, hidden"
-        f" {shape['hidden']}, intermediate {shape['intermediate']}, vocabulary {shape['vocab']},"
-        " random weights, tied LM head left float. Profiles A to D quantize all linears of the"
-        " first 15, 50, 80 and 100 % of the layers, from ranges calibrated before.",
+        "Written by `benchmarks/emission.py`. The model is a decoder with random weights:"
+        f" {shape['layers']} layers, hidden {shape['hidden']}, intermediate"
+        f" {shape['intermediate']}, vocabulary {shape['vocab']}, and a tied LM head that stays"
+        " float. Profiles A to D quantize all linears of the first 15, 50, 80 and 100 % of the"
+        " layers. The ranges are calibrated before. *Promised* is the limit on the disk space, in"
+        " sizes of the model.",
         "",
         "| model and scheme | model, MB | peak resident, MB | a third of the model + 1 GB, MB |"
         " on disk, in models | promised | time |",
         "|---|---:|---:|---:|---:|---:|---:|",
         *(row.line() for row in rows),
         "",
-        "The four share a data file that holds each float and each quantized tensor once; floats"
-        " that every profile quantizes are not in it. Smoothing rescales floats once, before"
-        " profiles, which share the rescaled ones. Models that would share no more than 16 MiB are"
-        " one file each.",
+        "The four models share a data file. It holds each quantized tensor once, and each float"
+        " tensor that a profile still reads. Smoothing rescales a float tensor once for all"
+        " profiles. Models that would share at most 16 MiB are one file each.",
         "",
         setting(),
     ]

@@ -278,18 +278,22 @@ def page(
 ) -> list[str]:
     """Return the page of results."""
     return [
-        "# Engines against each other",
+        "# Engines compared",
         "",
-        "Written by `benchmarks/engines.py`, on the decoder that `benchmarks/decoder.py` makes.",
+        "Written by `benchmarks/engines.py`, on the decoder of 27 M parameters that"
+        " `benchmarks/decoder.py` makes. A *forward* is one run of the model over one sample."
+        " *E\\** is the least work that the scores need, in forwards: each node and everything"
+        " downstream of it, computed once.",
         "",
         *table(times, len(setting.nodes), setting.ideal),
         "",
         f"{len(setting.nodes)} nodes, {len(setting.feeds)} × {setting.tokens} tokens, solo"
-        f" direction, median of {len(forward)} rounds; one forward"
-        f" {statistics.median(forward):.4f} s; E* = {setting.ideal:.1f} forwards.",
+        f" direction, median of {len(forward)} rounds. One forward takes"
+        f" {statistics.median(forward):.4f} s; E* is {setting.ideal:.1f} forwards.",
+        "",
         *(against_switch(name, times, forward, setting.ideal) for name in (_OURS, _NARROW)),
-        f"Scores {'equal to the last bit' if same else 'DIFFER'} across engines; without logits,"
-        f" which leaves KL and top-1 out, MSE differs by {apart:.1e} of itself at most.",
+        f"- Scores {'are equal to the last bit' if same else 'DIFFER'} across engines. Without"
+        f" logits there is no KL and no top-1, and MSE differs by at most {apart:.1e} of itself.",
         "",
         *_peer_table(rivals),
         taken_with(),
@@ -305,8 +309,8 @@ def against_switch(
     rounds = zip(ours.setup, ours.scoring, forward, strict=True)
     whole = statistics.median((setup + scoring) / one for setup, scoring, one in rounds)
     return (
-        f"The {name} against switch: {statistics.median(ratios):.2f} of its scoring time"
-        f" ({min(ratios):.2f} to {max(ratios):.2f}); with its set-up {whole:.1f} forwards,"
+        f"- The {name} takes {statistics.median(ratios):.2f} of the scoring time of switch"
+        f" ({min(ratios):.2f} to {max(ratios):.2f}). With set-up it takes {whole:.1f} forwards,"
         f" {whole / ideal:.2f} of E*."
     )
 
@@ -326,13 +330,13 @@ def _peer_table(rivals: Sequence[Rival]) -> list[str]:
     return [
         "## Other tools",
         "",
-        "The same model, samples and nodes, in the same run, each tool between two runs of the"
-        f" wavefront; medians of {len(rivals[0].seconds)} rounds. AIMET-ONNX is calibrated once,"
-        " its quantizers are toggled in one session, and the MSE alone is computed, as by the"
-        " wavefront without logits. Intel Neural Compressor quantizes the model anew for each"
-        " node.",
+        "Model, samples and nodes are the same, and each tool runs between two runs of the"
+        f" wavefront. The figures are medians of {len(rivals[0].seconds)} rounds. AIMET-ONNX is"
+        " calibrated once, and its quantizers are switched on and off in one session; only the MSE"
+        " is computed, as by the wavefront without logits. Intel Neural Compressor quantizes the"
+        " model again for each node.",
         "",
-        "| tool | nodes | s per node | times the wavefront's beside it | without logits |",
+        "| tool | nodes | s per node | times the wavefront's | without logits |",
         "|---|---:|---:|---:|---:|",
         *rows,
         "",
