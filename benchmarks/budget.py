@@ -150,11 +150,12 @@ def main(
         peaks = [peak_of(model, drawn, count) for count in (few, many)]
         size = drawn.stat().st_size
     text = [
-        "# A ranking at any time, in constant memory",
+        "# Rankings from a part of the samples, in constant memory",
         "",
         f"Written by `benchmarks/budget.py`: {len(setting.nodes)} nodes scored alone on"
         f" {len(scores.table)} samples of {', '.join(path.name for path in data)}. A share of the"
-        f" time is a share of the samples; {_ORDERS} random orders.",
+        f" time is a share of the samples. Each row is over {_ORDERS} random orders of the samples."
+        " *The screen* ranks a node by the error of its own output, before any sample is scored.",
         "",
         "| share of the time | Spearman with the full ranking, mean | worst |",
         "|---:|---:|---:|",
@@ -165,8 +166,8 @@ def main(
         "",
         f"Peak resident memory of `qgraph sensitivity` on random samples of one length:"
         f" {peaks[0] / 2**20:.0f} MiB with {few} samples, {peaks[1] / 2**20:.0f} MiB with {many}:"
-        f" {peaks[1] / peaks[0] - 1:+.1%}. All samples together have {size / 2**20:.0f} MiB;"
-        " each is read when its turn comes.",
+        f" {peaks[1] / peaks[0] - 1:+.1%}. All samples together have {size / 2**20:.0f} MiB."
+        " qgraph reads them one by one.",
         "",
         taken_with(),
     ]

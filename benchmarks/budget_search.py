@@ -128,10 +128,10 @@ def page(rows: Sequence[str], samples: int, measured: int) -> list[str]:
     return [
         "# The largest profile within a limit",
         "",
-        f"Written by `benchmarks/budget_search.py`: nodes scored on {samples} samples of"
-        f" calibration data by `--engine gradient`, sets measured on {measured} held-out ones, the"
-        " largest share of MACs searched by `qgraph profile --budget`. Four profiles, A to D, are"
-        " measured beside, and the float model.",
+        f"Written by `benchmarks/budget_search.py`. Nodes are scored on {samples} samples of"
+        " calibration data by `--engine gradient`. Then `qgraph profile --budget` searches the"
+        f" largest share of MACs within a limit, and measures sets of nodes on {measured} held-out"
+        " samples. *Measured* counts these sets; A to D and the float model are measured besides.",
         "",
         "| model | limit | nodes of the largest of A to D | MACs, nodes | measured |",
         "|---|---|---:|---:|---:|",

@@ -31,12 +31,14 @@ from qgraph._sensitivity.ranking.interactions import gram_of
 _DRAWS, _MOVED, _TIMES = 400, 1e-3, 3
 _HEAD = """# What limits estimates
 
-Written by `benchmarks/estimate_limits.py`, MSE of nodes quantized alone.
+Written by `benchmarks/estimate_limits.py`. It compares the error of estimated scores with the
+chance in exact ones. All figures are by the MSE of nodes quantized alone.
 
 ## Rankings
 
-Spearman, median of {draws} ways to halve {samples} samples. *Exact* holds the exact ranking of one
-half against that of the other; *estimate* the estimates on a half against exact scores on the same.
+The {samples} samples are halved in {draws} ways; figures are the median Spearman correlation.
+*Exact* compares the exact rankings of the two halves. *Estimate* compares the estimates on one half
+with the exact scores on the same half.
 
 | model | samples a half | exact, other half | estimate, same half |
 |---|---:|---:|---:|
@@ -44,10 +46,9 @@ half against that of the other; *estimate* the estimates on a half against exact
 _SETS = """
 ## Sets
 
-Sets of up to 80 % of the nodes, without those that the engine measured, {half} samples. *Moved* is
-how far the measured MSE is off by itself where every input is moved by a thousandth of its spread,
-the median of {times} times; *predicted* is how far the prediction is off. Both in the median over
-the sets, and at most.
+Sets hold up to 80 % of the nodes and were not measured by the engine; {half} samples. *Moved* is
+the change of the measured MSE when every input moves by a thousandth of its spread (median of {times}
+times). *Predicted* is the error of the prediction. Each has the median over the sets, and the most.
 
 | model | sets | moved | most | predicted | most |
 |---|---:|---:|---:|---:|---:|

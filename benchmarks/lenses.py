@@ -231,13 +231,13 @@ def main(
 def page(lines: list[str], samples: int, rounds: int) -> list[str]:
     """Return the page of results."""
     return [
-        "# Which lens agrees with measured damage",
+        "# Which sensitivity score agrees with measured damage",
         "",
-        "Written by `benchmarks/lenses.py`: each linear of the models that ship,"
-        f" {samples} samples, {rounds} random signs for a trace. Measured is what quantizing the"
-        " node alone to INT8, its activation and its weight, does to the logits. Hessian traces are"
-        " of the mean cross-entropy of the labels; *weight error* is the mean square of what INT8"
-        " changes in the weight.",
+        "Written by `benchmarks/lenses.py`, on each linear of the models that ship. A *lens* is a"
+        " way to score how sensitive a node is. *Measured* is the change of the logits when this"
+        " node alone is quantized to INT8, activation and weight. Hessian traces are of the mean"
+        " cross-entropy of the labels. *Weight error* is the mean square of the change that INT8"
+        f" makes in the weight. {samples} samples; {rounds} random signs for a trace.",
         "",
         *lines,
         setting(),

@@ -118,12 +118,12 @@ def page(found: Sequence[Judged]) -> list[str]:
     """Return the page of results."""
     titles = {rule.number: rule.title for rule in RULES}
     lines = [
-        "# What lint finds in models of other tools",
+        "# Lint findings in models of other tools",
         "",
-        "Written by `benchmarks/lint_others.py`. The two small vision models, quantized by each"
-        " tool as it comes; INC through `quantize --backend inc`. *Confirmed*: onnx alone names"
-        " the same nodes (`benchmarks/lint_oracles.py`); –: a judgement on the whole graph,"
-        " without a second opinion.",
+        "Written by `benchmarks/lint_others.py`. Each tool quantizes the two small vision models"
+        " with its default settings (INC through `quantize --backend inc`). *Confirmed*: a second"
+        " check with onnx alone names the same nodes (`benchmarks/lint_oracles.py`). –: a rule on"
+        " the whole graph, for which there is no second check. *Gravest* is the worst severity.",
     ]
     for item in found:
         counts = Counter(f.rule for f in item.report.findings)
@@ -151,8 +151,8 @@ def page(found: Sequence[Judged]) -> list[str]:
     return [
         *lines,
         "",
-        f"Where the linter named nothing under a rule that has a second opinion ({silent} times),"
-        " onnx alone found nothing either.",
+        f"In {silent} cases the linter found nothing under a rule with a second check. There, onnx"
+        " alone found nothing either.",
         "",
         f"qgraph {VERSION}, {listed}.",
     ]

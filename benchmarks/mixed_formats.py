@@ -81,11 +81,11 @@ def main() -> None:
         )
     page = f"""# INT8 and FP8 in one model
 
-Written by `benchmarks/mixed_formats.py`. Sets of nodes are cut at shares of the candidates' MACs,
-each line by its own scores from {SAMPLES} samples (`--engine gradient`); the last line by
-`--schemes int8,fp8` and `profile --mix int8,fp8`. Models are emitted and run by onnxruntime with
-Q/DQ as written. ▲: more error than the last line beyond the noise of the samples (95 % of paired
-resamples), ▼: less, ≈: neither.
+Written by `benchmarks/mixed_formats.py`. Sets of nodes are cut at shares of the candidates' MACs.
+Each line is cut by its own scores from {SAMPLES} samples (`--engine gradient`). The last line is
+`--schemes int8,fp8` with `profile --mix int8,fp8`. The models are written and run by onnxruntime
+with Q/DQ as written. ▲: more error than the last line, beyond the noise of the samples (95 % of
+paired resamples). ▼: less error. ≈: no difference beyond the noise.
 
 {chr(10).join(parts)}
 {setting()}

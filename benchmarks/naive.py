@@ -49,15 +49,15 @@ SUBJECTS = (
     Subject(
         "vit_tiny",
         ("top1", "top1_agreement", "sqnr_db"),
-        "The model is small and has no outliers. What naive quantization costs shows in SQNR: that"
-        " much less margin before answers change.",
+        "The model is small and has no outliers, so no answer changes. The cost of naive"
+        " quantization shows in the SQNR: there is less margin before answers change.",
     ),
     Subject(
         "yolo_tiny",
         ("map", "map50", "sqnr_db"),
-        "Boxes (up to 128 pixels) and probabilities (up to 1) leave in one tensor. Where that is"
-        " quantized, as `naive` does, one step of its scale is a whole pixel, and every probability"
-        " becomes 0. The same happens to any YOLO whose output is quantized.",
+        "Boxes (up to 128 pixels) and probabilities (up to 1) are in one output tensor. `naive`"
+        " quantizes this tensor: one step of its scale is a whole pixel, so every probability"
+        " becomes 0. This happens to any YOLO with a quantized output.",
     ),
 )
 ALLOWED = 1.0
@@ -138,12 +138,15 @@ def verdict(subject: Subject, evaluation: Evaluation) -> str:
 def page(results: Sequence[tuple[Subject, Evaluation]]) -> str:
     """Return the page of results."""
     parts = [
-        "# Quantizing everything, against profiles",
+        "# Profiles compared with quantizing everything",
         "Written by `benchmarks/naive.py`, which runs the recipes `models/vit_tiny.toml` and"
-        " `models/yolo_tiny.toml`. `all` is qgraph's placement with nothing kept: head, DFL and"
-        " attention products are INT8 too. `naive` is onnxruntime's `quantize_static` as it comes,"
-        " symmetric int8 and per channel: every operator it knows, residual Adds, joins and outputs"
-        " included. The same calibration data for all.",
+        " `models/yolo_tiny.toml`.",
+        "- `A` to `D` are the profiles of the recipes.\n"
+        "- `all` is qgraph's placement without any node kept float: head, DFL and attention"
+        " products are INT8, too.\n"
+        "- `naive` is onnxruntime's `quantize_static`, symmetric int8 and per channel. It quantizes"
+        " every operator it knows, with residual Adds, joins and outputs.",
+        "All use the same calibration data.",
         "![The metric of each variant](naive.svg)",
     ]
     for subject, evaluation in results:

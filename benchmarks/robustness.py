@@ -1,8 +1,7 @@
-"""The chain on graphs nobody here wrote: how many pass, what fails and why.
+"""The chain on classifiers and encoders of transformers: how many pass, what fails and why.
 
-Three sources: the light model-zoo graphs that the onnx package tests backends with, classifiers of
-transformers with random weights, and encoders exported by optimum. Each goes through the chain of
-`benchmarks/chain.py`. Writes docs/benchmarks/robustness.md.
+They have random weights, and are exported by qgraph, torch or optimum. Each goes through the chain
+of `benchmarks/chain.py`. Writes docs/benchmarks/robustness.md.
 
     python benchmarks/robustness.py           # needs the export extra; some minutes; Ctrl-C ends it
 """
@@ -15,19 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx
 from chain import PASSES, SECONDS, try_chain
 from setting import setting
 
 ROOT = Path(__file__).parents[1]
 Made = tuple[str, str, Callable[[Path], Path]]
-
-
-def light_models() -> Iterator[Made]:
-    """Yield the graphs of ONNX's own backend tests."""
-    folder = Path(onnx.__file__).parent / "backend/test/data/light"
-    for path in sorted(folder.glob("*.onnx")):
-        yield "onnx backend", path.stem.removeprefix("light_"), lambda _folder, path=path: path
 
 
 def classifiers() -> Iterator[Made]:
@@ -176,7 +167,7 @@ def _by_optimum(model: Any, task: str, folder: Path) -> Path:
     return folder / "m.onnx"
 
 
-SOURCES = {"classifiers": classifiers, "encoders": encoders, "light": light_models}
+SOURCES = {"classifiers": classifiers, "encoders": encoders}
 
 
 def attempt(made: Made) -> list[str]:
@@ -196,13 +187,13 @@ def page(rows: list[list[str]]) -> str:
     passed = sum(row[2] == PASSES for row in rows)
     return "\n".join(
         [
-            "# Graphs nobody here wrote",
+            "# Classifiers and encoders of transformers",
             "",
-            "Written by `benchmarks/robustness.py`: `sensitivity` (one made-up sample, each node"
-            " alone), `profile`, `quantize`, and `lint` of the model with everything quantized, as"
-            f" commands in processes of their own, each within {SECONDS} s. {passed} of"
-            f" {len(rows)} pass; models have random or made-up weights. Detectors of Ultralytics"
-            " have [a page of their own](detectors.md).",
+            "Written by `benchmarks/robustness.py`. Models with random weights go through"
+            " `sensitivity` (one made-up sample, solo scores), `profile`, `quantize`, and `lint` of"
+            f" profile D. Each command runs in its own process, within {SECONDS} s. {passed} of"
+            f" {len(rows)} pass. Other pages do the same for [detectors](detectors.md), [ONNX's own"
+            " graphs](backend.md) and [torch models](torch-models.md).",
             "",
             "| from | model | outcome | |",
             "|---|---|---|---|",

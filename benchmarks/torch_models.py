@@ -21,10 +21,11 @@ from torch_models import FORMS, MODELS, UNWRITABLE, example, export  # noqa: E40
 
 _HEAD = """# Torch models in the forms that torch writes
 
-Written by `benchmarks/torch_models.py`: small models with random weights, exported by torch's
-dynamo exporter at three opsets and by TorchScript's, then scored, and quantized with every
-candidate. A cell is the SQNR of that model against float on its samples, in dB; in brackets, where
-it is another, what the sum of the nodes' own noise predicts. Behind it: nodes quantized + kept.
+Written by `benchmarks/torch_models.py`. Small models with random weights are exported by torch's
+dynamo exporter at three opsets, and by its TorchScript exporter. Then they are scored, and every
+candidate is quantized. A cell has the SQNR of this model against float on its samples, in dB. The
+SQNR in brackets is predicted from the sum of the nodes' own noise; it is left out where it is the
+same. Then follow the numbers of nodes: quantized + kept float.
 
 """
 
