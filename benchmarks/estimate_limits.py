@@ -47,8 +47,9 @@ _SETS = """
 ## Sets
 
 Sets hold up to 80 % of the nodes and were not measured by the engine; {half} samples. *Moved* is
-the change of the measured MSE when every input moves by a thousandth of its spread (median of {times}
-times). *Predicted* is the error of the prediction. Each has the median over the sets, and the most.
+the change of the measured MSE when every input moves by a thousandth of its spread (median of
+{times} times). *Predicted* is the error of the prediction. Each has the median over the sets, and
+the most.
 
 | model | sets | moved | most | predicted | most |
 |---|---:|---:|---:|---:|---:|
