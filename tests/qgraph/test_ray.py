@@ -50,6 +50,25 @@ qgraph.sensitivity(
 """
 
 
+SEARCHING = """
+import os, signal, sys
+import qgraph
+model, data, journal, address, exclude = sys.argv[1:]
+
+class Dies:
+    measured = 0
+
+    def __call__(self, what, done, total):
+        self.measured += what == "choosing ranges"
+        if self.measured == 4:  # begun, and three inquiries
+            os.kill(os.getpid(), signal.SIGKILL)
+
+ray = None if address == "here" else address
+qgraph.calibrate(model, journal=journal, data=data, samples=8, exclude=exclude,
+    runtime=qgraph.Runtime(ray=ray, progress=Dies()))
+"""
+
+
 EVALUATING = """
 import os, signal, sys
 import qgraph
@@ -124,40 +143,59 @@ class Nodes:
         """End the last node at once, with all that runs on it."""
         self._cluster.remove_node(self.there.pop(), allow_graceful=False)
 
-    def kill_workers(self) -> int:
-        """Kill the processes that do tasks; return how many."""
-        killed = 0
-        for node in self.there:
-            raylet = node.all_processes["raylet"][0].process.pid
-            for child in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
-                with contextlib.suppress(OSError):  # it may end meanwhile
-                    command = Path(f"/proc/{child}/cmdline").read_bytes()
-                    if command.startswith((b"ray::do", b"ray::observe", b"ray::measure")):
-                        os.kill(int(child), signal.SIGKILL)
-                        killed += 1
-        return killed
+    def _doing(self, node: Any, *what: bytes) -> list[int]:
+        """Return the processes of a node that do such tasks."""
+        raylet, found = node.all_processes["raylet"][0].process.pid, []
+        for child in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(what):
+                    found.append(int(child))
+        return found
 
-    @contextlib.contextmanager
-    def killing(self) -> Iterator[list[int]]:
-        """Kill the processes that do a task, as soon as there are any; yield how many."""
-        killed: list[int] = []
-        done = threading.Event()
+    def killing(self) -> contextlib.AbstractContextManager[list[int]]:
+        """Kill the processes that do a task, as soon as there are any; yield which."""
 
-        def watch() -> None:
-            while not done.wait(0.02) and not killed:
-                if count := self.kill_workers():
-                    killed.append(count)
+        def act() -> list[int]:
+            tasks = (b"ray::do", b"ray::observe", b"ray::measure")
+            found = [pid for node in self.there for pid in self._doing(node, *tasks)]
+            for pid in found:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            return found
 
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
-            yield killed
-        finally:
-            done.set()
-            thread.join()
+        return _once_in_thread(act)
+
+    def removing(self, what: bytes) -> contextlib.AbstractContextManager[list[int]]:
+        """End the last node as soon as it does such a task; yield which processes did."""
+
+        def act() -> list[int]:
+            if found := self._doing(self.there[-1], what):
+                self.remove()
+            return found
+
+        return _once_in_thread(act)
 
     def stop(self) -> None:
         self._cluster.shutdown()
+
+
+@contextlib.contextmanager
+def _once_in_thread(act: Callable[[], list[int]]) -> Iterator[list[int]]:
+    """Try again and again until `act` gives something; yield that."""
+    found: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02) and not found:
+            found.extend(act())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -193,17 +231,6 @@ def scored(
     return figures(qgraph.sensitivity(model, ranges=ranges, options=options, runtime=runtime)[0])
 
 
-def once(act: Callable[[], object]) -> tuple[qgraph.Progress, list[object]]:
-    """Return a progress that acts when the first unit has come, and what that gave."""
-    gave: list[object] = []
-
-    def progress(what: str, done: int, total: int) -> None:
-        if what.startswith("scoring, ") and not gave:
-            gave.append(act())
-
-    return progress, gave
-
-
 def test_an_address_where_nobody_listens_is_said_at_once(
     model: qgraph.Model, ranges: qgraph.Ranges
 ) -> None:
@@ -222,15 +249,6 @@ def test_scores_do_not_depend_on_the_number_of_nodes(
 ) -> None:
     nodes.grow(count)
     assert scored(model, ranges, nodes) == expected
-
-
-@pytest.mark.slow
-def test_another_engine_that_goes_by_samples_does(
-    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes
-) -> None:
-    nodes.grow(2)
-    alone = figures(qgraph.sensitivity(model, ranges=ranges, options=asked("switch"))[0])
-    assert scored(model, ranges, nodes, "switch") == alone
 
 
 @pytest.mark.slow
@@ -270,14 +288,20 @@ def test_a_node_that_goes_costs_what_it_was_doing(
     model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes, expected: str
 ) -> None:
     nodes.grow(3)
-    progress, removed = once(nodes.remove)
-    assert scored(model, ranges, nodes, progress=progress) == expected
+    with nodes.removing(b"ray::do") as removed:
+        assert scored(model, ranges, nodes) == expected
     assert removed
 
 
 SMOOTHED = Scheme(calibrate=Calibration.MOVING_AVERAGE, smooth="0.5")
 MSE = Scheme(calibrate=Calibration.MSE)
 SEARCHED = Scheme(calibrate=Calibration.AUTO, smooth="auto")
+EIGHT: Any = {"data": asked().data, "samples": 8, "exclude": asked().exclude}
+
+
+@pytest.fixture(scope="module")
+def searched(model: qgraph.Model) -> qgraph.Ranges:
+    return qgraph.calibrate(model, **EIGHT)
 
 
 @pytest.mark.slow
@@ -288,12 +312,57 @@ def test_ranges_are_calibrated_alike_with_a_cluster_and_a_worker_killed(
     model: qgraph.Model, nodes: Nodes, scheme: Scheme, files: str
 ) -> None:
     nodes.grow(2)
-    given: Any = {"data": asked().data, "samples": 8, "exclude": asked().exclude, "scheme": scheme}
+    given: Any = EIGHT | {"scheme": scheme}
     with nodes.killing() as killed:
         runtime = qgraph.Runtime(ray=nodes.address, ray_ship=files == "sent")
         found = qgraph.calibrate(model, runtime=runtime, **given, fast=True)
     assert killed and found.unseen
     assert found == qgraph.calibrate(model, **given, fast=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begun", ["by a cluster", "here"])
+def test_a_search_whose_driver_was_killed_goes_on_the_other_way(
+    model: qgraph.Model,
+    nodes: Nodes,
+    searched: qgraph.Ranges,
+    tmp_path: Path,
+    begun: str,
+) -> None:
+    nodes.grow(2)
+    journal, address = tmp_path / "journal", "here" if begun == "here" else nodes.address
+    paths = map(str, (model.path, asked().data[0], journal))
+    command = [sys.executable, "-c", SEARCHING, *paths, address, asked().exclude[0]]
+    assert subprocess.run(command, check=False, timeout=300).returncode == -signal.SIGKILL
+    with closing(sqlite3.connect(journal)) as opened:
+        kept = dict(opened.execute("SELECT key, payload FROM entries"))
+    other = qgraph.Runtime(ray=nodes.address if begun == "here" else None)
+    assert qgraph.calibrate(model, journal=journal, runtime=other, **EIGHT) == searched
+    with closing(sqlite3.connect(journal)) as opened:
+        found = dict(opened.execute("SELECT key, payload FROM entries"))
+    assert kept and kept.items() < found.items()  # what was there stands
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_during_a_search_costs_what_it_was_doing(
+    model: qgraph.Model, nodes: Nodes, searched: qgraph.Ranges
+) -> None:
+    nodes.grow(3)
+    with nodes.removing(b"ray::measure_ways") as removed:
+        found = qgraph.calibrate(model, runtime=qgraph.Runtime(ray=nodes.address), **EIGHT)
+    assert removed
+    assert found == searched
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_while_sets_are_measured_costs_what_it_was_doing(
+    model: qgraph.Model, ranges: qgraph.Ranges, nodes: Nodes
+) -> None:
+    nodes.grow(3)
+    with nodes.removing(b"ray::do_exactly") as removed:
+        found = scored(model, ranges, nodes, "gradient")
+    assert removed
+    assert found == figures(qgraph.sensitivity(model, ranges=ranges, options=asked("gradient"))[0])
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.io.files import is_there
 from qgraph._graph.run.fidelity import require_same_outputs
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
-from qgraph._graph.version import VERSION
+from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.companions import nodes_with_companions
 from qgraph._quantize.ranges import Ranges, RangesRun, SearchedRanges, SmoothedTensor
@@ -25,13 +27,14 @@ from qgraph._quantize.scheme import (
     default_scheme,
 )
 from qgraph._quantize.smooth.plan import ChangedError, require_unchanged
+from qgraph._sensitivity.scoring.journal import Journal, JournalPart, open_journal
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import Best, search_best
 from qgraph._sensitivity.search.clipping import choose_clips
 from qgraph._sensitivity.search.halves import plan_of
 from qgraph._sensitivity.search.smoothing import search_smoothing
 from qgraph._steps.data import Data
-from qgraph._steps.given import AnyModel
+from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
@@ -43,32 +46,88 @@ from qgraph._steps.ray_search import search_of, searching
 def calibrate(
     model: Model | AnyModel,
     *,
+    journal: AnyPath | None = None,
+    fresh: bool = False,
     options: CalibrateOptions | None = None,
     runtime: Runtime | None = None,
     **given: Any,
 ) -> Ranges:
     """Return the ranges of all activations that candidates read.
 
-    With a scheme that smooths, also the factors, which are part of the ranges. Options are those of
-    `CalibrateOptions`, as an object or by name.
+    With a scheme that smooths, also the factors, which are part of the ranges. `journal` is a file
+    that keeps what the search for ranges measured, to go on from and for the caller to remove, and
+    `fresh` forgets an older one. Options are those of `CalibrateOptions`, as an object or by name.
 
     Raises:
         InputError: the model or the data cannot be used.
-        UsageError: an option that does not exist.
+        UsageError: an option that does not exist; the journal is another run's.
     """
     asked = chosen(CalibrateOptions, options, given)
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     data = found.data(asked.data, asked.samples, asked.seed)
     scheme = asked.scheme or default_scheme(fast=asked.fast)
-    with data.named(), nullcontext() if runtime.ray is None else cluster(runtime.ray):
-        return ranges_of(found, asked, scheme, data, runtime)
+    with (
+        data.named(),
+        nullcontext() if runtime.ray is None else cluster(runtime.ray),
+        searched(journal, found, asked, scheme, data, runtime, fresh=fresh) as kept,
+    ):
+        return ranges_of(found, asked, scheme, data, runtime, kept)
+
+
+@contextmanager
+def searched(
+    path: AnyPath | None,
+    model: Model,
+    asked: CalibrateOptions,
+    scheme: Scheme,
+    data: Data,
+    runtime: Runtime,
+    *,
+    fresh: bool,
+) -> Iterator[Journal | None]:
+    """Yield the journal of the search in `path`; None without one, or where nothing is searched
+    for that would be kept, and nothing was.
+
+    Raises:
+        UsageError: the journal is another run's.
+    """
+    searches = scheme.calibrate is Calibration.AUTO
+    if path is None or not (searches or is_there(Path(path))):
+        yield None
+        return
+    question = question_of(model, asked, scheme, data, runtime)
+    with open_journal(Path(path), question, fresh=fresh) as journal:
+        yield journal
+
+
+def question_of(
+    model: Model, asked: CalibrateOptions, scheme: Scheme, data: Data, runtime: Runtime
+) -> dict[str, Any]:
+    """Return what two calibrations must share for one to stand for the other."""
+    candidates = model.candidates(scheme, asked.include, asked.exclude, small=asked.small)
+    return {
+        "model": model.id.sha256,
+        "candidates": [node.name for node in candidates(model.prepared)],
+        "scheme": scheme.model_dump(mode="json"),
+        "outputs": list(asked.outputs),
+        "provider": runtime.provider,
+        "samples": list(data.digests),
+        "qgraph": VERSION,
+        "packages": packages(),
+    }
 
 
 def ranges_of(
-    model: Model, asked: CalibrateOptions, scheme: Scheme, data: Data, runtime: Runtime
+    model: Model,
+    asked: CalibrateOptions,
+    scheme: Scheme,
+    data: Data,
+    runtime: Runtime,
+    journal: Journal | None = None,
 ) -> Ranges:
-    """Return ranges, and the smoothing that the scheme asks for.
+    """Return ranges, and the smoothing that the scheme asks for; `journal`: keeps what a search
+    measured.
 
     Raises:
         InputError: converting the opset changed what the float model computes; or smoothing did,
@@ -88,7 +147,7 @@ def ranges_of(
         return search_of(of, asked, scheme, data.feeds, runtime)
 
     def best_of(smoothing: Sequence[SmoothedTensor], *, smooths: bool) -> Best:
-        return _best_of(model, asked, scheme, smoothing, data, runtime, smooths=smooths)
+        return _best_of(model, asked, scheme, smoothing, data, runtime, journal, smooths=smooths)
 
     together = scheme.searches_together
     best = best_of((), smooths=True) if together else Best()
@@ -137,6 +196,7 @@ def _best_of(
     smoothing: Sequence[SmoothedTensor],
     data: Data,
     runtime: Runtime,
+    journal: Journal | None,
     *,
     smooths: bool,
 ) -> Best:
@@ -147,7 +207,8 @@ def _best_of(
         return Best(searched=SearchedRanges(why_not="the samples are made up"))
     with searching(model, asked, scheme, smoothing, data, runtime, smooths=smooths) as nodes:
         found = search_of(model.smoothed(smoothing), asked, scheme, data.feeds, runtime)
-        return search_best(found, smooths=smooths, elsewhere=nodes)
+        kept = journal and JournalPart(journal, "together" if smooths else "ranges alone")
+        return search_best(found, smooths=smooths, elsewhere=nodes, journal=kept)
 
 
 def _smoothing(search: Search) -> Sequence[SmoothedTensor]:

@@ -165,8 +165,14 @@ class RecipeChain:
         options = CalibrateOptions(
             **{name: getattr(asked, name) for name in CalibrateOptions.model_fields}
         ).model_copy(update={"scheme": self._recipe.scheme})
-        made = calibrate(self._model(), options=options, runtime=self._runtime)
-        return [self._write("ranges.json", made)]
+        made = calibrate(
+            self._model(),
+            journal=self._journal("ranges", self._ranges_inputs()),
+            fresh=self._fresh,
+            options=options,
+            runtime=self._runtime,
+        )
+        return [self._finished("ranges", made)]
 
     def _sensitivity(self) -> list[Path]:
         asked = self._scoring()

@@ -23,7 +23,8 @@ from qgraph._quantize.calibration import folds_of
 from qgraph._quantize.ranges import RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import Scheme
 from qgraph._sensitivity.search.asking import Search
-from qgraph._sensitivity.search.rig import Elsewhere, Inquiry, Rig, Told, require_room
+from qgraph._sensitivity.search.inquiry import Inquiry, Told
+from qgraph._sensitivity.search.rig import Elsewhere, Rig, require_room
 from qgraph._steps.data import Data
 from qgraph._steps.model import Model
 from qgraph._steps.options import CalibrateOptions
@@ -106,14 +107,14 @@ class _Nodes:
     runtime: Runtime
     along: Any
 
-    def __call__(self, asked: Inquiry) -> Told:
-        """Return what is asked.
+    def __call__(self, asked: Inquiry) -> Iterator[Told]:
+        """Yield what is asked, unit by unit as they end.
 
         Raises:
             EnvironmentFault, KeyboardInterrupt, QGraphError: as `carried`.
         """
         given = astuple(self.form), self.smooths, self.peaks
-        share, found = self.share, dict[int, Sequence[tuple[float, float]]]()
+        share = self.share
         units = {
             part: (
                 (*given, _INQUIRY.dump_json(replace(asked, numbers=part))),
@@ -125,8 +126,7 @@ class _Nodes:
         }
         with self.runtime.stop.held():
             for _, told in carried(self.ray, measure_ways, units, share, self.runtime):
-                found |= told["told"]
-        return found
+                yield told["told"]
 
     def _parts(self, numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """Yield units, none beyond a fold: weights are made for each."""
@@ -150,7 +150,10 @@ def measure_ways(
         rig = kept(
             (form, smooths, budget), lambda: _rig(form, budget, along, peaks, smooths=smooths)
         )
-        return {"told": dict(rig.answers(_INQUIRY.validate_json(asked)))}
+        told: dict[int, Any] = {}
+        for found in rig.answers(_INQUIRY.validate_json(asked)):
+            told |= found
+        return {"told": told}
 
     return done_here(cpus, work)
 

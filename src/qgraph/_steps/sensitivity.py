@@ -13,16 +13,15 @@ from typing import Any
 
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.runtime import Runtime
-from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Scheme, require_same
 from qgraph._sensitivity.engines.protocol import Engine
 from qgraph._sensitivity.measure import measure, require_measurable_work
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._sensitivity.scoring.journal import Journal, open_journal
+from qgraph._sensitivity.scoring.journal import Journal, open_journal, search_of
 from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
 from qgraph._sensitivity.scoring.work import Work
-from qgraph._steps.calibrate import ranges_of
+from qgraph._steps.calibrate import question_of, ranges_of, searched
 from qgraph._steps.data import Data
 from qgraph._steps.distributed import distribute
 from qgraph._steps.given import AnyModel, AnyPath
@@ -32,7 +31,7 @@ from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
 from qgraph._steps.ray_cluster import cluster, require_ray
 from qgraph._steps.ray_exact import ExactOnCluster
-from qgraph._steps.work import candidates_of, engine_and_scheme, work_of, work_on
+from qgraph._steps.work import engine_and_scheme, work_of, work_on
 
 
 def sensitivity(
@@ -152,19 +151,12 @@ class _Calibration:
             kept = find_ranges(Path(self.journal), self.question)
             if kept is not None:
                 return kept
-        return ranges_of(self.model, self.asked, self.scheme, self.data, self.runtime)
+        beside = None if self.journal is None else search_of(Path(self.journal))
+        given = self.model, self.asked, self.scheme, self.data, self.runtime
+        with searched(beside, *given, fresh=fresh) as journal:
+            return ranges_of(*given, journal)
 
     @cached_property
     def question(self) -> dict[str, Any]:
         """Return what two calibrations must share for one to stand for the other."""
-        candidates = candidates_of(self.model, self.scheme, self.asked)
-        return {
-            "model": self.model.id.sha256,
-            "candidates": [node.name for node in candidates(self.model.prepared)],
-            "scheme": self.scheme.model_dump(mode="json"),
-            "outputs": list(self.asked.outputs),
-            "provider": self.runtime.provider,
-            "samples": list(self.data.digests),
-            "qgraph": VERSION,
-            "packages": packages(),
-        }
+        return question_of(self.model, self.asked, self.scheme, self.data, self.runtime)

@@ -67,7 +67,8 @@ def sensitivity(
 
     Without --data, the samples are those that qgraph.json beside the model names. If there are
     none, they are made up, with a warning. Finished samples are kept in a journal beside the
-    output. After an interruption, the same command continues.
+    output, and so is what the search for ranges measured. After an interruption, the same command
+    continues.
     """
     asked = _options(name, given, ranges)
     files = {"md": output.with_suffix(".md"), "ranges": ranges_to_write(output)}

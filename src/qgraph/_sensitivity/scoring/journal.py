@@ -301,19 +301,25 @@ def _unusable(path: Path, error: sqlite3.Error) -> EnvironmentFault:
 
 
 def remove_journal(path: Path) -> None:
-    """Remove a journal that no run has open, if it is there.
+    """Remove a journal that no run has open, and that of the search before it, if they are there.
 
     Raises:
         EnvironmentFault: it cannot be removed.
     """
     try:
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        for file in (path, search_of(path)):
+            for suffix in ("", "-wal", "-shm"):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentFault(
             f"cannot remove the journal: {error.strerror}", where=str(path)
         ) from error
     shutil.rmtree(folder_of(path), ignore_errors=True)
+
+
+def search_of(path: Path) -> Path:
+    """Return where the search for ranges keeps what it measured before the run of a journal."""
+    return path.with_name(f"{path.name}.search")
 
 
 def folder_of(path: Path) -> Path:

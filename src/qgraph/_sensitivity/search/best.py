@@ -20,6 +20,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
 from qgraph._quantize.learnt import Clips, Way
 from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SearchedRanges, SmoothedTensor
+from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.ladder import Ladder
 from qgraph._sensitivity.search.ratios import noise
@@ -53,17 +54,24 @@ class Best:
         return ranges.clipped_at(found).model_copy(update={"searched": searched})
 
 
-def search_best(search: Search, *, smooths: bool, elsewhere: Elsewhere | None = None) -> Best:
+def search_best(
+    search: Search,
+    *,
+    smooths: bool,
+    elsewhere: Elsewhere | None = None,
+    journal: Journal | None = None,
+) -> Best:
     """Return the ranges and, where the search `smooths`, too, the smoothing that are better than
     the model of `search` by the extremes; nothing where none are. `elsewhere`: has other processes
-    measure. A model that memory does not hold so often as it takes is left plain.
+    measure; `journal`: keeps what was measured. A model that memory does not hold so often as it
+    takes is left plain.
     """
     if len(search.feeds) < FEWEST_JUDGED:
         return _plain(f"{FEWEST_JUDGED} samples are needed, as some judge what others choose")
     if elsewhere is None and (why := lack_of_room(search)) is not None:
         return _plain(why)
     search.progress("choosing ranges", 0, 1)
-    rig = Rig(search, smooths=smooths, elsewhere=elsewhere)
+    rig = Rig(search, smooths=smooths, elsewhere=elsewhere, journal=journal)
     if not rig.learnt.parts:
         search.progress("choosing ranges", 1, 1)
         return _plain(f"fewer than {FEWEST_JUDGED} samples differ")

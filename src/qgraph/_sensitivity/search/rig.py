@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,10 +19,13 @@ from qgraph._quantize.companions import find_companions
 from qgraph._quantize.learnt import Clips, Learning, Learnt, Peaks, Way
 from qgraph._quantize.smooth.points import SmoothPoint, find_points
 from qgraph._sensitivity.engines.auto import forwards_of_scores
+from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.scoring.work import digest_of_feed
 from qgraph._sensitivity.search.adjustable import Adjustable
 from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.inquiry import Ask, Inquiry, Told
+from qgraph._sensitivity.search.kept_ways import KeptWays
 from qgraph._sensitivity.search.smoothing import is_alone
 
 _JUDGED = 16
@@ -45,29 +48,15 @@ class Spent(Exception):  # noqa: N818 - no error: there are no forwards left
     """The forwards are used up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inquiry:
-    """A way, with its clips, under which the error of each set of nodes is asked for on samples of
-    these numbers. `rotated`: what `Learnt.rotated_peaks` says.
-    """
-
-    way: Way
-    clips: Clips
-    questions: Sequence[Question]
-    numbers: Sequence[int]
-    rotated: Sequence[Mapping[str, float]]
-
-
-Told = Mapping[int, Sequence[tuple[float, float]]]
-"""Number of a sample → the error of each question, and its noise to signal."""
 Peaked = Sequence[Mapping[str, Peaks]]
-Elsewhere = Callable[[Peaked], Callable[[Inquiry], Told]]
+Elsewhere = Callable[[Peaked], Ask]
 """Returns what has other processes measure, each with a rig of its own made from these peaks."""
 
 
 class Rig:
     """Measures ways on samples that others made, as long as there are forwards left; `elsewhere`,
-    where that is given. `peaks`: what samples say, where another process ran them.
+    where that is given. `peaks`: what samples say, where another process ran them. `journal`: what
+    was measured before, and is now.
     """
 
     def __init__(
@@ -77,6 +66,7 @@ class Rig:
         smooths: bool,
         peaks: Peaked | None = None,
         elsewhere: Elsewhere | None = None,
+        journal: Journal | None = None,
     ) -> None:
         prepared = search.prepared
         candidates = list(search.nodes(prepared))
@@ -89,7 +79,8 @@ class Rig:
             prepared, nodes, search.feeds, digests, search.scheme, search.provider, search.memory
         )
         self.learnt = Learnt(learning, [point for point in free if is_alone(point, nodes)], peaks)
-        self._ask = self.answers if elsewhere is None else elsewhere(self.learnt.peaks)
+        ask = self.answers if elsewhere is None else elsewhere(self.learnt.peaks)
+        self._ask = ask if journal is None else KeptWays(ask, journal)
         widths = {
             node.name: node.weight.shape[node.weight.axis]
             for node in candidates
@@ -163,15 +154,16 @@ class Rig:
             raise Spent
         self.left -= len(asked) * len(questions)
         rotated = self.learnt.rotated_peaks(way)
-        rows = self._ask(Inquiry(way, clips, questions, asked, rotated))
+        rows: dict[int, Sequence[tuple[float, float]]] = {}
+        for told in self._ask(Inquiry(way, clips, questions, asked, rotated)):
+            rows |= told
         self._search.progress("choosing ranges", self.allowed - self.left, self.allowed)
         found: Array = np.array([rows[number] for number in asked]).transpose(2, 0, 1)
         return found
 
-    def answers(self, asked: Inquiry) -> Told:
-        """Return what is asked, measured by this process."""
+    def answers(self, asked: Inquiry) -> Iterator[Told]:
+        """Yield what is asked, sample by sample, measured by this process."""
         _, feeds, _ = self._trial.computed()
-        rows = {}
         for part in sorted({self._part_of[number] for number in asked.numbers}):
             given = self._given(asked, part)
             for number in (n for n in asked.numbers if self._part_of[n] == part):
@@ -179,9 +171,8 @@ class Rig:
                     self._session.ask(number, feeds[number], given, question)
                     for question in asked.questions
                 )
-                rows[number] = [self._error_of(item) for item in found]
+                yield {number: [self._error_of(item) for item in found]}
             del given  # before the next ones are made
-        return rows
 
     def _given(self, asked: Inquiry, part: int) -> Feed:
         made = self._made(asked.way, asked.clips, part, asked.rotated[part])

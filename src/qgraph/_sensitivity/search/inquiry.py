@@ -1,0 +1,28 @@
+"""What a search asks of ways to quantize a model, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from qgraph._quantize.learnt import Clips, Way
+from qgraph._sensitivity.scoring.questions import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A way, with its clips, under which the error of each set of nodes is asked for on samples of
+    these numbers. `rotated`: what `Learnt.rotated_peaks` says.
+    """
+
+    way: Way
+    clips: Clips
+    questions: Sequence[Question]
+    numbers: Sequence[int]
+    rotated: Sequence[Mapping[str, float]]
+
+
+Told = Mapping[int, Sequence[tuple[float, float]]]
+"""Number of a sample → the error of each question, and its noise to signal."""
+Ask = Callable[[Inquiry], Iterator[Told]]
+"""Yields what is asked, as it is measured."""

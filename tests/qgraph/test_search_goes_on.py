@@ -1,0 +1,217 @@
+"""A run that is killed while it searches for ranges goes on from what it had measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from graphs import built
+
+import qgraph
+from qgraph import UsageError
+from qgraph._sensitivity.search.adjustable import Adjustable
+
+NET = """net (float[N,32] x) => (float[N,24] y)
+{ n = Mul(x, gamma) [first] h = MatMul(n, w) t = Tanh(h) [last] y = MatMul(t, v) }"""
+DRIVER = """
+import os, signal, sys
+import qgraph
+
+class Dies:
+    measured = 0
+
+    def __call__(self, what, done, total):
+        self.measured += what == "choosing ranges"
+        if self.measured == 4:  # begun, and three inquiries
+            os.kill(os.getpid(), signal.SIGKILL)
+
+runtime = qgraph.Runtime(progress=Dies())
+step, model, data, journal = sys.argv[1:]
+if step == "run":
+    qgraph.run(model, journal, runtime=runtime)
+else:
+    getattr(qgraph, step)(model, data=data, small=True, journal=journal, runtime=runtime)
+"""
+RECIPE = """
+name = "net"
+model = "net.onnx"
+[sensitivity]
+data = ["data"]
+small = true
+[evaluate]
+data = ["data"]
+latency = false
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("given")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    """A model in which a norm's weight makes channel 5 a hundred times as large as others."""
+    draw = np.random.default_rng(0)
+    w, v = (draw.standard_normal(shape).astype(np.float32) / 8 for shape in ((32, 16), (16, 24)))
+    gamma = np.ones(32, np.float32)
+    gamma[5], w[5] = 100, w[5] / 100
+    onnx.save(built(NET, w=w, gamma=gamma, v=v), folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Path:
+    draw = np.random.default_rng(1)
+    (folder / "data").mkdir()
+    for number in range(8):
+        x = draw.standard_normal((4, 32)).astype(np.float32)
+        np.savez(folder / "data" / f"{number}.npz", x=x)
+    return folder / "data"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the samples on which a set of nodes is measured, as it happens."""
+    found: list[int] = []
+    ask = Adjustable.ask
+
+    def noted(self: Adjustable, number: int, *given: Any) -> Any:
+        found.append(number)
+        return ask(self, number, *given)
+
+    monkeypatch.setattr(Adjustable, "ask", noted)
+    return found
+
+
+def killed(step: str, model: Path, data: Path, journal: Path) -> None:
+    given = map(str, (step, model, data, journal))
+    died = subprocess.run([sys.executable, "-c", DRIVER, *given], check=False, timeout=120)
+    assert died.returncode == -signal.SIGKILL
+
+
+def kept_in(journal: Path) -> int:
+    """Return how many sets of nodes are kept, each on one sample."""
+    with closing(sqlite3.connect(journal)) as opened:
+        entries = [json.loads(row) for (row,) in opened.execute("SELECT payload FROM entries")]
+    return sum(len(row) for entry in entries for row in entry["told"].values())
+
+
+def search_of(journal: Path) -> Path:
+    return journal.with_name(f"{journal.name}.search")
+
+
+def calibrated(model: Path, data: Path, journal: Path | None) -> qgraph.Ranges:
+    return qgraph.calibrate(model, data=data, small=True, journal=journal)
+
+
+def scored(model: Path, data: Path, journal: Path | None) -> qgraph.Ranges | None:
+    return qgraph.sensitivity(model, data=data, small=True, journal=journal)[1]
+
+
+@pytest.mark.parametrize(
+    ("step", "act", "file"),
+    [("calibrate", calibrated, lambda path: path), ("sensitivity", scored, search_of)],
+)
+def test_what_was_measured_before_a_kill_is_not_measured_again(
+    model: Path,
+    data: Path,
+    tmp_path: Path,
+    asked: list[int],
+    step: str,
+    act: Callable[[Path, Path, Path | None], qgraph.Ranges | None],
+    file: Callable[[Path], Path],
+) -> None:
+    expected = act(model, data, None)
+    whole = len(asked)
+    journal = tmp_path / "journal"
+    killed(step, model, data, journal)
+    kept = kept_in(file(journal))
+    assert 0 < kept < whole
+    asked.clear()
+    assert act(model, data, journal) == expected
+    assert len(asked) == whole - kept
+    asked.clear()
+    assert act(model, data, journal) == expected
+    assert not asked
+
+
+def test_a_recipe_goes_on_and_leaves_no_journal(
+    model: Path, data: Path, tmp_path: Path, asked: list[int]
+) -> None:
+    recipe, runs = model.with_name("net.toml"), tmp_path / "runs"
+    recipe.write_text(RECIPE)
+    expected = calibrated(model, data, None)
+    whole = len(asked)
+    killed("run", recipe, data, runs)
+    (journal,) = runs.glob("ranges-*.journal")
+    kept = kept_in(journal)
+    asked.clear()
+    qgraph.run(recipe, runs)
+    assert 0 < kept < whole
+    assert len(asked) == whole - kept
+    found = qgraph.Ranges.model_validate_json((runs / "ranges.json").read_text())
+    assert (found.by_name(), found.smoothing) == (expected.by_name(), expected.smoothing)
+    assert not list(runs.glob("*journal*"))
+
+
+@pytest.fixture(scope="module")
+def broken_off(model: Path, data: Path, folder: Path) -> Path:
+    """The journal of a search that was killed."""
+    killed("sensitivity", model, data, folder / "journal")
+    return folder / "journal"
+
+
+@pytest.fixture
+def begun(broken_off: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    for path in broken_off.parent.glob("journal*"):
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / "journal"
+
+
+def test_a_search_with_other_options_is_refused_in_words(
+    model: Path, data: Path, begun: Path
+) -> None:
+    given: Any = {"data": data, "small": True, "journal": begun}
+    with pytest.raises(UsageError, match=r"options: samples \(32 then, 5 now\)") as refused:
+        qgraph.sensitivity(model, samples=5, **given)
+    assert refused.value.hint and "--fresh" in refused.value.hint
+    with pytest.raises(UsageError, match=r"calibrate \(auto then, minmax now\)"):
+        qgraph.sensitivity(model, fast=True, **given)
+    with pytest.raises(UsageError, match="candidates"):
+        qgraph.sensitivity(model, exclude="last", **given)
+    assert qgraph.sensitivity(model, fast=True, fresh=True, **given)[0].run.complete
+
+
+def change(journal: Path, statement: str, *values: str) -> None:
+    with closing(sqlite3.connect(search_of(journal))) as opened, opened:
+        opened.execute(statement, values)
+
+
+@pytest.mark.parametrize("payload", ["replace(payload, '0.', '1.')", "'{}'", "'[1]'", "'{'"])
+def test_a_damaged_entry_is_refused(model: Path, data: Path, begun: Path, payload: str) -> None:
+    change(begun, f"UPDATE entries SET payload = {payload}")  # noqa: S608 - of this list
+    with pytest.raises(UsageError, match="damaged") as refused:
+        scored(model, data, begun)
+    assert refused.value.hint and "--fresh" in refused.value.hint
+
+
+def test_an_entry_of_another_inquiry_is_refused(model: Path, data: Path, begun: Path) -> None:
+    with closing(sqlite3.connect(search_of(begun))) as opened:
+        first, second = (key for (key,) in opened.execute("SELECT key FROM entries LIMIT 2"))
+    for old, new in ((first, "x"), (second, first), ("x", second)):
+        change(begun, "UPDATE entries SET key = ? WHERE key = ?", new, old)
+    with pytest.raises(UsageError, match="damaged"):
+        scored(model, data, begun)
