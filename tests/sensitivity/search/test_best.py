@@ -199,6 +199,21 @@ def test_a_model_without_room_stays_plain_and_that_is_said(tmp_path: Path) -> No
     assert "holds the weights" in (best.searched.why_not or "")
 
 
+def test_a_model_of_thousands_of_nodes_stays_plain_and_that_is_said(tmp_path: Path) -> None:
+    # opening the one session of the search would take longer than scoring them does
+    lines = " ".join(f"x{n + 1} = MatMul(x{n}, w)" for n in range(2049))
+    text = f"net (float[N,32] x0) => (float[N,32] x2049) {{ {lines} }}"
+    onnx.save(built(text, w=np.eye(32, dtype=np.float32)), path := tmp_path / "net.onnx")
+    prepared, feeds = prepare(path), [{"x0": feed["x"]} for feed in samples(1)]
+    search = Search(
+        prepared, lambda of: select(of.model, include=["."]).candidates, feeds,
+        Scored(("x2049",), logits=False), BEST, RUN,
+    )  # fmt: skip
+    best = search_best(search, smooths=True)
+    assert not best.smoothing and not best.clips
+    assert "2,049 nodes" in (best.searched.why_not or "")
+
+
 def test_what_is_loud_in_another_channel_each_time_is_rotated(tmp_path: Path) -> None:
     # factors for a channel do not help, a block of channels shares what is loud in one
     generator = np.random.default_rng(3)

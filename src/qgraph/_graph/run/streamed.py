@@ -26,7 +26,7 @@ OPENING = 3
 array, and the layout onnxruntime packs it into."""
 _LARGEST_PART, _SMALLEST_PART = 512 << 20, 16 << 20
 """Bytes of weights. Larger parts save nothing, smaller ones cost more than they hold."""
-_MANY_NODES, _PART_NODES = 100_000, 2_000
+_MANY_NODES, _PART_NODES = 25_000, 2_000
 """Nodes from which on a graph is run part by part, and of a part then. To open a session takes more
 than linear time in its nodes, which below so many is less than parts take."""
 

@@ -20,6 +20,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
 from qgraph._quantize.learnt import Clips, Way
 from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SearchedRanges, SmoothedTensor
+from qgraph._sensitivity.ranking.interactions import MOST_NODES
 from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.ladder import Ladder
@@ -64,10 +65,13 @@ def search_best(
     """Return the ranges and, where the search `smooths`, too, the smoothing that are better than
     the model of `search` by the extremes; nothing where none are. `elsewhere`: has other processes
     measure; `journal`: keeps what was measured. A model that memory does not hold so often as it
-    takes is left plain.
+    takes is left plain, and one of more than `MOST_NODES` nodes: opening one session with inputs
+    for each would take longer than scores.
     """
     if len(search.feeds) < FEWEST_JUDGED:
         return _plain(f"{FEWEST_JUDGED} samples are needed, as some judge what others choose")
+    if (count := len(search.nodes(search.prepared))) > MOST_NODES:
+        return _plain(f"{count:,} nodes are more than the {MOST_NODES:,} that one session holds")
     if elsewhere is None and (why := lack_of_room(search)) is not None:
         return _plain(why)
     search.progress("choosing ranges", 0, 1)
