@@ -29,17 +29,19 @@ def test_counts_depend_neither_on_the_order_nor_on_who_counted(
     rows: list[list[float]], chance: Random
 ) -> None:
     parts = [np.array(row, np.float32) for row in rows]
-    whole = Histogram()
-    whole.add(np.concatenate(parts))
-    joined = Histogram()
     chance.shuffle(parts)
-    for part in parts:
-        seen = Histogram()
+    apart = [Histogram() for _ in parts]
+    for seen, part in zip(apart, parts, strict=True):
         seen.add(part)
-        joined.join(seen)
-    for name in ("low", "high", "zeros", "top", "total"):
-        assert getattr(joined, name) == getattr(whole, name)
-    assert (joined.counts == whole.counts).all()
+    # what a worker counted goes into the histogram of all samples, then into one of some of them
+    for count in (len(parts), chance.randint(1, len(parts))):
+        joined, whole = Histogram(), Histogram()
+        whole.add(np.concatenate(parts[-count:]))
+        for seen in apart[-count:]:
+            joined.join(seen)
+        for name in ("low", "high", "zeros", "top", "total"):
+            assert getattr(joined, name) == getattr(whole, name)
+        assert (joined.counts == whole.counts).all()
 
 
 def test_counts_are_those_that_numpy_makes_of_all_values() -> None:

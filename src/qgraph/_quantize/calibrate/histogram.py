@@ -60,18 +60,19 @@ class Histogram:
         self.counts += np.bincount(bins, minlength=BINS)
 
     def join(self, other: Histogram) -> None:
-        """Take in what another saw, which may get wider meanwhile."""
+        """Take in what another saw."""
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self._widen(other.top)
-        other._widen(self.top)
         self.zeros += other.zeros
-        self.counts += other.counts
+        self.counts += _merged(other.counts, self.top / other.top)
 
     def _widen(self, top: float) -> None:
-        """Merge bins in pairs until they reach `top`, a power of two."""
-        if not self.counts.any():
-            self.top = max(self.top, top)
-        while self.top < top:
-            merged = self.counts.reshape(-1, 2).sum(axis=1)
-            self.counts = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])
-            self.top *= 2
+        """Merge neighbouring bins until they reach `top`, a power of two."""
+        if top > self.top:
+            self.counts, self.top = _merged(self.counts, top / self.top), top
+
+
+def _merged(counts: NDArray[np.int64], times: float) -> NDArray[np.int64]:
+    """Return the counts of bins so many times as wide, a power of two from 1 on."""
+    merged = counts.reshape(-1, min(int(times), BINS)).sum(axis=1)
+    return np.concatenate([merged, np.zeros(BINS - merged.size, np.int64)])
