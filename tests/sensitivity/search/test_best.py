@@ -199,6 +199,20 @@ def test_a_model_without_room_stays_plain_and_that_is_said(tmp_path: Path) -> No
     assert "holds the weights" in (best.searched.why_not or "")
 
 
+def test_half_precision_takes_the_room_of_the_fp32_that_it_is_computed_in(tmp_path: Path) -> None:
+    said = []
+    for kind in ("float", "float16"):
+        text = f"net ({kind}[N,4096] x) => ({kind}[N,4096] y) {{ [fc] y = MatMul(x, w) }}"
+        dtype = np.float16 if kind == "float16" else np.float32
+        onnx.save(built(text, w=np.zeros((4096, 4096), dtype)), tmp_path / "net.onnx")
+        search = Search(
+            prepare(tmp_path / "net.onnx"), lambda of: select(of.model).candidates, samples(1),
+            Scored(("y",), logits=False), BEST, RUN, memory=Memory(1),
+        )  # fmt: skip
+        said.append(search_best(search, smooths=True).searched.why_not)
+    assert said[0] == said[1]
+
+
 def test_a_model_of_thousands_of_nodes_stays_plain_and_that_is_said(tmp_path: Path) -> None:
     # opening the one session of the search would take longer than scoring them does
     lines = " ".join(f"x{n + 1} = MatMul(x{n}, w)" for n in range(2049))

@@ -11,8 +11,10 @@ import numpy as np
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.errors import LimitError
+from qgraph._graph.index import is_half
 from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.provider import Provider
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import find_companions
@@ -202,7 +204,8 @@ def lack_of_room(search: Search) -> str | None:
     """Return why there is none: weights are held as often as one session holds them, float,
     quantized, and those that a way brings along. None where they fit.
     """
-    weights = sum(map(size_of, search.prepared.model.graph.initializer))
+    widened = 2 if search.provider is Provider.CPU and is_half(search.prepared.model) else 1
+    weights = widened * sum(map(size_of, search.prepared.model.graph.initializer))
     left = (search.memory or Memory.of(None)).left
     if _COPIES * weights <= left:
         return None
