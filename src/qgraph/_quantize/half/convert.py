@@ -1,7 +1,7 @@
 """Converting a model to fp16, and confirming on samples that it holds.
 
 The verdict comes from fp32 ranges. The confirmation is a reference that rounds after every node
-(`edit.rounding`), as onnxruntime's CPU hides what fp16 does. Where the reference finds NaN or
+(`rounded`), as onnxruntime's CPU hides what fp16 does. Where the reference finds NaN or
 infinity that fp32 does not have, the node that makes it is kept in fp32 too, and it is run again.
 """
 
