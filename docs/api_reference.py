@@ -17,20 +17,24 @@ from qgraph._graph.io.documents import Document
 
 _HEAD = """# Python API
 
-Made from the functions' own docstrings by `python docs/api_reference.py > docs/api.md`;
-tests keep it true and run the example.
+This page is made from the docstrings: `python docs/api_reference.py > docs/api.md`. Tests keep it
+true and run the example.
 
-Each command has a function of the same name in `qgraph`, which returns what the command writes.
-A model may be given as its path, as an `onnx.ModelProto`, or open: `qgraph.open` prepares it once
-for all steps. Data may be paths, an array (of the only input), a dict of arrays as an `.npz` file
-holds them, with `labels` if there are any, or an iterable of these, read one by one. A document may
-be an object or its file, options an object (`SensitivityOptions(samples=2)`) or keywords, and
-strings stand for enums. What is in memory is written to a temporary folder that goes with the
-process ([113](decisions/113-what-is-in-memory-is-put-into-files.md)).
+Each command has a function of the same name in `qgraph`. It returns what the command writes.
 
-Where work runs and who hears of its progress is a `Runtime`. Nothing is printed: the logger
-`qgraph` is told at level INFO, and a notebook shows a line. No signal handler is touched. Every
-error is a `QGraphError` with `message`, `where`, `hint` and the command's `exit_code`.
+- A **model** is a path, an `onnx.ModelProto`, or the result of `qgraph.open`, which prepares it
+  once for all steps.
+- **Data** is one path or several, an array for the only input, a dict of arrays with the keys of an
+  `.npz` file (and `labels`, if there are any), or an iterable of these, which is read one by one.
+- A **document** (a report, profiles, ranges, an evaluation) is an object or its file.
+- **Options** are an object (`SensitivityOptions(samples=2)`) or keywords. Enums accept strings.
+- Models and data in memory are written to a temporary folder, which is removed when the process
+  ends ([113](decisions/113-what-is-in-memory-is-put-into-files.md)).
+
+A `Runtime` says where work runs and who is told of its progress. Nothing is printed: progress goes
+to the logger `qgraph` at level INFO, and to one line in a notebook. Signal handlers stay as they
+are. Every error is a `QGraphError` with `message`, `where`, `hint` and the `exit_code` of the
+command.
 
 ```python
 import qgraph

@@ -60,11 +60,13 @@ class ProfileChange(Part):
 
 
 class Changes(Document):
-    """`pairs`: which variant was compared with which, under its name in the first; `only_before`,
-    `only_after`: variants that went into no pair. `ranking` and `profiles` are of run folders;
-    profiles that quantize the same nodes are left out. `failed`: the gates that fail, in words.
-    `unmeasured`: variant of the second → why it has no figures. `missing`: variant → metrics that
-    others have and it has not, the float model left out.
+    """The differences between two evaluations, or between variants and their float model.
+
+    `pairs`: the variants that were compared, under their names in the first evaluation.
+    `only_before`, `only_after`: variants without a partner. `ranking` and `profiles` come from run
+    folders; profiles that quantize the same nodes are left out. `failed`: the gates that fail, in
+    words. `unmeasured`: variant of the second evaluation → why it has no figures. `missing`:
+    variant → metrics that it lacks and others, besides the float model, have.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.changes/1"

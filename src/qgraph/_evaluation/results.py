@@ -182,9 +182,10 @@ class Recommendation(Part):
 
 
 class Evaluation(Document):
-    """`model`: the float model that the variants were made from. `sanity`: fixed prompts, answered
-    by every variant. `failures`: what could not be measured; a variant without metrics is no other
-    entry.
+    """The float model and its variants, measured side by side.
+
+    `model`: the float model. `sanity`: fixed prompts, answered by every variant. `failures`:
+    variants or latencies that could not be measured.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.evaluation/1"

@@ -47,11 +47,11 @@ Pixels = Annotated[int, Field(ge=1)]
 
 
 class ExportOptions(Given):
-    """What `qgraph export` was asked for. None: the family's own choice.
+    """The options of `qgraph export`. None: the family chooses.
 
-    `data`: what shows how the model behaves, where that matters. `batch`: samples in a forward,
-    None for any number. `image_size`: height and width in pixels. `trust_pickle`: whether a
-    checkpoint may be opened by what runs code of it.
+    `data`: images to find what overflows. `batch`: the fixed batch size, None for any.
+    `image_size`: height and width in pixels. `trust_pickle`: whether a checkpoint may be opened if
+    this can run code.
     """
 
     part: Annotated[

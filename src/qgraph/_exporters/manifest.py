@@ -51,7 +51,7 @@ class VisionEncoder(Part):
 
 
 class Manifest(Document):
-    """Written beside `model.onnx` by `qgraph export`. Paths are relative to its folder.
+    """What `qgraph export` writes beside `model.onnx`. Paths are relative to its folder.
 
     `processor`: the image processor's settings. `classes`: their names, in the model's order.
     """

@@ -62,7 +62,7 @@ class QGraphError(Exception):
 
 
 class UsageError(QGraphError):
-    """What the user asked for cannot be meant: an option, a profile, a recipe."""
+    """An option, a profile or a recipe is wrong."""
 
     exit_code = 2
 
@@ -86,7 +86,7 @@ class LimitError(QGraphError):
 
 
 class RuntimeDiedError(QGraphError):
-    """The process that ran the model died."""
+    """The process that ran the model crashed."""
 
     exit_code = 6
 
@@ -98,7 +98,7 @@ class QualityGateError(QGraphError):
 
 
 class InterruptedRun(QGraphError):  # noqa: N818 - an interruption is no error of anyone's
-    """The run was stopped on request and can go on."""
+    """The run was stopped on request. The same call continues it."""
 
     exit_code = 75
 

@@ -230,10 +230,11 @@ class FilePart(Part):
 
 
 class Handoff(Document):
-    """Written into the bundle; the same run folder gives the same bytes. `model` is the one that
-    was handed off, by which evaluations know it; `notes`: what its figures and golden outputs
-    hold beside, or lack; `bundled_sha256` names the copy in the bundle,
-    which is another file where its weights were taken out of one that other models share.
+    """The content of a bundle. The same run folder gives the same bytes.
+
+    `model`: the model that was handed off; evaluations know it by this name. `bundled_sha256`: its
+    copy in the bundle, which differs if its weights came from a data file that models share.
+    `notes`: remarks on figures and golden outputs.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.handoff/1"

@@ -30,7 +30,11 @@ class Reformat(Part):
 
 
 class EngineLayers(Document):
-    """`promised` nodes were to be INT8; `detailed` is false where precision cannot be told."""
+    """The layers of an engine, compared with its bundle.
+
+    `promised`: the nodes that are meant for INT8. `detailed` is false if the layers do not tell
+    their precision.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.engine_layers/1"
 

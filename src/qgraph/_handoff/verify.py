@@ -83,8 +83,10 @@ DOCUMENTS: dict[str, type[Document]] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`kind`: what was found to be there; `files`: how many were looked at; `problems`: none if it
-    is whole.
+    """The result of `verify`.
+
+    `kind`: what was found. `files`: the number of files checked. `problems`: empty if it is
+    complete.
     """
 
     kind: str

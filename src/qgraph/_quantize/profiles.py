@@ -94,7 +94,10 @@ def apart(name: str, predicted: float | None, measured: float | None) -> str | N
 
 
 class Profiles(Document):
-    """`source`: what the profiles were cut from. `schemes`: further ones that `formats` name."""
+    """Named sets of nodes to quantize.
+
+    `source`: the report they were cut from. `schemes`: further schemes that `formats` name.
+    """
 
     SCHEMA: ClassVar[str] = "qgraph.profiles/1"
     ROWS: ClassVar[str] = "profiles"

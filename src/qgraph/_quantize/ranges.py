@@ -158,9 +158,11 @@ class RangesRun(Part):
 
 
 class Ranges(Document):
-    """`tensors` stand in graph order; `flat` names those that never changed. With smoothing, ranges
-    are those of the model smoothed by `smoothing`. `unseen`: for each part of the samples,
-    ranges that come from the others. `searched`: what a search came to, where there was one.
+    """The ranges of all activations that candidates read.
+
+    `tensors` are in the order of the graph; `flat` names those that never changed. With
+    `smoothing`, the ranges are those of the smoothed model. `unseen`: for each part of the samples,
+    ranges that come from the other parts. `searched`: the result of a search, if there was one.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.ranges/1"

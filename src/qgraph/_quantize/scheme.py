@@ -120,8 +120,9 @@ are both `auto` and this is none, tensors are rotated where that pays."""
 
 
 class Scheme(Given):
-    """Stands in every file and in every model emitted under it. `percentile`: per cent, where
-    ranges are calibrated by it.
+    """How numbers are quantized. Every file and every emitted model names its scheme.
+
+    `percentile`: in per cent, for `calibrate` percentile.
     """
 
     name: SchemeName = SchemeName.INT8

@@ -224,10 +224,12 @@ class Run(Part):
 
 
 class Sensitivity(Document):
-    """`nodes` stand in graph order; `outputs` are those the distances are taken at; `baseline` is
-    absent where no sample was scored. `searched`: what a search for ranges came to. `unscored`:
-    candidates without a score, each with its reason. `schemes`: further ones that nodes were scored
-    under; `mixed`: where the first is FP8 beside INT8, or INT8 beside FP8, nodes in either.
+    """The score of every candidate node.
+
+    `nodes` are in the order of the graph. `outputs`: where errors are measured. `baseline` is
+    absent if no sample was scored. `searched`: the result of a search for ranges. `unscored`:
+    candidates without a score, each with its reason. `schemes`: further schemes that nodes were
+    scored in. `mixed`: with INT8 and FP8 among the schemes, each node in the better one.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.sensitivity/1"

@@ -54,9 +54,10 @@ def calibrate(
 ) -> Ranges:
     """Return the ranges of all activations that candidates read.
 
-    With a scheme that smooths, also the factors, which are part of the ranges. `journal` is a file
-    that keeps what the search for ranges measured, to go on from and for the caller to remove, and
-    `fresh` forgets an older one. Options are those of `CalibrateOptions`, as an object or by name.
+    With a scheme that smooths, they hold the factors of smoothing, too. `journal` is a file that
+    keeps the measurements of a search, so that the next call continues; remove it when you are
+    done. `fresh` ignores an older one. Options are those of `CalibrateOptions`, as an object or by
+    name.
 
     Raises:
         InputError: the model or the data cannot be used.

@@ -22,7 +22,8 @@ def compare(
 ) -> Comparison:
     """Return how rankings of one model's nodes, or of two exports of it, agree pair by pair.
 
-    `sources`: reports, `{name: number}` as JSON, or `name,number` as CSV.
+    `sources`: reports, `{name: number}` as JSON, or `name,number` as CSV. With `tie_below`, nodes
+    with a smaller share of the first ranking's total count as one tie.
 
     Raises:
         InputError: no such file, or not text.
@@ -43,10 +44,10 @@ def compare_evaluations(
     after: Evaluation | AnyPath,
     pairs: Mapping[str, str] | None = None,
 ) -> Changes:
-    """Return what changed between two evaluations, or run folders, and whether beyond noise.
+    """Return the changes between two evaluations or run folders, and which are beyond noise.
 
-    `pairs`: variant before → variant after, where metadata and names would not find them. Of run
-    folders also how the rankings agree, and which nodes profiles gained or lost.
+    `pairs`: variant before → variant after, for variants that metadata and names do not pair. With
+    run folders, it also compares the rankings, and the nodes in the profiles.
 
     Raises:
         UsageError: they are of different tasks, have no variant in common, or `pairs` names one

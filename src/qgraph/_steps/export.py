@@ -24,11 +24,11 @@ def export(
 ) -> Manifest:
     """Export a checkpoint to `folder/model.onnx` and return its manifest.
 
-    With `part="vision"`, to `folder/vision_encoder.onnx`. Options are those of `ExportOptions`, as
-    an object or by name.
+    `part="vision"` writes `folder/vision_encoder.onnx` instead. Options are those of
+    `ExportOptions`, as an object or by name.
 
     Raises:
-        EnvironmentFault: what the family's export needs is not installed.
+        EnvironmentFault: a package that the family's export needs is not installed.
         InputError: the checkpoint cannot be read or is of an unknown architecture.
     """
     asked = chosen(ExportOptions, options, given)

@@ -35,10 +35,10 @@ def handoff(
 ) -> Handoff:
     """Write the bundle of a Q/DQ model to `folder` and return its handoff.json.
 
-    `data`: the first sample is the golden input. `source`: the float model; looked for beside
-    `model` otherwise. `axes`: sizes of dynamic axes. `batch_axis`, `preprocess`: as in
-    `CalibrateOptions`. What profiles.json, sensitivity.json, ranges.json and evaluation.json beside
-    `model` say of it goes in.
+    `data`: the first sample is the golden input. `source`: the float model; by default it is looked
+    for beside `model`. `axes`: sizes of dynamic axes. `batch_axis`, `preprocess`: as in
+    `CalibrateOptions`. The bundle includes what profiles.json, sensitivity.json, ranges.json and
+    evaluation.json beside `model` say about it.
 
     Raises:
         UsageError: `folder` holds something else than a bundle.
@@ -59,7 +59,7 @@ def handoff(
 
 
 def engine_layers(layers: AnyPath, bundle: AnyPath) -> EngineLayers:
-    """Return which nodes meant for INT8 run in it, by TensorRT's layer information.
+    """Return which nodes meant for INT8 run in INT8, by TensorRT's layer information.
 
     Raises:
         InputError: `layers` is not what trtexec --exportLayerInfo writes, or there is no bundle.

@@ -33,11 +33,11 @@ def lint(
     plugins: Sequence[str] = (),
     sensitivity: Sensitivity | AnyPath | None = None,
 ) -> Lint:
-    """Return what TensorRT's rules find in a Q/DQ model, whoever made it.
+    """Return the findings of TensorRT's rules in a Q/DQ model of any tool.
 
-    Weights are not read, only scales and zero points. `plugins`: operators the target brings.
-    `sensitivity`: a report on the model it was quantized from; what INT8 costs and brings at each
-    node stands in `placement` then.
+    It reads scales and zero points, but no weights. `plugins`: custom operators that the target
+    has. `sensitivity`: a report on the float model. With it, `placement` holds the cost and the
+    gain of INT8 at each node.
 
     Raises:
         InputError: not an ONNX model, or its external data cannot be used.

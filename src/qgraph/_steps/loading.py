@@ -26,7 +26,7 @@ KINDS: tuple[type[Document], ...] = (
 
 
 def load(path: AnyPath) -> Document:
-    """Return the document in a file of qgraph's: a report, profiles, an evaluation or another.
+    """Return the document in a file of qgraph: a report, profiles, an evaluation or another.
 
     Raises:
         InputError: no such file.

@@ -38,9 +38,11 @@ from qgraph._steps.quantize_inc import quantized_by_inc
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantized:
-    """A Q/DQ model not yet written. `proof`: that it is what its profile says. `dtype`: what it was
-    converted to, `in_single` what stayed fp32 then. `inc`: what INC's placement did, of a model
-    that INC made; nothing is proved of it.
+    """A Q/DQ model in memory.
+
+    `proof`: the check against its profile. `dtype`: the float type it was converted to;
+    `in_single`: the nodes that stayed fp32. `inc`: the effects of INC's placement, for a model of
+    INC. Such a model has no proof.
     """
 
     profile: Profile

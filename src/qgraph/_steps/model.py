@@ -40,9 +40,9 @@ class SeenModel:
 
 
 class Model:
-    """A float model, open. `qgraph.open` makes one; every function of the API takes it or a path.
+    """An open float model. `qgraph.open` returns it; every function takes it in place of a path.
 
-    What is worked out once is kept for the next step: candidates, data, the smoothed form.
+    It keeps its candidates, data and smoothed form for the next step.
     """
 
     def __init__(self, prepared: PreparedModel, view: ModelView, family: Family) -> None:
@@ -68,12 +68,12 @@ class Model:
 
     @property
     def path(self) -> Path:
-        """Return where the model lies."""
+        """Return the path of the model."""
         return self.prepared.path
 
     @property
     def id(self) -> ModelId:
-        """Return what names the model: its file and the SHA-256 of graph and weights."""
+        """Return the model's file and the SHA-256 over graph and weights."""
         return self.prepared.id
 
     def candidates(
@@ -84,8 +84,8 @@ class Model:
         *,
         small: bool = False,
     ) -> Candidates:
-        """Return which nodes are candidates, in this model or in a smoothed form of it; `small`:
-        those too that INT8 makes no faster.
+        """Return the candidates of this model, or of a smoothed form of it. `small` adds nodes that
+        INT8 does not make faster.
         """
         key = (str(scheme.name), tuple(include), tuple(exclude), small)
         if key not in self._candidates:
@@ -93,10 +93,11 @@ class Model:
         return self._candidates[key]
 
     def data(self, paths: Any, samples: int | None = None, seed: int = 0) -> Data:
-        """Return at most `samples` feeds (None: 32), taken in turn from each of `paths`, or of what
-        is in memory: an array, a dict of arrays, an iterable of such dicts.
+        """Return at most `samples` feeds (None: 32). They are taken in turn from each of `paths`,
+        or from data in memory: an array, a dict of arrays, an iterable of such dicts.
 
-        Without paths, from what `qgraph.json` names beside the model; without that, made up.
+        Without paths, the data is what `qgraph.json` beside the model names. Without that, it is
+        made up.
 
         Raises:
             InputError: the data cannot be read, or holds no sample.
@@ -110,12 +111,11 @@ class Model:
     def along(
         self, given: Sequence[str], preprocess: str | None = None, data: Sequence[Path] = ()
     ) -> Model:
-        """Return the model with samples of inputs along other axes: of `state=1` along the second;
-        and with what `preprocess` says of the pictures in `data`.
+        """Return the model with samples of inputs along other axes (`state=1`: along the second),
+        and with `preprocess` for the pictures in `data`.
 
         Raises:
-            UsageError: there is no such input, it has no such axis, or what is said of pictures
-                cannot be read or is of no use.
+            UsageError: there is no such input, it has no such axis, or `preprocess` cannot be used.
         """
         key = (tuple(given), preprocess)
         if key == ((), None):
@@ -128,8 +128,8 @@ class Model:
         return self._along[key]
 
     def in_form_of(self, ranges: Ranges, quantized: Collection[str] | None = None) -> Model:
-        """Return the model in the form its ranges were taken in: smoothed as they say. With
-        `quantized`, products that smoothing and rotations add stand before these nodes alone.
+        """Return the model in the form that its ranges belong to: smoothed and rotated. With
+        `quantized`, the products of smoothing and rotations are placed before these nodes only.
 
         Raises:
             UsageError: the ranges are another model's.
@@ -143,7 +143,7 @@ class Model:
         return plain.smoothed(ranges.smoothing, reached.difference(quantized))
 
     def at_opset_of(self, *schemes: Scheme) -> Model:
-        """Return the model at an opset that has the numbers of all `schemes`: FP8 is young."""
+        """Return the model at an opset that has the formats of all `schemes`. FP8 needs 19."""
         young = any(scheme.name is SchemeName.FP8 for scheme in schemes)
         if not young or opset_of(self.prepared.model) >= OTHER_FLOATS:
             return self
@@ -155,7 +155,7 @@ class Model:
     def smoothed(
         self, smoothing: Sequence[SmoothedTensor], left: frozenset[str] = frozenset()
     ) -> Model:
-        """Return the model with factors moved from activations into weights; nodes in `left` have
+        """Return the model with factors moved from activations into weights. Nodes in `left` have
         no product before them.
         """
         key = tuple(smoothing), left
@@ -168,8 +168,8 @@ class Model:
         return self._forms[key]
 
     def scored_at(self, outputs: Sequence[str] = (), *, logits: bool = True) -> Scored:
-        """Return where distances are taken: at `outputs`, or where the family says. `logits` false
-        compares logits as any other output.
+        """Return where errors are measured: at `outputs`, or where the family says. If `logits` is
+        false, logits are compared like any other output.
 
         Raises:
             UsageError: the model has no such output.
@@ -182,7 +182,7 @@ class Model:
         return Scored(names, are_logits, parts)
 
     def notes_on(self, scored: Scored) -> tuple[str, ...]:
-        """Return what is to be said of figures at `scored` before there are any."""
+        """Return warnings about figures at `scored`, before there are any figures."""
         drawn = random_note(self.prepared.model)
         end = behind_selection(self.prepared.model, self.family.scored_outputs(self.view))
         if end is None or end.outputs != scored.outputs:
@@ -194,9 +194,7 @@ class Model:
         )
 
     def showing(self, scored: Scored, *, alone: bool = False) -> Model:
-        """Return the model with the inner tensors among the scored ones as outputs, too, or
-        `alone`.
-        """
+        """Return the model with the scored inner tensors as outputs too, or with these `alone`."""
         shown = with_outputs(self.prepared.model, scored.outputs, alone=alone)
         if shown is self.prepared.model:
             return self
@@ -209,8 +207,7 @@ class Model:
 
 
 def open_model(model: AnyModel) -> Model:
-    """Return the float model in a file or in memory: prepared and hashed once for every step that
-    takes it.
+    """Return the float model in a file or in memory. It is prepared and hashed once for all steps.
 
     Raises:
         InputError: it is not an ONNX model that can be used.

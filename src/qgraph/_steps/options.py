@@ -88,9 +88,10 @@ class Options(Given):
 
 
 class CalibrateOptions(Options):
-    """What ranges are calibrated on, how, and for which nodes. `scheme` None: ranges and smoothing
-    are searched for together, unless `fast`; one that is given is what it says. `outputs`: where a
-    search for the strength of smoothing measures.
+    """The options of `calibrate`: the data, the method, and the nodes.
+
+    `scheme` None: ranges and smoothing are searched together, unless `fast` is set. A given scheme
+    is used as it is. `outputs`: where a search measures errors.
     """
 
     MOST = MOST_SAMPLES
@@ -157,9 +158,10 @@ def _format_names(given: Sequence[str]) -> tuple[str, ...]:
 
 
 class SensitivityOptions(CalibrateOptions):
-    """What is scored, by whom, how. `scheme` None: the default, or the engine's own. `metric` None:
-    the error, and where outputs hold boxes and scores the noise-to-signal ratio of both. `group`
-    None: the family's choice. `own`: options that the engine alone has; given like all others.
+    """The options of `sensitivity`, and those of the engine (`own`).
+
+    `scheme` None: the default, or the engine's own. `metric` None: the error, or the
+    noise-to-signal ratio if outputs hold boxes and scores. `group` None: the family chooses.
     """
 
     engine: Annotated[
@@ -241,7 +243,10 @@ def _require_own(kind: type[EngineOptions], given: Mapping[str, Any]) -> None:
 
 
 class ProfileOptions(Options):
-    """Where profiles are cut, and on what they are measured. `budget`: as in `loss<=1.02x`."""
+    """The options of `profile`: where to cut, and the data to measure on.
+
+    `budget`: a limit such as `loss<=1.02x`.
+    """
 
     _ONLY_TO_MEASURE: ClassVar = ("data", "batch_axis", "preprocess", "task", "samples")
 
@@ -291,8 +296,10 @@ class ProfileOptions(Options):
 
 
 class QuantizeOptions(Options):
-    """Which profiles become models, by whom. `scheme` None: that of the profiles. `data`: what
-    calibrates where no ranges are given, and shows overflow.
+    """The options of `quantize`: the profiles, and what writes the models.
+
+    `scheme` None: that of the profiles. `data`: samples to calibrate on, if no ranges are given,
+    and to find what overflows.
     """
 
     MOST = MOST_SAMPLES
@@ -327,8 +334,10 @@ class QuantizeOptions(Options):
 
 
 class EvaluateOptions(Options):
-    """What variants are measured on. `sanity`: a file of prompts; false asks nothing. `accept`:
-    limits of the recommendation, as in `loss<=1.01x`.
+    """The options of `evaluate`.
+
+    `sanity`: a file of prompts; False: no prompts. `accept`: limits for the recommendation, such as
+    `loss<=1.01x`.
     """
 
     data: Annotated[tuple[Path, ...], _DATA] = ()

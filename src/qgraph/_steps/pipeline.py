@@ -38,10 +38,9 @@ def run(
     fresh: bool = False,
     runtime: Runtime | None = None,
 ) -> Path:
-    """Run a recipe's whole chain, leaving out what is done already; return the run folder.
+    """Run the whole chain of a recipe, without the stages that are done; return the run folder.
 
-    `fast` searches for no ranges and no smoothing, and `runtime` decides where, instead of the
-    recipe.
+    `fast` (no search for ranges and smoothing) and `runtime` replace what the recipe says.
 
     Raises:
         QGraphError: a stage failed; the stages before it stay done.

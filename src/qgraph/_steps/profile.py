@@ -46,9 +46,9 @@ def profile(
 ) -> Profiles:
     """Return the profiles cut from a sensitivity report, by the metric that it ranks by.
 
-    With `model`, `data` and `ranges` each is measured on the task, by switches and without emitting
-    a model; `budget` adds the largest profile found that meets it. Options are those of
-    `ProfileOptions`, as an object or by name.
+    With `model`, `data` and `ranges`, each profile is also measured on the task, without writing a
+    model. `budget` adds the largest profile within a limit. Options are those of `ProfileOptions`,
+    as an object or by name.
 
     Raises:
         InputError: not even the float model meets the budget.

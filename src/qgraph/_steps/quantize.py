@@ -38,8 +38,9 @@ from qgraph._steps.options import QuantizeOptions, chosen
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A model on the disk, as `Quantized`; without a profile, the float model in fp16, and
-    `sqnr_db`: of its outputs, each node rounding, against fp32.
+    """A model that was written, as `Quantized`. Without a profile it is the float model in fp16.
+
+    `sqnr_db`: of its outputs against fp32, when each node rounds to fp16.
     """
 
     profile: Profile | None
@@ -62,11 +63,11 @@ def quantize(
 ) -> list[Quantized]:
     """Return a Q/DQ model for each profile, or for those in `names`.
 
-    Without `ranges` they are calibrated on `data`. `report` puts ranks and reasons into the nodes'
-    metadata. Options are those of `QuantizeOptions`, as an object or by name.
+    Without `ranges`, they are calibrated on `data`. `report` puts ranks and reasons into the
+    metadata of the nodes. Options are those of `QuantizeOptions`, as an object or by name.
 
     Raises:
-        EnvironmentFault: what the backend needs is not installed.
+        EnvironmentFault: a package that the backend needs is not installed.
         UsageError: profiles or ranges of another model or scheme, a name that matches nothing, or
             an option that does not go with the backend.
     """
@@ -88,11 +89,12 @@ def write_quantized(
     runtime: Runtime | None = None,
     **given: Any,
 ) -> list[Written]:
-    """Write a Q/DQ model for each profile to `folder`, named after it; otherwise as `quantize`.
+    """Write a Q/DQ model for each profile to `folder`, and return what was written.
 
-    With `dtype="fp16"`, `fp16.onnx` is the model itself in fp16: all there is without profiles. One
-    model at a time is held in memory, and what several hold is stored once. None is written unless
-    all are proved. Return what was written.
+    The files are named after the profiles. All else is as in `quantize`. `dtype="fp16"` also writes
+    `fp16.onnx`, the float model in fp16; without profiles it writes only this. One model at a time
+    is held in memory, and tensors that several models hold are stored once. Either all models are
+    proved and written, or none.
 
     Raises:
         UsageError: profiles or ranges of another model or scheme, or a name that matches nothing.
@@ -133,8 +135,8 @@ def write_quantized(
 def annotate(quantized: Quantized, report: Sensitivity | AnyPath) -> Quantized:
     """Return `quantized` with rank, errors, precision and reason in the metadata of its nodes.
 
-    The model is changed in place, and nothing that is computed changes: graph, Q/DQ and weights
-    stay as they are. Do it last: tools that rebuild graphs drop nodes' metadata.
+    The model is changed in place. Its graph, Q/DQ and weights stay as they are. Do this last: tools
+    that rebuild graphs drop the metadata of nodes.
 
     Raises:
         UsageError: the report is of another model than `quantized` was made from.

@@ -45,19 +45,19 @@ def sensitivity(
     runtime: Runtime | None = None,
     **given: Any,
 ) -> tuple[Sensitivity, Ranges | None]:
-    """Return the score of every candidate node, and the ranges they were computed with, None of an
-    engine that calibrates by itself.
+    """Return the score of every candidate node, and the ranges that the scores were computed with.
 
-    `ranges` are reused if given, else calibrated on the same data. `journal` is a file that keeps
-    what is finished, to go on from and for the caller to remove, and `fresh` forgets an older one.
-    `keep` gets what is there when the work is broken off, before the error is raised. Options are
+    The ranges are None for an engine that calibrates by itself. Given `ranges` are used; else they
+    are calibrated on the same data. `journal` is a file that keeps finished samples, so that the
+    next call continues; remove it when you are done. `fresh` ignores an older one. If the work is
+    interrupted, `keep` is called with the report so far before the error is raised. Options are
     those of `SensitivityOptions` and of the engine, as an object or by name.
 
     Raises:
-        EnvironmentFault: what the engine or the provider needs is not installed.
+        EnvironmentFault: a package or a provider that is needed is not there.
         InputError: the model or the data cannot be used.
-        LimitError: the memory budget is less than the work takes at least, or the time budget ran
-            out before anything was scored.
+        LimitError: the memory budget is too small for the work, or the time budget ended before
+            anything was scored.
         UsageError: an option that does not go with the engine; the journal is another run's.
     """
     started = time.monotonic()

@@ -9,7 +9,7 @@ from qgraph._steps.stages import RECORD, changed_outputs
 
 
 def verify(path: AnyPath) -> Verdict:
-    """Return whether a bundle, a run folder, an exported folder or a single file is whole.
+    """Return whether a bundle, a run folder, an exported folder or a single file is complete.
 
     Raises:
         InputError: nothing is there, or nothing that qgraph writes.

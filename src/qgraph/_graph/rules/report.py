@@ -69,10 +69,12 @@ class PlacementPart(Part):
 
 
 class Lint(Document):
-    """`counts`: severity → number of findings. `operators`: what the table of operators
-    rests on, for each version of the target. `quantized`: whether there is any Q/DQ. `placement`:
-    the nodes of a sensitivity report, ranked by `metric`, the worst trade among the INT8 ones
-    first, then the best among the float ones.
+    """The findings of TensorRT's rules in one model.
+
+    `counts`: severity → number of findings. `operators`: the source of the table of operators, for
+    each version of the target. `quantized`: whether the model has any Q/DQ. `placement`: the nodes
+    of a sensitivity report, ranked by `metric`: the worst trades among the INT8 nodes first, then
+    the best ones among the float nodes.
     """
 
     SCHEMA: ClassVar[str] = "qgraph.lint/1"

@@ -58,7 +58,7 @@ def _text(value: str | bytes) -> str:
 
 
 class Provider(StrEnum):
-    """Where to run. `cuda` never falls back: without CUDA it is an error."""
+    """Where to run. `cuda` never falls back to the CPU: without CUDA it is an error."""
 
     CPU = "cpu"
     CUDA = "cuda"

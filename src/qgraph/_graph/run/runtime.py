@@ -14,11 +14,13 @@ from qgraph._graph.stopping import StopRequest
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
 class Runtime:
-    """`provider`: where models run. `memory_budget`: bytes the process may hold resident, None for
-    what the machine has to spare when this is made. `progress` is told how far work is, by default
-    the logger `qgraph` and a line in a notebook; `stop`: whether someone asked that it stop. `ray`:
-    the cluster that does samples, `auto`, `local` or HOST:PORT; None does all of them here.
-    `ray_ship`: whether it is sent model and samples, and reads no file by its path.
+    """Where work runs, how much memory it may use, and who is told of its progress.
+
+    `memory_budget`: the most bytes of resident memory; None: what is free when this is made.
+    `progress` is called with how much is done; by default it tells the logger `qgraph` and shows a
+    line in a notebook. `stop` returns whether to stop. `ray`: the cluster that samples are divided
+    among (`auto`, `local` or HOST:PORT); None: no cluster. `ray_ship`: send model and samples to
+    the nodes, instead of letting them read files by the same paths.
 
     Raises:
         EnvironmentFault: the provider cannot work on this machine.

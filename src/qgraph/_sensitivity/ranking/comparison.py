@@ -41,7 +41,7 @@ class Pair(Part):
 
 
 class Comparison(Document):
-    """What `qgraph compare` found; `tied` nodes counted as one tie."""
+    """How rankings of one model's nodes agree. `tied`: how many nodes count as one tie."""
 
     SCHEMA: ClassVar[str] = "qgraph.comparison/1"
     ROWS: ClassVar[str] = "pairs"
