@@ -175,6 +175,23 @@ def test_a_float_linear_beside_gets_the_factors_too(
     require_unchanged(before, smoothed(before, plan.everywhere(0.7)), FEEDS[0], Provider.CPU)
 
 
+def test_layers_that_share_a_weight_on_the_disk_have_it_changed_each_its_own_way(
+    build: Build, weight: Weight, tmp_path: Path
+) -> None:
+    text = """(float[N,256] x) => (float[N,256] y)
+    { h = LayerNormalization(x, g) [one] u = MatMul(h, w) r = Relu(u)
+      i = LayerNormalization(r, b) [two] y = MatMul(i, w) }"""
+    gains = {"g": np.linspace(0.1, 9, 256, dtype=np.float32), "b": np.ones(256, np.float32)}
+    model = build(text, w=weight(256, 256), **gains)
+    write_model(model, tmp_path / "m.onnx", external_above=0)
+    before, feed = prepare(tmp_path / "m.onnx"), {"x": weight(4, 256, seed=2)}
+    plan = SmoothingPlan(before, quantizable_nodes(before.model)[0], [feed])
+    after = smoothed(before, plan.everywhere(0.5))
+    require_unchanged(before, after, feed, Provider.CPU)
+    read = {name for node in after.model.graph.node for name in node.input}
+    assert {tensor.name for tensor in after.model.graph.initializer} <= read
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_weights_on_the_disk_stay_there_and_are_rescaled_when_read(
     build: Build, weight: Weight, tmp_path: Path, dtype: type[np.generic]
