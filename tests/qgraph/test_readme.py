@@ -15,6 +15,11 @@ from workflow import Runner, steps_of
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "models/qwen2_5_vl_tiny"
 README = (ROOT / "README.md").read_text()
+SAMPLES = {
+    "calibration.txt": 6, "calibration.jsonl": 2, "heldout.txt": 12, "heldout.jsonl": 8,
+    "sanity.jsonl": 2,
+}  # fmt: skip
+"""Of each file: what commands print is no matter here."""
 
 pytestmark = pytest.mark.slow
 
@@ -30,17 +35,21 @@ def run(command: list[str], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder that holds the files the README names."""
+    """A working folder that holds the files the README names, with a few samples in each."""
     made = tmp_path_factory.mktemp("readme")
     shutil.copytree(TINY / "outliers", made / "my-checkpoint")
     shutil.copytree(TINY / "data/images", made / "images")
+    shutil.copytree(TINY, made / "models/qwen2_5_vl_tiny")
+    data = made / "models/qwen2_5_vl_tiny/data"
+    for name, count in SAMPLES.items():
+        lines = (TINY / "data" / name).read_text().splitlines(keepends=True)
+        (data / name).write_text("".join(lines[:count]))
     for target, source in {
         "captions.txt": "calibration.txt",
         "questions.jsonl": "calibration.jsonl",
         "heldout.txt": "heldout.txt",
     }.items():
-        shutil.copy(TINY / "data" / source, made / target)
-    shutil.copytree(TINY, made / "models/qwen2_5_vl_tiny")
+        shutil.copy(data / source, made / target)
     shutil.copy(ROOT / "models/qwen2_5_vl_tiny.toml", made / "models")
     return made
 

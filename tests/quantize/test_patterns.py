@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from qgraph._graph.errors import LimitError, UsageError
@@ -37,8 +35,6 @@ def test_an_expression_without_end_is_a_limit(
     pattern: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(Limit.PATTERN_SECONDS.variable, "0.3")
-    began = time.monotonic()
     with pytest.raises(LimitError, match="takes too long") as found:
         searched(pattern, ["x" * 60 + ".!?", *NAMES] * 20, "--exclude")
     assert "QGRAPH_LIMIT_PATTERN_SECONDS" in found.value.hint
-    assert time.monotonic() - began < 2

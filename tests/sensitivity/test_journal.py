@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from qgraph._graph.errors import EnvironmentFault, UsageError
-from qgraph._sensitivity.scoring.journal import NOTE, folder_of, open_journal
+from qgraph._sensitivity.scoring.journal import NOTE, folder_of, open_journal, remove_journal
 
 RUN = {"model": "abc", "samples": 4, "scheme": {"name": "int8"}}
 WRITER = """
@@ -166,10 +166,10 @@ def test_a_link_and_a_folder_are_refused(path: Path, tmp_path: Path) -> None:
         open_journal(tmp_path / "folder", RUN)
 
 
-def test_a_discarded_journal_leaves_nothing(path: Path) -> None:
-    journal = open_journal(path, RUN)
-    journal.record("k", 1)
-    journal.discard()
+def test_a_removed_journal_leaves_nothing(path: Path) -> None:
+    with open_journal(path, RUN) as journal:
+        journal.record("k", 1)
+    remove_journal(path)
     assert list(path.parent.iterdir()) == []
 
 

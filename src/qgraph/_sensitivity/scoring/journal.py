@@ -72,11 +72,6 @@ class Journal:
         """Close the file; what was recorded stays."""
         self._connection.close()
 
-    def discard(self) -> None:
-        """Remove the file: its work is finished and stands elsewhere."""
-        self.close()
-        remove_journal(self.path)
-
     def __enter__(self) -> Journal:
         return self
 

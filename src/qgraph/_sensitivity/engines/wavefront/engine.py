@@ -106,10 +106,6 @@ class WavefrontAnswerer:
         self.spilled = 0
         self.at_once = 0
 
-    def segment_of(self, node: str) -> int:
-        """Return the segment that holds a candidate."""
-        return next(i for i, item in enumerate(self._segments) if node in item.candidates)
-
     def _worth(self, segment: Segment, provider: Provider) -> int:
         """Return how many variants of a segment are run together with gain."""
         if provider is not Provider.CPU:
