@@ -82,34 +82,35 @@ def evaluate(
     own = own_metrics(metric)
     if runtime.ray is not None:
         require_ray()
-    several = _several(models)
-    known = {item.path: item for item in several if isinstance(item, Model)}
-    candidates = inspect_variants([file_of(item) for item in several])
-    model = known.get(candidates[0].path) or opened(candidates[0].path)
+    candidates, model = _inspected(models)
     model = model.along(asked.batch_axis, asked.preprocess, asked.data)
     in_parts = _in_parts(candidates, runtime)
     task = task_of(model, asked, answers=in_parts is None)
     require_samples(task.feeds, asked.data)
     require_metrics(task, {"--accept": parse_limits(asked.accept), "--fail-if": gated}, own)
     suite = None if asked.sanity is False or in_parts else _suite(model, asked.sanity)
-    expected = None if profiles is None else document(profiles, Profiles)
+    expected = {} if profiles is None else _predicted(candidates, document(profiles, Profiles))
     settings = EvaluationSettings(
-        version=VERSION,
-        packages=packages(),
-        data=tuple(path.name for path in asked.data),
-        provider=runtime.provider,
-        allow_cpu_nodes=asked.allow_cpu_nodes,
-        prompts=None if suite is None else suite.title,
-        predicted={} if expected is None else _predicted(candidates, expected),
-        costs=_costs(model, task.feeds[0], runtime),
+        version=VERSION, packages=packages(), data=tuple(path.name for path in asked.data),
+        provider=runtime.provider, allow_cpu_nodes=asked.allow_cpu_nodes,
+        prompts=None if suite is None else suite.title, predicted=expected,
+        costs=_costs(model, task.feeds[0], runtime), timed=asked.latency, own=own,
         warnings=(*_warnings(model, task), *([] if in_parts is None else [_said(in_parts)])),
         in_parts=in_parts,
-        timed=asked.latency,
-        own=own,
-    )
+    )  # fmt: skip
     kept = None if journal is None else (Path(journal), fresh)
     found = _measured(candidates, task, asked, settings, runtime, suite, kept)
     return _recommended(found, asked.accept)
+
+
+def _inspected(
+    models: Sequence[Model | AnyModel | Quantized] | Model | AnyModel,
+) -> tuple[Sequence[InspectedModel], Model]:
+    """Return what the files say, the float model first, and the float model opened."""
+    several = _several(models)
+    known = {item.path: item for item in several if isinstance(item, Model)}
+    candidates = inspect_variants([file_of(item) for item in several])
+    return candidates, known.get(candidates[0].path) or opened(candidates[0].path)
 
 
 def _measured(

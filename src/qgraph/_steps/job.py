@@ -23,7 +23,8 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Sums
 from qgraph._quantize.ranges import Ranges
 from qgraph._sensitivity.engines.protocol import DivisibleEngine, Engine
-from qgraph._sensitivity.scoring.journal import Journal, differing, open_journal
+from qgraph._sensitivity.scoring.fingerprint import differing
+from qgraph._sensitivity.scoring.journal import Journal, open_journal
 from qgraph._sensitivity.scoring.loop import record_sums
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.data import Data

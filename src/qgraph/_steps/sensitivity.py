@@ -64,18 +64,9 @@ def sensitivity(
     asked = chosen(SensitivityOptions, options, given)
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
-    engine, scheme = engine_and_scheme(asked)
-    if ranges is not None and engine.calibrates:
-        raise UsageError(
-            f"--ranges does not go with --engine {engine.name}",
-            hint="It calibrates by itself; leave one of them out.",
-        )
     seen = None if ranges is None else document(ranges, Ranges)
-    if seen is not None and asked.scheme is None and not asked.fast:
-        asked = asked.model_copy(update={"scheme": seen.scheme})
-        engine, scheme = engine_and_scheme(asked)
-    if seen is not None:
-        require_same(seen.scheme, scheme, "ranges")
+    asked = asked if seen is None else _with_scheme_of(seen, asked)
+    engine, scheme = engine_and_scheme(asked)
     require_scorable(found, asked, seen, runtime)
     data = found.data(asked.data, asked.samples, asked.seed)
     calibration = _Calibration(found, asked, scheme, data, runtime, journal)
@@ -97,6 +88,24 @@ def sensitivity(
                 else:
                     joined.close()  # its processes hold memory
             return measure(work, engine, runtime, kept, keep), seen
+
+
+def _with_scheme_of(ranges: Ranges, asked: SensitivityOptions) -> SensitivityOptions:
+    """Return the options with the scheme of the ranges that are given, where none is asked for.
+
+    Raises:
+        UsageError: another one is asked for, or an engine that calibrates by itself.
+    """
+    engine, scheme = engine_and_scheme(asked)
+    if engine.calibrates:
+        raise UsageError(
+            f"--ranges does not go with --engine {engine.name}",
+            hint="It calibrates by itself; leave one of them out.",
+        )
+    if asked.scheme is None and not asked.fast:
+        return asked.model_copy(update={"scheme": ranges.scheme})
+    require_same(ranges.scheme, scheme, "ranges")
+    return asked
 
 
 def require_scorable(

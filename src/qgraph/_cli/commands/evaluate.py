@@ -74,13 +74,7 @@ def evaluate(
     qgraph evaluate model.onnx D.onnx --data heldout.txt --fail-if 'D:loss>+1%'
     """
     conditions = [parse_gate(text) for text in gates]
-    if no_sanity and sanity is not None:
-        raise UsageError("--sanity and --no-sanity exclude each other")
-    asked = chosen(EvaluateOptions, None, {**given, "sanity": False if no_sanity else sanity})
-    if not asked.data:
-        raise UsageError(
-            "--data is missing", hint="Give samples that were not used for calibration."
-        )
+    asked = _asked(given, sanity, no_sanity=no_sanity)
     read = [path for path in (sanity, profiles) if path is not None]
     if any(gate.variant is not None for gate in conditions):
         require_about(conditions, [item.name for item in inspect_variants(models)[1:]])
@@ -104,16 +98,23 @@ def evaluate(
         print_evaluation(evaluation)
         say(f"Wrote {output}")
     judgement = judged(against_float(evaluation), conditions, fail_when)
-    if as_json or evaluation.failures:
-        code = QualityGateError.exit_code if judgement.failed else 0
-        return _exit_code(evaluation) or code
-    require_passed(judgement)
-    return 0
+    if evaluation.failures:
+        return evaluation.failures[0].exit_code
+    if not as_json:
+        require_passed(judgement)
+    return QualityGateError.exit_code if judgement.failed else 0
 
 
-def _exit_code(evaluation: Evaluation) -> int:
-    """Return 0, or that of the first variant that could not be measured."""
-    return evaluation.failures[0].exit_code if evaluation.failures else 0
+def _asked(given: dict[str, Any], sanity: Path | None, *, no_sanity: bool) -> EvaluateOptions:
+    """Return the options, checked to go with each other and to name data."""
+    if no_sanity and sanity is not None:
+        raise UsageError("--sanity and --no-sanity exclude each other")
+    asked = chosen(EvaluateOptions, None, {**given, "sanity": False if no_sanity else sanity})
+    if not asked.data:
+        raise UsageError(
+            "--data is missing", hint="Give samples that were not used for calibration."
+        )
+    return asked
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

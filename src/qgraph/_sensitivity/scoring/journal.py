@@ -22,9 +22,7 @@ from typing import Any
 
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.files import is_there, require_writable_folder
-
-Fingerprint = Mapping[str, Any]
-"""JSON values by name; two runs may share a journal if all are equal."""
+from qgraph._sensitivity.scoring.fingerprint import Fingerprint, differing
 
 _APPLICATION_ID = 0x71677261
 _TABLES = {
@@ -230,30 +228,6 @@ def _begin(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprint)
         connection.execute(statement)
     connection.execute("INSERT INTO run VALUES (?)", (json.dumps(fingerprint, sort_keys=True),))
     connection.execute("COMMIT")
-
-
-def differing(found: Fingerprint, wanted: Fingerprint) -> list[str]:
-    """Return what differs, in words: digests and long values are only said to be others."""
-    names = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
-    if "samples" in names and "ranges" in names:
-        names.remove("ranges")  # they follow from the samples
-    return [_then_and_now(name, found.get(name), wanted.get(name)) for name in names]
-
-
-def _then_and_now(name: str, then: Any, now: Any) -> str:
-    if isinstance(then, list) and isinstance(now, list) and len(then) != len(now):
-        return f"{name} ({len(then)} then, {len(now)} now)"
-    if isinstance(then, dict) and isinstance(now, dict):
-        return ", ".join(differing(then, now))
-    texts = ["none" if value is None else str(value) for value in (then, now)]
-    if any(len(text) > _LONGEST or not isinstance(value, str | int | float | None)
-           for text, value in zip(texts, (then, now), strict=True)):  # fmt: skip
-        return f"{name} (others then)"
-    return f"{name} ({texts[0]} then, {texts[1]} now)"
-
-
-_LONGEST = 30
-"""Characters of a value that is worth showing: digests are longer."""
 
 
 @contextlib.contextmanager
