@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -68,36 +68,44 @@ def calibrate(model: Path, data: list[Path], title: str, folder: Path) -> None:
     (folder / f"{title}.cost.json").write_text(json.dumps(cost), encoding="utf-8")
 
 
-def measured(name: str, folder: Path) -> dict[str, Any]:
-    """Return the figures of every scheme, ready for JSON."""
-    bench = Bench(MODELS[name], folder, HELDOUT)
-    report, _ = qgraph.sensitivity(
-        bench.path, data=bench.data, samples=SAMPLES, direction="solo", fast=True
-    )
-    cut = qgraph.profile(report)
-    asked = cut.model_copy(
-        update={"profiles": tuple(item for item in cut.profiles if item.name in PROFILES)}
-    )
-    rows = {title: _row(bench, asked, title, folder) for title in SCHEMES}
-    sizes = {item.name: len(item.quantize) for item in asked.profiles}
-    return {"samples": bench.samples, "sizes": sizes, "rows": rows}
+class Judge:
+    """Judges schemes on one model: the nodes of C and D are those of the plain ranking."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder = name, folder
+
+    @cached_property
+    def _bench(self) -> Bench:
+        return Bench(MODELS[self._name], self._folder, HELDOUT)
+
+    @cached_property
+    def _profiles(self) -> Profiles:
+        bench = self._bench
+        report, _ = qgraph.sensitivity(
+            bench.path, data=bench.data, samples=SAMPLES, direction="solo", fast=True
+        )
+        cut = qgraph.profile(report)
+        asked = tuple(item for item in cut.profiles if item.name in PROFILES)
+        return cut.model_copy(update={"profiles": asked})
+
+    def row(self, title: str) -> dict[str, Any]:
+        """Return the figures of a scheme, ready for JSON."""
+        bench, folder = self._bench, self._folder
+        command = [sys.executable, __file__, "--one", title, "--work", folder]
+        command += ["--model", bench.path]
+        command += [word for path in bench.data for word in ("--data", path)]
+        subprocess.run(list(map(str, command)), check=True)  # noqa: S603 - our own command
+        ranges = read_document(folder / f"{title}.ranges.json", Ranges)
+        row: dict[str, Any] = json.loads((folder / f"{title}.cost.json").read_text("utf-8"))
+        curve = Curve(title)
+        for item in qgraph.quantize(bench.path, self._profiles, ranges, scheme=ranges.scheme):
+            bench.judge(curve, item.profile.name, open_session(item.model))
+        errors = {name: list(map(float, each)) for name, each in curve.errors.items()}
+        nodes = {item.name: len(item.quantize) for item in self._profiles.profiles}
+        return row | {"value": curve.value, "errors": errors, "nodes": nodes}
 
 
-def _row(bench: Bench, profiles: Profiles, title: str, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", title, "--work", folder, "--model", bench.path]
-    command += [word for path in bench.data for word in ("--data", path)]
-    subprocess.run(list(map(str, command)), check=True)  # noqa: S603 - our own command
-    ranges = read_document(folder / f"{title}.ranges.json", Ranges)
-    cost = (folder / f"{title}.cost.json").read_text(encoding="utf-8")
-    row: dict[str, Any] = json.loads(cost)
-    curve = Curve(title)
-    for item in qgraph.quantize(bench.path, profiles, ranges, scheme=ranges.scheme):
-        bench.judge(curve, item.profile.name, open_session(item.model))
-    errors = {name: list(map(float, each)) for name, each in curve.errors.items()}
-    return row | {"value": curve.value, "errors": errors}
-
-
-def section(name: str, result: dict[str, Any]) -> str:
+def section(name: str, rows: dict[str, dict[str, Any]]) -> str:
     """Return a model's part of the page."""
     curves = [
         Curve(
@@ -106,13 +114,14 @@ def section(name: str, result: dict[str, Any]) -> str:
             row["value"],
             errors={profile: np.array(each) for profile, each in row["errors"].items()},
         )
-        for title, row in result["rows"].items()
+        for title, row in rows.items()
     ]
-    figure, sizes = MODELS[name].figure, result["sizes"]
-    shown = table(figure, Verdict(result["samples"]), curves, curves[0], PROFILES)
+    figure, nodes = MODELS[name].figure, rows["plain"]["nodes"]
+    samples = len(rows["plain"]["errors"]["D"])
+    shown = table(figure, Verdict(samples), curves, curves[0], PROFILES)
     return (
-        f"## {name}\n\n{figure.title}; {sizes['C']} nodes in C, {sizes['D']} in D;"
-        f" {result['samples']} held-out samples.\n\n{shown.replace('C % | D %', 'C | D', 1)}"
+        f"## {name}\n\n{figure.title}; {nodes['C']} nodes in C, {nodes['D']} in D;"
+        f" {samples} held-out samples.\n\n{shown.replace('C % | D %', 'C | D', 1)}"
     )
 
 
@@ -132,9 +141,12 @@ def main() -> None:
         if name == "smollm2_135m" and not (ROOT / "models/smollm2_135m/checkpoint").exists():
             continue
         folder = asked.work / name
-        measure = partial(measured, name, folder)
-        found = kept_result(asked, name, folder / "ablation.json", measure)
-        sections += [] if found is None else [section(name, found)]
+        judge, rows = Judge(name, folder), {}
+        for title in SCHEMES:
+            kept = folder / f"{title}.json"
+            found = kept_result(asked, name, kept, partial(judge.row, title))
+            rows |= {} if found is None else {title: found}
+        sections += [section(name, rows)] if "plain" in rows else []
     text = "\n".join([_PAGE, *sections, setting(), "\nOther jobs ran on both cores meanwhile.\n"])
     asked.output.write_text(text, encoding="utf-8")
 
@@ -146,6 +158,9 @@ C and D quantize the same nodes under all, those of the plain ranking. ▲: wors
 bold, plain, by a paired bootstrap over held-out samples (95 %); ▼: better; ≈: within the noise. In
 brackets, the processor time of calibration and search, the most memory that their process held (it
 was given a budget of {BUDGET >> 30} GiB), and how many tensors are smoothed and rotated.
+
+"Searched": `--calibrate auto`, `--smooth auto`; "by the output": `--calibrate output`. The default
+is `--calibrate auto --smooth auto`, which has rotations among its ways.
 """
 
 if __name__ == "__main__":
