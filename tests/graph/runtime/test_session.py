@@ -44,6 +44,20 @@ def test_a_file_is_opened_like_a_model(model: onnx.ModelProto, tmp_path: Path) -
     assert open_session(tmp_path / "m.onnx").outputs == ("y", "z")
 
 
+def test_weights_in_a_data_file_that_nobody_reads_do_no_harm(build: Build, tmp_path: Path) -> None:
+    """What bodies read is read."""
+    text = """(float[3] x, bool b) => (float[3] y) {
+    z = If(b) <then_branch = g1 () => (float[3] s) { s = Add(x, used) },
+               else_branch = g2 () => (float[3] t) { t = Identity(x) }> y = Neg(z) }"""
+    weights = {
+        name: np.full(size, 2, np.float32) for name, size in (("used", 3), ("spare", 1 << 18))
+    }
+    write_model(build(text, **weights), tmp_path / "m.onnx", external_above=0)
+    given = ONES | {"b": np.ones((), np.bool_)}
+    (expected,) = ReferenceEvaluator(str(tmp_path / "m.onnx")).run(None, given)
+    np.testing.assert_array_equal(open_session(tmp_path / "m.onnx").run(given)["y"], expected)
+
+
 def test_placement_counts_the_nodes_of_each_provider(model: onnx.ModelProto) -> None:
     assert open_session(model).placement() == {"CPUExecutionProvider": 2}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -44,14 +44,17 @@ def split(model: onnx.ModelProto, arrays: Mapping[str, Array], *, feed: bool = F
     `feed`: whether what only products of matrices read becomes an input. onnxruntime copies large
     initializers as a session opens, and reads inputs where they lie.
     """
-    model = _unpacked(model)
+    model = _unpacked(_without_unread(model))
     outside = {item.name: item for item in model.graph.initializer if is_on_disk(item)}
     inside = [item for item in model.graph.initializer if not is_on_disk(item)]
     makers = {name: partial(_value_of, name, t, arrays) for name, t in outside.items()}
     values = _made(makers, at_once=sum(map(size_of, outside.values())) >= _MANY)
     if sum(map(size_of, inside)) >= _INLINE_AT_MOST:
         values |= {item.name: array_of(item) for item in inside if size_of(item) >= 1 << 20}
-        model = _without(model, values)
+        stubs = {
+            n: stub(n, item.data_type, item.dims) for item in inside if (n := item.name) in values
+        }
+        model = _holding(model, [stubs.get(item.name, item) for item in model.graph.initializer])
     types = {item.name: int(item.data_type) for item in model.graph.initializer}
     fed = {name: values.pop(name) for name in _multiplied(model) & outside.keys()} if feed else {}
     return Split(
@@ -115,14 +118,20 @@ def _unpacked(model: onnx.ModelProto) -> onnx.ModelProto:
     return held
 
 
-def _without(model: onnx.ModelProto, moved: Mapping[str, Array]) -> onnx.ModelProto:
+def _without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` without what nobody reads, of which onnxruntime takes no values."""
+    known = (*model.graph.output, *model.graph.input)
+    read = {value.name for value in known} | {n for node in model.graph.node for n in reads(node)}
+    kept = [item for item in model.graph.initializer if item.name in read]
+    return model if len(kept) == len(model.graph.initializer) else _holding(model, kept)
+
+
+def _holding(model: onnx.ModelProto, held: Sequence[TensorProto]) -> onnx.ModelProto:
+    """Return `model` with these initializers."""
     graph = onnx.GraphProto()
     for field, value in model.graph.ListFields():
         if field.name == "initializer":
-            graph.initializer.extend(
-                stub(item.name, item.data_type, item.dims) if item.name in moved else item
-                for item in value
-            )
+            graph.initializer.extend(held)
         elif hasattr(value, "extend"):
             getattr(graph, field.name).extend(value)
         else:
