@@ -98,12 +98,12 @@ def segment_by_segment(_work: Work, part: ComputedModel, folder: Path) -> Any:
 
 
 def part_by_part(work: Work, part: ComputedModel, folder: Path) -> Any:
-    def others(model: ComputedModel) -> Any:
-        return other_quantizations(work, model, Runtime())
+    def others(model: ComputedModel | None) -> Any:
+        return other_quantizations(work, model or part, Runtime())
 
     return GradientAnswerer(
         part.prepared, part.nodes, part.fake, part.scored, part.feeds, Provider.CPU, SHORT, folder,
-        others=others(part), others_by=others,
+        others=others,
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class Trial:
         with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
             engine = GradientAnswerer(
                 model, self.nodes, first, scored, feeds, self.search.provider, memory,
-                Path(folder), rounds, named,
+                Path(folder), rounds, lambda _: named,
             )  # fmt: skip
             for chunk in _chunks(feeds, engine.samples_at_once(questions)):
                 for feed, sums in zip(chunk, engine.sums(questions, chunk, _ignore), strict=True):

@@ -36,7 +36,7 @@ from qgraph._sensitivity.scoring.sums_table import SumsTable, packed
 from qgraph._sensitivity.scoring.work import digest_of_feed
 
 _TRACES = "gauss-newton"
-OthersBy = Callable[[ComputedModel], Mapping[str, FakeQuantization]]
+Others = Callable[[ComputedModel | None], Mapping[str, FakeQuantization]]
 _SAMPLES = 8
 """Samples that share the reading of weights at most."""
 
@@ -44,9 +44,9 @@ _SAMPLES = 8
 class GradientAnswerer:
     """Holds a session, or opens one per part where memory is short.
 
-    `others`: name → what else nodes are quantized to, beside `quantization`; `without`: name →
-    nodes that stay float there; `beside`: the one that pairs of nodes are kept of, too.
-    `others_by`: returns the same as `others` for samples that are computed as a model says.
+    `others`: returns name → what else nodes are quantized to, beside `quantization`, or where
+    samples are computed as a model says; `without`: name → nodes that stay float there; `beside`:
+    the one that pairs of nodes are kept of, too.
     `exact`: candidate → why no gradient says anything about it; these are measured. `folder`: where
     what pairs of nodes do on a sample is kept until it is asked for, and states beyond memory.
     """
@@ -62,17 +62,17 @@ class GradientAnswerer:
         memory: Memory,
         folder: Path,
         rounds: int | None = None,
-        others: Mapping[str, FakeQuantization] = MappingProxyType({}),
+        others: Others = lambda _: {},
         without: Mapping[str, frozenset[str]] = MappingProxyType({}),
         beside: str | None = None,
-        others_by: OthersBy = lambda _: {},
         *,
         traces: bool = False,
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
-        self._others, self._without, self._others_by = list(others), without, others_by
-        feed = feeds[0]
-        copies = len({id(item.weights) for item in (quantization, *others.values())})
+        first = others(None)
+        self._others, self._without, self._others_by = list(first), without, others
+        feed, quantizations = feeds[0], [quantization, *first.values()]
+        copies = len({id(item.weights) for item in quantizations})
         most = most_weights(prepared.model, nodes, feed, memory.left, copies)
         parts = plan_parts(prepared.model, nodes, scored.outputs, most)
         crossing = {name for part in parts for name in part.segment.inputs}
@@ -84,7 +84,7 @@ class GradientAnswerer:
         made = Differentiated(
             prepared.model,
             parts,
-            [quantization, *others.values()],
+            quantizations,
             self.probes,
             {name: item.value for name, item in seen.items()},
             {name: split(shape) for name, shape in shapes.items()},

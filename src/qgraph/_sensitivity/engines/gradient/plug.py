@@ -112,7 +112,6 @@ class Gradient(QuestionEngine):
         self, work: Work, model: ComputedModel, runtime: Runtime, folder: Path, *, resumable: bool
     ) -> GradientAnswerer:
         """Return a session that goes forward and back, or one per part where memory is short."""
-        others_by = cache(lambda part: other_quantizations(work, part, runtime))
         return GradientAnswerer(
             model.prepared,
             model.nodes,
@@ -123,10 +122,9 @@ class Gradient(QuestionEngine):
             runtime.memory,
             folder,
             _options_of(work).probes,
-            others_by(model),
+            cache(lambda part: other_quantizations(work, part or model, runtime)),
             {item.name: without_kernel(item, model.nodes) for item in work.formats},
             found.name if (found := beside(work.formats, work.scheme)) is not None else None,
-            others_by,
             traces=_options_of(work).gauss_newton,
         )
 
