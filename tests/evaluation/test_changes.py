@@ -48,6 +48,31 @@ def test_an_evaluation_against_itself_has_not_changed(evaluation: Evaluation) ->
     assert all(item.difference == 0 for item in found.changes)
 
 
+def shares_of(evaluation: Evaluation, right: int, count: int = 50) -> Evaluation:
+    """Return the evaluation with a top-1 that is right on `right` of `count` samples."""
+    numerator = tuple(float(at < right) for at in range(count))
+    samples = {"top1": MetricSamples(numerator=numerator, denominator=(1.0,) * count)}
+    made = {"metrics": {"top1": right / count}, "samples": samples}
+    variants = tuple(item.model_copy(update=made) for item in evaluation.variants)
+    return evaluation.model_copy(update={"variants": variants})
+
+
+def test_a_file_against_itself_has_no_interval_and_another_file_as_good_has_one(
+    evaluation: Evaluation,
+) -> None:
+    same = shares_of(evaluation, 45)
+    found = compare_evaluations(same, same)
+    assert {item.interval for item in found.changes} == {(0.0, 0.0)}
+    assert not any(item.beyond_noise or item.doubtful for item in found.changes)
+    assert "[" not in changes_markdown(found) and "+0.0% | same" in changes_markdown(found)
+    float_model, *quantized = same.variants
+    others = tuple(item.model_copy(update={"sha256": "f" * 64}) for item in quantized)
+    rebuilt = same.model_copy(update={"variants": (float_model, *others)})
+    # McNemar's discordant pairs are 0 of 50: other samples may hold some, up to about 3 of 50
+    for item in compare_evaluations(same, rebuilt).changes[1:]:
+        assert item.interval is not None and item.interval[0] < 0 < item.interval[1] < 0.1
+
+
 def test_a_small_shift_of_every_sample_is_beyond_noise(evaluation: Evaluation) -> None:
     a, b = with_samples(evaluation, 0.0), with_samples(evaluation, 0.05)
     _, *quantized = evaluation.variants

@@ -60,6 +60,26 @@ def test_a_loss_as_before_does_not_hide_tokens_that_change(evaluation: Evaluatio
     assert "top-1 as float is 90.0%, at least 95.0% is accepted" in rest[0]
 
 
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        ("int8 calibrate=minmax smooth=none weights=max", "Ranges and smoothing that are searched"),
+        ("int8 calibrate=auto smooth=auto weights=max", "rotations were searched for already"),
+    ],
+)
+def test_where_none_will_do_what_was_tried_already_is_not_advised(
+    evaluation: Evaluation, scheme: str, said: str
+) -> None:
+    seen = of(evaluation, FLOAT, {"loss": 9.0, "top1_agreement": 0.1})
+    reference, a = seen.variants
+    made = seen.model_copy(
+        update={"variants": (reference, a.model_copy(update={"scheme": scheme}))}
+    )
+    first, *_ = advice(made)
+    assert first.startswith("Do not deploy A yet") and said in first
+    assert "FP8 (--scheme fp8) or a smaller profile (profile --budget) may be." in first
+
+
 def test_a_persons_limits_replace_the_default_ones(evaluation: Evaluation) -> None:
     seen = of(evaluation, FLOAT, {"loss": 2.3, "top1_agreement": 0.9})
     found = recommend(seen, ["loss<=1.2x, top1>=0.85"])

@@ -38,3 +38,13 @@ def test_others_are_refused_with_what_there_is_and_what_is_near() -> None:
         find_metric("perplexty", LM, "--budget")
     with pytest.raises(UsageError, match="no metric 'top'"):
         find_metric("top", ["top1", "top5"], "--budget")
+
+
+def test_what_other_tools_call_a_metric_is_understood_and_labels_are_named_where_they_lack() -> (
+    None
+):
+    with pytest.raises(UsageError, match=r"(?s)there are top1.*Did you mean top1"):
+        find_metric("accuracy", ["mse", "top1"], "--accept")
+    for name in ("accuracy", "top1", "mAP50"):
+        with pytest.raises(UsageError, match=r"measured where the data holds .*labels"):
+            find_metric(name, ["mse", "sqnr_db"], "--accept")

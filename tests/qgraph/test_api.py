@@ -204,6 +204,7 @@ def _any(value: Any) -> Any:
             "found 'tpu', expected 'int8', 'fp8' or",
         ),
         (lambda _: qgraph.Runtime(memory_budget=_ANY["tpu"]), "expected bytes"),
+        (lambda _: qgraph.Runtime(**_any({"providr": "cpu"})), "Did you mean provider"),
         (lambda _: qgraph.SensitivityOptions(samples=0), "samples: found 0, expected greater"),
         (
             lambda files: qgraph.sensitivity(files.model, data=3, fast=True),

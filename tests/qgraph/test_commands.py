@@ -250,6 +250,28 @@ def test_quantize_with_data_writes_the_ranges_it_used(
     assert (tmp_path / "D.onnx").read_bytes() == (files.folder / "D.onnx").read_bytes()
 
 
+def test_quantize_takes_the_ranges_that_lie_beside_the_profiles_and_fit(
+    qgraph: Command, files: Any, tmp_path: Path
+) -> None:
+    """No data is given: made-up samples would give other ranges than these."""
+    shutil.copy(files.profiles, tmp_path / "p.json")
+    shutil.copy(files.ranges, tmp_path / "ranges.json")
+    common = ("quantize", files.model, "--profiles", tmp_path / "p.json", "--quiet")
+    done = qgraph(*common, "-o", tmp_path / "q")
+    assert done.code == 0 and "ranges.json, beside the profiles" in " ".join(done.out.split())
+    assert (tmp_path / "q/D.onnx").read_bytes() == (files.folder / "D.onnx").read_bytes()
+    assert not (tmp_path / "q/ranges.json").exists()
+
+    known = json.loads(files.ranges.read_text())
+    short = known | {"tensors": known["tensors"][1:]}
+    other = known | {"model": known["model"] | {"sha256": "0" * 64}}
+    for at, wrong in enumerate((json.dumps(short), json.dumps(other), "{")):
+        (tmp_path / "ranges.json").write_text(wrong)
+        done = qgraph(*common, "-o", tmp_path / f"q{at}")
+        assert done.code == 0 and "made-up samples" in done.err
+        assert (tmp_path / f"q{at}/ranges.json").is_file()
+
+
 def test_ranges_and_data_together_are_a_usage_error(
     qgraph: Command, files: Any, tmp_path: Path
 ) -> None:

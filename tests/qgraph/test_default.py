@@ -152,6 +152,7 @@ def test_several_schemes_are_plain(loud: Path, tmp_path: Path) -> None:
     data = samples(tmp_path / "data")
     report, _ = qgraph.sensitivity(loud, data=data, small=True, engine="gradient", schemes=schemes)
     assert report.scheme == Scheme()
+    assert "what is best for one of several --schemes" in str(report.found())
 
 
 def test_ranges_found_are_kept_for_who_goes_on(loud: Path, tmp_path: Path) -> None:

@@ -91,6 +91,22 @@ def test_what_may_help_against_loud_channels_was_not_done_yet_and_can_be(
 
 
 @pytest.mark.parametrize(
+    ("scheme", "remedy"),
+    [
+        (Scheme(smooth="auto"), f"--rotate 128, or {FLOAT}"),
+        (Scheme(calibrate=Calibration.AUTO, smooth="auto"), FLOAT),
+    ],
+    ids=["smoothing searched", "all searched"],
+)
+def test_what_a_search_found_no_use_in_is_no_remedy_for_loud_channels(
+    tmp_path: Path, scheme: Scheme, remedy: str
+) -> None:
+    x = normal(50, 64)
+    x[:, 3] *= 40
+    assert found(tmp_path, LINEAR, x, scheme=scheme, w=normal(64, 32))["fc"].remedy == remedy
+
+
+@pytest.mark.parametrize(
     ("scheme", "activations", "weights"),
     [
         (Scheme(), f"--calibrate percentile or mse, or {FLOAT}", f"--weights mse, or {FLOAT}"),

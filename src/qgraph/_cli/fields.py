@@ -102,7 +102,7 @@ def _click_type(kind: Any, field: FieldInfo, flag: Flag) -> click.ParamType[Any]
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return options.EnumChoice(kind)
     if kind is int and (least := _least(_bounds(field))) is not None:
-        return click.IntRange(min=least)
+        return options.Whole(min=least)
     return kind if kind in (int, float, str) else None
 
 

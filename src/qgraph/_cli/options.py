@@ -40,6 +40,12 @@ class _NamedPath(click.Path):
 PATH = _NamedPath(path_type=Path)
 
 
+class Whole(click.IntRange):
+    """A whole number within bounds, and called so."""
+
+    name = "integer"
+
+
 class EnumChoice(click.Choice[E]):
     """A choice among an enum's values, which are what the user types."""
 
@@ -75,7 +81,7 @@ def common(output: str | None, what: str) -> Callable[[F], F]:
             help=what,
         ),
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-        click.option("--quiet", is_flag=True, help="Show no progress."),
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
         # what prints an error looks for the word: it must work where a command is not even parsed
         click.option(
             "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."

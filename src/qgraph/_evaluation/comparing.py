@@ -182,10 +182,13 @@ def _change(key: str, before: Variant, after: Variant, *, same_data: bool) -> Ch
     if a is not None and b is not None:
         paired = same_data and a.denominator == b.denominator
         one, other = _ratio(a), _ratio(b)
-        interval = ratio_interval(one, other, paired=paired, share=metric(key).is_share)
+        if paired and before.sha256 == after.sha256 and a.numerator == b.numerator:
+            interval = (0.0, 0.0)  # one file: no samples tell it from itself
+        else:
+            interval = ratio_interval(one, other, paired=paired, share=metric(key).is_share)
         few = paired and rests_on_few(key, quotient(other).less(quotient(one)))
         counted = min(int(np.count_nonzero(side.denominator)) for side in (one, other))
-        doubtful = interval is not None and (few or counted < metric(key).enough)
+        doubtful = bool(interval and any(interval)) and (few or counted < metric(key).enough)
     return Change(
         variant=before.name,
         metric=key,

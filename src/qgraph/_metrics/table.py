@@ -184,6 +184,9 @@ SCORED = ("mse", *(item.key for item in _TABLE if item.of is not None and item.k
 _SAYS_MOST = ("loss", "map50", "top1", "mse")
 _FIDELITY = {"perplexity", "mse", "sqnr_db", "cosine"}
 """What a better metric says already, where there is one."""
+_CALLED_ELSEWHERE = {"accuracy": "top1", "acc": "top1", "ppl": "perplexity", "map50_95": "map"}
+"""What other tools call a metric → its key."""
+_OF_LABELS = {"top1", "top5", "map50", "map", "vqa_accuracy"}
 
 
 def figures(sums: Sums) -> dict[str, float | None]:
@@ -225,8 +228,18 @@ def find_metric(text: str, keys: Collection[str], option: str) -> str:
              for key in in_order(keys)]  # fmt: skip
     raise UsageError(
         f"{option}: no metric {text!r} here; there are {', '.join(named)}",
-        hint=nearest(_plain(text), keys),
+        hint=_meant(_plain(text), keys),
     )
+
+
+def _meant(name: str, keys: Collection[str]) -> str:
+    """Return what may help who asked for a metric that is not there."""
+    key = _CALLED_ELSEWHERE.get(name, name)
+    if key in keys:
+        return f"Did you mean {key}?"
+    if key in _OF_LABELS:
+        return f"{key} is measured where the data holds the right answers (labels)."
+    return nearest(name, keys)
 
 
 def is_called(text: str, key: str) -> bool:

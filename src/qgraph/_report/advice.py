@@ -20,6 +20,7 @@ _WORST = "worst_sqnr_db"
 _DECIBELS = {"sqnr_db", _WORST}
 _FEW_RIGHT = 0.10
 """A share of right answers that no model is deployed with."""
+_SEARCHED = "calibrate=auto smooth=auto"
 _LITTLE = 0.10
 """A share of MACs below which 8 bits gain hardly anything."""
 
@@ -57,9 +58,15 @@ def _deploy(best: Variant, evaluation: Evaluation) -> str:
 def _none(evaluation: Evaluation) -> str:
     names = [item.name for item in evaluation.variants[1:]]
     few = names[0] if len(names) == 1 else f"any of {', '.join(names)}"
+    searched = any(_SEARCHED in (item.scheme or "") for item in evaluation.variants[1:])
+    ways = [] if searched else ["Ranges and smoothing that are searched for (the default)"]
+    ways += [] if "FP8" in evaluation.eight_bits else ["FP8 (--scheme fp8)"]
+    last = "a smaller profile (profile --budget)"
+    some = f"{', '.join(ways)} or {last}" if ways else last
+    tried = " Ranges, smoothing and rotations were searched for already." if searched else ""
     return (
-        f"Do not deploy {few} yet: none is within the limits. Smoothing (--smooth auto), FP8, or"
-        " a smaller profile (profile --budget) may be."
+        f"Do not deploy {few} yet: none is within the limits. {some[0].upper()}{some[1:]} may be."
+        f"{tried}"
     )
 
 

@@ -54,7 +54,7 @@ def changes_markdown(found: Changes) -> str:
 def _row(change: Change, *, from_float: bool) -> list[str]:
     known = metric(change.metric)
     difference = _DASH if change.difference is None else known.signed.format(change.difference)
-    if change.interval is not None:
+    if change.interval is not None and any(change.interval):
         low, high = (known.signed.format(end) for end in change.interval)
         difference += f" [{low}, {high}]"
     values = [

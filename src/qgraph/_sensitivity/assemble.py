@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from qgraph._graph.run.provider import describe_device
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION, packages
-from qgraph._quantize.ranges import ModelRef
+from qgraph._quantize.ranges import ModelRef, SearchedRanges
 from qgraph._sensitivity.engines.protocol import NodeScores
 from qgraph._sensitivity.ranking.order import ranks
 from qgraph._sensitivity.report import (
@@ -41,7 +41,7 @@ def assemble(
         schema=Sensitivity.SCHEMA,
         model=ModelRef.of(work.prepared.id),
         scheme=work.scheme,
-        searched=None if work.ranges is None else work.ranges.searched,
+        searched=_searched(work, found.engine or engine),
         run=_run(work, found.engine or engine, found, runtime, clock),
         metric=work.metric,
         outputs=work.scored.outputs,
@@ -75,6 +75,19 @@ def assemble(
         mixed=found.mixed,
         inc=found.inc,
     )
+
+
+def _searched(work: Work, engine: str) -> SearchedRanges | None:
+    """Return what a search for ranges came to, or why there was none although nobody forwent it."""
+    if work.ranges is not None and work.ranges.searched is not None:
+        return work.ranges.searched
+    if work.scheme != work.scheme.plain():
+        return None
+    if work.ranges is None:
+        return SearchedRanges(why_not=f"{engine} calibrates by itself")
+    if work.formats:
+        return SearchedRanges(why_not="what is best for one of several --schemes is not for all")
+    return None
 
 
 def _nodes(work: Work, found: NodeScores) -> tuple[NodeScore, ...]:

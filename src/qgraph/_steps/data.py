@@ -16,7 +16,7 @@ from qgraph._exporters.manifest import inside
 from qgraph._exporters.preprocessing import DESCRIBED, Prepares
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
-from qgraph._graph.run.feeds import is_cache, require_samples, synthetic_feeds
+from qgraph._graph.run.feeds import is_cache, require_samples, rows_looked_up, synthetic_feeds
 from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed
@@ -90,7 +90,8 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
     """
     paths = list(data) or _default_data(model.view)
     if not paths:
-        made = synthetic_feeds(model.view.inputs, samples or _MADE_UP, seed)
+        rows = rows_looked_up(model.view.model)
+        made = synthetic_feeds(model.view.inputs, samples or _MADE_UP, seed, rows)
         return Data(made, DataSource(f"synthetic (seed {seed})", synthetic=True, seed=seed))
     require_data(paths)
     samples = samples or MOST_SAMPLES

@@ -115,6 +115,17 @@ def ranges_of_profiles(
     return seen
 
 
+def cover(ranges: Ranges, model: Model, wanted: Profiles, asked: QuantizeOptions) -> bool:
+    """Return whether profiles can be quantized with `ranges`, which may be anybody's."""
+    scheme = scheme_of(wanted, asked)
+    if ranges.model.sha256 != model.id.sha256 or ranges.scheme != scheme:
+        return False
+    form = model.in_form_of(ranges)
+    nodes = [node for item in wanted.named(asked.names) for node in nodes_of(form, item)]
+    known = ranges.by_name()
+    return all(name in known for node in nodes for _, name in node.activations)
+
+
 def file_stem(profile: str, suffix: str | None) -> str:
     """Return what the file of a profile's model is called."""
     return profile if suffix is None else f"{profile}-{suffix}"

@@ -50,7 +50,7 @@ _PREPROCESS = Flag(PREPROCESS, metavar="HOW")
 _FAST = Flag(
     "No search: ranges are the extremes, and nothing is smoothed unless you ask for it."
     "  [default: search for ranges and smoothing together, if none of --calibrate, --smooth,"
-    " --rotate and --ranges is given]"
+    " --rotate, --ranges, --schemes and --engine inc is given]"
 )
 
 

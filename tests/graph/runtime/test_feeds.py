@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 
 from qgraph._graph.errors import InputError, LimitError
-from qgraph._graph.run.feeds import fill_cache, sample_axis, synthetic_feeds
+from qgraph._graph.run.feeds import fill_cache, rows_looked_up, sample_axis, synthetic_feeds
 from qgraph._graph.run.forward import stack
 from qgraph._graph.run.npz import iterate_npz
-from qgraph._graph.tensors import Array, Feed, TensorSpec
+from qgraph._graph.tensors import Array, Feed, TensorSpec, inputs_of
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 X = TensorSpec("x", F32, ("batch", 4))
@@ -324,6 +326,39 @@ def test_synthetic_feeds_fit_the_model() -> None:
         "past_key_values.0.key": (1, 2, 0, 8),
     }
     assert feed["x"].dtype == F32 and feed["position_ids"].dtype == I64
+
+
+EMBEDDING = """<ir_version: 10, opset_import: ["": 21]>
+tokens (int32[batch, seq] ids, int64[batch, seq] mask) => (float[batch, seq, 2] rows) {
+  flat = Cast <to = 7> (ids)
+  rows = Gather (table, flat)
+}"""
+
+
+def embedding(rows: int) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(EMBEDDING)
+    values = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "table"))
+    return model
+
+
+def test_made_up_ids_are_spread_over_the_rows_of_their_table() -> None:
+    model = embedding(300)
+    feeds = synthetic_feeds(inputs_of(model), 8, rows=rows_looked_up(model))
+    ids = np.stack([feed["ids"] for feed in feeds])
+    assert ids.dtype == np.int32 and ids.min() < 30 and 270 <= ids.max() < 300
+    assert all((feed["mask"] == 1).all() for feed in feeds)
+    # onnxruntime refuses ids that are no row
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    outputs = [session.run(None, feed)[0] for feed in feeds]
+    assert not np.array_equal(outputs[0], outputs[1])
+
+
+def test_ids_of_several_tables_are_rows_of_the_smallest() -> None:
+    model = embedding(300)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((5, 7), F32), "other"))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["other", "ids"], ["more"], axis=1))
+    assert rows_looked_up(model) == {"ids": 7}
 
 
 def test_a_cache_left_out_is_filled_at_length_zero() -> None:

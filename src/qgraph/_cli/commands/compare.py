@@ -45,7 +45,7 @@ from qgraph._steps.compare import scatter_plot
 )
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=options.Whole(min=1),
     default=10,
     show_default=True,
     help="How many nodes count as the top for the overlap, and how many disagreements to list.",

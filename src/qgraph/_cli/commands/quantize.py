@@ -14,14 +14,14 @@ from qgraph._cli.console import say, warn, wrote
 from qgraph._cli.fields import given_of, options_of
 from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
 from qgraph._graph.run.session import Provider
 from qgraph._quantize.profiles import Profiles
 from qgraph._quantize.ranges import Ranges, require_same_model
 from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._steps.making import file_stem, ranges_of_profiles, scheme_of
+from qgraph._steps.making import cover, file_stem, ranges_of_profiles, scheme_of
 from qgraph._steps.model import Model
 from qgraph._steps.options import QuantizeOptions, chosen
 from qgraph._steps.quantize import write_quantized
@@ -69,7 +69,8 @@ def quantize(
     Models that are written together share one data file, which holds each tensor once, if it would
     be larger than 16 MiB. Smaller models are one file each.
 
-    Ranges come from --ranges. Without it, they are calibrated on --data and written as ranges.json.
+    Ranges come from --ranges. Without it and without --data, they are those of ranges.json beside
+    the profiles, if that fits. Else they are calibrated on --data and written as ranges.json.
     The scheme is that of the profiles. --scheme, --calibrate, --smooth, --rotate and --weights
     quantize the same nodes under another one.
 
@@ -92,26 +93,44 @@ def quantize(
     scored = None if annotate is None else read_document(annotate, Sensitivity)
     with Bars(quiet=quiet) as bars:
         runtime = runtime_of(bars, provider)
-        seen = None
+        seen = taken = None
         found = Model.open(model).along(asked.batch_axis, asked.preprocess, asked.data)
         if wanted is not None and asked.backend == "qgraph":
             require_same_model(wanted.model, found.id, str(profiles))
+            if ranges is None and profiles is not None:
+                ranges = taken = _beside(profiles, found, wanted, asked)
             seen = ranges_of_profiles(found, wanted, ranges, asked, runtime)
         made = write_quantized(
             found, wanted, seen, output, report=scored, options=asked, runtime=runtime
         )
-    if seen is not None and beside is not None:
+    if seen is not None and beside is not None and taken is None:
         write_document(beside, seen)
     print_written(made, as_json=as_json)
     if seen is not None and not as_json:
         if (searched := seen.found()) is not None:
             say(searched)
-        if beside is not None:
+        if taken is not None:
+            say(f"Ranges are those of {taken}, beside the profiles; --data calibrates anew.")
+        elif beside is not None:
             say(wrote([beside]))
     # only a conversion has looked at data; it is at hand then
     converted = asked.dtype is not None
     data = found.data(asked.data, asked.samples, asked.seed) if converted else None
     _warn(seen, asked, synthetic=data is not None and data.source.synthetic)
+
+
+def _beside(profiles: Path, model: Model, wanted: Profiles, asked: QuantizeOptions) -> Path | None:
+    """Return the ranges that a report left beside its profiles, if no data is given and they are
+    of this model and scheme, for all nodes.
+    """
+    path = profiles.with_name("ranges.json")
+    if asked.data or asked.samples or asked.batch_axis or not path.is_file():
+        return None
+    try:
+        known = read_document(path, Ranges)
+    except QGraphError:  # nobody asked for it
+        return None
+    return path if cover(known, model, wanted, asked) else None
 
 
 def _outputs(

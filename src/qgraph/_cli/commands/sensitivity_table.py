@@ -37,8 +37,8 @@ def warn_of(report: Sensitivity, ranges: Ranges | None) -> None:
         )
     if report.run.synthetic:
         warn(
-            "no data was given: these scores come from made-up samples (random floats, ones for"
-            " integers) and are only a rough guide. Give --data."
+            "no data was given: these scores come from made-up samples (random floats and ids"
+            " of embeddings, ones for other integers) and are only a rough guide. Give --data."
         )
 
 

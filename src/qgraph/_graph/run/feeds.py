@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.limits import Limit
 from qgraph._graph.tensors import Array, Feed, TensorSpec, is_float
 
@@ -24,8 +26,34 @@ _MADE_BY_TOOLS = re.compile(r"|None|\?|s\d+|dim_?\d+|unk__\d+|DynamicDimension\.
 """What exporters call a size that nobody gave a name."""
 
 
-def synthetic_feeds(inputs: Sequence[TensorSpec], count: int, seed: int = 0) -> list[Feed]:
-    """Return made-up feeds: standard normal floats, ones for integers and masks.
+_LEADS_TO = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+"""Between an input of ids and the table they are rows of."""
+
+
+def rows_looked_up(model: onnx.ModelProto) -> dict[str, int]:
+    """Return input → the rows of the table of weights that its ids look up: of the smallest, where
+    there are several.
+    """
+    graph = GraphIndex(model)
+    found: dict[str, int] = {}
+    for name in graph.inputs:
+        behind = [name]
+        for tensor in behind:
+            for node, at in graph.uses(tensor):
+                if node.op_type in _LEADS_TO and at == 0:
+                    behind += node.output
+                elif node.op_type == "Gather" and at == 1 and node.input[0] in graph.initializers:
+                    shape = graph.initializers[node.input[0]].dims
+                    axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
+                    found[name] = min(found.get(name, shape[axis]), shape[axis])
+    return found
+
+
+def synthetic_feeds(
+    inputs: Sequence[TensorSpec], count: int, seed: int = 0, rows: Mapping[str, int] | None = None
+) -> list[Feed]:
+    """Return made-up feeds: standard normal floats; for integers and masks ones, save for ids in
+    `rows`, which lie anywhere below that number.
 
     They make every engine run; what it then says about a real model is only a rough guide.
 
@@ -38,7 +66,10 @@ def synthetic_feeds(inputs: Sequence[TensorSpec], count: int, seed: int = 0) -> 
     _require_few(shapes.values())
     generator = np.random.default_rng(seed)
     return [
-        {spec.name: _synthetic(spec, shapes[spec.name], generator) for spec in inputs}
+        {
+            spec.name: _synthetic(spec, shapes[spec.name], generator, (rows or {}).get(spec.name))
+            for spec in inputs
+        }
         for _ in range(count)
     ]
 
@@ -70,10 +101,15 @@ def _shape(spec: TensorSpec, leading: Collection[str]) -> tuple[int, ...]:
     )
 
 
-def _synthetic(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+def _synthetic(
+    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator, rows: int | None
+) -> Array:
     if is_float(spec.dtype):
         # not generator's scalar for an input without axes, which is no array
         return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
+    if rows is not None and np.issubdtype(spec.dtype, np.integer):
+        most = max(1, min(rows, int(np.iinfo(spec.dtype).max)))
+        return np.asarray(generator.integers(0, most, shape)).astype(spec.dtype)
     return np.ones(shape, spec.dtype)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import UsageError, nearest
 from qgraph._graph.progress import Narration, Progress
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider, require_provider
@@ -24,8 +24,8 @@ class Runtime:
 
     Raises:
         EnvironmentFault: the provider cannot work on this machine.
-        UsageError: there is no such provider, the budget is no number of bytes, or `ray` no
-            address.
+        UsageError: there is no such provider or option, the budget is no number of bytes, or `ray`
+            no address.
     """
 
     provider: Provider
@@ -45,7 +45,11 @@ class Runtime:
         ray: str | None = None,
         *,
         ray_ship: bool = False,
+        **unknown: Never,
     ) -> None:
+        for name in unknown:
+            options = (item for item in self.__slots__ if item != "memory")
+            raise UsageError(f"{name}: no such option", hint=nearest(name, options))
         if provider not in set(Provider):
             known = ", ".join(Provider)
             raise UsageError(f"found the provider {provider!r}, expected one of {known}")

@@ -233,6 +233,8 @@ def causes_of(work: Work, model: ComputedModel, runtime: Runtime) -> dict[str, C
     late = work.deadline is not None and time.monotonic() >= work.deadline
     if late or isinstance(model.quantization, TensorQuantization):
         return {}
+    searched = None if work.ranges is None else work.ranges.searched
+    tried = searched is None or searched.why_not is None
     return causes(
         model.prepared,
         work.selection.candidates,
@@ -241,7 +243,7 @@ def causes_of(work: Work, model: ComputedModel, runtime: Runtime) -> dict[str, C
         runtime.memory,
         runtime.provider,
         () if work.ranges is None else work.ranges.smoothing,
-        scheme=work.scheme,
+        scheme=work.scheme if tried else work.scheme.plain(),
     )
 
 

@@ -23,7 +23,7 @@ from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.ranges import SmoothedTensor
-from qgraph._quantize.scheme import Calibration, Scheme, WeightScale
+from qgraph._quantize.scheme import SEARCHED, Calibration, Scheme, WeightScale
 from qgraph._quantize.smooth.layers import ScaledLayer, layer_of
 from qgraph._sensitivity.beside_scores import Cause
 
@@ -93,7 +93,7 @@ def _cause(
         why="",
         remedy="",
     )
-    loud = _against_loud_channels(structure.layer(node), done)
+    loud = _against_loud_channels(structure.layer(node), done, scheme)
     why, remedy = _explain(node, cause, loud, scheme) if known else _without_share(total)
     return cause.model_copy(update={"why": why, "remedy": remedy})
 
@@ -129,11 +129,14 @@ def _explain(node: QuantizableNode, cause: Cause, loud: str, scheme: Scheme) -> 
     )
 
 
-def _against_loud_channels(layer: ScaledLayer | None, done: SmoothedTensor | None) -> str:
-    """Return what may help against loud channels, beside what was done already."""
-    if layer is None:
+def _against_loud_channels(
+    layer: ScaledLayer | None, done: SmoothedTensor | None, scheme: Scheme
+) -> str:
+    """Return what may help against loud channels, beside what was done or tried already."""
+    if layer is None or scheme.searches_together:
         return "keep it float"
-    ways = [] if done is not None and done.alpha else ["--smooth auto"]
+    smooths = scheme.smooth == SEARCHED or (done is not None and done.alpha)
+    ways = [] if smooths else ["--smooth auto"]
     rotates = not layer.along.spatial and layer.along.channels % _ROTATED == 0
     if rotates and (done is None or done.rotation is None):
         ways.append("--rotate 128")
