@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qgraph._graph.edit.tensor_switches import TensorQuantization
-from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.errors import InputError
 from qgraph._graph.run.forward import forward_seconds
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, Sums
@@ -25,7 +25,7 @@ from qgraph._quantize.scheme import SchemeName
 from qgraph._sensitivity.beside_scores import Cause, MemoryUse
 from qgraph._sensitivity.engines.minimal_memory import require_budget
 from qgraph._sensitivity.engines.protocol import NodeScores, SumsOf, Timing
-from qgraph._sensitivity.engines.screening import screen
+from qgraph._sensitivity.engines.screening import screened
 from qgraph._sensitivity.explain.causes import causes
 from qgraph._sensitivity.explain.cost import ideal_forwards, measure_macs
 from qgraph._sensitivity.explain.warnings import warnings_of
@@ -168,7 +168,7 @@ class QuestionEngine(ABC):
             engine=None if scores.table else "screen",
             unscored=unscored,
             stability=self._stability(work, keys, scores, unscored),
-            screened={} if scores.table else _screened(work, model, runtime),
+            screened={} if scores.table else screened(work, model, runtime),
             causes=causes_of(work, model, runtime),
             companions=model.companions,
             memory=memory,
@@ -291,20 +291,3 @@ def _unscored(work: Work, table: ScoreTable) -> dict[str, str]:
             hint="Measure elsewhere with --outputs, or check the data.",
         )
     return dict.fromkeys(failed, _FAILED)
-
-
-def _screened(work: Work, model: ComputedModel, runtime: Runtime) -> dict[str, float]:
-    """Return what is left to say when no sample was scored in time."""
-    if isinstance(model.quantization, TensorQuantization):
-        raise LimitError(
-            "the time budget ran out before one sample was scored",
-            hint="Give more time, a shorter sample, or fewer nodes with --exclude.",
-        )
-    return screen(
-        model.prepared,
-        work.selection.candidates,
-        model.quantization,
-        model.feeds[:1],
-        runtime.provider,
-        runtime.memory,
-    )

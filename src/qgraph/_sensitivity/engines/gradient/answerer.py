@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,7 +24,7 @@ from qgraph._sensitivity.engines.gradient.pair_files import PairFiles, all_kept
 from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weights, plan_parts
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, Made, PartByPart, Passed
 from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
-from qgraph._sensitivity.engines.gradient.products import Products
+from qgraph._sensitivity.engines.gradient.products import Products, expected_sums
 from qgraph._sensitivity.engines.gradient.seen import seen_on
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.engines.wavefront.state_store import save_tensors
@@ -183,7 +182,7 @@ class GradientAnswerer:
             self._pairs.keep(feed, *both)
             references = References(item.outputs, self._scored)
             equal = references.compare(item.outputs)
-            answers.append([_answer(question, products, alone, equal) for question in questions])
+            answers.append([expected_sums(asked, products, alone, equal) for asked in questions])
             self._keep_others(feed, item, others, questions, equal)
         return answers
 
@@ -234,7 +233,7 @@ class GradientAnswerer:
             rows = [
                 Sums(failed=1)
                 if question & self.exact.keys() or not question
-                else _answer(question, products, {}, equal)
+                else expected_sums(question, products, {}, equal)
                 for question in asked
             ]
             found[name] = packed(rows)
@@ -278,34 +277,3 @@ class GradientAnswerer:
         `PairFiles.totals` has them.
         """
         return self._pairs.totals(feeds)
-
-
-def _answer(
-    question: Question,
-    products: Mapping[Kind, Products],
-    measured: Mapping[str, Sums],
-    equal: Sums,
-) -> Sums:
-    """Return the sums of a set of nodes; errors that were measured are added to those estimated.
-
-    `equal`: the sums of the float outputs with themselves.
-    """
-    alone = sum((measured[name] for name in sorted(question & measured.keys())), Sums())
-    error = products[Kind.ERROR].damage(question) + alone.error
-    relative = alone.relative
-    if Kind.RELATIVE in products:
-        relative += products[Kind.RELATIVE].damage(question)
-    elif equal.parts:
-        relative = error / equal.signal
-    divergence = products[Kind.KL].damage(question) / 2 if Kind.KL in products else 0.0
-    if alone.failed or not math.isfinite(error + relative + divergence):
-        return Sums(failed=1)
-    return replace(
-        equal,
-        error=error,
-        got=equal.signal + error,
-        dot=equal.signal,
-        kl=divergence + alone.kl,
-        agree=0,
-        relative=relative,
-    )

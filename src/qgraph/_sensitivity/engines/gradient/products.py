@@ -10,12 +10,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from qgraph._graph.tensors import Array
-from qgraph._sensitivity.scoring.questions import AllBut
+from qgraph._metrics import Sums
+from qgraph._sensitivity.engines.gradient.probes import Kind
+from qgraph._sensitivity.scoring.questions import AllBut, Question
 
 _BATCH_AND_TOKENS = 2
 _MOST_CELLS = 3
@@ -120,3 +123,34 @@ def _pooled(array: Array, cells: int) -> Array:
         starts = np.arange(cells) * array.shape[axis] // cells
         array = np.add.reduceat(array, starts, axis=axis)
     return array
+
+
+def expected_sums(
+    question: Question,
+    products: Mapping[Kind, Products],
+    measured: Mapping[str, Sums],
+    equal: Sums,
+) -> Sums:
+    """Return the sums of a set of nodes; errors that were measured are added to those estimated.
+
+    `equal`: the sums of the float outputs with themselves.
+    """
+    alone = sum((measured[name] for name in sorted(question & measured.keys())), Sums())
+    error = products[Kind.ERROR].damage(question) + alone.error
+    relative = alone.relative
+    if Kind.RELATIVE in products:
+        relative += products[Kind.RELATIVE].damage(question)
+    elif equal.parts:
+        relative = error / equal.signal
+    divergence = products[Kind.KL].damage(question) / 2 if Kind.KL in products else 0.0
+    if alone.failed or not math.isfinite(error + relative + divergence):
+        return Sums(failed=1)
+    return replace(
+        equal,
+        error=error,
+        got=equal.signal + error,
+        dot=equal.signal,
+        kl=divergence + alone.kl,
+        agree=0,
+        relative=relative,
+    )
