@@ -12,6 +12,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.calibrate.observers import Observed, Thresholded, observer_for
+from qgraph._quantize.calibrate.views import Glance, Look, Shows, View, look
 from qgraph._quantize.calibrate.walk import Seen, show, values_of
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.inc_scheme import tensors_to_calibrate
@@ -96,12 +97,19 @@ def calibrate_side_by_side(
     schemes: Sequence[Scheme],
     provider: Provider,
     memory: Memory | None = None,
+    elsewhere: Look | None = None,
 ) -> list[dict[str, TensorRange]]:
     """Return tensor → its range under each of `schemes`, which find a threshold in a histogram; the
-    samples are run once.
+    samples are run once, by other processes where `elsewhere` has them.
     """
     observers = {name: Thresholded(*schemes) for name in _read(prepared, nodes)}
-    show(observers, values_of(prepared, list(observers), feeds, provider, memory=memory))
+    glances = [Glance([View(name, Shows.HISTOGRAM) for name in observers], range(len(feeds)))]
+    if elsewhere is not None:
+        (seen,) = elsewhere(glances)
+    else:
+        (seen,) = look(prepared, feeds, glances, provider, memory=memory)
+    for observer, each in zip(observers.values(), seen, strict=True):
+        observer.observe(each.seen)
     found = {name: observer.results() for name, observer in observers.items()}
     return [
         {name: _range(name, seen[number]) for name, seen in found.items()}

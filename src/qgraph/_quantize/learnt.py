@@ -15,14 +15,10 @@ import numpy as np
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.io.rescaling import hadamard
-from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import Range
-from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
-from qgraph._quantize.calibrate.channels import ChannelPeaks
 from qgraph._quantize.calibrate.observers import Thresholded
-from qgraph._quantize.calibrate.walk import Sees, show, values_of
+from qgraph._quantize.calibrate.views import Counted, Glance, Look, Shows, View
 from qgraph._quantize.calibration import folds_of
 from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._quantize.smooth.factors import weight_peaks
@@ -50,60 +46,26 @@ class Way:
     rotated: tuple[tuple[SmoothPoint, int], ...] = ()
 
 
-class _Seen:
-    """Sees one tensor, divided by `factors` where there are any: where each scheme clips it."""
-
-    def __init__(self, schemes: Sequence[Scheme], factors: Array | None = None) -> None:
-        self._factors, self.thresholds = factors, Thresholded(*schemes)
-
-    def observe(self, values: Array) -> None:
-        """Take in one array."""
-        if self._factors is not None:
-            values = values / self._factors
-        self.thresholds.observe(values)
-
-
+@dataclass(frozen=True, slots=True, eq=False)
 class Peaks:
-    """Sees the largest magnitude of one tensor, and of its channels where a point reads it."""
+    """The largest magnitude of a tensor, and of its channels where a point reads it."""
 
-    def __init__(self, spatial: int | None) -> None:
-        self.largest = 0.0
-        self.channels = None if spatial is None else ChannelPeaks(spatial)
-
-    def observe(self, values: Array) -> None:
-        """Take in one array."""
-        if self.channels is not None:
-            self.channels.observe(values)
-            assert self.channels.peaks is not None  # noqa: S101 - it has just seen some
-            self.largest = float(self.channels.peaks.max())
-        else:
-            low, high = float(values.min()), float(values.max())
-            self.largest = max(self.largest, -low, high)
-
-
-class _Turned:
-    """Sees the largest magnitude of one tensor divided by `factors` and rotated in blocks."""
-
-    def __init__(self, factors: Array, block: int) -> None:
-        self._factors, self._matrix, self.largest = factors, hadamard(block), 0.0
-
-    def observe(self, values: Array) -> None:
-        """Take in one array."""
-        rows = (values / self._factors).astype(np.float32).reshape(-1, len(self._matrix))
-        self.largest = max(self.largest, float(np.abs(rows @ self._matrix).max(initial=0.0)))
+    largest: float
+    channels: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learning:
-    """Whose ranges are learnt from what. `digests`: of each sample."""
+    """Whose ranges are learnt from what. `digests`: of each sample; `look`: shows what samples
+    make of tensors.
+    """
 
     prepared: PreparedModel
     nodes: Sequence[QuantizableNode]
     feeds: Sequence[Feed]
     digests: Sequence[str]
     scheme: Scheme
-    provider: Provider
-    memory: Memory | None = None
+    look: Look
 
 
 class Learnt:
@@ -124,9 +86,8 @@ class Learnt:
         self._tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
         seen, peaks = self._run() if peaks is None else ({}, peaks)
         self.peaks = peaks
-        found = {name: each.thresholds.results() for name, each in seen.items()}
         self.clips: Mapping[Calibration, Clips] = {
-            method: {name: each[number].clip or 0.0 for name, each in found.items()}
+            method: {name: each[number] for name, each in seen.items()}
             for number, method in enumerate(METHODS)
         }
         weights = {point.tensor: weight_peaks(asked.prepared.model, point) for point in points}
@@ -139,24 +100,35 @@ class Learnt:
         ]
         self._strengths = [Strengths(points, _channels(of, points), weights) for of in others]
         self.all = Strengths(points, _channels(peaks, points), weights)
-        self._turned: dict[_Rotated, list[_Turned]] = {}
+        self._turned: dict[_Rotated, list[float]] = {}
 
-    def _run(self) -> tuple[dict[str, _Seen], Sequence[Mapping[str, Peaks]]]:
+    def _run(self) -> tuple[dict[str, list[float]], Sequence[Mapping[str, Peaks]]]:
+        """Return tensor → where each method clips it, and of each part tensor → peaks."""
         spatial = {point.tensor: point.spatial for point in self.points}
-        seen = {name: _Seen(self._schemes) for name in self._tensors}
-        peaks = [{n: Peaks(spatial.get(n)) for n in self._tensors} for _ in self.parts]
-        own = {number: [peaks[at]] for at, part in enumerate(self.parts) for number in part}
-        self._show(seen, own)
-        return seen, peaks
+        counted = [View(name, Shows.HISTOGRAM) for name in self._tensors]
+        peaked = [
+            View(name, Shows.CHANNELS, spatial[name])
+            if name in spatial
+            else View(name, Shows.EXTREMES)
+            for name in self._tensors
+        ]
+        glances = [Glance(counted, self._all), *(Glance(peaked, part) for part in self.parts)]
+        counts, *parts = self._asked.look(glances)
+        clips = {
+            name: _clips(self._schemes, each)
+            for name, each in zip(self._tensors, counts, strict=True)
+        }
+        return clips, [
+            {
+                name: Peaks(each.largest, each.peaks if name in spatial else None)
+                for name, each in zip(self._tensors, states, strict=True)
+            }
+            for states in parts
+        ]
 
-    def _show(
-        self, seen: Mapping[str, Sees], others: Mapping[int, Sequence[Mapping[str, Sees]]]
-    ) -> None:
-        asked = self._asked
-        values = values_of(
-            asked.prepared, list(seen), asked.feeds, asked.provider, memory=asked.memory
-        )
-        show(seen, values, others)
+    @property
+    def _all(self) -> range:
+        return range(len(self._asked.feeds))
 
     @property
     def _schemes(self) -> list[Scheme]:
@@ -166,34 +138,35 @@ class Learnt:
 
     def clips_at(self, strengths: Mapping[SmoothPoint, float], method: Calibration) -> Clips:
         """Return tensor → where `method` clips what is smoothed so; it takes another run."""
-        factors = {
-            point.tensor: _along(point, self.all.at(point, alpha).factors)
-            for point, alpha in strengths.items()
-        }
         number = METHODS.index(method)
-        seen = {name: _Seen([self._schemes[number]], each) for name, each in factors.items()}
-        self._show(seen, {})
-        return {name: each.thresholds.result().clip or 0.0 for name, each in seen.items()}
+        views = [
+            View(p.tensor, Shows.HISTOGRAM, p.spatial, self.all.at(p, alpha).factors)
+            for p, alpha in strengths.items()
+        ]
+        (found,) = self._asked.look([Glance(views, self._all)])
+        return {
+            view.tensor: _clips([self._schemes[number]], each)[0]
+            for view, each in zip(views, found, strict=True)
+        }
 
     def see_rotated(self, turned: Collection[_Rotated]) -> None:
         """Look at points in blocks of so many channels at these strengths; it takes another run."""
-        asked, unseen = self._asked, [each for each in turned if each not in self._turned]
+        unseen = [each for each in turned if each not in self._turned]
         if not unseen:
             return
-        found: dict[str, list[list[_Turned]]] = {}
-        for point, block, alpha in unseen:
-            factors = [known.at(point, alpha).factors for known in self._strengths]
-            seen = [_Turned(np.asarray(each, np.float32), block) for each in factors]
-            self._turned[point, block, alpha] = seen
-            found.setdefault(point.tensor, []).append(seen)
-        values = values_of(
-            asked.prepared, list(found), asked.feeds, asked.provider, memory=asked.memory
-        )
-        for number, name, array in values:
-            for of_parts in found[name]:
-                for part, seen_by in zip(self.parts, of_parts, strict=True):
-                    if number not in part:
-                        seen_by.observe(array)
+        glances = [
+            Glance(
+                [
+                    View(p.tensor, Shows.ROTATED, 0, known.at(p, alpha).factors, block)
+                    for p, block, alpha in unseen
+                ],
+                [number for number in self._all if number not in part],
+            )
+            for part, known in zip(self.parts, self._strengths, strict=True)
+        ]
+        found = self._asked.look(glances)
+        for at, each in enumerate(unseen):
+            self._turned[each] = [states[at].largest for states in found]
 
     def rotated_peaks(self, way: Way) -> list[dict[str, float]]:
         """Return for each part tensor → its largest magnitude where it is rotated, in the others;
@@ -204,9 +177,9 @@ class Learnt:
         self.see_rotated(turned)
         found: list[dict[str, float]] = [{} for _ in self.parts]
         for each in turned:
-            for peaks, seen in zip(found, self._turned[each], strict=True):
-                if seen.largest:
-                    peaks[each[0].tensor] = seen.largest
+            for peaks, largest in zip(found, self._turned[each], strict=True):
+                if largest:
+                    peaks[each[0].tensor] = largest
         return found
 
     def quantization(
@@ -230,9 +203,11 @@ class Learnt:
         return quantization_in_place(model, nodes, ranges, scheme, factors, blocks)
 
 
-def _along(point: SmoothPoint, factors: Sequence[float]) -> Array:
-    vector: Array = np.asarray(factors, np.float32).reshape(-1, *[1] * point.spatial)
-    return vector
+def _clips(schemes: Sequence[Scheme], seen: Counted) -> list[float]:
+    """Return where each scheme clips what was counted."""
+    thresholds = Thresholded(*schemes)
+    thresholds.observe(seen.seen)
+    return [each.clip or 0.0 for each in thresholds.results()]
 
 
 def _range(most: float, clip: float | None) -> Range:
@@ -250,6 +225,6 @@ def _channels(
     found: dict[str, Array | None] = {}
     for point in points:
         held = [part[point.tensor].channels for part in parts]
-        peaks = [each.peaks for each in held if each is not None and each.peaks is not None]
+        peaks = [each for each in held if each is not None]
         found[point.tensor] = reduce(np.maximum, peaks) if peaks else None
     return found

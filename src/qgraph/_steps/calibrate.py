@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qgraph._graph.run.fidelity import require_same_outputs
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION, packages
+from qgraph._quantize.calibrate.walk import Seen
 from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.companions import nodes_with_companions
 from qgraph._quantize.ranges import Ranges, RangesRun, SearchedRanges, SmoothedTensor
@@ -38,9 +40,11 @@ from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
-from qgraph._steps.ray_calibration import seen_by_cluster
 from qgraph._steps.ray_cluster import cluster
-from qgraph._steps.ray_search import search_of, searching
+from qgraph._steps.ray_form import Form
+from qgraph._steps.ray_look import Looking
+from qgraph._steps.ray_search import searching
+from qgraph._steps.searching import search_of
 
 
 def calibrate(
@@ -144,17 +148,12 @@ def ranges_of(
         synthetic=data.source.synthetic,
     )
 
-    def search(of: Model) -> Search:
-        return search_of(of, asked, scheme, data.feeds, runtime)
-
-    def best_of(smoothing: Sequence[SmoothedTensor], *, smooths: bool) -> Best:
-        return _best_of(model, asked, scheme, smoothing, data, runtime, journal, smooths=smooths)
-
+    given = _Given(model, asked, scheme, data, runtime, journal)
     together = scheme.searches_together
-    best = best_of((), smooths=True) if together else Best()
+    best = given.best((), smooths=True) if together else Best()
     smoothing: Sequence[SmoothedTensor] = best.smoothing
     if scheme.is_smoothed and not together:
-        smoothing = _smoothing(search(model))
+        smoothing = _smoothing(given.search(()))
     form = model.smoothed(smoothing).prepared
     try:
         _require_same(model.prepared, form, data.feeds[0], runtime)
@@ -167,19 +166,58 @@ def ranges_of(
         form, nodes(form), data.feeds, scheme, run, runtime.progress, smoothing=smoothing,
         memory=runtime.memory,
         digests=() if scheme.name is SchemeName.INC_CPU else data.digests,
-        elsewhere=(
-            lambda tensors: seen_by_cluster(
-                model, asked, scheme, smoothing, data, tensors, runtime
-            )
-        ) if runtime.ray is not None else None,
+        elsewhere=given.extremes(smoothing),
     )  # fmt: skip
     if scheme.calibrate is Calibration.AUTO:
         if not together:
-            best = best_of(smoothing, smooths=False)
+            best = given.best(smoothing, smooths=False)
         return best.clipping(ranges, nodes_with_companions(form.model, nodes(form)))
     if scheme.calibrate is not Calibration.OUTPUT:
         return ranges
-    return choose_clips(search(model.smoothed(smoothing)), ranges).clipped_alike()
+    return choose_clips(given.search(smoothing), ranges).clipped_alike()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """What ranges are made of; with a cluster, its nodes run the samples."""
+
+    model: Model
+    asked: CalibrateOptions
+    scheme: Scheme
+    data: Data
+    runtime: Runtime
+    journal: Journal | None
+
+    def search(self, smoothing: Sequence[SmoothedTensor]) -> Search:
+        """Return what a search asks about the model, smoothed so."""
+        of, feeds = self.model.smoothed(smoothing), self.data.feeds
+        found = search_of(of, self.asked, self.scheme, feeds, self.runtime)
+        return replace(found, elsewhere=self._looking(smoothing, searched=True))
+
+    def best(self, smoothing: Sequence[SmoothedTensor], *, smooths: bool) -> Best:
+        """Return what the search takes; nothing where smoothing were chosen by samples that are
+        made up.
+        """
+        if smooths and self.data.source.synthetic:
+            return Best(searched=SearchedRanges(why_not="the samples are made up"))
+        kept = self.journal and JournalPart(self.journal, "together" if smooths else "alone")
+        given = self.model, self.asked, self.scheme, smoothing, self.data, self.runtime
+        with searching(*given, smooths=smooths) as nodes:
+            search = self.search(smoothing)
+            return search_best(search, smooths=smooths, elsewhere=nodes, journal=kept)
+
+    def extremes(
+        self, smoothing: Sequence[SmoothedTensor]
+    ) -> Callable[[Sequence[str]], Iterator[Seen]] | None:
+        """Return what says what tensors take; None where this process runs the samples."""
+        seen = self._looking(smoothing, searched=False)
+        return None if seen is None else partial(seen.extremes, self.scheme.calibrate)
+
+    def _looking(self, smoothing: Sequence[SmoothedTensor], *, searched: bool) -> Looking | None:
+        if self.runtime.ray is None:
+            return None
+        form = Form.of(self.model, self.asked, self.scheme, smoothing, self.data, self.runtime)
+        return Looking(form, self.model, self.data, self.runtime, searched)
 
 
 def _require_same(model: PreparedModel, form: PreparedModel, feed: Feed, runtime: Runtime) -> None:
@@ -188,28 +226,6 @@ def _require_same(model: PreparedModel, form: PreparedModel, feed: Feed, runtime
         require_same_outputs(model, feed, runtime.provider, runtime.memory)
     if form is not model:
         require_unchanged(model, form, feed, runtime.provider, runtime.memory)
-
-
-def _best_of(
-    model: Model,
-    asked: CalibrateOptions,
-    scheme: Scheme,
-    smoothing: Sequence[SmoothedTensor],
-    data: Data,
-    runtime: Runtime,
-    journal: Journal | None,
-    *,
-    smooths: bool,
-) -> Best:
-    """Return what the search takes; nothing where smoothing were chosen by samples that are made
-    up.
-    """
-    if smooths and data.source.synthetic:
-        return Best(searched=SearchedRanges(why_not="the samples are made up"))
-    with searching(model, asked, scheme, smoothing, data, runtime, smooths=smooths) as nodes:
-        found = search_of(model.smoothed(smoothing), asked, scheme, data.feeds, runtime)
-        kept = journal and JournalPart(journal, "together" if smooths else "ranges alone")
-        return search_best(found, smooths=smooths, elsewhere=nodes, journal=kept)
 
 
 def _smoothing(search: Search) -> Sequence[SmoothedTensor]:

@@ -5,8 +5,9 @@ them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -18,11 +19,14 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.ranges import SmoothedTensor
 from qgraph._quantize.scheme import Scheme
 from qgraph._sensitivity.scoring.work import digest_of_feed
+from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.rig import Rig
 from qgraph._steps.data import Data
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
 from qgraph._steps.ray_evaluation import require_versions, versions
 from qgraph._steps.ray_sending import Sent, received_data, received_model
+from qgraph._steps.searching import search_of
 
 _SMOOTHING = TypeAdapter(tuple[SmoothedTensor, ...])
 
@@ -69,7 +73,8 @@ class Form:
 
 
 class OpenedForm:
-    """`model`, smoothed, and its `feeds`, as a node finds them; what is asked of them.
+    """`model`, smoothed, and its `feeds`, as a node finds them; what is asked of them. `rigs`: what
+    measures ways, without smoothing or with it, once it was made.
 
     Raises:
         UsageError: they are others.
@@ -94,8 +99,14 @@ class OpenedForm:
             self.feeds = received_data(ray, along).feeds
         smoothing = _SMOOTHING.validate_json(form.smoothing)
         self.model = model.at_opset_of(self.scheme).smoothed(smoothing)
+        self.rigs: dict[bool, Rig] = {}
 
-    def require(self, numbers: Sequence[int]) -> None:
+    @cached_property
+    def search(self) -> Search:
+        """Return what a search asks about it."""
+        return search_of(self.model, self.asked, self.scheme, self.feeds, self.runtime)
+
+    def require(self, numbers: Collection[int]) -> None:
         """Raise UsageError where a sample of these is another."""
         for number in numbers:
             if digest_of_feed(self.feeds[number]) != self._samples[number]:

@@ -17,12 +17,9 @@ from pydantic import TypeAdapter
 
 from qgraph._graph.errors import LimitError
 from qgraph._graph.run.runtime import Runtime
-from qgraph._graph.tensors import Feed
-from qgraph._graph.version import VERSION
 from qgraph._quantize.calibration import folds_of
-from qgraph._quantize.ranges import RangesRun, SmoothedTensor
+from qgraph._quantize.ranges import SmoothedTensor
 from qgraph._quantize.scheme import Scheme
-from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.inquiry import Inquiry, Told
 from qgraph._sensitivity.search.rig import Elsewhere, Rig, require_room
 from qgraph._steps.data import Data
@@ -34,29 +31,11 @@ from qgraph._steps.ray_kept import kept
 from qgraph._steps.ray_sending import Sent, sent
 from qgraph._steps.ray_task import done_here
 from qgraph._steps.ray_units import Share, carried, parts_of, share_of
+from qgraph._steps.searching import search_of
 
 _LONGEST = 16
 """Samples of a unit at most."""
 _INQUIRY = TypeAdapter(Inquiry)
-
-
-def search_of(
-    model: Model, asked: CalibrateOptions, scheme: Scheme, feeds: Sequence[Feed], runtime: Runtime
-) -> Search:
-    """Return what a search asks about a model and its samples."""
-    scored = model.scored_at(asked.outputs)
-    shown = model.showing(scored).prepared
-    candidates = model.candidates(scheme, asked.include, asked.exclude, small=asked.small)
-    run = RangesRun(
-        qgraph=VERSION,
-        provider=runtime.provider,
-        samples=len(feeds),
-        data="",
-        synthetic=False,
-    )
-    return Search(
-        shown, candidates, feeds, scored, scheme, run, runtime.progress, runtime.memory
-    )  # fmt: skip
 
 
 @contextmanager
@@ -147,21 +126,20 @@ def measure_ways(
 
     def work() -> dict[str, Any]:
         form, smooths, peaks, asked = Form(*fields[0]), *fields[1:]
-        rig = kept(
-            (form, smooths, budget), lambda: _rig(form, budget, along, peaks, smooths=smooths)
-        )
+        there = kept((form, budget), lambda: OpenedForm(form, budget, along))
         told: dict[int, Any] = {}
-        for found in rig.answers(_INQUIRY.validate_json(asked)):
+        for found in _rig(there, peaks, smooths=smooths).answers(_INQUIRY.validate_json(asked)):
             told |= found
         return {"told": told}
 
     return done_here(cpus, work)
 
 
-def _rig(form: Form, budget: int, along: Sent | None, peaks: Any, *, smooths: bool) -> Rig:
+def _rig(there: OpenedForm, peaks: Any, *, smooths: bool) -> Rig:
+    """Return what measures ways, made once."""
     import ray  # of which this is a process
 
-    there = OpenedForm(form, budget, along)
-    there.require(range(len(form.samples)))
-    search = search_of(there.model, there.asked, there.scheme, there.feeds, there.runtime)
-    return Rig(search, smooths=smooths, peaks=ray.get(peaks))
+    if smooths not in there.rigs:
+        there.require(range(len(there.feeds)))
+        there.rigs[smooths] = Rig(there.search, smooths=smooths, peaks=ray.get(peaks))
+    return there.rigs[smooths]

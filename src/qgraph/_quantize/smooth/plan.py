@@ -17,8 +17,7 @@ from qgraph._graph.run.probe import Range
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
-from qgraph._quantize.calibrate.channels import ChannelPeaks
-from qgraph._quantize.calibrate.walk import show, values_of
+from qgraph._quantize.calibrate.views import Glance, Look, Shows, View, look
 from qgraph._quantize.ranges import SmoothedTensor
 from qgraph._quantize.smooth.apply import Step, smooth
 from qgraph._quantize.smooth.factors import smoothing_factors, weight_peaks
@@ -102,7 +101,8 @@ class Strengths:
 class SmoothingPlan(Strengths):
     """The points of a model and the largest magnitude of each of their channels.
 
-    Takes one pass over the samples; factors of any strength then cost nothing.
+    Takes one pass over the samples; factors of any strength then cost nothing. `elsewhere`: has
+    other processes run them.
 
     Raises:
         InputError: NaN or infinity arises.
@@ -116,11 +116,16 @@ class SmoothingPlan(Strengths):
         provider: Provider = Provider.CPU,
         progress: Progress = silent,
         memory: Memory | None = None,
+        elsewhere: Look | None = None,
     ) -> None:
         points = find_points(prepared.model, candidates)
-        observers = {point.tensor: ChannelPeaks(point.spatial) for point in points}
-        show(observers, values_of(prepared, list(observers), feeds, provider, progress, memory))
-        peaks = {name: observer.peaks for name, observer in observers.items()}
+        views = [View(point.tensor, Shows.CHANNELS, point.spatial) for point in points]
+        glances = [Glance(views, range(len(feeds)))]
+        if elsewhere is not None:
+            (seen,) = elsewhere(glances)
+        else:
+            (seen,) = look(prepared, feeds, glances, provider, progress, memory)
+        peaks = {view.tensor: each.peaks for view, each in zip(views, seen, strict=True)}
         weights = {point.tensor: weight_peaks(prepared.model, point) for point in points}
         super().__init__(points, peaks, weights)
 

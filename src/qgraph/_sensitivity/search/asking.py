@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
@@ -17,6 +18,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Sums
+from qgraph._quantize.calibrate.views import Glance, Look, look
 from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
@@ -29,7 +31,9 @@ Nodes = Callable[[PreparedModel], Sequence[QuantizableNode]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
-    """What is asked. `memory`: what the process may hold, None for what the machine can spare."""
+    """What is asked. `memory`: what the process may hold, None for what the machine can spare;
+    `elsewhere`: has other processes look at the samples.
+    """
 
     prepared: PreparedModel
     nodes: Nodes
@@ -39,11 +43,18 @@ class Search:
     run: RangesRun
     progress: Progress = silent
     memory: Memory | None = None
+    elsewhere: Look | None = None
 
     @property
     def provider(self) -> Provider:
         """Return where to run."""
         return Provider(self.run.provider)
+
+    def look(self, glances: Sequence[Glance]) -> list[list[Any]]:
+        """Return what samples show, for each glance the state of each view."""
+        if self.elsewhere is not None:
+            return self.elsewhere(glances)
+        return look(self.prepared, self.feeds, glances, self.provider, memory=self.memory)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

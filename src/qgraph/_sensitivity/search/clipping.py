@@ -118,7 +118,13 @@ def _learn(search: Search, feeds: Sequence[Feed]) -> _Learnt:
     """Return what `feeds` say of ranges."""
     nodes = list(search.nodes(search.prepared))
     found = calibrate_side_by_side(
-        search.prepared, nodes, feeds, _schemes(search.scheme), search.provider, search.memory
+        search.prepared,
+        nodes,
+        feeds,
+        _schemes(search.scheme),
+        search.provider,
+        search.memory,
+        search.elsewhere if feeds is search.feeds else None,
     )
     shares = [
         {name: Range(share * item.rmin, share * item.rmax) for name, item in found[0].items()}

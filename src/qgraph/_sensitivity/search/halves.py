@@ -63,13 +63,15 @@ def plan_of(search: Search) -> SmoothingPlan:
     """Return the points of a model, with what the samples show of them."""
     nodes, feeds = search.nodes(search.prepared), search.feeds
     return SmoothingPlan(
-        search.prepared, nodes, feeds, search.provider, search.progress, search.memory
-    )
+        search.prepared, nodes, feeds, search.provider, search.progress, search.memory,
+        search.elsewhere,
+    )  # fmt: skip
 
 
 def halves_of(search: Search) -> list[JudgedHalf]:
     """Return both halves of the samples, of few samples one that judges itself."""
-    search = replace(search, progress=silent)  # the caller tells of its own
+    # the caller tells of its own; and these are few samples
+    search = replace(search, progress=silent, elsewhere=None)
     feeds = search.feeds[:_SCORED]
     if len(feeds) < _FEWEST:
         return [JudgedHalf(search, plan_of(search), feeds)]

@@ -77,9 +77,7 @@ class Rig:
         points = find_points(prepared.model, candidates) if smooths else ()
         free = [point for point in points if point.absorbers or not point.spatial]
         digests = [digest_of_feed(feed) for feed in search.feeds]
-        learning = Learning(
-            prepared, nodes, search.feeds, digests, search.scheme, search.provider, search.memory
-        )
+        learning = Learning(prepared, nodes, search.feeds, digests, search.scheme, search.look)
         self.learnt = Learnt(learning, [point for point in free if is_alone(point, nodes)], peaks)
         ask = self.answers if elsewhere is None else elsewhere(self.learnt.peaks)
         self._ask = ask if journal is None else KeptWays(ask, journal)
