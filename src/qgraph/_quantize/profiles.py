@@ -89,7 +89,8 @@ def apart(name: str, predicted: float | None, measured: float | None) -> str | N
         return None
     return (
         f"{name}: its MSE is {measured:.2e}, and {predicted:.2e} was predicted. The prediction"
-        " comes from other samples; trust what was measured"
+        " comes from other samples, or from these with ranges that do not know them; trust what was"
+        " measured"
     )
 
 
