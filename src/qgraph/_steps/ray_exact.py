@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from qgraph._graph.errors import LimitError
+from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.streamed import session_bytes
 from qgraph._metrics import Sums
@@ -67,6 +68,13 @@ class ExactOnCluster:
                     found.add(number, [Sums(*figures) for figures in row])
                 runtime.progress(what, len(found), len(samples))
         return Scores(found, len(found) == len(samples), 0)
+
+    @property
+    def fits(self) -> bool:
+        """Return whether this process has room for a session of its own beside those of nodes,
+        which may be processes of this machine.
+        """
+        return 2 * session_bytes(self.work.prepared.model) <= Memory.of(None).left
 
     def _check(self, by: str, given: Runtime) -> None:
         """Raise LimitError where a session of the whole model, weights quantized, has no room."""

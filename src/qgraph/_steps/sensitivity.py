@@ -83,8 +83,9 @@ def sensitivity(
             if kept is not None and seen is not None and ray is not None:
                 job = Job.of(found, seen, asked, runtime)
                 distribute(job, work, engine, runtime, kept)
-                if runtime.memory_budget is None:
-                    work = replace(work, elsewhere=ExactOnCluster(ray, job, work, runtime))
+                beside = ExactOnCluster(ray, job, work, runtime)
+                if runtime.memory_budget is None and beside.fits:
+                    work = replace(work, elsewhere=beside)
                 else:
                     joined.close()  # its processes hold memory
             return measure(work, engine, runtime, kept, keep), seen
