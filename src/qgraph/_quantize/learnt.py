@@ -45,6 +45,14 @@ class Way:
     strengths: tuple[tuple[SmoothPoint, float], ...] = ()
     rotated: tuple[tuple[SmoothPoint, int], ...] = ()
 
+    def is_part_of(self, other: Way) -> bool:
+        """Return whether it leaves out clips, smoothing or rotations that the other has, and is the
+        same but for that.
+        """
+        own, others = ((way.method, way.strengths, way.rotated) for way in (self, other))
+        pairs = list(zip(own, others, strict=True))
+        return self != other and all(a == b or not a for a, b in pairs)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peaks:

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from qgraph._graph.edit.selecting import behind_selection, with_outputs
+from qgraph._graph.edit.selecting import behind_selection, last_weights, with_outputs
 from qgraph._graph.errors import InputError
 
 Build = Callable[..., onnx.ModelProto]
@@ -65,6 +65,40 @@ def test_outputs_that_no_computed_value_selects_are_compared_themselves(
 ) -> None:
     model = build(text, w=W)
     assert behind_selection(model, [value.name for value in model.graph.output]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "made", "read"),
+    [
+        (
+            "(float[N,16] x) => (float[N,16] y)"
+            " { a = MatMul(x, w) b = Tanh(a) c = MatMul(b, w) y = Softmax(c) }",
+            ("c",),
+            ("b",),
+        ),
+        # what it makes is an output already, and its residual comes from other weights
+        (
+            "(float[N,16] x) => (float[N,16] y, float[N,16] z)"
+            " { a = MatMul(x, w) b = Tanh(a) z = MatMul(b, w) y = Add(a, z) }",
+            ("a",),
+            ("b",),
+        ),
+        # a product of two activations has no weights; the inputs are nothing that a model makes
+        (
+            "(float[N,16] x) => (float[N,N] y)"
+            " { a = MatMul(x, w) t = Transpose(a) y = MatMul(a, t) }",
+            (),
+            (),
+        ),
+        ("(float[N,16] x) => (float[N,16] y) { y = MatMul(x, w) }", (), ()),
+    ],
+    ids=["a classifier", "a residual", "a product of activations", "one layer"],
+)
+def test_what_the_last_weights_make_and_read(
+    build: Build, text: str, made: tuple[str, ...], read: tuple[str, ...]
+) -> None:
+    model = build(text, w=W)
+    assert last_weights(model, [value.name for value in model.graph.output]) == (made, read)
 
 
 def test_inner_tensors_become_outputs_of_a_copy(build: Build) -> None:

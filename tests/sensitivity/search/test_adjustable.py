@@ -60,12 +60,12 @@ def test_each_way_gives_the_numbers_of_a_session_of_its_own(
 
     ways = [way(3.0, {}), way(1.0, {}), way(2.0, {points["n"]: factors})]
     keys = [(node.weight.tensor, node.weight.axis) for node in nodes if node.weight is not None]
-    session = Adjustable(model, nodes, ways[0], keys, SCORED, Provider.CPU)
+    session = Adjustable(model, nodes, ways[0], keys, [SCORED], Provider.CPU)
     for made in ways:
         own = node_switches(model, nodes, made, SCORED)
         for question in (frozenset({"first"}), frozenset({"last"}), frozenset({"first", "last"})):
             (expected,) = own.sums([question], [feed], lambda _share: None)[0]
-            assert session.ask(0, feed, session.adjusted(made), question) == expected
+            assert session.ask(0, feed, session.adjusted(made), question) == [expected]
             assert expected.error > 0
 
 
@@ -101,7 +101,7 @@ def test_what_is_rotated_gives_the_numbers_of_the_rotated_model(
     assert {point.tensor for point, _ in blocks} == rotated
     strengths = tuple((point, alpha) for point in rig.learnt.points if alpha)
     part, way = rig.learnt.parts[0], Way(None, strengths, blocks)
-    found, _ = rig.errors(way, {}, [frozenset({"v"}), frozenset({"v", "o_proj"})], part)
+    found, *_ = rig.errors(way, {}, [frozenset({"v"}), frozenset({"v", "o_proj"})], part)
     # the other samples make the form, and its ranges
     others = [feed for number, feed in enumerate(feeds) if number not in part]
     plan = SmoothingPlan(model, nodes(model), others)

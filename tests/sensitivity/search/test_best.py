@@ -161,6 +161,32 @@ def test_with_equal_samples_nothing_is_chosen(tmp_path: Path) -> None:
     assert "fewer than 4 samples differ" in (ranges.found() or "")
 
 
+def test_a_way_is_judged_at_what_the_last_weights_make_and_read_too(
+    tmp_path: Path,
+) -> None:
+    model = net(tmp_path / "net.onnx", loud=100)
+    certain = onnx.load(model)
+    y = certain.graph.output[0].name
+    certain.graph.node.append(onnx.helper.make_node("Mul", [y, "far"], ["scaled"]))
+    certain.graph.node.append(onnx.helper.make_node("Softmax", ["scaled"], ["answer"]))
+    certain.graph.initializer.append(onnx.numpy_helper.from_array(np.array(5, np.float32), "far"))
+    certain.graph.output[0].name = "answer"
+    onnx.save(certain, tmp_path / "certain.onnx")
+    feeds = samples(1)
+
+    def judged(path: Path) -> Array:
+        prepared = prepare(path)
+        nodes = select(prepared.model, include=["."]).candidates
+        scored = Scored((prepared.model.graph.output[0].name,), logits=False)
+        rig = Rig(Search(prepared, lambda _: nodes, feeds, scored, BEST, RUN), smooths=True)
+        return rig.errors(Way(), {}, [frozenset(rig.names)])
+
+    before, behind = judged(model), judged(tmp_path / "certain.onnx")
+    # noise and error at the output, then what the last weights make, where that is inner, and read
+    assert (len(before), len(behind)) == (3, 4)
+    np.testing.assert_array_equal(behind[2:], before[[0, 2]])
+
+
 def test_where_memory_is_short_the_outputs_of_one_sample_are_held(tmp_path: Path) -> None:
     prepared = prepare(net(tmp_path / "net.onnx", loud=100))
     nodes = select(prepared.model, include=["."]).candidates
@@ -176,14 +202,14 @@ def test_where_memory_is_short_the_outputs_of_one_sample_are_held(tmp_path: Path
         del rig
         gc.collect()
     np.testing.assert_array_equal(errors[0], errors[1])
-    assert held == [8, 1]
+    assert held == [8 * 2, 1 * 2]  # at the output, and at what the last weights read
 
 
 def test_what_errs_next_to_nothing_weighs_no_more_than_what_is_harmless(tmp_path: Path) -> None:
     prepared = prepare(net(tmp_path / "net.onnx", loud=100))
     nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
     rig = Rig(Search(prepared, lambda _: nodes, samples(1), scored, BEST, RUN), smooths=True)
-    judged, noises = rig.errors(Way(), {}, [frozenset(), frozenset(rig.names)])
+    noises, judged, *_ = rig.errors(Way(), {}, [frozenset(), frozenset(rig.names)])
     assert not noises[:, 0].any() and (judged[:, 0] == 1e-5).all()
     np.testing.assert_array_equal(judged[:, 1], noises[:, 1])
 

@@ -87,6 +87,30 @@ def _has_weights(graph: GraphIndex, tensor: str) -> bool:
     return False
 
 
+def last_weights(
+    model: onnx.ModelProto, outputs: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the last nodes with weights before `outputs` make, as logits before a Softmax,
+    and what they read, as the features of a classifier: tensors of floats that nodes make, in graph
+    order, and none of `outputs`.
+    """
+    graph = GraphIndex(model)
+    ends = {*outputs, *(name for node in _end(graph, outputs) for name in reads(node))}
+    last = [
+        node
+        for node in graph.nodes
+        if node.op_type in GEMMS
+        and not ends.isdisjoint(node.output)
+        and any(graph.is_constant(name) for name in node.input[1:2])
+    ]
+
+    def inner(names: Iterable[str]) -> tuple[str, ...]:
+        made = (name for name in dict.fromkeys(names) if name in graph.producer)
+        return tuple(n for n in made if n not in outputs and graph.types.get(n) in FLOATS)
+
+    return inner(node.output[0] for node in last), inner(node.input[0] for node in last)
+
+
 def with_outputs(
     model: onnx.ModelProto, names: Sequence[str], *, alone: bool = False
 ) -> onnx.ModelProto:

@@ -38,7 +38,7 @@ WeightKey = tuple[str, int | None]
 
 class Adjustable:
     """Holds the session, and the float outputs of samples as long as there is `memory` for more;
-    `rescaled`: the weights that are fed.
+    `rescaled`: the weights that are fed; `scored`: each place where distances are taken.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Adjustable:
         nodes: Sequence[QuantizableNode],
         made: FakeQuantization,
         rescaled: Collection[WeightKey],
-        scored: Scored,
+        scored: Sequence[Scored],
         provider: Provider,
         memory: Memory | None = None,
     ) -> None:
@@ -60,7 +60,8 @@ class Adjustable:
         fed += [weight_of(*key) for key in rescaled]
         _feed(switched.model, {self._names[label] for label in fed if label in self._names})
         self._session = open_session(switched.model, provider, weights=switched.weights)
-        self._references: dict[int, References] = {}
+        self._outputs = tuple(dict.fromkeys(name for each in scored for name in each.outputs))
+        self._references: dict[int, list[References]] = {}
         self._memory = memory or Memory.of(None)
 
     def adjusted(self, made: FakeQuantization) -> dict[str, Array]:
@@ -72,18 +73,19 @@ class Adjustable:
         given |= {weight_of(*key): aligned(made.weights[key]) for key in self._rescaled}
         return {self._names[label]: value for label, value in given.items() if label in self._names}
 
-    def ask(self, number: int, feed: Feed, given: Feed, question: Question) -> Sums:
-        """Return the distance of a sample's outputs with the nodes of `question` quantized."""
+    def ask(self, number: int, feed: Feed, given: Feed, question: Question) -> list[Sums]:
+        """Return the distances of a sample at each place, the nodes of `question` quantized."""
         if number not in self._references:
             outputs = self._run(feed | given, frozenset())
             if self._memory.left < _COPIES * sum(array.nbytes for array in outputs.values()):
                 self._references.clear()
-            self._references[number] = References(outputs, self._scored)
-        return self._references[number].compare(self._run(feed | given, question))
+            self._references[number] = [References(outputs, each) for each in self._scored]
+        outputs = self._run(feed | given, question)
+        return [each.compare(outputs) for each in self._references[number]]
 
     def _run(self, feed: Feed, quantized: Question) -> dict[str, Array]:
         switches = {name: np.asarray(node in quantized) for node, name in self._switches.items()}
-        return self._session.run(feed | switches, self._scored.outputs)
+        return self._session.run(feed | switches, self._outputs)
 
 
 def _feed(model: onnx.ModelProto, names: Collection[str]) -> None:

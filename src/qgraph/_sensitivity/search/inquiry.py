@@ -22,7 +22,7 @@ class Inquiry:
     rotated: Sequence[Mapping[str, float]]
 
 
-Told = Mapping[int, Sequence[tuple[float, float]]]
-"""Number of a sample → the error of each question, and its noise to signal."""
+Told = Mapping[int, Sequence[tuple[float, ...]]]
+"""Number of a sample → the noise to signal of each question, then its error at each place."""
 Ask = Callable[[Inquiry], Iterator[Told]]
 """Yields what is asked, as it is measured."""

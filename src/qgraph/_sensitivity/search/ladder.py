@@ -15,7 +15,7 @@ from itertools import zip_longest
 import numpy as np
 
 from qgraph._graph.tensors import Array
-from qgraph._quantize.learnt import METHODS, Clips, Way
+from qgraph._quantize.learnt import Clips, Way
 from qgraph._quantize.smooth.plan import Strengths
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
@@ -62,7 +62,7 @@ class Ladder:
 
     def gains(self, way: Way, over: Way | None = None) -> Array:
         """Return how much less a way errs than another, plain by default, as the logarithm of a
-        ratio, float64 [samples, sets]; measured where it was not.
+        ratio, float64 [samples, places · sets]; measured where it was not.
         """
         return gains(self.errors_of(over or self.plain), self.errors_of(way))
 
@@ -72,11 +72,13 @@ class Ladder:
         return found
 
     def errors_of(self, way: Way) -> Array:
-        """Return the errors of samples, float64 [samples, sets]."""
+        """Return the errors of samples, with each set at the outputs, then at each further place,
+        float64 [samples, places · sets].
+        """
         if way not in self.errors:
             self.clips[way] = self._clips_of(way)
-            found = self._rig.errors(way, self.clips[way], self._sets)
-            self.errors[way], self.noises[way] = found
+            self.noises[way], *found = self._rig.errors(way, self.clips[way], self._sets)
+            self.errors[way] = np.concatenate(found, axis=1)
         return self.errors[way]
 
     def _clips_of(self, way: Way) -> Clips:
@@ -89,6 +91,16 @@ class Ladder:
         for point, _ in way.rotated:  # spread over its channels, nothing stands out
             known.pop(point.tensor, None)
         return known
+
+    def gain_at_outputs(self, way: Way) -> float:
+        """Return the mean gain over plain by the outputs alone."""
+        return float(self.gains(way)[:, : len(self._sets)].mean())
+
+    def gains_of_sets(self, way: Way) -> Array:
+        """Return gains over plain, the mean over places, float64 [samples, sets]."""
+        found = self.gains(way)
+        by_place: Array = found.reshape(len(found), -1, len(self._sets)).mean(1)
+        return by_place
 
     def worth(self, way: Way) -> float:
         """Return the mean gain, less what groups of tensors with an explicit Mul must bring, and
@@ -117,16 +129,16 @@ class Ladder:
         """Return the way with the largest gain."""
         return max(of, key=lambda each: float(self.gain(each).mean()))
 
-    def is_better(self, way: Way, than: Way) -> bool:
-        """Return whether a way gains by more than half a standard error."""
+    def is_better(self, way: Way, than: Way, errors: float = 0.5) -> bool:
+        """Return whether a way gains by more than so many standard errors."""
         found = self.gain(way, than)
-        return bool(found.mean() > max(0.0, noise(found) / 2))
+        return bool(found.mean() > max(0.0, errors * noise(found)))
 
     def climb(self) -> None:
         """Measure what is worth it, until forwards run out: the likeliest first."""
         points = self._points
         strong = [_uniform(points, alpha) for alpha in _STRENGTHS] if points else []
-        clipped = [Way(method) for method in METHODS]
+        clipped = [Way(method) for method in self._rig.learnt.clips]
         for clip, alike in zip_longest(clipped, strong):
             known = self.best(list(self.errors))
             if clip is not None and self.gain(known).mean() <= _FAR:
@@ -221,12 +233,13 @@ def _groups(known: Strengths) -> list[list[SmoothPoint]]:
 
 
 def _sets(rig: Rig) -> list[Question]:
-    """Return the sets of nodes that harm least, and all."""
+    """Return the sets of nodes that harm least, and all; of few nodes some are the same."""
     count = len(rig.names)
     shares, most = (_FEW_SHARES, _FEW_UNITS) if count > _MANY else (_SHARES, _UNITS)
     units = [list(each) for each in np.array_split(np.array(rig.names, object), min(most, count))]
     numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
     questions = [rig.with_companions(unit) for unit in units]
-    harms = rig.errors(Way(), {}, questions, numbers)[1].sum(0)
+    harms = rig.errors(Way(), {}, questions, numbers)[0].sum(0)
     order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
-    return [rig.with_companions(order[: max(1, round(share * count))]) for share in shares]
+    sizes = dict.fromkeys(max(1, round(share * count)) for share in shares)
+    return [rig.with_companions(order[:size]) for size in sizes]

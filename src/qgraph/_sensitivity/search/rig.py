@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.selecting import last_weights, with_outputs
 from qgraph._graph.errors import LimitError
 from qgraph._graph.index import is_half
 from qgraph._graph.io.weights import size_of
@@ -22,7 +23,7 @@ from qgraph._quantize.learnt import Clips, Learning, Learnt, Peaks, Way
 from qgraph._quantize.smooth.points import SmoothPoint, find_points
 from qgraph._sensitivity.engines.auto import forwards_of_scores
 from qgraph._sensitivity.scoring.journal import Journal
-from qgraph._sensitivity.scoring.questions import Question
+from qgraph._sensitivity.scoring.questions import Question, Scored
 from qgraph._sensitivity.scoring.work import digest_of_feed
 from qgraph._sensitivity.search.adjustable import Adjustable
 from qgraph._sensitivity.search.asking import Search, Trial
@@ -32,7 +33,7 @@ from qgraph._sensitivity.search.smoothing import is_alone
 
 _JUDGED = 16
 """Samples that are looked at, at most."""
-_SHARE_OF_SCORES, _FEWEST_FORWARDS = 0.7, 20
+_SHARE_OF_SCORES, _FEWEST_FORWARDS = 0.7, 10
 """Of the forwards that scores take, those the search may take: its own are dearer. At least so many
 a sample."""
 HARMLESS = 1e-5
@@ -113,8 +114,11 @@ class Rig:
         keys |= {(w.tensor, w.axis) for w, index in absorb if w is not None and w.index == index}
         (made,) = self._trial.in_precision([self._made(Way(), {}, 0, {})])
         search = self._search
-        scored = replace(scored, logits=search.scored.logits)
-        return Adjustable(model, self.nodes, made, keys, scored, search.provider, search.memory)
+        inner = [each for each in last_weights(model.model, scored.outputs) if each]
+        model = replace(model, model=with_outputs(model.model, [n for each in inner for n in each]))
+        places = [replace(scored, logits=search.scored.logits)]
+        places += [Scored(each, logits=False) for each in inner]
+        return Adjustable(model, self.nodes, made, keys, places, search.provider, search.memory)
 
     def _turned(self) -> set[tuple[str, int]]:
         """Return node and input of weights that absorb a rotation."""
@@ -142,9 +146,10 @@ class Rig:
         questions: Sequence[Question],
         numbers: Sequence[int] | None = None,
     ) -> Array:
-        """Return the errors of samples, and their noise to signal, float64 [2, samples, questions].
-        The error is what ways are judged by: the mean KL of logits over many positions, as a
-        language model has; else noise to signal, too, but no less than what is harmless.
+        """Return the noise to signal of samples, then the errors that ways are judged by, float64
+        [1 + places, samples, questions]. Of a language model, with logits at many positions, it is
+        their mean KL; else noise to signal: at the outputs, no less than what is harmless, at what
+        the last weights make, and at what they read, as far as these are not the same.
 
         Raises:
             Spent: it would take more forwards than there are left.
@@ -154,7 +159,7 @@ class Rig:
             raise Spent
         self.left -= len(asked) * len(questions)
         rotated = self.learnt.rotated_peaks(way)
-        rows: dict[int, Sequence[tuple[float, float]]] = {}
+        rows: dict[int, Sequence[tuple[float, ...]]] = {}
         for told in self._ask(Inquiry(way, clips, questions, asked, rotated)):
             rows |= told
         self._search.progress("choosing ranges", self.allowed - self.left, self.allowed)
@@ -171,24 +176,32 @@ class Rig:
                     self._session.ask(number, feeds[number], given, question)
                     for question in asked.questions
                 )
-                yield {number: [self._error_of(item) for item in found]}
+                yield {number: [_errors_of(item) for item in found]}
             del given  # before the next ones are made
 
     def _given(self, asked: Inquiry, part: int) -> Feed:
         made = self._made(asked.way, asked.clips, part, asked.rotated[part])
         return self._session.adjusted(*self._trial.in_precision([made]))
 
-    def _error_of(self, item: Sums) -> tuple[float, float]:
-        if item.failed:
-            return np.inf, np.inf
-        parts = self._search.scored.split is not None
-        noise = item.relative if parts else item.error / max(item.signal, _TINY)
-        return item.kl / item.positions if item.positions > 1 else max(noise, HARMLESS), noise
-
     def with_companions(self, names: Sequence[str]) -> Question:
         """Return a set of nodes with the residual Adds beside them."""
         chosen = set(names)
         return frozenset(chosen | {add for add, beside in self.beside.items() if beside in chosen})
+
+
+def _errors_of(found: Sequence[Sums]) -> tuple[float, ...]:
+    """Return noise to signal, and the error at each place: where there is a KL, that."""
+    whole, noises = found[0], [_noise_of(item) for item in found]
+    if whole.positions > 1:
+        return noises[0], *([whole.kl / whole.positions] * len(found))
+    return noises[0], max(noises[0], HARMLESS), *noises[1:]
+
+
+def _noise_of(item: Sums) -> float:
+    """Return noise to signal, the mean over outputs, or over the parts of one."""
+    if item.failed:
+        return np.inf
+    return item.relative / item.parts if item.parts else item.error / _TINY
 
 
 def _affordable(point: SmoothPoint, widths: Mapping[str, int]) -> int:
