@@ -133,8 +133,8 @@ def test_a_worker_with_other_data_or_versions_says_what_differs(model: qgraph.Mo
 
 def test_an_engine_that_measures_as_a_whole_is_refused(model: qgraph.Model) -> None:
     ranges = qgraph.calibrate(model, data=asked().data, samples=1, fast=True)
-    with pytest.raises(UsageError, match="--engine screen measures as a whole"):
-        Job.of(model, ranges, asked("screen"))
+    with pytest.raises(UsageError, match="--engine inc measures as a whole"):
+        Job.of(model, ranges, asked("inc"))
 
 
 @pytest.mark.parametrize("engine", ["wavefront", "gradient"])

@@ -14,8 +14,8 @@ HEAVY = ("torch", "transformers", "ray", "neural_compressor", "vl_convert")
 
 SENSITIVITY = [
     "--metric kl", "--metric foo", "--outputs foo", "--exclude zzz", "--include zzz",
-    "--exclude (", "--samples 0", "--engine foo", "--engine screen --probes 3",
-    "--engine screen --metric cosine", "--engine gradient --metric cosine",
+    "--exclude (", "--samples 0", "--engine foo", "--engine switch --probes 3",
+    "--engine gradient --metric cosine",
     "--engine gradient --verify -1", "--engine inc --scheme fp8", "--max-nodes 3",
     "--gauss-newton", "--percentile 99", "--calibrate minmax --percentile 99",
     "--engine inc --calibrate output", "--smooth 2", "--batch-axis z=0", "--batch-axis x",

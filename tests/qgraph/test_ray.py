@@ -374,7 +374,7 @@ def variants(
 ) -> list[Path]:
     """Return the float model and one with all candidates quantized, as files."""
     pytest.importorskip("pycocotools")
-    report, _ = qgraph.sensitivity(model, options=asked("screen"))
+    report, _ = qgraph.sensitivity(model, options=asked("gradient"))
     (made,) = qgraph.quantize(model, qgraph.profile(report), ranges, names=["D"])
     path = tmp_path_factory.mktemp("variants") / "D.onnx"
     onnx.save(made.model, path)
@@ -444,7 +444,7 @@ def test_an_evaluation_and_profiles_are_sent_what_nodes_cannot_read(
     require_same(
         qgraph.evaluate(variants, runtime=runtime, **given), qgraph.evaluate(variants, **given)
     )
-    report, _ = qgraph.sensitivity(model, options=asked("screen"))
+    report, _ = qgraph.sensitivity(model, options=asked("gradient"))
     given |= {"model": model, "ranges": ranges}
     assert qgraph.profile(report, runtime=runtime, **given) == qgraph.profile(report, **given)
     sent = {path.name for path in cache.glob("qgraph-ray-*/*/**/*") if path.is_file()}
@@ -616,5 +616,5 @@ def test_what_is_no_address_is_refused_before_the_work(address: str) -> None:
 
 def test_an_engine_that_measures_as_a_whole_is_refused(model: qgraph.Model) -> None:
     runtime = qgraph.Runtime(ray="auto")
-    with pytest.raises(UsageError, match="--engine screen measures as a whole"):
-        qgraph.sensitivity(model, options=asked("screen"), runtime=runtime)
+    with pytest.raises(UsageError, match="--engine inc measures as a whole"):
+        qgraph.sensitivity(model, options=asked("inc"), runtime=runtime)

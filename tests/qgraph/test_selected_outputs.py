@@ -74,7 +74,7 @@ def test_the_whole_chain_measures_where_the_selection_reads(
     assert qgraph("verify", bundle).code == 0
 
 
-@pytest.mark.parametrize("engine", ["switch", "gradient", "screen"])
+@pytest.mark.parametrize("engine", ["switch", "gradient"])
 def test_every_engine_looks_there(qgraph: Any, build: Build, tmp_path: Path, engine: str) -> None:
     model, data = save(build, tmp_path, DETECTOR)
     given = ("--data", data, "--engine", engine, "-o", tmp_path / "s.json")

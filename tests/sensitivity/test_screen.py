@@ -97,18 +97,3 @@ def test_onnxruntime_still_runs_the_float_model_after_all_this(model: Path) -> N
     qgraph.sensitivity(model, data=[model.with_name("d.npz")], fast=True)
     assert model.read_bytes() == before
     assert ort.InferenceSession(str(model), providers=["CPUExecutionProvider"]).get_inputs()
-
-
-def test_the_screen_can_be_asked_for_and_looks_at_all_samples(model: Path) -> None:
-    report, _ = qgraph.sensitivity(
-        model, data=[model.with_name("d.npz")], engine="screen", fast=True
-    )
-    assert report.run.engine == "screen"
-    assert report.run.complete and report.run.samples == 3
-    assert sorted(node.rank for node in report.nodes) == [1, 2]
-    assert all(node.cause is not None for node in report.nodes)
-
-
-def test_a_metric_of_the_outputs_does_not_go_with_the_screen(model: Path) -> None:
-    with pytest.raises(UsageError, match="--metric cosine is taken at the model's outputs"):
-        qgraph.sensitivity(model, engine="screen", metric="cosine")

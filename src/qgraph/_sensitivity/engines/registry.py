@@ -18,7 +18,6 @@ _OWN = {
     "switch": "qgraph._sensitivity.engines.switch:Switch",
     "gradient": "qgraph._sensitivity.engines.gradient.plug:Gradient",
     "inc": "qgraph._sensitivity.engines.inc:Inc",
-    "screen": "qgraph._sensitivity.engines.screen:Screen",
 }
 """Named here, so that a clone that moved on since it was installed has them all."""
 _AUTO = EntryPoint(AUTO, "qgraph._sensitivity.engines.auto:Auto", GROUP)
