@@ -15,7 +15,13 @@ from qgraph._graph.io.documents import read_document, write_document
 from qgraph._graph.io.models import ModelId
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.calibration import calibrate
-from qgraph._quantize.ranges import Ranges, RangesRun, ranges_for, require_same_model
+from qgraph._quantize.ranges import (
+    Ranges,
+    RangesRun,
+    SmoothedTensor,
+    ranges_for,
+    require_same_model,
+)
 from qgraph._quantize.scheme import Scheme
 
 Build = Callable[..., onnx.ModelProto]
@@ -120,3 +126,29 @@ def test_ranges_that_lack_a_tensor_name_it_and_its_reader(
     some = calibrate(net, nodes[:1], feeds, Scheme(), RUN)
     with pytest.raises(UsageError, match="'r', which node 'b' reads"):
         ranges_for(some, net.id, Scheme(), nodes, "ranges.json")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "done", "said"),
+    [
+        ({"smooth": "0.5"}, (), "--smooth 0.5: no tensor"),
+        ({"smooth": "auto", "rotate": "8"}, (), "--smooth auto and --rotate 8: no tensor"),
+        ({"smooth": "0.5", "rotate": "8"}, ((0.5, None),), "--rotate 8: no tensor"),
+        ({"smooth": "0.5", "rotate": "8"}, ((0.5, 8),), None),
+        ({"smooth": "auto", "calibrate": "auto"}, (), None),
+        ({}, (), None),
+    ],
+)
+def test_smoothing_that_was_asked_for_and_is_not_there_is_said(
+    ranges: Ranges,
+    scheme: dict[str, str],
+    done: tuple[tuple[float, int | None], ...],
+    said: str | None,
+) -> None:
+    smoothing = tuple(
+        SmoothedTensor(tensor="x", alpha=alpha, quantized=("a",), factors=(1.0,), rotation=block)
+        for alpha, block in done
+    )
+    asked = Scheme.model_validate(scheme, strict=False)
+    note = ranges.model_copy(update={"scheme": asked, "smoothing": smoothing, "flat": ()}).note()
+    assert note == said or (note is not None and said is not None and note.startswith(said))

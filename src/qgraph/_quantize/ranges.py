@@ -13,6 +13,8 @@ from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._graph.io.models import ModelId
 from qgraph._graph.run.probe import Range
 from qgraph._quantize.scheme import (
+    NO_ROTATION,
+    NO_SMOOTHING,
     Calibration,
     Scheme,
     power_of_two,
@@ -182,10 +184,11 @@ class Ranges(Document):
         return None if self.searched is None else self.searched.in_words(self.scheme)
 
     def note(self) -> str | None:
-        """Return what a person should know: of tensors that never changed, and of clips that were
-        asked for and are not there.
+        """Return what a person should know: of tensors that never changed, and of clips and
+        smoothing that were asked for and are not there.
         """
-        return " ".join(part for part in (self._flat_note(), self._clip_note()) if part) or None
+        parts = (self._flat_note(), self._clip_note(), self._smooth_note())
+        return " ".join(part for part in parts if part) or None
 
     def _flat_note(self) -> str | None:
         if not self.flat:
@@ -210,6 +213,19 @@ class Ranges(Document):
             f"--calibrate {how} clips nothing here: no clip was better on samples that did not"
             " choose it. Ranges are the extremes."
         )
+
+    def _smooth_note(self) -> str | None:
+        scheme, done = self.scheme, self.smoothing
+        if scheme.searches_together:  # whose outcome `found` says
+            return None
+        asked = {
+            f"--smooth {scheme.smooth}": scheme.smooth == NO_SMOOTHING
+            or any(i.alpha for i in done),
+            f"--rotate {scheme.rotate}": scheme.rotate == NO_ROTATION
+            or any(i.rotation for i in done),
+        }
+        unmet = " and ".join(option for option, met in asked.items() if not met)
+        return f"{unmet}: no tensor here can be changed so, or none gains by it." if unmet else None
 
     def by_name(self) -> dict[str, Range]:
         """Return tensor name → the range that is quantized."""
