@@ -421,6 +421,36 @@ def test_in_print_everything_is_open(browser: Any, page: Path) -> None:
     assert browser.run("return document.querySelectorAll('details[open]').length") == 0
 
 
+def test_in_print_what_the_nodes_say_is_not_said_again(
+    browser: Any, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    """Lists of what each profile keeps float took half of the pages."""
+    run = many_nodes(evaluation, layers=2)
+    (most,) = run.profiles.profiles
+    first, *others = most.quantize
+    kept = KeepPart(name=first, reason="rank 1")
+    less = most.model_copy(
+        update={"name": "A", "quantize": tuple(others), "keep": (*most.keep, kept)}
+    )
+    profiles = run.profiles.model_copy(update={"profiles": (less, most)})
+    path = tmp_path / "report.html"
+    path.write_text(render_page(replace(run, profiles=profiles)), encoding="utf-8")
+    browser.open(path)
+    shown = (
+        "const lists = [...document.querySelectorAll('#profiles ~ details')];"
+        "const seen = (item) => item.getClientRects().length > 0;"
+        "return [lists.filter(seen).map((item) => item.querySelector('summary').innerText),"
+        " seen(document.querySelector('.on-paper'))]"
+    )
+    common, own = "What every profile keeps float (1)", "What A also keeps float (1)"
+    listed, noted = browser.run(shown)
+    assert listed[:2] == [common, own] and not noted
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    printed, noted = browser.run(shown)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert common in printed and own not in printed and noted
+
+
 def test_in_print_the_head_of_the_nodes_is_repeated_on_each_page(browser: Any, page: Path) -> None:
     """What it takes in Chromium: a head that is one, in the flow, and without a button's box."""
     browser.open(page)

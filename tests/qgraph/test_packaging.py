@@ -117,11 +117,12 @@ def test_make_and_pixi_run_the_same_task(task: str) -> None:
     assert rule[1].strip().replace("$(BIN)/", "") == PIXI["tasks"][task]
 
 
-def test_make_and_pixi_run_the_same_checks() -> None:
-    rule = re.search(r"^lint:.*\n((?:\t.*\n)+)", MAKEFILE, re.M)
+@pytest.mark.parametrize("task", ["lint", "docs"])
+def test_make_and_pixi_run_the_same_checks(task: str) -> None:
+    rule = re.search(rf"^{task}:.*\n((?:\t.*\n)+)", MAKEFILE, re.M)
     assert rule
     lines = [line.strip().replace("$(BIN)/", "") for line in rule[1].splitlines()]
-    assert " && ".join(lines) == PIXI["tasks"]["lint"]
+    assert " && ".join(lines) == PIXI["tasks"][task]
 
 
 def test_make_and_pixi_install_the_same_extras() -> None:

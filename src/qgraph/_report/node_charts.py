@@ -73,7 +73,7 @@ def node_errors(report: Sensitivity) -> Spec | None:
     title, scale = "rank (1 is the most sensitive)", {"domainMin": 0, "nice": False}
     drawn = layer(
         _POINT,
-        x=number("rank", title, scale=scale),
+        x=number("rank", title, scale=scale, axis={"tickMinStep": 1}),
         y=log_axis("error", _alone(report), [row["error"] for row in rows]),
         color={"field": "kind", "type": "nominal", "sort": kinds, "title": None, "legend": legend},
         tooltip=_tooltip(report),

@@ -26,7 +26,7 @@ _CONFIG: Spec = {
     "view": {"stroke": None},
     "axis": {
         **_TEXTS, "gridColor": "#8b93a1", "gridOpacity": 0.22, "domainColor": _SOFT,
-        "tickColor": _SOFT, "titlePadding": 8,
+        "tickColor": _SOFT, "titlePadding": 8, "labelOverlap": "greedy", "labelSeparation": 5,
     },
     "legend": _TEXTS,
     "range": {"category": _PALETTE},
