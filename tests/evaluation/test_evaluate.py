@@ -63,7 +63,7 @@ def test_two_float_models_are_refused(variants: Any) -> None:
 
 
 def test_two_models_of_one_name_are_refused(variants: Any) -> None:
-    with pytest.raises(UsageError, match=r"called the same: A\n"):
+    with pytest.raises(UsageError, match=r"same name: A\n"):
         inspect_variants([*variants.paths, variants.paths[1]])
 
 

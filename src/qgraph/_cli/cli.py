@@ -101,7 +101,7 @@ def _explained(error: Exception) -> QGraphError:
     wrapped: QGraphError
     if isinstance(error, OSError) and error.errno:
         where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-        wrapped = EnvironmentFault(f"the system refuses it: {error.strerror}", where=where)
+        wrapped = EnvironmentFault(f"the operating system refused: {error.strerror}", where=where)
     elif isinstance(error, MemoryError):
         wrapped = LimitError("memory ran out", hint="Use fewer or shorter samples.")
     elif isinstance(error, RecursionError):

@@ -139,8 +139,8 @@ def _printing(console: Console) -> Iterator[None]:
     except OSError as error:
         if console is OUT:
             raise EnvironmentFault(
-                f"the standard output does not take the result: {error.strerror}",
-                hint="What the command wrote to files is there.",
+                f"cannot write the result to the standard output: {error.strerror}",
+                hint="The files that the command wrote are complete.",
             ) from error
 
 

@@ -102,7 +102,7 @@ def parse_gate(text: str) -> Gate:
         )
     relative = bool(found["percent"])
     if not math.isfinite(float(found["number"])):
-        raise UsageError(f"--fail-if {text!r}: {found['number']} is no number that limits anything")
+        raise UsageError(f"--fail-if {text!r}: {found['number']} is not a usable limit")
     return Gate(
         text=text.strip(),
         variant=found["variant"],
@@ -123,7 +123,7 @@ def require_about(gates: Sequence[Gate], variants: Sequence[str]) -> None:
     for gate in gates:
         if gate.variant not in (None, *variants):
             raise UsageError(
-                f"--fail-if {gate.text!r} is about nothing that was compared",
+                f"--fail-if {gate.text!r} names no variant that was compared",
                 hint=f"There are the variants {', '.join(variants)}."
                 if variants
                 else "Only the float model was given; a gate is about models made from it.",

@@ -57,7 +57,7 @@ class KeptObservations:
                 self._take(entry["model"], dict(seen), entry["placement"], entry["elsewhere"])
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                "the journal is damaged: an entry is not what a variant shows",
+                "the journal is damaged: an entry holds no observations",
                 where=str(journal.path),
                 hint="Start anew with --fresh.",
             ) from error

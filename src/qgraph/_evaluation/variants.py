@@ -74,7 +74,7 @@ def inspect_variants(paths: Sequence[Path]) -> list[InspectedModel]:
     if len(set(names)) != len(names):
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         raise UsageError(
-            f"found models called the same: {', '.join(twice)}",
+            f"found models with the same name: {', '.join(twice)}",
             hint="Give each model once. Of other files, rename one, or put it into a folder of its"
             " own.",
         )

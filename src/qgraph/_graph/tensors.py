@@ -168,6 +168,7 @@ def inputs_of(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
         if value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
             raise InputError(
                 f"the input {value.name!r} holds strings, which neither TensorRT nor qgraph takes",
-                hint="Cut the model behind what makes numbers of text (onnx.utils.extract_model).",
+                hint="Cut the model after the nodes that turn text into numbers"
+                " (onnx.utils.extract_model).",
             )
     return specs_of(fed)

@@ -109,7 +109,7 @@ def _require_replaceable(folder: Path) -> None:
         return
     hint = "Choose another with -o."
     if not folder.is_dir() or not (folder / SUMS).is_file():
-        raise UsageError("this is there and is no bundle", where=str(folder), hint=hint)
+        raise UsageError("this exists and is not a bundle", where=str(folder), hint=hint)
     extra = sorted(files_of(folder).keys() - read_sums(folder).keys())
     if extra:
         raise UsageError(

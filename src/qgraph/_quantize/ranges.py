@@ -248,7 +248,7 @@ class Ranges(Document):
         raise UsageError(
             f"ranges of [{self.scheme}] hold no range of [{scheme}]",
             where="ranges",
-            hint="Beside the scheme of its ranges, a model takes another with --calibrate minmax.",
+            hint="A second scheme in one model needs --calibrate minmax.",
         )
 
     def without(self, unseen: UnseenRanges) -> Ranges:

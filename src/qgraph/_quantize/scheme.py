@@ -146,7 +146,7 @@ class Scheme(Given):
             raise ValueError(f"percentile goes with calibrate=percentile, not {self.calibrate}")
         if self.name is SchemeName.FP8 and self.calibrate is Calibration.ENTROPY:
             raise ValueError(
-                "entropy weighs evenly spaced levels, which fp8 has not; take minmax or mse"
+                "entropy needs evenly spaced levels, which fp8 does not have; use minmax or mse"
             )
         plain = not self.is_smoothed and self.calibrate is Calibration.MINMAX
         if self.name is SchemeName.INC_CPU and not (plain and self.weights is WeightScale.MAX):

@@ -104,7 +104,7 @@ def data_files(data: Any, limit: int | None = None) -> tuple[Path, ...]:
     if folder is None and not found and isinstance(data, Iterator):
         raise UsageError(
             "the iterator of samples is empty",
-            hint="One that was read before gives nothing again: make a new one, or a list.",
+            hint="An iterator can be read only once: make a new one, or a list.",
         )
     return (*found, *([folder] if folder else []))
 

@@ -97,12 +97,12 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _said_once(self) -> Recipe:
         if self.sensitivity.scheme is not None or self.quantize.scheme is not None:
-            raise ValueError("the scheme stands in [scheme], for all stages")
+            raise ValueError("the scheme belongs in [scheme], for all stages")
         if self.quantize.fast:
-            raise ValueError("fast stands in [sensitivity], for all stages")
+            raise ValueError("fast belongs in [sensitivity], for all stages")
         for part, own in ((self.profile, "profile"), (self.quantize, "quantize")):
             if part.data:
-                raise ValueError(f"[{own}] has the data of [sensitivity]; leave its own out")
+                raise ValueError(f"[{own}] uses the data of [sensitivity]; leave its data out")
         if self.quantize.backend != "qgraph" or self.quantize.names:
             raise ValueError("a recipe writes qgraph's own model of every profile")
         return self

@@ -93,7 +93,7 @@ def test_a_process_that_falls_silent_is_stopped(model: onnx.ModelProto) -> None:
         seen.append(worker())
         os.kill(worker(), signal.SIGSTOP)
 
-    with pytest.raises(LimitError, match="said nothing"):
+    with pytest.raises(LimitError, match="gave no answer"):
         converse(model, FEEDS, request(), hear, Patience(least=1, times=0))
     assert len(seen) == 1
     assert not Path(f"/proc/{seen[0]}").exists()

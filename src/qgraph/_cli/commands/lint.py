@@ -59,7 +59,9 @@ def lint(
     if fix != (output is not None):
         raise UsageError("--fix and -o belong together", hint="Give both: --fix -o mended.onnx")
     if fix and sensitivity is not None:
-        raise UsageError("--fix and --sensitivity do not go together", hint="Lint what was mended.")
+        raise UsageError(
+            "--fix and --sensitivity do not go together", hint="Lint the repaired model."
+        )
     if output is not None:
         require_outputs([output], [model])
         report = linting.mend(model, output, target=target, plugins=plugins)

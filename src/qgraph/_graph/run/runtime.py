@@ -87,5 +87,5 @@ def _require_address(ray: str) -> None:
     if not ray.rpartition(":")[2].isdecimal():
         raise UsageError(
             f"--ray {ray!r}: expected HOST:PORT, auto or local",
-            hint="Write --ray=HOST:PORT; --ray alone stands behind everything else.",
+            hint="Write --ray=HOST:PORT; --ray without an address must come last.",
         )

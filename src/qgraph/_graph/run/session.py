@@ -189,7 +189,7 @@ def open_session(
         model, path, provider, semantics, threads, weights or {}, share=share, pack=pack
     )
     if path is not None and found and by_name and data_identities(path) != found:
-        raise InputError("its data files were exchanged as it was opened", where=str(path))
+        raise InputError("its data files were exchanged while it was opened", where=str(path))
     if provider.execution_provider not in raw.get_providers():
         raise unusable(provider)
     session = Session(raw, provider, weights=fed)

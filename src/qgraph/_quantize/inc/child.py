@@ -130,7 +130,7 @@ def _lines(pipe: int, patience: Patience) -> Iterator[bytes]:
     while True:
         if not select.select([pipe], [], [], limit)[0]:
             raise LimitError(
-                f"Intel Neural Compressor said nothing for {limit:.0f} s and was stopped",
+                f"Intel Neural Compressor gave no answer for {limit:.0f} s and was stopped",
                 hint="Finished nodes are kept. Run the same command again to continue.",
             )
         data = os.read(pipe, 1 << 16)

@@ -59,7 +59,7 @@ def plan_of(work: Work) -> IncPlan:
     nodes, refusals = eligible(work.prepared.model, work.selection.candidates, where)
     if not nodes:
         raise InputError(
-            "the model has no node that Intel Neural Compressor can be asked about", where=where
+            "the model has no node that Intel Neural Compressor can score", where=where
         )
     chosen = nodes[:most]
     macs = measure_macs(work.prepared, work.feeds[0], Provider.CPU)

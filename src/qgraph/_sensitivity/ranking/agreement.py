@@ -63,7 +63,7 @@ def _tied(first: Ranking, tie_below: float | None) -> set[str]:
         return set()
     if first.total is None:
         raise UsageError(
-            f"{first.label} has no total error that a tie could be a share of",
+            f"{first.label} has no total error, which --tie-below needs",
             hint="Name a sensitivity.json first.",
         )
     return {name for name, score in first.scores.items() if abs(score) < tie_below * first.total}

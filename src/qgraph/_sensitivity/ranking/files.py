@@ -145,7 +145,7 @@ def _of_report(source: Source, report: Sensitivity) -> Ranking:
         known = tuple(node for node in known if node.gauss_newton is not None) or known
     scores = {node.name: _chosen(node, report, source) for node in known}
     if source.lower_is_worse:
-        raise UsageError("a report's scores say themselves what is worse", where=str(source.path))
+        raise UsageError("--lower-is-worse is not for reports of qgraph", where=str(source.path))
     notes = [f"scheme {report.scheme}, engine {report.run.engine}, {source.which}"]
     notes += [f"by {metric(report.metric).label}"] * (report.metric != "mse")
     notes += ["gains are estimates"] * (source.which is Which.GAIN and _estimated(report))
