@@ -135,7 +135,7 @@ def table(found: dict[str, Measured]) -> str:
             f"| `{name}` | one process, {cores()} threads | {base.wall:.1f} | {base.processor:.1f}"
             " | 1 | 1 |\n"
         )
-        for label, (done, driver) in (("new", item.cold), ("there already", item.warm)):
+        for label, (done, driver) in (("new", item.cold), ("started before", item.warm)):
             used = done.processor + driver.processor
             rows.append(
                 f"| | {cores()} one-core processes, {label} | {done.seconds:.1f} | {used:.1f} |"
@@ -171,27 +171,28 @@ def page(model: Path, samples: int, found: dict[str, Measured]) -> str:
     count = next(iter(found.values())).nodes
     return f"""# Samples by a Ray cluster
 
-Written by `benchmarks/cluster.py`: {samples} samples of a model of {size / 1e6:.0f} MB, {count}
-candidates, scored by one process and by processes of a local Ray cluster, a core each. Sums are
-equal to the last digit. Each process reads and opens model and samples; that counts. The report,
-which the calling process makes either way, does not. One process is the mean of a run before the
-cluster and one after it. Where other jobs ran beside it, processor time is what counts: what the
-other takes by that, divided by what this takes.
+Written by `benchmarks/cluster.py`. {samples} samples of a model of {size / 1e6:.0f} MB with {count}
+candidates are scored by one process, and by one-core processes of a local Ray cluster. The sums are
+equal to the last digit. The figures include reading and opening model and samples in each process.
+They leave out the report, which the calling process makes in both cases. One process is the mean of
+a run before the cluster and one after it. If other jobs ran on the machine, look at the processor
+time: the last column is that of one process, divided by that of this line.
 
 {table(found)}
 ## Eight machines
 
-What {SAMPLES} samples would take on {NODES} machines of {cores()} such cores, and on one: worked
-out, not measured. A sample takes what it took above in a process that was there. The calling
-process writes sums down while tasks run, and makes the report when all are done: alone, as it does
-without a cluster. Nodes of one take over what is measured for it, which is not counted here.
+This is a projection for {SAMPLES} samples on {NODES} machines of {cores()} such cores, and on
+one. It is calculated, not measured. A sample takes the time of a process that was started before
+(see above). The calling process writes sums while tasks run, and makes the report alone after all
+tasks, as without a cluster. On a cluster, nodes also do the measurements for the report; this gain
+is not included.
 
 {COLUMNS}
 {rows}
-Assumed: machines alike, on which cores do not slow each other down beyond what they did here;
-{START:.0f} s until processes run; gigabit Ethernet, over which sums arrive, and with `--ray-ship`
-the model is sent {NODES} times by one machine; units of equal length. Left out: machines that are
-slower or busy, disks that several share, and what is lost when one dies.
+Assumptions: all machines are equal, and their cores slow each other down as much as here; it takes
+{START:.0f} s until processes run; gigabit Ethernet carries the sums, and with `--ray-ship` one
+machine sends the model {NODES} times; all units have the same length. Left out: slow or busy
+machines, shared disks, and losses when a machine dies.
 
 {setting("ray")}
 """
