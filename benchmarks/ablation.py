@@ -153,14 +153,15 @@ def main() -> None:
 
 _PAGE = f"""# What ranges, smoothing and rotations gain, alone and together
 
-Written by `benchmarks/ablation.py`. Each line is one scheme, calibrated on {SAMPLES} samples;
-C and D quantize the same nodes under all, those of the plain ranking. ▲: worse than the line in
-bold, plain, by a paired bootstrap over held-out samples (95 %); ▼: better; ≈: within the noise. In
-brackets, the processor time of calibration and search, the most memory that their process held (it
-was given a budget of {BUDGET >> 30} GiB), and how many tensors are smoothed and rotated.
+Written by `benchmarks/ablation.py`. Each line is one scheme, calibrated on {SAMPLES} samples. C
+and D quantize the same nodes in all schemes, those of the plain ranking. ▲: worse than plain, the
+line in bold, by a paired bootstrap over held-out samples (95 %). ▼: better. ≈: no difference
+beyond the noise. In brackets: the processor time of calibration and search, the most memory of
+their process (with a budget of {BUDGET >> 30} GiB), and how many tensors are smoothed and
+rotated.
 
-"Searched": `--calibrate auto`, `--smooth auto`; "by the output": `--calibrate output`. The default
-is `--calibrate auto --smooth auto`, which has rotations among its ways.
+"Searched" is `--calibrate auto` or `--smooth auto`. "By the output" is `--calibrate output`. The
+default is `--calibrate auto --smooth auto`, which also tries rotations.
 """
 
 if __name__ == "__main__":

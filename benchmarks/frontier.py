@@ -69,33 +69,38 @@ class Subject:
 
 NOTES = {
     "outliers": """
-The model is the demo's, whose outliers sit in channels of the norms' outputs: the kind that
-smoothing is made for. Where groups of siblings stay together (as profiles are cut) fusion is kept;
-node by node is what the ranking alone can do.
+This is the demo's model. Its outliers are in channels of the norms' outputs, which is the case that
+smoothing is made for. "As profiles are cut" keeps groups of siblings together, so that they can be
+fused. "Node by node" uses the ranking alone.
 """,
     "plain": """
-Plain quantization costs 0.001 of loss here, less than its noise, so what is "recovered" of it says
-little; KL tells the quantizers apart.
+Plain quantization costs 0.001 of loss here, which is less than the noise. So the share that is
+"recovered" says little, and only KL shows a difference between the quantizers.
 """,
     "vit_tiny": """
-All tools answer as the float model does; SQNR tells them apart. Sixteen pictures to calibrate on
-are few: which channels are quiet in them is partly chance, and near strengths measure alike.
+With all tools the answers are those of the float model; only SQNR shows a difference. Sixteen
+pictures are few to calibrate on: which channels are quiet in them is partly chance, and similar
+strengths give similar results.
 """,
     "yolo_tiny": """
-Every convolution here reads something behind a SiLU, so nothing absorbs the factors of smoothing.
-INC's SmoothQuant recipe puts a Mul before each; `smooth auto` before 29 of 47 tensors, where it
-takes away three tenths of the error of their readers (decision 052). What these Muls cost on
-TensorRT has not been measured. At 25 % INC PTQ, ModelOpt and onnxruntime lose 8 dB and more to
-nodes they were to leave alone: their Q/DQ belongs to a tensor, so convolutions outside the set read
-it, too (onnxruntime puts it on outputs as well). Under qgraph only quantized nodes read it.
+**Smoothing.** Every convolution here is behind a SiLU, so nothing absorbs the factors of smoothing.
+INC's SmoothQuant recipe puts a Mul before each convolution. `smooth auto` puts one before 29 of 47
+tensors, where it removes three tenths of the error of their readers (decision 052). The cost of
+these Muls on TensorRT has not been measured.
 
-Profiles of detectors are cut by boxes and scores alike (decision 023), while this page judges by
-the MSE of the output, which is nearly all boxes, in pixels. So does "node by node", and is ahead.
+**Nodes outside the set.** At 25 %, INC PTQ, ModelOpt and onnxruntime lose 8 dB and more at nodes
+that they should leave alone. Their Q/DQ belongs to a tensor, so convolutions outside the set read
+it, too. (onnxruntime also puts it on outputs.) In qgraph's models only quantized nodes read it.
 
-The 20 pictures are the first. Of all 160, one that goes beyond what the 16 calibration pictures
-reach makes up most of every tool's error: plain 38.1, 37.3, 36.0 and 34.1 dB, `smooth auto` 37.9,
-37.0, 36.4 and 35.4, INC's SmoothQuant 38.4, 37.7, 36.8 and 35.0 dB. The median over pictures of the
-squared error of `smooth auto` is 1.1, 1.1, 0.8 and 0.7 times that of INC's SmoothQuant.
+**Ranking.** Profiles of detectors are cut by boxes and scores equally (decision 023). This page
+judges by the MSE of the output, which is nearly all boxes, in pixels. "Node by node" ranks by
+this MSE, too, and is therefore ahead.
+
+**More pictures.** The 20 pictures are the first of 160. One of the 160 goes beyond the range of
+the 16 calibration pictures, and makes most of every tool's error: plain 38.1, 37.3, 36.0 and 34.1
+dB, `smooth auto` 37.9, 37.0, 36.4 and 35.4, INC's SmoothQuant 38.4, 37.7, 36.8 and 35.0 dB. The
+median over pictures of the squared error of `smooth auto` is 1.1, 1.1, 0.8 and 0.7 times that of
+INC's SmoothQuant.
 """,
 }
 SUBJECTS = {
@@ -289,10 +294,10 @@ def page(name: str, bench: Bench, a: Sequence[Curve], b: Sequence[Curve]) -> str
     ]
     return f"""# Frontier: {name}
 
-Written by `benchmarks/frontier.py`: {figure.title} on {bench.samples} held-out samples, at shares
-of the candidates that are quantized. ▲: worse than the line in bold, by a paired bootstrap over
-samples (95 %); ▼: better; ≈: within the noise. "n of m float": nodes a tool was asked to quantize
-and did not.
+Written by `benchmarks/frontier.py`. The tables show {figure.title} on {bench.samples}
+held-out samples, with 25, 50, 75 and 100 % of the candidates quantized. ▲: worse than the line in
+bold, by a paired bootstrap over samples (95 %). ▼: better. ≈: no difference beyond the noise. "n of
+m float": nodes that a tool left float although it was asked to quantize them.
 
 ![Both charts](frontier-{name}.svg)
 
@@ -306,7 +311,7 @@ Everything quantized, by the task:
 |---|{"---:|" * len(keys)}
 {chr(10).join(ends)}
 {_recovered(bench, a)}
-## Rankings, under our plain quantizer
+## Rankings, all quantized by plain qgraph
 
 {table(figure, verdict, b, b[0], [share for share in SHARES if share in b[-1].value])}\
 {NOTES[name]}"""

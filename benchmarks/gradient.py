@@ -298,8 +298,8 @@ def page(found: Sequence[tuple[list[str], str, str, list[dict[str, object]]]]) -
     return [
         "# Scores from backward passes against exact ones",
         "",
-        "Written by `benchmarks/gradient.py`. The engine `gradient` against `wavefront`: the same"
-        " nodes, samples and ranges, solo direction.",
+        "Written by `benchmarks/gradient.py`. The engine `gradient` is compared with `wavefront`,"
+        " on the same nodes, samples and ranges, in the solo direction.",
         "",
         "| model | metric | Spearman | of the worst 20 % | median of estimate ÷ exact |",
         "|---|---|---:|---:|---:|",

@@ -223,12 +223,12 @@ def main() -> None:
 
 _HEAD = """# Real models that packages ship
 
-Written by `benchmarks/real.py`, which installs the packages and reads nothing of them but files.
-Each model is scored on 8 samples and quantized as A to D (25, 50, 75 and 100 % of its candidates);
-SQNR in dB (of the worst output) and the task are measured on samples from other sources.
-"onnxruntime" is its `quantize_static`, symmetric and per channel, told to quantize the same nodes
-from the same samples. Beside the task, in brackets, what the float model gets right. Data sets are
-small: below 2 dB, or a few per cent, is a tie. {passed} of {count} go through.
+Written by `benchmarks/real.py`. It installs packages and only reads their model files. Each model
+is scored on 8 samples, and quantized as A to D (25, 50, 75 and 100 % of its candidates). SQNR in
+dB, of the worst output, and the task are measured on samples from other sources. "onnxruntime" is
+its `quantize_static`, symmetric and per channel, for the same nodes and samples. In brackets is
+the result of the float model. The data sets are small: differences below 2 dB, or of a few per
+cent, mean nothing. {passed} of {count} models work.
 
 | model | scored + kept | A / B / C / D, dB | task | right | onnxruntime, dB | right |
 |---|---|---|---|---|---|---|

