@@ -31,8 +31,8 @@ from setting import setting
 
 _GIB = 1 << 30
 _KILLED = (
-    ", kill and resumption included: the run killed had written its first checkpoint, and the"
-    " second went on from there"
+    ", with a kill and a new start: the killed run had written its first checkpoint, and the"
+    " second continued from there"
 )
 
 
@@ -153,10 +153,10 @@ def page(steps: Steps, layers: int, budget: str, folder: Path) -> list[str]:
     return [
         "# A model larger than memory",
         "",
-        f"Written by `benchmarks/large.py`: the shape of Qwen2.5-VL-3B's decoder ({layers} layers,"
-        " hidden 2048, intermediate 11008, vocabulary 151936) with random fp16 weights,"
-        f" {size / _GIB:.1f} GiB on the disk and {2 * size / _GIB:.1f} GiB as the fp32 that a CPU"
-        " computes in.",
+        "Written by `benchmarks/large.py`. The model has the shape of Qwen2.5-VL-3B's decoder"
+        f" ({layers} layers, hidden 2048, intermediate 11008, vocabulary 151936) and random fp16"
+        f" weights. It takes {size / _GIB:.1f} GiB on the disk, and {2 * size / _GIB:.1f} GiB in"
+        " fp32, in which a CPU computes.",
         "",
         "| step | wall time | processor time | peak resident memory | exit |",
         "|---|---:|---:|---:|---:|",
@@ -166,20 +166,20 @@ def page(steps: Steps, layers: int, budget: str, folder: Path) -> list[str]:
             for name, item in took.items()
         ),
         "",
-        f"{len(nodes)} nodes scored alone (every backbone linear and the LM head) on"
-        f" {ran['samples']} samples of 32 tokens under `--memory-budget {budget}`, in"
+        f"{len(nodes)} nodes (every backbone linear and the LM head) were scored solo on"
+        f" {ran['samples']} samples of 32 tokens, under `--memory-budget {budget}`. This took"
         f" {spent / 60:.1f} min in all{_KILLED if 'sensitivity, killed' in took else ''}.",
         "",
         f"One forward of both samples takes {ran['forward_seconds']:.1f} s of computing. The (last)"
         f" run spent {ran['setup_seconds']:.0f} s on set-up (shapes, timing, batch axes) and"
-        f" {ran['scoring_seconds']:.0f} s on scoring; E* is {ran['ideal_forward_equivalents']:.0f}"
-        f" forwards. Memory: {json.dumps(ran['memory'])}.",
+        f" {ran['scoring_seconds']:.0f} s on scoring. E*, the least work that the scores need, is"
+        f" {ran['ideal_forward_equivalents']:.0f} forwards. Memory: {json.dumps(ran['memory'])}.",
         "",
-        f"Emitting A to D took at most {peak / 1e9:.2f} GB of memory; a third of the model and 1 GB"
+        f"Writing A to D took at most {peak / 1e9:.2f} GB of memory. A third of the model and 1 GB"
         f" are {bound / 1e9:.2f} GB, so the bound is {'kept' if peak <= bound else 'NOT kept'}. The"
-        f" four take {written / size:.2f} times the model on the disk. `qgraph evaluate` under the"
-        " same budget, on the same 2 samples (weights are random: the figures say only that the"
-        " chain runs):",
+        f" four take {written / size:.2f} times the model on the disk. The next table is by"
+        " `qgraph evaluate` under the same budget, on the same 2 samples. The weights are random,"
+        " so the figures only show that the chain runs.",
         "",
         *compared(folder),
         "",
