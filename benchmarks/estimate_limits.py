@@ -60,7 +60,7 @@ class Scored:
     """What both engines say of a model: `errors`: engine → squared errors, [samples, nodes]."""
 
     def __init__(self, case: Case, folder: Path) -> None:
-        found = api.calibrate(case.model, data=case.data, samples=case.samples)
+        found = api.calibrate(case.model, data=case.data, samples=case.samples, fast=True)
         self.ranges: Ranges = found.model_copy(update={"unseen": ()})
         self.errors: dict[str, Array] = {}
         for engine in ("wavefront", "gradient"):

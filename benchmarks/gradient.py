@@ -120,7 +120,7 @@ def scored(case: Case, engine: str, folder: Path) -> Sensitivity:
     """Return what a process of its own reports."""
     output, ranges = folder / f"{engine}.json", folder / "ranges.json"
     if not ranges.is_file():  # those of all samples, for scores and sets alike
-        found = api.calibrate(case.model, data=case.data, samples=case.samples)
+        found = api.calibrate(case.model, data=case.data, samples=case.samples, fast=True)
         write_document(ranges, found.model_copy(update={"unseen": ()}))
     data = [word for path in case.data for word in ("--data", str(path))]
     command = [
