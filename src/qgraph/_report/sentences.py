@@ -111,8 +111,8 @@ def latency_notes(evaluation: Evaluation) -> list[str]:
     )
     turns = "in turn" if run.interleaved else "one after the other"
     found = [
-        f"Latency is onnxruntime's on {run.device}, {what}, at most {run.latency_runs} runs,"
-        f" variants {turns}; it does not predict TensorRT's: {why}."
+        f"Latency was measured with onnxruntime on {run.device}: {what}, at most"
+        f" {run.latency_runs} runs, variants {turns}. It does not predict TensorRT's: {why}."
     ]
     timed = [item.latency_ms for item in evaluation.variants if item.latency_ms is not None]
     if any(map(is_unsteady, timed)):
