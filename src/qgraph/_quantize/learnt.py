@@ -1,7 +1,7 @@
 """What samples say of ranges and of strengths, from one run: of all of them, and of all but a part.
 
 Each part of the samples is judged under what the others say, as data that ranges do not know will
-be. A clip comes from all samples, and reaches no further than the extremes of those others.
+be: with the extremes, the clips and the factors of these.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.calibrate.histogram import Histogram
 from qgraph._quantize.calibrate.observers import Thresholded
-from qgraph._quantize.calibrate.views import Counted, Glance, Look, Shows, View
+from qgraph._quantize.calibrate.views import Glance, Look, Shows, View
 from qgraph._quantize.calibration import folds_of
-from qgraph._quantize.scheme import Calibration, Scheme
+from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
 from qgraph._quantize.smooth.factors import weight_peaks
 from qgraph._quantize.smooth.in_place import quantization_in_place
 from qgraph._quantize.smooth.plan import Strengths
 from qgraph._quantize.smooth.points import SmoothPoint
 
-METHODS = (Calibration.MSE, Calibration.PERCENTILE)
-"""That find a clip in a histogram and were best on some model; entropy never was by more than
-noise, and loses 8 dB on others."""
+_METHODS = (Calibration.MSE, Calibration.ENTROPY, Calibration.PERCENTILE)
+"""That find a clip in a histogram and were best on some model, in the order they are tried."""
 
 Clips = Mapping[str, float]
+_Smoothed = tuple[str, float]
+"""A tensor, and its strength."""
 _Rotated = tuple[SmoothPoint, int, float]
 """A point, the channels of its blocks, and its strength."""
 
@@ -92,12 +94,8 @@ class Learnt:
         self.parts = folds_of(asked.digests)
         nodes = asked.nodes
         self._tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
-        seen, peaks = self._run() if peaks is None else ({}, peaks)
-        self.peaks = peaks
-        self.clips: Mapping[Calibration, Clips] = {
-            method: {name: each[number] for name, each in seen.items()}
-            for number, method in enumerate(METHODS)
-        }
+        self._counts: dict[_Smoothed, _Counts] = {}
+        self.peaks = peaks = self._run() if peaks is None else peaks
         weights = {point.tensor: weight_peaks(asked.prepared.model, point) for point in points}
         others = [[p for p in peaks if p is not own] for own in peaks]
         everything = _largest(peaks, self._tensors)
@@ -110,8 +108,8 @@ class Learnt:
         self.all = Strengths(points, _channels(peaks, points), weights)
         self._turned: dict[_Rotated, list[float]] = {}
 
-    def _run(self) -> tuple[dict[str, list[float]], Sequence[Mapping[str, Peaks]]]:
-        """Return tensor → where each method clips it, and of each part tensor → peaks."""
+    def _run(self) -> Sequence[Mapping[str, Peaks]]:
+        """Return of each part tensor → peaks, and keep what is counted of them."""
         spatial = {point.tensor: point.spatial for point in self.points}
         counted = [View(name, Shows.HISTOGRAM) for name in self._tensors]
         peaked = [
@@ -120,18 +118,17 @@ class Learnt:
             else View(name, Shows.EXTREMES)
             for name in self._tensors
         ]
-        glances = [Glance(counted, self._all), *(Glance(peaked, part) for part in self.parts)]
-        counts, *parts = self._asked.look(glances)
-        clips = {
-            name: _clips(self._schemes, each)
-            for name, each in zip(self._tensors, counts, strict=True)
-        }
-        return clips, [
+        if not self.parts:
+            return []
+        found = self._asked.look([Glance([*counted, *peaked], part) for part in self.parts])
+        for at, name in enumerate(self._tensors):
+            self._counts[name, 0.0] = _Counts([states[at].seen for states in found])
+        return [
             {
                 name: Peaks(each.largest, each.peaks if name in spatial else None)
-                for name, each in zip(self._tensors, states, strict=True)
+                for name, each in zip(self._tensors, states[len(counted) :], strict=True)
             }
-            for states in parts
+            for states in found
         ]
 
     @property
@@ -139,23 +136,40 @@ class Learnt:
         return range(len(self._asked.feeds))
 
     @property
-    def _schemes(self) -> list[Scheme]:
-        given = self._asked.scheme.model_dump()
-        plain = {"smooth": "none", "percentile": None}
-        return [Scheme.model_validate({**given, **plain, "calibrate": each}) for each in METHODS]
+    def methods(self) -> tuple[Calibration, ...]:
+        """Return what may clip under the scheme; entropy weighs even levels, which FP8 has not."""
+        even = self._asked.scheme.name is not SchemeName.FP8
+        return tuple(each for each in _METHODS if even or each is not Calibration.ENTROPY)
 
-    def clips_at(self, strengths: Mapping[SmoothPoint, float], method: Calibration) -> Clips:
-        """Return tensor → where `method` clips what is smoothed so; it takes another run."""
-        number = METHODS.index(method)
+    def clips_of(self, way: Way, without: int | None = None) -> Clips:
+        """Return tensor → where the way clips it, by all samples or those outside of a part; what
+        is rotated has no clip, as nothing stands out in it. Of strengths that were not looked at
+        before it takes another run.
+        """
+        if way.method is None:
+            return {}
+        self._see_smoothed(way.strengths)
+        given = {"smooth": "none", "percentile": None, "calibrate": way.method}
+        scheme = Scheme.model_validate(self._asked.scheme.model_dump() | given)
+        strengths = {point.tensor: alpha for point, alpha in way.strengths}
+        turned = {point.tensor for point, _ in way.rotated}
+        return {
+            name: self._counts[name, strengths.get(name, 0.0)].clip(scheme, without)
+            for name in self._tensors
+            if name not in turned
+        }
+
+    def _see_smoothed(self, strengths: Collection[tuple[SmoothPoint, float]]) -> None:
+        unseen = [(p, alpha) for p, alpha in strengths if (p.tensor, alpha) not in self._counts]
+        if not unseen:
+            return
         views = [
             View(p.tensor, Shows.HISTOGRAM, p.spatial, self.all.at(p, alpha).factors)
-            for p, alpha in strengths.items()
+            for p, alpha in unseen
         ]
-        (found,) = self._asked.look([Glance(views, self._all)])
-        return {
-            view.tensor: _clips([self._schemes[number]], each)[0]
-            for view, each in zip(views, found, strict=True)
-        }
+        found = self._asked.look([Glance(views, part) for part in self.parts])
+        for at, (point, alpha) in enumerate(unseen):
+            self._counts[point.tensor, alpha] = _Counts([states[at].seen for states in found])
 
     def see_rotated(self, turned: Collection[_Rotated]) -> None:
         """Look at points in blocks of so many channels at these strengths; it takes another run."""
@@ -211,11 +225,26 @@ class Learnt:
         return quantization_in_place(model, nodes, ranges, scheme, factors, blocks)
 
 
-def _clips(schemes: Sequence[Scheme], seen: Counted) -> list[float]:
-    """Return where each scheme clips what was counted."""
-    thresholds = Thresholded(*schemes)
-    thresholds.observe(seen.seen)
-    return [each.clip or 0.0 for each in thresholds.results()]
+class _Counts:
+    """What was counted of a tensor in each part of the samples."""
+
+    def __init__(self, parts: Sequence[Histogram]) -> None:
+        self._parts = parts
+        self._known: dict[tuple[Calibration, int | None], float] = {}
+
+    def clip(self, scheme: Scheme, without: int | None) -> float:
+        """Return where the scheme clips what was seen in all parts but one; in all, where the
+        others hold nothing but zeros.
+        """
+        key = scheme.calibrate, without
+        if key not in self._known:
+            counted = Thresholded(scheme)
+            for at, part in enumerate(self._parts):
+                if at != without:
+                    counted.observe(part)
+            found = counted.result().clip or 0.0
+            self._known[key] = found or (self.clip(scheme, None) if without is not None else 0.0)
+        return self._known[key]
 
 
 def _range(most: float, clip: float | None) -> Range:

@@ -101,7 +101,7 @@ def test_what_is_rotated_gives_the_numbers_of_the_rotated_model(
     assert {point.tensor for point, _ in blocks} == rotated
     strengths = tuple((point, alpha) for point in rig.learnt.points if alpha)
     part, way = rig.learnt.parts[0], Way(None, strengths, blocks)
-    found, *_ = rig.errors(way, {}, [frozenset({"v"}), frozenset({"v", "o_proj"})], part)
+    found, *_ = rig.errors(way, [frozenset({"v"}), frozenset({"v", "o_proj"})], part)
     # the other samples make the form, and its ranges
     others = [feed for number, feed in enumerate(feeds) if number not in part]
     plan = SmoothingPlan(model, nodes(model), others)

@@ -179,7 +179,7 @@ def test_a_way_is_judged_at_what_the_last_weights_make_and_read_too(
         nodes = select(prepared.model, include=["."]).candidates
         scored = Scored((prepared.model.graph.output[0].name,), logits=False)
         rig = Rig(Search(prepared, lambda _: nodes, feeds, scored, BEST, RUN), smooths=True)
-        return rig.errors(Way(), {}, [frozenset(rig.names)])
+        return rig.errors(Way(), [frozenset(rig.names)])
 
     before, behind = judged(model), judged(tmp_path / "certain.onnx")
     # noise and error at the output, then what the last weights make, where that is inner, and read
@@ -197,7 +197,7 @@ def test_where_memory_is_short_the_outputs_of_one_sample_are_held(tmp_path: Path
         scored = Scored(("y",), logits=False)
         search = Search(prepared, lambda _: nodes, samples(1), scored, BEST, RUN, memory=memory)
         rig = Rig(search, smooths=True)
-        errors.append([rig.errors(Way(), {}, [rig.with_companions(rig.names)]) for _ in range(2)])
+        errors.append([rig.errors(Way(), [rig.with_companions(rig.names)]) for _ in range(2)])
         held.append(sum(type(each) is References for each in gc.get_objects()) - others)
         del rig
         gc.collect()
@@ -209,7 +209,7 @@ def test_what_errs_next_to_nothing_weighs_no_more_than_what_is_harmless(tmp_path
     prepared = prepare(net(tmp_path / "net.onnx", loud=100))
     nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
     rig = Rig(Search(prepared, lambda _: nodes, samples(1), scored, BEST, RUN), smooths=True)
-    noises, judged, *_ = rig.errors(Way(), {}, [frozenset(), frozenset(rig.names)])
+    noises, judged, *_ = rig.errors(Way(), [frozenset(), frozenset(rig.names)])
     assert not noises[:, 0].any() and (judged[:, 0] == 1e-5).all()
     np.testing.assert_array_equal(judged[:, 1], noises[:, 1])
 

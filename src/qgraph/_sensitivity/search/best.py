@@ -20,7 +20,7 @@ import numpy as np
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
-from qgraph._quantize.learnt import Clips, Way
+from qgraph._quantize.learnt import Way
 from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SearchedRanges, SmoothedTensor
 from qgraph._sensitivity.ranking.interactions import MOST_NODES
 from qgraph._sensitivity.scoring.journal import Journal
@@ -86,10 +86,10 @@ def search_best(
     if not rig.learnt.parts:
         search.progress("choosing ranges", 1, 1)
         return _plain(f"fewer than {FEWEST_JUDGED} samples differ")
-    taken, clips, noises = Way(), dict[Way, Clips](), dict[Way, Array]()
+    taken, noises = Way(), dict[Way, Array]()
     with suppress(Spent):
         ladder = Ladder(rig)
-        clips, noises = ladder.clips, ladder.noises
+        noises = ladder.noises
         if (ladder.noise_of(ladder.plain) > HARMLESS).any():
             with suppress(Spent):
                 ladder.climb()
@@ -98,7 +98,7 @@ def search_best(
     searched = SearchedRanges(
         method=taken.method, plain=_sqnr(noises.get(Way())), taken=_sqnr(noises.get(taken))
     )
-    return replace(_best(rig, taken, clips), searched=searched)
+    return replace(_best(rig, taken), searched=searched)
 
 
 def _plain(why_not: str) -> Best:
@@ -118,11 +118,11 @@ def _confirmed(ladder: Ladder) -> Way:
     left = ladder.errors.keys() - ladder.dearer
     order = sorted(left, key=lambda each: -ladder.worth(each))
     held = [way for way in order if _holds(ladder, way)]
-    if not held:
-        return ladder.plain
-    best, *others = held
-    parts = (way for way in others if way.is_part_of(best))
-    return next((way for way in parts if not ladder.is_better(best, way, _SURE)), best)
+    taken = held[0] if held else ladder.plain
+    for way in held:
+        if way.is_part_of(taken) and not ladder.is_better(taken, way, _SURE):
+            taken = way
+    return taken
 
 
 def _holds(ladder: Ladder, way: Way) -> bool:
@@ -135,7 +135,7 @@ def _holds(ladder: Ladder, way: Way) -> bool:
     return all(each.mean() >= -_UNLIKELY * noise(each) for each in found.T)
 
 
-def _best(rig: Rig, taken: Way, clips: Mapping[Way, Clips]) -> Best:
+def _best(rig: Rig, taken: Way) -> Best:
     """Return what is taken, by what all samples say."""
     strengths, blocks = dict(taken.strengths), dict(taken.rotated)
     factors = tuple(
@@ -143,7 +143,7 @@ def _best(rig: Rig, taken: Way, clips: Mapping[Way, Clips]) -> Best:
         for point in rig.learnt.points
         if point in strengths or point in blocks
     )
-    known = clips.get(taken, {})
+    known = rig.learnt.clips_of(taken)
     inputs = {
         (node.name, position): known[tensor]
         for node in rig.nodes

@@ -33,7 +33,7 @@ from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges
 from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search, Trial
-from qgraph._sensitivity.search.ratios import gains, noise
+from qgraph._sensitivity.search.ratios import HALVED, gains, noise
 
 SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 """Of the extremes, that a range may reach; the first is all."""
@@ -152,6 +152,8 @@ def _best_throughout(halves: Sequence[_Half]) -> int:
     for number in range(len(SHARES), count):
         choices = [half.learnt.throughout(number) for half in halves]
         found = gains(extremes, _measured(halves, choices))
+        if METHODS[number - len(SHARES)] is Calibration.ENTROPY:
+            found = found - HALVED
         if found.mean() > max(most, _LIKELY * noise(found)):
             best, most = number, float(found.mean())
     return best
@@ -220,8 +222,9 @@ def _holds(first: Array, second: Array, base: int) -> Array:
             for one, other in ((first, second), (second, first))
         ]
     )
-    sure = _SURE * found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    holds: Array = found.mean(axis=0) > sure
+    with np.errstate(over="ignore", invalid="ignore"):  # a range that fails errs without bound
+        sure = _SURE * found.std(axis=0, ddof=1) / np.sqrt(len(found))
+        holds: Array = found.mean(axis=0) > sure
     return holds
 
 

@@ -12,11 +12,11 @@ from qgraph._sensitivity.scoring.questions import Question
 @dataclass(frozen=True, slots=True)
 class Inquiry:
     """A way, with its clips, under which the error of each set of nodes is asked for on samples of
-    these numbers. `rotated`: what `Learnt.rotated_peaks` says.
+    these numbers. `clips`, `rotated`: of each part, what `Learnt` says.
     """
 
     way: Way
-    clips: Clips
+    clips: Sequence[Clips]
     questions: Sequence[Question]
     numbers: Sequence[int]
     rotated: Sequence[Mapping[str, float]]

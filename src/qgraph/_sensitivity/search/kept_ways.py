@@ -74,7 +74,7 @@ def _key_of(asked: Inquiry) -> str:
     return _digest(
         [
             _WAY.dump_python(asked.way, mode="json"),
-            dict(asked.clips),
+            [dict(each) for each in asked.clips],
             [sorted(each) for each in asked.questions],
             [dict(each) for each in asked.rotated],
         ]

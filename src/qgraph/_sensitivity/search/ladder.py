@@ -15,11 +15,12 @@ from itertools import zip_longest
 import numpy as np
 
 from qgraph._graph.tensors import Array
-from qgraph._quantize.learnt import Clips, Way
+from qgraph._quantize.learnt import Way
+from qgraph._quantize.scheme import Calibration
 from qgraph._quantize.smooth.plan import Strengths
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
-from qgraph._sensitivity.search.ratios import gains, noise
+from qgraph._sensitivity.search.ratios import HALVED, gains, noise
 from qgraph._sensitivity.search.rig import Rig
 
 _SHARES, _FEW_SHARES = (0.5, 0.75, 1.0), (0.75, 1.0)
@@ -33,8 +34,6 @@ _QUIET = 1e-4
 """Noise to signal of everything quantized up to which no tensor is rotated at a price."""
 _FAR = math.log(4)
 """What smoothing gains where clips alone are left out."""
-_HALVED = math.log(2)
-"""What rotations must gain over the best without them: each is a float product."""
 _UNITS, _FEW_UNITS, _SOLO = 24, 8, 2
 """Runs of nodes whose harm is measured apart, and samples on which."""
 _MANY = 64
@@ -58,7 +57,6 @@ class Ladder:
         self.errors: dict[Way, Array] = {}
         self.noises: dict[Way, Array] = {}
         self.dearer: set[Way] = set()
-        self.clips: dict[Way, Clips] = {}
 
     def gains(self, way: Way, over: Way | None = None) -> Array:
         """Return how much less a way errs than another, plain by default, as the logarithm of a
@@ -76,21 +74,9 @@ class Ladder:
         float64 [samples, places · sets].
         """
         if way not in self.errors:
-            self.clips[way] = self._clips_of(way)
-            self.noises[way], *found = self._rig.errors(way, self.clips[way], self._sets)
+            self.noises[way], *found = self._rig.errors(way, self._sets)
             self.errors[way] = np.concatenate(found, axis=1)
         return self.errors[way]
-
-    def _clips_of(self, way: Way) -> Clips:
-        if way.method is None:
-            return {}
-        known = dict(self._rig.learnt.clips[way.method])
-        strengths = dict(way.strengths)
-        if strengths:
-            known.update(self._rig.learnt.clips_at(strengths, way.method))
-        for point, _ in way.rotated:  # spread over its channels, nothing stands out
-            known.pop(point.tensor, None)
-        return known
 
     def gain_at_outputs(self, way: Way) -> float:
         """Return the mean gain over plain by the outputs alone."""
@@ -104,7 +90,7 @@ class Ladder:
 
     def worth(self, way: Way) -> float:
         """Return the mean gain, less what groups of tensors with an explicit Mul must bring, and
-        what rotations must that are not absorbed.
+        what entropy must, and rotations that are not absorbed.
         """
         smoothed = dict(way.strengths)
         muls = sum(
@@ -113,7 +99,9 @@ class Ladder:
             if not group[0].absorbers
         )
         rotates = any(not point.turns for point, _ in way.rotated)
-        price = _WORTH * muls + (_HALVED if rotates else 0.0)
+        # each rotation is a float product
+        dear = rotates + (way.method is Calibration.ENTROPY)
+        price = _WORTH * muls + HALVED * dear
         return float(self.gain(way).mean()) - price
 
     def noise_of(self, way: Way) -> Array:
@@ -138,15 +126,15 @@ class Ladder:
         """Measure what is worth it, until forwards run out: the likeliest first."""
         points = self._points
         strong = [_uniform(points, alpha) for alpha in _STRENGTHS] if points else []
-        clipped = [Way(method) for method in self._rig.learnt.clips]
+        clipped = [Way(method) for method in self._rig.learnt.methods]
         for clip, alike in zip_longest(clipped, strong):
-            known = self.best(list(self.errors))
-            if clip is not None and self.gain(known).mean() <= _FAR:
+            if clip is not None and self._may_clip(clip):
                 self.gain(clip)
             if alike is not None:
                 self.gain(alike)
         measured = [each for each in clipped if each in self.errors]
-        method, smooth = self.best([self.plain, *measured]), self.best([self.plain, *strong])
+        method = max([self.plain, *measured], key=self.worth)
+        smooth = self.best([self.plain, *strong])
         smooth = self._rotated_freely(smooth)
         if self._rotate(smooth):
             return
@@ -158,6 +146,15 @@ class Ladder:
             smooth = self._by_groups(self.best([smooth, further]))
             if method is not self.plain:
                 self.gain(replace(smooth, method=method.method))
+
+    def _may_clip(self, way: Way) -> bool:
+        """Return whether clips are worth a try: not where smoothing brought much, and entropy only
+        where what was tried has a quarter of what it must gain.
+        """
+        known = self.gain(self.best(list(self.errors))).mean()
+        return bool(known <= _FAR) and (
+            way.method is not Calibration.ENTROPY or bool(known >= HALVED / 4)
+        )
 
     def _rotated_freely(self, start: Way) -> Way:
         """Return a way with what costs nothing rotated, if that is better."""
@@ -239,7 +236,7 @@ def _sets(rig: Rig) -> list[Question]:
     units = [list(each) for each in np.array_split(np.array(rig.names, object), min(most, count))]
     numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
     questions = [rig.with_companions(unit) for unit in units]
-    harms = rig.errors(Way(), {}, questions, numbers)[0].sum(0)
+    harms = rig.errors(Way(), questions, numbers)[0].sum(0)
     order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
     sizes = dict.fromkeys(max(1, round(share * count)) for share in shares)
     return [rig.with_companions(order[:size]) for size in sizes]

@@ -142,7 +142,6 @@ class Rig:
     def errors(
         self,
         way: Way,
-        clips: Clips,
         questions: Sequence[Question],
         numbers: Sequence[int] | None = None,
     ) -> Array:
@@ -159,6 +158,7 @@ class Rig:
             raise Spent
         self.left -= len(asked) * len(questions)
         rotated = self.learnt.rotated_peaks(way)
+        clips = [self.learnt.clips_of(way, at) for at in range(len(self.learnt.parts))]
         rows: dict[int, Sequence[tuple[float, ...]]] = {}
         for told in self._ask(Inquiry(way, clips, questions, asked, rotated)):
             rows |= told
@@ -180,7 +180,7 @@ class Rig:
             del given  # before the next ones are made
 
     def _given(self, asked: Inquiry, part: int) -> Feed:
-        made = self._made(asked.way, asked.clips, part, asked.rotated[part])
+        made = self._made(asked.way, asked.clips[part], part, asked.rotated[part])
         return self._session.adjusted(*self._trial.in_precision([made]))
 
     def with_companions(self, names: Sequence[str]) -> Question:
