@@ -83,7 +83,7 @@ def _whole(
     progress: Progress,
 ) -> Iterator[tuple[int, str, Array]]:
     """Yield (number of the feed, tensor, values) from one session, a bearable lot at a time."""
-    session = open_session(with_outputs(prepared.model, tensors), provider)
+    session = open_session(with_outputs(prepared.model, tensors), provider, share=False)
     sizes: dict[str, int] = {}
     for index, feed in enumerate(feeds):
         progress("calibrating", index, len(feeds))

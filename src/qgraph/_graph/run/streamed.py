@@ -152,6 +152,7 @@ class Runner:
             self._semantics,
             allow_cpu_nodes=self._allow_cpu_nodes,
             weights=self._weights,
+            share=False,
             pack=self._pack or not self.in_parts,
         )
         if part.outputs not in self._placed:  # samples that go through later open it again
