@@ -36,8 +36,9 @@ _LEAST_PASS = 4
 """Forwards that estimating a sample takes at least."""
 _SAVED = 4
 """How many times as much exact scores must take for estimates to be worth their error."""
-_LEAST_CHECKS = 6
-"""Forwards of each sample that checks get, however little estimates save: a dozen nodes."""
+_LEAST_CHECKS, _CHECKED = 6, 20
+"""Forwards of each sample that checks get, however little estimates save: a dozen nodes; and of
+what measuring every node takes one in so many at most: more changed no profile (SmolLM2)."""
 _LEAST_SPEARMAN = 0.9
 _RATIOS = (0.5, 2.0)
 """Agreement with exact scores, of ranks and in the median, outside which estimates are dropped."""
@@ -149,11 +150,11 @@ def forwards_of_scores(
 
 
 def _left_for_checks(work: Work, alone: float) -> float:
-    """Return the forwards of each sample that are left of the share of exact scores' work, or what
-    the fewest checks take. `alone`: forwards of measuring every node alone.
+    """Return the forwards of each sample that are left of the share of exact scores' work, no more
+    than checks are worth, or what the fewest take. `alone`: forwards of measuring every node alone.
     """
     left = _directions(work) * alone / _SAVED - _estimates(len(work.feeds))
-    return max(left, _LEAST_CHECKS)
+    return max(min(left, alone / _CHECKED), _LEAST_CHECKS)
 
 
 def _affordable(work: Work, asked: Asked) -> float:

@@ -7,8 +7,9 @@ by default are measured, which costs some forwards of each sample.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from qgraph._sensitivity.ranking.interactions import MOST_NODES, packed
 from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, Unit, prefix
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
+from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.score_table import ScoreTable
 from qgraph._sensitivity.scoring.work import Work
 
@@ -35,14 +37,16 @@ def measured(
     runtime: Runtime,
     sets: Sequence[Sequence[str]],
     samples: Sequence[int],
+    walks: Callable[[], Folds[Any]] | None = None,
 ) -> list[Figures | None]:
-    """Return the figures of sets of nodes over `samples`; none where time runs out. The whole model
-    is open with its quantized weights.
+    """Return the figures of sets of nodes over `samples`; none where time runs out. `walks`: what
+    is open with all nodes, else the whole model is opened with its quantized weights.
     """
     beside = {item.node.name: item.beside for item in model.companions}
     chosen = [frozenset(names) for names in sets]
     questions = [one | {name for name, other in beside.items() if other in one} for one in chosen]
-    how, opened = Exactly.SWITCHES, partial(by_switches, model, runtime)
+    how = Exactly.SWITCHES if walks is None else Exactly.WALKS
+    opened = walks or partial(by_switches, model, runtime)
     seen = exact_scores(work, model, runtime, how, opened, questions, samples)
     return seen.figures() if seen.complete else []
 
@@ -64,11 +68,15 @@ def nested(
 
 
 def exact_interactions(
-    work: Work, model: ComputedModel, runtime: Runtime, asked: Asked
+    work: Work,
+    model: ComputedModel,
+    runtime: Runtime,
+    asked: Asked,
+    walks: Callable[[], Folds[Any]],
 ) -> tuple[Interactions, ...]:
     """Return what nodes do together where single ones were measured: nothing that is known of one
     pair, and what the sets of the default profiles do, shared out among all pairs. None under
-    INC's scheme, and where time runs out.
+    INC's scheme, and where time runs out. `walks`: returns what is open with all nodes.
     """
     table = asked.table
     names = [name for name in work.names if name in table.solo]
@@ -77,7 +85,7 @@ def exact_interactions(
     if isinstance(model.quantization, TensorQuantization):
         return ()
     sets = _default_sets(work, table, asked, names)
-    figures = measured(work, model, runtime, sets, list(asked.scores.table))
+    figures = measured(work, model, runtime, sets, list(asked.scores.table), walks)
     found = []
     for key in dict.fromkeys(("mse", work.metric)):
         alone = [metric(key).damage(table.solo[name].figures) for name in names]

@@ -15,7 +15,7 @@ import numpy as np
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures
 from qgraph._sensitivity.beside_scores import Estimate
-from qgraph._sensitivity.engines.gradient.verifying import measured_exactly
+from qgraph._sensitivity.engines.gradient.verifying import Walks, measured_exactly
 from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.ranking.order import harm, ranks
 from qgraph._sensitivity.report import Score
@@ -33,6 +33,7 @@ def with_left_out(
     work: Work,
     model: ComputedModel,
     runtime: Runtime,
+    walks: Walks,
     asked: Asked,
     estimate: Estimate,
     whole: Figures | None,
@@ -47,7 +48,7 @@ def with_left_out(
     if names and whole is None:
         questions[_ALL] = asked.questions[_ALL]
     samples = list(asked.scores.table)
-    exact = measured_exactly(work, model, runtime, asked.folder, questions, samples)
+    exact = measured_exactly(work, model, runtime, walks, questions, samples)
     whole = exact.pop(_ALL, whole)
     if whole is None:
         return asked.table, estimate

@@ -27,6 +27,7 @@ from qgraph._sensitivity.engines.gradient.side_by_side import other_quantization
 from qgraph._sensitivity.engines.gradient.verifying import (
     NO_NUMBER,
     WORST,
+    Walks,
     agreement_on,
     as_far_as_time_allows,
     measured_exactly,
@@ -154,7 +155,8 @@ class Gradient(QuestionEngine):
         if not scores.table:
             return {}
         found: dict[str, Any] = {}
-        asked, exact = self._without_gradient(work, model, runtime, asked)
+        walks = Walks(model, runtime, asked.folder, whole=not own.in_parts)
+        asked, exact = self._without_gradient(work, model, runtime, walks, asked)
         feeds = [model.feeds[number] for number in scores.table]
         others, total = own.others(feeds), scores.table.totals()[0]
         estimate = Estimate(
@@ -169,7 +171,7 @@ class Gradient(QuestionEngine):
             found["formats"] = tables_of(others or {}, list(asked.questions), self._read)
             found["warnings"] = (_NO_FORMATS,) * (others is None)
         before = estimate.measured.keys()
-        asked, estimate, notes = self._verified(work, model, runtime, own, asked, estimate)
+        asked, estimate, notes = self._verified(work, model, runtime, walks, asked, estimate)
         found["warnings"] = found.get("warnings", ()) + notes
         pairs, whole = own.pairs(feeds), exact.get(("all", ""))
         if pairs is not None:
@@ -177,21 +179,23 @@ class Gradient(QuestionEngine):
             first = {key: matrix[:count, :count] for key, matrix in pairs.items()}
             together = interactions(work, model, own.nodes, first, total, asked.table, verified)
             samples = list(scores.table)
+            every = walks.all if walks.whole else None
+            found["interactions"], seen = with_measured_sets(
+                work, model, runtime, together, samples, every
+            )
+            whole = whole or seen
             other = beside(work.formats, work.scheme)
             if other is not None and own.beside is not None and other.name in found["formats"]:
+                walks.close()
                 tables = asked.table, found["formats"][other.name]
                 found["mixed"] = mixed_formats(
                     work, model, runtime, other, own.nodes, pairs, total, tables, verified, samples
                 )
-            found["interactions"], seen = with_measured_sets(
-                work, model, runtime, together, samples
-            )
-            whole = whole or seen
-        table, estimate = with_left_out(work, model, runtime, asked, estimate, whole)
+        table, estimate = with_left_out(work, model, runtime, walks, asked, estimate, whole)
         return found | {"table": table, "estimate": estimate}
 
     def _without_gradient(
-        self, work: Work, model: ComputedModel, runtime: Runtime, asked: Asked
+        self, work: Work, model: ComputedModel, runtime: Runtime, walks: Walks, asked: Asked
     ) -> tuple[Asked, Mapping[Key, Figures]]:
         """Return what was asked with exact scores where a gradient is no number, and these."""
         rows = asked.scores.figures()
@@ -201,7 +205,7 @@ class Gradient(QuestionEngine):
             if row is None
         }
         samples = list(asked.scores.table)
-        exact = measured_exactly(work, model, runtime, asked.folder, failed, samples)
+        exact = measured_exactly(work, model, runtime, walks, failed, samples)
         nothing = dict.fromkeys(self.unknown)
         known = [
             exact.get(key) if row is None else {**row, **nothing}
@@ -232,7 +236,7 @@ class Gradient(QuestionEngine):
         work: Work,
         model: ComputedModel,
         runtime: Runtime,
-        own: GradientAnswerer,
+        walks: Walks,
         asked: Asked,
         estimate: Estimate,
     ) -> tuple[Asked, Estimate, tuple[str, ...]]:
@@ -244,12 +248,12 @@ class Gradient(QuestionEngine):
         harms = dict(zip(names, table.harms(names, work.metric), strict=True))
         stability = self._stability(work, list(asked.questions), asked.scores, {})
         verify = self.to_verify(work, harms, stability, asked)
-        why = verify or ({} if own.in_parts else _worst(work, table, harms))
+        why = verify or (_worst(work, table, harms) if walks.whole else {})
         if not why:
             return asked, estimate, ()
         questions = {name: asked.questions["solo", name] for name in why}
         samples = list(asked.scores.table)
-        seen = as_far_as_time_allows(work, model, runtime, asked.folder, questions, samples)
+        seen = as_far_as_time_allows(work, model, runtime, walks, questions, samples)
         names = list(questions)
         verified = agreement_on(asked, seen, names, work.metric) if verify else None
         if not seen.complete:

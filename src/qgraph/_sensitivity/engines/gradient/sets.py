@@ -7,7 +7,8 @@ by how much, at the shares that profiles are cut at, and between two of these wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures
@@ -17,6 +18,7 @@ from qgraph._sensitivity.engines.measured_sets import measured, nested
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
+from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.work import Work
 
 _LEAP = 10.0
@@ -28,11 +30,13 @@ def with_measured_sets(
     runtime: Runtime,
     found: Sequence[Interactions],
     samples: Sequence[int],
+    walks: Callable[[], Folds[Any]] | None = None,
 ) -> tuple[tuple[Interactions, ...], Figures | None]:
     """Return the interactions with sets of nodes measured over the samples that were estimated: the
     least harmful, of the shares that profiles have by default and in the middle of a leap; and the
     figures of the last, of all nodes. Without them where time runs out, or memory does not hold
-    the model with its quantized weights: reading them again takes minutes.
+    the model with its quantized weights: reading them again takes minutes. `walks`: as `measured`
+    takes it.
     """
     graph, left = model.prepared.model, runtime.memory.left
     if not found or most_weights(graph, model.nodes, model.feeds[0], left) is not None:
@@ -44,7 +48,7 @@ def with_measured_sets(
     ]
     ends = sorted({max(1, round(share * len(order))) for share in DEFAULT_CUTS.values()})
     sets = [order[:end] for end in sorted({*ends, *_in_leaps(gram, order, ends)})]
-    figures = measured(work, model, runtime, sets, samples)
+    figures = measured(work, model, runtime, sets, samples, walks)
     corrected = tuple(
         item.model_copy(update={"measured": nested(item.metric, sets, figures)}) for item in found
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from qgraph._graph.run.memory import give_back
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures, Sums, figures
 from qgraph._sensitivity.beside_scores import Verified
@@ -117,14 +119,14 @@ def measured_exactly(
     work: Work,
     model: ComputedModel,
     runtime: Runtime,
-    folder: Path,
+    walks: Walks,
     questions: Mapping[K, Question],
     samples: Sequence[int],
 ) -> dict[K, Figures]:
     """Return the exact figures of some questions, over the samples that were estimated; none where
     time runs out.
     """
-    found = as_far_as_time_allows(work, model, runtime, folder, questions, samples)
+    found = as_far_as_time_allows(work, model, runtime, walks, questions, samples)
     if not found.complete or not questions:
         return {}
     known = zip(questions, found.figures(), strict=True)
@@ -135,7 +137,7 @@ def as_far_as_time_allows(
     work: Work,
     model: ComputedModel,
     runtime: Runtime,
-    folder: Path,
+    walks: Walks,
     questions: Mapping[K, Question],
     samples: Sequence[int],
 ) -> Scores:
@@ -144,12 +146,40 @@ def as_far_as_time_allows(
     if not questions:
         return Scores(SumsTable(), complete=False, resumed=0)
 
-    def opened() -> Folds[WavefrontAnswerer]:
-        return by_walks(model, runtime, folder, asked)
-
-    each = list(questions.values())
+    each, opened = list(questions.values()), partial(walks.about, asked)
     progress = runtime.progress
     return exact_scores(work, model, runtime, Exactly.WALKS, opened, each, samples, progress)
+
+
+class Walks:
+    """Opens what answers by walks: where memory holds the model as a whole once, for all nodes;
+    else each time, for the nodes asked about. `folder`: as for `by_walks`.
+    """
+
+    def __init__(
+        self, model: ComputedModel, runtime: Runtime, folder: Path, *, whole: bool
+    ) -> None:
+        self._model, self._runtime, self._folder = model, runtime, folder
+        self.whole = whole
+        self._open: Folds[WavefrontAnswerer] | None = None
+
+    def about(self, asked: Collection[str]) -> Folds[WavefrontAnswerer]:
+        """Return what answers about the nodes `asked`, at least."""
+        if not self.whole:
+            return by_walks(self._model, self._runtime, self._folder, asked)
+        return self.all()
+
+    def all(self) -> Folds[WavefrontAnswerer]:
+        """Return what answers about all nodes."""
+        if self._open is None:
+            names = [node.name for node in self._model.nodes]
+            self._open = by_walks(self._model, self._runtime, self._folder, names)
+        return self._open
+
+    def close(self) -> None:
+        """Give the memory back; the next question opens it again."""
+        self._open = None
+        give_back()
 
 
 def by_walks(

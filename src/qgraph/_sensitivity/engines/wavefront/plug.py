@@ -7,17 +7,14 @@ from typing import Any
 
 from qgraph._graph.run.memory import peak
 from qgraph._graph.run.runtime import Runtime
-from qgraph._graph.run.streamed import OPENING
 from qgraph._sensitivity.beside_scores import MemoryUse
 from qgraph._sensitivity.engines.measured_sets import exact_interactions
 from qgraph._sensitivity.engines.question_engine import Asked, QuestionEngine
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
+from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.questions import Answerer
 from qgraph._sensitivity.scoring.work import Work
-
-_FOR_SESSION = 0.7
-"""Share of the memory left that opening one session of the whole model may take."""
 
 
 class Wavefront(QuestionEngine):
@@ -46,14 +43,14 @@ class Wavefront(QuestionEngine):
         self, work: Work, model: ComputedModel, runtime: Runtime, answerer: Answerer, asked: Asked
     ) -> dict[str, Any]:
         """Return what the sets of nodes do that profiles have by default, where the model fits into
-        memory as a whole. Sessions are closed, which nothing needs any more.
+        memory as a whole.
         """
         if not isinstance(answerer, WavefrontAnswerer) or answerer.sessions.streamed:
             return {}
+        folds = Folds(lambda _: answerer, model)
+        found = exact_interactions(work, model, runtime, asked, lambda: folds)
         answerer.sessions.close()
-        if OPENING * answerer.sessions.weights > _FOR_SESSION * runtime.memory.left:
-            return {}
-        return {"interactions": exact_interactions(work, model, runtime, asked)}
+        return {"interactions": found}
 
     def memory_use(self, answerer: Answerer, runtime: Runtime) -> MemoryUse | None:
         """Return what the walks took."""
