@@ -73,7 +73,7 @@ def test_a_step_that_an_earlier_run_began_says_where_it_goes_on() -> None:
         clock.now = 50.0
         bars("scoring", 1100, 1600)
     assert stream.getvalue().splitlines() == [
-        "  scoring goes on: 37 % were done before",
+        "  scoring continues: 37 % were done before",
         "  scoring: 68 %, about 50 s left",
     ]
 

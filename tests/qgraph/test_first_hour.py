@@ -58,7 +58,7 @@ def test_a_journal_of_other_options_says_which_in_the_users_words(
     assert "samples (4000 then, 3 now)" in refused.err and "--fresh" in refused.err
     resumed = qgraph(*common, "--samples", "4000", "--time-budget", "4s")
     assert resumed.code == 0
-    assert "scoring goes on" in resumed.err
+    assert "scoring continues" in resumed.err
 
 
 def test_two_exports_of_a_model_quantize_the_same_layers_by_whatever_names(

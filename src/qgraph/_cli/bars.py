@@ -89,7 +89,7 @@ class Bars:
             bar = self._live.add_task(escape(description), total=total)
             step = self._steps[description] = _Step(now, now, done, bar)
             if done:
-                self._say(f"  {description} goes on: {_share(done, total)} were done before")
+                self._say(f"  {description} continues: {_share(done, total)} were done before")
         self._live.update(step.bar, completed=done, total=total)
         if not self._console.is_terminal and now - step.heard >= _EVERY:
             step.heard = now

@@ -145,7 +145,7 @@ def _result(ray: Any, item: Any) -> Mapping[str, Any]:
     except ray.exceptions.RayError as error:
         raise EnvironmentFault(
             f"a task was lost {_RETRIES + 1} times: {str(error).splitlines()[0]}",
-            hint="What is finished is kept: the same command goes on, with or without --ray. Where"
+            hint="Finished work is kept: the same command continues, with or without --ray. Where"
             " memory ran out, name a smaller --memory-budget.",
         ) from error
     return found
