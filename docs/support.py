@@ -49,7 +49,7 @@ def became(row: Row, folder: Path) -> str:
     kinds = sorted({node.op_type for node in found})
     parts = [f"quantized ({len(found)} {' and '.join(kinds)})"] if found else []
     parts += sorted({f"float: {_plain(keep.reason)}" for keep in report.keep})
-    parts += [f"said: {_plain(text)}" for text in _random(report.run.warnings or ())]
+    parts += [f"warning: {_plain(text)}" for text in _random(report.run.warnings or ())]
     return "; ".join(parts) or "float: nothing in it multiplies with weights"
 
 

@@ -26,9 +26,9 @@ def random_note(model: onnx.ModelProto) -> tuple[str, ...]:
         return ()
     more = f" and {len(found) - _SPOKEN} more" if len(found) > _SPOKEN else ""
     return (
-        f"the model draws random numbers ({', '.join(found[:_SPOKEN])}{more}), anew in every run:"
-        " figures hold that noise beside the error of INT8, and may be nothing else. Compare before"
-        " it with --outputs, or export the model without it.",
+        f"the model draws random numbers ({', '.join(found[:_SPOKEN])}{more}), new ones in every"
+        " run. Figures include this noise, and may be nothing else. Compare before these nodes with"
+        " --outputs, or export the model without them.",
     )
 
 

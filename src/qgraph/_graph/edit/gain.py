@@ -28,7 +28,7 @@ def without_gain(graph: GraphIndex, node: onnx.NodeProto) -> str:
     if small:
         return f"{small}, below {FEWEST}: INT8 gains nothing over float"
     if _rows(node, graph.shape_of(node.output[0])) == 1:
-        return "it computes one row: it waits for its weight, and INT8 gains nothing over float"
+        return "it computes one row and waits for its weight: INT8 gains nothing over float"
     return ""
 
 

@@ -97,14 +97,14 @@ def without_int8(node: onnx.NodeProto) -> str:
     inside = Counter(inner.op_type for inner in costly_inside(node))
     if inside:
         found = " and ".join(f"{count} {op_type}" for op_type, count in inside.items())
-        return f"{found} in the bodies of this {node.op_type}, which are left float"
+        return f"{found} in the bodies of this {node.op_type}, which stay float"
     if node.op_type in RECURRENT:
         return f"a recurrent cell ({node.op_type}): it has no INT8 kernel"
     if node.op_type == "Einsum":
         return "an Einsum: it has no INT8 kernel; exported as a MatMul it would be a candidate"
     if node.op_type.endswith("Attention"):
         return "a product of activations (attention); INT8 here breaks attention fusion"
-    return f"{node.op_type} of the domain {node.domain!r}: its INT8 form is not known"
+    return f"{node.op_type} of the domain {node.domain!r}: it has no known INT8 form"
 
 
 def _examine(
@@ -139,7 +139,7 @@ def _batched(tensor: onnx.TensorProto) -> str:
         return ROTATION
     return (
         f"its weight of shape {list(tensor.dims)} is a matrix for each of"
-        f" {math.prod(tensor.dims[:-2])} batches, which no one scale per channel fits"
+        f" {math.prod(tensor.dims[:-2])} batches; one scale per channel cannot fit them"
     )
 
 
