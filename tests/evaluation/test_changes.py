@@ -69,6 +69,7 @@ def test_a_file_against_itself_has_no_interval_and_another_file_as_good_has_one(
     others = tuple(item.model_copy(update={"sha256": "f" * 64}) for item in quantized)
     rebuilt = same.model_copy(update={"variants": (float_model, *others)})
     # McNemar's discordant pairs are 0 of 50: other samples may hold some, up to about 3 of 50
+    assert "same on these samples" in changes_markdown(compare_evaluations(same, rebuilt))
     for item in compare_evaluations(same, rebuilt).changes[1:]:
         assert item.interval is not None and item.interval[0] < 0 < item.interval[1] < 0.1
 

@@ -19,7 +19,7 @@ import qgraph
 from qgraph._cli.cli import cli
 from qgraph._graph.errors import InputError, QGraphError, UsageError
 from qgraph._graph.io.documents import Document
-from qgraph._quantize.ranges import Ranges
+from qgraph._quantize.ranges import Ranges, SearchedRanges
 from qgraph._report.variant_tables import columns, rows
 from qgraph._steps.given import data_files
 from qgraph._steps.loading import KINDS
@@ -333,6 +333,9 @@ def test_a_notebook_shows_the_tables_of_the_page(files: Any) -> None:
     assert [cell for cell in nodes.cells if cell in {"q", "k", "down", "out"}] == [
         node.name for node in sorted(report.nodes, key=lambda node: node.rank)
     ]
+    searched = SearchedRanges(why_not="the samples are made up")
+    told = Cells(report.model_copy(update={"searched": searched})._repr_html_())
+    assert {*told.cells} - {*nodes.cells} == {searched.in_words(report.scheme)}
     if importlib.util.find_spec("vl_convert"):
         assert "img" in nodes.tags & shown.tags
     assert loaded(files.ranges)._repr_html_().startswith("<code>&lt;Ranges: model")

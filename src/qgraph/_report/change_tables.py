@@ -32,7 +32,7 @@ def verdict(change: Change, *, from_float: bool = False) -> str:
     if change.difference is None:
         return ""
     if change.difference == 0:
-        return "same"
+        return "same on these samples" if any(change.interval or ()) else "same"
     if change.beyond_noise is None:
         return "no samples of both to tell from noise"
     kind = "" if change.paired else " (other samples)"

@@ -46,6 +46,7 @@ def sensitivity_html(report: Sensitivity) -> str:
         [
             f"<p>{_text(report.model.path)}: {len(nodes)} nodes scored under {_text(report.scheme)}"
             f" on {run.samples} samples{made_up}, {len(report.keep)} kept float.{more}</p>",
+            f"<p>{_text(found)}</p>" if (found := report.found()) is not None else "",
             _table(
                 ["rank", "node", name, "SQNR dB"],
                 [_row(node, report) for node in nodes[:_WORST]],
