@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -37,15 +38,24 @@ def test_every_command_and_option_has_help(name: str) -> None:
             assert parameter.help, f"{name} {parameter.name}"
 
 
-def test_the_help_of_all_commands_loads_no_runtime() -> None:
+@pytest.mark.parametrize(
+    ("asked", "says"), [("--help", "  compare "), ("c", "plain,compare"), ("--v", "--version")]
+)
+def test_help_and_completion_of_the_first_word_load_no_runtime(asked: str, says: str) -> None:
     code = (
         "import sys\n"
         "from qgraph._cli.cli import run\n"
-        "assert run(['--help']) == 0\n"
+        "assert run(sys.argv[1:]) == 0\n"
         "print({'numpy', 'onnx', 'onnxruntime', 'pydantic'} & sys.modules.keys())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("set()\n")
+    tab = {"COMP_WORDS": f"qgraph {asked}", "COMP_CWORD": "1"}
+    tab["_QGRAPH_COMPLETE"] = "bash_complete"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *([asked] if asked == "--help" else [])],
+        env=os.environ | (tab if asked != "--help" else {}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert says in done.stdout and done.stdout.endswith("set()\n")
 
 
 def test_commands_are_listed_in_working_order_whole() -> None:

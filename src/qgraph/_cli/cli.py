@@ -58,8 +58,8 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
             error.show()
             return UsageError.exit_code
         return _report(UsageError(error.format_message(), hint=_HELP), arguments)
-    except SystemExit:  # rich and click end so where nobody reads the standard output any more
-        code = EnvironmentFault.exit_code
+    except SystemExit as end:  # completion is done, or nobody reads the standard output any more
+        code = EnvironmentFault.exit_code if end.code else 0
     except Exception as error:  # whatever is left; the user still gets one message
         return _report(_explained(error), arguments)
     # a command that printed its result and still means another code exits with it

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +97,9 @@ class Commands(click.Group):
         """Write name and summary of each, none of them loaded."""
         with formatter.section("Commands"):
             formatter.write_dl([(entry.name, entry.summary) for entry in ENTRIES])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin so, and the group's own options; no command is loaded."""
+        found = [entry for entry in ENTRIES if entry.name.startswith(incomplete)]
+        names = [CompletionItem(entry.name, help=entry.summary) for entry in found]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]

@@ -28,7 +28,7 @@ _CONFIG: Spec = {
         **_TEXTS, "gridColor": "#8b93a1", "gridOpacity": 0.22, "domainColor": _SOFT,
         "tickColor": _SOFT, "titlePadding": 8, "labelOverlap": "greedy", "labelSeparation": 5,
     },
-    "legend": _TEXTS,
+    "legend": {**_TEXTS, "labelOverlap": "greedy", "labelSeparation": 5},
     "range": {"category": _PALETTE},
 }  # fmt: skip
 
