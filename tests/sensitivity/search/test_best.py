@@ -23,6 +23,7 @@ from qgraph._quantize.selection import select
 from qgraph._sensitivity.scoring.questions import References, Scored
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import search_best
+from qgraph._sensitivity.search.ladder import Ladder
 from qgraph._sensitivity.search.rig import Rig
 
 NET = """net (float[N,32] x) => (float[N,24] y)
@@ -273,3 +274,32 @@ def test_what_is_loud_in_another_channel_each_time_is_rotated(tmp_path: Path) ->
     assert [item.rotation for item in best.smoothing] == [16]  # a quarter of 96 channels made
     assert best.searched is not None and best.searched.rotated == 1
     assert error(path, best, held) < error(path, plain, held) / 2
+
+
+@pytest.mark.parametrize("method", [Calibration.MSE, Calibration.ENTROPY, Calibration.PERCENTILE])
+def test_clips_that_a_part_is_judged_under_are_those_that_the_others_calibrate(
+    tmp_path: Path, method: Calibration
+) -> None:
+    model, feeds = net(tmp_path / "net.onnx", loud=10), samples(1)
+    for number, feed in enumerate(feeds):
+        feed["x"] *= 1 + number  # each part has a clip of its own
+    prepared = prepare(model)
+    nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
+    learnt = Rig(Search(prepared, lambda _: nodes, feeds, scored, BEST, RUN), smooths=True).learnt
+    for at, part in [(None, ()), *enumerate(learnt.parts)]:
+        others = [feed for number, feed in enumerate(feeds) if number not in part]
+        rows = sum(len(feed["x"]) for feed in others)  # of which each is a sample
+        expected = qgraph.calibrate(
+            model, data=others, samples=rows, scheme=Scheme(calibrate=method), small=True
+        )
+        assert learnt.clips_of(Way(method), at) == {t.name: t.clip for t in expected.tensors}
+
+
+def test_entropy_must_halve_the_error(tmp_path: Path) -> None:
+    prepared = prepare(net(tmp_path / "net.onnx", loud=10))
+    nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
+    search = Search(prepared, lambda _: nodes, samples(1), scored, BEST, RUN)
+    ladder = Ladder(Rig(search, smooths=True))
+    least, entropy = Way(Calibration.MSE), Way(Calibration.ENTROPY)
+    assert ladder.worth(least) == pytest.approx(ladder.gain(least).mean())
+    assert ladder.worth(entropy) == pytest.approx(ladder.gain(entropy).mean() - np.log(2))

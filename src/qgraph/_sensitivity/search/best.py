@@ -36,7 +36,7 @@ _SURE = 1.0
 _UNLIKELY = 2.5
 """Standard errors by which no set of nodes may err more than under plain: of three sets and 8 to 16
 samples, Student's t is beyond it by chance in one case of twenty."""
-_AT_OUTPUTS = 0.5
+_AT_OUTPUTS = 0.25
 """Of the gain at all places, the share that the outputs must show at least."""
 
 

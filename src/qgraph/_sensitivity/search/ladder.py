@@ -21,10 +21,8 @@ from qgraph._quantize.smooth.plan import Strengths
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.ratios import HALVED, gains, noise
-from qgraph._sensitivity.search.rig import Rig
+from qgraph._sensitivity.search.rig import MANY, Rig, sizes_of
 
-_SHARES, _FEW_SHARES = (0.5, 0.75, 1.0), (0.75, 1.0)
-"""Of the nodes, those that harm least first: what profiles quantize."""
 _STRENGTHS = (0.5, 0.7)
 _FURTHER = {0.5: 0.4, 0.7: 0.8}
 _OF_GROUP = (0.5, 0.8)
@@ -36,10 +34,6 @@ _FAR = math.log(4)
 """What smoothing gains where clips alone are left out."""
 _UNITS, _FEW_UNITS, _SOLO = 24, 8, 2
 """Runs of nodes whose harm is measured apart, and samples on which."""
-_MANY = 64
-"""Nodes above which there are few sets of them, and few runs: scores are estimates then, in few
-forwards, and a sample of a model so large mostly has many answers.
-"""
 _MASSIVE = 100
 """The largest channel, in typical ones, from which on a tensor is of a group of its own."""
 
@@ -230,13 +224,12 @@ def _groups(known: Strengths) -> list[list[SmoothPoint]]:
 
 
 def _sets(rig: Rig) -> list[Question]:
-    """Return the sets of nodes that harm least, and all; of few nodes some are the same."""
+    """Return the sets of nodes that harm least, and all."""
     count = len(rig.names)
-    shares, most = (_FEW_SHARES, _FEW_UNITS) if count > _MANY else (_SHARES, _UNITS)
+    most = _FEW_UNITS if count > MANY else _UNITS
     units = [list(each) for each in np.array_split(np.array(rig.names, object), min(most, count))]
     numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
     questions = [rig.with_companions(unit) for unit in units]
     harms = rig.errors(Way(), questions, numbers)[0].sum(0)
     order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
-    sizes = dict.fromkeys(max(1, round(share * count)) for share in shares)
-    return [rig.with_companions(order[:size]) for size in sizes]
+    return [rig.with_companions(order[:size]) for size in sizes_of(count)]

@@ -33,9 +33,15 @@ from qgraph._sensitivity.search.smoothing import is_alone
 
 _JUDGED = 16
 """Samples that are looked at, at most."""
-_SHARE_OF_SCORES, _FEWEST_FORWARDS = 0.7, 10
-"""Of the forwards that scores take, those the search may take: its own are dearer. At least so many
-a sample."""
+_SHARE_OF_SCORES, _FEWEST_WAYS = 0.7, 5
+"""Of the forwards that scores take, those the search may take: its own are dearer. At least as many
+as so many ways take."""
+_SHARES, _FEW_SHARES = (0.5, 0.75, 1.0), (0.75, 1.0)
+"""Of the nodes, those that harm least first: what profiles quantize."""
+MANY = 64
+"""Nodes above which there are few sets of them, and few runs: scores are estimates then, in few
+forwards, and a sample of a model so large mostly has many answers.
+"""
 HARMLESS = 1e-5
 """Noise to signal of a sample that is of no account: ratios of smaller ones, which outputs near 0
 and 1 have by the dozen, would hide what happens to the others."""
@@ -97,7 +103,8 @@ class Rig:
         count, step = len(search.feeds), math.ceil(len(search.feeds) / _JUDGED)
         self.judged = range(0, count, step)
         price = forwards_of_scores(prepared.model, candidates, count)
-        self.allowed = math.ceil(max(_FEWEST_FORWARDS, _SHARE_OF_SCORES * price) * count)
+        fewest = _FEWEST_WAYS * len(sizes_of(len(candidates))) + 2  # two for what sets are made of
+        self.allowed = math.ceil(max(fewest, _SHARE_OF_SCORES * price) * count)
         self.left = self.allowed
 
     @cached_property
@@ -187,6 +194,12 @@ class Rig:
         """Return a set of nodes with the residual Adds beside them."""
         chosen = set(names)
         return frozenset(chosen | {add for add, beside in self.beside.items() if beside in chosen})
+
+
+def sizes_of(count: int) -> list[int]:
+    """Return how many of so many nodes each set has; of few nodes some would be the same."""
+    shares = _FEW_SHARES if count > MANY else _SHARES
+    return list(dict.fromkeys(max(1, round(share * count)) for share in shares))
 
 
 def _errors_of(found: Sequence[Sums]) -> tuple[float, ...]:
