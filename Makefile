@@ -10,9 +10,10 @@ CORE_TEST_PACKAGES := numpy==2.3.5 pytest hypothesis
 demo: .venv/.demo
 	$(BIN)/qgraph demo
 
-# In two processes, a file in one of them: fixtures of a file are made once.
+# In two processes, a file in one of them: fixtures of a file are made once. BLAS and torch get one thread
+# in each: more would wait for each other.
 test: .venv/.dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # The core alone, on the numpy that the inc extra does not go with; gradients are held against torch.
 test-core: .venv-core/.core
