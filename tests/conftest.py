@@ -13,14 +13,20 @@ from typing import Any
 import onnx
 import pytest
 from graphs import built
+from hypothesis import HealthCheck, settings
 
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.io.models import write_model
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C interrupt: what a shell starts in the background is told to ignore it."""
+    """Let Ctrl-C interrupt: what a shell starts in the background is told to ignore it. A busy
+    machine is no defect: drawing examples may take as long as it takes.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("busy", deadline=None, suppress_health_check=slow)
+    settings.load_profile("busy")
 
 
 @pytest.fixture

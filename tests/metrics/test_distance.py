@@ -107,7 +107,7 @@ def test_samples_in_turn_count_like_samples_together() -> None:
 @given(
     arrays=st.tuples(*[hnp.arrays(np.float32, (3, 4), elements=st.floats(-1e6, 1e6, width=32))] * 2)
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_figures_stay_within_their_bounds(arrays: tuple[Array, Array]) -> None:
     result = distances(*arrays, logits=True)
     assert result.mse >= 0 and result.kl is not None and result.kl >= 0

@@ -26,7 +26,7 @@ SIZES = st.floats(-(2.0**100), 2.0**100, width=32)
 MATRICES = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=3), elements=SIZES)
 EXTREMES = [0.0, -0.0, 1e-45, -1e-45, 1.2e-38, 1e-30, 1.0, 3.4028235e38, -3.4028235e38]
 GRIDS = st.sampled_from([INT8, FP8])
-quickly = settings(max_examples=80, deadline=None)
+quickly = settings(max_examples=80)
 
 
 def reference(op: str, *inputs: Array, axis: int = 1, grid: Grid = INT8) -> Array:

@@ -36,9 +36,7 @@ def chain(length: int) -> str:
     return f"chain (float[batch, 4] x) => (float[batch, 4] y) {{ {body} }}"
 
 
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(length=st.integers(1, 9))
 def test_a_uniform_chain_of_n_costs_n_plus_one_halves(build: Build, length: int) -> None:
     # n + (n-1) + … + 1 nodes, of n in a forward

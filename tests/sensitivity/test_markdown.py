@@ -45,7 +45,7 @@ def test_the_table_holds_every_node_by_rank(report: Sensitivity) -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(name=st.text(st.sampled_from("ab|`\n\r\x0b\u2028<>/#"), min_size=1, max_size=12))
 def test_no_name_breaks_the_table(report: Sensitivity, name: str) -> None:
     first = report.nodes[0].model_copy(update={"name": name, "group": name})

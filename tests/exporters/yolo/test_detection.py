@@ -69,7 +69,7 @@ def suppressed_by_onnxruntime(found: Boxes, overlap: float) -> list[int]:
     return sorted(row for _, label, row in kept if found.labels[row] == label)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 60), seed=st.integers(0, 1000), overlap=st.sampled_from([0.3, 0.5, 0.7])
 )

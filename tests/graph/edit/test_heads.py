@@ -53,7 +53,7 @@ def logits(of: PreparedModel, x: Array) -> Array:
     return found.reshape(-1, found.shape[-1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), width=st.integers(9, 300), rank=st.integers(1, 8))
 def test_inner_products_of_outputs_are_kept(
     tmp_path_factory: pytest.TempPathFactory, seed: int, width: int, rank: int

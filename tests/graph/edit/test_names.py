@@ -47,7 +47,7 @@ def test_a_name_that_was_unique_is_never_changed(names: list[str]) -> None:
 
 
 @given(st.lists(st.sampled_from(["", "a", "a#2", "b", "Relu:t1", "Relu:t2"]), max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_node_has_a_name_of_its_own(names: list[str]) -> None:
     model = chain(names)
     ensure_names(model)
@@ -55,7 +55,7 @@ def test_every_node_has_a_name_of_its_own(names: list[str]) -> None:
 
 
 @given(st.lists(st.sampled_from(["", "a", "a#2"]), max_size=6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_naming_again_changes_nothing(names: list[str]) -> None:
     model = chain(names)
     ensure_names(model)

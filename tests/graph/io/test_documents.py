@@ -56,7 +56,7 @@ def body(nodes: str) -> str:
 
 
 @given(nodes=st.lists(ITEMS, max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_document_is_read_back_as_it_was_written(
     nodes: list[Item], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -96,7 +96,7 @@ def test_a_model_with_a_data_file_is_read_back_as_it_was_written(
         hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_an_initializer_keeps_shape_type_and_bits(array: Array) -> None:
     again = onnx.numpy_helper.to_array(tensor_from("t", array))
     assert again.shape == array.shape and again.dtype == array.dtype

@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qgraph._quantize.calibrate.histogram import BINS, Histogram
@@ -13,7 +13,6 @@ from qgraph._quantize.calibrate.histogram import BINS, Histogram
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(st.lists(FINITE, min_size=1, max_size=20), min_size=1, max_size=8))
 def test_no_value_is_lost_when_bins_merge(rows: list[list[float]]) -> None:
     seen = Histogram()
@@ -23,7 +22,6 @@ def test_no_value_is_lost_when_bins_merge(rows: list[list[float]]) -> None:
     assert seen.peak == max(abs(value) for row in rows for value in row)
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(FINITE, min_size=1, max_size=20), min_size=1, max_size=8), st.randoms())
 def test_counts_depend_neither_on_the_order_nor_on_who_counted(
     rows: list[list[float]], chance: Random

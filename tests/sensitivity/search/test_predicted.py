@@ -49,7 +49,7 @@ class Measured:
         return float(1.0 + self.scale * damage**self.power)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.floats(0.001, 0.2))
 def test_no_larger_set_of_few_units_is_predicted_to_fit(seed: int, limit: float) -> None:
     pairs, weights = gram(9, seed, size=400), np.ones(9)

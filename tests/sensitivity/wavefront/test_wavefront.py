@@ -148,9 +148,7 @@ def random_feeds(count: int) -> list[Feed]:
     return [{"x": rng.standard_normal((1, 4, WIDTH)).astype(np.float32)} for _ in range(count)]
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(model=graphs(), on_device=st.booleans())
 def test_scores_on_random_graphs_equal_those_of_the_switch_engine(
     model: onnx.ModelProto,
