@@ -10,6 +10,7 @@ import numpy as np
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.run.cores import cores
 from qgraph._graph.run.memory import Memory, give_back
 from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.run.streamed import Runner
@@ -166,8 +167,16 @@ class PartByPart:
 
 
 def _opened(graph: PartGraph, provider: Provider, *, pack: bool = True) -> Session:
+    # threads that spin in wait for the small nodes of which there are many take half of the time
+    threads = cores() if provider is Provider.CPU else None
     return open_session(
-        graph.model, provider, weights=graph.weights, allow_cpu_nodes=True, share=False, pack=pack
+        graph.model,
+        provider,
+        threads=threads,
+        weights=graph.weights,
+        allow_cpu_nodes=True,
+        share=False,
+        pack=pack,
     )
 
 
