@@ -94,7 +94,7 @@ def measured(model: qgraph.Model, given: dict[str, Any]) -> Measured:
         if any(other != first for other in others):
             raise SystemExit("sums differ")
         watch = Watch()
-        report, _ = qgraph.sensitivity(model, journal=journals[2], **given, fast=True)
+        report, _ = qgraph.sensitivity(model, journal=journals[2], **given)
     return Measured(len(report.nodes), (before, after), watch.spent(), cold, warm)
 
 
@@ -208,8 +208,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
     model = qgraph.open(asked.model)
-    data = {"data": tuple(asked.data), "samples": asked.samples}
-    given: dict[str, Any] = {"ranges": qgraph.calibrate(model, **data, fast=True), **data}
+    data: dict[str, Any] = {"data": tuple(asked.data), "samples": asked.samples, "fast": True}
+    given: dict[str, Any] = {"ranges": qgraph.calibrate(model, **data), **data}
     found = {name: measured(model, given | {"engine": name}) for name in asked.engine}
     text = page(asked.model, asked.samples, found)
     print(text)

@@ -19,6 +19,7 @@ from qgraph._exporters.qwen.check import (
 from qgraph._exporters.qwen.checkpoint import load_checkpoint
 from qgraph._exporters.qwen.onnx_config import LanguageModel
 from qgraph._exporters.qwen.source import describe
+from qgraph._graph.run.memory import Memory
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,13 @@ def test_another_embedding_is_noticed(vl: Any, cases: Any) -> None:
 def test_a_logit_that_is_no_number_is_noticed(vl: Any, cases: Any) -> None:
     case = cases["prefill, batch 1, 7 tokens"]
     differs(vl, replace(case, expected=np.full_like(case.expected, np.nan)))
+
+
+def test_a_decoder_larger_than_memory_is_compared_part_by_part(vl: Any, cases: Any) -> None:
+    given = vl.model, vl.folder / "embed_tokens.onnx", list(cases.values()), "fp32"
+    whole, parts = compare_with_torch(*given), compare_with_torch(*given, Memory(1))
+    assert [item.case for item in parts] == [item.case for item in whole] == list(cases)
+    assert all(0 < item.max_abs_difference < 1e-4 for item in parts)
 
 
 def test_image_positions_are_those_of_an_image_of_two_by_three() -> None:

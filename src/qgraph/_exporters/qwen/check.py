@@ -17,10 +17,12 @@ import torch
 from qgraph._exporters.manifest import Check, Decoder
 from qgraph._exporters.qwen.onnx_config import LanguageModel
 from qgraph._graph.errors import InputError
-from qgraph._graph.io.models import read_model
+from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.run.feeds import fill_cache
-from qgraph._graph.run.session import Session, open_session
-from qgraph._graph.tensors import Array, Feed, TensorSpec, inputs_of
+from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.session import open_session
+from qgraph._graph.run.streamed import Runner
+from qgraph._graph.tensors import Array, Feed, inputs_of
 
 # Largest difference allowed, as a share of the largest logit. Both sides round each sum in another
 # order. fp32: 1e-4 is some 800 steps of 2^-23, ample for tens of layers, while a wrong mask or
@@ -67,22 +69,25 @@ def ask_torch(module: LanguageModel, decoder: Decoder, *, with_past: bool) -> li
 
 
 def compare_with_torch(
-    model: Path, embed: Path, cases: Sequence[ParityCase], dtype: str
+    model: Path,
+    embed: Path,
+    cases: Sequence[ParityCase],
+    dtype: str,
+    memory: Memory | None = None,
 ) -> tuple[Check, ...]:
-    """Return the largest difference of each case.
+    """Return the largest difference of each case. `memory`: what the process may hold, None for
+    what the machine can spare.
 
     Raises:
         ExportMismatchError: a difference above `TOLERANCES`, or no number at all.
     """
-    session, embedder = open_session(model), open_session(embed)
-    specs = inputs_of(read_model(model, weights=False))
-    checks = []
+    embedder = open_session(embed)
     for case in cases:
         embeds = embedder.run({"input_ids": case.token_ids})["inputs_embeds"]
         if not np.array_equal(embeds, case.feed["inputs_embeds"]):
             raise _mismatch(case, "the embeddings differ; they are copied and must be equal")
-        checks.append(_difference(case, _run_in_pieces(session, specs, case), dtype))
-    return tuple(checks)
+    found = _answers(model, cases, memory or Memory.of(None))
+    return tuple(_difference(case, each, dtype) for case, each in zip(cases, found, strict=True))
 
 
 def _case(
@@ -142,23 +147,33 @@ def _mismatch(case: ParityCase, what: str) -> ExportMismatchError:
     )
 
 
-def _run_in_pieces(session: Session, specs: Sequence[TensorSpec], case: ParityCase) -> Array:
-    """Return logits float32 [B,S,V], the cache handed from piece to piece."""
-    cache: Feed = {}
-    logits: list[Array] = []
-    start = 0
-    for size in case.pieces:
-        stop = start + size
-        piece = {
-            "inputs_embeds": case.feed["inputs_embeds"][:, start:stop],
-            "attention_mask": case.feed["attention_mask"][:, :stop],
-            "position_ids": case.feed["position_ids"][..., start:stop],
-        }
-        results = session.run(fill_cache(piece | cache, specs))
-        logits.append(results.pop("logits").astype(np.float32))
-        cache = {name.replace("present", "past_key_values"): results[name] for name in results}
-        start = stop
-    return np.concatenate(logits, axis=1)
+def _answers(path: Path, cases: Sequence[ParityCase], memory: Memory) -> list[Array]:
+    """Return the graph's logits float32 [B,S,V] of each case, the cache handed from piece to piece.
+    Where it does not fit into memory, it is run part by part: each time, a piece of every case.
+    """
+    model = read_on_disk(path)
+    specs, outputs = inputs_of(model), [value.name for value in model.graph.output]
+    runner = Runner(model, memory)
+    whole = None if runner.in_parts else open_session(path)
+    logits: list[list[Array]] = [[] for _ in cases]
+    caches: list[Feed] = [{} for _ in cases]
+    for number in range(max(len(case.pieces) for case in cases)):
+        asked = [at for at, case in enumerate(cases) if number < len(case.pieces)]
+        feeds = [fill_cache(_piece(cases[at], number) | caches[at], specs) for at in asked]
+        found = map(whole.run, feeds) if whole is not None else runner.run(feeds, outputs)
+        for at, results in zip(asked, found, strict=True):
+            logits[at].append(results.pop("logits").astype(np.float32))
+            caches[at] = {n.replace("present", "past_key_values"): a for n, a in results.items()}
+    return [np.concatenate(each, axis=1) for each in logits]
+
+
+def _piece(case: ParityCase, number: int) -> Feed:
+    start, stop = sum(case.pieces[:number]), sum(case.pieces[: number + 1])
+    return {
+        "inputs_embeds": case.feed["inputs_embeds"][:, start:stop],
+        "attention_mask": case.feed["attention_mask"][:, :stop],
+        "position_ids": case.feed["position_ids"][..., start:stop],
+    }
 
 
 def _to_numpy(tensor: Any) -> Array:
