@@ -433,3 +433,11 @@ def test_the_page_says_which_run_it_is_and_when(evaluation: Evaluation, tmp_path
     title = re.search("<title>(.*)</title>", page)
     assert title and html.unescape(title[1]).startswith("night <1>: ")
     assert title[1].endswith(evaluation.run.started[:10])
+
+
+def test_whatever_scrolls_is_reached_by_the_keyboard_and_named(rendered: tuple[str, str]) -> None:
+    """As axe-core's scrollable-region-focusable asks, where a table is wider than a phone."""
+    regions = re.findall(r'<div class="scroll[^>]*>', rendered[0])
+    named = [re.search(r'tabindex="0" role="region" aria-label="(.+?)"', item) for item in regions]
+    labels = [found[1] for found in named if found]
+    assert len(labels) == len(regions) == len(set(labels)) > 4
