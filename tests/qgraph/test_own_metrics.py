@@ -99,3 +99,44 @@ def test_a_metric_may_have_any_name(classifier: Path, pictures: Path) -> None:
         classifier, data=pictures, preprocess=HOW, metric={"samples": lambda *_: 0.25}
     )
     assert found.variants[0].metrics["samples"] == 0.25
+
+
+TAGGER = """
+<ir_version: 10, opset_import: ["" : 21]>
+tagger (float[batch, 6, 16] x) => (float[batch, 6, 20] y)
+{ [all] y = MatMul(x, w) }
+"""
+
+
+@pytest.mark.parametrize("last", [(6,), ()], ids=["a label for each position", "one number"])
+def test_a_metric_sees_labels_that_are_no_classes(tmp_path: Path, last: tuple[int, ...]) -> None:
+    onnx.save(built(TAGGER, **drawn({"w": (16, 20)})), tmp_path / "tagger.onnx")
+    draw = np.random.default_rng(4)
+    x, labels = draw.random((7, 6, 16), np.float32), draw.normal(size=(7, *last))
+
+    def distance(outputs: dict[str, Any], sample: dict[str, Any]) -> float:
+        return float(np.abs(outputs["y"].mean(2).T - sample["labels"].T).mean())
+
+    how: dict[str, Any] = {"task": "fidelity", "metric": distance}
+    found = qgraph.evaluate(tmp_path / "tagger.onnx", data={"x": x, "labels": labels}, **how)
+    (y,) = onnxruntime.InferenceSession(tmp_path / "tagger.onnx").run(None, {"x": x})
+    rows = zip(y, labels, strict=True)
+    expected = [np.abs(row.mean(1) - right).mean() for row, right in rows]
+    assert found.variants[0].metrics["distance"] == pytest.approx(np.mean(expected), rel=1e-5)
+    few = qgraph.evaluate(
+        tmp_path / "tagger.onnx", data={"x": x, "labels": labels}, samples=3, **how
+    )
+    assert few.variants[0].metrics["distance"] == pytest.approx(np.mean(expected[:3]), rel=1e-5)
+
+
+def test_labels_that_fit_no_sample_or_no_classes_are_refused(tmp_path: Path) -> None:
+    onnx.save(built(TAGGER, **drawn({"w": (16, 20)})), tmp_path / "tagger.onnx")
+    data = {"x": np.zeros((5, 6, 16), np.float32), "labels": np.zeros((4, 6))}
+    with pytest.raises(qgraph.InputError, match="found 4 labels, expected 5, one for each"):
+        qgraph.evaluate(
+            tmp_path / "tagger.onnx", data=data, task="fidelity", metric={"own": lambda *_: 0.0}
+        )
+    data = {**data, "labels": np.zeros((5, 6), np.int64)}
+    with pytest.raises(qgraph.InputError) as refused:
+        qgraph.evaluate(tmp_path / "tagger.onnx", data=data, metric={"own": lambda *_: 0.0})
+    assert "task='fidelity', metric=function" in str(refused.value.hint)

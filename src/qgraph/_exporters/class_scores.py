@@ -99,8 +99,8 @@ def class_scores(
             f"there are labels, and {len(found) or 'no'} outputs that could be class scores,"
             f" expected one of shape [n, classes] among {', '.join(outputs)}",
             where="labels",
-            hint="Leave the labels out; in Python, qgraph.evaluate(…, metric=function) measures any"
-            " output.",
+            hint="Add --task fidelity, or leave the labels out. To use these labels, in Python:"
+            " qgraph.evaluate(…, task='fidelity', metric=function).",
         )
     return ClassScores(tuple(found), labels)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class FidelityTask:
     several outputs `worst_sqnr_db`, too: the lowest of those that no labels judge.
 
     Of outputs that values select, at what the selection reads: `inner` tensors of `model`.
+    `labels` gives those of a sample that only metrics of a caller's own look at.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class FidelityTask:
         scores: ClassScores | None = None,
         *,
         model: onnx.ModelProto | None = None,
+        labels: Callable[[int], Array | None] | None = None,
     ) -> None:
         self.feeds = feeds
+        self._labels = labels
         self.name = "classify" if scores is not None and scores.labels is not None else "fidelity"
         end = None if model is None else behind_selection(model, outputs)
         shown = () if model is None else {item.name for item in model.graph.output}
@@ -72,9 +75,11 @@ class FidelityTask:
         return FIDELITY.union(classes, [_WORST] if self._free else [])
 
     def labels_of(self, index: int) -> Array | None:
-        """Return the right classes of a sample already measured, int [n]; None: nobody knows."""
+        """Return the right classes of a sample already measured, int [n], or what only metrics of a
+        caller's own look at; None: nobody knows.
+        """
         if self._scores is None or self._scores.labels is None:
-            return None
+            return None if self._labels is None else self._labels(index)
         found: Array = self._scores.labels[self._starts[index] : self._starts[index + 1]]
         return found
 

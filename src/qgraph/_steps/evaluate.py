@@ -62,13 +62,14 @@ def evaluate(
     of your own, or several by name. It is called as `metric(outputs, sample)` for each forward pass
     of each variant, and returns a number; for a batch, the mean of its samples. `outputs` and
     `sample` hold copies of arrays by name, with the batch axis. `sample` also has `labels`, if the
-    data has them. The figure is the mean over samples, with an interval of its difference from
-    float. Nodes are not ranked by it. `gated`: metrics that you will ask for. A metric that the
-    task cannot have is refused before anything is measured, as in `accept`. `profiles` adds the
-    predictions of each profile. `journal` is a file that keeps finished samples, so that the next
-    call continues; remove it when you are done. `fresh` ignores an older one. Options are those of
-    `EvaluateOptions`, as an object or by name. Without `sanity`, a model that can answer gets the
-    prompts of `sanity.jsonl` beside it, else the general prompts of its family.
+    data has them; labels that are no classes, of any shape, with `task="fidelity"`. The figure is
+    the mean over samples, with an interval of its difference from float. Nodes are not ranked by
+    it. `gated`: metrics that you will ask for. A metric that the task cannot have is refused before
+    anything is measured, as in `accept`. `profiles` adds the predictions of each profile. `journal`
+    is a file that keeps finished samples, so that the next call continues; remove it when you are
+    done. `fresh` ignores an older one. Options are those of `EvaluateOptions`, as an object or by
+    name. Without `sanity`, a model that can answer gets the prompts of `sanity.jsonl` beside it,
+    else the general prompts of its family.
 
     Raises:
         EnvironmentFault: the provider is missing, or leaves compute nodes to the CPU.
