@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from qgraph._graph.progress import silent
 from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._steps.options import SensitivityOptions
 from qgraph._steps.ray_cache import received
+from qgraph._steps.ray_evaluation import require_versions, versions
 
 SHIPPED = Path(__file__).parents[2] / "models/yolo_tiny"
 SAMPLES = 6
@@ -618,3 +621,18 @@ def test_an_engine_that_measures_as_a_whole_is_refused(model: qgraph.Model) -> N
     runtime = qgraph.Runtime(ray="auto")
     with pytest.raises(UsageError, match="--engine inc measures as a whole"):
         qgraph.sensitivity(model, options=asked("inc"), runtime=runtime)
+
+
+def test_a_node_with_other_versions_names_these_alone() -> None:
+    asked = json.loads(versions())
+    require_versions(json.dumps(asked))
+    del asked["packages"]["onnx"]
+    asked["packages"] |= {"numpy": "1.0", "torch_of_tomorrow": "9.9"}
+    with pytest.raises(UsageError) as refused:
+        require_versions(json.dumps(asked))
+    here = {name: metadata.version(name) for name in ("numpy", "onnx")}
+    assert refused.value.message == (
+        f"found numpy {here['numpy']} instead of 1.0, onnx {here['onnx']} instead of none,"
+        " torch_of_tomorrow missing instead of 9.9"
+    )
+    assert "--ray=local" in str(refused.value.hint)

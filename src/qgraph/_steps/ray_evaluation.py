@@ -164,9 +164,26 @@ def versions() -> str:
 
 
 def require_versions(expected: str) -> None:
-    """Raise UsageError where this process has other versions than the one that asks."""
-    if versions() != expected:
-        raise UsageError(f"versions differ: expected {expected}, found {versions()}")
+    """Raise UsageError where this process has other versions than the one that asks, naming these
+    alone.
+    """
+    here, there = (_flat(text) for text in (versions(), expected))
+    other = [
+        f"{name} {here.get(name, 'missing')} instead of {there.get(name, 'none')}"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]
+    if other:
+        raise UsageError(
+            f"found {', '.join(other)}",
+            hint="Install the same versions on every node. For a new cluster of this installation"
+            " alone, on this machine: --ray=local.",
+        )
+
+
+def _flat(text: str) -> dict[str, str]:
+    found = json.loads(text)
+    return {"qgraph": found["qgraph"], **found["packages"]}
 
 
 def _take(
