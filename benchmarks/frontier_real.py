@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from curves import SHARES, SQNR, Curve, Verdict, table
 from frontier import Bench, quantizers
-from real import file_of, packages, save
 from real_shelf import SHELF, Shelved
 from setting import setting
+from subjects import file_of, packages, save
 
 import qgraph
 from qgraph._exporters.fidelity import FidelityTask
@@ -121,12 +121,11 @@ def main() -> None:
 
 _HEAD = """# Frontier: real models that packages ship
 
-Written by `benchmarks/frontier_real.py`. The tables show SQNR to float over all outputs (dB,
-higher is better), with 25, 50, 75 and 100 % of the candidates quantized. Every tool quantizes the
-same nodes, from the same 8 samples. ▲: worse than the line in bold, by a paired bootstrap over
-samples (95 %). ▼: better. ≈: no difference beyond the noise. "n of m float": nodes that a tool
-left float although it was asked to quantize them. Models without lines of ModelOpt were measured
-without it. A scheme that smooths nothing has no line.
+Written by `benchmarks/frontier_real.py`: SQNR to float over all outputs (dB, higher is better), at
+shares of the candidates that are quantized; every tool quantizes the same nodes, from the same 8
+samples. ▲: worse than the line in bold, by a paired bootstrap over samples (95 %); ▼: better; ≈:
+within the noise. "n of m float": nodes a tool was asked to quantize and did not. A model
+without lines of ModelOpt was measured without it. A scheme that smooths nothing has no line.
 """
 
 if __name__ == "__main__":

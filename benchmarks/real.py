@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import logging
 import re
-import subprocess
 import time
-import venv
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,45 +25,20 @@ import onnxruntime as ort
 from chain import FailedError
 from chain import run as command
 from kept import arguments, kept_result
-from onnx import numpy_helper
 from quantizers import by_onnxruntime
-from real_shelf import PACKAGES, SHELF, Data, Run, Shelved
+from real_shelf import SHELF, Data, Run, Shelved
 from setting import setting
+from subjects import file_of, packages, save
 
 from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.io.documents import read_document
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.tensors import Array
 from qgraph._quantize.profiles import Profiles
 
 PROFILES = ("A", "B", "C", "D")
 _SECONDS = 3600.0
 _LOSES = 0.95
 """Below this share of float's own, a profile counts as having lost the task."""
-
-
-def packages(folder: Path) -> Path:
-    """Return where the packages lie, installed when they are not there."""
-    environment = folder / "environment"
-    if not (environment / "ready").is_file():
-        venv.create(environment, with_pip=True)
-        pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, *PACKAGES], check=True)  # noqa: S603 - our own list
-        (environment / "ready").touch()
-    return next((environment / "lib").glob("python*/site-packages"))
-
-
-def file_of(item: Shelved, found: Path, folder: Path) -> Path:
-    """Return the model's file; where inputs are fixed, a copy that has them as constants."""
-    if not item.fixed:
-        return found / item.file
-    model = onnx.load(found / item.file)
-    for name, value in item.fixed:
-        given = next(entry for entry in model.graph.input if entry.name == name)
-        model.graph.input.remove(given)
-        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
-    path = folder / "fixed.onnx"
-    onnx.save(model, path)
-    return path
 
 
 def runner(model: Path | onnx.ModelProto) -> Run:
@@ -86,14 +59,6 @@ def sqnr(outputs: Sequence[Sequence[Array]], exact: Sequence[Sequence[Array]]) -
         noise = sum(np.square(x - y).sum() for x, y in pairs)
         found.append(10 * np.log10(signal / noise) if noise else np.inf)
     return float(min(found))
-
-
-def save(feeds: Sequence[Feed], folder: Path) -> Path:
-    """Write each sample as a file of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, feed in enumerate(feeds):
-        np.savez(folder / f"{index:03d}.npz", **feed)
-    return folder
 
 
 def run(*words: str | Path) -> dict[str, Any]:
@@ -223,12 +188,12 @@ def main() -> None:
 
 _HEAD = """# Real models that packages ship
 
-Written by `benchmarks/real.py`. It installs packages and only reads their model files. Each model
-is scored on 8 samples, and quantized as A to D (25, 50, 75 and 100 % of its candidates). SQNR in
-dB, of the worst output, and the task are measured on samples from other sources. "onnxruntime" is
-its `quantize_static`, symmetric and per channel, for the same nodes and samples. In brackets is
-the result of the float model. The data sets are small: differences below 2 dB, or of a few per
-cent, mean nothing. {passed} of {count} models work.
+Written by `benchmarks/real.py`, which installs the packages and reads nothing of them but files.
+Each model is scored on 8 samples and quantized as A to D (25, 50, 75 and 100 % of its candidates);
+SQNR in dB (of the worst output) and the task are measured on samples from other sources.
+"onnxruntime" is its `quantize_static`, symmetric and per channel, told to quantize the same nodes
+from the same samples. Beside the task, in brackets, what the float model gets right. Data sets are
+small: below 2 dB, or a few per cent, is a tie. {passed} of {count} go through.
 
 | model | scored + kept | A / B / C / D, dB | task | right | onnxruntime, dB | right |
 |---|---|---|---|---|---|---|

@@ -186,7 +186,9 @@ def mse_threshold(seen: Histogram, grid: Grid = INT8) -> float:
     """Return the magnitude with the least squared error of rounding and clipping together."""
     if not seen.peak:
         return 0.0
-    return min(_candidates(seen.peak), key=lambda limit: _error(seen, limit, grid))
+    filled = seen.counts > 0  # most bins are empty where a few values reach far
+    counts, centers = seen.counts[filled], seen.centers[filled]
+    return min(_candidates(seen.peak), key=lambda limit: _error(counts, centers, limit, grid))
 
 
 def _candidates(peak: float) -> list[float]:
@@ -195,7 +197,9 @@ def _candidates(peak: float) -> list[float]:
     return [peak * share for share in shares]
 
 
-def _error(seen: Histogram, limit: float, grid: Grid) -> float:
-    step, centers = limit / grid.qmax, seen.centers
+def _error(
+    counts: NDArray[np.int64], centers: NDArray[np.float64], limit: float, grid: Grid
+) -> float:
+    step = limit / grid.qmax
     rounded = grid.nearest(centers / step).astype(np.float64) * step
-    return float(np.dot(seen.counts, (centers - rounded) ** 2))
+    return float(np.dot(counts, (centers - rounded) ** 2))
