@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from qgraph._sensitivity.scoring.questions import References, Scored
 from qgraph._sensitivity.search.asking import Search
 from qgraph._sensitivity.search.best import search_best
 from qgraph._sensitivity.search.ladder import Ladder
-from qgraph._sensitivity.search.rig import Rig
+from qgraph._sensitivity.search.rig import Rig, Spent
 
 NET = """net (float[N,32] x) => (float[N,24] y)
 { n = Mul(x, gamma) [first] h = MatMul(n, w) t = Tanh(h) [last] y = MatMul(t, v) }"""
@@ -213,6 +214,29 @@ def test_what_errs_next_to_nothing_weighs_no_more_than_what_is_harmless(tmp_path
     noises, judged, *_ = rig.errors(Way(), [frozenset(), frozenset(rig.names)])
     assert not noises[:, 0].any() and (judged[:, 0] == 1e-5).all()
     np.testing.assert_array_equal(judged[:, 1], noises[:, 1])
+
+
+@pytest.mark.parametrize("count", [4, 8, 32])
+def test_five_ways_are_measured_whatever_sets_of_nodes_take(tmp_path: Path, count: int) -> None:
+    # side by side, scores take next to no forwards, and what harms least is still asked of each
+    heads = [f"h{n}" for n in range(24)]
+    lines = " ".join(f"{head} = MatMul(n, w{head})" for head in heads)
+    text = "(float[N,32] x) => (float[N,16] y) { n = Mul(x, gamma)"
+    text = f"net {text} {lines} y = Sum({', '.join(heads)}) }}"
+    gamma = np.ones(32, np.float32)
+    gamma[5] = 100
+    drawn = np.random.default_rng(0).standard_normal((24, 32, 16)) / gamma[:, None]
+    weights = {f"w{head}": w.astype(np.float32) for head, w in zip(heads, drawn, strict=True)}
+    onnx.save(built(text, gamma=gamma, **weights), path := tmp_path / "net.onnx")
+    prepared, scored = prepare(path), Scored(("y",), logits=False)
+    nodes = select(prepared.model, include=["."]).candidates
+    search = Search(prepared, lambda _: nodes, samples(1, count), scored, BEST, RUN)
+    ladder = Ladder(Rig(search, smooths=True))
+    ladder.noise_of(ladder.plain)
+    with suppress(Spent):
+        ladder.climb()
+    assert len(ladder.errors) >= 5
+    assert search_best(search, smooths=True).smoothing
 
 
 def test_a_model_without_room_stays_plain_and_that_is_said(tmp_path: Path) -> None:

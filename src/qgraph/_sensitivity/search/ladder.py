@@ -21,7 +21,7 @@ from qgraph._quantize.smooth.plan import Strengths
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.ratios import HALVED, gains, noise
-from qgraph._sensitivity.search.rig import MANY, Rig, sizes_of
+from qgraph._sensitivity.search.rig import Rig, sizes_of
 
 _STRENGTHS = (0.5, 0.7)
 _FURTHER = {0.5: 0.4, 0.7: 0.8}
@@ -32,8 +32,6 @@ _QUIET = 1e-4
 """Noise to signal of everything quantized up to which no tensor is rotated at a price."""
 _FAR = math.log(4)
 """What smoothing gains where clips alone are left out."""
-_UNITS, _FEW_UNITS, _SOLO = 24, 8, 2
-"""Runs of nodes whose harm is measured apart, and samples on which."""
 _MASSIVE = 100
 """The largest channel, in typical ones, from which on a tensor is of a group of its own."""
 
@@ -225,11 +223,7 @@ def _groups(known: Strengths) -> list[list[SmoothPoint]]:
 
 def _sets(rig: Rig) -> list[Question]:
     """Return the sets of nodes that harm least, and all."""
-    count = len(rig.names)
-    most = _FEW_UNITS if count > MANY else _UNITS
-    units = [list(each) for each in np.array_split(np.array(rig.names, object), min(most, count))]
-    numbers = list(rig.judged)[:: max(1, len(rig.judged) // _SOLO)][:_SOLO]
-    questions = [rig.with_companions(unit) for unit in units]
-    harms = rig.errors(Way(), questions, numbers)[0].sum(0)
+    units = rig.units
+    harms = rig.errors(Way(), [rig.with_companions(unit) for unit in units], rig.solo)[0].sum(0)
     order = [name for at in np.argsort(harms, kind="stable") for name in units[at]]
-    return [rig.with_companions(order[:size]) for size in sizes_of(count)]
+    return [rig.with_companions(order[:size]) for size in sizes_of(len(order))]

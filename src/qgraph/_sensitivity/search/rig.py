@@ -35,7 +35,9 @@ _JUDGED = 16
 """Samples that are looked at, at most."""
 _SHARE_OF_SCORES, _FEWEST_WAYS = 0.7, 5
 """Of the forwards that scores take, those the search may take: its own are dearer. At least as many
-as so many ways take."""
+as so many ways take, beside what sets are made of."""
+_UNITS, _FEW_UNITS, _SOLO = 24, 8, 2
+"""Runs of nodes whose harm is measured apart, and samples on which: what sets are made of."""
 _SHARES, _FEW_SHARES = (0.5, 0.75, 1.0), (0.75, 1.0)
 """Of the nodes, those that harm least first: what profiles quantize."""
 MANY = 64
@@ -103,9 +105,23 @@ class Rig:
         count, step = len(search.feeds), math.ceil(len(search.feeds) / _JUDGED)
         self.judged = range(0, count, step)
         price = forwards_of_scores(prepared.model, candidates, count)
-        fewest = _FEWEST_WAYS * len(sizes_of(len(candidates))) + 2  # two for what sets are made of
-        self.allowed = math.ceil(max(fewest, _SHARE_OF_SCORES * price) * count)
+        ways = _FEWEST_WAYS * len(sizes_of(len(candidates)))
+        fewest = ways * len(self.judged) + len(self.units) * len(self.solo)
+        share = max(ways + _SOLO, _SHARE_OF_SCORES * price)
+        self.allowed = max(fewest, math.ceil(share * count))
         self.left = self.allowed
+
+    @property
+    def units(self) -> list[list[str]]:
+        """Return the runs of nodes whose harm is measured apart."""
+        most = _FEW_UNITS if len(self.names) > MANY else _UNITS
+        parts = np.array_split(np.array(self.names, object), min(most, len(self.names)))
+        return [list(each) for each in parts]
+
+    @property
+    def solo(self) -> Sequence[int]:
+        """Return the numbers of the samples on which that is measured."""
+        return self.judged[:: max(1, len(self.judged) // _SOLO)][:_SOLO]
 
     @cached_property
     def _part_of(self) -> dict[int, int]:
