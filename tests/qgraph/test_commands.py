@@ -273,6 +273,28 @@ def test_quantize_takes_the_ranges_that_lie_beside_the_profiles_and_fit(
     assert not (tmp_path / "q/ranges.json").exists()
 
     known = json.loads(files.ranges.read_text())
+    # options of samples ask for others
+    for at, said in enumerate((("--seed", 1), ("--samples", 2), ("--preprocess", "mean=0 std=1"))):
+        done = qgraph(*common, *said, "-o", tmp_path / f"said{at}")
+        assert "beside the profiles" not in done.out and done.code in (0, 2, 3)
+    # another report's ranges came first
+    source = json.loads(files.profiles.read_text())["source"]
+    (tmp_path / "ranges.json").rename(tmp_path / f"{Path(source).stem}.ranges.json")
+    (tmp_path / "ranges.json").write_text(
+        json.dumps(
+            known
+            | {
+                "tensors": [
+                    item | {"rmin": 2 * item["rmin"], "rmax": 2 * item["rmax"]}
+                    for item in known["tensors"]
+                ]
+            }
+        )
+    )
+    assert qgraph(*common, "-o", tmp_path / "own").code == 0
+    assert (tmp_path / "own/D.onnx").read_bytes() == (files.folder / "D.onnx").read_bytes()
+    (tmp_path / f"{Path(source).stem}.ranges.json").unlink()
+
     short = known | {"tensors": known["tensors"][1:]}
     other = known | {"model": known["model"] | {"sha256": "0" * 64}}
     for at, wrong in enumerate((json.dumps(short), json.dumps(other), "{")):

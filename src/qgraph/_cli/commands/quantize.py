@@ -13,6 +13,7 @@ from qgraph._cli.commands.quantize_written import print_written
 from qgraph._cli.console import say, warn, wrote
 from qgraph._cli.fields import given_of, options_of
 from qgraph._cli.outputs import require_outputs
+from qgraph._cli.ranges_beside import ranges_to_read
 from qgraph._cli.runtime import runtime_of
 from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
@@ -69,8 +70,9 @@ def quantize(
     Models that are written together share one data file, which holds each tensor once, if it would
     be larger than 16 MiB. Smaller models are one file each.
 
-    Ranges come from --ranges. Without it and without --data, they are those of ranges.json beside
-    the profiles, if that fits. Else they are calibrated on --data and written as ranges.json.
+    Ranges come from --ranges. Without it and without --data and its options, they are those of the
+    profiles' report, if they lie beside the profiles and fit. Else they are calibrated on --data
+    and written as ranges.json.
     The scheme is that of the profiles. --scheme, --calibrate, --smooth, --rotate and --weights
     quantize the same nodes under another one.
 
@@ -120,15 +122,16 @@ def quantize(
 
 
 def _beside(profiles: Path, model: Model, wanted: Profiles, asked: QuantizeOptions) -> Path | None:
-    """Return the ranges that a report left beside its profiles, if no data is given and they are
-    of this model and scheme, for all nodes.
+    """Return the ranges that were written with the report that profiles were cut from, if both lie
+    beside each other, nothing is said of samples, and they are of this model and scheme, for all
+    nodes.
     """
-    path = profiles.with_name("ranges.json")
-    if asked.data or asked.samples or asked.batch_axis or not path.is_file():
+    if any((asked.data, asked.samples, asked.seed, asked.batch_axis, asked.preprocess)):
         return None
     try:
+        path = ranges_to_read(profiles.with_name(Path(wanted.source).name))
         known = read_document(path, Ranges)
-    except QGraphError:  # nobody asked for it
+    except (QGraphError, OSError, ValueError):  # nobody asked for it; a source may say anything
         return None
     return path if cover(known, model, wanted, asked) else None
 
