@@ -441,3 +441,35 @@ def test_whatever_scrolls_is_reached_by_the_keyboard_and_named(rendered: tuple[s
     named = [re.search(r'tabindex="0" role="region" aria-label="(.+?)"', item) for item in regions]
     labels = [found[1] for found in named if found]
     assert len(labels) == len(regions) == len(set(labels)) > 4
+
+
+def test_names_in_the_frontier_stay_above_the_axis(evaluation: Evaluation, tmp_path: Path) -> None:
+    """One that hardly differs lies at the bottom, and every second name is below its point."""
+    key = quality_key(evaluation.variants[0].metrics)
+    found = [
+        item.model_copy(update={"differences": {key: Difference(value=float(at > 1))}})
+        for at, item in enumerate(evaluation.variants)
+    ]
+    write_run(tmp_path, evaluation.model_copy(update={"variants": tuple(found)}), "plain")
+    run = read_run(tmp_path)
+    for name in ("frontier", "size"):
+        spec = charts(run.evaluation, run.report)[name]
+        (names,) = re.findall(
+            r'<g class="mark-text role-mark.*?</g>', draw(spec, FigureKind.SVG).decode(), re.DOTALL
+        )
+        heights = [float(y) for y in re.findall(r"translate\([^,]+,([^)]+)\)", names)]
+        assert len(heights) == len(run.evaluation.variants)
+        assert max(heights) <= spec["height"]
+
+
+def test_only_charts_with_intervals_speak_of_bars(evaluation: Evaluation, tmp_path: Path) -> None:
+    key = quality_key(evaluation.variants[0].metrics)
+    for interval in ((-0.5, 0.5), None):
+        found = [
+            item.model_copy(update={"differences": {key: Difference(value=0, interval=interval)}})
+            for item in evaluation.variants
+        ]
+        folder = tmp_path / str(interval)
+        folder.mkdir()
+        write_run(folder, evaluation.model_copy(update={"variants": tuple(found)}), "plain")
+        assert ("bars are 95 % intervals" in render(folder)[0]) == (interval is not None)

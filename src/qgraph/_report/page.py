@@ -35,6 +35,7 @@ def render_page(run: ReportedRun) -> str:
     evaluation = run.evaluation
     nodes = node_rows(run)
     drawn = charts(evaluation, run.report, run.pairs)
+    quality = quality_key(evaluation.variants[0].metrics)
     return _template("report.html.j2").render(
         project=run.project,
         evaluation=evaluation,
@@ -51,7 +52,8 @@ def render_page(run: ReportedRun) -> str:
         advice=advice(evaluation),
         latency_notes=latency_notes(evaluation),
         verdicts=verdicts(evaluation),
-        quality=metric(quality_key(evaluation.variants[0].metrics)).label,
+        quality=metric(quality).label,
+        barred=any(d.interval for v in evaluation.variants if (d := v.differences.get(quality))),
         by=metric(run.report.metric),
         nodes=nodes,
         schemes=summary(run.report) if run.report.schemes else (),

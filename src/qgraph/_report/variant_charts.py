@@ -48,7 +48,8 @@ def _frontier(
     if len(rows) < 2:
         return None
     change = f"{known.axis or known.label} − float's"
-    x, y = number("x", title, scale={"zero": False}), number("y", change)
+    x = number("x", title, scale={"zero": False})
+    y = number("y", change, scale={"padding": _ROOM})
     tooltip = [
         _VARIANT,
         number("x", title, format=".1f"),
@@ -80,6 +81,10 @@ _ASIDE: Spec = {
 """Names in turn above and below, as neighbours often lie close together, and towards the middle,
 clear of the interval.
 """
+
+
+_ROOM = 18
+"""Pixels between the axis and the lowest point, for its name."""
 
 
 def _rows(placed: Sequence[tuple[Variant, float]], key: str) -> list[Spec]:
