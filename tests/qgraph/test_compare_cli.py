@@ -138,7 +138,7 @@ def test_noise_fails_nothing_where_told_so(files: Any, qgraph: Any) -> None:
     # four samples are too few for an interval
     assert qgraph(*gate, "measured").code == 0
     result = qgraph(*gate, "sure")
-    assert result.code == 2 and "has no interval" in result.err
+    assert result.code == 2 and "has no interval: that needs its figures of 5 samples" in result.err
 
 
 @pytest.mark.parametrize("pair", ["A", "A=", "A=E", "A=B"])

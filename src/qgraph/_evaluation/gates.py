@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from qgraph._evaluation.changes import Change, Changes
+from qgraph._evaluation.intervals import FEWEST
 from qgraph._evaluation.proportions import Interval
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._metrics import metric
@@ -81,9 +82,10 @@ class Gate:
             )
         if interval is None:
             raise UsageError(
-                f"--fail-when {when}: {change.variant}'s {change.metric} has no interval, as an"
-                " evaluation holds too few samples, none by sample, or other ones",
-                hint="Evaluate both on the same data with more samples, or gate what was measured.",
+                f"--fail-when {when}: {change.variant}'s {change.metric} has no interval: that"
+                f" needs its figures of {FEWEST} samples or more, of the same in two evaluations",
+                hint="Give more samples, or both the same, or gate what was measured:"
+                " --fail-when measured.",
             )
         return interval
 
