@@ -23,7 +23,7 @@ from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.scoring.questions import References, Scored
 from qgraph._sensitivity.search.asking import Search
-from qgraph._sensitivity.search.best import search_best
+from qgraph._sensitivity.search.best import _confirmed, search_best
 from qgraph._sensitivity.search.ladder import Ladder
 from qgraph._sensitivity.search.rig import Rig, Spent
 
@@ -237,6 +237,19 @@ def test_five_ways_are_measured_whatever_sets_of_nodes_take(tmp_path: Path, coun
         ladder.climb()
     assert len(ladder.errors) >= 5
     assert search_best(search, smooths=True).smoothing
+
+
+@pytest.mark.parametrize("methods", [("mse", "percentile"), ("percentile", "mse")])
+def test_of_ways_that_are_equal_the_first_is_taken(tmp_path: Path, methods: Sequence[str]) -> None:
+    # hashes of text differ from process to process: a set would have one of them first by chance
+    prepared = prepare(net(tmp_path / "net.onnx", loud=10))
+    nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
+    search = Search(prepared, lambda _: nodes, samples(1), scored, BEST, RUN)
+    ladder = Ladder(Rig(search, smooths=True))
+    known = ladder.errors_of(ladder.plain)
+    for method in methods:
+        ladder.errors[Way(Calibration(method))] = known / 10
+    assert _confirmed(ladder) == Way(Calibration(methods[0]))
 
 
 def test_a_model_without_room_stays_plain_and_that_is_said(tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def _confirmed(ladder: Ladder) -> Way:
     """Return the way most worth it that is no worse than plain for any set, else plain. A part of
     it that is as good within a standard error is taken in its place.
     """
-    left = ladder.errors.keys() - ladder.dearer
-    order = sorted(left, key=lambda each: -ladder.worth(each))
+    left = [way for way in ladder.errors if way not in ladder.dearer]
+    order = sorted(left, key=lambda each: -ladder.worth(each))  # of equals, what came first
     held = [way for way in order if _holds(ladder, way)]
     taken = held[0] if held else ladder.plain
     for way in held:
