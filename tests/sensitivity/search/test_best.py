@@ -239,6 +239,24 @@ def test_five_ways_are_measured_whatever_sets_of_nodes_take(tmp_path: Path, coun
     assert search_best(search, smooths=True).smoothing
 
 
+def test_a_way_under_which_one_of_several_logits_fails_errs_without_bound(tmp_path: Path) -> None:
+    # quantized, h has one more row above zero: what comes of it has another shape
+    text = """net (float[N,32] x) => (float[N,16] y, float[K,16] z)
+    { h = MatMul(x, w) y = Identity(h) s = ReduceMax<keepdims=0>(h, axis) c = Greater(s, bound)
+      z = Compress<axis=0>(h, c) }"""
+    w = np.random.default_rng(0).standard_normal((32, 16)).astype(np.float32)
+    feeds = samples(1)
+    most = np.sort((feeds[0]["x"] @ w).max(axis=1))
+    given = {"w": w, "axis": np.array([1]), "bound": np.array(most[32], np.float32)}
+    onnx.save(built(text, **given), path := tmp_path / "net.onnx")
+    prepared = prepare(path)
+    nodes = select(prepared.model, include=["."]).candidates
+    search = Search(prepared, lambda _: nodes, feeds, Scored(("y", "z"), logits=True), BEST, RUN)
+    noises, judged, *_ = Rig(search, smooths=True).errors(Way(), [frozenset(["MatMul:h"])])
+    assert np.isinf(noises).any()
+    np.testing.assert_array_equal(np.isinf(judged), np.isinf(noises))
+
+
 @pytest.mark.parametrize("methods", [("mse", "percentile"), ("percentile", "mse")])
 def test_of_ways_that_are_equal_the_first_is_taken(tmp_path: Path, methods: Sequence[str]) -> None:
     # hashes of text differ from process to process: a set would have one of them first by chance

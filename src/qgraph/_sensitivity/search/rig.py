@@ -221,7 +221,7 @@ def sizes_of(count: int) -> list[int]:
 def _errors_of(found: Sequence[Sums]) -> tuple[float, ...]:
     """Return noise to signal, and the error at each place: where there is a KL, that."""
     whole, noises = found[0], [_noise_of(item) for item in found]
-    if whole.positions > 1:
+    if whole.positions > 1 and not whole.failed:
         return noises[0], *([whole.kl / whole.positions] * len(found))
     return noises[0], max(noises[0], HARMLESS), *noises[1:]
 
