@@ -195,6 +195,17 @@ def test_a_search_with_other_options_is_refused_in_words(
     assert qgraph.sensitivity(model, fast=True, fresh=True, **given)[0].run.complete
 
 
+@pytest.mark.parametrize("step", [qgraph.calibrate, qgraph.sensitivity, qgraph.evaluate])
+def test_a_journal_that_is_an_input_is_refused_and_left(
+    model: Path, data: Path, step: Callable[..., Any]
+) -> None:
+    for path in (model, data / "0.npz"):
+        before = path.read_bytes()
+        with pytest.raises(UsageError, match="one of its inputs"):
+            step(model, data=data, journal=path, fresh=True)
+        assert path.read_bytes() == before
+
+
 def change(journal: Path, statement: str, *values: str) -> None:
     with closing(sqlite3.connect(search_of(journal))) as opened, opened:
         opened.execute(statement, values)

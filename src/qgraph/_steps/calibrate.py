@@ -37,7 +37,7 @@ from qgraph._sensitivity.search.halves import plan_of
 from qgraph._sensitivity.search.smoothing import search_smoothing
 from qgraph._steps.data import Data
 from qgraph._steps.given import AnyModel, AnyPath
-from qgraph._steps.inputs import required
+from qgraph._steps.inputs import require_no_input, required
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import CalibrateOptions, chosen
 from qgraph._steps.ray_cluster import cluster
@@ -70,6 +70,7 @@ def calibrate(
     asked = chosen(CalibrateOptions, options, given)
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
+    require_no_input(journal, (found.path, *asked.data))
     data = found.data(asked.data, asked.samples, asked.seed)
     scheme = asked.scheme or default_scheme(fast=asked.fast)
     with (

@@ -35,7 +35,7 @@ from qgraph._sensitivity.scoring.journal import open_journal
 from qgraph._sensitivity.scoring.work import digest_of_feed
 from qgraph._steps.data import require_data
 from qgraph._steps.given import AnyModel, AnyPath
-from qgraph._steps.inputs import document, required
+from qgraph._steps.inputs import document, require_no_input, required
 from qgraph._steps.making import Quantized
 from qgraph._steps.model import Model, file_of, opened
 from qgraph._steps.options import EvaluateOptions, chosen
@@ -84,6 +84,7 @@ def evaluate(
     if runtime.ray is not None:
         require_ray()
     candidates, model = _inspected(models)
+    require_no_input(journal, (*(item.path for item in candidates), profiles, *asked.data))
     model = model.along(asked.batch_axis, asked.preprocess, asked.data)
     in_parts = _in_parts(candidates, runtime)
     task = task_of(model, asked, answers=in_parts is None)

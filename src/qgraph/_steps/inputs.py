@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from qgraph._evaluation.results import Evaluation
+from qgraph._exporters.belongings import read_with
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, read_document, shown_by
+from qgraph._graph.io.inside import require_apart
 from qgraph._graph.run.runtime import Runtime
 from qgraph._report.notebook import evaluation_html, sensitivity_html
 from qgraph._sensitivity.report import Sensitivity
@@ -32,6 +35,17 @@ def document(value: D | AnyPath, kind: type[D]) -> D:
             f"found a {type(value).__name__}, expected a {kind.__name__} or the path of its file"
         )
     return value
+
+
+def require_no_input(journal: AnyPath | None, given: Iterable[object]) -> None:
+    """Check that a journal is no file that is read: `fresh` removes what lies there.
+
+    Raises:
+        UsageError: it is one of the paths among `given`, or read with one.
+    """
+    if journal is not None:
+        read = [Path(each) for each in given if isinstance(each, str | Path)]
+        require_apart([Path(journal)], read_with(read))
 
 
 def required(runtime: Runtime | None) -> Runtime:

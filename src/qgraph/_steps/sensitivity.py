@@ -25,7 +25,7 @@ from qgraph._steps.calibrate import question_of, ranges_of, searched
 from qgraph._steps.data import Data
 from qgraph._steps.distributed import distribute
 from qgraph._steps.given import AnyModel, AnyPath
-from qgraph._steps.inputs import document, required
+from qgraph._steps.inputs import document, require_no_input, required
 from qgraph._steps.job import Job, require_divisible
 from qgraph._steps.model import Model, opened
 from qgraph._steps.options import SensitivityOptions, chosen
@@ -64,6 +64,7 @@ def sensitivity(
     asked = chosen(SensitivityOptions, options, given)
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
+    require_no_input(journal, (found.path, ranges, *asked.data))
     seen = None if ranges is None else document(ranges, Ranges)
     asked = asked if seen is None else _with_scheme_of(seen, asked)
     engine, scheme = engine_and_scheme(asked)
