@@ -141,6 +141,22 @@ def test_hardly_any_work_in_8_bits_is_said(evaluation: Evaluation) -> None:
     assert "gains little" in advice(of(evaluation, FLOAT, FLOAT, shares=(0.04,)))[0]
 
 
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (1, "Deploy A, as far as 1 sample can tell: "),
+        (4, "Deploy A, as far as 4 samples can tell: "),
+        (5, "Deploy A: "),
+    ],
+)
+def test_of_few_samples_the_first_words_say_so(
+    evaluation: Evaluation, samples: int, said: str
+) -> None:
+    seen = of(evaluation, FLOAT, FLOAT)
+    run = seen.run.model_copy(update={"samples": samples})
+    assert advice(seen.model_copy(update={"run": run}))[0].startswith(said)
+
+
 def test_nothing_quantized_gets_no_advice(evaluation: Evaluation) -> None:
     assert recommend(of(evaluation, FLOAT)) is None and advice(of(evaluation, FLOAT)) == []
 

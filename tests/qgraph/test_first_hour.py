@@ -143,6 +143,24 @@ def test_where_no_node_hurts_nothing_is_said_to_be_sensitive(
     assert "the lowest SQNR is 50.0 dB" in said and "sensitive, and what may help" not in said
 
 
+def test_nodes_that_stay_float_are_named_with_the_reason_the_commonest_first(
+    files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qgraph._graph.io.documents import read_document
+    from qgraph._sensitivity.report import KeptNode, Sensitivity
+
+    report = read_document(files.sensitivity, Sensitivity)
+    reasons = ["one", *["a cell"] * 5, "two", "three"]
+    keep = tuple(
+        KeptNode(name=f"n{number}", op_type="Gemm", reason=reason)
+        for number, reason in enumerate(reasons)
+    )
+    print_report(report.model_copy(update={"keep": keep}), [tmp_path], everything=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Kept float, a cell: n1, n2, n3 and 2 more Kept float, one: n0" in said
+    assert "Kept float for other reasons: 1, listed in the report." in said
+
+
 def test_a_run_that_is_done_says_so_and_one_that_goes_on_says_where(
     files: Any, qgraph: Any, tmp_path: Path
 ) -> None:

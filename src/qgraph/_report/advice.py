@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qgraph._evaluation.intervals import FEWEST
 from qgraph._evaluation.recommendation import recommend
 from qgraph._evaluation.results import Evaluation, Recommendation, Variant
 from qgraph._metrics import metric, quality_key
@@ -52,7 +53,14 @@ def _deploy(best: Variant, evaluation: Evaluation) -> str:
     facts = [fact for key in _shown(evaluation) if (fact := _fact(key, best, reference))]
     little = share is not None and share < _LITTLE
     end = " It gains little: hardly any work is in 8 bits." if little else ""
-    return f"Deploy {best.name}: {', '.join([first, *facts])}.{end}"
+    return f"Deploy {best.name}{_few(evaluation.run.samples)}: {', '.join([first, *facts])}.{end}"
+
+
+def _few(samples: int) -> str:
+    """Return, for so few samples that nothing says how far figures would move, that they are."""
+    if samples >= FEWEST:
+        return ""
+    return f", as far as {samples} sample{'' if samples == 1 else 's'} can tell"
 
 
 def _none(evaluation: Evaluation) -> str:

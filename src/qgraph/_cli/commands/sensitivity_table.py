@@ -14,7 +14,7 @@ from qgraph._report.advice import HARMLESS
 from qgraph._sensitivity.explain.markdown import about_estimates
 from qgraph._sensitivity.explain.schemes import summary
 from qgraph._sensitivity.ranking.node_figures import node_figures
-from qgraph._sensitivity.report import NodeScore, Sensitivity
+from qgraph._sensitivity.report import KeptNode, NodeScore, Sensitivity
 
 _SHOWN = 3
 _EXPLAINED = 5
@@ -76,7 +76,8 @@ def print_report(report: Sensitivity, written: Sequence[Path], *, everything: bo
     more = " (the data holds more: --samples)" if run.more_samples else ""
     say(
         f"{len(nodes)} nodes scored on {run.samples} samples{more}, {len(report.keep)} kept float,"
-        f" by {run.engine} on {run.provider} in {run.seconds:.1f} s."
+        f" by {run.engine} on {run.provider} in {run.seconds:.1f} s"
+        f"{', the search not counted' if report.searched else ''}."
     )
     if (found := report.found()) is not None:
         say(found)
@@ -84,9 +85,8 @@ def print_report(report: Sensitivity, written: Sequence[Path], *, everything: bo
         say("Each sample was scored with ranges of the other samples, as new data will be.")
     for line in about_estimates(report):
         say(line)
-    for reason, names in _by_reason(report).items():
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        say(f"No score, {reason}: {', '.join(names[:_SHOWN])}{more}")
+    _by_reason("Kept float", report.keep)
+    _by_reason("No score", report.unscored)
     lowest = _lowest_sqnr(report)
     if lowest is not None and lowest >= HARMLESS:
         say(f"No node hurts when quantized alone: the lowest SQNR is {lowest:.1f} dB.")
@@ -134,11 +134,17 @@ def _merged(sentences: Sequence[str]) -> str:
     return _NUMBER.sub(span, sentences[0])
 
 
-def _by_reason(report: Sensitivity) -> dict[str, list[str]]:
+def _by_reason(what: str, nodes: Sequence[KeptNode]) -> None:
+    """Say of which nodes this holds, a line for each of the commonest reasons."""
     reasons: dict[str, list[str]] = {}
-    for node in report.unscored:
+    for node in nodes:
         reasons.setdefault(node.reason, []).append(node.name)
-    return reasons
+    ordered = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    for reason, names in ordered[:_SHOWN]:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        say(f"{what}, {reason}: {', '.join(names[:_SHOWN])}{more}")
+    if left := sum(len(names) for _, names in ordered[_SHOWN:]):
+        say(f"{what} for other reasons: {left}, listed in the report.")
 
 
 def _named(node: NodeScore) -> str:
