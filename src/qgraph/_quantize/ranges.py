@@ -96,6 +96,10 @@ class UnseenRanges(Part):
     tensors: Annotated[tuple[TensorRange, ...], AfterValidator(each_once)]
 
 
+def _tensors(count: int) -> str:
+    return f"{count} tensor{'s' * (count != 1)}"
+
+
 class SearchedRanges(Part):
     """What a search for ranges, or for ranges and smoothing, came to. `method` clips all ranges,
     None: they are the extremes. `strengths`: of smoothing, from the least; `smoothed`, `rotated`:
@@ -143,10 +147,10 @@ class SearchedRanges(Part):
             return ""
         first, last = f"{self.strengths[0]:g}", f"{self.strengths[-1]:g}"
         strength = first if first == last else f"{first} to {last}"
-        return f"smoothing {strength} of {self.smoothed} tensors"
+        return f"smoothing {strength} of {_tensors(self.smoothed)}"
 
     def _rotation(self) -> str:
-        return f"{self.rotated} tensors rotated" if self.rotated else ""
+        return f"{_tensors(self.rotated)} rotated" if self.rotated else ""
 
 
 class RangesRun(Part):

@@ -328,6 +328,7 @@ def test_what_is_loud_in_another_channel_each_time_is_rotated(tmp_path: Path) ->
     plain, best = (calibrated(path, each, feeds) for each in (Scheme(), BEST))
     assert [item.rotation for item in best.smoothing] == [16]  # a quarter of 96 channels made
     assert best.searched is not None and best.searched.rotated == 1
+    assert "1 tensor rotated" in str(best.found())
     assert error(path, best, held) < error(path, plain, held) / 2
 
 
