@@ -156,8 +156,10 @@ def test_what_is_no_class_score_is_not_counted(
 def test_labels_that_are_none_are_refused(tmp_path: Path, labels: Array, says: str) -> None:
     path = build(tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=samples(), labels=labels)
+    before = sorted(tmp_path.iterdir())
     with pytest.raises(qgraph.QGraphError, match=says):
-        qgraph.evaluate([path], data=tmp_path / "d.npz")
+        qgraph.evaluate([path], data=tmp_path / "d.npz", journal=tmp_path / "e.journal")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_data_with_labels_calibrates_as_data_without(tmp_path: Path) -> None:

@@ -42,6 +42,25 @@ def test_entries_come_back_in_the_order_they_were_recorded(path: Path) -> None:
         assert list(journal.entries.items()) == [("b", {"mse": 0.1}), ("a", [1, None, "x"])]
 
 
+def _fail_after(path: Path, key: str) -> None:
+    with open_journal(path, RUN) as journal:
+        journal.record(key, 1)
+        raise UsageError("refused")
+
+
+def test_a_run_that_fails_before_it_finished_anything_leaves_no_file(path: Path) -> None:
+    with pytest.raises(UsageError, match="refused"):
+        _fail_after(path, f"{NOTE} time of a forward")
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_run_that_fails_later_keeps_what_it_finished(path: Path) -> None:
+    with pytest.raises(UsageError, match="refused"):
+        _fail_after(path, "unit")
+    with open_journal(path, RUN) as journal:
+        assert journal.entries == {"unit": 1}
+
+
 def test_numbers_come_back_bit_for_bit(path: Path) -> None:
     values = [1e-300, 0.1 + 0.2, -0.0, 3.0000000000000004]
     with open_journal(path, RUN) as journal:

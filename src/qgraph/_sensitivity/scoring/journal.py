@@ -79,7 +79,16 @@ class Journal:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Close the file. Of a run that failed before it finished anything, nothing is left."""
+        if kind is not None and self._is_empty():
+            with contextlib.suppress(OSError, sqlite3.Error):
+                self._connection.execute("PRAGMA journal_mode = DELETE")  # removes its log
+                self.path.unlink()  # while it is locked: no other run has begun with it
         self.close()
+
+    def _is_empty(self) -> bool:
+        finished = (key for key in self.entries if not key.startswith(NOTE))
+        return next(finished, None) is None and not folder_of(self.path).exists()
 
 
 class JournalPart(Journal):
@@ -95,6 +104,9 @@ class JournalPart(Journal):
 
     def close(self) -> None:
         """Do nothing: the journal is closed by who opened it."""
+
+    def _is_empty(self) -> bool:
+        return False
 
 
 class _Named(Mapping[str, Any]):
