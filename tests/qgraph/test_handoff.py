@@ -247,7 +247,7 @@ def test_a_bundle_replaces_an_older_one_and_nothing_else(
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
-    with pytest.raises(Exception, match="no bundle"):
+    with pytest.raises(Exception, match="not a bundle"):
         api.handoff(files.folder / "D.onnx", other)
     assert list(other.iterdir()) == [other / "thesis.txt"]
 

@@ -165,7 +165,7 @@ def test_where_lower_is_worse_the_order_is_turned(tmp_path: Path) -> None:
 
 
 def test_a_reports_direction_is_its_own(report: Path) -> None:
-    with pytest.raises(UsageError, match="themselves"):
+    with pytest.raises(UsageError, match="not for reports of qgraph"):
         read(report, lower_is_worse=True)
 
 

@@ -65,7 +65,7 @@ def sensitivity(
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     require_no_input(journal, (found.path, ranges, *asked.data))
-    seen = None if ranges is None else document(ranges, Ranges)
+    seen = None if ranges is None else _given_ranges(ranges, asked)
     asked = asked if seen is None else _with_scheme_of(seen, asked)
     engine, scheme = engine_and_scheme(asked)
     require_scorable(found, asked, seen, runtime)
@@ -92,18 +92,28 @@ def sensitivity(
             return measure(work, engine, runtime, kept, keep), seen
 
 
-def _with_scheme_of(ranges: Ranges, asked: SensitivityOptions) -> SensitivityOptions:
-    """Return the options with the scheme of the ranges that are given, where none is asked for.
+def _given_ranges(ranges: Ranges | AnyPath, asked: SensitivityOptions) -> Ranges:
+    """Return the ranges that are given.
 
     Raises:
-        UsageError: another one is asked for, or an engine that calibrates by itself.
+        UsageError: the engine calibrates by itself.
     """
-    engine, scheme = engine_and_scheme(asked)
+    engine, _ = engine_and_scheme(asked)
     if engine.calibrates:
         raise UsageError(
             f"--ranges does not go with --engine {engine.name}",
             hint="It calibrates by itself; leave one of them out.",
         )
+    return document(ranges, Ranges)
+
+
+def _with_scheme_of(ranges: Ranges, asked: SensitivityOptions) -> SensitivityOptions:
+    """Return the options with the scheme of the ranges that are given, where none is asked for.
+
+    Raises:
+        UsageError: another one is asked for.
+    """
+    _, scheme = engine_and_scheme(asked)
     if asked.scheme is None and not asked.fast:
         return asked.model_copy(update={"scheme": ranges.scheme})
     require_same(ranges.scheme, scheme, "ranges")

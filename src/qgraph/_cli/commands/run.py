@@ -117,6 +117,6 @@ def _run(
 
 def _what_was_done(ran: Ran) -> str:
     if not ran.done:
-        return f"Nothing to do: all stages of {ran.folder} are done; --fresh does them again."
+        return "Nothing to do: all stages are done; --fresh does them again."
     kept = f" Done before, and kept: {', '.join(ran.kept)}." if ran.kept else ""
     return f"Wrote {ran.folder}.{kept}"
