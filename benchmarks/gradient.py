@@ -348,7 +348,7 @@ def plot(points: list[dict[str, object]], path: Path) -> None:
             "field": field, "type": "quantitative", "scale": scale, "axis": ticks, "title": title
         }  # fmt: skip
 
-    horizontal = axis("exact", "exact MSE of a node quantized alone")
+    horizontal = axis("exact", "exact MSE of a node alone")
     chart = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": "white",
