@@ -382,11 +382,21 @@ def test_with_all_quantized_the_report_has_what_was_measured_and_gains_are_taken
     assert "they were not checked" in text
 
 
-def test_no_set_is_measured_where_memory_does_not_hold_the_model(deep: Path, score: Any) -> None:
+def test_where_memory_does_not_hold_the_model_all_nodes_are_measured_and_no_set_between(
+    deep: Path, score: Any
+) -> None:
     feeds = feeds_for(deep, 2, batch=30)
     found = report(score, deep, feeds, runtime=Runtime(CPU, memory_budget=1))
+    exact = score(deep, feeds=feeds)
     assert found.run.memory is not None and found.run.memory.streamed
-    assert [item.measured for item in found.interactions] == [()]
+    assert found.run.estimate is not None and found.run.estimate.baseline_measured
+    assert found.baseline is not None and exact.baseline is not None
+    whole = exact.baseline.all_quantized
+    assert found.baseline.all_quantized.mse == pytest.approx(whole.mse, rel=1e-6)
+    (together,) = found.interactions
+    (measured,) = together.measured
+    assert set(measured.adds) == {node.name for node in found.nodes}
+    assert measured.damage == pytest.approx(whole.mse, rel=1e-6)
 
 
 def test_independent_errors_are_taken_to_add_up_and_common_ones_are_kept() -> None:

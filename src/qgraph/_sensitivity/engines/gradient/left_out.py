@@ -26,7 +26,7 @@ from qgraph._sensitivity.scoring.work import Work
 
 _CHECKED = 16
 """Nodes whose gain is measured, of those that were measured alone."""
-_ALL: Key = ("all", "")
+ALL: Key = ("all", "")
 
 
 def with_left_out(
@@ -46,10 +46,10 @@ def with_left_out(
     names = _checked(work, estimate, asked)
     questions = {("without", name): asked.questions["without", name] for name in names}
     if names and whole is None:
-        questions[_ALL] = asked.questions[_ALL]
+        questions[ALL] = asked.questions[ALL]
     samples = list(asked.scores.table)
     exact = measured_exactly(work, model, runtime, walks, questions, samples)
-    whole = exact.pop(_ALL, whole)
+    whole = exact.pop(ALL, whole)
     if whole is None:
         return asked.table, estimate
     table = over_measured(asked.table, whole)

@@ -19,7 +19,7 @@ from qgraph._quantize.formats import beside, without_kernel
 from qgraph._sensitivity.beside_scores import Estimate, MemoryUse
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.gauss_newton import lenses
-from qgraph._sensitivity.engines.gradient.left_out import with_left_out
+from qgraph._sensitivity.engines.gradient.left_out import ALL, with_left_out
 from qgraph._sensitivity.engines.gradient.mixed import mixed_formats
 from qgraph._sensitivity.engines.gradient.pairs import interactions
 from qgraph._sensitivity.engines.gradient.sets import with_measured_sets
@@ -173,15 +173,17 @@ class Gradient(QuestionEngine):
         before = estimate.measured.keys()
         asked, estimate, notes = self._verified(work, model, runtime, walks, asked, estimate)
         found["warnings"] = found.get("warnings", ()) + notes
-        pairs, whole = own.pairs(feeds), exact.get(("all", ""))
+        pairs, whole, samples = own.pairs(feeds), exact.get(ALL), list(scores.table)
+        if whole is None and not walks.whole:  # takes the weights from the disk once more
+            everything = {ALL: asked.questions[ALL]}
+            whole = measured_exactly(work, model, runtime, walks, everything, samples).get(ALL)
         if pairs is not None:
             verified, count = estimate.measured.keys() - before, len(own.nodes)
             first = {key: matrix[:count, :count] for key, matrix in pairs.items()}
             together = interactions(work, model, own.nodes, first, total, asked.table, verified)
-            samples = list(scores.table)
             every = walks.all if walks.whole else None
             found["interactions"], seen = with_measured_sets(
-                work, model, runtime, together, samples, every
+                work, model, runtime, together, samples, every, whole
             )
             whole = whole or seen
             other = beside(work.formats, work.scheme)

@@ -31,28 +31,36 @@ def with_measured_sets(
     found: Sequence[Interactions],
     samples: Sequence[int],
     walks: Callable[[], Folds[Any]] | None = None,
+    whole: Figures | None = None,
 ) -> tuple[tuple[Interactions, ...], Figures | None]:
     """Return the interactions with sets of nodes measured over the samples that were estimated: the
     least harmful, of the shares that profiles have by default and in the middle of a leap; and the
-    figures of the last, of all nodes. Without them where time runs out, or memory does not hold
-    the model with its quantized weights: reading them again takes minutes. `walks`: as `measured`
-    takes it.
+    figures of the last, of all nodes. Without them where time runs out. Where memory does not hold
+    the model with its quantized weights, which take minutes to be read for each set, it is all
+    nodes alone, of which `whole` holds the figures. `walks`: as `measured` takes it.
     """
-    graph, left = model.prepared.model, runtime.memory.left
-    if not found or most_weights(graph, model.nodes, model.feeds[0], left) is not None:
-        return tuple(found), None
+    if not found:
+        return (), None
     ranked = {item.metric: item for item in found}
     gram = Gram(ranked.get(work.metric, found[0]))
     order = [
         work.names[at] for at in gram.order([(n,) for n in work.names], [1.0] * len(work.names))
     ]
+    graph, left = model.prepared.model, runtime.memory.left
+    if most_weights(graph, model.nodes, model.feeds[0], left) is not None:
+        return _corrected(found, [order], [] if whole is None else [whole]), whole
     ends = sorted({max(1, round(share * len(order))) for share in DEFAULT_CUTS.values()})
     sets = [order[:end] for end in sorted({*ends, *_in_leaps(gram, order, ends)})]
     figures = measured(work, model, runtime, sets, samples, walks)
-    corrected = tuple(
-        item.model_copy(update={"measured": nested(item.metric, sets, figures)}) for item in found
+    return _corrected(found, sets, figures), figures[-1] if figures else None
+
+
+def _corrected(
+    found: Sequence[Interactions], sets: Sequence[Sequence[str]], seen: Sequence[Figures | None]
+) -> tuple[Interactions, ...]:
+    return tuple(
+        item.model_copy(update={"measured": nested(item.metric, sets, seen)}) for item in found
     )
-    return corrected, figures[-1] if figures else None
 
 
 def _in_leaps(gram: Gram, order: Sequence[str], ends: Sequence[int]) -> list[int]:
