@@ -6,7 +6,6 @@ known by their content, so one more may join those that were looked at before.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from qgraph._evaluation.observing import VariantObservations
 from qgraph._evaluation.variants import InspectedModel
 from qgraph._exporters.tasks import Observation
 from qgraph._graph.errors import QGraphError, UsageError
+from qgraph._sensitivity.scoring.fingerprint import digest_of
 from qgraph._sensitivity.scoring.journal import Journal
 
 _SECONDS = 1.0
@@ -90,7 +90,8 @@ class KeptObservations:
                 "placement": found.placement,
                 "elsewhere": found.elsewhere,
             }
-            entry["sha256"] = _digest(entry)
+            # SQLite has no checksum, and a changed figure is a figure
+            entry["sha256"] = digest_of(entry)
             # which samples: those between two numbers may be another entry's
             self._journal.record(f"{model.id.sha256}: {', '.join(map(str, new))}", entry)
         self._take(model.id.sha256, new, found.placement, found.elsewhere)
@@ -141,14 +142,9 @@ class KeptObservations:
         shown.placement, shown.elsewhere = dict(placement), dict(elsewhere)
 
 
-def _digest(entry: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of an entry: SQLite has no checksum, and a changed figure is a figure."""
-    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
-
-
 def _unchanged(kept: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry, ValueError where it is not what was written."""
     entry = dict(kept)
-    if entry.pop("sha256") != _digest(entry):
+    if entry.pop("sha256") != digest_of(entry):
         raise ValueError("it says something else than what was written")
     return entry

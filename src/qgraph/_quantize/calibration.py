@@ -12,7 +12,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.calibrate.observers import Observed, Thresholded, observer_for
-from qgraph._quantize.calibrate.views import Glance, Look, Shows, View, look
+from qgraph._quantize.calibrate.views import Glance, Look, Shows, View, look_at
 from qgraph._quantize.calibrate.walk import Seen, show, values_of
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.inc_scheme import tensors_to_calibrate
@@ -104,10 +104,7 @@ def calibrate_side_by_side(
     """
     observers = {name: Thresholded(*schemes) for name in _read(prepared, nodes)}
     glances = [Glance([View(name, Shows.HISTOGRAM) for name in observers], range(len(feeds)))]
-    if elsewhere is not None:
-        (seen,) = elsewhere(glances)
-    else:
-        (seen,) = look(prepared, feeds, glances, provider, memory=memory)
+    (seen,) = look_at(prepared, feeds, glances, provider, memory=memory, elsewhere=elsewhere)
     for observer, each in zip(observers.values(), seen, strict=True):
         observer.observe(each.seen)
     found = {name: observer.results() for name, observer in observers.items()}

@@ -18,6 +18,7 @@ from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.profiles import Profiles
 from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.explain.markdown import to_markdown
+from qgraph._sensitivity.scoring.fingerprint import digest_of
 from qgraph._sensitivity.scoring.journal import remove_journal
 from qgraph._steps.calibrate import calibrate
 from qgraph._steps.evaluate import evaluate, require_evaluable
@@ -36,7 +37,7 @@ from qgraph._steps.quantize import write_quantized
 from qgraph._steps.recipe import Recipe
 from qgraph._steps.report import can_draw, report, summary
 from qgraph._steps.sensitivity import require_scorable, sensitivity
-from qgraph._steps.stages import RECORD, Stage, digest_of, hashes_of
+from qgraph._steps.stages import RECORD, Stage, hashes_of
 
 FLOAT = "model.onnx"
 WRITTEN = {

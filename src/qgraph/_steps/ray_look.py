@@ -8,8 +8,7 @@ nodes. What is made of it, the process that asks makes, as if it had run the sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from functools import cached_property
+from dataclasses import astuple, dataclass, field
 from math import ceil
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from qgraph._graph.run.runtime import Runtime
-from qgraph._quantize.calibrate.views import Glance, Shows, View, blank, look
+from qgraph._quantize.calibrate.views import Glance, Shows, View, blank, look_at
 from qgraph._quantize.calibrate.walk import Seen
 from qgraph._quantize.calibration import folds_of
 from qgraph._quantize.scheme import Calibration
@@ -49,6 +48,7 @@ class Looking:
     data: Data
     runtime: Runtime
     searched: bool
+    _along: Any = field(default=None, init=False)
 
     def __call__(self, glances: Sequence[Glance]) -> list[list[Any]]:
         """Return for each glance the state of each view.
@@ -102,16 +102,12 @@ class Looking:
         )
         return [each for each in asked if each[2]]
 
-    @cached_property
-    def _along(self) -> dict[int, Any]:
-        return {}
-
     def _sent(self, ray: Any) -> Any:
         """Return where model and samples are in Ray's store, put there once."""
-        if not self._along:
+        if self._along is None:
             given = self.model.path, self.data.feeds, self.data.digests
-            self._along[0] = ray.put(sent(ray, *given))
-        return self._along[0]
+            self._along = ray.put(sent(ray, *given))
+        return self._along
 
     def extremes(self, by: Calibration, tensors: Sequence[str]) -> Iterator[Seen]:
         """Yield (number of the sample, tensor, its extremes), sample by sample; by a method that
@@ -127,7 +123,7 @@ class Looking:
             for name, state in zip(tensors, states, strict=True):
                 shown = state.seen if counts else state
                 if shown.low <= shown.high:  # of a tensor that is not empty
-                    yield part[0], name, state.seen if counts else np.array(state.told())
+                    yield part[0], name, shown if counts else np.array(state.told())
 
 
 def observe(fields: tuple[Any, ...], cpus: int, budget: int, along: Sent | None) -> dict[str, Any]:
@@ -146,7 +142,7 @@ def observe(fields: tuple[Any, ...], cpus: int, budget: int, along: Sent | None)
         glances = [Glance(_VIEWS.validate_json(ray.get(at)), part) for _, at, part in asked]
         model = there.search.prepared if searched else there.model.prepared
         provider, memory = there.runtime.provider, there.runtime.memory
-        found = look(model, there.feeds, glances, provider, memory=memory)
+        found = look_at(model, there.feeds, glances, provider, memory=memory)
         told = [[state.told() for state in states] for states in found]
         return {"seen": list(zip((at for at, _, _ in asked), told, strict=True))}
 

@@ -18,7 +18,7 @@ from qgraph._quantize.scheme import Scheme, require_same
 from qgraph._sensitivity.engines.protocol import Engine
 from qgraph._sensitivity.measure import measure, require_measurable_work
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._sensitivity.scoring.journal import Journal, open_journal, search_of
+from qgraph._sensitivity.scoring.journal import Journal, journal_of_search, open_journal
 from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.calibrate import question_of, ranges_of, searched
@@ -172,7 +172,7 @@ class _Calibration:
             kept = find_ranges(Path(self.journal), self.question)
             if kept is not None:
                 return kept
-        beside = None if self.journal is None else search_of(Path(self.journal))
+        beside = None if self.journal is None else journal_of_search(Path(self.journal))
         given = self.model, self.asked, self.scheme, self.data, self.runtime
         with searched(beside, *given, fresh=fresh) as journal:
             return ranges_of(*given, journal)

@@ -6,8 +6,6 @@ repeated.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from qgraph._graph.io.documents import Document, Part, read_document, write_docu
 from qgraph._graph.io.files import sha256_of
 from qgraph._graph.io.inside import find_inside
 from qgraph._graph.version import VERSION, packages
+from qgraph._sensitivity.scoring.fingerprint import digest_of
 
 RECORD = "run.json"
 
@@ -112,10 +111,6 @@ def _read_record(folder: Path) -> RunRecord:
     except UsageError as error:
         error.hint = "Start over with --fresh."
         raise
-
-
-def digest_of(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def hashes_of(paths: Iterable[Path]) -> list[list[str]]:

@@ -109,16 +109,21 @@ def quantize(
         write_document(beside, seen)
     print_written(made, as_json=as_json)
     if seen is not None and not as_json:
-        if (searched := seen.found()) is not None:
-            say(searched)
-        if taken is not None:
-            say(f"Ranges are those of {taken}, beside the profiles; --data calibrates anew.")
-        elif beside is not None:
-            say(wrote([beside]))
+        _say_whose(seen, taken, beside)
     # only a conversion has looked at data; it is at hand then
     converted = asked.dtype is not None
     data = found.data(asked.data, asked.samples, asked.seed) if converted else None
     _warn(seen, asked, synthetic=data is not None and data.source.synthetic)
+
+
+def _say_whose(ranges: Ranges, taken: Path | None, written: Path | None) -> None:
+    """Say what a search for ranges came to, and which file they were taken from or written to."""
+    if (searched := ranges.found()) is not None:
+        say(searched)
+    if taken is not None:
+        say(f"Ranges are those of {taken}, beside the profiles; --data calibrates anew.")
+    elif written is not None:
+        say(wrote([written]))
 
 
 def _beside(profiles: Path, model: Model, wanted: Profiles, asked: QuantizeOptions) -> Path | None:

@@ -196,19 +196,23 @@ def blank(glances: Sequence[Glance]) -> list[list[Any]]:
     return [[_STATES[view.kind](view) for view in glance.views] for glance in glances]
 
 
-def look(
+def look_at(
     prepared: PreparedModel,
     feeds: Sequence[Feed],
     glances: Sequence[Glance],
     provider: Provider,
     progress: Progress = silent,
     memory: Memory | None = None,
+    elsewhere: Look | None = None,
 ) -> list[list[Any]]:
-    """Return for each glance the state of each view; each sample is run once.
+    """Return for each glance the state of each view; each sample is run once, by other processes
+    where `elsewhere` has them.
 
     Raises:
         InputError: NaN or infinity arises, or no sample is looked at.
     """
+    if elsewhere is not None:
+        return elsewhere(glances)
     found, tables = blank(glances), dict[int, list[dict[str, list[State]]]]()
     for glance, states in zip(glances, found, strict=True):
         table: dict[str, list[State]] = {}

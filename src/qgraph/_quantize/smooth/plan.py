@@ -17,7 +17,7 @@ from qgraph._graph.run.probe import Range
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed
-from qgraph._quantize.calibrate.views import Glance, Look, Shows, View, look
+from qgraph._quantize.calibrate.views import Glance, Look, Shows, View, look_at
 from qgraph._quantize.ranges import SmoothedTensor
 from qgraph._quantize.smooth.apply import Step, smooth
 from qgraph._quantize.smooth.factors import smoothing_factors, weight_peaks
@@ -121,10 +121,7 @@ class SmoothingPlan(Strengths):
         points = find_points(prepared.model, candidates)
         views = [View(point.tensor, Shows.CHANNELS, point.spatial) for point in points]
         glances = [Glance(views, range(len(feeds)))]
-        if elsewhere is not None:
-            (seen,) = elsewhere(glances)
-        else:
-            (seen,) = look(prepared, feeds, glances, provider, progress, memory)
+        (seen,) = look_at(prepared, feeds, glances, provider, progress, memory, elsewhere)
         peaks = {view.tensor: each.peaks for view, each in zip(views, seen, strict=True)}
         weights = {point.tensor: weight_peaks(prepared.model, point) for point in points}
         super().__init__(points, peaks, weights)

@@ -1,7 +1,9 @@
-"""What names a run, and in what two runs differ."""
+"""What names a run or an entry of a journal, and in what two runs differ."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +11,11 @@ Fingerprint = Mapping[str, Any]
 """JSON values by name; two runs may share a journal if all are equal."""
 _LONGEST = 30
 """Characters of a value that is worth showing: digests are longer."""
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def differing(found: Fingerprint, wanted: Fingerprint) -> list[str]:

@@ -288,7 +288,7 @@ def remove_journal(path: Path) -> None:
         EnvironmentFault: it cannot be removed.
     """
     try:
-        for file in (path, search_of(path)):
+        for file in (path, journal_of_search(path)):
             for suffix in ("", "-wal", "-shm"):
                 file.with_name(file.name + suffix).unlink(missing_ok=True)
     except OSError as error:
@@ -298,7 +298,7 @@ def remove_journal(path: Path) -> None:
     shutil.rmtree(folder_of(path), ignore_errors=True)
 
 
-def search_of(path: Path) -> Path:
+def journal_of_search(path: Path) -> Path:
     """Return where the search for ranges keeps what it measured before the run of a journal."""
     return path.with_name(f"{path.name}.search")
 

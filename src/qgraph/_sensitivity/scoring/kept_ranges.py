@@ -5,8 +5,6 @@ A run with little time must not spend it on calibrating again what it calibrated
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +12,7 @@ from typing import Any, ClassVar
 from qgraph._graph.errors import QGraphError
 from qgraph._graph.io.documents import Document, read_document, write_document
 from qgraph._quantize.ranges import Ranges
+from qgraph._sensitivity.scoring.fingerprint import digest_of
 from qgraph._sensitivity.scoring.journal import folder_of
 
 
@@ -38,18 +37,14 @@ def find_ranges(journal: Path, asked: Mapping[str, Any]) -> Ranges | None:
         found = read_document(file, KeptRanges)
     except QGraphError:
         return None
-    return found.ranges if found.asked == _digest(asked) else None
+    return found.ranges if found.asked == digest_of(dict(asked)) else None
 
 
 def keep_ranges(journal: Path, asked: Mapping[str, Any], ranges: Ranges) -> None:
     """Keep `ranges` beside `journal`, for the run that goes on with it."""
-    kept = KeptRanges(schema=KeptRanges.SCHEMA, asked=_digest(asked), ranges=ranges)
+    kept = KeptRanges(schema=KeptRanges.SCHEMA, asked=digest_of(dict(asked)), ranges=ranges)
     write_document(_file(journal), kept)
 
 
 def _file(journal: Path) -> Path:
     return folder_of(journal) / "ranges.json"
-
-
-def _digest(asked: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(asked), sort_keys=True).encode()).hexdigest()

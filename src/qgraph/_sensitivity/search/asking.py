@@ -18,7 +18,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Sums
-from qgraph._quantize.calibrate.views import Glance, Look, look
+from qgraph._quantize.calibrate.views import Glance, Look, look_at
 from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
@@ -52,9 +52,10 @@ class Search:
 
     def look(self, glances: Sequence[Glance]) -> list[list[Any]]:
         """Return what samples show, for each glance the state of each view."""
-        if self.elsewhere is not None:
-            return self.elsewhere(glances)
-        return look(self.prepared, self.feeds, glances, self.provider, memory=self.memory)
+        return look_at(
+            self.prepared, self.feeds, glances, self.provider, memory=self.memory,
+            elsewhere=self.elsewhere,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,8 +7,6 @@ measured.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +17,7 @@ from pydantic import TypeAdapter
 
 from qgraph._graph.errors import UsageError
 from qgraph._quantize.learnt import Way
+from qgraph._sensitivity.scoring.fingerprint import digest_of
 from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.search.inquiry import Ask, Inquiry, Told
 
@@ -71,7 +70,7 @@ class KeptWays:
 
 def _key_of(asked: Inquiry) -> str:
     """Return the hash of all that is asked but for the samples."""
-    return _digest(
+    return digest_of(
         [
             _WAY.dump_python(asked.way, mode="json"),
             [dict(each) for each in asked.clips],
@@ -86,13 +85,14 @@ def _entry(key: str, known: Told) -> Mapping[str, Any]:
         str(number): [[v if math.isfinite(v) else None for v in pair] for pair in row]
         for number, row in known.items()
     }
-    return {"told": told, "sha256": _digest([key, told])}
+    # SQLite has no checksum, and a changed figure is a figure
+    return {"told": told, "sha256": digest_of([key, told])}
 
 
 def _unchanged(key: str, entry: Any, questions: int) -> dict[int, Any]:
     """Return an entry's rows, ValueError where it is not what was written."""
     told = entry["told"]
-    if entry["sha256"] != _digest([key, told]):
+    if entry["sha256"] != digest_of([key, told]):
         raise ValueError("it says something else than what was written")
     if any(len(row) != questions for row in told.values()):
         raise ValueError("it answers other questions")
@@ -100,8 +100,3 @@ def _unchanged(key: str, entry: Any, questions: int) -> dict[int, Any]:
         int(number): [tuple(math.inf if v is None else v for v in pair) for pair in row]
         for number, row in told.items()
     }
-
-
-def _digest(value: Any) -> str:
-    """Return the SHA-256: SQLite has no checksum, and a changed figure is a figure."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -91,7 +91,6 @@ class Ladder:
             if not group[0].absorbers
         )
         rotates = any(not point.turns for point, _ in way.rotated)
-        # each rotation is a float product
         dear = rotates + (way.method is Calibration.ENTROPY)
         price = _WORTH * muls + HALVED * dear
         return float(self.gain(way).mean()) - price

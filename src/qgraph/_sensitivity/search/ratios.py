@@ -9,7 +9,8 @@ import numpy as np
 from qgraph._graph.tensors import Array
 
 HALVED = math.log(2)
-"""What entropy must gain: it clips most, and samples do not show what it cuts off in others."""
+"""What dear ways must gain: entropy clips most, and samples do not show what it cuts off in others;
+each rotation that is not absorbed is a float product."""
 
 
 def gains(errors: Array, others: Array) -> Array:
