@@ -23,13 +23,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from curves import KL, SHARES, SQNR, Curve, Figure, Verdict, plot, table
-from quantizers import Made, by_modelopt, by_onnxruntime, left_float
+from quantizers import Made, by_inc, by_modelopt, by_onnxruntime, left_float
 
 import qgraph
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.qwen.task import LmTask
 from qgraph._graph.errors import QGraphError
-from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import Session, open_session
 from qgraph._graph.tensors import Array
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
@@ -41,7 +40,6 @@ from qgraph._sensitivity.engines.screening import screen
 from qgraph._sensitivity.report import Direction, Sensitivity
 from qgraph._sensitivity.search.switched import SwitchedSession
 from qgraph._steps.model import open_model
-from qgraph._steps.quantize_inc import quantized_by_inc
 from qgraph._steps.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -188,8 +186,8 @@ def quantizers(
     curves = [bench.judge_models(title, _ours(bench, profiles, r)) for title, r in ranges.items()]
     prepared, items = bench.opened.prepared, profiles.profiles
     others: dict[str, Callable[[], Made]] = {
-        "INC PTQ": lambda: _by_inc(bench, profiles, None),
-        "INC PTQ, its SmoothQuant recipe": lambda: _by_inc(bench, profiles, 0.5),
+        "INC PTQ": lambda: by_inc(prepared, bench.feeds, items),
+        "INC PTQ, its SmoothQuant recipe": lambda: by_inc(prepared, bench.feeds, items, 0.5),
         "onnxruntime quantize_static": lambda: by_onnxruntime(prepared, bench.feeds, items),
     }
     for method in ("max", "entropy") if environment else ():
@@ -202,14 +200,6 @@ def quantizers(
         except QGraphError as error:
             bench.failed[title] = str(error).splitlines()[0]
     return curves
-
-
-def _by_inc(bench: Bench, profiles: Profiles, alpha: float | None) -> Made:
-    made = quantized_by_inc(
-        bench.opened, profiles.scheme, profiles.profiles,
-        bench.opened.data(bench.data, SAMPLES), Runtime(), alpha,
-    )  # fmt: skip
-    return ((item, found.model) for item, found in made)
 
 
 def _ours(bench: Bench, profiles: Profiles, ranges: Ranges) -> Made:

@@ -26,8 +26,10 @@ from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import RuntimeDiedError
 from qgraph._graph.io.models import write_model
-from qgraph._graph.tensors import Feed
+from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.inc import quantize_with_inc
 from qgraph._quantize.profiles import Profile
+from qgraph._quantize.selection import select
 
 _MODELOPT = ("torch==2.13.0", "nvidia-modelopt[onnx]")
 """torch first: ModelOpt alone would bring the newest, which the CPU has no use for."""
@@ -67,6 +69,38 @@ def by_onnxruntime(
                 extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
             )
             yield item, onnx.load(target)
+
+
+def by_inc(
+    prepared: PreparedModel,
+    feeds: Sequence[Feed],
+    profiles: Sequence[Profile],
+    smooth: float | None = None,
+) -> Made:
+    """Yield what Intel Neural Compressor makes of each profile; `smooth`: the strength of its
+    SmoothQuant recipe, which stacks what it sees of all samples, so that they must be of one shape.
+    """
+    nodes = {node.name: node for node in select(prepared.model).candidates}
+    given = feeds if smooth is None else in_one_shape(feeds)
+    for item in profiles:
+        chosen = [nodes[name] for name in item.quantize]
+        made = quantize_with_inc(prepared, chosen, given, tensorrt=True, smooth=smooth)
+        yield item, made.model
+
+
+def in_one_shape(feeds: Sequence[Feed]) -> list[Feed]:
+    """Return samples as long as the longest: the last position is repeated, which causal attention
+    hides from all before it.
+    """
+    shapes = {name: np.max([feed[name].shape for feed in feeds], axis=0) for name in feeds[0]}
+
+    def fill(name: str, array: Array) -> Array:
+        missing = [
+            (0, int(most) - have) for most, have in zip(shapes[name], array.shape, strict=True)
+        ]
+        return np.pad(array, missing, mode="edge") if array.size else array
+
+    return [{name: fill(name, array) for name, array in feed.items()} for feed in feeds]
 
 
 def by_modelopt(

@@ -23,11 +23,8 @@ def quantized_by_inc(
     profiles: Sequence[Profile],
     data: Data,
     runtime: Runtime,
-    smooth: float | None = None,
 ) -> Iterator[tuple[Profile, IncModel]]:
     """Yield INC's own Q/DQ model of each profile, made when it is its turn.
-
-    `smooth`: the strength of INC's own SmoothQuant recipe, None without it.
 
     Raises:
         EnvironmentFault: the `inc` extra is not installed, or another version of INC is.
@@ -43,9 +40,7 @@ def quantized_by_inc(
         runtime.progress("quantizing with INC", index, len(profiles))
         nodes = nodes_of(model, item)
         tensorrt = scheme.name is not SchemeName.INC_CPU
-        made = quantize_with_inc(
-            model.prepared, nodes, data.feeds, tensorrt=tensorrt, smooth=smooth
-        )
+        made = quantize_with_inc(model.prepared, nodes, data.feeds, tensorrt=tensorrt)
         _sign(model, item, scheme, made, nodes)
         yield item, made
     runtime.progress("quantizing with INC", len(profiles), len(profiles))
