@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice
-from typing import Generic, TypeVar, overload
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from qgraph._graph.tensors import Array, Feed, TensorSpec
+from qgraph._graph.tensors import Array, Feed, LazyFeeds, TensorSpec
 
 Item = TypeVar("Item")
 """What is known of one picture."""
 
 
-class Batches(Sequence[Feed], Generic[Item]):
+class Batches(LazyFeeds, Generic[Item]):
     """One feed `{input: float [batch,3,H,W]}` per batch of the model's own size, 1 where it takes
     any; the last is filled up with its own pictures, from the first on.
     """
@@ -33,13 +33,8 @@ class Batches(Sequence[Feed], Generic[Item]):
     def __len__(self) -> int:
         return (len(self._items) + self._batch - 1) // self._batch
 
-    @overload
-    def __getitem__(self, index: int) -> Feed: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Feed]: ...
-    def __getitem__(self, index: int | slice) -> Feed | list[Feed]:
-        if isinstance(index, slice):
-            return [self[item] for item in range(*index.indices(len(self)))]
+    def make(self, index: int) -> Feed:
+        """Return feed `index`."""
         return self.filled([self.row(item) for item in self.items(index)])
 
     def items(self, index: int) -> Sequence[Item]:

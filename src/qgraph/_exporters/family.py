@@ -111,16 +111,13 @@ class Suite(Protocol):
     @property
     def title(self) -> str:
         """Return what a report says they are."""
-        ...
 
     @property
     def prompts(self) -> Sequence[Prompt]:
         """Return the prompts."""
-        ...
 
     def say(self, name: str, session: Session, progress: Progress) -> list[Said]:
         """Return what a variant says to each prompt."""
-        ...
 
 
 @runtime_checkable
@@ -131,7 +128,6 @@ class Converses(Protocol):
         """Return the prompts in a file, ready to be fed; without one the family's own, as far as
         this model can be asked them here, and None where it can be asked none.
         """
-        ...
 
 
 @runtime_checkable
@@ -144,7 +140,6 @@ class NamesFiles(Protocol):
         Raises:
             InputError: it cannot be read, or a file it names is not there.
         """
-        ...
 
 
 class Family(Protocol):
@@ -153,57 +148,45 @@ class Family(Protocol):
     @property
     def name(self) -> str:
         """Return the family's name, as `qgraph.json` has it."""
-        ...
 
     @property
     def fuses_siblings(self) -> bool:
         """Return whether q/k/v and gate/up belong together by default."""
-        ...
 
     def gives_logits(self, view: ModelView) -> bool:
         """Return whether the scored outputs are logits, so that KL and top-1 mean something."""
-        ...
 
     def recognizes(self, view: ModelView) -> bool:
         """Return whether this is one of the family's models."""
-        ...
 
     def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Return at most `limit` feeds made from raw data (`.txt`, images …).
 
         Better made when asked for than held: each is asked for once.
         """
-        ...
 
     def complete(self, view: ModelView, feed: Feed) -> Feed:
         """Return `feed` with inputs added that a user may leave out."""
-        ...
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the outputs whose error matters."""
-        ...
 
     def parts(self, view: ModelView) -> Split | None:
         """Return how an output falls into parts, where it holds numbers of different kinds.
 
         Nodes are then ranked by the error relative to each part, to which all count alike.
         """
-        ...
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
         """Return why `node` stays float by default, or None."""
-        ...
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
         """Return what variants are measured on."""
-        ...
 
     def exports(self, source: Path) -> bool:
         """Return whether `source` is a checkpoint that `export` takes."""
-        ...
 
     def export(
         self, source: Path, folder: Path, options: ExportOptions, progress: Progress
     ) -> Manifest:
         """Write `source` as ONNX to `folder` and return its manifest."""
-        ...

@@ -12,7 +12,7 @@ import onnx
 from qgraph._exporters.batches import Batches
 from qgraph._exporters.class_scores import SEVERAL, ClassScores
 from qgraph._exporters.resampling import SampleSums
-from qgraph._exporters.tasks import Observation, observe_all
+from qgraph._exporters.tasks import Observation, SampleBySample
 from qgraph._graph.edit.selecting import behind_selection
 from qgraph._graph.errors import InputError
 from qgraph._graph.progress import Progress
@@ -29,7 +29,7 @@ _SILENT = -100.0
 """dB of an output with an error where the float model's is 0 throughout."""
 
 
-class FidelityTask:
+class FidelityTask(SampleBySample[SampleSums]):
     """Metrics `mse`, `sqnr_db`, `cosine` against the first variant measured, the float model; where
     outputs are class scores, `top1_agreement` with it, and with labels `top1` and `top5`. With
     several outputs `worst_sqnr_db`, too: the lowest of those that no labels judge.
@@ -47,6 +47,7 @@ class FidelityTask:
         model: onnx.ModelProto | None = None,
         labels: Callable[[int], Array | None] | None = None,
     ) -> None:
+        super().__init__()
         self.feeds = feeds
         self._labels = labels
         self.name = "classify" if scores is not None and scores.labels is not None else "fidelity"
@@ -58,8 +59,6 @@ class FidelityTask:
         judged = scores.outputs[:1] if scores is not None and scores.labels is not None else ()
         several = len(self._outputs) > 1
         self._free = [i for i, n in enumerate(self._outputs) if several and n not in judged]
-        self._reference: dict[int, dict[str, Array]] = {}
-        self._seen: dict[str, SampleSums] = {}
         self._starts: list[int] = [0]
 
     @property
@@ -86,8 +85,7 @@ class FidelityTask:
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the distances of one variant from the first."""
         self._starts = [0]
-        first = not self._reference
-        return self.conclude(name, observe_all(self, name, session, progress, first=first))
+        return super().measure(name, session, progress)
 
     def observe(self, index: int, session: Session, *, first: bool) -> Observation:
         """Return the distances of a sample, and what is counted of its classes."""
@@ -128,10 +126,6 @@ class FidelityTask:
         worst = min((self._decibels(columns).tolist()[i] for i in self._free), default=math.inf)
         more = {_WORST: worst} if worst < math.inf else {}
         return shares | as_metrics(figures(summed(seen))) | more
-
-    def per_sample(self, name: str) -> SampleSums:
-        """Return the distances of each sample."""
-        return self._seen[name]
 
     def by_output(self, name: str) -> dict[str, float]:
         """Return output → SQNR in dB, of several; equal outputs have none."""

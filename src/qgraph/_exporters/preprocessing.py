@@ -80,7 +80,6 @@ class Prepares(Protocol):
         Raises:
             UsageError: `view.preprocess` cannot be read.
         """
-        ...
 
 
 def interpolation(resample: int) -> str:

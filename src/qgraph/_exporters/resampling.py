@@ -31,17 +31,14 @@ class PerSample(Protocol):
     @property
     def count(self) -> int:
         """Return the number of samples."""
-        ...
 
     def metrics(self, weights: Array) -> dict[str, Array]:
         """Return metric → float64 [R] for R resamples; `weights` float64 [R, n]: how often each
         sample counts. NaN where a resample has no such figure.
         """
-        ...
 
     def ratios(self) -> dict[str, Ratio]:
         """Return the metrics that are a sum over a sum."""
-        ...
 
 
 @runtime_checkable
@@ -50,7 +47,6 @@ class Resampled(Protocol):
 
     def per_sample(self, name: str) -> PerSample:
         """Return the figures of a variant already measured."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

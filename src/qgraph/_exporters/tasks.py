@@ -6,7 +6,7 @@ The task itself comes first, then what some can do beside.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
@@ -19,16 +19,13 @@ class Task(Protocol):
     @property
     def name(self) -> str:
         """Return what the task is called in `evaluation.json`."""
-        ...
 
     @property
     def feeds(self) -> Sequence[Feed]:
         """Return the forward passes that all variants make."""
-        ...
 
     def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
         """Return the metrics of one variant, by the keys of evaluation.json."""
-        ...
 
 
 Observation = Mapping[str, Any]
@@ -42,29 +39,42 @@ class ObservesSamples(Task, Protocol):
     @property
     def divisible(self) -> bool:
         """Return whether a sample can be looked at without those before it."""
-        ...
 
     def observe(self, index: int, session: Session, *, first: bool) -> Observation:
         """Return what a variant shows on a sample; of the `first` variant, what others are compared
         with is kept.
         """
-        ...
 
     def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
         """Return the metrics of a variant from what it shows on each sample, in their order."""
-        ...
 
 
-def observe_all(
-    task: ObservesSamples, name: str, session: Session, progress: Progress, *, first: bool
-) -> list[Observation]:
-    """Return what a variant shows on each sample."""
-    seen, count = [], len(task.feeds)
-    for index in range(count):
-        progress(f"evaluating {name}", index, count)
-        seen.append(task.observe(index, session, first=first))
-    progress(f"evaluating {name}", count, count)
-    return seen
+Kept = TypeVar("Kept")
+"""What is kept of a variant, sample by sample."""
+
+
+class SampleBySample(Generic[Kept]):
+    """What tasks have in common that go by samples: `_reference`, of each sample what the float
+    model gives, and `_seen`, of each variant what its samples add to the metrics.
+    """
+
+    def __init__(self) -> None:
+        self._reference: dict[int, Any] = {}
+        self._seen: dict[str, Kept] = {}
+
+    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
+        """Return the metrics of one variant; the first one measured is the reference."""
+        task = cast("ObservesSamples", self)
+        seen, first, count = [], not self._reference, len(task.feeds)
+        for index in range(count):
+            progress(f"evaluating {name}", index, count)
+            seen.append(task.observe(index, session, first=first))
+        progress(f"evaluating {name}", count, count)
+        return task.conclude(name, seen)
+
+    def per_sample(self, name: str) -> Kept:
+        """Return what each sample adds to the metrics of a variant already measured."""
+        return self._seen[name]
 
 
 @runtime_checkable
@@ -73,7 +83,6 @@ class Stepwise(Protocol):
 
     def steps(self, session: Session) -> dict[str, Feed]:
         """Return `prefill` and, where the graph has a cache, `decode`: one more token after it."""
-        ...
 
 
 @runtime_checkable
@@ -90,7 +99,6 @@ class NamesMetrics(Protocol):
     @property
     def metrics(self) -> frozenset[str]:
         """Return the keys of evaluation.json, those included that only some data gives."""
-        ...
 
 
 @runtime_checkable
@@ -99,7 +107,6 @@ class ComparesOutputs(Protocol):
 
     def by_output(self, name: str) -> dict[str, float]:
         """Return output → SQNR in dB of a variant already measured; equal outputs have none."""
-        ...
 
 
 @runtime_checkable
@@ -108,7 +115,6 @@ class Answers(Protocol):
 
     def without_answers(self) -> Task:
         """Return the task that leaves the questions out."""
-        ...
 
 
 @runtime_checkable
@@ -117,4 +123,3 @@ class Labelled(Protocol):
 
     def labels_of(self, index: int) -> Array | None:
         """Return the right classes of a sample already measured, int [n]; None: nobody knows."""
-        ...

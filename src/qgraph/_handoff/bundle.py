@@ -18,7 +18,7 @@ from qgraph._graph.progress import Progress, silent
 from qgraph._graph.rules.finding import Finding, Target
 from qgraph._graph.rules.linting import lint
 from qgraph._graph.rules.qdq_graph import QdqGraph
-from qgraph._graph.rules.report import FindingPart, count
+from qgraph._graph.rules.report import count
 from qgraph._graph.tensors import Feed, TensorSpec, inputs_of, specs_of
 from qgraph._handoff import text
 from qgraph._handoff.document import (
@@ -228,13 +228,9 @@ class _Work:
         return tuple(dict.fromkeys(found))
 
     def _lint(self) -> tuple[LintPart, ...]:
-        parts = {
-            kind: tuple(FindingPart.of(item) for item in found)
-            for kind, found in self._findings.items()
-        }
         return tuple(
-            LintPart(target=kind, counts=count(found), findings=found)
-            for kind, found in parts.items()
+            LintPart(target=kind, counts=count(found), findings=tuple(found))
+            for kind, found in self._findings.items()
         )
 
     def _calibration(self) -> RangesOrigin | None:

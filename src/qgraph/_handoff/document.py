@@ -7,8 +7,7 @@ from typing import ClassVar
 from qgraph._evaluation.results import Variant
 from qgraph._exporters.preprocessing import Preprocessing
 from qgraph._graph.io.documents import Document, Part
-from qgraph._graph.rules.finding import Severity, Target
-from qgraph._graph.rules.report import FindingPart
+from qgraph._graph.rules.finding import Finding, Severity, Target
 from qgraph._quantize.ranges import ModelRef, RangesRun
 from qgraph._quantize.scheme import Scheme
 
@@ -177,7 +176,7 @@ class LintPart(Part):
 
     target: Target
     counts: dict[str, int]
-    findings: tuple[FindingPart, ...]
+    findings: tuple[Finding, ...]
 
 
 class RangesOrigin(Part):

@@ -13,11 +13,11 @@ from qgraph._graph.io.copies import copy_model
 from qgraph._graph.io.external import external_files
 from qgraph._graph.io.files import publishing, write_bytes
 from qgraph._graph.io.models import identify
-from qgraph._graph.rules.finding import Target
-from qgraph._graph.rules.fixes import Fix, fix
+from qgraph._graph.rules.finding import Fix, Target
+from qgraph._graph.rules.fixes import fix
 from qgraph._graph.rules.linting import lint as run_rules
 from qgraph._graph.rules.qdq_graph import QdqGraph
-from qgraph._graph.rules.report import FindingPart, FixPart, Lint, count
+from qgraph._graph.rules.report import Lint, count
 from qgraph._graph.rules.support import operator_table
 from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.given import AnyModel, AnyPath, model_file
@@ -98,7 +98,7 @@ def _write(model: onnx.ModelProto, source: Path, target: Path) -> None:
 def _report(
     path: Path, graph: QdqGraph, target: Target, plugins: Sequence[str], done: Sequence[Fix]
 ) -> Lint:
-    findings = tuple(FindingPart.of(item) for item in run_rules(graph, target, plugins))
+    findings = tuple(run_rules(graph, target, plugins))
     return Lint(
         schema=Lint.SCHEMA,
         model=path.name,
@@ -108,5 +108,5 @@ def _report(
         quantized=graph.is_quantized,
         counts=count(findings),
         findings=findings,
-        fixed=tuple(FixPart.of(item) for item in done),
+        fixed=tuple(done),
     )

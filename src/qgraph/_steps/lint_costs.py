@@ -9,16 +9,16 @@ from qgraph._evaluation.variants import types_of_nodes
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import identify
-from qgraph._graph.rules.finding import Severity
+from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.qdq_graph import QdqGraph
-from qgraph._graph.rules.report import FindingPart, PlacementPart
+from qgraph._graph.rules.report import PlacementPart
 from qgraph._quantize.provenance import Provenance
 from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import NodeScore, Sensitivity
 
 
 def placement(
-    model: Path, graph: QdqGraph, findings: Iterable[FindingPart], scores: Sensitivity, where: str
+    model: Path, graph: QdqGraph, findings: Iterable[Finding], scores: Sensitivity, where: str
 ) -> tuple[PlacementPart, ...]:
     """Return a part for every node of the sensitivity report that the model has: the worst trade
     among the INT8 nodes first, then the best among the float ones.

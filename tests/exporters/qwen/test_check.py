@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qgraph._exporters.parity import ExportMismatchError
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.qwen.check import (
-    ExportMismatchError,
     ParityCase,
     ask_torch,
     compare_with_torch,
@@ -29,7 +29,7 @@ def cases(vl: Any) -> dict[str, ParityCase]:
         return {case.name: case for case in ask_torch(module, vl.manifest.decoder, with_past=True)}
 
 
-def differs(vl: Any, case: ParityCase, message: str = "logits differ") -> None:
+def differs(vl: Any, case: ParityCase, message: str = "outputs differ") -> None:
     with pytest.raises(ExportMismatchError, match=message) as caught:
         compare_with_torch(vl.model, vl.folder / "embed_tokens.onnx", [case], "fp32")
     assert caught.value.where == case.name

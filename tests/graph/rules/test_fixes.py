@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +34,7 @@ def test_a_finding_about_a_scales_type_names_the_type_that_is_wanted(good: Draft
 
 def test_a_scale_gets_the_type_that_is_wanted_whatever_the_reason_says(good: Draft) -> None:
     graph, finding = mixed(good)
-    reworded = replace(finding, reason="said otherwise, in a FLOAT16 graph")
+    reworded = finding.model_copy(update={"reason": "said otherwise, in a FLOAT16 graph"})
     (done,) = fix(graph.model, [reworded], graph)
     node = next(node for node in graph.model.graph.node if node.name == finding.node)
     scale = QdqGraph(graph.model, Path()).constant(node.input[1])

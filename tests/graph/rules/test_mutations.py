@@ -278,7 +278,7 @@ MUTATIONS: list[tuple[Mutation, str, Severity, str]] = [
 
 def found(draft: Draft, target: Target = Target.TENSORRT_11) -> list[tuple[str, Severity, str]]:
     graph = QdqGraph(draft.model(), Path())
-    return [(item.rule, item.severity, item.node) for item in lint(graph, target)]
+    return [(item.rule, item.severity, item.node or "") for item in lint(graph, target)]
 
 
 @pytest.mark.parametrize("target", list(Target))

@@ -33,7 +33,7 @@ class GenericFamily:
         """Return True: the last resort."""
         return True
 
-    def feeds(self, view: ModelView, data: Path, limit: int | None) -> list[Feed]:
+    def feeds(self, view: ModelView, data: Path, limit: int | None) -> Sequence[Feed]:
         """Refuse: without a family there is no telling what raw data means."""
         raise InputError(
             f"found {data.suffix or 'a folder without .npz'}, expected .npz files",

@@ -15,24 +15,14 @@ import numpy as np
 import torch
 
 from qgraph._exporters.manifest import Check, Decoder
+from qgraph._exporters.parity import TOLERANCES, ExportMismatchError, compared
 from qgraph._exporters.qwen.onnx_config import LanguageModel
-from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.run.feeds import fill_cache
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import open_session
 from qgraph._graph.run.streamed import Runner
 from qgraph._graph.tensors import Array, Feed, inputs_of
-
-# Largest difference allowed, as a share of the largest logit. Both sides round each sum in another
-# order. fp32: 1e-4 is some 800 steps of 2^-23, ample for tens of layers, while a wrong mask or
-# position moves logits by percents. fp16: PyTorch rounds after every operation and onnxruntime on
-# CPU hardly at all, some 20 steps of 2^-10.
-TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
-
-
-class ExportMismatchError(InputError):
-    """The exported graph computes something else than PyTorch."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +75,8 @@ def compare_with_torch(
     for case in cases:
         embeds = embedder.run({"input_ids": case.token_ids})["inputs_embeds"]
         if not np.array_equal(embeds, case.feed["inputs_embeds"]):
-            raise _mismatch(case, "the embeddings differ; they are copied and must be equal")
+            what = "the embeddings differ; they are copied and must be equal"
+            raise ExportMismatchError(what, case.name)
     found = _answers(model, cases, memory or Memory.of(None))
     return tuple(_difference(case, each, dtype) for case, each in zip(cases, found, strict=True))
 
@@ -131,20 +122,7 @@ def image_positions(length: int) -> Array:
 def _difference(case: ParityCase, found: Array, dtype: str) -> Check:
     # What a padding token says is of no use to anyone, and differs with how masks are made.
     counted = case.feed["attention_mask"].astype(bool)
-    difference = float(np.abs(found - case.expected)[counted].max())
-    allowed = TOLERANCES[dtype] * max(1.0, float(np.abs(case.expected[counted]).max()))
-    if not difference <= allowed:
-        raise _mismatch(case, f"logits differ by {difference:.3g}, expected at most {allowed:.3g}")
-    return Check(case=case.name, max_abs_difference=difference)
-
-
-def _mismatch(case: ParityCase, what: str) -> ExportMismatchError:
-    return ExportMismatchError(
-        f"the exported graph does not compute what PyTorch does: {what}",
-        where=case.name,
-        hint="Try --dtype fp32; if that differs too, the checkpoint has a part this exporter does"
-        " not know. Nothing was written.",
-    )
+    return compared(case.name, found[counted], case.expected[counted], TOLERANCES[dtype])
 
 
 def _answers(path: Path, cases: Sequence[ParityCase], memory: Memory) -> list[Array]:

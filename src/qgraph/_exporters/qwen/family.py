@@ -10,6 +10,7 @@ import onnx
 
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.generic.family import GenericFamily
 from qgraph._exporters.images import images_in
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.qwen.export import DEFAULT_OPSET, export_language
@@ -23,16 +24,14 @@ from qgraph._exporters.tasks import Task
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress
-from qgraph._graph.run.feeds import fill_cache
 from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.tensors import Feed
-from qgraph._metrics import Split
 
 _LOGITS = "logits"
 _RAW = (".txt", ".jsonl")
 
 
-class QwenFamily:
+class QwenFamily(GenericFamily):
     """Recognized by `qgraph.json`, or by inputs_embeds in and logits out."""
 
     name = "qwen"
@@ -52,10 +51,6 @@ class QwenFamily:
         """Return the images that questions are about."""
         return images_of(data)
 
-    def complete(self, view: ModelView, feed: Feed) -> Feed:
-        """Return `feed` with an empty cache (a prefill) where it has none."""
-        return fill_cache(feed, view.inputs)
-
     def gives_logits(self, view: ModelView) -> bool:
         """Return True."""
         return True
@@ -63,10 +58,6 @@ class QwenFamily:
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the logits: errors in the cache show there if they matter."""
         return (_LOGITS,)
-
-    def parts(self, view: ModelView) -> Split | None:
-        """Return None: an output holds numbers of one kind."""
-        return None
 
     def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
         """Keep the LM head: its error goes straight into every logit."""

@@ -28,13 +28,15 @@ from qgraph._graph.tensors import Array, Feed, LazyFeeds, inputs_of
 if TYPE_CHECKING:
     from qgraph._exporters.qwen.vision import ImageFeatures, VisionTower
 
+_MOST_TOKENS = 512
+
 
 def read_samples(
     model: Path,
     manifest: Manifest,
     data: Path,
     *,
-    max_tokens: int = 512,
+    max_tokens: int = _MOST_TOKENS,
     limit: int | None = None,
 ) -> list[LmSample]:
     """Return a sample for each line of `data` (`.txt` or `.jsonl`), at most `limit`.
@@ -59,11 +61,9 @@ class LineFeeds(LazyFeeds):
         model: Path,
         manifest: Manifest,
         data: Path,
-        *,
-        max_tokens: int = 512,
         limit: int | None = None,
     ) -> None:
-        self._maker = _SampleMaker(model, manifest, max_tokens)
+        self._maker = _SampleMaker(model, manifest)
         self._lines = list(read_lines(data, limit))
 
     def __len__(self) -> int:
@@ -74,9 +74,7 @@ class LineFeeds(LazyFeeds):
         return self._maker.make(self._lines[index]).feed
 
 
-def read_prompts(
-    model: Path, manifest: Manifest, lines: Sequence[Line], *, max_tokens: int = 512
-) -> list[LmSample]:
+def read_prompts(model: Path, manifest: Manifest, lines: Sequence[Line]) -> list[LmSample]:
     """Return what to generate after, a sample for each line.
 
     A line with an image or an answer becomes a user's turn that waits for the assistant's; any
@@ -86,12 +84,12 @@ def read_prompts(
         InputError: a line is too long, or a file of the exported folder cannot be used.
         EnvironmentFault: a line needs the `export` extra, which is not installed.
     """
-    maker = _SampleMaker(model, manifest, max_tokens)
+    maker = _SampleMaker(model, manifest)
     return [maker.make(_turn(line)) for line in lines]
 
 
 def fitting_prompts(
-    model: Path, manifest: Manifest, lines: Sequence[Line], *, max_tokens: int = 512
+    model: Path, manifest: Manifest, lines: Sequence[Line]
 ) -> list[tuple[Line, LmSample]]:
     """Return the lines that can be generated after, each with its sample.
 
@@ -101,7 +99,7 @@ def fitting_prompts(
     Raises:
         InputError: the model has no tokenizer.
     """
-    maker = _SampleMaker(model, manifest, max_tokens)
+    maker = _SampleMaker(model, manifest)
     found = []
     for line in lines:
         with suppress(QGraphError):
@@ -156,7 +154,7 @@ class _Sequence:
 class _SampleMaker:
     """Loads what a line needs when the first such line comes."""
 
-    def __init__(self, model: Path, manifest: Manifest, max_tokens: int) -> None:
+    def __init__(self, model: Path, manifest: Manifest, max_tokens: int = _MOST_TOKENS) -> None:
         if manifest.decoder is None:
             raise InputError(f"{MANIFEST} describes no decoder", where=str(model.parent))
         path = _tokenizer_path(model, manifest)

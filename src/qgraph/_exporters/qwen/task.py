@@ -29,9 +29,8 @@ from qgraph._exporters.qwen.generate import Embedder, generate, next_step
 from qgraph._exporters.qwen.samples import decode
 from qgraph._exporters.qwen.tokens import LmSample
 from qgraph._exporters.resampling import SampleSums
-from qgraph._exporters.tasks import Observation, observe_all
+from qgraph._exporters.tasks import Observation, SampleBySample
 from qgraph._graph.errors import UsageError
-from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import is_cache
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array, Feed
@@ -48,7 +47,7 @@ _LARGEST_LOSS = 700.0
 """Beyond this a perplexity is beyond a double."""
 
 
-class LmTask:
+class LmTask(SampleBySample[SampleSums]):
     """Keeps the float model's logits on disk, so that memory does not grow with the data."""
 
     name = "lm"
@@ -58,6 +57,7 @@ class LmTask:
     def __init__(self, model: Path, manifest: Manifest, samples: Sequence[LmSample]) -> None:
         if not samples:
             raise UsageError("the evaluation data holds no sample", where=str(model))
+        super().__init__()
         self.feeds = [sample.feed for sample in samples]
         self._samples = samples
         self._model = model
@@ -65,20 +65,16 @@ class LmTask:
         self._decoder = _decoder(manifest)
         self._folder = Path(tempfile.mkdtemp(prefix="qgraph-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._has_reference = False
         self._embedder: Embedder | None = None
-        self._seen: dict[str, SampleSums] = {}
-
-    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
-        """Return the metrics of one variant; the first one measured is the reference."""
-        first, self._has_reference = not self._has_reference, True
-        return self.conclude(name, observe_all(self, name, session, progress, first=first))
 
     def observe(self, index: int, session: Session, *, first: bool) -> Observation:
         """Return the sums of a sample, and whether its question is answered right."""
         sample = self._samples[index]
         logits = session.run(sample.feed, ["logits"])["logits"][0]
-        reference = self._reference(index, logits, first=first)
+        if first:
+            self._reference[index] = self._folder / f"{index}.npy"
+            np.save(self._reference[index], logits, allow_pickle=False)
+        reference = np.load(self._reference[index], allow_pickle=False)
         seen = _sums(sample, logits, reference)
         seen |= distances_of(Comparator(reference).compare(logits))
         seen["asked"] = sample.answer is not None
@@ -104,17 +100,6 @@ class LmTask:
             return {"prefill": prefill}
         embedder = Embedder.beside(self._model, self._manifest)
         return {"prefill": prefill, "decode": next_step(prefill, embedder, session.run(prefill))}
-
-    def per_sample(self, name: str) -> SampleSums:
-        """Return what each sample adds to the metrics of a variant already measured."""
-        return self._seen[name]
-
-    def _reference(self, index: int, logits: Array, *, first: bool) -> Array:
-        path = self._folder / f"{index}.npy"
-        if first:
-            np.save(path, logits, allow_pickle=False)
-            return logits
-        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
 
     def _answers(self, sample: LmSample, session: Session) -> bool:
         """Return whether a sample's question is answered right."""

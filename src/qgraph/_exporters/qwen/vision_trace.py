@@ -14,7 +14,7 @@ from PIL import Image
 
 from qgraph._exporters.images import read_image
 from qgraph._exporters.manifest import Check
-from qgraph._exporters.qwen.check import TOLERANCES
+from qgraph._exporters.parity import TOLERANCES, compared
 from qgraph._exporters.qwen.tracing import TRACED_OPSET
 from qgraph._exporters.qwen.vision import VisionTower
 from qgraph._exporters.qwen.vision_graph import Fp32Parts, VisionEncoderModule, find_overflow
@@ -114,21 +114,12 @@ def check(
     """Return the largest difference of each image's embeddings from PyTorch's in fp32.
 
     Raises:
-        InputError: a difference above what rounding explains, or no number at all.
+        ExportMismatchError: a difference above what rounding explains, or no number at all.
     """
     session = open_session(model)
     checks = []
     for image, wanted in zip(images, expected, strict=True):
         pixels = image.pixels.to(_DTYPES[dtype]).numpy()
-        found = session.run({INPUT: pixels})[OUTPUT].astype(np.float32)
-        difference = float(np.abs(found - wanted).max())
-        allowed = TOLERANCES[dtype] * max(1.0, float(np.abs(wanted).max()))
-        if not difference <= allowed:
-            raise InputError(
-                f"the exported graph differs from PyTorch by {difference:.3g}, expected at most"
-                f" {allowed:.3g}",
-                where=image.name,
-                hint="Try --dtype fp32. Nothing was written.",
-            )
-        checks.append(Check(case=f"vision, {image.name}", max_abs_difference=difference))
+        found = session.run({INPUT: pixels})[OUTPUT]
+        checks.append(compared(f"vision, {image.name}", found, wanted, TOLERANCES[dtype]))
     return tuple(checks)

@@ -18,6 +18,7 @@ from onnx import helper, version_converter
 from qgraph._exporters.checkpoint_folder import check_request, load_pretrained, require_extra
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
+from qgraph._exporters.parity import TOLERANCES, compared
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.vit.processor import CONFIG, read_processor
 from qgraph._exporters.vit.source import require_classifier
@@ -34,8 +35,6 @@ from qgraph._graph.tensors import Array
 INPUT, OUTPUT = "pixel_values", "logits"
 DEFAULT_OPSET, TRACED_OPSET = 21, 20
 _USUAL_SIDE = 224
-# As a share of the largest logit; see exporters/qwen/check.py for where they come from.
-_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
 _PACKAGES = ("numpy", "onnx", "optimum", "optimum-onnx", "torch", "transformers")
 _STEPS = ("load", "trace", "fold", "compare with PyTorch")
 
@@ -168,15 +167,9 @@ def _compare(
     session = open_session(path)
     checks = []
     for image, wanted in zip(images, expected, strict=True):
-        got = session.run({session.inputs[0]: image})[session.outputs[0]].astype(np.float32)
-        difference = float(np.abs(got - wanted).max())
+        got = session.run({session.inputs[0]: image})[session.outputs[0]]
         case = f"batch {len(image)}, {image.shape[2]}×{image.shape[3]} pixels"
-        if not difference <= _TOLERANCES[dtype] * max(1.0, float(np.abs(wanted).max())):
-            raise InputError(
-                f"the graph differs from PyTorch by {difference:.2g} in {case}",
-                hint="Please report the model; it was not written.",
-            )
-        checks.append(Check(case=case, max_abs_difference=difference))
+        checks.append(compared(case, got, wanted, TOLERANCES[dtype]))
     return tuple(checks)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
-
 from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.generic.family import GenericFamily
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import DESCRIBED, Preprocessing
 from qgraph._exporters.tasks import Task
@@ -17,17 +16,15 @@ from qgraph._exporters.vit.pictures import Picture, PictureFeeds, processor_of, 
 from qgraph._exporters.vit.processor import CONFIG
 from qgraph._exporters.vit.source import is_classifier, last_operator, tells_classes_apart
 from qgraph._exporters.vit.task import ClassifyTask
-from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.tensors import Feed
-from qgraph._metrics import Split
 
 _TASKS = ("classify", "fidelity")
 _CHANNELS = (1, 3)
 
 
-class VitFamily:
+class VitFamily(GenericFamily):
     """Recognized by `qgraph.json`, or by one picture in and one row of numbers out."""
 
     name = "vit"
@@ -58,10 +55,6 @@ class VitFamily:
         source = CONFIG if view.preprocess is None else DESCRIBED
         return processor_of(view).described(view.inputs[0].name, source)
 
-    def complete(self, view: ModelView, feed: Feed) -> Feed:
-        """Return `feed`: there is nothing to leave out."""
-        return feed
-
     def gives_logits(self, view: ModelView) -> bool:
         """Return whether something says that the outputs tell classes apart, and they are scores.
 
@@ -73,14 +66,6 @@ class VitFamily:
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
         """Return the logits."""
         return view.outputs[:1]
-
-    def parts(self, view: ModelView) -> Split | None:
-        """Return None: an output holds numbers of one kind."""
-        return None
-
-    def keep(self, model: onnx.ModelProto, node: QuantizableNode) -> str | None:
-        """Return None: what gains nothing is kept in every family, and no more is known."""
-        return None
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
         """Return classification, or fidelity where asked or where data has no classes."""

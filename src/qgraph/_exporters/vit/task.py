@@ -21,15 +21,14 @@ from qgraph._exporters.fidelity import (
     table_of,
 )
 from qgraph._exporters.resampling import SampleSums
-from qgraph._exporters.tasks import Observation, observe_all
+from qgraph._exporters.tasks import Observation, SampleBySample
 from qgraph._exporters.vit.pictures import PictureFeeds
-from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
 from qgraph._metrics import Comparator, Sums
 
 
-class ClassifyTask:
+class ClassifyTask(SampleBySample[SampleSums]):
     """Keeps the float model's outputs; pictures are read anew for each variant.
 
     `probabilities`: whether the outputs are that, and not logits.
@@ -40,20 +39,14 @@ class ClassifyTask:
     metrics = FIDELITY | {"kl", "top1", "top1_agreement", "top5"}
 
     def __init__(self, feeds: PictureFeeds, output: str, *, probabilities: bool = False) -> None:
+        super().__init__()
         self.feeds = feeds
         self._compare = _compare_probabilities if probabilities else _compare_logits
         self._output = output
-        self._reference: dict[int, Array] = {}
-        self._seen: dict[str, SampleSums] = {}
 
     def labels_of(self, index: int) -> Array:
         """Return the right classes of a sample, int [n]."""
         return np.array([picture.label for picture in self.feeds.items(index)], np.int64)
-
-    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
-        """Return the metrics of one variant; the first one measured is the reference."""
-        first = not self._reference
-        return self.conclude(name, observe_all(self, name, session, progress, first=first))
 
     def observe(self, index: int, session: Session, *, first: bool) -> Observation:
         """Return the distances of some pictures, and how often the right class comes first."""
@@ -81,10 +74,6 @@ class ClassifyTask:
         columns = table_of(seen)
         self._seen[name] = SampleSums(columns, ratios | FIDELITY_RATIOS, fidelity_figures)
         return self._seen[name].overall()
-
-    def per_sample(self, name: str) -> SampleSums:
-        """Return what each sample adds to the metrics of a variant already measured."""
-        return self._seen[name]
 
 
 def _compare_logits(reference: Array, got: Array) -> Sums:

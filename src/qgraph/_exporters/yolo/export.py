@@ -25,6 +25,7 @@ from onnx import version_converter
 
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
+from qgraph._exporters.parity import compared
 from qgraph._exporters.weight_names import name_weights
 from qgraph._exporters.yolo.head import find_detector_head
 from qgraph._graph.edit.fold import fold
@@ -185,9 +186,5 @@ def _compare(
     expected: Array = (answer[0] if isinstance(answer, list | tuple) else answer).numpy()
     session = open_session(path)
     got = session.run({session.inputs[0]: image})[session.outputs[0]]
-    same = expected.shape == got.shape
-    difference = float(np.abs(expected - got).max()) if same else float("inf")
-    if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise InputError(f"the graph differs from PyTorch by {difference:.2g}", where=str(path))
     case = f"batch {len(image)}, {size[0]}×{size[1]} pixels"
-    return (Check(case=case, max_abs_difference=difference),)
+    return (compared(case, got, expected, _TOLERANCE),)

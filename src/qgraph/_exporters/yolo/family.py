@@ -11,6 +11,7 @@ import onnx
 from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
+from qgraph._exporters.generic.family import GenericFamily
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.preprocessing import Preprocessing, Resize
 from qgraph._exporters.tasks import Task
@@ -31,7 +32,7 @@ _TABLE = 3
 _CHECKPOINTS = (".pt", ".yaml", ".yml")
 
 
-class YoloFamily:
+class YoloFamily(GenericFamily):
     """Recognized by the structure of its head, whoever exported it and whatever its names."""
 
     name = "yolo"
@@ -67,18 +68,6 @@ class YoloFamily:
             padding=GREY,
             scale=1 / 255,
         )
-
-    def complete(self, view: ModelView, feed: Feed) -> Feed:
-        """Return `feed`: there is nothing to leave out."""
-        return feed
-
-    def gives_logits(self, view: ModelView) -> bool:
-        """Return False: outputs are boxes and probabilities."""
-        return False
-
-    def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
-        """Return every output."""
-        return view.outputs
 
     def parts(self, view: ModelView) -> Split:
         """Return boxes and scores where they stand in one output: pixels beside probabilities."""

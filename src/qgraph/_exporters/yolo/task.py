@@ -14,19 +14,18 @@ from typing import Any
 import numpy as np
 
 from qgraph._exporters.fidelity import FIDELITY, as_metrics, distances_of, summed
-from qgraph._exporters.tasks import Observation, observe_all
+from qgraph._exporters.tasks import Observation, SampleBySample
 from qgraph._exporters.yolo.coco import Annotations
 from qgraph._exporters.yolo.decode import Boxes, decode_boxes, layout_of
 from qgraph._exporters.yolo.letterbox import SceneFeeds
 from qgraph._exporters.yolo.precision import ScenePrecision
 from qgraph._graph.errors import EnvironmentFault, install
-from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
 from qgraph._metrics import Comparator, figures
 
 
-class DetectTask:
+class DetectTask(SampleBySample[ScenePrecision]):
     """Keeps the float model's outputs; pictures are read anew for each variant."""
 
     name = "detect"
@@ -34,17 +33,11 @@ class DetectTask:
     metrics = FIDELITY | {"map", "map50"}
 
     def __init__(self, feeds: SceneFeeds, output: str, annotations: Annotations) -> None:
+        super().__init__()
         require_pycocotools()
         self.feeds = feeds
         self._output = output
         self._annotations = annotations
-        self._reference: dict[int, Array] = {}
-        self._seen: dict[str, ScenePrecision] = {}
-
-    def measure(self, name: str, session: Session, progress: Progress) -> dict[str, float]:
-        """Return the metrics of one variant; the first one measured is the reference."""
-        first = not self._reference
-        return self.conclude(name, observe_all(self, name, session, progress, first=first))
 
     def observe(self, index: int, session: Session, *, first: bool) -> Observation:
         """Return the distances of some scenes, and what is found in them."""
@@ -67,10 +60,6 @@ class DetectTask:
         self._seen[name] = ScenePrecision(evaluated, self._groups())
         map50, mean = (float(evaluated.stats[item]) for item in (1, 0))
         return {"map50": map50, "map": mean} | as_metrics(figures(summed(seen)))
-
-    def per_sample(self, name: str) -> ScenePrecision:
-        """Return what a variant already measured found in each sample."""
-        return self._seen[name]
 
     def _ids(self) -> list[int]:
         indices = range(len(self.feeds))

@@ -12,14 +12,9 @@ import onnx
 from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.io.rescaling import is_rotation
-from qgraph._graph.rules.finding import Finding, Severity
+from qgraph._graph.rules.finding import Breach
 from qgraph._graph.rules.placement import is_product
-from qgraph._graph.rules.qdq_graph import (
-    DEQUANTIZE,
-    QUANTIZE,
-    QdqGraph,
-    scale_of,
-)
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, scale_of
 
 _FLOAT_OPS = {
     "Softmax": "a softmax",
@@ -46,19 +41,12 @@ def is_int8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
     return len(node.input) > 1 and all(graph.is_dequantized(name) for name in node.input[:2])
 
 
-def gemm_is_large_enough(graph: QdqGraph) -> Iterator[Finding]:
+def gemm_is_large_enough(graph: QdqGraph) -> Iterator[Breach]:
     """R17: an INT8 GEMM has more than one row, and K and N, or channels, of 16 and more."""
     for node in _to_look_at(graph):
         what = "" if is_product(graph, node) else without_gain(graph, node)
         if what:
-            yield Finding(
-                "R17",
-                Severity.ADVICE,
-                node.name,
-                node.input[1],
-                what,
-                "Leave it float.",
-            )
+            yield Breach(node.name, node.input[1], what, "Leave it float.")
 
 
 def _to_look_at(graph: QdqGraph) -> Iterator[onnx.NodeProto]:
@@ -68,7 +56,7 @@ def _to_look_at(graph: QdqGraph) -> Iterator[onnx.NodeProto]:
             yield node
 
 
-def concat_has_one_scale(graph: QdqGraph) -> Iterator[Finding]:
+def concat_has_one_scale(graph: QdqGraph) -> Iterator[Breach]:
     """R18: what is concatenated in INT8 has one scale, or all but one are quantized again."""
     for node in graph.of("Concat"):
         made_by = [graph.producer.get(name) for name in node.input]
@@ -79,9 +67,7 @@ def concat_has_one_scale(graph: QdqGraph) -> Iterator[Finding]:
         ]
         found = {scale.tobytes() for scale in scales if scale is not None}
         if len(scales) == len(node.input) and len(found) > 1:
-            yield Finding(
-                "R18",
-                Severity.ADVICE,
+            yield Breach(
                 node.name,
                 node.input[0],
                 f"its {len(node.input)} inputs have {len(found)} different scales, so they are"
@@ -90,13 +76,11 @@ def concat_has_one_scale(graph: QdqGraph) -> Iterator[Finding]:
             )
 
 
-def fragile_op_is_float(graph: QdqGraph) -> Iterator[Finding]:
+def fragile_op_is_float(graph: QdqGraph) -> Iterator[Breach]:
     """R19: norms, GELU, sigmoid and softmax read no DQ."""
     for node in graph.of(*_FLOAT_OPS):
         if graph.comes_from(node.input[0], DEQUANTIZE):
-            yield Finding(
-                "R19",
-                Severity.ADVICE,
+            yield Breach(
                 node.name,
                 node.input[0],
                 f"the input of {_FLOAT_OPS[node.op_type]} is quantized: it costs accuracy, and the"
@@ -105,7 +89,7 @@ def fragile_op_is_float(graph: QdqGraph) -> Iterator[Finding]:
             )
 
 
-def head_is_float(graph: QdqGraph) -> Iterator[Finding]:
+def head_is_float(graph: QdqGraph) -> Iterator[Breach]:
     """R20: the last GEMM before an output stays float: its error reaches the user undamped.
 
     What is advised, to look at its sensitivity first, has been done where qgraph cut the profile.
@@ -114,9 +98,7 @@ def head_is_float(graph: QdqGraph) -> Iterator[Finding]:
         return
     for node in _to_look_at(graph):
         if not is_product(graph, node) and _reaches_output(graph, node.output[0]):
-            yield Finding(
-                "R20",
-                Severity.ADVICE,
+            yield Breach(
                 node.name,
                 node.output[0],
                 "only shape operators stand between it and an output (an LM head, a detector's"
@@ -140,7 +122,7 @@ def _reaches_output(graph: QdqGraph, tensor: str) -> bool:
     return False
 
 
-def int8_is_no_island(graph: QdqGraph) -> Iterator[Finding]:
+def int8_is_no_island(graph: QdqGraph) -> Iterator[Breach]:
     """R21: an INT8 GEMM has an INT8 GEMM before or after it; else it pays two reformats.
 
     Of those around it, what INT8 makes no faster does not count: it is rightly float (R17), and so
@@ -158,9 +140,7 @@ def int8_is_no_island(graph: QdqGraph) -> Iterator[Finding]:
         if _shares_its_conversion(graph, node):
             continue
         if around and not any(costly[name] for name in around):
-            yield Finding(
-                "R21",
-                Severity.ADVICE,
+            yield Breach(
                 node.name,
                 node.input[0],
                 f"the {len(around)} GEMMs around it are float: quantizing it alone costs a"

@@ -8,7 +8,6 @@ Constant nodes become initializers; R22 Q and DQ that nobody reads go.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -17,18 +16,9 @@ from onnx import numpy_helper
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
-from qgraph._graph.rules.finding import Finding
+from qgraph._graph.rules.finding import Finding, Fix
 from qgraph._graph.rules.numbers import quantized_type
 from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, scale_of
-
-
-@dataclass(frozen=True, slots=True)
-class Fix:
-    """What was changed at a node, and for which rule."""
-
-    rule: str
-    node: str
-    what: str
 
 
 def fix(model: onnx.ModelProto, findings: Sequence[Finding], graph: QdqGraph) -> list[Fix]:
@@ -60,9 +50,12 @@ class _Mender:
         self._model.graph.initializer.append(tensor_from(name, array))
         return name
 
+    def _note(self, rule: str, node: str, what: str) -> None:
+        self.done.append(Fix(rule=rule, node=node, what=what))
+
     def add_zero_point(self, finding: Finding) -> None:
         """R3: write the zero point that is meant."""
-        node = self._nodes[finding.node]
+        node = self._nodes[finding.node or ""]
         scale = self._graph.constant(scale_of(node))
         kind = quantized_type(self._graph, node)
         if scale is None or not kind:
@@ -72,11 +65,11 @@ class _Mender:
         node.input[:] = [*node.input[:2], name]
         for item in [a for a in node.attribute if a.name == "output_dtype"]:
             node.attribute.remove(item)  # the zero point says it now, and both must not
-        self.done.append(Fix("R3", node.name, f"zero point {name} of {dtype} added"))
+        self._note("R3", node.name, f"zero point {name} of {dtype} added")
 
     def retype_scale(self, finding: Finding) -> None:
         """R6: give the scale, of a Q and its DQ together, the type of the tensor."""
-        node = self._nodes[finding.node]
+        node = self._nodes[finding.node or ""]
         scale = self._graph.constant(scale_of(node))
         if scale is None or not finding.wanted:
             return
@@ -86,24 +79,25 @@ class _Mender:
         if not (np.isfinite(typed).all() and (typed > 0).all()):
             return
         node.input[1] = self._add(f"{scale_of(node)}_{dtype}", typed)
-        self.done.append(Fix("R6", node.name, f"scale {finding.tensor} written as {dtype}"))
+        self._note("R6", node.name, f"scale {finding.tensor} written as {dtype}")
 
     def to_initializer(self, finding: Finding) -> None:
         """R14: keep the values of a Constant node as an initializer of the same name."""
-        made_by = next((n for n in self._model.graph.node if finding.tensor in n.output), None)
-        values = self._graph.constant(finding.tensor)
+        tensor = finding.tensor or ""
+        made_by = next((n for n in self._model.graph.node if tensor in n.output), None)
+        values = self._graph.constant(tensor)
         if made_by is None or made_by.op_type != "Constant" or values is None:
             return
         self._model.graph.node.remove(made_by)
-        self._model.graph.initializer.append(numpy_helper.from_array(values, finding.tensor))
-        self.done.append(Fix("R14", finding.node, f"{finding.tensor} is an initializer now"))
+        self._model.graph.initializer.append(numpy_helper.from_array(values, tensor))
+        self._note("R14", finding.node or "", f"{tensor} is an initializer now")
 
     def remove_unread(self) -> None:
         """R22: remove Q and DQ that nobody reads, again until none is left, and their constants."""
         while dead := self._unread_pairs():
             for node in dead:
                 self._model.graph.node.remove(node)
-                self.done.append(Fix("R22", node.name, "removed"))
+                self._note("R22", node.name, "removed")
             self._drop_unread({name for node in dead for name in node.input[1:]})
 
     def _unread_pairs(self) -> list[onnx.NodeProto]:

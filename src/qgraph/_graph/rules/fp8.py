@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
-from qgraph._graph.rules.finding import Finding, Severity
+from qgraph._graph.rules.finding import Breach
 from qgraph._graph.rules.numbers import quantized_type
 from qgraph._graph.rules.qdq_graph import QdqGraph, type_name
 
@@ -41,7 +41,7 @@ def without_fp8_kernel(op_type: str, weight: Sequence[int | None] | None) -> str
     return ""
 
 
-def fp8_has_a_kernel(graph: QdqGraph) -> Iterator[Finding]:
+def fp8_has_a_kernel(graph: QdqGraph) -> Iterator[Breach]:
     """R23: both operands of an FP8 GEMM are FP8, and it is of a kind that has kernels."""
     for node in graph.of(*GEMMS):
         kinds = [_kind(graph, name) for name in node.input[:2]]
@@ -53,9 +53,7 @@ def fp8_has_a_kernel(graph: QdqGraph) -> Iterator[Finding]:
         else:
             problem = without_fp8_kernel(node.op_type, graph.shape_of(node.input[1]))
         if problem:
-            yield Finding(
-                "R23",
-                Severity.WARNING,
+            yield Breach(
                 node.name,
                 node.input[1],
                 f"{problem}; it runs in float, or does not build",

@@ -8,17 +8,11 @@ import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.index import FLOATS, HALF, attributes
-from qgraph._graph.rules.finding import Finding, Severity
-from qgraph._graph.rules.qdq_graph import (
-    DEQUANTIZE,
-    QUANTIZE,
-    QdqGraph,
-    scale_of,
-    type_name,
-)
+from qgraph._graph.rules.finding import Breach, Severity
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, scale_of, type_name
 
 
-def activation_is_per_tensor(graph: QdqGraph) -> Iterator[Finding]:
+def activation_is_per_tensor(graph: QdqGraph) -> Iterator[Breach]:
     """R4: a scale of several entries belongs to a constant weight."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         scale = graph.constant(scale_of(node))
@@ -26,9 +20,7 @@ def activation_is_per_tensor(graph: QdqGraph) -> Iterator[Finding]:
             continue
         if node.op_type == DEQUANTIZE and graph.comes_from(node.input[0], QUANTIZE):
             continue  # said once, at the Q
-        yield Finding(
-            "R4",
-            Severity.ERROR,
+        yield Breach(
             node.name,
             scale_of(node),
             f"an activation has {scale.size} scales; the parser takes one per activation",
@@ -36,7 +28,7 @@ def activation_is_per_tensor(graph: QdqGraph) -> Iterator[Finding]:
         )
 
 
-def per_axis_fits_the_weight(graph: QdqGraph) -> Iterator[Finding]:
+def per_axis_fits_the_weight(graph: QdqGraph) -> Iterator[Breach]:
     """R5: a weight's scales are one per output channel, along the axis its reader has them on."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         scale = graph.constant(scale_of(node))
@@ -46,9 +38,7 @@ def per_axis_fits_the_weight(graph: QdqGraph) -> Iterator[Finding]:
             continue
         problem = _axis_problem(graph, node, scale.shape)
         if problem:
-            yield Finding(
-                "R5",
-                Severity.ERROR,
+            yield Breach(
                 node.name,
                 scale_of(node),
                 problem,
@@ -112,7 +102,7 @@ def _axis_of(node: onnx.NodeProto) -> int:
     return 1
 
 
-def scale_has_the_type_of_the_tensor(graph: QdqGraph) -> Iterator[Finding]:
+def scale_has_the_type_of_the_tensor(graph: QdqGraph) -> Iterator[Breach]:
     """R6: a scale has the float type of what it scales, so that no casts and no mix arise."""
     for node in graph.of(QUANTIZE):
         found, wanted = graph.type_of(scale_of(node)), graph.type_of(node.input[0])
@@ -178,21 +168,18 @@ def _is_cast_back(graph: QdqGraph, tensor: str) -> bool:
     )
 
 
-def _cast(node: onnx.NodeProto) -> Finding:
-    return Finding(
-        "R6",
-        Severity.WARNING,
+def _cast(node: onnx.NodeProto) -> Breach:
+    return Breach(
         node.name,
         node.input[0],
         "a tensor is cast to FLOAT only to be quantized, which leaves an fp32 island",
         "Quantize the fp16 tensor itself, with an fp16 scale.",
+        severity=Severity.WARNING,
     )
 
 
-def _mixed(graph: QdqGraph, node: onnx.NodeProto, found: int, wanted: int) -> Finding:
-    return Finding(
-        "R6",
-        Severity.ERROR,
+def _mixed(graph: QdqGraph, node: onnx.NodeProto, found: int, wanted: int) -> Breach:
+    return Breach(
         node.name,
         scale_of(node),
         f"the scale is {type_name(found)} in a {type_name(wanted)} graph; a strongly typed"
@@ -203,16 +190,14 @@ def _mixed(graph: QdqGraph, node: onnx.NodeProto, found: int, wanted: int) -> Fi
     )
 
 
-def scalar_is_not_quantized(graph: QdqGraph) -> Iterator[Finding]:
+def scalar_is_not_quantized(graph: QdqGraph) -> Iterator[Breach]:
     """R8: nothing without axes is quantized."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         if graph.shape_of(node.input[0]) != ():
             continue
         if node.op_type == DEQUANTIZE and graph.comes_from(node.input[0], QUANTIZE):
             continue
-        yield Finding(
-            "R8",
-            Severity.WARNING,
+        yield Breach(
             node.name,
             node.input[0],
             "a tensor without axes is quantized; the parser reshapes it and back",

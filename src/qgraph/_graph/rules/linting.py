@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from qgraph._graph.rules import advice, fp8, granularity, numbers, operators, placement
-from qgraph._graph.rules.finding import Finding, Severity, Target
+from qgraph._graph.rules.finding import Breach, Finding, Severity, Target
 from qgraph._graph.rules.qdq_graph import QdqGraph
 
-Check = Callable[[QdqGraph, Target, Collection[str]], Iterator[Finding]]
+Check = Callable[[QdqGraph, Target, Collection[str]], Iterator[Breach]]
 _ALL = (Target.TENSORRT_10, Target.TENSORRT_11)
 
 
@@ -24,7 +24,7 @@ class Rule:
     targets: tuple[Target, ...] = _ALL
 
 
-def _for_any(check: Callable[[QdqGraph], Iterator[Finding]]) -> Check:
+def _for_any(check: Callable[[QdqGraph], Iterator[Breach]]) -> Check:
     return lambda graph, _target, _plugins: check(graph)
 
 
@@ -76,8 +76,16 @@ def lint(graph: QdqGraph, target: Target, plugins: Collection[str] = ()) -> list
     `plugins`: operators that the target brings plugins for.
     """
     return [
-        finding
+        Finding(
+            rule=rule.number,
+            severity=found.severity or rule.worst,
+            node=found.node or None,
+            tensor=found.tensor or None,
+            reason=found.reason,
+            remedy=found.remedy,
+            fixable=found.fixable,
+            wanted=found.wanted,
+        )
         for rule in RULES
-        if target in rule.targets
-        for finding in rule.check(graph, target, plugins)
+        for found in rule.check(graph, target, plugins)
     ]

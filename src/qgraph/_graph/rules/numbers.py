@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from qgraph._graph.index import FLOATS, attributes
-from qgraph._graph.rules.finding import Finding, Severity
+from qgraph._graph.rules.finding import Breach, Severity
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
     QUANTIZE,
@@ -21,15 +21,13 @@ from qgraph._graph.rules.qdq_graph import (
 _AGAIN = "Quantize the model again with qgraph quantize."
 
 
-def scale_is_positive(graph: QdqGraph) -> Iterator[Finding]:
+def scale_is_positive(graph: QdqGraph) -> Iterator[Breach]:
     """R1: a scale is a float constant whose every element is above zero and finite."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         name = scale_of(node)
         problem = _scale_problem(graph, name)
         if problem:
-            yield Finding(
-                "R1",
-                Severity.ERROR,
+            yield Breach(
                 node.name,
                 name,
                 f"{problem}; the parser stops there",
@@ -51,7 +49,7 @@ def _scale_problem(graph: QdqGraph, name: str) -> str:
     return f"the scale holds {bad.flat[0]:g}" if bad.size else ""
 
 
-def zero_point_is_zero(graph: QdqGraph) -> Iterator[Finding]:
+def zero_point_is_zero(graph: QdqGraph) -> Iterator[Breach]:
     """R2: a zero point is all zero, with as many entries as the scale."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         name = zero_point_of(node)
@@ -66,9 +64,7 @@ def zero_point_is_zero(graph: QdqGraph) -> Iterator[Finding]:
         else:
             problem = _shape_problem(graph, node)
         if problem:
-            yield Finding(
-                "R2",
-                Severity.ERROR,
+            yield Breach(
                 node.name,
                 name,
                 f"{problem}; TensorRT knows symmetric quantization alone",
@@ -83,7 +79,7 @@ def _shape_problem(graph: QdqGraph, node: onnx.NodeProto) -> str:
     return f"the zero point has shape {list(zero.shape)}, the scale {list(scale.shape)}"
 
 
-def zero_point_is_int8(graph: QdqGraph) -> Iterator[Finding]:
+def zero_point_is_int8(graph: QdqGraph) -> Iterator[Breach]:
     """R3: a zero point is there and of a type that TensorRT takes: INT8, or FP8 and INT4."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         name = zero_point_of(node)
@@ -105,7 +101,7 @@ _WRONG = (
 _UNSIGNED = (onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.UINT4)
 
 
-def _wrong_type(node: onnx.NodeProto, name: str, found: int) -> Finding:
+def _wrong_type(node: onnx.NodeProto, name: str, found: int) -> Breach:
     reason, remedy = (
         "the parser's table takes INT8, and TensorRT reads other bytes as INT8",
         "Quantize to signed INT8 (onnxruntime: activation_type=QuantType.QInt8).",
@@ -114,7 +110,7 @@ def _wrong_type(node: onnx.NodeProto, name: str, found: int) -> Finding:
         reason = "of the FP8 types TensorRT knows FLOAT8E4M3FN alone"
         remedy = "Quantize to E4M3 without infinities (FLOAT8E4M3FN)."
     reason = f"the quantized type is {type_name(found)}; {reason}"
-    return Finding("R3", Severity.ERROR, node.name, name, reason, remedy)
+    return Breach(node.name, name, reason, remedy)
 
 
 def quantized_type(graph: QdqGraph, node: onnx.NodeProto) -> int:
@@ -129,28 +125,26 @@ def quantized_type(graph: QdqGraph, node: onnx.NodeProto) -> int:
     return int(attributes(node).get("output_dtype", 0)) or int(onnx.TensorProto.UINT8)
 
 
-def _missing(graph: QdqGraph, node: onnx.NodeProto) -> Finding | None:
+def _missing(graph: QdqGraph, node: onnx.NodeProto) -> Breach | None:
     """Return what a missing zero point means: nothing where the type is known to be signed."""
     found = quantized_type(graph, node)
     if found in _UNSIGNED:
         if node.op_type == DEQUANTIZE and graph.comes_from(node.input[0], QUANTIZE):
             return None  # said once, at the Q
-        return Finding(
-            "R3",
-            Severity.WARNING,
+        return Breach(
             node.name,
             node.output[0],
             "no zero point: ONNX says UINT8, TensorRT reads INT8, so values differ silently",
             f"An explicit INT8 zero point changes what ONNX computes here. {_AGAIN}",
+            severity=Severity.WARNING,
         )
-    return Finding(
-        "R3",
-        Severity.WARNING,
+    return Breach(
         node.name,
         node.output[0],
         f"no zero point; it is {type_name(found)} here, but readers differ on what none means",
         "Write it out; --fix does.",
         fixable=True,
+        severity=Severity.WARNING,
     )
 
 

@@ -8,7 +8,7 @@ import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.index import ONNX
-from qgraph._graph.rules.finding import Finding, Severity, Target
+from qgraph._graph.rules.finding import Breach, Severity, Target
 from qgraph._graph.rules.numbers import quantized_type
 from qgraph._graph.rules.qdq_graph import (
     DEQUANTIZE,
@@ -35,13 +35,11 @@ _ANY_DATA = ("If", "Loop", "Scan", "Shape", "Size", "Constant", QUANTIZE, DEQUAN
 """Operators whose first input says nothing: bodies, shapes, and Q/DQ, which have own rules."""
 
 
-def bias_is_float(graph: QdqGraph) -> Iterator[Finding]:
+def bias_is_float(graph: QdqGraph) -> Iterator[Breach]:
     """R7: no DequantizeLinear of int32, which quantizers make of a bias."""
     for node in graph.of(DEQUANTIZE):
         if graph.type_of(node.input[0]) == onnx.TensorProto.INT32:
-            yield Finding(
-                "R7",
-                Severity.ERROR,
+            yield Breach(
                 node.name,
                 node.input[0],
                 "a DequantizeLinear of INT32 (a quantized bias); the parser takes none",
@@ -49,13 +47,11 @@ def bias_is_float(graph: QdqGraph) -> Iterator[Finding]:
             )
 
 
-def no_quantized_operators(graph: QdqGraph) -> Iterator[Finding]:
+def no_quantized_operators(graph: QdqGraph) -> Iterator[Breach]:
     """R9: Q/DQ around float operators, no operators on integers."""
     for node in graph.nodes:
         if node.op_type in QUANTIZED_OPS:
-            yield Finding(
-                "R9",
-                Severity.ERROR,
+            yield Breach(
                 node.name,
                 "",
                 f"{node.op_type} computes on integers; the parser knows Q/DQ around float"
@@ -64,13 +60,11 @@ def no_quantized_operators(graph: QdqGraph) -> Iterator[Finding]:
             )
 
 
-def weight_is_an_initializer(graph: QdqGraph) -> Iterator[Finding]:
+def weight_is_an_initializer(graph: QdqGraph) -> Iterator[Breach]:
     """R14: integer weights, scales and zero points are initializers, no Constant nodes."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         if node.op_type == DEQUANTIZE and graph.comes_from(node.input[0], "Constant"):
-            yield Finding(
-                "R14",
-                Severity.ERROR,
+            yield Breach(
                 node.name,
                 node.input[0],
                 "its integer weight is a Constant node; the parser has no INT8 constants",
@@ -79,26 +73,23 @@ def weight_is_an_initializer(graph: QdqGraph) -> Iterator[Finding]:
             )
         for name in (scale_of(node), zero_point_of(node)):
             if name and graph.comes_from(name, "Constant"):
-                yield Finding(
-                    "R14",
-                    Severity.WARNING,
+                yield Breach(
                     node.name,
                     name,
                     "a scale or zero point is a Constant node, which not every reader looks into",
                     "Make it an initializer; --fix does.",
                     fixable=True,
+                    severity=Severity.WARNING,
                 )
 
 
 def opset_is_in_range(
     graph: QdqGraph, target: Target, plugins: Collection[str]
-) -> Iterator[Finding]:
+) -> Iterator[Breach]:
     """R15: an opset that the parser takes, and no domain but ONNX's, save declared plugins."""
     oldest, newest = OPSETS[target]
     if not oldest <= graph.opset <= newest:
-        yield Finding(
-            "R15",
-            Severity.ERROR,
+        yield Breach(
             "",
             "",
             f"the model has opset {graph.opset}; {target} takes {oldest} to {newest}",
@@ -106,9 +97,7 @@ def opset_is_in_range(
         )
     first = next((node for node in graph.of(QUANTIZE, DEQUANTIZE) if _is_fp8(graph, node)), None)
     if first is not None and graph.opset < _FP8_OPSET:
-        yield Finding(
-            "R15",
-            Severity.ERROR,
+        yield Breach(
             first.name,
             "",
             f"FP8 in a model of opset {graph.opset}; ONNX knows it from {_FP8_OPSET} on",
@@ -118,9 +107,7 @@ def opset_is_in_range(
     for node in graph.nodes:
         if node.domain in ONNX or node.op_type in plugins or node.op_type in known:
             continue
-        yield Finding(
-            "R15",
-            Severity.ERROR,
+        yield Breach(
             node.name,
             "",
             f"{node.op_type} of the domain {node.domain!r} is no ONNX operator",
@@ -134,7 +121,7 @@ def _is_fp8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
 
 def operator_is_in_the_table(
     graph: QdqGraph, target: Target, plugins: Collection[str]
-) -> Iterator[Finding]:
+) -> Iterator[Breach]:
     """R16: an operator that the parser's table lists, on data of a type listed for it; of an
     Attention, in the one form that it reads.
     """
@@ -152,7 +139,7 @@ def operator_is_in_the_table(
             yield finding
 
 
-def _operator_finding(node: onnx.NodeProto, target: Target) -> Finding | None:
+def _operator_finding(node: onnx.NodeProto, target: Target) -> Breach | None:
     table, name = operator_table(), node.op_type
     if name not in table.types:
         known = "listed as unsupported" if name in table.unsupported else "not listed"
@@ -162,17 +149,16 @@ def _operator_finding(node: onnx.NodeProto, target: Target) -> Finding | None:
         return None
     if came_too_late(since, target):
         return _missing(node, f"{name} came with TensorRT {since}; no {target} takes it")
-    return Finding(
-        "R16",
-        Severity.WARNING,
+    return Breach(
         node.name,
         "",
         f"{name} came with TensorRT {since}; older ones do not build",
         "Build with that version, or export an older opset, which spells it out.",
+        severity=Severity.WARNING,
     )
 
 
-def _attention_finding(node: onnx.NodeProto) -> Finding | None:
+def _attention_finding(node: onnx.NodeProto) -> Breach | None:
     """Return what the parser's Attention does not have: it asserts one output (10.16.0, NVIDIA's
     issue 4738), so that a cache, which goes in as past and comes out as present, has no place.
     """
@@ -181,9 +167,7 @@ def _attention_finding(node: onnx.NodeProto) -> Finding | None:
     if node.op_type != "Attention" or not (more or past):
         return None
     found = f"{len(more) + 1} outputs" if more else f"past keys or values ({past[0]!r})"
-    return Finding(
-        "R16",
-        Severity.ERROR,
+    return Breach(
         node.name,
         (past or more)[0],
         f"an Attention with {found}; the parser takes one output, and no cache",
@@ -191,12 +175,12 @@ def _attention_finding(node: onnx.NodeProto) -> Finding | None:
     )
 
 
-def _missing(node: onnx.NodeProto, reason: str) -> Finding:
+def _missing(node: onnx.NodeProto, reason: str) -> Breach:
     remedy = f"Replace it, or declare a plugin with --plugin {node.op_type}."
-    return Finding("R16", Severity.ERROR, node.name, "", reason, remedy)
+    return Breach(node.name, "", reason, remedy)
 
 
-def _type_finding(graph: QdqGraph, node: onnx.NodeProto, target: Target) -> Finding | None:
+def _type_finding(graph: QdqGraph, node: onnx.NodeProto, target: Target) -> Breach | None:
     """Return what is wrong with the type of a node's data, if anything."""
     if node.op_type in _ANY_DATA or not node.input:
         return None
@@ -208,13 +192,12 @@ def _type_finding(graph: QdqGraph, node: onnx.NodeProto, target: Target) -> Find
         return None
     if label(found) == "INT8" and _weight_only(graph, node, tensor):
         return None
-    return Finding(
-        "R16",
-        severity,
+    return Breach(
         node.name,
         tensor,
         f"{node.op_type} on {type_name(found)}; the parser's table lists {allowed}",
         "Cast before and after, or put the quantized types between Q and DQ alone.",
+        severity=severity,
     )
 
 

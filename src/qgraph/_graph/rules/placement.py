@@ -8,7 +8,7 @@ import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.edit.residual import residual
-from qgraph._graph.rules.finding import Finding, Severity
+from qgraph._graph.rules.finding import Breach
 from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
 
 _HEAD_SIZES, _LONGEST = (16, 32, 64), 512
@@ -21,7 +21,7 @@ def is_product(graph: QdqGraph, node: onnx.NodeProto) -> bool:
     return not any(graph.is_constant(name) for name in node.input[:2])
 
 
-def both_inputs_are_quantized(graph: QdqGraph) -> Iterator[Finding]:
+def both_inputs_are_quantized(graph: QdqGraph) -> Iterator[Breach]:
     """R10: INT8 needs Q/DQ on both inputs of a GEMM."""
     for node in graph.of(*GEMMS):
         if len(node.input) < 2 or is_product(graph, node):
@@ -30,9 +30,7 @@ def both_inputs_are_quantized(graph: QdqGraph) -> Iterator[Finding]:
         if sides[0] != sides[1]:
             missing = 1 if sides[0] else 0
             what = "weight" if graph.is_constant(node.input[missing]) else "data"
-            yield Finding(
-                "R10",
-                Severity.WARNING,
+            yield Breach(
                 node.name,
                 node.input[missing],
                 f"its {what} is not quantized, so it runs in float and Q/DQ only costs",
@@ -40,16 +38,14 @@ def both_inputs_are_quantized(graph: QdqGraph) -> Iterator[Finding]:
             )
 
 
-def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Finding]:
+def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Breach]:
     """R11: one Q per tensor, shared by its readers; readers in two formats take two."""
     shared: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.of(QUANTIZE):
         shared.setdefault(node.input[0], []).append(node)
     for tensor, quantizers in shared.items():
         for node in quantizers[1:]:
-            yield Finding(
-                "R11",
-                Severity.WARNING,
+            yield Breach(
                 node.name,
                 tensor,
                 f"the tensor has {len(quantizers)} QuantizeLinears; each further one costs a"
@@ -58,7 +54,7 @@ def tensor_has_one_quantizer(graph: QdqGraph) -> Iterator[Finding]:
             )
 
 
-def residual_add_has_one_branch(graph: QdqGraph) -> Iterator[Finding]:
+def residual_add_has_one_branch(graph: QdqGraph) -> Iterator[Breach]:
     """R12: at a residual Add, Q/DQ stands on the shortcut branch only."""
     for node in graph.of("Add"):
         sides = [graph.comes_from(name, DEQUANTIZE) for name in node.input]
@@ -73,10 +69,8 @@ def residual_add_has_one_branch(graph: QdqGraph) -> Iterator[Finding]:
             yield _residual(node, tensor, f"{which} is quantized, not the shortcut")
 
 
-def _residual(node: onnx.NodeProto, tensor: str, what: str) -> Finding:
-    return Finding(
-        "R12",
-        Severity.WARNING,
+def _residual(node: onnx.NodeProto, tensor: str, what: str) -> Breach:
+    return Breach(
         node.name,
         tensor,
         f"{what}; the GEMM before it cannot take the Add in, and the sum loses precision",
@@ -84,16 +78,14 @@ def _residual(node: onnx.NodeProto, tensor: str, what: str) -> Finding:
     )
 
 
-def attention_product_is_float(graph: QdqGraph) -> Iterator[Finding]:
+def attention_product_is_float(graph: QdqGraph) -> Iterator[Breach]:
     """R13: no INT8 on attention products, unless head size and length allow the fused kernel."""
     for node in graph.of("MatMul"):
         if not is_product(graph, node):
             continue
         quantized = [name for name in node.input[:2] if graph.is_dequantized(name)]
         if quantized and not _fits_fused_attention(graph, node):
-            yield Finding(
-                "R13",
-                Severity.WARNING,
+            yield Breach(
                 node.name,
                 quantized[0],
                 "a product of two activations is quantized, which keeps attention from being fused"
@@ -124,14 +116,12 @@ def _before_q(graph: QdqGraph, tensor: str) -> str:
     return before.input[0] if before is not None and before.op_type == QUANTIZE else tensor
 
 
-def quantizer_is_used(graph: QdqGraph) -> Iterator[Finding]:
+def quantizer_is_used(graph: QdqGraph) -> Iterator[Breach]:
     """R22: no Q or DQ whose output nobody reads."""
     for node in graph.of(QUANTIZE, DEQUANTIZE):
         name = node.output[0]
         if not graph.readers(name) and name not in graph.outputs:
-            yield Finding(
-                "R22",
-                Severity.WARNING,
+            yield Breach(
                 node.name,
                 name,
                 "nothing reads what it makes",

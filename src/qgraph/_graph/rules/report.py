@@ -2,50 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from qgraph._graph.errors import QualityGateError
 from qgraph._graph.io.documents import Document, Part
-from qgraph._graph.rules.finding import Finding, Severity, Target
-from qgraph._graph.rules.fixes import Fix
-
-
-class FindingPart(Part):
-    """One finding; `node` and `tensor` are absent where none is meant."""
-
-    rule: str
-    severity: Severity
-    node: str | None = None
-    tensor: str | None = None
-    reason: str
-    remedy: str
-    fixable: bool = False
-
-    @classmethod
-    def of(cls, finding: Finding) -> FindingPart:
-        """Return the part of a finding."""
-        return cls(
-            rule=finding.rule,
-            severity=finding.severity,
-            node=finding.node or None,
-            tensor=finding.tensor or None,
-            reason=finding.reason,
-            remedy=finding.remedy,
-            fixable=finding.fixable,
-        )
-
-
-class FixPart(Part):
-    """What `--fix` changed at a node, and for which rule."""
-
-    rule: str
-    node: str
-    what: str
-
-    @classmethod
-    def of(cls, fix: Fix) -> FixPart:
-        """Return the part of a fix."""
-        return cls(rule=fix.rule, node=fix.node, what=fix.what)
+from qgraph._graph.rules.finding import Finding, Fix, Severity, Target
 
 
 class PlacementPart(Part):
@@ -86,8 +48,8 @@ class Lint(Document):
     operators: str
     quantized: bool
     counts: dict[str, int]
-    findings: tuple[FindingPart, ...]
-    fixed: tuple[FixPart, ...] = ()
+    findings: tuple[Finding, ...]
+    fixed: tuple[Fix, ...] = ()
     metric: str | None = None
     placement: tuple[PlacementPart, ...] = ()
 
@@ -97,7 +59,7 @@ class Lint(Document):
         return self.counts[Severity.ERROR] == 0
 
 
-def count(findings: tuple[FindingPart, ...]) -> dict[str, int]:
+def count(findings: Sequence[Finding]) -> dict[str, int]:
     """Return severity → number of findings, every severity named."""
     return {str(kind): sum(item.severity is kind for item in findings) for kind in Severity}
 

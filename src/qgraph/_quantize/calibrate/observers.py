@@ -38,11 +38,9 @@ class Observer(Protocol):
 
     def observe(self, values: Array) -> None:
         """Take in the values of one run: any shape, not empty, all finite."""
-        ...
 
     def result(self) -> Observed:
         """Return what was seen."""
-        ...
 
 
 class MinMax:

@@ -72,15 +72,12 @@ class State(Protocol):
 
     def observe(self, values: Array) -> None:
         """Take in one array: not empty, all finite."""
-        ...
 
     def told(self) -> Told:
         """Return it as plain values."""
-        ...
 
     def join(self, told: Told) -> None:
         """Take in what another saw."""
-        ...
 
 
 class Extremes:

@@ -24,7 +24,6 @@ class Sees(Protocol):
 
     def observe(self, values: Array) -> None:
         """Take in the values of one run."""
-        ...
 
 
 def values_of(
