@@ -255,10 +255,7 @@ def _intervals(quality: Mapping[str, Quality]) -> dict[str, Intervals]:
 
 
 def _footprints(
-    models: Sequence[InspectedModel],
-    settings: EvaluationSettings,
-    feed: Feed,
-    progress: Progress,
+    models: Sequence[InspectedModel], settings: EvaluationSettings, feed: Feed, progress: Progress
 ) -> dict[str, Footprint | None]:
     progress("memory", 0, 1)
     found = measure_footprints([item.path for item in models], settings.provider, feed)

@@ -100,11 +100,7 @@ def _copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _asked(
-    key: str,
-    function: OwnMetric,
-    outputs: dict[str, Array],
-    sample: dict[str, Array],
-    index: int,
+    key: str, function: OwnMetric, outputs: dict[str, Array], sample: dict[str, Array], index: int
 ) -> float:
     try:
         value = float(function(outputs, sample))
@@ -128,13 +124,10 @@ class Joined:
 
     @property
     def count(self) -> int:
-        """Return the number of samples."""
         return self.own.count
 
     def metrics(self, weights: Array) -> dict[str, Array]:
-        """Return the metrics of resamples, see `PerSample`."""
         return self.task.metrics(weights) | self.own.metrics(weights)
 
     def ratios(self) -> dict[str, Ratio]:
-        """Return the metrics that are a sum over a sum."""
         return self.task.ratios() | self.own.ratios()

@@ -36,10 +36,7 @@ def share_interval(ratio: Ratio, level: float) -> Interval:
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z * z / count)
     # exactly so at the ends, where rounding would leave the share itself out
-    return (
-        0.0 if share == 0 else middle - z * half,
-        1.0 if share == 1 else middle + z * half,
-    )
+    return (0.0 if share == 0 else middle - z * half, 1.0 if share == 1 else middle + z * half)
 
 
 def difference_interval(a: Ratio, b: Ratio, level: float, *, paired: bool) -> Interval:

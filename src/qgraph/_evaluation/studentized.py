@@ -37,7 +37,6 @@ class Figure:
 
     @property
     def error(self) -> float:
-        """Return the standard error."""
         return float(np.sqrt(np.mean(self.influence**2) / self.influence.size))
 
     def errors(self, weights: Array) -> Array:

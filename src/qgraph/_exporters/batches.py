@@ -34,7 +34,6 @@ class Batches(LazyFeeds, Generic[Item]):
         return (len(self._items) + self._batch - 1) // self._batch
 
     def make(self, index: int) -> Feed:
-        """Return feed `index`."""
         return self.filled([self.row(item) for item in self.items(index)])
 
     def items(self, index: int) -> Sequence[Item]:

@@ -135,6 +135,5 @@ def require_extra() -> None:
             import_module(name)
     except (ImportError, OSError, RuntimeError) as error:  # a broken binary raises the last two
         raise EnvironmentFault(
-            f"exporting needs packages that are missing or broken: {error}",
-            hint=install("export"),
+            f"exporting needs packages that are missing or broken: {error}", hint=install("export")
         ) from error

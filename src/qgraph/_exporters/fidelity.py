@@ -69,7 +69,6 @@ class FidelityTask(SampleBySample[SampleSums]):
 
     @property
     def metrics(self) -> frozenset[str]:
-        """Return the metrics that there can be."""
         classes = {} if self._scores is None else self._scores.ratios(SEVERAL + 1)
         return FIDELITY.union(classes, [_WORST] if self._free else [])
 
@@ -115,7 +114,6 @@ class FidelityTask(SampleBySample[SampleSums]):
         return {**seen, **counted, "items": items, "classes": classes}
 
     def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
-        """Return the metrics of a variant."""
         columns = table_of(seen)
         ratios = {}
         if self._scores is not None:

@@ -63,18 +63,15 @@ class SampleSums:
 
     @property
     def count(self) -> int:
-        """Return the number of samples."""
         return len(next(iter(self.columns.values())))
 
     def metrics(self, weights: Array) -> dict[str, Array]:
-        """Return the metrics of resamples, see `PerSample`."""
         sums = {name: weights @ column for name, column in self.columns.items()}
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             direct = {key: sums[a] / sums[b] for key, (a, b) in self.quotients.items()}
             return direct | self.derive(sums)
 
     def ratios(self) -> dict[str, Ratio]:
-        """Return the metrics that are a sum over a sum."""
         return {
             key: Ratio(self.columns[a], self.columns[b]) for key, (a, b) in self.quotients.items()
         }

@@ -41,12 +41,10 @@ class GraphIndex:
 
     @cached_property
     def nodes(self) -> tuple[onnx.NodeProto, ...]:
-        """The nodes, in graph order."""
         return tuple(self.model.graph.node)
 
     @cached_property
     def by_name(self) -> Mapping[str, onnx.NodeProto]:
-        """Name → node."""
         return {node.name: node for node in self.nodes}
 
     @cached_property
@@ -56,17 +54,14 @@ class GraphIndex:
 
     @cached_property
     def initializers(self) -> Mapping[str, TensorProto]:
-        """Name → initializer."""
         return {tensor.name: tensor for tensor in self.model.graph.initializer}
 
     @cached_property
     def inputs(self) -> frozenset[str]:
-        """The graph's inputs."""
         return frozenset(value.name for value in self.model.graph.input)
 
     @cached_property
     def outputs(self) -> frozenset[str]:
-        """The graph's outputs."""
         return frozenset(value.name for value in self.model.graph.output)
 
     @cached_property
@@ -82,7 +77,6 @@ class GraphIndex:
         return self._readers.get(tensor, ())
 
     def is_read(self, tensor: str) -> bool:
-        """Return whether a node reads `tensor`, or it is an output."""
         return bool(self.readers(tensor)) or tensor in self.outputs
 
     def uses(self, tensor: str) -> list[tuple[onnx.NodeProto, int]]:

@@ -20,8 +20,7 @@ class Progress(Protocol):
     def __call__(self, description: str, done: int, total: int) -> None: ...
 
 
-def silent(description: str, done: int, total: int) -> None:
-    """Report nothing."""
+def silent(description: str, done: int, total: int) -> None: ...
 
 
 class Narration:

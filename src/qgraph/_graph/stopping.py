@@ -34,7 +34,6 @@ class StopRequest:
 
     @property
     def was_made(self) -> bool:
-        """Return whether someone asked to stop."""
         return self._at is not None
 
     def heed(self) -> None:

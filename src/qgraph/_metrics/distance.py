@@ -40,7 +40,6 @@ class Columns:
     stop: int | None = None
 
     def of(self, array: Array) -> Array:
-        """Return the part of `array`."""
         along: Array = np.moveaxis(array, self.axis, 0)[self.start : self.stop]
         return along
 
@@ -50,7 +49,6 @@ Split = Callable[[tuple[int, ...]], Sequence[Columns]]
 
 
 def whole(_shape: tuple[int, ...]) -> Sequence[Columns]:
-    """Return no parts."""
     return ()
 
 
@@ -194,7 +192,6 @@ class DistanceSum:
         self._sums = self._sums + Comparator(reference, logits=self._logits).compare(got)
 
     def result(self) -> Sums:
-        """Return the sums over everything added."""
         return self._sums
 
 

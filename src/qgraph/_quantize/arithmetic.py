@@ -34,7 +34,6 @@ class Grid:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Return numpy's type."""
         return np.dtype(helper.tensor_dtype_to_np_dtype(self.data_type))
 
     def nearest(self, steps: Array) -> Array:
@@ -130,7 +129,6 @@ def dequantize(values: Array, scale: Array, axis: int | None = None) -> Array:
 
 
 def fake_quantize(array: Array, scale: Array, axis: int | None = None, grid: Grid = INT8) -> Array:
-    """Return `array` quantized and dequantized."""
     return dequantize(quantize(array, scale, axis, grid), scale, axis)
 
 

@@ -59,11 +59,7 @@ def ask_torch(module: LanguageModel, decoder: Decoder, *, with_past: bool) -> li
 
 
 def compare_with_torch(
-    model: Path,
-    embed: Path,
-    cases: Sequence[ParityCase],
-    dtype: str,
-    memory: Memory | None = None,
+    model: Path, embed: Path, cases: Sequence[ParityCase], dtype: str, memory: Memory | None = None
 ) -> tuple[Check, ...]:
     """Return the largest difference of each case. `memory`: what the process may hold, None for
     what the machine can spare.

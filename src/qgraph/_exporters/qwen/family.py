@@ -52,7 +52,6 @@ class QwenFamily(GenericFamily):
         return images_of(data)
 
     def gives_logits(self, view: ModelView) -> bool:
-        """Return True."""
         return True
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
@@ -94,7 +93,6 @@ class QwenFamily(GenericFamily):
     def export(
         self, source: Path, folder: Path, options: ExportOptions, progress: Progress
     ) -> Manifest:
-        """Export the language model, or the vision tower, of the checkpoint folder `source`."""
         if options.batch is not None:
             raise UsageError("--batch is for classifiers and detectors; leave it out")
         if options.part == "vision":

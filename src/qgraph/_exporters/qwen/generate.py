@@ -57,11 +57,7 @@ class Embedder:
 
 
 def generate(
-    session: Session,
-    embedder: Embedder,
-    sample: LmSample,
-    eos: frozenset[int],
-    max_new_tokens: int,
+    session: Session, embedder: Embedder, sample: LmSample, eos: frozenset[int], max_new_tokens: int
 ) -> list[int]:
     """Return the tokens the decoder says after the prompt, an end token of `eos` included.
 

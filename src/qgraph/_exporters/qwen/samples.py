@@ -57,11 +57,7 @@ class LineFeeds(LazyFeeds):
     """The feeds of `read_samples`, each made when it is asked for."""
 
     def __init__(
-        self,
-        model: Path,
-        manifest: Manifest,
-        data: Path,
-        limit: int | None = None,
+        self, model: Path, manifest: Manifest, data: Path, limit: int | None = None
     ) -> None:
         self._maker = _SampleMaker(model, manifest)
         self._lines = list(read_lines(data, limit))
@@ -70,7 +66,6 @@ class LineFeeds(LazyFeeds):
         return len(self._lines)
 
     def make(self, index: int) -> Feed:
-        """Return the feed of line `index`."""
         return self._maker.make(self._lines[index]).feed
 
 
@@ -179,8 +174,7 @@ class _SampleMaker:
             from qgraph._exporters.qwen.vision import VisionTower
         except (ImportError, OSError, RuntimeError) as error:  # a broken binary: the last two
             raise EnvironmentFault(
-                f"images need packages that are missing or broken: {error}",
-                hint=install("export"),
+                f"images need packages that are missing or broken: {error}", hint=install("export")
             ) from error
         return VisionTower(self._folder)
 

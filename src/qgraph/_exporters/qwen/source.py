@@ -28,7 +28,6 @@ class QwenCheckpoint:
 
     @property
     def architecture(self) -> str:
-        """The transformers class that loads it."""
         return ARCHITECTURES[self.model_type]
 
     @property

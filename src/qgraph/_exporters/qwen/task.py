@@ -82,7 +82,6 @@ class LmTask(SampleBySample[SampleSums]):
         return seen
 
     def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
-        """Return the metrics of a variant."""
         asked = any(row["asked"] for row in seen)
         ratios = _RATIOS | ({"vqa_accuracy": ("right", "asked")} if asked else {})
         self._seen[name] = SampleSums(table_of(seen), ratios, _figures)
@@ -102,7 +101,6 @@ class LmTask(SampleBySample[SampleSums]):
         return {"prefill": prefill, "decode": next_step(prefill, embedder, session.run(prefill))}
 
     def _answers(self, sample: LmSample, session: Session) -> bool:
-        """Return whether a sample's question is answered right."""
         if self._embedder is None:
             self._embedder = Embedder.beside(self._model, self._manifest)
         eos = frozenset(self._decoder.eos_token_ids)

@@ -85,7 +85,6 @@ class VisionTower:
 
     @property
     def module(self) -> Any:
-        """Return the tower itself, in float32."""
         return self._tower
 
     def pixels(self, image: Image.Image) -> tuple[torch.Tensor, tuple[int, int, int]]:

@@ -71,13 +71,11 @@ class VisionEncoderModule(nn.Module):
         self.merger.to(dtype)
 
     def keep_fp32(self, parts: Fp32Parts) -> None:
-        """Compute these parts in fp32."""
         self.stream_from = parts.stream_from
         for index in parts.mlps:
             self.blocks[index].mlp.widen()
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings of one image."""
         hidden = self.patch_embed(pixel_values)[self.rows]
         for index, block in enumerate(self.blocks):
             if index == self.stream_from:

@@ -64,7 +64,6 @@ class VitFamily(GenericFamily):
         return _classes(view) != 1 and tells_classes_apart(view) and not _gives_probabilities(view)
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
-        """Return the logits."""
         return view.outputs[:1]
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
@@ -93,13 +92,11 @@ class VitFamily(GenericFamily):
         )
 
     def exports(self, source: Path) -> bool:
-        """Return whether it is a folder with an image classifier of transformers."""
         return is_classifier(source)
 
     def export(
         self, source: Path, folder: Path, options: ExportOptions, progress: Progress
     ) -> Manifest:
-        """Export the classifier in `source` through optimum."""
         # torch and transformers are an extra
         from qgraph._exporters.vit.export import export_classifier
 

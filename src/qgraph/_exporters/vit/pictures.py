@@ -172,7 +172,6 @@ class PictureFeeds(Batches[Picture]):
         self._said_by = CONFIG if view.preprocess is None else DESCRIBED
 
     def row(self, item: Picture) -> Array:
-        """Return the picture processed, float32 [C,H,W]."""
         made = self._processor(read_image(item.path))
         fits = all(
             isinstance(want, str) or want == have

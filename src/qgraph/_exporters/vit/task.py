@@ -66,7 +66,6 @@ class ClassifyTask(SampleBySample[SampleSums]):
         }
 
     def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
-        """Return the metrics of a variant."""
         ratios = {"top1": ("first", "pictures")}
         if seen[0]["classes"] > SEVERAL:
             ratios["top5"] = ("among", "pictures")

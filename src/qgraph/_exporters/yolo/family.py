@@ -105,7 +105,6 @@ class YoloFamily(GenericFamily):
     def export(
         self, source: Path, folder: Path, options: ExportOptions, progress: Progress
     ) -> Manifest:
-        """Export through Ultralytics, where that is installed."""
         # Ultralytics is an extra of an environment of its own
         from qgraph._exporters.yolo.export import export_detector
 

@@ -78,7 +78,6 @@ class SceneFeeds(Batches[Scene]):
         self._size = size_of_input(view)
 
     def row(self, item: Scene) -> Array:
-        """Return the letterboxed picture, float32 [3,H,W]."""
         return self._letterbox(item).pixels
 
     def letterboxed(self, index: int) -> tuple[Feed, list[Letterboxed]]:

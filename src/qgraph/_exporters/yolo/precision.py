@@ -58,7 +58,6 @@ class ScenePrecision:
         return {"map50": half, "map": mean.mean(1)}
 
     def ratios(self) -> dict[str, Ratio]:
-        """Return the metrics that are a sum over a sum; average precision is none."""
         return {}
 
     def _precisions(self, item: _Class, weights: Array) -> Array:

@@ -54,7 +54,6 @@ class DetectTask(SampleBySample[ScenePrecision]):
         return {**distances_of(sums), "found": found}
 
     def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
-        """Return the metrics of a variant."""
         found = [detection for row in seen for detection in row["found"]]
         evaluated = evaluate(self._annotations, found, self._ids())
         self._seen[name] = ScenePrecision(evaluated, self._groups())

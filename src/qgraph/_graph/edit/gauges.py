@@ -39,7 +39,6 @@ class Gauge:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return all of them."""
         return (self.high, self.low, self.lost, self.energy)
 
 
@@ -56,7 +55,6 @@ class GaugeFitter:
         weave_in(self.model.graph, self._made)
 
     def on(self, tensor: str) -> Gauge:
-        """Return the gauge of a float tensor."""
         half = self._node("Cast", f"{tensor}/half", tensor, to=TensorProto.FLOAT16)
         back = self._node("Cast", f"{tensor}/back", half, to=TensorProto.FLOAT)
         off = self._node("Sub", f"{tensor}/off", tensor, back)

@@ -141,7 +141,6 @@ def _multi_head_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 
 def _group_query_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
-    """Return the MACs of attention whose heads share keys: each query head meets all keys."""
     batch, length, width = shapes[node.input[0]]
     heads = {key: int(attributes(node)[key]) for key in ("num_heads", "kv_num_heads")}
     packed = not node.input[1]
@@ -159,7 +158,6 @@ def _joined_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 
 def _matmul_n_bits(node: onnx.NodeProto, shapes: Shapes) -> int:
-    """Return the MACs of a product with a weight in blocks of few bits; K is an attribute."""
     return math.prod(shapes[node.output[0]]) * int(attributes(node)["K"])
 
 

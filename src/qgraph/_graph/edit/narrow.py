@@ -105,7 +105,6 @@ class _Narrower:
         self._narrowed: set[str] = set()
 
     def run(self) -> None:
-        """Rewrite the graph."""
         for node in self._graph.node:
             self._settle(node)
         for node in self._graph.node:

@@ -45,7 +45,6 @@ class Weight:
 
     @property
     def params(self) -> int:
-        """Return the number of weights."""
         return math.prod(self.shape)
 
 
@@ -65,9 +64,7 @@ class QuantizableNode:
     scope: str = ""
 
 
-def quantizable_nodes(
-    model: onnx.ModelProto,
-) -> tuple[list[QuantizableNode], list[Keep]]:
+def quantizable_nodes(model: onnx.ModelProto) -> tuple[list[QuantizableNode], list[Keep]]:
     """Return the quantizable nodes of `model` in graph order, and those that are not, with reason:
     what else multiplies, in the bodies of a node too, stands among these.
 

@@ -54,7 +54,6 @@ class PreparedModel:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Return the names of the graph's outputs."""
         return tuple(spec.name for spec in specs_of(self.model.graph.output))
 
 

@@ -101,9 +101,7 @@ def _linked(
 
 
 def extract(
-    model: onnx.ModelProto,
-    segment: Segment,
-    values: Mapping[str, onnx.ValueInfoProto],
+    model: onnx.ModelProto, segment: Segment, values: Mapping[str, onnx.ValueInfoProto]
 ) -> onnx.ModelProto:
     """Return a segment as a model of its own; `values` describe what crosses its cuts.
 
@@ -211,10 +209,7 @@ def _runs(
 
 
 def _segment(
-    nodes: Sequence[onnx.NodeProto],
-    candidates: set[str],
-    wanted: set[str],
-    constants: set[str],
+    nodes: Sequence[onnx.NodeProto], candidates: set[str], wanted: set[str], constants: set[str]
 ) -> Segment:
     made = {name for node in nodes for name in node.output if name}
     outer = dict.fromkeys(name for node in nodes for name in reads(node))

@@ -42,7 +42,6 @@ class ShadowGraph:
 
     @property
     def outputs(self) -> list[str]:
-        """Return the names of all sums."""
         return [*self.errors.values(), *self.signals.values()]
 
 

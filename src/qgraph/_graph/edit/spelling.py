@@ -75,7 +75,6 @@ _TENSOR_OF: dict[str, Callable[[onnx.AttributeProto], onnx.TensorProto]] = {
 
 
 def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
-    """Return a sparse tensor with its zeros."""
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     shape = tuple(sparse.dims)
     size = int(np.prod(shape, dtype=object)) * values.itemsize

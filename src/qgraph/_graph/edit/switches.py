@@ -55,11 +55,7 @@ def insert_switches(
 
 
 def _switched(
-    proto: onnx.NodeProto,
-    node: QuantizableNode,
-    quantizer: FakeQuantizer,
-    switch: str,
-    index: int,
+    proto: onnx.NodeProto, node: QuantizableNode, quantizer: FakeQuantizer, switch: str, index: int
 ) -> onnx.NodeProto:
     """Return the `If` that stands for `proto`."""
     before, rename = quantizer.inputs_of(proto, node)

@@ -41,7 +41,6 @@ class FeedsInSingle(LazyFeeds):
         return len(self._feeds)
 
     def make(self, index: int) -> Feed:
-        """Return sample `index`."""
         return {
             name: a.astype(np.float32) if a.dtype.name in ("float16", "bfloat16") else a
             for name, a in self._feeds[index].items()

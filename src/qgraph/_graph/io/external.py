@@ -113,7 +113,6 @@ def require_whole(tensor: onnx.TensorProto, where: str) -> None:
 
 
 def _bytes_needed(tensor: onnx.TensorProto, where: str) -> int:
-    """Return the bytes of a tensor's values."""
     if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
         raise InputError(f"tensor {tensor.name!r} has no known type", where=where)
     if any(size < 0 for size in tensor.dims):

@@ -29,7 +29,6 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_open(file: BufferedReader) -> bytes:
-    """Return the SHA-256 of all that an open file holds."""
     return hashlib.file_digest(file, "sha256").digest()
 
 

@@ -30,13 +30,7 @@ from qgraph._graph.io.external import (
     inner_external_tensors,
     require_whole,
 )
-from qgraph._graph.io.files import (
-    require_file,
-    sha256_of,
-    sha256_of_open,
-    write_bytes,
-    write_named,
-)
+from qgraph._graph.io.files import require_file, sha256_of, sha256_of_open, write_bytes, write_named
 from qgraph._graph.io.foldable import load_foldable
 from qgraph._graph.io.outline import Outline, outline
 from qgraph._graph.io.parsing import check_basics, parse

@@ -185,7 +185,6 @@ def mapped_bytes(tensor: TensorProto) -> Array:
 
 
 def load(tensor: TensorProto) -> None:
-    """Read the values of `tensor` into it."""
     if is_on_disk(tensor):
         data = bytes(bytes_of(tensor))
         tensor.ClearField("external_data")

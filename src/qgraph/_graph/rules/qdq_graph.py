@@ -93,7 +93,6 @@ class QdqGraph(GraphIndex):
 
 
 def type_name(data_type: int) -> str:
-    """Return ONNX's name of an element type."""
     return onnx.TensorProto.DataType.Name(data_type) if data_type else "unknown"
 
 

@@ -87,7 +87,6 @@ class OperatorTable:
 
 @cache
 def operator_table() -> OperatorTable:
-    """Return the parser's table."""
     text = (
         resources.files("qgraph._graph.rules")
         .joinpath("operators.json")

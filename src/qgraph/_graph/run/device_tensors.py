@@ -47,7 +47,6 @@ class DeviceTensor:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether it is all that lies there."""
         return self.shape == tuple(self.value.shape())
 
     def part(self, axis: int, place: int, count: int) -> DeviceTensor:
@@ -72,7 +71,6 @@ class DeviceTensor:
         return cutter.run_bound({"x": self.value, **places})["y"]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:  # noqa: FBT001 - as numpy calls it
-        """Return a copy on the host."""
         return np.array(self.alone().numpy(), dtype=dtype or self.dtype)
 
 

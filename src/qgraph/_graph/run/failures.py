@@ -56,6 +56,5 @@ def failure(
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an exception's text."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -20,10 +20,7 @@ _BATCHES = (1, 2, 4)
 
 
 def forward_seconds(
-    model: onnx.ModelProto,
-    feeds: Sequence[Feed],
-    provider: Provider,
-    memory: Memory | None = None,
+    model: onnx.ModelProto, feeds: Sequence[Feed], provider: Provider, memory: Memory | None = None
 ) -> float:
     """Return the wall seconds of one pass over `feeds`, the fastest of batch 1, 2 and 4; a larger
     one is tried where the last gained.

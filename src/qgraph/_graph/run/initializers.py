@@ -127,7 +127,6 @@ def _without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _holding(model: onnx.ModelProto, held: Sequence[TensorProto]) -> onnx.ModelProto:
-    """Return `model` with these initializers."""
     graph = onnx.GraphProto()
     for field, value in model.graph.ListFields():
         if field.name == "initializer":

@@ -87,11 +87,9 @@ class PartwiseSession(Session):
                 yield waiting.pop(index)
 
     def placement(self) -> dict[str, int]:
-        """Return provider name → number of nodes of all parts it ran."""
         return dict(sorted(self._runner.placement.items()))
 
     def elsewhere(self) -> dict[str, int]:
-        """Return operator → how many of its nodes ran on another provider than was asked for."""
         return dict(sorted(self._runner.elsewhere.items()))
 
 

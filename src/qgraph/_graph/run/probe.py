@@ -139,11 +139,7 @@ def _fault(
             hint = "Is every position of a sample masked, as one that is all padding? Leave it out."
     else:
         what = f"the input {first!r} holds NaN or infinity"
-    return InputError(
-        f"{what} while calibrating",
-        where=f"tensor {first!r}",
-        hint=hint,
-    )
+    return InputError(f"{what} while calibrating", where=f"tensor {first!r}", hint=hint)
 
 
 def _is_mask(values: Array) -> bool:

@@ -50,7 +50,6 @@ class SpooledFeeds(LazyFeeds):
         return len(self._samples)
 
     def make(self, index: int) -> Feed:
-        """Return sample `index`, from memory or from the file."""
         return {
             name: self._read(found) if isinstance(found, _Place) else found
             for name, found in self._samples[index].items()

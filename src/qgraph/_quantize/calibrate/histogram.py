@@ -34,7 +34,6 @@ class Histogram:
 
     @property
     def peak(self) -> float:
-        """Return the largest magnitude."""
         return max(-self.low, self.high, 0.0)
 
     @property

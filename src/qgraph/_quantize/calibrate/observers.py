@@ -50,7 +50,6 @@ class MinMax:
         self._low, self._high = np.inf, -np.inf
 
     def observe(self, values: Array) -> None:
-        """Take in one array."""
         self._low = min(self._low, float(values.min()))
         self._high = max(self._high, float(values.max()))
 
@@ -68,14 +67,12 @@ class MovingAverage:
         self._average: float | None = None
 
     def observe(self, values: Array) -> None:
-        """Take in one array."""
         self._extremes.observe(values)
         peak = float(np.abs(values).max())
         before = peak if self._average is None else self._average
         self._average = _INERTIA * before + (1 - _INERTIA) * peak
 
     def result(self) -> Observed:
-        """Return the extremes and the average."""
         seen = self._extremes.result()
         return Observed(seen.rmin, seen.rmax, self._average)
 
@@ -95,11 +92,9 @@ class Thresholded:
             self._seen.add(values)
 
     def result(self) -> Observed:
-        """Return the extremes and the threshold."""
         return self.results()[0]
 
     def results(self) -> list[Observed]:
-        """Return the extremes and the threshold of each scheme."""
         seen = self._seen
         low, high = (seen.low, seen.high) if seen.total else (0.0, 0.0)
         return [Observed(low, high, _threshold(seen, scheme)) for scheme in self._schemes]

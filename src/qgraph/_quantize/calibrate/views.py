@@ -50,7 +50,6 @@ class View:
     block: int = 1
 
     def divided(self, values: Array) -> Array:
-        """Return what is looked at."""
         if not self.factors:
             return values
         found: Array = values / np.asarray(self.factors, np.float32).reshape(
@@ -88,19 +87,15 @@ class Extremes:
 
     @property
     def largest(self) -> float:
-        """Return the larger magnitude."""
         return max(0.0, -self.low, self.high)
 
     def observe(self, values: Array) -> None:
-        """Take in one array."""
         self.join((float(values.min()), float(values.max())))
 
     def told(self) -> Told:
-        """Return it as plain values."""
         return self.low, self.high
 
     def join(self, told: Told) -> None:
-        """Take in what another saw."""
         self.low, self.high = min(self.low, told[0]), max(self.high, told[1])
 
 
@@ -113,21 +108,17 @@ class ChannelPeaks:
 
     @property
     def largest(self) -> float:
-        """Return the largest of all."""
         return 0.0 if self.peaks is None else float(self.peaks.max())
 
     def observe(self, values: Array) -> None:
-        """Take in one array."""
         axis = values.ndim - 1 - self._spatial
         others = tuple(i for i in range(values.ndim) if i != axis)
         self._take(np.abs(values).max(axis=others).astype(np.float32))
 
     def told(self) -> Told:
-        """Return it as plain values."""
         return () if self.peaks is None else (self.peaks.tobytes(),)
 
     def join(self, told: Told) -> None:
-        """Take in what another saw."""
         if told:
             self._take(np.frombuffer(told[0], np.float32))
 
@@ -142,16 +133,13 @@ class Counted:
         self._view, self.seen = view, Histogram()
 
     def observe(self, values: Array) -> None:
-        """Take in one array."""
         self.seen.add(self._view.divided(values))
 
     def told(self) -> Told:
-        """Return it as plain values."""
         seen = self.seen
         return (seen.low, seen.high, seen.zeros, seen.top, zlib.compress(seen.counts.tobytes(), 1))
 
     def join(self, told: Told) -> None:
-        """Take in what another saw."""
         other = Histogram()
         other.low, other.high, other.zeros, other.top, counts = told
         other.counts = np.frombuffer(zlib.decompress(counts), np.int64).copy()
@@ -165,16 +153,13 @@ class Rotated:
         self._view, self._matrix, self.largest = view, hadamard(view.block), 0.0
 
     def observe(self, values: Array) -> None:
-        """Take in one array."""
         rows = self._view.divided(values).astype(np.float32).reshape(-1, self._view.block)
         self.join((float(np.abs(rows @ self._matrix).max(initial=0.0)),))
 
     def told(self) -> Told:
-        """Return it as plain values."""
         return (self.largest,)
 
     def join(self, told: Told) -> None:
-        """Take in what another saw."""
         self.largest = max(self.largest, told[0])
 
 

@@ -34,7 +34,6 @@ class Seen:
 
     @property
     def peak(self) -> float:
-        """Return the largest magnitude."""
         return max(self.high, -self.low)
 
 

@@ -22,10 +22,7 @@ from qgraph._quantize.inc.patches import onnx_mapping, pinned_to_cpu
 from qgraph._quantize.inc.protocol import AdaptorSettings, Request, UnitKind
 from qgraph._quantize.inc.version import require_inc
 
-FLOAT = {
-    "activation": {"dtype": "fp32", "quant_mode": "fp32"},
-    "weight": {"dtype": "fp32"},
-}
+FLOAT = {"activation": {"dtype": "fp32", "quant_mode": "fp32"}, "weight": {"dtype": "fp32"}}
 RECIPES: dict[str, Any] = {"graph_optimization_level": "DISABLE_ALL", "gemm_to_matmul": False}
 """Pre-optimization renames nodes (Gemm becomes MatMul): off, so that names stay the user's."""
 
@@ -57,8 +54,7 @@ def inc_at_work(*, as_written: bool = False) -> Iterator[None]:
             from neural_compressor.adaptor.ox_utils import calibration
         except ImportError as error:
             raise EnvironmentFault(
-                f"Intel Neural Compressor cannot be imported: {error}",
-                hint=install("inc"),
+                f"Intel Neural Compressor cannot be imported: {error}", hint=install("inc")
             ) from error
         onnxrt.ort.get_available_providers()  # resolves INC's lazy import before it is replaced
         modules = [(onnxrt, "ort"), (calibration, "onnxruntime")]

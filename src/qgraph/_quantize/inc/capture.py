@@ -60,11 +60,7 @@ def capturing(
 
 class _Capture:
     def __init__(
-        self,
-        adaptor: Any,
-        wanted: Container[Op],
-        where: Where,
-        report: Callable[[Captured], None],
+        self, adaptor: Any, wanted: Container[Op], where: Where, report: Callable[[Captured], None]
     ) -> None:
         self._order = adaptor._get_mse_order  # noqa: SLF001
         self._quantize = adaptor.quantize

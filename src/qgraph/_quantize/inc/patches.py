@@ -33,10 +33,7 @@ class _Pinned:
         return getattr(ort, name)
 
     def InferenceSession(  # noqa: N802 - stands for onnxruntime's class
-        self,
-        model: Any,
-        options: Any = None,
-        providers: Any = None,
+        self, model: Any, options: Any = None, providers: Any = None
     ) -> ort.InferenceSession:
         options = options or ort.SessionOptions()
         if self._as_written:

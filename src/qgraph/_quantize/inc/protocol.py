@@ -84,7 +84,6 @@ class UnitScore(Part):
 
     @property
     def mse(self) -> float:
-        """Return the metric that is always there."""
         return self.figures["mse"] or 0.0
 
 

@@ -128,7 +128,6 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self) -> float:
-        """Return the seconds since the last lap."""
         before, self._last = self._last, time.perf_counter()
         return self._last - before
 

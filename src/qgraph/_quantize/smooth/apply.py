@@ -50,12 +50,10 @@ class Step:
 
     @property
     def scaled(self) -> Sequence[Operand]:
-        """Return the weights that factors multiply."""
         return self.point.readers if self.point.absorbers else self._behind_products()
 
     @property
     def rotated(self) -> Sequence[Operand]:
-        """Return the operands that the rotation changes."""
         if self.point.turns:
             return [*self.point.readers, *self.point.absorbers]
         return self._behind_products()

@@ -29,10 +29,7 @@ _PLAIN = (("Transpose", 1),)
 
 
 def values_of(
-    join: onnx.NodeProto,
-    channels: int,
-    above: Above,
-    index: GraphIndex,
+    join: onnx.NodeProto, channels: int, above: Above, index: GraphIndex
 ) -> tuple[onnx.NodeProto, list[Heads]] | None:
     """Return the Reshape that splits V into heads, and what heads there may be, for the one that
     joins those of P · V; None where it joins something else.
