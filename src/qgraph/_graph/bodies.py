@@ -21,6 +21,14 @@ def copied(message: M) -> M:
     return made
 
 
+def with_graph(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
+    """Return a model of the version, opsets and functions of `model`, around another graph."""
+    made = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    made.graph.CopyFrom(graph)
+    made.functions.extend(model.functions)
+    return made
+
+
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Put `nodes`, some of which may be the graph's own, in the place of those it has."""
     kept = list(nodes)

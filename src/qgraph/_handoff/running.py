@@ -14,7 +14,6 @@ from onnx import helper
 
 from qgraph._graph.bodies import copied, weave_in
 from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
-from qgraph._graph.edit.macs_inside import macs_inside
 from qgraph._graph.edit.segments import move_to_readers
 from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.rules.qdq_graph import QdqGraph
@@ -73,8 +72,7 @@ def macs_of(graph: QdqGraph, path: Path, feed: Feed) -> dict[str, int]:
     }
     asked = [name for name in tensors_to_know(nodes) if name not in shapes]
     shapes |= _measured(path, asked, feed)
-    inside = macs_inside(graph.model, shapes)
-    return {node.name: inside.get(node.name) or macs_by_shapes(node, shapes) or 0 for node in nodes}
+    return {node.name: macs_by_shapes(node, shapes) or 0 for node in nodes}
 
 
 def _measured(path: Path, tensors: Sequence[str], feed: Feed) -> Shapes:

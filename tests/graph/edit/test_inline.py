@@ -8,7 +8,6 @@ import pytest
 from graphs import computed
 
 from qgraph._graph.edit.inline import inline_functions
-from qgraph._graph.errors import InputError
 
 IMPORTS = 'opset_import: ["" : 17, "own" : 1]'
 LINEAR = f"""
@@ -104,9 +103,3 @@ def test_a_function_whose_operators_mean_something_else_stays() -> None:
     inline_functions(model)
     assert [node.op_type for node in model.graph.node] == ["Sum", "Add"]
     assert len(model.functions) == 1
-
-
-def test_a_function_that_calls_itself_is_bad_input() -> None:
-    round_trip = f'<{IMPORTS}, domain: "own"> Round (a) => (o) {{ o = own.Round(a) }}'
-    with pytest.raises(InputError, match="calls itself"):
-        inline_functions(model_of("y = own.Round(x)", round_trip))

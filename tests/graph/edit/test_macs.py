@@ -154,28 +154,14 @@ def test_macs_of_onnxruntimes_own_operators_count(
     assert measure_macs(prepared(model), {"x": zeros(2, 3, 16)}, Provider.CPU)["n"] == macs
 
 
-BRANCHES = """(float[N,4] x) => (float[N,5] y) { s = ReduceSum<keepdims = 0>(x) c = Greater(s, z)
-  [choose] y = If (c) <
-    then_branch = t () => (float[N,5] a) { a = MatMul(x, w) },
-    else_branch = e () => (float[N,5] b) { h = MatMul(x, v) b = MatMul(h, u) }> }"""
-
-
-def test_an_if_counts_as_its_costlier_branch(build: Build, prepared: Prepare) -> None:
-    model = build(BRANCHES, w=zeros(4, 5), v=zeros(4, 6), u=zeros(6, 5), z=np.float32(0))
-    found = measure_macs(prepared(model), {"x": zeros(3, 4)}, Provider.CPU)
-    assert found == {"choose": 3 * 4 * 6 + 3 * 6 * 5}
-
-
-@pytest.mark.parametrize("trips", [1, 6])
-def test_a_loop_counts_its_body_as_often_as_it_runs(
-    build: Build, prepared: Prepare, trips: int
+def test_what_multiplies_in_a_body_is_listed_and_counts_nothing(
+    build: Build, prepared: Prepare
 ) -> None:
     text = """(float[N,4] x) => (float[N,4] y) { [again] y = Loop (m, , x) <
       body = b (int64 i, bool go, float[N,4] s) => (bool go2, float[N,4] t)
         { go2 = Identity(go) t = MatMul(s, w) }> }"""
-    model = build(text, w=zeros(4, 4), m=np.array(trips))
-    found = measure_macs(prepared(model), {"x": zeros(3, 4)}, Provider.CPU)
-    assert found == {"again": trips * 3 * 4 * 4}
+    model = build(text, w=zeros(4, 4), m=np.array(6))
+    assert measure_macs(prepared(model), {"x": zeros(3, 4)}, Provider.CPU) == {"again": 0}
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def compare_with_torch(
         if not np.array_equal(embeds, case.feed["inputs_embeds"]):
             what = "the embeddings differ; they are copied and must be equal"
             raise ExportMismatchError(what, case.name)
-    found = _answers(model, cases, memory or Memory.of(None))
+    found = _answers(model, cases, memory)
     return tuple(_difference(case, each, dtype) for case, each in zip(cases, found, strict=True))
 
 
@@ -121,7 +121,7 @@ def _difference(case: ParityCase, found: Array, dtype: str) -> Check:
     return compared(case.name, found[counted], case.expected[counted], TOLERANCES[dtype])
 
 
-def _answers(path: Path, cases: Sequence[ParityCase], memory: Memory) -> list[Array]:
+def _answers(path: Path, cases: Sequence[ParityCase], memory: Memory | None) -> list[Array]:
     """Return the graph's logits float32 [B,S,V] of each case, the cache handed from piece to piece.
     Where it does not fit into memory, it is run part by part: each time, a piece of every case.
     """

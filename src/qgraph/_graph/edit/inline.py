@@ -17,7 +17,6 @@ from onnx import helper
 
 from qgraph._graph.bodies import bodies_of, copied, nodes_within, replace_nodes, tensor_names
 from qgraph._graph.edit.names import fresh_name
-from qgraph._graph.errors import InputError
 
 
 def fresh_names(
@@ -66,10 +65,7 @@ def inline_functions(model: onnx.ModelProto) -> None:
     """Replace the calls of local functions by what these compute, in place.
 
     A function of another opset stays where one of its operators means something else in the
-    model's.
-
-    Raises:
-        InputError: a function calls itself.
+    model's. None calls itself: `_graph.io.parsing` lets no such model in.
     """
     versions = {item.domain: int(item.version) for item in model.opset_import}
     table: dict[_Key, onnx.FunctionProto] = {}
@@ -79,7 +75,7 @@ def inline_functions(model: onnx.ModelProto) -> None:
     if not table:
         return
     taken = tensor_names(model.graph)
-    replace_nodes(model.graph, _inlined(model.graph.node, table, taken, ()))
+    replace_nodes(model.graph, _inlined(model.graph.node, table, taken))
     for function in table.values():
         for item in function.opset_import:
             if item.domain not in versions:
@@ -108,22 +104,17 @@ def _since(op_type: str, opset: int) -> int:
 
 
 def _inlined(
-    nodes: Sequence[onnx.NodeProto], table: _Table, taken: set[str], inside: tuple[_Key, ...]
+    nodes: Sequence[onnx.NodeProto], table: _Table, taken: set[str]
 ) -> Iterator[onnx.NodeProto]:
-    """Yield `nodes`, what they call in the place of each call; `inside`: what is being inlined."""
+    """Yield `nodes`, what they call in the place of each call."""
     for node in nodes:
         key = (node.domain, node.op_type, node.overload)
         if key not in table:
             for body in bodies_of(node):
-                replace_nodes(body, _inlined(body.node, table, taken, inside))
+                replace_nodes(body, _inlined(body.node, table, taken))
             yield node
-        elif key in inside:
-            raise InputError(
-                f"the function {node.op_type!r} of the domain {node.domain!r} calls itself",
-                hint="The model is damaged; export it again.",
-            )
         else:
-            yield from _inlined(_called(node, table[key], taken), table, taken, (*inside, key))
+            yield from _inlined(_called(node, table[key], taken), table, taken)
 
 
 def _called(

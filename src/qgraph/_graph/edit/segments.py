@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from qgraph._graph.bodies import replace_nodes
+from qgraph._graph.bodies import replace_nodes, with_graph
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.index import reads
 from qgraph._graph.io.weights import size_of
@@ -118,13 +118,10 @@ def extract(
     graph.output.extend(
         values.get(name, onnx.ValueInfoProto(name=name)) for name in segment.outputs
     )
-    made = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
-    made.opset_import.extend(model.opset_import)
-    made.functions.extend(model.functions)
-    return made
+    return with_graph(model, graph)
 
 
-def needed(nodes: Iterable[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+def needed(nodes: Iterable[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
     """Return the nodes that `outputs` depend on, in order."""
     wanted = set(outputs)
     kept: list[onnx.NodeProto] = []
@@ -167,12 +164,7 @@ def _with_shapes(
     A shape of a tensor that arises inside the run is worked out right after it.
     """
     wanted = {name for node in run for name in reads(node)} | outputs
-    needed: list[onnx.NodeProto] = []
-    for node in reversed(shapes):
-        if wanted & set(node.output):
-            needed.append(node)
-            wanted |= set(reads(node))
-    return _sorted([*needed[::-1], *run])
+    return _sorted([*needed(shapes, wanted), *run])
 
 
 def _sorted(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:

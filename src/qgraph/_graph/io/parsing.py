@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -190,19 +191,14 @@ def _callees_first(functions: Mapping[_Key, onnx.FunctionProto], path: Path) -> 
         key: {_called(node) for node in nodes_within(f.node)} & functions.keys()
         for key, f in functions.items()
     }
-    order: list[_Key] = []
-    waiting = set(calls)
-    while waiting:
-        ready = sorted(key for key in waiting if not calls[key] & waiting)
-        if not ready:
-            raise InputError(
-                f"the function {min(waiting)[1]!r} of the model calls itself",
-                where=str(path),
-                hint="ONNX has no recursion; export the model again.",
-            )
-        order += ready
-        waiting -= set(ready)
-    return order
+    try:
+        return list(TopologicalSorter(calls).static_order())
+    except CycleError as error:
+        raise InputError(
+            f"the function {min(error.args[1])[1]!r} of the model calls itself",
+            where=str(path),
+            hint="ONNX has no recursion; export the model again.",
+        ) from error
 
 
 def _require_own_names(model: onnx.ModelProto, path: Path) -> None:

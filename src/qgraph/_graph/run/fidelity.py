@@ -31,7 +31,6 @@ def require_same_outputs(
     Raises:
         InputError: an output differs.
     """
-    memory = memory or Memory.of(None)
     source = read_lazily(prepared.path)
     sort_nodes(source.graph)  # one part of it may be run at a time
     outputs = [

@@ -29,7 +29,6 @@ def forward_seconds(
     model that does not fit into memory is run part by part, samples one by one; what is counted is
     the computing, without the reading of weights.
     """
-    memory = memory or Memory.of(None)
     runner = Runner(model, memory, provider, Semantics.FAST, allow_cpu_nodes=True)
     if runner.in_parts:
         runner.run(feeds, [value.name for value in model.graph.output], title="timing")

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from qgraph._graph.bodies import copied
+from qgraph._graph.bodies import copied, with_graph
 from qgraph._graph.index import reads
 from qgraph._graph.io.models import to_bytes
 from qgraph._graph.io.weights import BITS, array_of, is_on_disk, load, size_of, stub
@@ -88,7 +88,7 @@ def _declaring(model: onnx.ModelProto, fed: Mapping[str, Array]) -> onnx.ModelPr
         helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape)
         for name, array in fed.items()
     )
-    return _with_graph(model, graph)
+    return with_graph(model, graph)
 
 
 def _value_of(name: str, tensor: onnx.TensorProto, arrays: Mapping[str, Array]) -> Array:
@@ -135,14 +135,7 @@ def _holding(model: onnx.ModelProto, held: Sequence[TensorProto]) -> onnx.ModelP
             getattr(graph, field.name).extend(value)
         else:
             setattr(graph, field.name, value)
-    return _with_graph(model, graph)
-
-
-def _with_graph(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
-    made = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
-    made.opset_import.extend(model.opset_import)
-    made.functions.extend(model.functions)
-    return made
+    return with_graph(model, graph)
 
 
 def _value(array: Array, data_type: int) -> ort.OrtValue:

@@ -7,7 +7,8 @@ is measured so. `Semantics.FAST` leaves every optimization on: latency is measur
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,32 +61,38 @@ class Session:
         names = list(outputs if outputs is not None else self.outputs)
         if not names:  # for onnxruntime an empty list means all
             return {}
+        with self._running():
+            given = {name: aligned(array) for name, array in feed.items()}
+            return dict(zip(names, self._session.run(names, given | self._fixed), strict=True))
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Say what it means where onnxruntime fails."""
         try:
             with step():
-                given = {name: aligned(array) for name, array in feed.items()}
-                found = self._session.run(names, given | self._fixed)
-            return dict(zip(names, found, strict=True))
+                yield
         except Exception as error:  # onnxruntime's own exception types share no public base
-            raise self._failed(error) from error
+            on_gpu = self.provider is Provider.CUDA
+            raise failure(error, "onnxruntime failed to run the model", on_gpu=on_gpu) from error
 
     def fixing(self, feed: Feed) -> Session:
         """Return the same session with some inputs given already."""
         return Session(self._session, self.provider, feed, self._fixed)
 
-    def placement(self) -> dict[str, int]:
-        """Return provider name → number of nodes it runs, as the runtime itself reports."""
-        counts: Counter[str] = Counter()
+    def _placed(self) -> Iterator[tuple[str, Any]]:
+        """Yield (provider name, node) as the runtime itself reports."""
         for part in self._session.get_provider_graph_assignment_info():
-            counts[part.ep_name] += len(part.get_nodes())
-        return dict(sorted(counts.items()))
+            yield from ((part.ep_name, node) for node in part.get_nodes())
+
+    def placement(self) -> dict[str, int]:
+        """Return provider name → number of nodes it runs."""
+        return dict(sorted(Counter(name for name, _ in self._placed()).items()))
 
     def elsewhere(self) -> dict[str, int]:
         """Return operator → how many of its nodes run on another provider than was asked for."""
-        counts: Counter[str] = Counter()
-        for part in self._session.get_provider_graph_assignment_info():
-            if part.ep_name != self.provider.execution_provider:
-                counts.update(node.op_type for node in part.get_nodes())
-        return dict(sorted(counts.items()))
+        own = self.provider.execution_provider
+        strays = (node.op_type for name, node in self._placed() if name != own)
+        return dict(sorted(Counter(strays).items()))
 
     def bind(self, feed: Feed) -> Callable[[], None]:
         """Return a run of `feed` that copies nothing to or from the device: what is timed.
@@ -105,12 +112,9 @@ class Session:
             binding.bind_output(name, device, 0)
 
         def run() -> None:
-            try:
-                with step():
-                    self._session.run_with_iobinding(binding)
-                    binding.synchronize_outputs()
-            except Exception as error:  # onnxruntime's own exception types share no public base
-                raise self._failed(error) from error
+            with self._running():
+                self._session.run_with_iobinding(binding)
+                binding.synchronize_outputs()
 
         return run
 
@@ -121,7 +125,7 @@ class Session:
             InputError, EnvironmentFault, LimitError: as `run` does.
         """
         binding = self._session.io_binding()
-        try:
+        with self._running():
             for name, value in (dict(feed) | self._fixed).items():
                 if isinstance(value, ort.OrtValue):
                     binding.bind_ortvalue_input(name, value)
@@ -129,27 +133,16 @@ class Session:
                     binding.bind_cpu_input(name, aligned(np.ascontiguousarray(value)))
             for name in self.outputs:
                 binding.bind_output(name, str(self.provider), 0)
-            with step():
-                binding.synchronize_inputs()
-                self._session.run_with_iobinding(binding)
-                binding.synchronize_outputs()
-        except Exception as error:  # onnxruntime's own exception types share no public base
-            raise self._failed(error) from error
+            binding.synchronize_inputs()
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))
-
-    def _failed(self, error: Exception) -> QGraphError:
-        doing = "onnxruntime failed to run the model"
-        return failure(error, doing, on_gpu=self.provider is Provider.CUDA)
 
     def compute_nodes_off(self, provider: Provider) -> list[str]:
         """Return the MatMuls, Gemms and convolutions that `provider` does not run."""
-        return [
-            node.name
-            for part in self._session.get_provider_graph_assignment_info()
-            if part.ep_name != provider.execution_provider
-            for node in part.get_nodes()
-            if node.op_type in _COMPUTE
-        ]
+        own = provider.execution_provider
+        strays = (node for name, node in self._placed() if name != own)
+        return [node.name for node in strays if node.op_type in _COMPUTE]
 
 
 def open_session(

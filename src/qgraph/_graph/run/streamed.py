@@ -49,7 +49,7 @@ class Runner:
     def __init__(
         self,
         model: onnx.ModelProto,
-        memory: Memory,
+        memory: Memory | None = None,
         provider: Provider = Provider.CPU,
         semantics: Semantics = Semantics.EXACT,
         *,
@@ -59,7 +59,7 @@ class Runner:
         room: int | None = None,
         pack: bool = True,
     ) -> None:
-        self._model = model
+        self._model, memory = model, memory or Memory.of(None)
         self._provider = provider
         self._semantics = semantics
         self._weights = weights

@@ -66,7 +66,6 @@ def to_half(
         )
     if not feeds:
         raise InputError("no sample was given to see what overflows in fp16")
-    memory = memory or Memory.of(None)
     prepared = at_least(prepared, OTHER_FLOATS)
     if prepared.is_converted:
         require_same_outputs(prepared, feeds[0], provider, memory)
@@ -104,7 +103,7 @@ def _broken(
     facts: ValueFacts,
     feeds: Sequence[Feed],
     provider: Provider,
-    memory: Memory,
+    memory: Memory | None,
 ) -> list[Keep]:
     """Return the first nodes that make NaN or infinity when every node rounds to fp16."""
     twin, exempt = rounded(half).model, masks(GraphIndex(half.model))
@@ -135,7 +134,7 @@ def _quality(
     half: PreparedModel,
     feeds: Sequence[Feed],
     provider: Provider,
-    memory: Memory,
+    memory: Memory | None,
 ) -> dict[str, float]:
     """Return the SQNR of every float output under rounding, over `feeds`."""
     models = (prepared.model, rounded(half).model)

@@ -49,7 +49,7 @@ def observe(
     prepared: PreparedModel,
     feeds: Sequence[Feed],
     provider: Provider,
-    memory: Memory,
+    memory: Memory | None,
     progress: Progress,
 ) -> ValueFacts:
     """Return what every fp32 tensor and every sum of an fp32 model reaches over `feeds`."""

@@ -203,7 +203,6 @@ def require_unchanged(
     Raises:
         ChangedError: an output is off by more than the tolerance.
     """
-    memory = memory or Memory.of(None)
     runners = [Runner(m.model, memory, provider, allow_cpu_nodes=True) for m in (before, after)]
     outputs = [runner.run([feed], before.outputs)[0] for runner in runners]
     tolerance = _TOLERANCE_HALF if is_half(before.model) else TOLERANCE

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
-from qgraph._graph.edit.macs_inside import macs_inside
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.index import reads
@@ -26,14 +25,15 @@ from qgraph._graph.tensors import Feed
 def measure_macs(
     prepared: PreparedModel, feed: Feed, provider: Provider, memory: Memory | None = None
 ) -> dict[str, int]:
-    """Return node name → MACs of every node that multiplies, for this feed, quantizable or not."""
+    """Return node name → MACs of every node that multiplies, for this feed, quantizable or not; of
+    what multiplies in the body of a node, 0.
+    """
     model = prepared.model
     shapes: dict[str, Sequence[int]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
     nodes = counted_nodes(model.graph.node)
     asked = [name for name in tensors_to_know(nodes) if name not in shapes]
     shapes |= observe_shapes(prepared, asked, feed, provider, memory)
-    inside = macs_inside(model, shapes)
-    return {node.name: inside.get(node.name) or macs_by_shapes(node, shapes) or 0 for node in nodes}
+    return {node.name: macs_by_shapes(node, shapes) or 0 for node in nodes}
 
 
 def params_of(model: onnx.ModelProto) -> dict[str, int]:
