@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from qgraph._exporters.weight_names import name_weights
+from qgraph._exporters.exported import name_weights
 from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.index import GraphIndex, attributes, opset_of, reads
 from qgraph._graph.rules.finding import Target

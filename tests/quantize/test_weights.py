@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from qgraph._quantize.arithmetic import FP8, INT8, Grid, fake_quantize
 from qgraph._quantize.arithmetic import largest_value_scale as largest
+from qgraph._quantize.emit import weight_scale
 from qgraph._quantize.scheme import WeightScale
-from qgraph._quantize.weights import weight_scale
 
 Weight = Callable[..., NDArray[np.float32]]
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from qgraph._exporters.images import SUFFIXES
-from qgraph._exporters.manifest import MANIFEST, SANITY, find_manifest, named_inside
+from qgraph._exporters.manifest import MANIFEST, SANITY, SIBLINGS, find_manifest, named_inside
 from qgraph._exporters.registry import files_named_in
 from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._graph.io.models import data_files
@@ -52,20 +52,6 @@ def _is_sample(path: Path) -> bool:
 
 
 _OF_PICTURES = ("config.json", "preprocessor_config.json")
-_SIBLINGS = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "config.json",
-    "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-    "vocab.json",
-)
-"""Files of a checkpoint that lie beside an exported model for its tokenizer and image processor."""
 
 
 def companions(model: Path) -> list[Path]:
@@ -94,7 +80,7 @@ def companions(model: Path) -> list[Path]:
         folder = model.parent / named_inside(model, manifest.vision).name
         named += _below(model, folder.rglob("*"))
     named += _below(model, files_named_in(model.parent / named_inside(model, SANITY).name))
-    found = (named_inside(model, name) for name in (*named, *_SIBLINGS, SANITY))
+    found = (named_inside(model, name) for name in (*named, *SIBLINGS, SANITY))
     names = [MANIFEST, *(item.name for item in found if item.path.is_file())]
     if model.name in names:
         raise UsageError(

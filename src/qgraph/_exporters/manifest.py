@@ -13,6 +13,21 @@ MANIFEST = "qgraph.json"
 SANITY = "sanity.jsonl"
 """Prompts that lie beside a model: every variant answers them."""
 
+SIBLINGS = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+"""Files of a checkpoint that lie beside an exported model for its tokenizer and image processor."""
+
 
 class Decoder(Part):
     """What feeding and generating needs to know of a decoder."""

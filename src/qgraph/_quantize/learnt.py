@@ -22,9 +22,8 @@ from qgraph._quantize.calibrate.observers import Thresholded
 from qgraph._quantize.calibrate.views import Glance, Look, Shows, View
 from qgraph._quantize.calibration import folds_of
 from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
-from qgraph._quantize.smooth.factors import weight_peaks
 from qgraph._quantize.smooth.in_place import quantization_in_place
-from qgraph._quantize.smooth.plan import Strengths
+from qgraph._quantize.smooth.plan import Strengths, weight_peaks
 from qgraph._quantize.smooth.points import SmoothPoint
 
 _METHODS = (Calibration.MSE, Calibration.ENTROPY, Calibration.PERCENTILE)

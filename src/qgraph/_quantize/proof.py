@@ -29,8 +29,15 @@ import onnx
 
 from qgraph._graph.edit.nodes import GEMMS, QuantizableNode
 from qgraph._graph.io.weights import array_of
-from qgraph._quantize.emitted import EmittedModel, ProofError, require
-from qgraph._quantize.proof_numbers import check_numbers, check_types, check_values, check_weight
+from qgraph._quantize.proof_numbers import (
+    EmittedModel,
+    ProofError,
+    check_numbers,
+    check_types,
+    check_values,
+    check_weight,
+    require,
+)
 
 __all__ = ["Proof", "ProofError", "prove"]
 

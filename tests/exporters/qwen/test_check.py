@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qgraph._exporters.parity import ExportMismatchError
+from qgraph._exporters.exported import ExportMismatchError
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.qwen.check import (
     ParityCase,

@@ -13,8 +13,8 @@ import onnx
 import pytest
 import torch
 
+from qgraph._exporters.exported import TOLERANCES, ExportMismatchError
 from qgraph._exporters.manifest import find_manifest
-from qgraph._exporters.parity import TOLERANCES, ExportMismatchError
 from qgraph._exporters.qwen.export import export_language
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.models import read_model

@@ -24,8 +24,12 @@ from qgraph._graph.io.weights import array_of
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.ranges import SmoothedTensor
-from qgraph._quantize.smooth.factors import smoothing_factors
-from qgraph._quantize.smooth.plan import SmoothingPlan, require_unchanged, smoothed
+from qgraph._quantize.smooth.plan import (
+    SmoothingPlan,
+    require_unchanged,
+    smoothed,
+    smoothing_factors,
+)
 from qgraph._quantize.smooth.points import SmoothPoint, find_points
 
 Build = Callable[..., onnx.ModelProto]

@@ -16,7 +16,7 @@ from onnx import helper
 from safetensors import safe_open
 from safetensors.torch import save
 
-from qgraph._exporters.manifest import SANITY, Decoder
+from qgraph._exporters.manifest import SANITY, SIBLINGS, Decoder
 from qgraph._exporters.qwen.lines import images_of
 from qgraph._exporters.qwen.source import QwenCheckpoint
 from qgraph._graph.errors import InputError
@@ -27,21 +27,7 @@ EMBED = "embed_tokens.onnx"
 VISION = "vision"
 TOKENIZER = "tokenizer.json"
 CALIBRATION = "calibration.txt"
-_COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    CALIBRATION,
-)
+_COPIED = (*SIBLINGS, "video_preprocessor_config.json", CALIBRATION)
 # The hub's files say `visual.`, what newer transformers save may say `model.visual.`.
 _VISION_PREFIXES = ("visual.", "model.visual.")
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from qgraph._exporters.exported import TOLERANCES, ExportMismatchError, compared
 from qgraph._exporters.manifest import Check, Decoder
-from qgraph._exporters.parity import TOLERANCES, ExportMismatchError, compared
 from qgraph._exporters.qwen.onnx_config import LanguageModel
 from qgraph._graph.io.models import read_on_disk
 from qgraph._graph.run.feeds import fill_cache

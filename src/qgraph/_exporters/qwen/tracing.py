@@ -11,9 +11,9 @@ from pathlib import Path
 import onnx
 from optimum.exporters.onnx import export
 
+from qgraph._exporters.exported import name_weights
 from qgraph._exporters.manifest import Decoder
 from qgraph._exporters.qwen.onnx_config import DecoderOnnxConfig, LanguageModel
-from qgraph._exporters.weight_names import name_weights
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_lazily

@@ -12,9 +12,9 @@ import onnx
 import torch
 from PIL import Image
 
+from qgraph._exporters.exported import TOLERANCES, compared
 from qgraph._exporters.images import read_image
 from qgraph._exporters.manifest import Check
-from qgraph._exporters.parity import TOLERANCES, compared
 from qgraph._exporters.qwen.tracing import TRACED_OPSET
 from qgraph._exporters.qwen.vision import VisionTower
 from qgraph._exporters.qwen.vision_graph import Fp32Parts, VisionEncoderModule, find_overflow

@@ -16,13 +16,12 @@ import onnx
 from onnx import helper, version_converter
 
 from qgraph._exporters.checkpoint_folder import check_request, load_pretrained, require_extra
+from qgraph._exporters.exported import TOLERANCES, compared, name_weights
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
-from qgraph._exporters.parity import TOLERANCES, compared
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.vit.processor import CONFIG, read_processor
 from qgraph._exporters.vit.source import require_classifier
-from qgraph._exporters.weight_names import name_weights
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import write_document

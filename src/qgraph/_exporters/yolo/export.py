@@ -23,10 +23,9 @@ import numpy as np
 import onnx
 from onnx import version_converter
 
+from qgraph._exporters.exported import compared, name_weights
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
-from qgraph._exporters.parity import compared
-from qgraph._exporters.weight_names import name_weights
 from qgraph._exporters.yolo.head import find_detector_head
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError

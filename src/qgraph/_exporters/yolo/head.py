@@ -28,13 +28,10 @@ _MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"}
 
 @dataclass(frozen=True, slots=True)
 class DetectorHead:
-    """Names of nodes: `convolutions` give boxes and scores, `distributions` average distances;
-    `decoding`: everything between them and the outputs.
-    """
+    """Names of nodes: `convolutions` give boxes and scores, `distributions` average distances."""
 
     convolutions: frozenset[str]
     distributions: frozenset[str]
-    decoding: frozenset[str]
 
 
 def find_detector_head(model: onnx.ModelProto) -> DetectorHead | None:
@@ -46,7 +43,6 @@ def find_detector_head(model: onnx.ModelProto) -> DetectorHead | None:
     index = GraphIndex(model)
     convolutions: set[str] = set()
     distributions: set[str] = set()
-    decoding: set[str] = set()
     operators: set[str] = set()
     seen: set[str] = set()
     waiting = [value.name for value in model.graph.output]
@@ -56,11 +52,9 @@ def find_detector_head(model: onnx.ModelProto) -> DetectorHead | None:
             continue
         seen.add(node.output[0])
         if not _has_weight(index, node):
-            decoding.add(node.name)
             operators.add(node.op_type)
         elif _averages_a_softmax(index, node):
             distributions.add(node.name)
-            decoding.add(node.name)
         elif node.op_type in CONVOLUTIONS:
             convolutions.add(node.name)
             continue
@@ -70,7 +64,7 @@ def find_detector_head(model: onnx.ModelProto) -> DetectorHead | None:
     joined = "Concat" in operators or len(model.graph.output) == len(convolutions)
     if len(convolutions) < 2 or not joined:
         return None
-    return DetectorHead(frozenset(convolutions), frozenset(distributions), frozenset(decoding))
+    return DetectorHead(frozenset(convolutions), frozenset(distributions))
 
 
 def _has_weight(index: GraphIndex, node: onnx.NodeProto) -> bool:

@@ -14,12 +14,10 @@ from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, scale_
 
 def activation_is_per_tensor(graph: QdqGraph) -> Iterator[Breach]:
     """R4: a scale of several entries belongs to a constant weight."""
-    for node in graph.of(QUANTIZE, DEQUANTIZE):
+    for node in graph.quantizers():
         scale = graph.constant(scale_of(node))
         if scale is None or scale.size <= 1 or graph.is_constant(node.input[0]):
             continue
-        if node.op_type == DEQUANTIZE and graph.comes_from(node.input[0], QUANTIZE):
-            continue  # said once, at the Q
         yield Breach(
             node.name,
             scale_of(node),
@@ -30,11 +28,9 @@ def activation_is_per_tensor(graph: QdqGraph) -> Iterator[Breach]:
 
 def per_axis_fits_the_weight(graph: QdqGraph) -> Iterator[Breach]:
     """R5: a weight's scales are one per output channel, along the axis its reader has them on."""
-    for node in graph.of(QUANTIZE, DEQUANTIZE):
+    for node in graph.quantizers():
         scale = graph.constant(scale_of(node))
         if scale is None or scale.size <= 1 or not graph.is_constant(node.input[0]):
-            continue
-        if node.op_type == DEQUANTIZE and graph.comes_from(node.input[0], QUANTIZE):
             continue
         problem = _axis_problem(graph, node, scale.shape)
         if problem:
@@ -192,10 +188,8 @@ def _mixed(graph: QdqGraph, node: onnx.NodeProto, found: int, wanted: int) -> Br
 
 def scalar_is_not_quantized(graph: QdqGraph) -> Iterator[Breach]:
     """R8: nothing without axes is quantized."""
-    for node in graph.of(QUANTIZE, DEQUANTIZE):
+    for node in graph.quantizers():
         if graph.shape_of(node.input[0]) != ():
-            continue
-        if node.op_type == DEQUANTIZE and graph.comes_from(node.input[0], QUANTIZE):
             continue
         yield Breach(
             node.name,

@@ -6,6 +6,7 @@ points alone, so models of any size are read in the memory their graph takes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +63,12 @@ class QdqGraph(GraphIndex):
         while node is not None and node.op_type in _SHAPE_OPS:
             node = self.producer.get(node.input[0])
         return node if node is not None and node.op_type == DEQUANTIZE else None
+
+    def quantizers(self) -> Iterator[onnx.NodeProto]:
+        """Yield each Q, and each DQ that reads none: what a pair has in common is said of its Q."""
+        for node in self.of(QUANTIZE, DEQUANTIZE):
+            if node.op_type == QUANTIZE or not self.comes_from(node.input[0], QUANTIZE):
+                yield node
 
     @cached_property
     def _values(self) -> dict[str, Array]:

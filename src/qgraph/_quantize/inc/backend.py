@@ -11,9 +11,10 @@ import onnx
 from qgraph._graph.edit.nodes import GEMMS, QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.models import read_model
+from qgraph._graph.keep import Keep
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.inc.child import converse
-from qgraph._quantize.inc.eligible import Refusal, eligible
+from qgraph._quantize.inc.eligible import eligible
 from qgraph._quantize.inc.naming import private_names, renamed, restore_names
 from qgraph._quantize.inc.protocol import RESULT, Request
 
@@ -36,7 +37,7 @@ class IncModel:
 
     model: onnx.ModelProto
     quantized: tuple[str, ...]
-    left_float: tuple[Refusal, ...]
+    left_float: tuple[Keep, ...]
     excluded: tuple[Violation, ...]
     others: tuple[Violation, ...]
 
@@ -80,7 +81,7 @@ def quantize_with_inc(
     converse(source, feeds, request, lambda _: None, collect=collect)
     model = found[0]
     quantized = restore_names(model, private)
-    left = [Refusal(n.name, "INC leaves it float although asked") for n in asked
+    left = [Keep(n.name, "INC leaves it float although asked") for n in asked
             if n.name not in quantized]  # fmt: skip
     violations = _violations(prepared.model, model, quantized)
     return IncModel(

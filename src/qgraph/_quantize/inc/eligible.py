@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.errors import InputError, LimitError
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, install
 from qgraph._graph.index import GraphIndex
+from qgraph._graph.keep import Keep
 
 _PROTOBUF_LIMIT = 2 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A candidate that INC is not asked about, and why."""
-
-    name: str
-    reason: str
-
-
 def eligible(
     model: onnx.ModelProto, nodes: Sequence[QuantizableNode], where: str
-) -> tuple[list[QuantizableNode], list[Refusal]]:
+) -> tuple[list[QuantizableNode], list[Keep]]:
     """Return the candidates INC can be asked about, and the others.
 
     Raises:
@@ -42,7 +35,7 @@ def eligible(
             hint="Use --engine auto, which takes an engine of qgraph's own.",
         )
     taken: list[QuantizableNode] = []
-    refused: list[Refusal] = []
+    refused: list[Keep] = []
     for node in nodes:
         weight = tensors.get(node.weight.tensor) if node.weight else None
         if weight is not None and weight.data_type != onnx.TensorProto.FLOAT:
@@ -55,7 +48,7 @@ def eligible(
         if reason is None:
             taken.append(node)
         else:
-            refused.append(Refusal(node.name, reason))
+            refused.append(Keep(node.name, reason))
     return taken, refused
 
 
@@ -64,3 +57,28 @@ def _reason(proto: onnx.NodeProto, index: GraphIndex) -> str | None:
     if proto.op_type == "Conv" and len(proto.input) > 2 and bias not in index.initializers:
         return "INC crashes on a convolution whose bias is not constant"
     return None
+
+
+TRIED = ("3.7", "3.7.1")
+"""3.8 dropped the ONNXRT adaptor."""
+
+
+def require_inc() -> str:
+    """Return the version of the INC that is installed, without importing it.
+
+    Raises:
+        EnvironmentFault: none is, or one that the patches were not written for.
+    """
+    try:
+        found = version("neural-compressor")
+    except PackageNotFoundError as error:
+        raise EnvironmentFault(
+            "Intel Neural Compressor is not installed", hint=install("inc")
+        ) from error
+    if found not in TRIED:
+        raise EnvironmentFault(
+            f"found Intel Neural Compressor {found}, expected {' or '.join(TRIED)}",
+            hint="qgraph reads scores from inside INC and does so only in the versions it was"
+            f" written for: {install('inc')}",
+        )
+    return found
