@@ -21,6 +21,8 @@ from qgraph._metrics import metric
 from qgraph._quantize.inc.naming import without_mark
 
 _DIGITS = 9
+_HALVES = ("fp16", "bf16")
+"""What a CPU computes in fp32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,18 +79,13 @@ def entry(
         device_memory_bytes=memory.device if memory else None,
         int8_nodes=len(item.int8_nodes),
         quantized_to=item.quantized_to,
-        computed_in=_computed_in(item, settings.provider),
+        computed_in="fp32" if settings.provider is Provider.CPU and item.dtype in _HALVES else None,
         int8_share=_share(item, settings.costs),
         predicted=dict(settings.predicted.get(item.name, {})),
         placement=quality.placement,
         elsewhere=quality.elsewhere,
         samples=_kept(found),
     )
-
-
-def _computed_in(item: InspectedModel, provider: Provider) -> str | None:
-    """Return the type a half-precision graph is computed in, where that is not its own."""
-    return "fp32" if provider is Provider.CPU and item.dtype in ("fp16", "bf16") else None
 
 
 def _differences(found: Measured, reference: Mapping[str, float]) -> dict[str, Difference]:

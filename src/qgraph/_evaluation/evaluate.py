@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from typing import Literal
 
 from qgraph._evaluation.entry import Measured, Quality, entry
@@ -30,7 +30,6 @@ from qgraph._graph.run.feeds import require_samples
 from qgraph._graph.run.provider import describe_device
 from qgraph._graph.run.session import Session
 from qgraph._graph.run.settings import Semantics, session_settings
-from qgraph._graph.tensors import Feed
 from qgraph._quantize.ranges import ModelRef
 from qgraph._sensitivity.scoring.work import digest_of_feed
 
@@ -71,7 +70,7 @@ def evaluate(
             device=describe_device(settings.provider),
             samples=len(task.feeds),
             data=settings.data,
-            data_sha256=_digest(task.feeds),
+            data_sha256=sha256("".join(map(digest_of_feed, task.feeds)).encode()).hexdigest(),
             prompts=settings.prompts,
             latency_runs=settings.latency_runs if timed else 0,
             warm_up_runs=WARM_UP if timed else None,
@@ -94,11 +93,6 @@ def evaluate(
         else side_by_side(suite.prompts, {name: it.said for name, it in quality.items()}),
         failures=tuple(work.failures),
     )
-
-
-def _digest(feeds: Sequence[Feed]) -> str:
-    """Return the SHA-256 of the samples, one after the other."""
-    return hashlib.sha256("".join(map(digest_of_feed, feeds)).encode()).hexdigest()
 
 
 def _has_intervals(measured: Mapping[str, Measured]) -> bool:

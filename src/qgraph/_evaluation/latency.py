@@ -48,20 +48,17 @@ def time_variants(
     Interleaved, every round runs each variant once, in an order that shifts from round to round, so
     that a machine that slows down slows all of them. Else one variant after the other.
     """
-    if not interleaved:
-        found: dict[str, dict[str, Latency] | QGraphError] = {}
-        for name, opener in openers.items():
-            one = {name: opener}
-            found |= time_variants(one, feeds, runs, progress, interleaved=True, patience=patience)
-        return found
-    found = {}
-    bound: dict[str, Bound] = {}
-    for name, opener in openers.items():
-        try:
-            bound[name] = _warmed_up(opener(), feeds)
-        except FAULTS as error:  # the others are timed all the same
-            found[name] = error
-    return found | _rounds(bound, runs, progress, patience)
+    found: dict[str, dict[str, Latency] | QGraphError] = {}
+    apart = [{name: opener} for name, opener in openers.items()]
+    for together in [openers] if interleaved else apart:
+        bound: dict[str, Bound] = {}
+        for name, opener in together.items():
+            try:
+                bound[name] = _warmed_up(opener(), feeds)
+            except FAULTS as error:  # the others are timed all the same
+                found[name] = error
+        found |= _rounds(bound, runs, progress, patience)
+    return found
 
 
 def _warmed_up(session: Session, feeds: Feeds) -> Bound:

@@ -90,7 +90,7 @@ def inspect_variants(paths: Sequence[Path]) -> list[InspectedModel]:
 
 def _full_name(item: InspectedModel, alike: Sequence[InspectedModel]) -> str:
     """Return the name, with what tells a model from the others of it where something does."""
-    for told in (_own_scheme, _type, _folder):
+    for told in (_own_scheme, lambda it, _: it.dtype, lambda it, _: it.path.parent.name):
         said = [told(other, alike) for other in alike]
         if len(alike) > 1 and all(said) and len(set(said)) == len(said):
             return f"{item.name} {told(item, alike)}"
@@ -102,14 +102,6 @@ def _own_scheme(item: InspectedModel, alike: Sequence[InspectedModel]) -> str:
     words = [(other.scheme or "").split() for other in alike]
     shared = set.intersection(*map(set, words))
     return " ".join(word for word in (item.scheme or "").split() if word not in shared)
-
-
-def _type(item: InspectedModel, _: Sequence[InspectedModel]) -> str:
-    return item.dtype
-
-
-def _folder(item: InspectedModel, _: Sequence[InspectedModel]) -> str:
-    return item.path.parent.name
 
 
 def _inspect(path: Path) -> InspectedModel:

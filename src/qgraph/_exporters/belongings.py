@@ -44,11 +44,8 @@ def samples_in(folder: Path) -> list[Path]:
     """Return the files of a folder that may be samples, by name. What commands write by default may
     be written anew into a folder that holds samples, too.
     """
-    return sorted(path for path in folder.rglob("*") if _is_sample(path) and path.is_file())
-
-
-def _is_sample(path: Path) -> bool:
-    return path.suffix.lower() in _SAMPLES and not path.stem.startswith(_OWN_NAMES)
+    named = (p for p in folder.rglob("*") if p.suffix.lower() in _SAMPLES)
+    return sorted(p for p in named if not p.stem.startswith(_OWN_NAMES) and p.is_file())
 
 
 _OF_PICTURES = ("config.json", "preprocessor_config.json")

@@ -86,10 +86,6 @@ class Metric:
         return self.of_damage(value)
 
 
-def _mse(sums: Sums) -> float:
-    return sums.error / max(sums.count, 1)
-
-
 def _sqnr_db(sums: Sums) -> float | None:
     return 10 * math.log10(sums.signal / sums.error) if sums.error and sums.signal else None
 
@@ -97,22 +93,6 @@ def _sqnr_db(sums: Sums) -> float | None:
 def _cosine(sums: Sums) -> float:
     norm = math.sqrt(sums.signal * sums.got)
     return min(1.0, sums.dot / norm) if norm else float(sums.error == 0)
-
-
-def _kl(sums: Sums) -> float | None:
-    return max(0.0, sums.kl / sums.positions) if sums.positions else None
-
-
-def _top1_agreement(sums: Sums) -> float | None:
-    return sums.agree / sums.positions if sums.positions else None
-
-
-def _noise_to_signal(sums: Sums) -> float | None:
-    return sums.relative / sums.parts if sums.parts else None
-
-
-def _itself(value: float) -> float:
-    return value
 
 
 def _rest(value: float) -> float:
@@ -130,11 +110,13 @@ _TABLE = (
     Metric(
         key="kl", label="KL", form="{:.2e}", axis="KL from float (nats per token)",
         from_float=True, needs_logits=True, enough=100,
-        of=_kl, of_damage=_itself,
+        of=lambda sums: max(0.0, sums.kl / sums.positions) if sums.positions else None,
+        of_damage=float,
     ),
     Metric(
         key="top1_agreement", label="top-1 as float", form="{:.1%}", from_float=True,
-        is_share=True, needs_logits=True, accept=">=0.95", of=_top1_agreement, of_damage=_rest,
+        is_share=True, needs_logits=True, accept=">=0.95", of_damage=_rest,
+        of=lambda sums: sums.agree / sums.positions if sums.positions else None,
         damage_label="1 − top-1 as float",
     ),
     Metric(
@@ -156,7 +138,7 @@ _TABLE = (
     ),
     Metric(
         key="mse", label="MSE", form="{:.2e}", from_float=True, enough=60,
-        of=_mse, of_damage=_itself,
+        of=lambda sums: sums.error / max(sums.count, 1), of_damage=float,
     ),
     Metric(
         key="sqnr_db", label="SQNR dB", form="{:.1f}", by_parts=True, from_float=True,
@@ -174,7 +156,8 @@ _TABLE = (
     ),
     Metric(
         key="noise_to_signal", label="noise/signal", form="{:.3e}", from_float=True,
-        enough=60, of=_noise_to_signal, of_damage=_itself,
+        enough=60, of=lambda sums: sums.relative / sums.parts if sums.parts else None,
+        of_damage=float,
     ),
 )  # fmt: skip
 METRICS: Mapping[str, Metric] = {item.key: item for item in _TABLE}

@@ -128,9 +128,11 @@ class SearchedRanges(Part):
     def in_words(self, scheme: Scheme) -> str:
         """Return a line that says what was taken, and what for."""
         what = "Ranges and smoothing" if scheme.searches_together else "Ranges"
+        method = f"{self.method} throughout" if self.method is not None else ""
+        rotated = f"{_tensors(self.rotated)} rotated" if self.rotated else ""
         if self.why_not is not None:
             return f"{what}: plain, as nothing was searched for: {self.why_not}."
-        taken = ", ".join(filter(None, (self._ranges(), self._smoothing(), self._rotation())))
+        taken = ", ".join(filter(None, (method, self._smoothing(), rotated)))
         whole = f"everything in {scheme.name.upper()}"
         if self.plain is None or self.taken is None:
             return f"{what}: {taken or 'plain'}."
@@ -139,18 +141,12 @@ class SearchedRanges(Part):
             return f"{what}: plain, nothing was better; {whole} {plain}."
         return f"{what}: {taken}; {whole} {self.taken:.1f} dB instead of {plain}."
 
-    def _ranges(self) -> str:
-        return f"{self.method} throughout" if self.method is not None else ""
-
     def _smoothing(self) -> str:
         if not self.strengths:
             return ""
         first, last = f"{self.strengths[0]:g}", f"{self.strengths[-1]:g}"
         strength = first if first == last else f"{first} to {last}"
         return f"smoothing {strength} of {_tensors(self.smoothed)}"
-
-    def _rotation(self) -> str:
-        return f"{_tensors(self.rotated)} rotated" if self.rotated else ""
 
 
 class RangesRun(Part):

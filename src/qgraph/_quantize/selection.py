@@ -56,7 +56,7 @@ def select(
     kept = {keep.name: keep for keep in impossible}
     for node in nodes:
         needed = rules if node.name not in wanted else [numbers]
-        reason = _reason(model, node, needed)
+        reason = next((why for rule in needed if (why := rule(model, node)) is not None), None)
         if node.name in unwanted:
             reason = "excluded by the user"
         if reason is None:
@@ -90,10 +90,6 @@ def _keep_without_fp8_kernel(model: onnx.ModelProto, node: QuantizableNode) -> s
     """TensorRT would run it in float, Q/DQ for nothing, or not build it."""
     shape = node.weight.shape if node.weight is not None else None
     return without_fp8_kernel(node.op_type, shape) or None
-
-
-def _reason(model: onnx.ModelProto, node: QuantizableNode, rules: Sequence[KeepRule]) -> str | None:
-    return next((why for rule in rules if (why := rule(model, node)) is not None), None)
 
 
 def _keep_products(model: onnx.ModelProto, node: QuantizableNode) -> str | None:

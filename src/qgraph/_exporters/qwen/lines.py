@@ -58,7 +58,7 @@ def read_lines(data: Path, limit: int | None = None) -> list[Line]:
             that is not `{"text": …, "image": …, "answer": …}` with the last two optional.
     """
     require_file(data, "text file")
-    kinds = {".txt": _caption, ".jsonl": _record}
+    kinds = {".txt": lambda text, where, _: Line(where, text), ".jsonl": _record}
     make = kinds.get(data.suffix.lower())
     if make is None:
         raise InputError(
@@ -96,10 +96,6 @@ def _decoded(raw: bytes, where: str) -> str:
             where=where,
             hint="Save the file as UTF-8.",
         ) from error
-
-
-def _caption(text: str, where: str, folder: Path) -> Line:
-    return Line(where, text)
 
 
 def _record(text: str, where: str, folder: Path) -> Line:

@@ -73,13 +73,11 @@ class SanitySuite:
         for index, sample in enumerate(self._samples):
             progress(f"asking {name}", index, len(self._samples))
             ids = generate(session, embedder, sample, self._eos, NEW_TOKENS)
-            said.append(Said(tuple(ids), self._texts(ids)))
+            # the text after each token: a single one may be half a character
+            texts = (decode(self._model, self._manifest, ids[: end + 1]) for end in range(len(ids)))
+            said.append(Said(tuple(ids), tuple(texts)))
         progress(f"asking {name}", len(self._samples), len(self._samples))
         return said
-
-    def _texts(self, ids: list[int]) -> tuple[str, ...]:
-        """Return the text after each token: a single one may be half a character."""
-        return tuple(decode(self._model, self._manifest, ids[: end + 1]) for end in range(len(ids)))
 
 
 def _prompt(line: Line) -> Prompt:

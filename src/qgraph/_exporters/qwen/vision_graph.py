@@ -57,7 +57,8 @@ class VisionEncoderModule(nn.Module):
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
         self.patch_embed = _as_linear(source.patch_embed.proj, dtype)
-        windows = _lengths(torch.unique_consecutive(torch.tensor(bounds)).tolist())
+        ends = torch.unique_consecutive(torch.tensor(bounds)).tolist()
+        windows = tuple(after - before for before, after in pairwise(ends))
         whole = (int(grid_thw.prod()),)
         full = set(source.fullatt_block_indexes)
         self.blocks: Any = nn.ModuleList(
@@ -161,10 +162,6 @@ def _rotated(part: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     half = wide.shape[-1] // 2
     turned = torch.cat((-wide[..., half:], wide[..., :half]), dim=-1)
     return (wide * cos[:, None].float() + turned * sin[:, None].float()).to(part.dtype)
-
-
-def _lengths(bounds: Sequence[int]) -> tuple[int, ...]:
-    return tuple(after - before for before, after in pairwise(bounds))
 
 
 def _runs(lengths: Sequence[int]) -> list[tuple[slice, int]]:

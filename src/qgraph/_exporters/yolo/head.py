@@ -51,7 +51,7 @@ def find_detector_head(model: onnx.ModelProto) -> DetectorHead | None:
         if node is None or node.output[0] in seen:
             continue
         seen.add(node.output[0])
-        if not _has_weight(index, node):
+        if node.op_type not in GEMMS or index.initializers.keys().isdisjoint(node.input[:2]):
             operators.add(node.op_type)
         elif _averages_a_softmax(index, node):
             distributions.add(node.name)
@@ -65,10 +65,6 @@ def find_detector_head(model: onnx.ModelProto) -> DetectorHead | None:
     if len(convolutions) < 2 or not joined:
         return None
     return DetectorHead(frozenset(convolutions), frozenset(distributions))
-
-
-def _has_weight(index: GraphIndex, node: onnx.NodeProto) -> bool:
-    return node.op_type in GEMMS and any(name in index.initializers for name in node.input[:2])
 
 
 def _averages_a_softmax(index: GraphIndex, node: onnx.NodeProto) -> bool:

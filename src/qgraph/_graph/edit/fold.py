@@ -58,16 +58,13 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
         graph = import_graph(model)
         try:
             with sliced(graph):
-                graph.fold_constants(flatten_subgraphs=False, should_exclude_node=_draws)
+                graph.fold_constants(
+                    flatten_subgraphs=False, should_exclude_node=lambda node: node.op in RANDOM_OPS
+                )
             graph.cleanup(remove_unused_graph_inputs=False)
         except Exception as error:  # graph-surgeon raises whatever it meets on the way
             raise InputError(f"onnx-graphsurgeon cannot fold the graph: {error!r}") from error
         return export_graph(graph, model)
-
-
-def _draws(node: gs.Node) -> bool:
-    """Return whether a node gives other values each time: what it gives once is no constant."""
-    return node.op in RANDOM_OPS
 
 
 def import_graph(model: onnx.ModelProto) -> gs.Graph:

@@ -80,10 +80,6 @@ def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
 
 
-def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
-    return math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
-
-
 def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:
     equation = attributes(node)["equation"]
     text = equation.decode() if isinstance(equation, bytes) else str(equation)
@@ -157,10 +153,6 @@ def _joined_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
     return batch * length * (math.prod(weight) + 2 * (length + past) * weight[1] // 3)
 
 
-def _matmul_n_bits(node: onnx.NodeProto, shapes: Shapes) -> int:
-    return math.prod(shapes[node.output[0]]) * int(attributes(node)["K"])
-
-
 def _past(node: onnx.NodeProto, shapes: Shapes, index: int) -> int:
     """Return how many keys a past of [B, heads, P, size] brings."""
     given = len(node.input) > index and node.input[index]
@@ -171,7 +163,9 @@ _RULES: dict[tuple[str, str], Callable[[onnx.NodeProto, Shapes], int]] = {
     ("", "MatMul"): _product,
     ("", "Gemm"): _gemm,
     ("", "Conv"): _convolution,
-    ("", "ConvTranspose"): _transposed,
+    ("", "ConvTranspose"): lambda node, shapes: (
+        math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
+    ),
     ("", "Einsum"): _einsum,
     ("", "Attention"): _attention,
     **{("", op_type): _recurrent for op_type in RECURRENT},
@@ -180,5 +174,7 @@ _RULES: dict[tuple[str, str], Callable[[onnx.NodeProto, Shapes], int]] = {
     (_ORT, "Attention"): _joined_attention,
     (_ORT, "MultiHeadAttention"): _multi_head_attention,
     (_ORT, "GroupQueryAttention"): _group_query_attention,
-    (_ORT, "MatMulNBits"): _matmul_n_bits,
+    (_ORT, "MatMulNBits"): lambda node, shapes: (
+        math.prod(shapes[node.output[0]]) * int(attributes(node)["K"])
+    ),
 }

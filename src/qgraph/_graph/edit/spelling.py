@@ -116,12 +116,11 @@ def squeeze_weights(model: onnx.ModelProto) -> None:
         nodes = index.readers(name)
         axes = len(tensor.dims)
         alone = nodes and all(
-            _is_product(n) and n.input[1] == name and index.rank_of(n.input[0]) >= axes
+            n.op_type == "MatMul"
+            and not n.domain
+            and n.input[0] != n.input[1] == name
+            and index.rank_of(n.input[0]) >= axes
             for n in nodes
         )
         if alone and name not in index.outputs | index.inputs:
             tensor.dims[:] = tensor.dims[-2:]
-
-
-def _is_product(node: onnx.NodeProto) -> bool:
-    return node.op_type == "MatMul" and not node.domain and node.input[0] != node.input[1]

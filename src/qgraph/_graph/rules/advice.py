@@ -137,7 +137,7 @@ def int8_is_no_island(graph: QdqGraph) -> Iterator[Breach]:
             continue
         near = before[node.name] | after[node.name]
         around = {name for name in near if not without_gain(graph, graph.by_name[name])}
-        if _shares_its_conversion(graph, node):
+        if len(graph.uses(node.input[0])) > 1:  # others share its Q/DQ, as q, k and v do
             continue
         if around and not any(costly[name] for name in around):
             yield Breach(
@@ -155,11 +155,6 @@ def _rotates(graph: QdqGraph, node: onnx.NodeProto) -> bool:
         return False
     values = graph.constant(node.input[1])
     return values is not None and is_rotation(values)
-
-
-def _shares_its_conversion(graph: QdqGraph, node: onnx.NodeProto) -> bool:
-    """Return whether other INT8 GEMMs read the same Q/DQ, as q, k and v do."""
-    return len(graph.uses(node.input[0])) > 1
 
 
 def _neighbours(

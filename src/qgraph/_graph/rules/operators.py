@@ -95,7 +95,9 @@ def opset_is_in_range(
             f"the model has opset {graph.opset}; {target} takes {oldest} to {newest}",
             "Export it again, or convert it with onnx.version_converter.",
         )
-    first = next((node for node in graph.of(QUANTIZE, DEQUANTIZE) if _is_fp8(graph, node)), None)
+    kind = onnx.TensorProto.FLOAT8E4M3FN
+    pairs = graph.of(QUANTIZE, DEQUANTIZE)
+    first = next((node for node in pairs if quantized_type(graph, node) == kind), None)
     if first is not None and graph.opset < _FP8_OPSET:
         yield Breach(
             first.name,
@@ -113,10 +115,6 @@ def opset_is_in_range(
             f"{node.op_type} of the domain {node.domain!r} is no ONNX operator",
             f"Declare it with --plugin {node.op_type} if the target has one; else replace it.",
         )
-
-
-def _is_fp8(graph: QdqGraph, node: onnx.NodeProto) -> bool:
-    return quantized_type(graph, node) == onnx.TensorProto.FLOAT8E4M3FN
 
 
 def operator_is_in_the_table(

@@ -47,7 +47,10 @@ def split(model: onnx.ModelProto, arrays: Mapping[str, Array], *, feed: bool = F
     model = _unpacked(_without_unread(model))
     outside = {item.name: item for item in model.graph.initializer if is_on_disk(item)}
     inside = [item for item in model.graph.initializer if not is_on_disk(item)]
-    makers = {name: partial(_value_of, name, t, arrays) for name, t in outside.items()}
+    makers = {
+        name: partial(arrays.__getitem__, name) if name in arrays else partial(array_of, t)
+        for name, t in outside.items()
+    }
     values = _made(makers, at_once=sum(map(size_of, outside.values())) >= _MANY)
     if sum(map(size_of, inside)) >= _INLINE_AT_MOST:
         values |= {item.name: array_of(item) for item in inside if size_of(item) >= 1 << 20}
@@ -89,10 +92,6 @@ def _declaring(model: onnx.ModelProto, fed: Mapping[str, Array]) -> onnx.ModelPr
         for name, array in fed.items()
     )
     return with_graph(model, graph)
-
-
-def _value_of(name: str, tensor: onnx.TensorProto, arrays: Mapping[str, Array]) -> Array:
-    return arrays[name] if name in arrays else array_of(tensor)
 
 
 def _made(makers: Mapping[str, Callable[[], Array]], *, at_once: bool) -> dict[str, Array]:

@@ -247,7 +247,12 @@ def zeros_for(model: onnx.ModelProto) -> Mapping[str, Array] | None:
             return None
         behind |= set(node.output)
     return OnDemand(
-        {name: partial(np.zeros, tuple(item.dims), _dtype(item)) for name, item in weights.items()}
+        {
+            name: partial(
+                np.zeros, tuple(item.dims), helper.tensor_dtype_to_np_dtype(item.data_type)
+            )
+            for name, item in weights.items()
+        }
     )
 
 
@@ -255,7 +260,3 @@ def _makes_integers(node: onnx.NodeProto) -> bool:
     if node.op_type == "Cast":
         return helper.get_node_attr_value(node, "to") not in _FLOATS
     return node.op_type in _SHAPED_BY_VALUES
-
-
-def _dtype(tensor: TensorProto) -> np.dtype[np.generic]:
-    return np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))

@@ -7,10 +7,11 @@ infinity that fp32 does not have, the node that makes it is kept in fp32 too, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx
 
 from qgraph._graph.edit.gauges import GaugeFitter, only_moves
 from qgraph._graph.edit.narrow import before_narrowing, narrow
@@ -34,6 +35,8 @@ _ROUNDS = 8
 _BROKEN = "NaN or infinity arises here when every node is rounded to fp16"
 CONFIRMED_ON = 2
 """Samples that the reference is run on."""
+_Run = Callable[[onnx.ModelProto, Sequence[str]], list[Feed]]
+"""Returns tensors of a model for each sample that is confirmed on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,13 +74,16 @@ def to_half(
         require_same_outputs(prepared, feeds[0], provider, memory)
     facts = observe(prepared, feeds, provider, memory, progress)
     kept = kept_in_single(prepared, facts)
-    sample = feeds[:CONFIRMED_ON]
+
+    def run(model: onnx.ModelProto, tensors: Sequence[str]) -> list[Feed]:
+        runner = Runner(model, memory, provider, allow_cpu_nodes=True)
+        return runner.run(feeds[:CONFIRMED_ON], tensors)
+
     for _ in range(_ROUNDS):
         half = replace(prepared, model=narrow(prepared.model, [keep.name for keep in kept]))
-        broken = _broken(half, facts, sample, provider, memory)
+        broken = _broken(half, facts, run)
         if not broken:
-            quality = _quality(prepared, half, sample, provider, memory)
-            return Half(half, tuple(kept), quality)
+            return Half(half, tuple(kept), _quality(prepared, half, run))
         kept += _more(prepared, broken, {keep.name for keep in kept})
     raise InputError(
         f"in fp16 {broken[0].name!r} still makes NaN or infinity with {len(kept)} nodes in fp32",
@@ -98,13 +104,7 @@ def _more(prepared: PreparedModel, broken: Sequence[Keep], kept: set[str]) -> li
     return [Keep(name, reason) for name, reason in found.items()]
 
 
-def _broken(
-    half: PreparedModel,
-    facts: ValueFacts,
-    feeds: Sequence[Feed],
-    provider: Provider,
-    memory: Memory | None,
-) -> list[Keep]:
+def _broken(half: PreparedModel, facts: ValueFacts, run: _Run) -> list[Keep]:
     """Return the first nodes that make NaN or infinity when every node rounds to fp16."""
     twin, exempt = rounded(half).model, masks(GraphIndex(half.model))
     fitter = GaugeFitter(twin)
@@ -115,8 +115,7 @@ def _broken(
             if known is not None and not known.broken and name not in exempt:
                 gauges[name] = fitter.energy(name)
     fitter.finish()
-    runner = Runner(fitter.model, memory, provider, allow_cpu_nodes=True)
-    runs = runner.run(feeds, list(gauges.values()))
+    runs = run(fitter.model, list(gauges.values()))
     bad = {
         name for name, gauge in gauges.items() if not all(np.isfinite(run[gauge]) for run in runs)
     }
@@ -129,19 +128,10 @@ def _broken(
     return found
 
 
-def _quality(
-    prepared: PreparedModel,
-    half: PreparedModel,
-    feeds: Sequence[Feed],
-    provider: Provider,
-    memory: Memory | None,
-) -> dict[str, float]:
-    """Return the SQNR of every float output under rounding, over `feeds`."""
+def _quality(prepared: PreparedModel, half: PreparedModel, run: _Run) -> dict[str, float]:
+    """Return the SQNR of every float output under rounding."""
     models = (prepared.model, rounded(half).model)
-    runs = [
-        Runner(model, memory, provider, allow_cpu_nodes=True).run(feeds, prepared.outputs)
-        for model in models
-    ]
+    runs = [run(model, prepared.outputs) for model in models]
     found = {}
     for name in prepared.outputs:
         pairs = [(a[name], b[name]) for a, b in zip(*runs, strict=True)]

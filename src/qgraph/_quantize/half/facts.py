@@ -64,7 +64,12 @@ def observe(
         if name and types.get(name) == onnx.TensorProto.FLOAT
     ]
     # what a Cast makes of whole numbers has not been looked at before
-    moved = {node.name for node, _ in made if only_moves(node) and _reads_floats(node, types)}
+    moved = {
+        node.name
+        for node, _ in made
+        if only_moves(node)
+        and any(types.get(read) == onnx.TensorProto.FLOAT for read in node.input)
+    }
     gauges = {name: fitter.on(name) for node, name in made if node.name not in moved}
     inner = {
         node.name: fitter.sum_inside(node) for node in reductions(model) if node.output[0] in gauges
@@ -131,10 +136,6 @@ def _seen(gauge: Gauge, runs: Sequence[Mapping[str, Array]]) -> Seen:
         if high >= low or broken:  # else it was empty
             found.append(Seen(high, low, _loss(lost, energy), broken))
     return _together(found)
-
-
-def _reads_floats(node: onnx.NodeProto, types: Mapping[str, int]) -> bool:
-    return any(types.get(name) == onnx.TensorProto.FLOAT for name in node.input)
 
 
 def _fed(name: str, feeds: Sequence[Feed]) -> Seen:
