@@ -42,11 +42,7 @@ class Intervals:
 
 
 def bootstrap(
-    variants: Mapping[str, PerSample],
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    variants: Mapping[str, PerSample], *, resamples: int = RESAMPLES
 ) -> dict[str, Intervals]:
     """Return the intervals of each variant; the first is what differences are taken from."""
     first, *others = variants
@@ -56,17 +52,17 @@ def bootstrap(
     result = {name: Intervals(figures=figures(samples)) for name, samples in variants.items()}
     reference, before = result[first].figures, variants[first].ratios()
     drawn = {name: _draws(result[name].figures, reference) for name in others}
-    for weights in draw(count, resamples, seed):
+    for weights in draw(count, resamples, seed=0):
         of_float = variants[first].metrics(weights)
         for name, changes in drawn.items():
             values = variants[name].metrics(weights)
             for key, item in changes.items():
                 item.add(values[key] - of_float[key], weights)
-    result[first].alone = _shares(before, level, is_reference=True)
+    result[first].alone = _shares(before, is_reference=True)
     for name, changes in drawn.items():
         found, after = result[name], variants[name].ratios()
-        found.alone = _shares(after, level)
-        found.difference = _differences(changes, before, after, level)
+        found.alone = _shares(after)
+        found.difference = _differences(changes, before, after)
         for key, (low, high) in found.alone.items():
             if metric(key).from_float:
                 value = reference[key].value
@@ -127,12 +123,10 @@ def _draws(found: Mapping[str, Figure], reference: Mapping[str, Figure]) -> dict
     }
 
 
-def _shares(
-    ratios: Mapping[str, Ratio], level: float, *, is_reference: bool = False
-) -> dict[str, Interval]:
+def _shares(ratios: Mapping[str, Ratio], *, is_reference: bool = False) -> dict[str, Interval]:
     """Return the intervals of shares alone; how far the reference is from itself is no estimate."""
     return {
-        key: share_interval(ratio, level)
+        key: share_interval(ratio, LEVEL)
         for key, ratio in ratios.items()
         if metric(key).is_share
         and not (is_reference and metric(key).from_float)
@@ -141,17 +135,14 @@ def _shares(
 
 
 def _differences(
-    drawn: Mapping[str, Draws],
-    before: Mapping[str, Ratio],
-    after: Mapping[str, Ratio],
-    level: float,
+    drawn: Mapping[str, Draws], before: Mapping[str, Ratio], after: Mapping[str, Ratio]
 ) -> dict[str, Interval]:
     found: dict[str, Interval] = {}
     for key, draws in drawn.items():
         a, b = before.get(key), after.get(key)
-        interval = draws.interval(level)
+        interval = draws.interval(LEVEL)
         if interval and a and b and metric(key).is_share and _needs_formula(draws, a, b):
-            interval = difference_interval(a, b, level, paired=True)
+            interval = difference_interval(a, b, LEVEL, paired=True)
         if interval:
             found[key] = interval
     return found

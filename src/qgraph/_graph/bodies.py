@@ -29,6 +29,18 @@ def with_graph(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProt
     return made
 
 
+def one_node(
+    node: onnx.NodeProto,
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    constants: Sequence[onnx.TensorProto] = (),
+) -> onnx.ModelProto:
+    """Return a model of a node."""
+    graph = onnx.helper.make_graph([node], node.op_type, inputs, outputs, constants)
+    opsets = [onnx.helper.make_opsetid("", 21)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Put `nodes`, some of which may be the graph's own, in the place of those it has."""
     kept = list(nodes)

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import helper
 
+from qgraph._graph.bodies import one_node
 from qgraph._graph.tensors import Array
 
 _SMALL = 1 << 14
@@ -42,8 +43,7 @@ def _session(given: np.dtype[np.generic], wanted: np.dtype[np.generic]) -> ort.I
         helper.make_tensor_value_info(name, element_type, ["n"])
         for name, element_type in zip("xy", element_types, strict=True)
     ]
-    graph = helper.make_graph([node], "cast", ends[:1], ends[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = one_node(node, ends[:1], ends[1:])
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_cpu_mem_arena = False

@@ -7,7 +7,7 @@ transformers for one with an answer (for the chat template).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -69,42 +69,27 @@ class LineFeeds(LazyFeeds):
         return self._maker.make(self._lines[index]).feed
 
 
-def read_prompts(model: Path, manifest: Manifest, lines: Sequence[Line]) -> list[LmSample]:
+def read_prompts(
+    model: Path, manifest: Manifest, lines: Sequence[Line], *, fitting: bool = False
+) -> list[tuple[Line, LmSample]]:
     """Return what to generate after, a sample for each line.
 
     A line with an image or an answer becomes a user's turn that waits for the assistant's; any
-    other is text to go on from.
+    other is text to go on from. `fitting`: leave out lines that need what the model does not have,
+    a vision tower or a chat template, or what is not installed here.
 
     Raises:
         InputError: a line is too long, or a file of the exported folder cannot be used.
         EnvironmentFault: a line needs the `export` extra, which is not installed.
     """
     maker = _SampleMaker(model, manifest)
-    return [maker.make(_turn(line)) for line in lines]
-
-
-def fitting_prompts(
-    model: Path, manifest: Manifest, lines: Sequence[Line]
-) -> list[tuple[Line, LmSample]]:
-    """Return the lines that can be generated after, each with its sample.
-
-    The others need what the model does not have, a vision tower or a chat template, or what is not
-    installed here.
-
-    Raises:
-        InputError: the model has no tokenizer.
-    """
-    maker = _SampleMaker(model, manifest)
     found = []
     for line in lines:
-        with suppress(QGraphError):
-            found.append((line, maker.make(_turn(line))))
+        # with an empty answer the model's turn begins
+        turn = line if line.image is None else replace(line, answer=line.answer or "")
+        with suppress(QGraphError) if fitting else nullcontext():
+            found.append((line, maker.make(turn)))
     return found
-
-
-def _turn(line: Line) -> Line:
-    """Return a line whose image waits for an answer: with an empty one the model's turn begins."""
-    return line if line.image is None else replace(line, answer=line.answer or "")
 
 
 def decode(model: Path, manifest: Manifest, token_ids: Sequence[int]) -> str:

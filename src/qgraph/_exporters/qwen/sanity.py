@@ -15,7 +15,7 @@ from qgraph._exporters.family import Prompt, Said
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.qwen.generate import Embedder, generate
 from qgraph._exporters.qwen.lines import Line, read_lines
-from qgraph._exporters.qwen.samples import decode, fitting_prompts, read_prompts
+from qgraph._exporters.qwen.samples import decode, read_prompts
 from qgraph._exporters.qwen.tokens import LmSample
 from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress
@@ -52,9 +52,7 @@ class SanitySuite:
             InputError: the file, an image of it, or a file of the exported folder cannot be used.
             EnvironmentFault: a prompt needs the `export` extra, which is not installed.
         """
-        lines = read_lines(path)
-        samples = read_prompts(model, manifest, lines)
-        return cls(model, manifest, list(zip(lines, samples, strict=True)), path.name)
+        return cls(model, manifest, read_prompts(model, manifest, read_lines(path)), path.name)
 
     @classmethod
     def general(cls, model: Path, manifest: Manifest) -> SanitySuite | None:
@@ -62,7 +60,7 @@ class SanitySuite:
         if manifest.tokenizer is None or manifest.embed is None:
             return None
         lines = read_lines(_GENERAL)
-        asked = fitting_prompts(model, manifest, lines)
+        asked = read_prompts(model, manifest, lines, fitting=True)
         some = "" if len(asked) == len(lines) else f", {len(asked)} of {len(lines)}"
         return cls(model, manifest, asked, f"general prompts{some}") if asked else None
 

@@ -119,14 +119,12 @@ class Document(Part):
 
     def __repr__(self) -> str:
         """Return a line: the content of a document fills pages."""
-        parts = [
-            f"{name} {value.path!r}"
-            if isinstance(getattr(value, "path", None), str)
-            else f"{len(value)} {name}"
-            for name, value in self
-            if isinstance(getattr(value, "path", None), str)
-            or (isinstance(value, tuple) and len(value) > 0)
-        ]
+        parts = []
+        for name, value in self:
+            if isinstance(path := getattr(value, "path", None), str):
+                parts.append(f"{name} {path!r}")
+            elif isinstance(value, tuple) and value:
+                parts.append(f"{len(value)} {name}")
         return f"<{type(self).__name__}: {', '.join(parts) or self.schema_}>"
 
     __str__ = __repr__

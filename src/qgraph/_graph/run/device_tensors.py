@@ -18,10 +18,10 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
+from qgraph._graph.bodies import one_node
 from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.tensors import Array
 
-_OPSET = 21
 _INT64 = onnx.TensorProto.INT64
 
 
@@ -127,7 +127,8 @@ def _cutter(provider: Provider, dtype: str, rank: int, axis: int) -> Session:
     at = helper.make_tensor("axes", _INT64, [1], [axis])
     places = [helper.make_tensor_value_info(name, _INT64, [1]) for name in ("start", "end")]
     node = helper.make_node("Slice", ["x", "start", "end", "axes"], ["y"])
-    return _session(node, [_declared("x", dtype, rank), *places], dtype, rank, provider, [at])
+    inputs, outputs = [_declared("x", dtype, rank), *places], [_declared("y", dtype, rank)]
+    return open_session(one_node(node, inputs, outputs, [at]), provider, threads=1)
 
 
 @lru_cache(maxsize=256)
@@ -136,21 +137,7 @@ def _joiner(provider: Provider, dtype: str, rank: int, axis: int, count: int) ->
     names = [f"x{index}" for index in range(count)]
     node = helper.make_node("Concat", names, ["y"], axis=axis)
     inputs = [_declared(name, dtype, rank) for name in names]
-    return _session(node, inputs, dtype, rank, provider, [])
-
-
-def _session(
-    node: onnx.NodeProto,
-    inputs: Sequence[onnx.ValueInfoProto],
-    dtype: str,
-    rank: int,
-    provider: Provider,
-    constants: Sequence[onnx.TensorProto],
-) -> Session:
-    outputs = [_declared("y", dtype, rank)]
-    graph = helper.make_graph([node], node.op_type, list(inputs), outputs, list(constants))
-    opsets = [helper.make_opsetid("", _OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    model = one_node(node, inputs, [_declared("y", dtype, rank)])
     return open_session(model, provider, threads=1)
 
 

@@ -106,40 +106,32 @@ def _work(workspace: Path, request: Request, pipe: int) -> None:
     inc = Adaptor(model, feeds, request, workspace)
     _send(pipe, IncAnswer(settings=inc.settings))
     offered = {name for name, _ in request.candidates} - set(inc.settings.not_offered)
-    clock = _Clock()
+    last = time.perf_counter()
+
+    def say(unit: IncUnit, captured: Captured, meant: set[str]) -> None:
+        nonlocal last
+        before, last = last, time.perf_counter()
+        found = UnitScore(
+            unit=unit,
+            inc_mse=captured.inc_mse,
+            figures=dict(captured.figures),
+            left_float=tuple(sorted(meant - captured.quantized)),
+            seconds=last - before,
+        )
+        _send(pipe, IncAnswer(score=found))
+
     for kind in UnitKind:
         nodes = {unit.node for unit in request.units if unit.kind is kind}
         if nodes and kind is UnitKind.ALL:
-            _send(
-                pipe, IncAnswer(score=_score(IncUnit(kind=kind), inc.score_all(), offered, clock))
-            )
+            say(IncUnit(kind=kind), inc.score_all(), offered)
         elif nodes:
 
             def report(captured: Captured, kind: UnitKind = kind) -> None:
                 unit = IncUnit(kind=kind, node=captured.op[0])
                 meant = {unit.node} if kind is UnitKind.SOLO else offered - {unit.node}
-                _send(pipe, IncAnswer(score=_score(unit, captured, meant, clock)))
+                say(unit, captured, meant)
 
             inc.score(kind, nodes, report)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
-
-
-def _score(unit: IncUnit, captured: Captured, meant: set[str], clock: _Clock) -> UnitScore:
-    return UnitScore(
-        unit=unit,
-        inc_mse=captured.inc_mse,
-        figures=dict(captured.figures),
-        left_float=tuple(sorted(meant - captured.quantized)),
-        seconds=clock.lap(),
-    )
 
 
 def _send(pipe: int, answer: IncAnswer) -> None:
