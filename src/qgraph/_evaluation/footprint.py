@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def measure_footprints(
     """
     with tempfile.TemporaryDirectory(prefix="qgraph-") as folder:
         path = Path(folder) / "feed.npz"
-        np.savez(path, **_as_archive(feed))
+        arrays: dict[str, Any] = {f"i{index}": array for index, array in enumerate(feed.values())}
+        np.savez(path, **arrays, names=np.array(list(feed), np.str_))
         paths = [str(model.resolve()) for model in models]
         done = subprocess.run(  # noqa: S603 - our own interpreter
             command(__name__, provider, str(path), *paths),
@@ -60,12 +61,6 @@ def measure_footprints(
     lines = done.stdout.decode("ascii", "replace").splitlines()
     found = [Footprint(**json.loads(line)) if line != "-" else None for line in lines]
     return found if len(found) == len(models) else [None] * len(models)
-
-
-def _as_archive(feed: Feed) -> Mapping[str, Any]:
-    return {f"i{index}": array for index, array in enumerate(feed.values())} | {
-        "names": np.array(list(feed), np.str_)
-    }
 
 
 def _read(path: str) -> Feed:

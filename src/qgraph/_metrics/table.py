@@ -203,7 +203,7 @@ def find_metric(text: str, keys: Collection[str], option: str) -> str:
     Raises:
         UsageError: none or several; the message names what there is, by key and label.
     """
-    for alike in (is_called, _begins):
+    for alike in (is_called, lambda text, key: key.startswith(_plain(text))):
         found = [key for key in keys if alike(text, key)]
         if len(found) == 1:
             return found[0]
@@ -228,10 +228,6 @@ def _meant(name: str, keys: Collection[str]) -> str:
 def is_called(text: str, key: str) -> bool:
     """Return whether `text` is a metric's key or its label."""
     return _plain(text) in (key, _plain(metric(key).label))
-
-
-def _begins(text: str, key: str) -> bool:
-    return key.startswith(_plain(text))
 
 
 def _plain(name: str) -> str:

@@ -181,10 +181,6 @@ def _shortest(size: Any) -> int:
     return int(size if isinstance(size, int) else size["shortest_edge"])
 
 
-def _without_crop(config: Mapping[str, Any]) -> tuple[_Size | None, int | None, _Size | None]:
-    return _squared(config["size"]), None, None
-
-
 def _with_crop(config: Mapping[str, Any]) -> tuple[_Size | None, int | None, _Size | None]:
     crop = _squared(config["crop_size"]) if config.get("do_center_crop", True) else None
     size = config["size"]
@@ -204,7 +200,11 @@ def _convnext(config: Mapping[str, Any]) -> tuple[_Size | None, int | None, _Siz
     return None, int(edge / float(config.get("crop_pct") or 224 / 256)), (edge, edge)
 
 
-_SIZES = {"ViT": _without_crop, "DeiT": _deit, "ConvNext": _convnext}
+_SIZES = {
+    "ViT": lambda config: (_squared(config["size"]), None, None),
+    "DeiT": _deit,
+    "ConvNext": _convnext,
+}
 
 
 def _cropped(pixels: Array, size: _Size) -> Array:

@@ -67,11 +67,9 @@ def message_of(error: ErrorDetails) -> str:
     expected = said.removeprefix("Input should be ").partition(", unable")[0]
     if expected == said:
         return said
-    return f"found {_shortened(repr(error['input']))}, expected {expected}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _REPEATED else text[:_REPEATED] + "…"
+    found = repr(error["input"])
+    shown = found if len(found) <= _REPEATED else found[:_REPEATED] + "…"
+    return f"found {shown}, expected {expected}"
 
 
 class Document(Part):
@@ -208,15 +206,13 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN is refused."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, _NUMBERS.sub(_on_one_line, text) + "\n")
+    write_text(
+        path, _NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
+    )
 
 
 _NUMBERS = re.compile(r"\[\n\s+(?:[-+.\deE]+,?\s+)+\]")
 """A list of numbers alone. No string can hold one: a line break in a string is written `\\n`."""
-
-
-def _on_one_line(found: re.Match[str]) -> str:
-    return "[" + " ".join(found[0][1:-1].split()) + "]"
 
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

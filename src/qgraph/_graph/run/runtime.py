@@ -61,17 +61,15 @@ class Runtime:
             _require_address(ray)
         where = Provider(provider)
         require_provider(where)
-        self._set(
-            provider=where,
-            memory_budget=memory_budget,
-            progress=progress or Narration(),
-            stop=stop or StopRequest(),
-            memory=Memory.of(memory_budget),
-            ray=ray,
-            ray_ship=ray_ship,
-        )
-
-    def _set(self, **values: Any) -> None:
+        values: dict[str, Any] = {
+            "provider": where,
+            "memory_budget": memory_budget,
+            "progress": progress or Narration(),
+            "stop": stop or StopRequest(),
+            "memory": Memory.of(memory_budget),
+            "ray": ray,
+            "ray_ship": ray_ship,
+        }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
