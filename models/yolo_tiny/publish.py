@@ -19,8 +19,8 @@ from onnx import version_converter
 from PIL import Image
 from scenes import CLASSES, SIDE, Digits, Scene, compose, load_splits
 
+from qgraph._exporters.exported import name_weights
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
-from qgraph._exporters.weight_names import name_weights
 from qgraph._graph.edit.fold import fold
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.models import write_model
