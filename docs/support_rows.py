@@ -164,7 +164,7 @@ _STRUCTURES = (
         [loop] y = Loop (n, c, x) <body = step (int64 i, bool go, float[2, 16, 32] h)
         => (bool on, float[2, 16, 32] next) { on = Identity(go) next = MatMul(h, w) }>""",
         "torch (scripted), tf2onnx",
-        ("graph/edit/test_macs.py::test_what_multiplies_in_a_body_is_listed_and_counts_nothing", _KEPT),
+        ("graph/edit/test_macs.py::test_what_multiplies_in_a_body_counts_no_macs", _KEPT),
         {"w": (32, 32)}),
     Row("Opset 11", "[it] y = MatMul(x, w)", "paddle2onnx, older exporters",
         ("graph/edit/test_prepare.py::"

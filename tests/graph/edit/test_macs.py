@@ -154,9 +154,7 @@ def test_macs_of_onnxruntimes_own_operators_count(
     assert measure_macs(prepared(model), {"x": zeros(2, 3, 16)}, Provider.CPU)["n"] == macs
 
 
-def test_what_multiplies_in_a_body_is_listed_and_counts_nothing(
-    build: Build, prepared: Prepare
-) -> None:
+def test_what_multiplies_in_a_body_counts_no_macs(build: Build, prepared: Prepare) -> None:
     text = """(float[N,4] x) => (float[N,4] y) { [again] y = Loop (m, , x) <
       body = b (int64 i, bool go, float[N,4] s) => (bool go2, float[N,4] t)
         { go2 = Identity(go) t = MatMul(s, w) }> }"""
