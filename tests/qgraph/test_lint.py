@@ -202,6 +202,24 @@ def test_cost_is_by_the_metric_that_the_report_ranks_by(
     assert "costs (1 − cosine)" in qgraph(*args).out
 
 
+def test_a_node_in_fp8_has_no_price_from_a_report_on_int8(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    done = qgraph(
+        "quantize", files.model, "--profiles", files.profiles, "--data", files.data,
+        "--scheme", "fp8", "-o", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    args = ("lint", tmp_path / "B.onnx", "--sensitivity", files.sensitivity)
+    found = qgraph(*args, "--json").json["placement"]
+    scores = {n["name"]: n for n in json.loads(files.sensitivity.read_text())["nodes"]}
+    assert any(item.get("fp8") for item in found)
+    for item in found:
+        alone = None if item.get("fp8") else scores[item["node"]]["solo"]["mse"]
+        assert (item.get("mse"), item.get("cost")) == (alone, alone)
+    assert "not scored" in qgraph(*args).out
+
+
 def test_a_report_of_another_model_is_refused(qgraph: Command, files: Files, cnn: Path) -> None:
     result = qgraph("lint", cnn, "--sensitivity", files.sensitivity)
     assert result.code == 2

@@ -266,14 +266,16 @@ class Sensitivity(Document):
         return None if self.searched is None else self.searched.in_words(self.scheme)
 
     def score_in(self, node: NodeScore, precision: str) -> Score | None:
-        """Return the score of a node alone in `int8` or `fp8`, under the file's own scheme where it
-        has none of that.
+        """Return the score of a node alone in `int8` or `fp8`, None where the file has none of that;
+        of a float node, that under the file's own scheme.
         """
         if precision != self.scheme.name:
             mixed = () if self.mixed is None else self.mixed.schemes
             for name in (*mixed, precision):
                 if name.partition(":")[0] == precision and name in (node.schemes or {}):
                     return (node.schemes or {})[name]
+            if precision == "fp8" or (precision == "int8" and self.scheme.name == "fp8"):
+                return None
         return node.solo
 
     @model_validator(mode="after")

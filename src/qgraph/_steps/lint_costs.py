@@ -39,7 +39,7 @@ def placement(
     def part(node: NodeScore) -> PlacementPart:
         share, cost = node.macs / all_macs if all_macs else 0.0, costs[node.name]
         kind = types.get(node.name)
-        solo = node.solo if kind is None else scores.score_in(node, kind)
+        solo = scores.score_in(node, kind or "float")
         known = cost is not None and share > 0 and all_costs > 0
         return PlacementPart(
             node=node.name,
@@ -58,11 +58,10 @@ def placement(
 
 def _cost(node: NodeScore, report: Sensitivity, kind: str | None) -> float | None:
     """Return the damage that a node does in the type it has, else under the report's scheme: alone,
-    else what leaving it out saves.
+    else what leaving it out saves. None where that type was not scored.
     """
-    if kind is not None:
-        node = node.model_copy(update={"solo": report.score_in(node, kind)})
-    figures = node_figures(node, report)
+    own = node.model_copy(update={"solo": report.score_in(node, kind or "float")})
+    figures = node_figures(own, report)
     if node.solo is not None:
         return figures.damage
     return None if figures.gain is None else max(0.0, figures.gain)

@@ -108,7 +108,7 @@ def print_placement(report: Lint) -> None:
             item.node,
             "FP8" if item.fp8 else "INT8" if item.int8 else "float",
             str(item.rank),
-            "" if item.cost is None else f"{item.cost:.2e}",
+            "not scored" if item.cost is None else f"{item.cost:.2e}",
             f"{item.macs_share:.1%}",
             "" if item.cost_per_mac is None else f"{item.cost_per_mac:.2f}×",
             " ".join(item.rules),
