@@ -24,6 +24,7 @@ from benchmarks.setting import setting
 from qgraph._graph.io.models import size_on_disk
 from qgraph._graph.run.cores import cores
 from qgraph._sensitivity.scoring.journal import open_journal
+from qgraph._steps.data import Data
 from qgraph._steps.distributed import Distributed, distribute
 from qgraph._steps.job import Job
 from qgraph._steps.options import SensitivityOptions, chosen
@@ -110,7 +111,8 @@ def spread(job: Job, journal: Path) -> tuple[Distributed, Spent]:
     engine, work = job.rebuilt()
     watch = Watch()
     with open_journal(journal, json.loads(job.identity)) as kept:
-        done = distribute(job, work, engine, qgraph.Runtime(ray="local"), kept)
+        data = Data(work.feeds, work.source, work.digests)
+        done = distribute(job, work, data, engine, qgraph.Runtime(ray="local"), kept)
     if done is None:
         raise SystemExit("nothing was to be done")
     return done, watch.spent()

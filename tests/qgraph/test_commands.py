@@ -248,13 +248,15 @@ def test_quantize_writes_only_the_profiles_asked_for(
     (entry,) = result.json["models"]
     assert entry["profile"] == "B"
     assert entry["quantized"] == 2
+    assert result.json["ranges"] == {"origin": "given", "path": str(files.ranges)}
 
 
 def test_quantize_with_data_writes_the_ranges_it_used(
     qgraph: Command, files: Any, tmp_path: Path
 ) -> None:
-    common = ("--profiles", files.profiles, "--data", files.data, "-o", tmp_path, "--quiet")
-    assert qgraph("quantize", files.model, *common).code == 0
+    common = ("--profiles", files.profiles, "--data", files.data, "-o", tmp_path, "--json")
+    told = qgraph("quantize", files.model, *common).json["ranges"]
+    assert told == {"origin": "calibrated", "path": str(tmp_path / "ranges.json")}
     written = json.loads((tmp_path / "ranges.json").read_text())
     assert written["tensors"] == json.loads(files.ranges.read_text())["tensors"]
     assert (tmp_path / "D.onnx").read_bytes() == (files.folder / "D.onnx").read_bytes()
@@ -271,6 +273,8 @@ def test_quantize_takes_the_ranges_that_lie_beside_the_profiles_and_fit(
     assert done.code == 0 and "ranges.json, beside the profiles" in " ".join(done.out.split())
     assert (tmp_path / "q/D.onnx").read_bytes() == (files.folder / "D.onnx").read_bytes()
     assert not (tmp_path / "q/ranges.json").exists()
+    told = qgraph(*common, "-o", tmp_path / "q", "--json").json["ranges"]
+    assert told == {"origin": "beside the profiles", "path": str(tmp_path / "ranges.json")}
 
     known = json.loads(files.ranges.read_text())
     # options of samples ask for others

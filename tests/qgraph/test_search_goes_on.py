@@ -19,7 +19,8 @@ import pytest
 from graphs import built
 
 import qgraph
-from qgraph import UsageError
+from qgraph import EnvironmentFault, UsageError
+from qgraph._sensitivity.scoring.journal import open_journal
 from qgraph._sensitivity.search.adjustable import Adjustable
 
 NET = """net (float[N,32] x) => (float[N,24] y)
@@ -193,6 +194,23 @@ def test_a_search_with_other_options_is_refused_in_words(
     with pytest.raises(UsageError, match="candidates"):
         qgraph.sensitivity(model, exclude="last", **given)
     assert qgraph.sensitivity(model, fast=True, fresh=True, **given)[0].run.complete
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_beside_a_run_that_scores_another_is_refused_before_it_searches(
+    model: Path, data: Path, tmp_path: Path, *, fresh: bool
+) -> None:
+    told: list[str] = []
+    runtime = qgraph.Runtime(progress=lambda what, done, total: told.append(what))
+    given: Any = {"data": data, "small": True, "journal": tmp_path / "journal", "fresh": fresh}
+    with (
+        open_journal(tmp_path / "journal", {"what": "the other's"}),
+        pytest.raises(EnvironmentFault, match="another run is working with this journal"),
+    ):
+        qgraph.sensitivity(model, runtime=runtime, **given)
+    assert not told
+    run = qgraph.sensitivity(model, runtime=runtime, **given)[0].run  # once the other is done
+    assert "choosing ranges" in told and run.ranges_seconds and run.ranges_seconds > 0
 
 
 @pytest.mark.parametrize("step", [qgraph.calibrate, qgraph.sensitivity, qgraph.evaluate])

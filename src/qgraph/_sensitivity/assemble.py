@@ -153,6 +153,7 @@ def _run(work: Work, engine: str, found: NodeScores, runtime: Runtime, clock: Cl
         unseen=(work.is_unseen and engine != "screen") or None,
         packages=packages(),
         started=clock.started,
+        ranges_seconds=work.ranges_seconds,
         seconds=clock.seconds,
         setup_seconds=timing.setup,
         scoring_seconds=timing.scoring,

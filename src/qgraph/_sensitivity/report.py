@@ -195,6 +195,7 @@ class Run(Part):
     `warnings`: why the scores say nothing, where they do not, and what was not done as asked.
     `estimate`: stands where scores are estimates. `more_samples`: whether the data holds more than
     were taken. `unseen`: whether each sample was scored with ranges that come from others.
+    `ranges_seconds`: what ranges and smoothing took before `seconds` began, if they were not given.
     """
 
     qgraph: str
@@ -210,6 +211,7 @@ class Run(Part):
     unseen: bool | None = None
     packages: dict[str, str]
     started: str
+    ranges_seconds: float | None = None
     seconds: float
     setup_seconds: float
     scoring_seconds: float
@@ -266,8 +268,8 @@ class Sensitivity(Document):
         return None if self.searched is None else self.searched.in_words(self.scheme)
 
     def score_in(self, node: NodeScore, precision: str) -> Score | None:
-        """Return the score of a node alone in `int8` or `fp8`, None where the file has none of that;
-        of a float node, that under the file's own scheme.
+        """Return the score of a node alone in `int8` or `fp8`, None where the file has none of
+        that; of a float node, that under the file's own scheme.
         """
         if precision != self.scheme.name:
             mixed = () if self.mixed is None else self.mixed.schemes

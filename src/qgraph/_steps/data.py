@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from qgraph._exporters.batches import Batches
 from qgraph._exporters.family import Family, ModelView
@@ -46,12 +46,13 @@ class Opened(Protocol):
 @dataclass(frozen=True, eq=False)
 class Data:
     """Samples ready to be fed; `source`: what reports say of them; `known`: their digests, where
-    somebody has them.
+    somebody has them; `sent`: where they are in a cluster's store, with a model.
     """
 
     feeds: Sequence[Feed]
     source: DataSource
     known: tuple[str, ...] = ()
+    sent: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def digests(self) -> tuple[str, ...]:

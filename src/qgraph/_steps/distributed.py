@@ -19,6 +19,7 @@ from qgraph._sensitivity.engines.protocol import Engine
 from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.scoring.loop import is_recorded
 from qgraph._sensitivity.scoring.work import Work
+from qgraph._steps.data import Data
 from qgraph._steps.job import Finished, Job, record_into
 from qgraph._steps.ray_cluster import cluster, nodes
 from qgraph._steps.ray_sending import sent
@@ -68,7 +69,7 @@ class Distributed:
 
 
 def distribute(
-    job: Job, work: Work, engine: Engine, runtime: Runtime, journal: Journal
+    job: Job, work: Work, data: Data, engine: Engine, runtime: Runtime, journal: Journal
 ) -> Distributed | None:
     """Have the samples done that the journal lacks, until the deadline of `work`; return what that
     took, None where there was nothing to do.
@@ -85,8 +86,7 @@ def distribute(
     with runtime.stop.held(), cluster(runtime.ray) as ray:
         there = [node for node in nodes(ray) if node.cpus]
         share = share_of(there, runtime, lambda given: engine.check(work, given))
-        given = Path(job.model), work.feeds, work.digests
-        along = ray.put(sent(ray, *given)) if runtime.ray_ship else None
+        along = sent(ray, Path(job.model), data, runtime)
         parts = parts_of(waiting, _UNITS * share.slots, _LONGEST)
         jobs = map(job.take, parts)
         units = {unit: (values(unit), share.cpus, share.budget, along) for unit in jobs}

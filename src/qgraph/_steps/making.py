@@ -42,7 +42,7 @@ class Quantized:
 
     `proof`: the check against its profile. `dtype`: the float type it was converted to;
     `in_single`: the nodes that stayed fp32. `inc`: the effects of INC's placement, for a model of
-    INC. Such a model has no proof.
+    INC. Such a model has no proof, and none of the `ranges` that others were quantized with.
     """
 
     profile: Profile
@@ -51,6 +51,7 @@ class Quantized:
     dtype: str | None = None
     in_single: tuple[Keep, ...] = ()
     inc: IncModel | None = None
+    ranges: Ranges | None = None
 
     def __repr__(self) -> str:
         return f"<Quantized {self.profile.name}: {len(self.profile.quantize)} nodes>"
@@ -215,7 +216,8 @@ def _quantized(
     proto = emit(prepared, main.nodes, main.ranges, provenance, store, others)
     types = {name: each.grid.data_type for name, each in apart.items()}
     proof = prove(proto, prepared.model, nodes, scheme.grid.data_type, types)
-    return Quantized(item, proto, proof, provenance.dtype, provenance.in_single)
+    in_single = provenance.in_single
+    return Quantized(item, proto, proof, provenance.dtype, in_single, ranges=ranges)
 
 
 def _in_half(part: QuantizedPart, half: Half | None) -> QuantizedPart:

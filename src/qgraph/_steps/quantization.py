@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from qgraph._graph.io.documents import Document, Part
 from qgraph._quantize.profiles import KeepPart
+from qgraph._quantize.ranges import SearchedRanges
 from qgraph._steps.quantize import Written
 
 
@@ -37,17 +38,31 @@ class WrittenModel(Part):
     others_reading_dequantized: tuple[DequantizedRead, ...] = ()
 
 
+Origin = Literal["given", "beside the profiles", "calibrated"]
+
+
+class TakenRanges(Part):
+    """The ranges that models were quantized with: `origin` says whether they were given, lie beside
+    the profiles, or were calibrated now and written. `searched`: the result of a search for them.
+    """
+
+    origin: Origin
+    path: str
+    searched: SearchedRanges | None = None
+
+
 class Quantization(Document):
-    """The models that one run wrote."""
+    """The models that one run wrote. `ranges`: absent where nothing was quantized, and of INC's."""
 
     SCHEMA: ClassVar[str] = "qgraph.quantization/1"
 
+    ranges: TakenRanges | None = None
     models: tuple[WrittenModel, ...]
 
 
-def quantization_of(made: Sequence[Written]) -> Quantization:
+def quantization_of(made: Sequence[Written], ranges: TakenRanges | None) -> Quantization:
     """Return what was written, as data."""
-    return Quantization(schema=Quantization.SCHEMA, models=tuple(map(_model, made)))
+    return Quantization(schema=Quantization.SCHEMA, ranges=ranges, models=tuple(map(_model, made)))
 
 
 def _model(item: Written) -> WrittenModel:

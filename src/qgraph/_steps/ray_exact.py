@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +21,7 @@ from qgraph._sensitivity.scoring.loop import Limits, Scores
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.scoring.sums_table import SumsTable
 from qgraph._sensitivity.scoring.work import Work
+from qgraph._steps.data import Data
 from qgraph._steps.job import Job
 from qgraph._steps.ray_cluster import nodes
 from qgraph._steps.ray_kept import kept
@@ -39,6 +40,7 @@ class ExactOnCluster:
     ray: Any
     job: Job
     work: Work
+    data: Data
     runtime: Runtime
 
     def __call__(
@@ -56,8 +58,9 @@ class ExactOnCluster:
             share = share_of(nodes(self.ray), runtime, partial(self._check, by))
         except LimitError:
             return None
+        along = sent(self.ray, Path(self.job.model), self.data, runtime)
         units = {
-            part: ((values(self.job.take(part)), by, asked), share.cpus, share.budget, self._along)
+            part: ((values(self.job.take(part)), by, asked), share.cpus, share.budget, along)
             for part in map(tuple, parts_of(samples, _UNITS * share.slots, _LONGEST))
         }
         runtime.progress(what, 0, len(samples))
@@ -81,11 +84,6 @@ class ExactOnCluster:
         takes = 2 * session_bytes(self.work.prepared.model)
         if by == Exactly.SWITCHES and takes > given.memory.left:
             raise LimitError(f"a session takes {takes >> 20} MiB")
-
-    @cached_property
-    def _along(self) -> Any:
-        given = Path(self.job.model), self.work.feeds, self.work.digests
-        return self.ray.put(sent(self.ray, *given)) if self.runtime.ray_ship else None
 
 
 def do_exactly(

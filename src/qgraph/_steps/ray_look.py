@@ -8,7 +8,7 @@ nodes. What is made of it, the process that asks makes, as if it had run the sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from math import ceil
 from typing import Any
 
@@ -48,7 +48,6 @@ class Looking:
     data: Data
     runtime: Runtime
     searched: bool
-    _along: Any = field(default=None, init=False)
 
     def __call__(self, glances: Sequence[Glance]) -> list[list[Any]]:
         """Return for each glance the state of each view.
@@ -63,7 +62,7 @@ class Looking:
         assert runtime.ray is not None  # noqa: S101 - who calls has looked
         with runtime.stop.held(), cluster(runtime.ray) as ray:
             share = share_of(nodes(ray), runtime, lambda _: None)  # by parts, if memory is short
-            along = self._sent(ray) if runtime.ray_ship else None
+            along = sent(ray, self.model.path, self.data, runtime)
             kinds = {id(glance.views): glance.views for glance in glances}
             views = {at: ray.put(_VIEWS.dump_json(list(each))) for at, each in kinds.items()}
             units = {
@@ -101,13 +100,6 @@ class Looking:
             for at, glance in enumerate(glances)
         )
         return [each for each in asked if each[2]]
-
-    def _sent(self, ray: Any) -> Any:
-        """Return where model and samples are in Ray's store, put there once."""
-        if self._along is None:
-            given = self.model.path, self.data.feeds, self.data.digests
-            self._along = ray.put(sent(ray, *given))
-        return self._along
 
     def extremes(self, by: Calibration, tensors: Sequence[str]) -> Iterator[Seen]:
         """Yield (number of the sample, tensor, its extremes), sample by sample; by a method that

@@ -67,11 +67,8 @@ def searching(
             yield None
             return
         form = Form.of(model, asked, scheme, smoothing, data, runtime)
-        given = model.path, data.feeds, data.digests
-        yield lambda peaks: _Nodes(
-            ray, form, smooths, ray.put(peaks), share, runtime,
-            ray.put(sent(ray, *given)) if runtime.ray_ship else None,
-        )  # fmt: skip
+        along = sent(ray, model.path, data, runtime)
+        yield lambda peaks: _Nodes(ray, form, smooths, ray.put(peaks), share, runtime, along)
 
 
 @dataclass(eq=False)

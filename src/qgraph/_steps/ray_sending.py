@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 from qgraph._exporters.belongings import companions, read_with
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.models import data_files
+from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.tensors import Feed, LazyFeeds
 from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
 from qgraph._steps.data import Data
@@ -38,18 +39,30 @@ Sent = tuple[str, str, tuple[SentFile, ...], tuple[tuple[int, Any], ...], tuple[
 where it is; the SHA-256 of each sample. Plain values, and references into Ray's store."""
 
 
-def sent(ray: Any, model: Path, feeds: Sequence[Feed], digests: Sequence[str]) -> Sent:
-    """Return what a task makes model and samples of, once they are in Ray's store.
+def sent(ray: Any, model: Path, data: Data, runtime: Runtime) -> Any:
+    """Return where lies what a task makes model and samples of (`Sent`), put into Ray's store once
+    for all who ask over one connection; None where nodes read the files.
 
     Raises:
         UsageError: samples hold what is no number.
     """
+    if not runtime.ray_ship:
+        return None
+    joined = ray.get_runtime_context()
+    key = joined.get_node_id(), joined.get_job_id(), model.absolute()
+    if key not in data.sent:
+        data.sent.clear()
+        data.sent[key] = ray.put(_put(ray, model, data))
+    return data.sent[key]
+
+
+def _put(ray: Any, model: Path, data: Data) -> Sent:
     beside = [path for path in companions(model) if path.suffix in _BESIDE]
     files = tuple(
         _put_file(ray, path, model.parent) for path in (model, *data_files(model), *beside)
     )
-    ranges = tuple((end, ray.put(packed)) for end, packed in _ranges(feeds))
-    return model.name, _key(files), files, ranges, tuple(digests)
+    ranges = tuple((end, ray.put(packed)) for end, packed in _ranges(data.feeds))
+    return model.name, _key(files), files, ranges, data.digests
 
 
 SentFolder = tuple[str, tuple[SentFile, ...]]

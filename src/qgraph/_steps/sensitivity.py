@@ -18,7 +18,12 @@ from qgraph._quantize.scheme import Scheme, require_same
 from qgraph._sensitivity.engines.protocol import Engine
 from qgraph._sensitivity.measure import measure, require_measurable_work
 from qgraph._sensitivity.report import Sensitivity
-from qgraph._sensitivity.scoring.journal import Journal, journal_of_search, open_journal
+from qgraph._sensitivity.scoring.journal import (
+    Journal,
+    journal_of_search,
+    open_journal,
+    require_free,
+)
 from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
 from qgraph._sensitivity.scoring.work import Work
 from qgraph._steps.calibrate import question_of, ranges_of, searched
@@ -65,6 +70,8 @@ def sensitivity(
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
     require_no_input(journal, (found.path, ranges, *asked.data))
+    if journal is not None:
+        require_free(Path(journal))  # before a long search
     seen = None if ranges is None else _given_ranges(ranges, asked)
     asked = asked if seen is None else _with_scheme_of(seen, asked)
     engine, scheme = engine_and_scheme(asked)
@@ -73,18 +80,22 @@ def sensitivity(
     calibration = _Calibration(found, asked, scheme, data, runtime, journal)
     with ExitStack() as joined, data.named():
         ray = None if runtime.ray is None else joined.enter_context(cluster(runtime.ray))
+        took = None
         if seen is None and not engine.calibrates:
+            begun = time.monotonic()
             seen = calibration.ranges(fresh=fresh)
+            took = time.monotonic() - begun
         deadline = None if asked.time_budget is None else started + asked.time_budget
         recorded = journal is not None or runtime.ray is not None
         work = work_on(found, asked, seen, data, digests=recorded, deadline=deadline)
+        work = replace(work, ranges_seconds=took)
         with _opened(journal, work, engine, runtime, fresh=fresh) as kept:
             if kept is not None and seen is not None:
                 keep_ranges(kept.path, calibration.question, seen)
             if kept is not None and seen is not None and ray is not None:
                 job = Job.of(found, seen, asked, runtime)
-                distribute(job, work, engine, runtime, kept)
-                beside = ExactOnCluster(ray, job, work, runtime)
+                distribute(job, work, data, engine, runtime, kept)
+                beside = ExactOnCluster(ray, job, work, data, runtime)
                 if runtime.memory_budget is None and beside.fits:
                     work = replace(work, elsewhere=beside)
                 else:

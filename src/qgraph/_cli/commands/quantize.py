@@ -25,6 +25,7 @@ from qgraph._sensitivity.report import Sensitivity
 from qgraph._steps.making import cover, file_stem, ranges_of_profiles, scheme_of
 from qgraph._steps.model import Model
 from qgraph._steps.options import QuantizeOptions, chosen
+from qgraph._steps.quantization import Origin, TakenRanges
 from qgraph._steps.quantize import write_quantized
 
 
@@ -95,35 +96,38 @@ def quantize(
     scored = None if annotate is None else read_document(annotate, Sensitivity)
     with Bars(quiet=quiet) as bars:
         runtime = runtime_of(bars, provider)
-        seen = taken = None
+        seen = used = None
         found = Model.open(model).along(asked.batch_axis, asked.preprocess, asked.data)
         if wanted is not None and asked.backend == "qgraph":
             require_same_model(wanted.model, found.id, str(profiles))
-            if ranges is None and profiles is not None:
-                ranges = taken = _beside(profiles, found, wanted, asked)
-            seen = ranges_of_profiles(found, wanted, ranges, asked, runtime)
+            lying = _beside(profiles, found, wanted, asked) if beside and profiles else None
+            seen = ranges_of_profiles(found, wanted, ranges or lying, asked, runtime)
+            origin: Origin = "given" if ranges else "beside the profiles" if lying else "calibrated"
+            used = TakenRanges(
+                origin=origin, path=str(ranges or lying or beside), searched=seen.searched
+            )
         made = write_quantized(
             found, wanted, seen, output, report=scored, options=asked, runtime=runtime
         )
-    if seen is not None and beside is not None and taken is None:
-        write_document(beside, seen)
-    print_written(made, as_json=as_json)
-    if seen is not None and not as_json:
-        _say_whose(seen, taken, beside)
+    if seen is not None and used is not None and used.origin == "calibrated":
+        write_document(Path(used.path), seen)
+    print_written(made, used, as_json=as_json)
+    if seen is not None and used is not None and not as_json:
+        _say_whose(seen, used)
     # only a conversion has looked at data; it is at hand then
     converted = asked.dtype is not None
     data = found.data(asked.data, asked.samples, asked.seed) if converted else None
     _warn(seen, asked, synthetic=data is not None and data.source.synthetic)
 
 
-def _say_whose(ranges: Ranges, taken: Path | None, written: Path | None) -> None:
+def _say_whose(ranges: Ranges, used: TakenRanges) -> None:
     """Say what a search for ranges came to, and which file they were taken from or written to."""
     if (searched := ranges.found()) is not None:
         say(searched)
-    if taken is not None:
-        say(f"Ranges are those of {taken}, beside the profiles; --data calibrates anew.")
-    elif written is not None:
-        say(wrote([written]))
+    if used.origin == "beside the profiles":
+        say(f"Ranges are those of {used.path}, beside the profiles; --data calibrates anew.")
+    elif used.origin == "calibrated":
+        say(wrote([Path(used.path)]))
 
 
 def _beside(profiles: Path, model: Model, wanted: Profiles, asked: QuantizeOptions) -> Path | None:

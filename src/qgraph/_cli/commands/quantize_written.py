@@ -8,14 +8,14 @@ from qgraph._cli.console import print_json, print_table, say
 from qgraph._graph.keep import by_reason
 from qgraph._quantize.inc import IncModel
 from qgraph._quantize.proof import Proof
-from qgraph._steps.quantization import quantization_of
+from qgraph._steps.quantization import TakenRanges, quantization_of
 from qgraph._steps.quantize import Written
 
 
-def print_written(made: Sequence[Written], *, as_json: bool) -> None:
+def print_written(made: Sequence[Written], ranges: TakenRanges | None, *, as_json: bool) -> None:
     """Print the models, what a conversion to fp16 left fp32, and what INC's placement does."""
     if as_json:
-        found = quantization_of(made)
+        found = quantization_of(made, ranges)
         print_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
     ours = [(_name(item), item.proof, item) for item in made if item.proof and item.profile]

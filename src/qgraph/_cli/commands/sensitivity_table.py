@@ -74,10 +74,10 @@ def print_report(report: Sensitivity, written: Sequence[Path], *, everything: bo
         say(line)
     run = report.run
     more = " (the data holds more: --samples)" if run.more_samples else ""
+    before = "" if run.ranges_seconds is None else f", ranges before in {run.ranges_seconds:.1f} s"
     say(
         f"{len(nodes)} nodes scored on {run.samples} samples{more}, {len(report.keep)} kept float,"
-        f" by {run.engine} on {run.provider} in {run.seconds:.1f} s"
-        f"{', the search not counted' if report.searched else ''}."
+        f" by {run.engine} on {run.provider} in {run.seconds:.1f} s{before}."
     )
     if (found := report.found()) is not None:
         say(found)

@@ -162,9 +162,7 @@ def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -
     if path.is_symlink():
         raise UsageError("the journal is a link, expected a file", where=str(path))
     if fresh and is_there(path):
-        # locked first, so that a journal in use is not taken away from its run; damage is no matter
-        with contextlib.suppress(UsageError), closing(_connect(path)):
-            pass
+        require_free(path)
         remove_journal(path)
     connection = _connect(path)
     try:
@@ -174,6 +172,17 @@ def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -
     except BaseException:
         connection.close()
         raise
+
+
+def require_free(path: Path) -> None:
+    """Check that no other run works with the journal in `path`, if there is one.
+
+    Raises:
+        EnvironmentFault: one does.
+    """
+    if is_there(path) and not path.is_symlink():
+        with contextlib.suppress(UsageError), closing(_connect(path)):  # damage is no matter yet
+            pass
 
 
 def _connect(path: Path) -> sqlite3.Connection:

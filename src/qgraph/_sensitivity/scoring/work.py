@@ -52,6 +52,7 @@ class Work:
     scheme, scored in the same passes. `digests`: the SHA-256
     of each sample, where they are known. `warnings`: what is known before anything is scored.
     `elsewhere`: who measures exactly what an engine asks beside its scores, None for this process.
+    `ranges_seconds`: what finding the ranges took, if they were not given.
     """
 
     prepared: PreparedModel
@@ -71,6 +72,7 @@ class Work:
     formats: tuple[Format, ...] = ()
     source: DataSource = DataSource("samples given")
     elsewhere: Elsewhere | None = None
+    ranges_seconds: float | None = None
 
     @property
     def is_unseen(self) -> bool:
