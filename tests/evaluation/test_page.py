@@ -380,6 +380,17 @@ def test_another_engines_ranking_beside_the_run_is_shown_against_its_own(
     assert "switch and inc rank 2 nodes" in text
 
 
+def test_axes_of_ranks_begin_at_the_first(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_run(tmp_path, evaluation, "plain")
+    (tmp_path / "sensitivity-inc.json").write_text((tmp_path / "sensitivity.json").read_text())
+    run = read_run(tmp_path)
+    found = charts(run.evaluation, run.report, run.pairs)
+    for name, axes in (("nodes", 1), ("ranking-0", 2)):
+        drawn = draw(found[name], FigureKind.SVG).decode()
+        labels = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+        assert labels.count("1") == axes and "0" not in labels
+
+
 @pytest.mark.parametrize("kind", FigureKind)
 def test_figures_are_drawn_without_a_browser(
     evaluation: Evaluation, tmp_path: Path, kind: FigureKind

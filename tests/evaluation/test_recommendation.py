@@ -65,6 +65,9 @@ def test_a_loss_as_before_does_not_hide_tokens_that_change(evaluation: Evaluatio
     [
         ("int8 calibrate=minmax smooth=none weights=max", "Ranges and smoothing that are searched"),
         ("int8 calibrate=auto smooth=auto weights=max", "rotations were searched for already"),
+        ("fp8 calibrate=auto smooth=auto weights=mse", "rotations were searched for already"),
+        # a rotation that is given is not searched for, nor is what depends on it
+        ("int8 calibrate=auto smooth=auto rotate=64 weights=max", "Ranges and smoothing that are"),
     ],
 )
 def test_where_none_will_do_what_was_tried_already_is_not_advised(

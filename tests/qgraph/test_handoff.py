@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+from graphs import built, drawn
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
@@ -83,6 +84,22 @@ def test_a_bundle_is_whole_and_says_what_it_is(qgraph: Command, bundle: Path, fi
     assert content["counts"]["int8_macs"] == pytest.approx(measured["int8_share"]["macs"], abs=1e-6)
     assert content["calibration"]["samples"] == 4
     assert {part["target"] for part in content["lint"]} == {"tensorrt-10", "tensorrt-11"}
+
+
+def test_a_bundle_says_what_is_faster_than_fp16_and_what_is_slower(
+    qgraph: Command, tmp_path: Path
+) -> None:
+    """One of three weights in INT8 and two in fp32: 9 bytes to read where fp16 has 6."""
+    text = """net (float[N,64] x) => (float[N,64] y)
+    { [a] h = MatMul(x, u) i = Tanh(h) [b] j = MatMul(i, v) k = Tanh(j) [c] y = MatMul(k, w) }"""
+    onnx.save(built(text, **drawn(dict.fromkeys("uvw", (64, 64)))), tmp_path / "net.onnx")
+    report, ranges = api.sensitivity(tmp_path / "net.onnx", small=True, fast=True)
+    (made,) = api.quantize(tmp_path / "net.onnx", api.profile(report), ranges, names=["A"])
+    assert len(made.profile.quantize) == 1
+    told = qgraph("handoff", made.save(tmp_path), "-o", tmp_path / "bundle")
+    for page in (told.out, (tmp_path / "bundle/README.md").read_text()):
+        assert "at most 1.20 times as fast as in fp16" in page  # 3 products in the time of 2.5
+        assert "slower than in fp16, at least 1.50 times the time" in page
 
 
 def test_every_file_named_is_there(bundle: Path) -> None:

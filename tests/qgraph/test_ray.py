@@ -514,6 +514,27 @@ def test_a_node_with_another_model_is_named(
 
 
 @pytest.mark.slow
+def test_a_whole_command_sends_model_and_samples_once(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    nodes.grow(1)
+    stored: list[bytes] = []
+    put_there = ray.put
+
+    def put_and_note(value: Any) -> Any:
+        stored.append(value)
+        return put_there(value)
+
+    monkeypatch.setattr(ray, "put", put_and_note)
+    model = qgraph.open(SHIPPED / "model.onnx")
+    runtime = qgraph.Runtime(ray=nodes.address, ray_ship=True)
+    qgraph.sensitivity(model, engine="gradient", verify=2, runtime=runtime, **EIGHT)
+    assert stored.count(model.path.read_bytes()) == 1
+
+
+@pytest.mark.slow
 def test_nodes_are_sent_what_they_cannot_read(
     nodes: Nodes, ranges: qgraph.Ranges, expected: str, cache: Path, tmp_path: Path
 ) -> None:
@@ -540,27 +561,6 @@ def test_nodes_are_sent_what_they_cannot_read(
     with pytest.raises(QGraphError, match="on node") as raised:
         qgraph.sensitivity(here, ranges=ranges, options=options, runtime=runtime)
     assert raised.value.where == str(folder / "model.onnx")
-
-
-@pytest.mark.slow
-def test_a_whole_command_sends_model_and_samples_once(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ray
-
-    nodes.grow(1)
-    stored: list[bytes] = []
-    put_there = ray.put
-
-    def put_and_note(value: Any) -> Any:
-        stored.append(value)
-        return put_there(value)
-
-    monkeypatch.setattr(ray, "put", put_and_note)
-    model = qgraph.open(SHIPPED / "model.onnx")
-    runtime = qgraph.Runtime(ray=nodes.address, ray_ship=True)
-    qgraph.sensitivity(model, engine="gradient", verify=2, runtime=runtime, **EIGHT)
-    assert stored.count(model.path.read_bytes()) == 1
 
 
 def put(name: str, content: bytes) -> list[Any]:

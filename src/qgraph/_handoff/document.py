@@ -126,6 +126,19 @@ class Roofline(Part):
     speedup_bound_by_arithmetic: float
     speedup_bound_by_weights: float
 
+    def in_words(self) -> dict[str, str]:
+        """Return what binds → how long a run takes then, by the model in fp16."""
+        return {
+            "arithmetic is the limit (prefill)": _pace(self.speedup_bound_by_arithmetic),
+            "reading weights is (decoding)": _pace(self.speedup_bound_by_weights),
+        }
+
+
+def _pace(bound: float) -> str:
+    if bound < 1:  # what is left in fp32 weighs more than INT8 saves
+        return f"slower than in fp16, at least {1 / bound:.2f} times the time"
+    return f"at most {bound:.2f} times as fast as in fp16"
+
 
 class GoldenTensor(Part):
     """A file of raw little-endian values in row-major order."""

@@ -9,6 +9,7 @@ from qgraph._evaluation.recommendation import recommend
 from qgraph._evaluation.results import Evaluation, Recommendation, Variant
 from qgraph._metrics import metric, quality_key
 from qgraph._metrics.budget import Budget
+from qgraph._quantize.scheme import SchemeName, WeightScale, default_scheme
 
 HARMLESS = 40.0
 """dB of SQNR from which on an error in outputs is harmless for most models."""
@@ -21,7 +22,6 @@ _WORST = "worst_sqnr_db"
 _DECIBELS = {"sqnr_db", _WORST}
 _FEW_RIGHT = 0.10
 """A share of right answers that no model is deployed with."""
-_SEARCHED = "calibrate=auto smooth=auto"
 _LITTLE = 0.10
 """A share of MACs below which 8 bits gain hardly anything."""
 
@@ -66,7 +66,7 @@ def _few(samples: int) -> str:
 def _none(evaluation: Evaluation) -> str:
     names = [item.name for item in evaluation.variants[1:]]
     few = names[0] if len(names) == 1 else f"any of {', '.join(names)}"
-    searched = any(_SEARCHED in (item.scheme or "") for item in evaluation.variants[1:])
+    searched = any(_searches(item.scheme or "") for item in evaluation.variants[1:])
     ways = [] if searched else ["Ranges and smoothing that are searched for (the default)"]
     ways += [] if "FP8" in evaluation.eight_bits else ["FP8 (--scheme fp8)"]
     last = "a smaller profile (profile --budget)"
@@ -76,6 +76,13 @@ def _none(evaluation: Evaluation) -> str:
         f"Do not deploy {few} yet: none is within the limits. {some[0].upper()}{some[1:]} may be."
         f"{tried}"
     )
+
+
+def _searches(words: str) -> bool:
+    """Return whether one of the schemes in `words` has ranges and smoothing searched for."""
+    known = (default_scheme(name) for name in SchemeName)
+    schemes = (each.model_copy(update={"weights": way}) for each in known for way in WeightScale)
+    return any(each.searches_together and str(each) in words for each in schemes)
 
 
 def _mistaken(evaluation: Evaluation) -> list[str]:

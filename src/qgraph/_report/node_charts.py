@@ -13,6 +13,7 @@ from qgraph._report.spec import (
     log_axis,
     number,
     point,
+    rank_axis,
     without_none,
 )
 from qgraph._sensitivity.explain.schemes import damages, scheme_names, two_schemes
@@ -70,10 +71,9 @@ def node_errors(report: Sensitivity) -> Spec | None:
         return None
     kinds = list(dict.fromkeys(item.kind for item in placed))
     legend = {"orient": "top", "columns": 3, "symbolLimit": 20}
-    title, scale = "rank (1 is the most sensitive)", {"domainMin": 0, "nice": False}
     drawn = layer(
         _POINT,
-        x=number("rank", title, scale=scale, axis={"tickMinStep": 1}),
+        x=rank_axis("rank", "rank (1 is the most sensitive)", max(row["rank"] for row in rows)),
         y=log_axis("error", _alone(report), [row["error"] for row in rows]),
         color={"field": "kind", "type": "nominal", "sort": kinds, "title": None, "legend": legend},
         tooltip=_tooltip(report),
@@ -141,16 +141,18 @@ def side_by_side(report: Sensitivity) -> Spec | None:
 
 def rankings(pair: Pair) -> Spec:
     """Return the ranks of the nodes two rankings share; on the line they agree."""
-    x, y = number("x", f"rank in {pair.a}"), number("y", f"rank in {pair.b}")
+    x = rank_axis("x", f"rank in {pair.a}", pair.common)
+    y = rank_axis("y", f"rank in {pair.b}", pair.common)
     scores = [("a", f"score in {pair.a}"), ("b", f"score in {pair.b}")]
-    tooltip = [{"field": "node"}, x, y, *(number(*score, format=".3e") for score in scores)]
+    told = (number(axis["field"], axis["title"]) for axis in (x, y))
+    tooltip = [{"field": "node"}, *told, *(number(*score, format=".3e") for score in scores)]
     rows: list[Spec] = [
         {"node": it.name, "x": it.rank_a, "y": it.rank_b, "a": it.score_a, "b": it.score_b}
         for it in pair.nodes
     ]
     points = layer(point(50, color=ACCENT), x=x, y=y, tooltip=tooltip)
     what = f"Rank of each node in {pair.b} against its rank in {pair.a}."
-    return chart(what, rows, 320, equality(x, y, (1, pair.common)), points)
+    return chart(what, rows, 320, equality(x, y), points)
 
 
 def _with_error(report: Sensitivity, placed: list[Placed]) -> list[Spec]:

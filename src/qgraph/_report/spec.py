@@ -72,14 +72,20 @@ def log_axis(field: str, title: str, values: Sequence[float]) -> Spec:
     return number(field, title, scale=scale, axis={"format": "~e", "values": lines})
 
 
-def equality(x: Spec, y: Spec, ends: Sequence[float] = ()) -> Spec:
-    """Return the layer of a line on which both axes, of fields x and y, have one value.
+def rank_axis(field: str, title: str, last: int) -> Spec:
+    """Return the encoding of ranks from 1 to `last`; no tick lies before the first."""
+    steps = (first * 10**power for power in range(9) for first in (1, 2, 5))
+    step = next(step for step in steps if last <= 10 * step)
+    ticks = [1, *range(step + (step == 1), last + 1, step)]
+    return number(field, title, scale={"domain": [0.5, last + 0.5]}, axis={"values": ticks})
 
-    `ends`: where it begins and ends; as far as both scales reach if it is not given.
+
+def equality(x: Spec, y: Spec) -> Spec:
+    """Return the layer of a line on which both axes, of fields x and y, have one value, as far as
+    both scales reach.
     """
-    if not ends:
-        domains = [side["scale"]["domain"] for side in (x, y)]
-        ends = max(low for low, _ in domains), min(high for _, high in domains)
+    domains = [side["scale"]["domain"] for side in (x, y)]
+    ends = max(low for low, _ in domains), min(high for _, high in domains)
     line = layer({"type": "line", "strokeDash": [4, 4], "color": _SECOND}, x=x, y=y)
     return line | {"data": {"values": [{"x": end, "y": end} for end in ends]}}
 
