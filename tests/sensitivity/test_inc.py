@@ -247,7 +247,7 @@ def test_without_inc_nothing_is_begun(
     siblings_work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal: Journal = open_journal(tmp_path / "1", {})
-    monkeypatch.setattr("qgraph._quantize.inc.eligible.version", lambda _: "3.8")
+    monkeypatch.setattr("qgraph._quantize.inc.version.version", lambda _: "3.8")
     with pytest.raises(EnvironmentFault, match=r"3\.8"):
         measure(siblings_work, Inc(), Runtime(), journal)
     journal.close()

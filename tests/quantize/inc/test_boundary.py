@@ -17,10 +17,10 @@ from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.errors import EnvironmentFault, InputError, LimitError
 from qgraph._quantize.inc import eligible, private_names, renamed, require_inc
 from qgraph._quantize.inc import eligible as _eligible_function
-from qgraph._quantize.inc.eligible import TRIED
 from qgraph._quantize.inc.naming import restore_names
 from qgraph._quantize.inc.patches import onnx_mapping
 from qgraph._quantize.inc.protocol import read_answer, read_feed, write_feeds
+from qgraph._quantize.inc.version import TRIED
 
 Build = Callable[..., onnx.ModelProto]
 LINEAR = "(float[n, 2] x) => (float[n, 2] y) { [a] h = MatMul(x, w) [b_quant] y = MatMul(h, w) }"
@@ -60,7 +60,7 @@ def test_qgraph_imports_nothing_of_inc_into_its_own_process() -> None:
 
 
 def test_another_version_of_inc_is_refused_naming_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qgraph._quantize.inc.eligible.version", lambda _: "3.8")
+    monkeypatch.setattr("qgraph._quantize.inc.version.version", lambda _: "3.8")
     with pytest.raises(EnvironmentFault) as caught:
         require_inc()
     assert "3.8" in caught.value.message
@@ -71,7 +71,7 @@ def test_a_missing_inc_is_an_error_that_names_the_extra(monkeypatch: pytest.Monk
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("qgraph._quantize.inc.eligible.version", missing)
+    monkeypatch.setattr("qgraph._quantize.inc.version.version", missing)
     with pytest.raises(EnvironmentFault) as caught:
         require_inc()
     assert ".[inc]" in caught.value.hint

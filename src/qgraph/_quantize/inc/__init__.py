@@ -7,7 +7,7 @@ works and undone afterwards; `version` refuses the releases they were not writte
 
 from qgraph._quantize.inc.backend import IncModel, Violation, quantize_with_inc
 from qgraph._quantize.inc.child import Patience, converse
-from qgraph._quantize.inc.eligible import eligible, require_inc
+from qgraph._quantize.inc.eligible import eligible
 from qgraph._quantize.inc.naming import private_names, renamed
 from qgraph._quantize.inc.protocol import (
     AdaptorSettings,
@@ -17,6 +17,7 @@ from qgraph._quantize.inc.protocol import (
     UnitKind,
     UnitScore,
 )
+from qgraph._quantize.inc.version import require_inc
 
 __all__ = [
     "AdaptorSettings",

@@ -18,9 +18,9 @@ from qgraph._graph.errors import EnvironmentFault, install
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.inc.capture import Captured, Op, Where, capturing, figures_of, finite
 from qgraph._quantize.inc.capture import quantized_nodes as _quantized_nodes
-from qgraph._quantize.inc.eligible import require_inc
 from qgraph._quantize.inc.patches import onnx_mapping, pinned_to_cpu
 from qgraph._quantize.inc.protocol import AdaptorSettings, Request, UnitKind
+from qgraph._quantize.inc.version import require_inc
 
 FLOAT = {"activation": {"dtype": "fp32", "quant_mode": "fp32"}, "weight": {"dtype": "fp32"}}
 RECIPES: dict[str, Any] = {"graph_optimization_level": "DISABLE_ALL", "gemm_to_matmul": False}

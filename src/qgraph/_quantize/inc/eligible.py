@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, install
+from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.keep import Keep
 
@@ -57,28 +56,3 @@ def _reason(proto: onnx.NodeProto, index: GraphIndex) -> str | None:
     if proto.op_type == "Conv" and len(proto.input) > 2 and bias not in index.initializers:
         return "INC crashes on a convolution whose bias is not constant"
     return None
-
-
-TRIED = ("3.7", "3.7.1")
-"""3.8 dropped the ONNXRT adaptor."""
-
-
-def require_inc() -> str:
-    """Return the version of the INC that is installed, without importing it.
-
-    Raises:
-        EnvironmentFault: none is, or one that the patches were not written for.
-    """
-    try:
-        found = version("neural-compressor")
-    except PackageNotFoundError as error:
-        raise EnvironmentFault(
-            "Intel Neural Compressor is not installed", hint=install("inc")
-        ) from error
-    if found not in TRIED:
-        raise EnvironmentFault(
-            f"found Intel Neural Compressor {found}, expected {' or '.join(TRIED)}",
-            hint="qgraph reads scores from inside INC and does so only in the versions it was"
-            f" written for: {install('inc')}",
-        )
-    return found
