@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import onnx
@@ -11,11 +12,13 @@ import onnx
 from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.manifest import Manifest
+from qgraph._exporters.next_tokens import next_tokens
 from qgraph._exporters.tasks import Task
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import fill_cache
+from qgraph._graph.run.npz import iterate_npz
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Split
 
@@ -65,14 +68,19 @@ class GenericFamily:
         return None
 
     def task(self, view: ModelView, name: str | None, data: Sequence[Path], limit: int) -> Task:
-        """Return the task over `.npz` data: fidelity, and classes where there are labels."""
-        if name not in (None, "fidelity", "classify"):
+        """Return the task over `.npz` data: fidelity, and classes where there are labels; `lm` for
+        models that give the next token's logits.
+        """
+        if name not in (None, "fidelity", "classify", "lm"):
             raise UsageError(f"--task {name} needs a model family; this model has none")
         for path in data:
             if path.suffix != ".npz" and not any(path.glob("*.npz")):
                 self.feeds(view, path, limit)  # says what it takes instead
-        outputs = self.scored_outputs(view)
-        return arrays_task(view, name, data, limit, outputs, partial(self.complete, view))
+        outputs, complete = self.scored_outputs(view), partial(self.complete, view)
+        if name == "lm":
+            every = (complete(feed) for path in data for feed in iterate_npz(path, view.inputs))
+            return next_tokens(view, islice(every, limit), outputs)
+        return arrays_task(view, name, data, limit, outputs, complete)
 
     def exports(self, source: Path) -> bool:
         """Return False: what is to be exported has a family."""

@@ -11,26 +11,22 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from qgraph._exporters.checkpoint_names import require_plain
+from qgraph._exporters.next_tokens import TokenSample
 from qgraph._graph.errors import EnvironmentFault, InputError, install
 from qgraph._graph.io.files import require_file
 from qgraph._graph.limits import step
-from qgraph._graph.tensors import Array, Feed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LmSample:
-    """One sequence, batch 1, given to the decoder in one prefill.
+class LmSample(TokenSample):
+    """One sequence, given to the decoder in one prefill.
 
     `feed`: the decoder's inputs (`inputs_embeds` float32 [1,S,H], `attention_mask` int64 [1,S],
-    `position_ids` int64 [3,1,S] or [1,S], empty cache). `token_ids`: int64 [S]. `scored`: bool [S],
-    true where predicting this token counts in the loss: every token but the first of plain text,
-    the answer (and its end token) of a question. `prompt_length`: where generation starts, and
-    `answer` what it should say; None for plain text.
+    `position_ids` int64 [3,1,S] or [1,S], empty cache). `scored`: every token but the first of
+    plain text, the answer (and its end token) of a question. `prompt_length`: where generation
+    starts, and `answer` what it should say; None for plain text.
     """
 
-    feed: Feed
-    token_ids: Array
-    scored: Array
     prompt_length: int | None = None
     answer: str | None = None
 
