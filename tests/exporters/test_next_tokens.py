@@ -58,7 +58,7 @@ def test_next_tokens_are_judged_as_torch_does(model: Path, data: Path) -> None:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     shown: dict[Path, Any] = {}
-    targets = []
+    targets: list[Any] = []
     for path in (model, quantized):
         session, rows, targets = ort.InferenceSession(path, options), [], []
         for file in sorted(data.glob("*.npz")):

@@ -47,6 +47,8 @@ PREPROCESS = (
     ' "mean=0.5 std=0.5", "mean=0.485,0.456,0.406 std=0.229,0.224,0.225 shortest=256 crop=224".'
 )
 _PREPROCESS = Flag(PREPROCESS, metavar="HOW")
+_TASK = Flag("lm, classify, detect or fidelity.  [default: by family and data]")
+_OF_EACH = "of each file; of .npz files, in all"
 _FAST = Flag(
     "No search: ranges are the extremes, and nothing is smoothed unless you ask for it."
     "  [default: search for ranges and smoothing together, if none of --calibrate, --smooth,"
@@ -168,8 +170,9 @@ class SensitivityOptions(CalibrateOptions):
         str,
         AfterValidator(_engine),
         Flag(
-            "What computes the scores. auto measures all nodes exactly; if that takes long, it"
-            " estimates them and checks some. inc is Intel Neural Compressor.",
+            "What computes the scores. wavefront measures every node; so does switch, more slowly."
+            " gradient estimates them. auto: wavefront, or gradient where that takes long, and some"
+            " nodes are measured. inc: Intel Neural Compressor.",
             choices=lambda: (AUTO, *engines()),
         ),
     ] = AUTO
@@ -284,10 +287,10 @@ class ProfileOptions(Options):
     preprocess: Annotated[str | None, _PREPROCESS] = None
     task: Annotated[
         str | None,
-        Flag("lm, classify, detect or fidelity.  [default: by family and data]"),
+        _TASK,
     ] = None
     samples: Annotated[
-        Count | None, Flag("Measure on at most this many samples of each file.")
+        Count | None, Flag(f"Measure on at most this many samples {_OF_EACH}.")
     ] = None  # fmt: skip
 
     def of_measuring(self) -> list[str]:
@@ -344,11 +347,9 @@ class EvaluateOptions(Options):
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
     preprocess: Annotated[str | None, _PREPROCESS] = None
     samples: Annotated[
-        Count | None, Flag("Use at most this many samples of each.  [default: all]")
+        Count | None, Flag(f"Use at most this many samples {_OF_EACH}.  [default: all]")
     ] = None
-    task: Annotated[
-        str | None, Flag("lm, classify, detect or fidelity.  [default: by the data]")
-    ] = None
+    task: Annotated[str | None, _TASK] = None
     sanity: Path | Literal[False] | None = None
     accept: Annotated[
         tuple[str, ...],
