@@ -36,6 +36,12 @@ class Grid:
     def dtype(self) -> np.dtype[np.generic]:
         return np.dtype(helper.tensor_dtype_to_np_dtype(self.data_type))
 
+    @property
+    def magnitudes(self) -> Array:
+        """Return what is not negative among the numbers, float64, in their order."""
+        numbers = np.arange(256, dtype=np.uint8).view(self.dtype).astype(np.float64)
+        return np.unique(numbers[(numbers >= 0) & (numbers <= self.qmax)])
+
     def nearest(self, steps: Array) -> Array:
         """Return the number of the grid that is nearest to each of `steps`, in its own type."""
         whole = np.issubdtype(self.dtype, np.integer)

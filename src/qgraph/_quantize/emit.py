@@ -81,7 +81,16 @@ def quantization_parameters(
 
     Asking raises InputError where the weight holds NaN or infinity.
     """
-    index = GraphIndex(model)
+    return parameters_of(GraphIndex(model), nodes, ranges, scheme)
+
+
+def parameters_of(
+    index: GraphIndex,
+    nodes: Sequence[QuantizableNode],
+    ranges: Mapping[str, Range],
+    scheme: Scheme,
+) -> QdqParameters:
+    """Return the same of a model that is looked up in `index`."""
     tensors = index.initializers
     weights: dict[tuple[str, int | None], Callable[[], QuantizedWeight]] = {}
     scales: dict[str, Array] = {}

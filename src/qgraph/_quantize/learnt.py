@@ -15,6 +15,7 @@ import numpy as np
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.calibrate.histogram import Histogram
@@ -91,7 +92,7 @@ class Learnt:
     ) -> None:
         self._asked, self.points = asked, points
         self.parts = folds_of(asked.digests)
-        nodes = asked.nodes
+        nodes, self._index = asked.nodes, GraphIndex(asked.prepared.model)
         self._tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
         self._counts: dict[_Smoothed, _Counts] = {}
         self.peaks = peaks = self._run() if peaks is None else peaks
@@ -163,7 +164,7 @@ class Learnt:
         if not unseen:
             return
         views = [
-            View(p.tensor, Shows.HISTOGRAM, p.spatial, self.all.at(p, alpha).factors)
+            View(p.tensor, Shows.HISTOGRAM, p.spatial, self.all.factors(p, alpha))
             for p, alpha in unseen
         ]
         found = self._asked.look([Glance(views, part) for part in self.parts])
@@ -178,7 +179,7 @@ class Learnt:
         glances = [
             Glance(
                 [
-                    View(p.tensor, Shows.ROTATED, 0, known.at(p, alpha).factors, block)
+                    View(p.tensor, Shows.ROTATED, 0, known.factors(p, alpha), block)
                     for p, block, alpha in unseen
                 ],
                 [number for number in self._all if number not in part],
@@ -216,12 +217,12 @@ class Learnt:
         limits |= rotated
         ranges = {name: _range(most, clips.get(name)) for name, most in limits.items()}
         factors = {
-            point: np.asarray(known.at(point, alpha).factors, np.float32)
+            point: np.asarray(known.factors(point, alpha), np.float32)
             for point, alpha in strengths.items()
         }
-        model, scheme = self._asked.prepared.model, self._asked.scheme
-        nodes, blocks = self._asked.nodes, dict(way.rotated)
-        return quantization_in_place(model, nodes, ranges, scheme, factors, blocks)
+        nodes, scheme = self._asked.nodes, self._asked.scheme
+        blocks = dict(way.rotated)
+        return quantization_in_place(self._index, nodes, ranges, scheme, factors, blocks)
 
 
 class _Counts:

@@ -14,6 +14,7 @@ from graphs import built, drawn
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.run.probe import Range
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array
@@ -55,17 +56,17 @@ def test_each_way_gives_the_numbers_of_a_session_of_its_own(
 
     def way(largest: float, smoothed: Mapping[SmoothPoint, Array]) -> FakeQuantization:
         ranges = {name: Range(-largest, largest) for name in ("n", "t")}
-        whole = {point: np.ones(point.channels, np.float32) for point in points.values()}
-        return quantization_in_place(model.model, nodes, ranges, scheme, whole | dict(smoothed))
+        return quantization_in_place(GraphIndex(model.model), nodes, ranges, scheme, smoothed)
 
     ways = [way(3.0, {}), way(1.0, {}), way(2.0, {points["n"]: factors})]
     keys = [(node.weight.tensor, node.weight.axis) for node in nodes if node.weight is not None]
-    session = Adjustable(model, nodes, ways[0], keys, [SCORED], Provider.CPU)
-    for made in ways:
+    everything = {point: np.ones(point.channels, np.float32) for point in points.values()}
+    session = Adjustable(model, nodes, way(3.0, everything), keys, [SCORED], Provider.CPU)
+    for made, rescaled in zip(ways, ([], [], keys), strict=True):
         own = node_switches(model, nodes, made, SCORED)
         for question in (frozenset({"first"}), frozenset({"last"}), frozenset({"first", "last"})):
             (expected,) = own.sums([question], [feed], lambda _share: None)[0]
-            assert session.ask(0, feed, session.adjusted(made), question) == [expected]
+            assert session.ask(0, feed, session.adjusted(made, rescaled), question) == [expected]
             assert expected.error > 0
 
 

@@ -13,6 +13,7 @@ from graphs import built
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel, prepare
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Sums, figures
 from qgraph._quantize.calibration import calibrate
@@ -84,7 +85,7 @@ def test_a_strength_tried_in_place_computes_as_the_smoothed_model(
     plan = SmoothingPlan(model, nodes(model), feeds)
     ranges = {point.tensor: plan.range_at(point, alpha) for point in plan.points}
     factors = {p: np.asarray(plan.at(p, alpha).factors, np.float32) for p in plan.points}
-    made = quantization_in_place(model.model, nodes(model), ranges, Scheme(), factors)
+    made = quantization_in_place(GraphIndex(model.model), nodes(model), ranges, Scheme(), factors)
     engine = node_switches(model, nodes(model), made, SCORED)
     everything = frozenset(node.name for node in nodes(model))
     rows = engine.sums([everything], feeds, lambda _: None)

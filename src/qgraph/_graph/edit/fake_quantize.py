@@ -24,6 +24,9 @@ from qgraph._graph.io.rescaling import hadamard
 from qgraph._graph.io.weights import stub
 from qgraph._graph.tensors import Array, OnDemand
 
+WeightKey = tuple[str, int | None]
+"""The name of a weight, and the axis that its scales go along."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FakeQuantization:
@@ -36,7 +39,7 @@ class FakeQuantization:
     `others`: node → what it is quantized to instead.
     """
 
-    weights: Mapping[tuple[str, int | None], Array]
+    weights: Mapping[WeightKey, Array]
     scales: Mapping[str, Array]
     dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.int8))
     weights_only: bool = False
@@ -47,7 +50,7 @@ class FakeQuantization:
     def in_single(self) -> FakeQuantization:
         """Return the same values as float32, for a graph that is computed so."""
 
-        def single(key: tuple[str, int | None]) -> Array:
+        def single(key: WeightKey) -> Array:
             return cast(self.weights[key], np.dtype(np.float32))
 
         weights = OnDemand({key: partial(single, key) for key in self.weights})

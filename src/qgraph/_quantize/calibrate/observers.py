@@ -179,20 +179,16 @@ def mse_threshold(seen: Histogram, grid: Grid = INT8) -> float:
     """Return the magnitude with the least squared error of rounding and clipping together."""
     if not seen.peak:
         return 0.0
-    filled = seen.counts > 0  # most bins are empty where a few values reach far
-    counts, centers = seen.counts[filled], seen.centers[filled]
-    return min(_candidates(seen.peak), key=lambda limit: _error(counts, centers, limit, grid))
-
-
-def _candidates(peak: float) -> list[float]:
-    """Return magnitudes from `peak` downwards; the first of equals wins."""
-    shares: list[float] = (_SPREAD ** -np.linspace(0.0, 1.0, _CANDIDATES)).tolist()
-    return [peak * share for share in shares]
-
-
-def _error(
-    counts: NDArray[np.int64], centers: NDArray[np.float64], limit: float, grid: Grid
-) -> float:
-    step = limit / grid.qmax
-    rounded = grid.nearest(centers / step).astype(np.float64) * step
-    return float(np.dot(counts, (centers - rounded) ** 2))
+    limits = seen.peak * _SPREAD ** -np.linspace(0.0, 1.0, _CANDIDATES)
+    levels, steps = grid.magnitudes, limits[:, None] / grid.qmax
+    ends = np.zeros((len(limits), len(levels) + 1), np.intp)  # the bins that each level stands for
+    middles = (levels[1:] + levels[:-1]) / 2
+    ends[:, 1:-1] = np.clip(np.ceil(steps * middles * (BINS / seen.top) - 0.5), 0, BINS)
+    ends[:, -1] = BINS
+    count, total = (
+        np.diff(np.concatenate([[0.0], np.cumsum(of)])[ends], axis=1)
+        for of in (seen.counts, seen.counts * seen.centers)
+    )
+    numbers = levels * steps
+    errors = (numbers * (numbers * count - 2 * total)).sum(1)  # less Σ x², the same for all
+    return float(limits[errors.argmin()])

@@ -10,7 +10,7 @@ out, and turned back.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantize import FakeQuantization, WeightKey
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
@@ -27,34 +27,32 @@ from qgraph._graph.io.weights import array_of
 from qgraph._graph.run.probe import Range
 from qgraph._graph.tensors import Array, OnDemand
 from qgraph._quantize import arithmetic
-from qgraph._quantize.emit import fake_quantization, quantization_parameters, quantized_weight
+from qgraph._quantize.emit import fake_quantization, parameters_of, quantized_weight
 from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.smooth.layers import Operand
 from qgraph._quantize.smooth.points import SmoothPoint
 
-_Key = tuple[str, int | None]
-
 
 def quantization_in_place(
-    model: onnx.ModelProto,
+    index: GraphIndex,
     nodes: Sequence[QuantizableNode],
     ranges: Mapping[str, Range],
     scheme: Scheme,
     factors: Mapping[SmoothPoint, Array],
     blocks: Mapping[SmoothPoint, int] = MappingProxyType({}),
 ) -> FakeQuantization:
-    """Return what `nodes` compute with; `factors`: what their tensors are divided by, float32
-    [channels], `blocks`: of how many channels they are then rotated, and `ranges` those of the
-    tensors after both. A weight is made when it is asked for.
+    """Return what `nodes` of the model behind `index` compute with; `factors`: what their tensors
+    are divided by, float32 [channels], `blocks`: of how many channels they are then rotated, and
+    `ranges` those of the tensors after both. A weight is made when it is asked for.
     """
-    tensors = GraphIndex(model).initializers
-    plain = fake_quantization(quantization_parameters(model, nodes, ranges, scheme))
+    tensors = index.initializers
+    plain = fake_quantization(parameters_of(index, nodes, ranges, scheme))
     known = {node.name: node for node in nodes}
     products: dict[str, Array] = {}
-    weights: dict[_Key, Callable[[], Array]] = {
+    weights: dict[WeightKey, Callable[[], Array]] = {
         key: partial(plain.weights.__getitem__, key) for key in plain.weights
     }
-    changes = defaultdict[_Key, list[_Change]](list)
+    changes = defaultdict[WeightKey, list[_Change]](list)
     for point, vector in factors.items():
         reciprocal = (1 / vector.astype(np.float64)).astype(plain.scales[point.tensor].dtype)
         products[point.tensor] = reciprocal.reshape(-1, *[1] * point.spatial)
@@ -98,9 +96,21 @@ class _Change:
         return values
 
 
+def weights_changed(
+    nodes: Sequence[QuantizableNode],
+    smoothed: Iterable[SmoothPoint],
+    rotated: Iterable[SmoothPoint],
+) -> set[WeightKey]:
+    """Return the weights that are made anew where points are smoothed or rotated."""
+    turned = list(rotated)
+    operands = [operand for point in (*smoothed, *turned) for operand in point.readers]
+    operands += [operand for point in turned if point.turns for operand in point.absorbers]
+    return {key for key, _ in _weights_of({node.name: node for node in nodes}, operands)}
+
+
 def _weights_of(
     known: Mapping[str, QuantizableNode], operands: Sequence[Operand]
-) -> Iterator[tuple[_Key, Operand]]:
+) -> Iterator[tuple[WeightKey, Operand]]:
     for operand in operands:
         weight = known[operand.node].weight if operand.node in known else None
         if weight is not None and weight.index == operand.index:

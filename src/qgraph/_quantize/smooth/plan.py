@@ -47,6 +47,7 @@ class Strengths:
             for point in points
             for seen in [peaks[point.tensor]]
         }
+        self._made: dict[tuple[str, float], tuple[float, ...]] = {}
 
     def at(self, point: SmoothPoint, alpha: float, block: int = 1) -> SmoothedTensor:
         """Return a point smoothed with strength `alpha`, 0 for as it is, and rotated in blocks of
@@ -57,13 +58,20 @@ class Strengths:
             tensor=point.tensor,
             alpha=alpha,
             quantized=point.quantized,
-            factors=self._factors(point, alpha),
+            factors=self.factors(point, alpha),
             rotation=block if block > 1 else None,
         )
 
-    def _factors(self, point: SmoothPoint, alpha: float) -> tuple[float, ...]:
+    def factors(self, point: SmoothPoint, alpha: float) -> tuple[float, ...]:
+        """Return what each channel of a point is divided by at strength `alpha`."""
         if not alpha:
             return (1.0,) * point.channels
+        key = point.tensor, alpha
+        if key not in self._made:  # searches ask for the same again and again
+            self._made[key] = self._factors(point, alpha)
+        return self._made[key]
+
+    def _factors(self, point: SmoothPoint, alpha: float) -> tuple[float, ...]:
         peaks, weights = self._peaks[point.tensor], self.weights[point.tensor]
         if point.heads:
             peaks, weights = point.heads.largest(peaks), point.heads.largest(weights)
@@ -76,7 +84,7 @@ class Strengths:
         """
         peaks = self._peaks[point.tensor]
         if alpha:
-            peaks = peaks / np.asarray(self._factors(point, alpha), np.float32)
+            peaks = peaks / np.asarray(self.factors(point, alpha), np.float32)
         largest = float(peaks.max())
         return Range(-largest, largest)
 

@@ -1,9 +1,9 @@
 """One session that stands for a model quantized in any way: what sets ways apart are inputs of it.
 
 Scales, the vectors that activations are multiplied by, whether these are then rotated, and the
-weights that smoothing rescales are fed on every run, and each node has a switch. So ranges,
-strengths, rotations and sets of nodes are compared, by exact forwards, without another session
-being opened.
+weights that smoothing rescales may be fed on each run, else they are what the session was opened
+with; and each node has a switch. So ranges, strengths, rotations and sets of nodes are compared, by
+exact forwards, without another session being opened.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import onnx
-from onnx import helper
 
 from qgraph._graph.edit.fake_quantize import (
     FakeQuantization,
+    WeightKey,
+    declare_scales,
     product_of,
     rotation_of,
     scale_of,
@@ -24,21 +24,21 @@ from qgraph._graph.edit.fake_quantize import (
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches
+from qgraph._graph.run.cores import cores
 from qgraph._graph.run.memory import Memory
-from qgraph._graph.run.session import Provider, open_session
-from qgraph._graph.tensors import Array, Feed, aligned
+from qgraph._graph.run.session import Provider, Session, open_session
+from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums
 from qgraph._sensitivity.scoring.questions import Question, References, Scored
 
 _COPIES = 4
 """Of the outputs of a sample that are held at once, while others are compared with them."""
 
-WeightKey = tuple[str, int | None]
-
 
 class Adjustable:
     """Holds the session, and the float outputs of samples as long as there is `memory` for more;
-    `rescaled`: the weights that are fed; `scored`: each place where distances are taken.
+    `made`: what is not fed; `rescaled`: the weights that may be; `scored`: each place where
+    distances are taken.
     """
 
     def __init__(
@@ -53,49 +53,44 @@ class Adjustable:
     ) -> None:
         switched = insert_switches(model.model, nodes, made)
         self._switches, self._names = switched.inputs, switched.names
-        self._scored, self._rescaled = scored, rescaled
+        self._scored = scored
         fed = [scale_of(name) for name in made.scales]
         fed += [product_of(name) for name in made.products]
         fed += [rotation_of(name) for name in made.rotations]
         fed += [weight_of(*key) for key in rescaled]
-        _feed(switched.model, {self._names[label] for label in fed if label in self._names})
-        self._session = open_session(switched.model, provider, weights=switched.weights)
+        fed = [self._names[label] for label in fed if label in self._names]
+        declare_scales(switched.model.graph, fed)
+        # threads that spin, while distances are taken, cost as much as half of the runs
+        self._session = open_session(
+            switched.model, provider, weights=switched.weights, threads=cores()
+        )
         self._outputs = tuple(dict.fromkeys(name for each in scored for name in each.outputs))
         self._references: dict[int, list[References]] = {}
         self._memory = memory or Memory.of(None)
 
-    def adjusted(self, made: FakeQuantization) -> dict[str, Array]:
-        """Return the inputs by which the session quantizes as `made` says."""
+    def adjusted(self, made: FakeQuantization, rescaled: Collection[WeightKey]) -> Session:
+        """Return the session quantizing as `made` says, whose other weights, and what else it says
+        nothing of, are those it was opened with.
+        """
         given = {scale_of(name): value for name, value in made.scales.items()}
         given |= {product_of(name): value for name, value in made.products.items()}
         given |= {rotation_of(n): np.asarray(turned) for n, (_, turned) in made.rotations.items()}
-        # aligned once: every run would copy them
-        given |= {weight_of(*key): aligned(made.weights[key]) for key in self._rescaled}
-        return {self._names[label]: value for label, value in given.items() if label in self._names}
+        given |= {weight_of(*key): made.weights[key] for key in rescaled}
+        named = {self._names[label]: each for label, each in given.items() if label in self._names}
+        return self._session.fixing(named)
 
-    def ask(self, number: int, feed: Feed, given: Feed, question: Question) -> list[Sums]:
-        """Return the distances of a sample at each place, the nodes of `question` quantized."""
+    def ask(self, number: int, feed: Feed, session: Session, question: Question) -> list[Sums]:
+        """Return the distances of a sample at each place, the nodes of `question` quantized as
+        `session` does.
+        """
         if number not in self._references:
-            outputs = self._run(feed | given, frozenset())
+            outputs = self._run(session, feed, frozenset())
             if self._memory.left < _COPIES * sum(array.nbytes for array in outputs.values()):
                 self._references.clear()
             self._references[number] = [References(outputs, each) for each in self._scored]
-        outputs = self._run(feed | given, question)
+        outputs = self._run(session, feed, question)
         return [each.compare(outputs) for each in self._references[number]]
 
-    def _run(self, feed: Feed, quantized: Question) -> dict[str, Array]:
+    def _run(self, session: Session, feed: Feed, quantized: Question) -> dict[str, Array]:
         switches = {name: np.asarray(node in quantized) for node, name in self._switches.items()}
-        return self._session.run(feed | switches, self._outputs)
-
-
-def _feed(model: onnx.ModelProto, names: Collection[str]) -> None:
-    """Make inputs of initializers."""
-    kept = []
-    for tensor in model.graph.initializer:
-        if tensor.name in names:
-            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            model.graph.input.append(value)
-        else:
-            kept.append(tensor)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+        return session.run(feed | switches, self._outputs)

@@ -151,6 +151,8 @@ class Ladder:
         """Return a way with what costs nothing rotated, if that is better."""
         blocks = self._rig.blocks
         turned = blocks if self.is_loud(start) else self._rig.free
+        if turned:  # looking takes a run of all samples
+            self._rig.require(len(self._rig.judged) * len(self._sets))
         strengths = (0.0, *_STRENGTHS)
         self._rig.learnt.see_rotated([(p, turned[p], a) for p in turned for a in strengths])
         if not self._rig.free:

@@ -9,17 +9,18 @@ from functools import cached_property
 
 import numpy as np
 
-from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.selecting import last_weights, with_outputs
 from qgraph._graph.errors import LimitError
 from qgraph._graph.index import is_half
 from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.run.session import Session
+from qgraph._graph.tensors import Array
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import find_companions
-from qgraph._quantize.learnt import Clips, Learning, Learnt, Peaks, Way
+from qgraph._quantize.learnt import Learning, Learnt, Peaks, Way
+from qgraph._quantize.smooth.in_place import weights_changed
 from qgraph._quantize.smooth.points import SmoothPoint, find_points
 from qgraph._sensitivity.engines.auto import forwards_of_scores
 from qgraph._sensitivity.scoring.journal import Journal
@@ -130,12 +131,17 @@ class Rig:
     @cached_property
     def _session(self) -> Adjustable:
         model, _, scored = self._trial.computed()
-        by_name = {node.name: node for node in self.nodes}
-        read = [by_name[name].weight for point in self.learnt.points for name in point.quantized]
-        keys = {(weight.tensor, weight.axis) for weight in read if weight is not None}
-        absorb = [(by_name[name].weight, i) for name, i in self._turned() if name in by_name]
-        keys |= {(w.tensor, w.axis) for w, index in absorb if w is not None and w.index == index}
-        (made,) = self._trial.in_precision([self._made(Way(), {}, 0, {})])
+        points, blocks = self.learnt.points, self.blocks
+        keys = weights_changed(self.nodes, points, blocks)
+        plain = self.learnt.quantization(Way(), {}, 0, {})
+        ones = {
+            point.tensor: np.ones(
+                (point.channels, *[1] * point.spatial), plain.scales[point.tensor].dtype
+            )
+            for point in points
+        }
+        left = {point.tensor: (block, False) for point, block in blocks.items()}
+        (made,) = self._trial.in_precision([replace(plain, products=ones, rotations=left)])
         search = self._search
         inner = [each for each in last_weights(model.model, scored.outputs) if each]
         model = replace(model, model=with_outputs(model.model, [n for each in inner for n in each]))
@@ -143,24 +149,10 @@ class Rig:
         places += [Scored(each, logits=False) for each in inner]
         return Adjustable(model, self.nodes, made, keys, places, search.provider, search.memory)
 
-    def _turned(self) -> set[tuple[str, int]]:
-        """Return node and input of weights that absorb a rotation."""
-        return {(item.node, item.index) for point in self.free for item in point.absorbers}
-
-    def _made(
-        self, way: Way, clips: Clips, part: int, rotated: Mapping[str, float]
-    ) -> FakeQuantization:
-        made = self.learnt.quantization(way, clips, part, rotated)
-        whole = {
-            point.tensor: np.ones(
-                (point.channels, *[1] * point.spatial), made.scales[point.tensor].dtype
-            )
-            for point in self.learnt.points
-        }
-        left = {point.tensor: (block, False) for point, block in self.blocks.items()}
-        return replace(
-            made, products=whole | dict(made.products), rotations=left | dict(made.rotations)
-        )
+    def require(self, forwards: int) -> None:
+        """Raise Spent where there are fewer left."""
+        if forwards > self.left:
+            raise Spent
 
     def errors(
         self,
@@ -177,8 +169,7 @@ class Rig:
             Spent: it would take more forwards than there are left.
         """
         asked = self.judged if numbers is None else numbers
-        if len(asked) * len(questions) > self.left:
-            raise Spent
+        self.require(len(asked) * len(questions))
         self.left -= len(asked) * len(questions)
         rotated = self.learnt.rotated_peaks(way)
         clips = [self.learnt.clips_of(way, at) for at in range(len(self.learnt.parts))]
@@ -193,18 +184,20 @@ class Rig:
         """Yield what is asked, sample by sample, measured by this process."""
         _, feeds, _ = self._trial.computed()
         for part in sorted({self._part_of[number] for number in asked.numbers}):
-            given = self._given(asked, part)
+            session = self._adjusted(asked, part)
             for number in (n for n in asked.numbers if self._part_of[n] == part):
                 found = (
-                    self._session.ask(number, feeds[number], given, question)
+                    self._session.ask(number, feeds[number], session, question)
                     for question in asked.questions
                 )
                 yield {number: [_errors_of(item) for item in found]}
-            del given  # before the next ones are made
+            del session  # before the weights of the next one are made
 
-    def _given(self, asked: Inquiry, part: int) -> Feed:
-        made = self._made(asked.way, asked.clips[part], part, asked.rotated[part])
-        return self._session.adjusted(*self._trial.in_precision([made]))
+    def _adjusted(self, asked: Inquiry, part: int) -> Session:
+        way = asked.way
+        made = self.learnt.quantization(way, asked.clips[part], part, asked.rotated[part])
+        keys = weights_changed(self.nodes, dict(way.strengths), dict(way.rotated))
+        return self._session.adjusted(*self._trial.in_precision([made]), keys)
 
     def with_companions(self, names: Sequence[str]) -> Question:
         """Return a set of nodes with the residual Adds beside them."""

@@ -24,6 +24,7 @@ import numpy as np
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.progress import silent
 from qgraph._graph.tensors import Array
 from qgraph._quantize.smooth.in_place import quantization_in_place
@@ -132,7 +133,7 @@ def _in_place(
         point: np.asarray(plan.at(point, alpha).factors, np.float32) for point in points if alpha
     }
     model, scheme = half.search.prepared.model, half.search.scheme
-    return quantization_in_place(model, nodes, ranges, scheme, factors)
+    return quantization_in_place(GraphIndex(model), nodes, ranges, scheme, factors)
 
 
 def _evened(errors: Array) -> dict[float, Array]:
