@@ -40,7 +40,8 @@ class Grid:
     def magnitudes(self) -> Array:
         """Return what is not negative among the numbers, float64, in their order."""
         numbers = np.arange(256, dtype=np.uint8).view(self.dtype).astype(np.float64)
-        return np.unique(numbers[(numbers >= 0) & (numbers <= self.qmax)])
+        found: Array = np.unique(numbers[(numbers >= 0) & (numbers <= self.qmax)])
+        return found
 
     def nearest(self, steps: Array) -> Array:
         """Return the number of the grid that is nearest to each of `steps`, in its own type."""

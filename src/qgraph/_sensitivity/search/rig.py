@@ -197,7 +197,8 @@ class Rig:
         way = asked.way
         made = self.learnt.quantization(way, asked.clips[part], part, asked.rotated[part])
         keys = weights_changed(self.nodes, dict(way.strengths), dict(way.rotated))
-        return self._session.adjusted(*self._trial.in_precision([made]), keys)
+        (made,) = self._trial.in_precision([made])
+        return self._session.adjusted(made, keys)
 
     def with_companions(self, names: Sequence[str]) -> Question:
         """Return a set of nodes with the residual Adds beside them."""
