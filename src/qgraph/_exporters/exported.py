@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import onnx
@@ -67,12 +66,7 @@ def name_weights(model: onnx.ModelProto) -> None:
             if name not in taken:
                 renamed[tensor.name] = name
                 taken.add(name)
-    _rename(model, renamed)
-
-
-def _rename(model: onnx.ModelProto, renamed: dict[str, str]) -> None:
-    tensors: list[Any] = list(model.graph.initializer)
-    for tensor in tensors:
+    for tensor in model.graph.initializer:
         tensor.name = renamed.get(tensor.name, tensor.name)
     for node in model.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]

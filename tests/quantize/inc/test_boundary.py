@@ -19,7 +19,7 @@ from qgraph._quantize.inc import eligible, private_names, renamed, require_inc
 from qgraph._quantize.inc import eligible as _eligible_function
 from qgraph._quantize.inc.naming import restore_names
 from qgraph._quantize.inc.patches import onnx_mapping
-from qgraph._quantize.inc.protocol import read_answer, read_feed, write_feeds
+from qgraph._quantize.inc.protocol import IncAnswer, read_feed, write_feeds
 from qgraph._quantize.inc.version import TRIED
 
 Build = Callable[..., onnx.ModelProto]
@@ -130,7 +130,7 @@ def test_feeds_reach_the_worker_whatever_the_inputs_are_called(tmp_path: Path) -
 )
 def test_a_line_that_is_no_answer_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match="validation error"):
-        read_answer(line)
+        IncAnswer.model_validate_json(line)
 
 
 def test_nothing_here_unpickles() -> None:

@@ -97,16 +97,12 @@ def write_vision(source: QwenCheckpoint, folder: Path) -> None:
 
 def _vision_weights(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        found = {name: _without_prefix(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return {short: file.get_tensor(name) for name, short in found.items() if short}
-
-
-def _without_prefix(name: str) -> str:
-    """Return a weight's name inside the vision tower, '' for others."""
-    for prefix in _VISION_PREFIXES:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return ""
+        return {
+            name.removeprefix(prefix): file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118 - no mapping
+            for prefix in _VISION_PREFIXES
+            if name.startswith(prefix)
+        }
 
 
 def _tokenizer_of(source: QwenCheckpoint) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 
+from qgraph._graph.bodies import bodies_of, nodes_within
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.datafile import opened_inside
 from qgraph._graph.io.weights import BITS, bytes_of_shape
@@ -45,35 +46,19 @@ def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 def inner_external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield those of `external_tensors` that are no initializers of the main graph."""
-    yield from _external(_sparse(model.graph))
-    yield from _in_nodes(model.graph.node)
-    for function in model.functions:
-        yield from _in_nodes(function.node)
-
-
-def _in_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from _external((*graph.initializer, *_sparse(graph)))
-    yield from _in_nodes(graph.node)
-
-
-def _sparse(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    return [part for item in graph.sparse_initializer for part in (item.values, item.indices)]
+    functions = (node for function in model.functions for node in function.node)
+    nodes = list(nodes_within((*model.graph.node, *functions)))
+    graphs = [body for node in nodes for body in bodies_of(node)]
+    attributes = [attribute for node in nodes for attribute in node.attribute]
+    sparse = [item for graph in (model.graph, *graphs) for item in graph.sparse_initializer]
+    sparse += [part for it in attributes for part in (it.sparse_tensor, *it.sparse_tensors)]
+    yield from _external(part for item in sparse for part in (item.values, item.indices))
+    yield from _external(tensor for graph in graphs for tensor in graph.initializer)
+    yield from _external(tensor for item in attributes for tensor in (item.t, *item.tensors))
 
 
 def _external(tensors: Iterable[onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
     return (item for item in tensors if item.data_location == onnx.TensorProto.EXTERNAL)
-
-
-def _in_nodes(nodes: object) -> Iterator[onnx.TensorProto]:
-    for node in nodes:  # type: ignore[attr-defined]
-        for attribute in node.attribute:
-            sparse = (attribute.sparse_tensor, *attribute.sparse_tensors)
-            parts = (part for item in sparse for part in (item.values, item.indices))
-            for tensor in (attribute.t, *attribute.tensors, *parts):
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    yield tensor
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _in_graph(graph)
 
 
 def require_whole(tensor: onnx.TensorProto, where: str) -> None:

@@ -25,7 +25,6 @@ from qgraph._quantize.inc.protocol import (
     REQUEST,
     IncAnswer,
     Request,
-    read_answer,
     write_feeds,
 )
 
@@ -107,7 +106,7 @@ def _answers(
     """Yield answers until the process says that it is done."""
     for line in _lines(pipe, patience):
         try:
-            answer = read_answer(line)
+            answer = IncAnswer.model_validate_json(line)
         except ValueError as error:
             raise RuntimeDiedError(
                 f"the process that runs Intel Neural Compressor said {line[:200]!r}",

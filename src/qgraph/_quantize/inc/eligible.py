@@ -43,16 +43,11 @@ def eligible(
                 where=f"{where}: node {node.name!r}",
                 hint="Export with --dtype fp32, or use --engine auto.",
             )
-        reason = _reason(index.by_name[node.name], index)
-        if reason is None:
-            taken.append(node)
-        else:
+        inputs = index.by_name[node.name].input
+        computed = len(inputs) > 2 and inputs[2] not in index.initializers
+        if node.op_type == "Conv" and computed:
+            reason = "INC crashes on a convolution whose bias is not constant"
             refused.append(Keep(node.name, reason))
+        else:
+            taken.append(node)
     return taken, refused
-
-
-def _reason(proto: onnx.NodeProto, index: GraphIndex) -> str | None:
-    bias = proto.input[2] if len(proto.input) > 2 else ""
-    if proto.op_type == "Conv" and len(proto.input) > 2 and bias not in index.initializers:
-        return "INC crashes on a convolution whose bias is not constant"
-    return None

@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from qgraph._graph.io.documents import Part
 from qgraph._graph.tensors import Feed
@@ -101,18 +100,6 @@ class IncAnswer(Part):
     score: UnitScore | None = None
     failure: Failure | None = None
     done: bool = False
-
-
-_ANSWER = TypeAdapter(IncAnswer)
-
-
-def read_answer(line: bytes) -> IncAnswer:
-    """Return a line as an answer.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return _ANSWER.validate_json(line)
 
 
 def write_feeds(folder: Path, feeds: list[Feed], inputs: tuple[str, ...]) -> None:
