@@ -97,17 +97,6 @@ provider = click.option(
     help="Where to run. cuda never falls back to the CPU.",
 )
 
-data = click.option(
-    "--data",
-    "data",
-    type=PATH,
-    multiple=True,
-    help="Samples: .npz or a folder of .npz files. Some families also take .txt, .jsonl, a folder"
-    " of images, or COCO's .json. Repeat the option to mix several.",
-)
-
-seed = click.option("--seed", default=0, show_default=True, help="Seed of synthetic samples.")
-
 
 class SchemePart(click.ParamType[str]):
     """A word or a number, read by `parse`, which raises ValueError where it is none."""
@@ -269,7 +258,6 @@ memory_budget = click.option(
     "  [default: the free memory]",
 )
 
-
 ray = click.option(
     "--ray",
     metavar="[ADDRESS]",
@@ -280,7 +268,6 @@ ray = click.option(
     " this run. --ray=local always starts a new one.",
 )
 
-
 resume = click.option(
     "--resume/--fresh",
     "resume",
@@ -289,14 +276,12 @@ resume = click.option(
     help="Continue where the same run stopped, or start from the beginning.",
 )
 
-
 ray_ship = click.option(
     "--ray-ship",
     is_flag=True,
     help="Send models and samples to the cluster's nodes. Without it, nodes read them by the same"
     " paths.",
 )
-
 
 gates = apply(
     click.option(

@@ -210,14 +210,8 @@ class RecipeChain:
             return made
         part, provider = self._recipe.sensitivity, str(self._recipe.provider)
         how = self._as_scored(options)
-        asked: list[Any] = [
-            options.dtype,
-            part.samples,
-            part.seed,
-            provider,
-        ]
-        asked += [list(how["batch_axis"]), how["preprocess"]]
-        return [made, asked, self._samples()]
+        asked = [options.dtype, part.samples, part.seed, provider]
+        return [made, [*asked, list(how["batch_axis"]), how["preprocess"]], self._samples()]
 
     def _quantize(self) -> list[Path]:
         part = self._recipe.sensitivity

@@ -32,21 +32,21 @@ from qgraph._steps.given import data_files
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
-_DATA = Flag(
+DATA = Flag(
     "Samples: .npz or a folder of .npz files. Some families also take .txt, .jsonl, a folder of"
     " images, or COCO's .json. Repeat the option to mix several."
 )
-_SEED = Flag("Seed of synthetic samples.")
+SEED = Flag("Seed of synthetic samples.")
 _BATCH_AXIS = Flag(
     "The axis of INPUT that counts samples in .npz data, from 0.  [default: a dynamic axis with the"
     " name of a batch, else 0]",
     metavar="INPUT=AXIS",
 )
-PREPROCESS = (
+PREPROCESS = Flag(
     "How images become inputs. It replaces preprocessor_config.json beside the model. Examples:"
-    ' "mean=0.5 std=0.5", "mean=0.485,0.456,0.406 std=0.229,0.224,0.225 shortest=256 crop=224".'
+    ' "mean=0.5 std=0.5", "mean=0.485,0.456,0.406 std=0.229,0.224,0.225 shortest=256 crop=224".',
+    metavar="HOW",
 )
-_PREPROCESS = Flag(PREPROCESS, metavar="HOW")
 _TASK = Flag("lm, classify, detect or fidelity.  [default: by family and data]")
 _OF_EACH = "of each file; of .npz files, in all"
 _FAST = Flag(
@@ -98,9 +98,9 @@ class CalibrateOptions(Options):
 
     MOST = MOST_SAMPLES
 
-    data: Annotated[tuple[Path, ...], _DATA] = ()
+    data: Annotated[tuple[Path, ...], DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
-    preprocess: Annotated[str | None, _PREPROCESS] = None
+    preprocess: Annotated[str | None, PREPROCESS] = None
     samples: Annotated[
         Count | None, Flag("Use at most this many samples.  [default: all, up to 32]")
     ] = None
@@ -125,7 +125,7 @@ class CalibrateOptions(Options):
             " one row."
         ),
     ] = False
-    seed: Annotated[int, _SEED] = 0  # fmt: skip
+    seed: Annotated[int, SEED] = 0  # fmt: skip
 
 
 def _engine(name: str) -> str:
@@ -145,15 +145,19 @@ def _limits(accept: tuple[str, ...]) -> tuple[str, ...]:
     return accept
 
 
+def _all_names(given: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for text in given for name in format_names(text))
+
+
 def _mixed_names(given: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(name for text in given for name in format_names(text))
+    names = _all_names(given)
     if names and len(set(names)) != 2:
         raise ValueError(f"found {', '.join(names)}, expected two formats, as in int8,fp8")
     return names
 
 
 def _format_names(given: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(name for text in given for name in format_names(text))
+    names = _all_names(given)
     if names and names[0] not in (SchemeName.INT8, SchemeName.FP8):
         raise ValueError(f"found {names[0]!r} first, expected int8 or fp8: ranks go by it")
     return names
@@ -282,13 +286,10 @@ class ProfileOptions(Options):
             metavar="NAMES",
         ),
     ] = ()
-    data: Annotated[tuple[Path, ...], _DATA] = ()
+    data: Annotated[tuple[Path, ...], DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
-    preprocess: Annotated[str | None, _PREPROCESS] = None
-    task: Annotated[
-        str | None,
-        _TASK,
-    ] = None
+    preprocess: Annotated[str | None, PREPROCESS] = None
+    task: Annotated[str | None, _TASK] = None
     samples: Annotated[
         Count | None, Flag(f"Measure on at most this many samples {_OF_EACH}.")
     ] = None  # fmt: skip
@@ -327,13 +328,13 @@ class QuantizeOptions(Options):
         bool,
         Flag("Use the extremes as ranges, and no smoothing, instead of the profiles' scheme."),
     ] = False
-    data: Annotated[tuple[Path, ...], _DATA] = ()
+    data: Annotated[tuple[Path, ...], DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
-    preprocess: Annotated[str | None, _PREPROCESS] = None
+    preprocess: Annotated[str | None, PREPROCESS] = None
     samples: Annotated[
         Count | None, Flag("Calibrate on at most this many samples.  [default: all, up to 32]")
     ] = None
-    seed: Annotated[int, _SEED] = 0  # fmt: skip
+    seed: Annotated[int, SEED] = 0  # fmt: skip
 
 
 class EvaluateOptions(Options):
@@ -343,9 +344,9 @@ class EvaluateOptions(Options):
     `loss<=1.01x`.
     """
 
-    data: Annotated[tuple[Path, ...], _DATA] = ()
+    data: Annotated[tuple[Path, ...], DATA] = ()
     batch_axis: Annotated[tuple[str, ...], _BATCH_AXIS] = ()
-    preprocess: Annotated[str | None, _PREPROCESS] = None
+    preprocess: Annotated[str | None, PREPROCESS] = None
     samples: Annotated[
         Count | None, Flag(f"Use at most this many samples {_OF_EACH}.  [default: all]")
     ] = None

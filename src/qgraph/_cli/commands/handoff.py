@@ -17,7 +17,7 @@ from qgraph._handoff.document import AxisRange, Counts, Handoff
 from qgraph._handoff.engine_layers import EngineLayers
 from qgraph._handoff.shapes import fixed_axes
 from qgraph._steps import handoff as handing_over
-from qgraph._steps.options import PREPROCESS
+from qgraph._steps.options import DATA, PREPROCESS, SEED
 
 
 def axis_ranges(
@@ -41,7 +41,7 @@ def axis_ranges(
 
 @click.command()
 @click.argument("model", type=options.PATH)
-@options.data
+@click.option("--data", type=options.PATH, multiple=True, help=DATA.help)
 @click.option("--source", type=options.PATH, help="The float model.  [default: found beside MODEL]")
 @click.option(
     "--axis",
@@ -57,7 +57,7 @@ def axis_ranges(
     metavar="INPUT=AXIS",
     help="The axis of INPUT that counts samples in .npz data.",
 )
-@click.option("--preprocess", metavar="HOW", help=PREPROCESS)
+@click.option("--preprocess", metavar=PREPROCESS.metavar, help=PREPROCESS.help)
 @click.option(
     "--plugin",
     "plugins",
@@ -70,7 +70,7 @@ def axis_ranges(
     type=options.PATH,
     help="Compare with an engine's layers.json. MODEL is then the bundle.",
 )
-@options.seed
+@click.option("--seed", default=0, show_default=True, help=SEED.help)
 @options.common(None, "Folder to write the bundle to.")
 def handoff(
     model: Path,
