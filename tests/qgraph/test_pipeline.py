@@ -89,6 +89,14 @@ def test_a_run_writes_every_file_of_the_chain_and_nothing_else(finished: Path) -
     assert visible(finished) == CHAIN
 
 
+def test_the_record_says_what_each_stage_took(finished: Path) -> None:
+    stages = json.loads((finished / "run.json").read_text())["stages"]
+    seconds = {item["name"]: item["seconds"] for item in stages}
+    assert "ranges" in seconds and min(seconds.values()) > 0
+    scoring = json.loads((finished / "sensitivity.json").read_text())["run"]
+    assert "ranges_seconds" not in scoring and seconds["sensitivity"] >= scoring["seconds"]
+
+
 def test_a_run_folder_is_called_after_the_recipe_by_default(
     qgraph: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

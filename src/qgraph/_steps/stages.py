@@ -6,6 +6,7 @@ repeated.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,13 @@ RECORD = "run.json"
 
 
 class StageRecord(Part):
-    """`outputs`: file → SHA-256, paths relative to the run folder."""
+    """`outputs`: file → SHA-256, paths relative to the run folder. `seconds`: what the stage took
+    in the run that finished it.
+    """
 
     name: str
     fingerprint: str
+    seconds: float | None = None
     outputs: dict[str, str]
 
 
@@ -53,12 +57,16 @@ def ensure(stage: Stage, folder: Path) -> bool:
     done = {item.name: item for item in record.stages}
     if stage.name in done and _holds(done[stage.name], fingerprint, folder):
         return False
+    begun = time.perf_counter()
     outputs = {
         path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(stage.work())
     }
     if stage.name in done:
         _remove(folder, done[stage.name].outputs.keys() - outputs.keys())
-    done[stage.name] = StageRecord(name=stage.name, fingerprint=fingerprint, outputs=outputs)
+    seconds = time.perf_counter() - begun
+    done[stage.name] = StageRecord(
+        name=stage.name, fingerprint=fingerprint, seconds=seconds, outputs=outputs
+    )
     write_document(folder / RECORD, RunRecord(schema=RunRecord.SCHEMA, stages=tuple(done.values())))
     return True
 
