@@ -24,6 +24,7 @@ structure and runs qgraph on it. A test keeps the page true.
 
 - **Quantized**: by default the node is scored and written with Q/DQ.
 - **Float**: the node stays as it is. Reports list it with this reason and count its MACs.
+  MACs in the bodies of If, Loop and Scan count nowhere.
 - **Refused**: qgraph does not accept the model (exit code 3), with this message.
 
 A model keeps its opset from 13 to 26. Older models are raised to 13, and older fp16 models to 19.

@@ -82,6 +82,20 @@ def test_next_tokens_are_judged_as_torch_does(model: Path, data: Path) -> None:
     assert "vqa_accuracy" not in found
 
 
+def test_padding_before_or_behind_a_text_changes_nothing(model: Path, tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, (3, 9))
+    mask = np.ones_like(ids)
+    found = []
+    for name, (before, behind) in {"bare": (0, 0), "before": (4, 0), "behind": (0, 4)}.items():
+        around = ((0, 0), (before, behind))
+        padded = {"input_ids": np.pad(ids, around), "attention_mask": np.pad(mask, around)}
+        np.savez(tmp_path / f"{name}.npz", **padded)
+        data = tmp_path / f"{name}.npz"
+        (only,) = qgraph.evaluate(model, data=data, task="lm", latency=False).variants
+        found.append(only.metrics["loss"])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+
+
 def test_what_predicts_no_tokens_is_refused_in_words(
     model: Path, data: Path, tmp_path: Path
 ) -> None:

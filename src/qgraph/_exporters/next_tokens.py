@@ -97,7 +97,8 @@ class NextTokens(SampleBySample[SampleSums]):
 
 
 def next_tokens(view: ModelView, feeds: Iterable[Feed], outputs: Sequence[str]) -> NextTokens:
-    """Return the task over arrays: every token counts but the first and those that are masked.
+    """Return the task over arrays: every token counts but the first of a text and those
+    that are masked.
 
     Raises:
         UsageError: the model has no ids and logits, or takes several sequences at once.
@@ -127,6 +128,7 @@ def _sample(feed: Feed, ids: str) -> TokenSample:
     scored = np.ones(feed[ids].shape[1], bool)
     if _MASK in feed:
         scored = feed[_MASK][0, -len(scored) :] != 0
+        scored[1:] &= scored[:-1]  # before the first token behind padding nothing was read
     return TokenSample(feed, feed[ids][0].astype(np.int64), scored)
 
 

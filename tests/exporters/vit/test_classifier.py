@@ -64,6 +64,15 @@ def test_a_fixed_batch_is_fixed_and_its_graph_computes_no_shapes(
     assert "Shape" not in {node.op_type for node in graph.node}
 
 
+def test_a_graph_in_fp16_takes_and_gives_fp16(checkpoint: Path, tmp_path: Path) -> None:
+    manifest = export_classifier(checkpoint, tmp_path / "out", ExportOptions(dtype="fp16"), silent)
+    graph = onnx.load(tmp_path / "out/model.onnx").graph
+    half = onnx.TensorProto.FLOAT16
+    assert {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)} == {half}
+    assert onnx.TensorProto.FLOAT not in {tensor.data_type for tensor in graph.initializer}
+    assert manifest.dtype == "fp16" and len(manifest.checks) == 3
+
+
 def test_weights_are_named_after_their_modules(exported: Path) -> None:
     graph = onnx.load(exported / "model.onnx").graph
     weights = {node.input[1] for node in graph.node if node.op_type in ("MatMul", "Gemm", "Conv")}

@@ -126,7 +126,7 @@ def _graph(
             shapes = {"batch_size": image.shape[0], "height": image.shape[2]}
             export(
                 model,
-                constructor(model.config),
+                constructor(model.config, float_dtype=options.dtype),
                 path,
                 opset=min(opset, TRACED_OPSET),
                 input_shapes={**shapes, "width": image.shape[3], "num_channels": image.shape[1]},
