@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array
-from qgraph._metrics import Comparator, DistanceSum, figures, log_softmax
+from qgraph._metrics import Comparator, Sums, figures, log_softmax
 from qgraph._sensitivity.report import Score
 
 # float32 products of sums kept in float64: each term is rounded once, so 2^-23 and a margin
@@ -22,9 +22,7 @@ def pair(*shape: int, seed: int = 0) -> tuple[Array, Array]:
 
 
 def distances(reference: Array, got: Array, *, logits: bool = False) -> Score:
-    total = DistanceSum(logits=logits)
-    total.add(reference, got)
-    return Score.of(figures(total.result()))
+    return Score.of(figures(Comparator(reference, logits=logits).compare(got)))
 
 
 def test_mse_is_the_mean_of_squared_differences() -> None:
@@ -84,7 +82,7 @@ def test_without_logits_there_is_no_kl() -> None:
 
 
 def test_nothing_added_is_no_distance() -> None:
-    assert figures(DistanceSum(logits=True).result())["mse"] == 0
+    assert figures(Sums())["mse"] == 0
 
 
 @pytest.mark.parametrize("logits", [False, True])
@@ -95,13 +93,12 @@ def test_an_output_without_elements_is_no_distance(*, logits: bool) -> None:
 
 def test_samples_in_turn_count_like_samples_together() -> None:
     a, b = pair(6, 10)
-    total = DistanceSum(logits=True)
-    for part in (slice(0, 2), slice(2, 6)):
-        total.add(a[part], b[part])
+    parts = slice(0, 2), slice(2, 6)
+    total = sum((Comparator(a[p], logits=True).compare(b[p]) for p in parts), Sums())
     together = distances(a, b, logits=True)
     # float32 sums within a block, in another order
-    assert figures(total.result())["mse"] == pytest.approx(together.mse, rel=1e-6)
-    assert figures(total.result())["kl"] == pytest.approx(together.kl, rel=1e-12)
+    assert figures(total)["mse"] == pytest.approx(together.mse, rel=1e-6)
+    assert figures(total)["kl"] == pytest.approx(together.kl, rel=1e-12)
 
 
 @given(

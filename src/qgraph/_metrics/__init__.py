@@ -3,7 +3,6 @@
 from qgraph._metrics.distance import (
     Columns,
     Comparator,
-    DistanceSum,
     Split,
     Sums,
     log_softmax,
@@ -25,7 +24,6 @@ __all__ = [
     "SCORED",
     "Columns",
     "Comparator",
-    "DistanceSum",
     "Figures",
     "Metric",
     "Split",

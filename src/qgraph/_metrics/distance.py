@@ -176,25 +176,6 @@ class Comparator:
             return error, squares, divergence, self._logits.agreement(part, rows[part])
 
 
-class DistanceSum:
-    """Accumulates pairs of outputs; each is compared once."""
-
-    def __init__(self, *, logits: bool = False) -> None:
-        self._logits = logits
-        self._sums = Sums()
-
-    def add(self, reference: Array, got: Array) -> None:
-        """Take in one output of one sample; shapes are equal.
-
-        Raises:
-            InputError: one of the two holds NaN or infinity.
-        """
-        self._sums = self._sums + Comparator(reference, logits=self._logits).compare(got)
-
-    def result(self) -> Sums:
-        return self._sums
-
-
 def log_softmax(logits: Array) -> Array:
     """Return the log-probabilities along the last axis, float32."""
     shifted = logits - logits.max(axis=-1, keepdims=True)

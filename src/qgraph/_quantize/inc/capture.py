@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from qgraph._graph.tensors import Array
-from qgraph._metrics import DistanceSum, Figures, figures
+from qgraph._metrics import Comparator, Figures, Sums, figures
 from qgraph._quantize.inc.naming import SUFFIX
 
 Op = tuple[str, str]
@@ -99,11 +99,13 @@ def quantized_nodes(model: Any) -> frozenset[str]:
 
 def figures_of(reference: Sequence[Array], got: Sequence[Array], where: Where) -> Figures:
     """Return our metrics from the flat lists of INC: batch by batch, output by output."""
-    total = DistanceSum(logits=where.logits)
-    for index, (a, b) in enumerate(zip(reference, got, strict=True)):
-        if index % where.outputs in where.scored:
-            total.add(np.asarray(a), np.asarray(b))
-    found = figures(total.result())
+    pairs = [
+        (np.asarray(a), np.asarray(b))
+        for index, (a, b) in enumerate(zip(reference, got, strict=True))
+        if index % where.outputs in where.scored
+    ]
+    each = (Comparator(a, logits=where.logits).compare(b) for a, b in pairs)
+    found = figures(sum(each, Sums()))
     # over whole outputs, where ours is over their parts
     return {key: value for key, value in found.items() if key != "noise_to_signal"}
 
