@@ -111,8 +111,10 @@ def _write(
         with torch.no_grad():
             expected = [tower.embed(sample.pixels, sample.grid) for sample in samples]
         progress("exporting the vision tower", 1, len(_STEPS))
-        made = vision_trace.trace(tower, samples, request.dtype, request.opset, Path(scratch))
-        write_model(made.model, target / VISION_ENCODER)
+        graph, float32 = vision_trace.trace(
+            tower, samples, request.dtype, request.opset, Path(scratch)
+        )
+        write_model(graph, target / VISION_ENCODER)
     progress("exporting the vision tower", 2, len(_STEPS))
     checks = vision_trace.check(target / VISION_ENCODER, samples, expected, request.dtype)
     grid = samples[0].grid
@@ -123,7 +125,7 @@ def _write(
         image_size=size,
         grid_thw=grid,
         tokens=int(expected[0].shape[0]),
-        float32=made.float32,
+        float32=float32,
         checks=checks,
     )
 

@@ -37,14 +37,6 @@ class Sample:
     grid: tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Traced:
-    """`float32`: names of the parts that stay in fp32 in an fp16 graph."""
-
-    model: onnx.ModelProto
-    float32: tuple[str, ...]
-
-
 def samples(tower: VisionTower, size: tuple[int, int], images: Sequence[Path]) -> list[Sample]:
     """Return the images at this size; noise and a gradient come first, and are always there."""
     height, width = size
@@ -62,8 +54,8 @@ def samples(tower: VisionTower, size: tuple[int, int], images: Sequence[Path]) -
 
 def trace(
     tower: VisionTower, images: Sequence[Sample], dtype: str, opset: int, scratch: Path
-) -> Traced:
-    """Return the graph of the tower for images of this size.
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Return the graph of the tower for images of this size, and what stays in fp32 of an fp16 one.
 
     Raises:
         InputError: the exporter cannot trace this model.
@@ -91,7 +83,7 @@ def trace(
             f"PyTorch's ONNX exporter failed: {str(error).strip() or type(error).__name__}",
             hint="Check that torch and transformers are the versions of qgraph[export].",
         ) from error
-    return Traced(_finished(path, opset), _names(parts, len(encoder.blocks)))
+    return _finished(path, opset), _names(parts, len(encoder.blocks))
 
 
 def _finished(path: Path, opset: int) -> onnx.ModelProto:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
 
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.widen import FeedsInSingle, in_single
@@ -14,16 +13,10 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.probe import watch
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
+from qgraph._quantize.calibrate.observers import Observer
 
 Seen = tuple[int, str, Array]
 """The number of a feed, a tensor, and what it takes."""
-
-
-class Sees(Protocol):
-    """Whatever takes in arrays."""
-
-    def observe(self, values: Array) -> None:
-        """Take in the values of one run."""
 
 
 def values_of(
@@ -45,9 +38,9 @@ def values_of(
 
 
 def show(
-    observers: Mapping[str, Sees],
+    observers: Mapping[str, Observer],
     seen: Iterable[Seen],
-    others: Mapping[int, Sequence[Mapping[str, Sees]]] = MappingProxyType({}),
+    others: Mapping[int, Sequence[Mapping[str, Observer]]] = MappingProxyType({}),
 ) -> None:
     """Show every observer its tensor (its key). `others`: number of a feed → further observers that
     see it.
