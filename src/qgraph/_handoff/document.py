@@ -135,8 +135,8 @@ class Roofline(Part):
 
 
 def _pace(bound: float) -> str:
-    if bound < 1:  # what is left in fp32 weighs more than INT8 saves
-        return f"slower than in fp16, at least {1 / bound:.2f} times the time"
+    if bound < 1:
+        return f"slower than in fp16, at least {1 / bound:.2f} times the time: floats are fp32"
     return f"at most {bound:.2f} times as fast as in fp16"
 
 

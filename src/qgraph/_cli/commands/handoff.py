@@ -71,7 +71,7 @@ def axis_ranges(
     help="Compare with an engine's layers.json. MODEL is then the bundle.",
 )
 @click.option("--seed", default=0, show_default=True, help=SEED.help)
-@options.common(None, "Folder to write the bundle to.")
+@options.common(None, "Folder to write the bundle to.  [required, except with --engine-layers]")
 def handoff(
     model: Path,
     engine_layers: Path | None,

@@ -118,5 +118,7 @@ def print_placement(report: Lint) -> None:
     costs = f"costs ({metric(report.metric or 'mse').damage_name})"
     headings = ["node", "now", "rank", costs, "brings (MACs)", "cost per MAC", "advice"]
     print_table(headings, rows, left=2)
-    say("Cost per MAC is relative to the average node. Leave the first INT8 nodes float;")
-    say("quantize the first float nodes.")
+    say(
+        "Cost per MAC is relative to the average node. To trade, leave the first quantized nodes"
+        " float, and quantize the first float nodes."
+    )

@@ -72,7 +72,9 @@ class GenericFamily:
         models that give the next token's logits.
         """
         if name not in (None, "fidelity", "classify", "lm"):
-            raise UsageError(f"--task {name} needs a model family; this model has none")
+            raise UsageError(
+                f"found --task {name}, expected lm, classify or fidelity: no family knows this model"
+            )
         for path in data:
             if path.suffix != ".npz" and not any(path.glob("*.npz")):
                 self.feeds(view, path, limit)  # says what it takes instead
