@@ -73,7 +73,7 @@ class GenericFamily:
         """
         if name not in (None, "fidelity", "classify", "lm"):
             raise UsageError(
-                f"found --task {name}, expected lm, classify or fidelity: no family knows this model"
+                f"found --task {name}, expected lm, classify or fidelity: this model has no family"
             )
         for path in data:
             if path.suffix != ".npz" and not any(path.glob("*.npz")):
