@@ -80,6 +80,18 @@ def test_dequantize_is_dequantizelinear_bit_for_bit(
     assert dequantize(values, scale, axis).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize(("grid", "count"), [(INT8, 128), (FP8, 127)])
+def test_magnitudes_are_what_quantizelinear_makes_of_anything_positive(
+    grid: Grid, count: int
+) -> None:
+    dense = np.linspace(0, 2 * grid.qmax, 1 << 17).astype(np.float32)
+    small = np.geomspace(1e-4, 1, 1 << 12).astype(np.float32)
+    values = np.concatenate([dense, small])
+    found = np.unique(quantize(values, np.ones((), np.float32), grid=grid).astype(np.float64))
+    assert len(found) == count
+    np.testing.assert_array_equal(grid.magnitudes, found)
+
+
 def test_halves_are_rounded_to_even() -> None:
     array = np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32)
     assert quantize(array, np.ones((), np.float32)).tolist() == [0, 2, 2, 0, -2]
