@@ -1,6 +1,6 @@
 """What real models are fed: photos, rendered text, spoken sentences with pauses, played notes.
 
-Pictures, fonts and the voice come from packages of an environment that `real.py` made; nothing of
+Pictures, fonts and the voice come from packages that `subjects.py` installs; nothing of
 them is imported. What is spoken and written are the texts that the shipped decoder is tested on.
 """
 

@@ -1,6 +1,6 @@
 """Real models that packages ship, what they are fed, and what shows that they still work.
 
-None of the files is in this repository; `real.py` installs the packages.
+None of the files is in this repository; `subjects.py` installs the packages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qgraph._graph.tensors import Array, Feed
 
 Run = Callable[[Feed], list[Array]]
 Answers = list[Any]
-CALIBRATION, HELDOUT = 8, 16
+CALIBRATION, HELDOUT, MORE = 8, 16, 40
 PACKAGES = (
     "nudenet==3.4.2",
     "rapidocr-onnxruntime==1.4.4",
@@ -37,10 +37,13 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Samples to calibrate on, others to measure on, and what is right for these, where known."""
+    """Samples to calibrate on, others to measure on, more from where the first are from, and what
+    is right for those to measure on, where known.
+    """
 
     calibration: list[Feed]
     heldout: list[Feed]
+    alike: list[Feed]
     truth: Answers | None = None
 
 
@@ -71,15 +74,15 @@ def _photos(packages: Path, _file: Path) -> Data:
         for part in ("calibration", "heldout")
     }
     # every third: of each photo some
-    return Data(made["calibration"][::3][:CALIBRATION], made["heldout"][:HELDOUT])
+    return Data(made["calibration"][::3], made["heldout"][:HELDOUT], made["calibration"][1::3])
 
 
 def _pages(packages: Path, _file: Path) -> Data:
-    both = [
+    learnt, known = (
         [{"x": picture(page, (640, 480), signed=True)} for page in pages(packages, part, count)]
-        for part, count in (("calibration", CALIBRATION), ("heldout", HELDOUT // 2))
-    ]
-    return Data(*both)
+        for part, count in (("calibration", 2 * CALIBRATION), ("heldout", HELDOUT // 2))
+    )
+    return Data(learnt[:CALIBRATION], known, learnt[CALIBRATION:])
 
 
 def _line(image: Image.Image, width: int = 320) -> Array:
@@ -91,8 +94,13 @@ def _line(image: Image.Image, width: int = 320) -> Array:
 
 def _lines(packages: Path, _file: Path) -> Data:
     known = list(lines(packages, "heldout", 4 * HELDOUT))
-    learnt = [{"x": _line(image)} for image, _ in lines(packages, "calibration", CALIBRATION)]
-    return Data(learnt, [{"x": _line(image)} for image, _ in known], [text for _, text in known])
+    learnt = [{"x": _line(image)} for image, _ in lines(packages, "calibration", MORE)]
+    return Data(
+        learnt[:CALIBRATION],
+        [{"x": _line(image)} for image, _ in known],
+        learnt[CALIBRATION:],
+        [text for _, text in known],
+    )
 
 
 def _angles(packages: Path, _file: Path) -> Data:
@@ -102,7 +110,9 @@ def _angles(packages: Path, _file: Path) -> Data:
         feeds: list[Feed] = [{"x": _line(image, 192)} for image in images]
         return feeds, [i % 2 for i in range(count)]
 
-    return Data(turned("calibration", CALIBRATION)[0], *turned("heldout", 4 * HELDOUT))
+    learnt = turned("calibration", MORE)[0]
+    known, truth = turned("heldout", 4 * HELDOUT)
+    return Data(learnt[:CALIBRATION], known, learnt[CALIBRATION:], truth)
 
 
 def _files(packages: Path, _file: Path) -> Data:
@@ -114,7 +124,9 @@ def _files(packages: Path, _file: Path) -> Data:
     feeds: list[Feed] = []
     for found in sorted(kinds.items()):
         feeds += [{"bytes": _ends(path)} for path in found[1][:: max(1, len(found[1]) // 4)][:4]]
-    return Data(feeds[::5][:CALIBRATION], [feed for i, feed in enumerate(feeds) if i % 5])
+    learnt = feeds[::5]
+    known = [feed for i, feed in enumerate(feeds) if i % 5]
+    return Data(learnt[:CALIBRATION], known, learnt[CALIBRATION:])
 
 
 def _ends(path: Path) -> Array:
@@ -132,7 +144,7 @@ def _notes(_packages: Path, _file: Path) -> Data:
     both = [
         [{"serving_default_input_2:0": sound[None, :, None]}
          for sound in notes(count, 22050, 43844, seed)]
-        for count, seed in ((CALIBRATION, 1), (HELDOUT // 2, 2))
+        for count, seed in ((CALIBRATION, 1), (HELDOUT // 2, 2), (HELDOUT // 2, 3))
     ]  # fmt: skip
     return Data(*both)
 
@@ -150,17 +162,11 @@ def _spoken(packages: Path, file: Path) -> Data:
 
     session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
-    found = []
-    for part, seconds, every in (("calibration", 40.0, 150), ("heldout", 40.0, 1)):
-        feeds: list[Feed] = []
-        closed_loop(
-            lambda feed: session.run(None, feed),
-            chunks(speech(packages, part, seconds)),
-            names,
-            feeds,
-        )
-        found.append(feeds[30::every][:CALIBRATION] if every > 1 else feeds)
-    return Data(*found)
+    learnt, known = list[Feed](), list[Feed]()
+    for part, feeds in (("calibration", learnt), ("heldout", known)):
+        steps = chunks(speech(packages, part, 40.0))
+        closed_loop(lambda feed: session.run(None, feed), steps, names, feeds)
+    return Data(learnt[30::150][:CALIBRATION], known, learnt[55::50])
 
 
 def closed_loop(
@@ -180,12 +186,14 @@ def closed_loop(
 
 
 def _sequences(packages: Path, _file: Path) -> Data:
-    both = []
-    for part, count in (("calibration", CALIBRATION), ("heldout", HELDOUT)):
+    rest = {name: np.zeros((1, 1, 128), np.float32) for name in ("h", "c")}
+
+    def cut(part: str, count: int) -> list[Feed]:
         steps = chunks(speech(packages, part, count * 2.1))
-        rest = {name: np.zeros((1, 1, 128), np.float32) for name in ("h", "c")}
-        both.append([{"input": steps[64 * i : 64 * i + 64], **rest} for i in range(count)])
-    return Data(*both)
+        return [{"input": steps[64 * i : 64 * i + 64], **rest} for i in range(count)]
+
+    learnt = cut("calibration", CALIBRATION)
+    return Data(learnt, cut("heldout", HELDOUT), cut("calibration", MORE)[CALIBRATION:])
 
 
 def _ask_steps(run: Run, data: Data, _file: Path) -> Answers:
@@ -193,7 +201,8 @@ def _ask_steps(run: Run, data: Data, _file: Path) -> Answers:
     return closed_loop(run, steps, list(data.heldout[0]))
 
 
-def _ask_all(run: Run, data: Data, _file: Path, read: Callable[[Array], Any]) -> Answers:
+def ask_all(run: Run, data: Data, _file: Path, read: Callable[[Array], Any]) -> Answers:
+    """Return what `read` makes of the first output of each sample."""
     return [read(run(feed)[0]) for feed in data.heldout]
 
 
@@ -268,17 +277,18 @@ def iou(found: Answers, right: Answers) -> float:
     return float(np.mean([(a & b).sum() / max((a | b).sum(), 1) for a, b in pairs]))
 
 
-def _above(level: float) -> Callable[[Array], Any]:
+def above(level: float) -> Callable[[Array], Any]:
+    """Return what marks where an output is above a level."""
     return lambda output: output > level
 
 
-_ANGLE = (_angles, partial(_ask_all, read=lambda out: int(out[0].argmax())), same)
-_PAGE = (_pages, partial(_ask_all, read=_above(0.3)), iou)
+_ANGLE = (_angles, partial(ask_all, read=lambda out: int(out[0].argmax())), same)
+_PAGE = (_pages, partial(ask_all, read=above(0.3)), iou)
 _TEXT = (_lines, _ask_texts, same)
 _STEP = (_spoken, _ask_steps, same)
 SHELF = (
     Shelved("nudenet 320n", "nudenet/320n.onnx", "boxes, F1 against float's",
-            _photos, partial(_ask_all, read=boxes), same_boxes),
+            _photos, partial(ask_all, read=boxes), same_boxes),
     Shelved("PP-OCRv4 det", "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
             "text map, IoU with float's", *_PAGE),
     Shelved("PP-OCRv4 rec", "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
@@ -289,21 +299,15 @@ SHELF = (
             "text map, IoU with float's", *_PAGE),
     Shelved("PP-OCRv6 rec", "rapidocr/models/PP-OCRv6_rec_small.onnx", "lines read right", *_TEXT),
     Shelved("magika", "magika/models/standard_v3_3/model.onnx", "file types as float's",
-            _files, partial(_ask_all, read=lambda out: int(out[0].argmax())), same),
+            _files, partial(ask_all, read=lambda out: int(out[0].argmax())), same),
     Shelved("basic-pitch", "basic_pitch/saved_models/icassp_2022/nmp.onnx",
-            "note frames, F1 against float's", _notes, partial(_ask_all, read=_above(0.5)), f1),
-    Shelved("silero openvino", "silero_vad/data/silero_vad_openvino_16k.onnx",
-            "speech as float's, state fed back", *_STEP),
+            "note frames, F1 against float's", _notes, partial(ask_all, read=above(0.5)), f1),
     Shelved("silero op15", "silero_vad/data/silero_vad_16k_op15.onnx",
             "speech as float's, state fed back", *_STEP),
     Shelved("silero half", "silero_vad/data/silero_vad_half.onnx",
             "speech as float's, state fed back", *_STEP),
     Shelved("silero sequence", "silero_vad/data/silero_vad_16k_sequence.onnx",
             "speech as float's", _sequences, _ask_speech, same),
-    Shelved("silero", "silero_vad/data/silero_vad.onnx",
-            "speech as float's, state fed back", *_STEP),
-    Shelved("silero, 16 kHz", "silero_vad/data/silero_vad.onnx",
-            "speech as float's, state fed back", *_STEP, fixed=(("sr", RATE),)),
     Shelved("silero ifless, 16 kHz", "silero_vad/data/silero_vad_op18_ifless.onnx",
             "speech as float's, state fed back", *_STEP, fixed=(("sr", RATE),)),
 )  # fmt: skip

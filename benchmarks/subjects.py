@@ -5,23 +5,19 @@ Packages go into an environment of their own below `work`; of them only files ar
 
 from __future__ import annotations
 
-import argparse
-import re
 import subprocess
-import tempfile
 import venv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from frontier import SUBJECTS, Bench
-from kept import kept_result
+from frontier import SAMPLES, SUBJECTS, Bench
 from onnx import numpy_helper
-from real_shelf import PACKAGES, SHELF, Run, Shelved
+from real_shelf import CALIBRATION, PACKAGES, SHELF, Run, Shelved
+from unseen_shelf import PACKAGES as MORE_PACKAGES
+from unseen_shelf import UNSEEN
 
 from qgraph._graph.tensors import Feed
 
@@ -32,13 +28,15 @@ Right = Callable[[Run], float]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model, data as options take them, samples to measure on, and how far a model's answers are
-    right, 0 to 1, where that is known; `task`: what they are.
+    """A model, data as options take them, samples to measure on, more from where those of `data`
+    are from, and how far a model's answers are right, 0 to 1, where that is known; `task`: what
+    they are.
     """
 
     path: Path
     data: list[Path]
     heldout: Sequence[Feed]
+    alike: Sequence[Feed]
     samples: int
     task: str = ""
     right: Right | None = None
@@ -47,7 +45,8 @@ class Subject:
 def shipped(name: str, folder: Path) -> Subject:
     """Return a model of a recipe of the house."""
     bench = Bench(SUBJECTS[name], folder, HELDOUT)
-    return Subject(bench.path, bench.data, bench.task.feeds[:HELDOUT], 16)
+    alike = bench.opened.data(bench.data, SAMPLES + HELDOUT).feeds[SAMPLES:]
+    return Subject(bench.path, bench.data, bench.task.feeds[:HELDOUT], alike, SAMPLES)
 
 
 def packaged(item: Shelved, work: Path, folder: Path) -> Subject:
@@ -64,28 +63,18 @@ def packaged(item: Shelved, work: Path, folder: Path) -> Subject:
         return item.agree(item.ask(run, data, path), truth)
 
     given = [save(data.calibration, folder / "calibration")]
-    return Subject(path, given, heldout, 8, item.task, right)
+    return Subject(path, given, heldout, data.alike[:HELDOUT], CALIBRATION, item.task, right)
 
 
-def results_of(
-    asked: argparse.Namespace, title: str, measure: Callable[[Subject], dict[str, Any]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each model that has a result, measured now where that was asked. `title`: what a result
-    is kept as, with {} for the name of the model.
-    """
-    shelf = {item.name: item for item in SHELF}
+def subject_of(name: str, work: Path, folder: Path) -> Subject:
+    """Return the model of a name, which is in `NAMES`."""
+    if name in SUBJECTS:
+        return shipped(name, folder)
+    return packaged(_SHELF[name], work, folder)
 
-    def ask(name: str) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as folder:
-            if name in SUBJECTS:
-                return measure(shipped(name, Path(folder)))
-            return measure(packaged(shelf[name], asked.work, Path(folder)))
 
-    for name in (*SUBJECTS, *shelf):
-        file = re.sub(r"\W+", "-", title.format(name))
-        found = kept_result(asked, name, asked.work / f"{file}.json", partial(ask, name))
-        if found is not None:
-            yield name, found
+_SHELF = {item.name: item for item in (*SHELF, *UNSEEN)}
+NAMES = (*SUBJECTS, *_SHELF)
 
 
 def packages(folder: Path) -> Path:
@@ -94,7 +83,7 @@ def packages(folder: Path) -> Path:
     if not (environment / "ready").is_file():
         venv.create(environment, with_pip=True)
         pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, *PACKAGES], check=True)  # noqa: S603 - our own list
+        subprocess.run([*pip, *PACKAGES, *MORE_PACKAGES], check=True)  # noqa: S603 - our own list
         (environment / "ready").touch()
     return next((environment / "lib").glob("python*/site-packages"))
 
