@@ -205,8 +205,11 @@ class GradientAnswerer:
 
         def products(at: int) -> Products:
             start = first + at * rounds
-            found = {n: item.products[n][start : start + rounds] for n in self._nodes}
-            return Products(self._nodes, found)
+            found, own = (
+                {n: of[n][start : start + rounds] for n in self._nodes if n in of}
+                for of in (item.products, item.own)
+            )
+            return Products(self._nodes, found, own)
 
         if not self.probes.one_by_one:
             return {kind: products(at) for at, kind in enumerate(self.probes.kinds)}

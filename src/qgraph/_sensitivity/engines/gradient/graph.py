@@ -28,10 +28,9 @@ from qgraph._graph.index import reads
 from qgraph._graph.tensors import Array, Feed, OnDemand
 from qgraph._metrics import Columns
 from qgraph._sensitivity.engines.gradient.gauss_newton import add_trace, has_trace
+from qgraph._sensitivity.engines.gradient.places import Place, places_of
 from qgraph._sensitivity.engines.gradient.probes import Probes
 from qgraph._sensitivity.engines.gradient.seeds import Builder, Seeds
-
-_CHANNELS_LAST = ("MatMul", "Gemm")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,19 +48,20 @@ class Ends:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartGraph:
-    """`products`: node → its tensor in each pass, of one quantization after the other; `traces`:
-    node → that of the squared error's Gauss-Newton matrix, where they are asked for; `gradients`:
-    input → that in each pass; `coming`: output → the graph inputs that take its gradient in each
-    pass; `signs`: the graph inputs that take signs.
-    `weights`: values of what `model` only declares; `scales`: of each quantization, the inputs that
-    take scales → whose; they are what it was made with where none are fed. `blocked`: nodes and
-    inputs whose gradient passes an operator without a rule → which one, and why.
+    """`products`: node → its tensor in each pass, of one quantization after the other; `own`: that
+    at its own output, where `products` has it at another place; `traces`: node → that of the
+    squared error's Gauss-Newton matrix, where they are asked for; `gradients`: input → that in each
+    pass; `coming`: output → the graph inputs that take its gradient in each pass; `signs`: the
+    graph inputs that take signs. `weights`: values of what `model` only declares; `scales`: of each
+    quantization, the inputs that take scales → whose; they are what it was made with where none are
+    fed. `blocked`: nodes and inputs whose gradient passes an operator without a rule → which, why.
     """
 
     model: onnx.ModelProto
     weights: Mapping[str, Array]
     scales: Sequence[Mapping[str, Origin]]
     products: Mapping[str, Sequence[str]]
+    own: Mapping[str, Sequence[str]]
     traces: Mapping[str, str]
     gradients: Mapping[str, Sequence[str]]
     coming: Mapping[str, Sequence[str]]
@@ -90,16 +90,22 @@ def differentiate(
     Gauss-Newton traces are worked out.
     """
     tails = list(dict.fromkeys((*ends.scored, *ends.coming)))
-    tensors = dict.fromkeys((*ends.wanted, *(node.output for node in nodes)))
-    found = adjoint(part, outputs=tails, wanted=list(tensors), within=sizes)
+    places = places_of(part, nodes, tails, below=probes.by_position)
+    tensors = [place.tensor for each in places.values() for place in each]
+    wanted = list(dict.fromkeys((*ends.wanted, *tensors)))
+    found = adjoint(part, outputs=tails, wanted=wanted, within=sizes)
     stops = _blocked(found, ends.blocked)
     known = found.gradients.keys() - stops.keys()
     made = _Made(found, part.graph, quantizations, probes, ends)
-    products = {node.name: made.products(node) for node in nodes if node.output in known}
+    each = {n.name: made.products(n, places[n.name]) for n in nodes if n.output in known}
+    products = {name: found[0] for name, found in each.items()}
+    own = {name: found[1] for name, found in each.items() if found[1:]}
     asked = [node for node in nodes if node.name in products] if traces else []
     traced = {node.name: name for node in asked if (name := made.trace(node)) is not None}
     gradients = {name: made.gradients(name) for name in ends.wanted if name in known}
-    kept = [name for group in (products, gradients) for each in group.values() for name in each]
+    kept = [
+        name for group in (products, own, gradients) for each in group.values() for name in each
+    ]
     labels = {node.name: node.output for node in nodes} | {name: name for name in ends.wanted}
     outputs = [*dict.fromkeys(kept), *traced.values(), *(ends.scored if keep_outputs else ())]
     return PartGraph(
@@ -107,6 +113,7 @@ def differentiate(
         made.weights(),
         made.scales(),
         products,
+        own,
         traced,
         gradients,
         made.coming,
@@ -222,19 +229,20 @@ class _Made:
         # a graph's input, or one seed of several tensors, is no output of the graph
         return [self._builder.add("Identity", n) if n in taken else n for n in found]
 
-    def products(self, node: QuantizableNode) -> list[str]:
-        """Return ⟨g, δ⟩ of a node in each pass, of each quantization, float32."""
-        axis = -1 if node.op_type in _CHANNELS_LAST else 1
-        axes = [axis] if self._probes.by_position else []
-        gradients = [
-            self._single(self._named(self._given[node.output], index), node)
-            for index in range(self._passes)
-        ]
-        return [
-            self._builder.sum(self._builder.add("Mul", error, gradient), axes)
-            for error in (self._single(self._error(node, q), node) for q in self._quantizers)
-            for gradient in gradients
-        ]
+    def products(self, node: QuantizableNode, places: Sequence[Place]) -> list[list[str]]:
+        """Return ⟨g, δ⟩ at each of a node's places in each pass, of each quantization, float32."""
+        found: list[list[str]] = [[] for _ in places]
+        for quantizer in self._quantizers:
+            quantized = self._quantized(node, quantizer)
+            for place, into in zip(places, found, strict=True):
+                below, moved = place.carried(node.output, quantized, quantizer.fresh)
+                self._model.graph.node.extend(below)
+                error = self._single(self._builder.add("Sub", moved, place.tensor), node)
+                axes = [place.axis] if self._probes.by_position else []
+                for index in range(self._passes):
+                    gradient = self._single(self._named(self._given[place.tensor], index), node)
+                    into.append(self._builder.sum(self._builder.add("Mul", error, gradient), axes))
+        return found
 
     def trace(self, node: QuantizableNode) -> str | None:
         """Return the trace of the Gauss-Newton matrix in a node's weight, the mean over rounds;
@@ -250,16 +258,17 @@ class _Made:
             found.append(add_trace(self._builder, proto, node.weight, read, gradient))
         return found[0] if len(found) == 1 else self._builder.add("Mean", *found)
 
-    def _error(self, node: QuantizableNode, quantizer: FakeQuantizer) -> str:
-        """Return δ, what quantizing the node's inputs does to its output."""
+    def _quantized(self, node: QuantizableNode, quantizer: FakeQuantizer) -> str:
+        """Return the node's output with its inputs quantized."""
         proto = self._protos[node.name]
         pairs, rename = quantizer.inputs_of(proto, node)
         copy = copied(proto)
         copy.name = quantizer.fresh(f"{proto.name}/quantized")
         copy.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
-        copy.output[:] = [quantizer.fresh(f"{node.output}/quantized")]
+        made = quantizer.fresh(f"{node.output}/quantized")
+        copy.output[:] = [made]
         self._model.graph.node.extend([*pairs, copy])
-        return self._builder.add("Sub", copy.output[0], node.output)
+        return made
 
     def _single(self, tensor: str, node: QuantizableNode) -> str:
         """Return the tensor in float32: sums of half precision would lose what they are about."""

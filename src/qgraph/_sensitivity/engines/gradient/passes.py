@@ -30,12 +30,13 @@ Made = Sequence[FakeQuantization]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Passed:
-    """What came of a sample: the scored `outputs`, node → its products in every pass, and its trace
-    where that was asked for.
+    """What came of a sample: the scored `outputs`, node → its products in every pass, those at its
+    `own` output where they were taken elsewhere, and its trace where that was asked for.
     """
 
     outputs: dict[str, Array] = field(default_factory=dict)
     products: dict[str, list[Array]] = field(default_factory=dict)
+    own: dict[str, list[Array]] = field(default_factory=dict)
     traces: dict[str, float] = field(default_factory=dict)
 
 
@@ -56,7 +57,9 @@ class InOneSession:
             given = _fitting(self._session, feed, drawn)
             found = self._session.run(given | self._graph.scaled(own) if own else given)
             outputs = {name: found[name] for name in self._outputs if name in found}
-            yield Passed(outputs, _products(self._graph, found), _traces(self._graph, found))
+            graph = self._graph
+            products, at_own = _values(graph.products, found), _values(graph.own, found)
+            yield Passed(outputs, products, at_own, _traces(graph, found))
 
     def close(self) -> None:
         """Give the session's memory back; nothing runs after it."""
@@ -156,7 +159,8 @@ class PartByPart:
         }
         scales = graph.scaled(made) if made else {}
         found = session.run(_fitting(session, given, coming) | scales)
-        item.products.update(_products(graph, found))
+        item.products.update(_values(graph.products, found))
+        item.own.update(_values(graph.own, found))
         item.traces.update(_traces(graph, found))
         for name, tensors in graph.gradients.items():
             own = [found[tensor] for tensor in tensors]
@@ -185,8 +189,10 @@ def _fitting(session: Session, *feeds: Mapping[str, Array]) -> dict[str, Array]:
     return {name: feed[name] for feed in feeds for name in session.inputs if name in feed}
 
 
-def _products(graph: PartGraph, found: Mapping[str, Array]) -> dict[str, list[Array]]:
-    return {node: [found[name] for name in names] for node, names in graph.products.items()}
+def _values(
+    products: Mapping[str, Sequence[str]], found: Mapping[str, Array]
+) -> dict[str, list[Array]]:
+    return {node: [found[name] for name in names] for node, names in products.items()}
 
 
 def _traces(graph: PartGraph, found: Mapping[str, Array]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from qgraph._sensitivity.engines.gradient.probes import Kind
 from qgraph._sensitivity.scoring.questions import AllBut, Question
 
 _BATCH_AND_TOKENS = 2
+_AT_PLACE, _AT_OUTPUT = math.sqrt(0.75), math.sqrt(0.25)
+"""Of a node that has products at a place and at its own output, what either counts: the first has
+less chance, the second all of what positions do together. Squares come to one."""
 _MOST_CELLS = 3
 """Of a picture along each side. Errors of neighbouring pixels correlate: squared pixel by pixel,
 damage comes out too small, and maps of unlike sizes would have no positions in common."""
@@ -29,23 +33,34 @@ damage comes out too small, and maps of unlike sizes would have no positions in 
 class Products:
     """The products of one sample and one kind of probe; rows in the order of `nodes`.
 
-    `found`: node → its products in every round, all of one shape.
+    `found`: node → its products in every round, all of one shape; `own`: the same at the node's own
+    output, where `found` are those of another place.
     """
 
-    def __init__(self, nodes: Sequence[str], found: Mapping[str, Sequence[Array]]) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        found: Mapping[str, Sequence[Array]],
+        own: Mapping[str, Sequence[Array]] = MappingProxyType({}),
+    ) -> None:
         self._index = {name: index for index, name in enumerate(nodes)}
         rounds = len(found[nodes[0]]) if nodes else 1
         cells = _cells([found[name][0].shape for name in nodes])
-        rows = [[_pooled(a, cells).ravel() for a in found[name]] for name in nodes]
-        sizes = list(dict.fromkeys(len(row[0]) for row in rows))
+        kept = [(name, "", found[name], _AT_PLACE if name in own else 1.0) for name in nodes]
+        kept += [(name, "own", arrays, _AT_OUTPUT) for name, arrays in own.items()]
+        blocks = [
+            (self._index[name], where, number, share * _pooled(array, cells).ravel())
+            for name, where, arrays, share in kept
+            for number, array in enumerate(arrays)
+        ]
+        sizes = dict.fromkeys((where, len(values)) for _, where, _, values in blocks)
         # rows of unlike positions share no columns: their errors are taken not to correlate
-        starts = dict(zip(sizes, np.cumsum([0, *sizes]), strict=False))
-        width = sum(sizes)
+        starts = dict(zip(sizes, np.cumsum([0, *(size for _, size in sizes)]), strict=False))
+        width = sum(size for _, size in sizes)
         self.rows = np.zeros((len(nodes), rounds * width), np.float64)
-        for into, row in zip(self.rows, rows, strict=True):
-            for number, part in enumerate(row):
-                start = number * width + starts[len(part)]
-                into[start : start + len(part)] = part
+        for row, where, number, values in blocks:
+            start = number * width + starts[where, len(values)]
+            self.rows[row, start : start + len(values)] = values
         self.rows /= math.sqrt(rounds)
         self._within: frozenset[str] | None = None
 
