@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import vl_convert
@@ -39,6 +40,20 @@ class Curve:
     errors: dict[str, Array] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     """Share → what was asked for and stayed float, as `2 of 17`."""
+    note: str = ""
+    exact: dict[str, float] = field(default_factory=dict)
+    """What float has."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        errors = {share: list(map(float, found)) for share, found in self.errors.items()}
+        return asdict(self) | {"errors": errors}
+
+    @classmethod
+    def of_json(cls, kept: Mapping[str, Any]) -> Curve:
+        """Return what `to_json` made."""
+        errors = {share: np.array(found) for share, found in kept["errors"].items()}
+        return cls(**{**kept, "errors": errors})
 
 
 class Verdict:
@@ -75,39 +90,60 @@ def table(
 
 
 def plot(figure: Figure, parts: Mapping[str, Sequence[Curve]]) -> str:
-    """Return one chart for each part, side by side, as SVG."""
+    """Return one chart for each part, side by side, as SVG; the first line of each is thick."""
+    charts = [_chart(figure, title, curves) for title, curves in parts.items()]
+    apart = {"scale": {"color": "independent", "strokeWidth": "independent"}}
+    # a reader's font may be wider than the one that is measured here
+    room = {"left": 8, "top": 8, "right": 48, "bottom": 8}
+    spec = {"hconcat": charts, "resolve": apart, "background": "white", "spacing": 56}
+    spec["padding"] = room
+    return str(vl_convert.vegalite_to_svg(spec))
+
+
+def _chart(figure: Figure, title: str, curves: Sequence[Curve]) -> dict[str, Any]:
     rows = [
-        {"part": part, "who": curve.title, "share": int(share), "value": value}
-        for part, curves in parts.items()
+        {"who": curve.title, "share": int(share), "value": value}
         for curve in curves
         for share, value in curve.value.items()
     ]
-    scale = {"type": "log"} if figure.log else {"zero": False}
-    charts = [
-        {
-            "title": part,
-            "width": 330,
-            "height": 260,
-            "transform": [{"filter": {"field": "part", "equal": part}}],
-            "mark": {"type": "line", "point": True},
-            "encoding": {
-                "x": {"field": "share", "type": "quantitative", "title": "share quantized, %"},
-                "y": {
-                    "field": "value",
-                    "type": "quantitative",
-                    "scale": scale,
-                    "title": figure.title,
-                },
-                "color": {
-                    "field": "who",
-                    "type": "nominal",
-                    "title": None,
-                    "legend": {"labelLimit": 260},
-                },
-            },
-        }
-        for part in parts
-    ]
-    apart = {"scale": {"color": "independent"}}
-    spec = {"data": {"values": rows}, "hconcat": charts, "resolve": apart}
-    return str(vl_convert.vegalite_to_svg(spec))
+    names = [curve.title for curve in curves]
+    legend = {"labelLimit": 260, "symbolType": "stroke", "symbolSize": 300}
+    named = {"type": "ordinal", "domain": names}
+    colors = named | {"range": [_BLACK, *_COLORS][: len(names)]}
+    widths = named | {"range": [3.5] + [1.5] * (len(names) - 1)}
+    y = {"field": "value", "type": "quantitative", "title": figure.title}
+    if figure.log:
+        tens = np.log10([row["value"] for row in rows if row["value"] > 0])
+        decades = range(int(np.floor(tens.min())), int(np.ceil(tens.max())) + 1)
+        ticks = {"values": [10.0**power for power in decades], "format": ".0e"}
+        y |= {"scale": {"type": "log"}, "axis": ticks}
+    else:
+        y |= {"scale": {"zero": False}}
+    x = {
+        "field": "share",
+        "type": "quantitative",
+        "scale": {"domain": [20, 100]},
+        "axis": {"values": list(map(int, SHARES))},
+        "title": "share quantized, %",
+    }
+    who = {"field": "who", "type": "nominal", "title": None}
+    return {
+        "title": title,
+        "width": 330,
+        "height": 260,
+        "data": {"values": rows},
+        "mark": {"type": "line", "point": {"size": 28}},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "color": who | {"scale": colors, "legend": legend},
+            "strokeWidth": who | {"scale": widths, "legend": legend},
+        },
+    }
+
+
+_BLACK = "#111111"
+_COLORS = (
+    *("#4c78a8", "#72b7b2", "#54a24b", "#e45756"),
+    *("#f58518", "#eeca3b", "#b279a2", "#9d755d"),
+)

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,20 @@ _MODELOPT = ("torch==2.13.0", "nvidia-modelopt[onnx]")
 _BETWEEN = {"Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze"}
 
 Made = Iterator[tuple[Profile, onnx.ModelProto]]
+Make = Callable[[PreparedModel, Sequence[Feed], Sequence[Profile]], Made]
+_STRENGTH = 0.5
+"""Of INC's SmoothQuant recipe: its own default."""
+
+
+def other_tools(modelopt: Path) -> dict[str, Make]:
+    """Return what makes each tool's models; `modelopt`: the environment of ModelOpt."""
+    return {
+        "onnxruntime quantize_static": by_onnxruntime,
+        "INC PTQ": by_inc,
+        "INC PTQ, its SmoothQuant recipe": partial(by_inc, smooth=_STRENGTH),
+        "NVIDIA ModelOpt, max": partial(by_modelopt, modelopt, method="max"),
+        "NVIDIA ModelOpt, entropy": partial(by_modelopt, modelopt, method="entropy"),
+    }
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
