@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.models import read_model
 from qgraph._graph.limits import Limit
@@ -77,3 +78,14 @@ def test_a_function_that_calls_itself_is_refused(
     functions = [function(name, *called) for name, *called in calls]
     with pytest.raises(InputError, match="calls itself"):
         read_model(save(tmp_path / "m.onnx", "A", *functions))
+
+
+def test_a_function_that_calls_itself_in_another_spelling_is_refused(tmp_path: Path) -> None:
+    """`ai.onnx` is the domain ``, so what is called here is the function that calls."""
+    path = save(tmp_path / "m.onnx", "A", function("A", "Relu"))
+    model = onnx.load(path)
+    nodes = [helper.make_node("Relu", ["x"], ["y"], domain="ai.onnx")]
+    model.functions.append(helper.make_function("", "Relu", ["x"], ["y"], nodes, OPSETS))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="'Relu' of the model calls itself"):
+        prepare(path)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import onnx
 
 from qgraph._graph.bodies import bodies_of, nodes_within
-from qgraph._graph.index import attributes, reads
+from qgraph._graph.index import attributes
 
 Shapes = Mapping[str, Sequence[int]]
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -52,7 +52,8 @@ def costly_inside(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 def tensors_to_know(nodes: Iterable[onnx.NodeProto]) -> list[str]:
     """Return the tensors whose shapes MACs are worked out from."""
-    names = (n for node in counted_nodes(nodes) for n in (*reads(node), *node.output) if n)
+    counted = filter(multiplies, nodes)
+    names = (n for node in counted for n in (*node.input, *node.output) if n)
     return list(dict.fromkeys(names))
 
 

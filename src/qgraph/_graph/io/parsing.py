@@ -182,7 +182,8 @@ def _count(nodes: Iterable[onnx.NodeProto], counts: Mapping[_Key, int]) -> int:
 
 
 def _called(node: onnx.NodeProto) -> _Key:
-    return node.domain, node.op_type, node.overload
+    # `ai.onnx` is spelled "" before functions are written out
+    return "" if node.domain == "ai.onnx" else node.domain, node.op_type, node.overload
 
 
 def _callees_first(functions: Mapping[_Key, onnx.FunctionProto], path: Path) -> list[_Key]:
