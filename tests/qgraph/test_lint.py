@@ -220,6 +220,25 @@ def test_a_node_in_fp8_has_no_price_from_a_report_on_int8(
     assert "not scored" in qgraph(*args).out
 
 
+def test_what_leaving_out_gains_in_int8_is_no_price_of_fp8(
+    qgraph: Command, files: Files, tmp_path: Path
+) -> None:
+    data, report = ("--data", files.data), tmp_path / "report.json"
+    given = (*data, "--fast", "--direction", "leave-one-out", "-o", report)
+    assert qgraph("sensitivity", files.model, *given).code == 0
+    given = (*data, "--scheme", "fp8", "--annotate", report, "-o", tmp_path)
+    assert qgraph("quantize", files.model, "--profiles", files.profiles, *given).code == 0
+    found = qgraph("lint", tmp_path / "B.onnx", "--sensitivity", report, "--json").json["placement"]
+    written = {
+        node.name: str(node.metadata_props) for node in onnx.load(tmp_path / "B.onnx").graph.node
+    }
+    assert {item.get("fp8") for item in found} == {None, True}
+    for item in found:
+        priced = item.get("fp8") is None
+        assert (item.get("cost") is not None) == priced
+        assert ("gain_if_left_out" in written[item["node"]]) == priced
+
+
 def test_a_report_of_another_model_is_refused(qgraph: Command, files: Files, cnn: Path) -> None:
     result = qgraph("lint", cnn, "--sensitivity", files.sensitivity)
     assert result.code == 2

@@ -165,11 +165,10 @@ def _cost(run: Surroundings, name: str, precision: str) -> Cost | None:
     item = next((n for n in report.nodes if n.name == name), None) if report is not None else None
     if report is None or item is None:
         return None
-    solo = report.score_in(item, precision)
-    own = item.model_copy(update={"solo": solo})
+    own = report.scored_in(item, precision)
     return Cost(
         rank=item.rank,
-        mse=solo.mse if solo is not None else None,
+        mse=own.solo.mse if own.solo is not None else None,
         metric=report.metric,
         damage=node_figures(own, report).damage,
     )

@@ -267,18 +267,20 @@ class Sensitivity(Document):
         """Return what a search for ranges came to, in words; None where there was none."""
         return None if self.searched is None else self.searched.in_words(self.scheme)
 
-    def score_in(self, node: NodeScore, precision: str) -> Score | None:
-        """Return the score of a node alone in `int8` or `fp8`, None where the file has none of
-        that; of a float node, that under the file's own scheme.
+    def scored_in(self, node: NodeScore, precision: str) -> NodeScore:
+        """Return a node with what the file knows of it in `int8` or `fp8`: its score alone, and
+        what leaving it out gains if that is the file's own format. A float node is as it is.
         """
-        if precision != self.scheme.name:
-            mixed = () if self.mixed is None else self.mixed.schemes
-            for name in (*mixed, precision):
-                if name.partition(":")[0] == precision and name in (node.schemes or {}):
-                    return (node.schemes or {})[name]
-            if precision == "fp8" or (precision == "int8" and self.scheme.name == "fp8"):
-                return None
-        return node.solo
+        if precision == self.scheme.name:
+            return node
+        mixed = () if self.mixed is None else self.mixed.schemes
+        for name in (*mixed, precision):
+            if name.partition(":")[0] == precision and name in (node.schemes or {}):
+                scores = {"solo": (node.schemes or {})[name], "leave_one_out": None}
+                return node.model_copy(update=scores)
+        if precision == "fp8" or (precision == "int8" and self.scheme.name == "fp8"):
+            return node.model_copy(update={"solo": None, "leave_one_out": None})
+        return node
 
     @model_validator(mode="after")
     def _groups_of_its_nodes(self) -> Sensitivity:

@@ -55,8 +55,7 @@ def _notes(model: onnx.ModelProto, report: Sensitivity) -> dict[str, dict[str, s
     notes = {}
     for node in report.nodes:
         precision = kinds.get(node.name, "float")
-        solo = report.score_in(node, precision)
-        own = node.model_copy(update={"solo": solo})
+        own = report.scored_in(node, precision)
         notes[node.name] = _scores(own, total) | {"profile": profile, "precision": precision}
     for item in (*report.keep, *report.unscored):
         precision = kinds.get(item.name, "float")

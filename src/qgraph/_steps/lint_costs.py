@@ -33,13 +33,13 @@ def placement(
         if item.node is not None and item.severity is not Severity.ERROR:
             rules.setdefault(item.node, {})[item.rule] = None
     types = types_of_nodes(graph.model)
-    costs = {node.name: _cost(node, scores, types.get(node.name)) for node in scores.nodes}
+    own = {n.name: scores.scored_in(n, types.get(n.name) or "float") for n in scores.nodes}
+    costs = {name: _cost(node, scores) for name, node in own.items()}
     all_macs, all_costs = sum(n.macs for n in scores.nodes), sum(filter(None, costs.values()))
 
     def part(node: NodeScore) -> PlacementPart:
         share, cost = node.macs / all_macs if all_macs else 0.0, costs[node.name]
-        kind = types.get(node.name)
-        solo = scores.score_in(node, kind or "float")
+        kind, solo = types.get(node.name), own[node.name].solo
         known = cost is not None and share > 0 and all_costs > 0
         return PlacementPart(
             node=node.name,
@@ -56,12 +56,11 @@ def placement(
     return tuple(sorted((part(n) for n in scores.nodes if n.name in there), key=_order))
 
 
-def _cost(node: NodeScore, report: Sensitivity, kind: str | None) -> float | None:
-    """Return the damage that a node does in the type it has, else under the report's scheme: alone,
-    else what leaving it out saves. None where that type was not scored.
+def _cost(node: NodeScore, report: Sensitivity) -> float | None:
+    """Return the damage that a node does alone, else what leaving it out saves; None where neither
+    was scored in the type it has.
     """
-    own = node.model_copy(update={"solo": report.score_in(node, kind or "float")})
-    figures = node_figures(own, report)
+    figures = node_figures(node, report)
     if node.solo is not None:
         return figures.damage
     return None if figures.gain is None else max(0.0, figures.gain)
