@@ -226,8 +226,8 @@ def test_what_leaving_out_gains_in_int8_is_no_price_of_fp8(
     data, report = ("--data", files.data), tmp_path / "report.json"
     given = (*data, "--fast", "--direction", "leave-one-out", "-o", report)
     assert qgraph("sensitivity", files.model, *given).code == 0
-    given = (*data, "--scheme", "fp8", "--annotate", report, "-o", tmp_path)
-    assert qgraph("quantize", files.model, "--profiles", files.profiles, *given).code == 0
+    more = (*data, "--scheme", "fp8", "--annotate", report, "-o", tmp_path)
+    assert qgraph("quantize", files.model, "--profiles", files.profiles, *more).code == 0
     found = qgraph("lint", tmp_path / "B.onnx", "--sensitivity", report, "--json").json["placement"]
     written = {
         node.name: str(node.metadata_props) for node in onnx.load(tmp_path / "B.onnx").graph.node

@@ -22,29 +22,32 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
 class ExportMismatchError(InputError):
     """The exported graph computes something else than PyTorch."""
 
-    def __init__(self, what: str, case: str) -> None:
+    def __init__(self, what: str, case: str, dtype: str) -> None:
+        start = "Try --dtype fp32; if that differs too, the" if dtype == "fp16" else "The"
         super().__init__(
             f"the exported graph does not compute what PyTorch does: {what}",
             where=case,
-            hint="Try --dtype fp32; if that differs too, the checkpoint has a part this exporter"
-            " does not know. Nothing was written.",
+            hint=f"{start} checkpoint has a part this exporter does not know. Nothing was written.",
         )
 
 
-def compared(case: str, found: Array, expected: Array, tolerance: float) -> Check:
-    """Return the largest difference of two arrays, in their own units.
+def compared(
+    case: str, found: Array, expected: Array, dtype: str, tolerance: float | None = None
+) -> Check:
+    """Return the largest difference of two arrays, in their own units. `dtype`: the graph's.
 
     Raises:
-        ExportMismatchError: it is above `tolerance` times the largest of `expected` (at least 1),
-            there is a NaN, or the shapes differ.
+        ExportMismatchError: it is above `tolerance` (that of `dtype` where none is given) times the
+            largest of `expected` (at least 1), there is a NaN, or the shapes differ.
     """
     if found.shape != expected.shape:
-        raise ExportMismatchError(f"found the shape {found.shape}, not {expected.shape}", case)
+        what = f"found the shape {found.shape}, not {expected.shape}"
+        raise ExportMismatchError(what, case, dtype)
     difference = float(np.abs(found.astype(np.float32) - expected).max())
-    allowed = tolerance * max(1.0, float(np.abs(expected).max()))
+    allowed = (tolerance or TOLERANCES[dtype]) * max(1.0, float(np.abs(expected).max()))
     if not difference <= allowed:
         what = f"outputs differ by {difference:.3g}, expected at most {allowed:.3g}"
-        raise ExportMismatchError(what, case)
+        raise ExportMismatchError(what, case, dtype)
     return Check(case=case, max_abs_difference=difference)
 
 

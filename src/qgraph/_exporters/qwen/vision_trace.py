@@ -12,7 +12,7 @@ import onnx
 import torch
 from PIL import Image
 
-from qgraph._exporters.exported import TOLERANCES, compared
+from qgraph._exporters.exported import compared
 from qgraph._exporters.images import read_image
 from qgraph._exporters.manifest import Check
 from qgraph._exporters.qwen.tracing import TRACED_OPSET
@@ -113,5 +113,5 @@ def check(
     for image, wanted in zip(images, expected, strict=True):
         pixels = image.pixels.to(_DTYPES[dtype]).numpy()
         found = session.run({INPUT: pixels})[OUTPUT]
-        checks.append(compared(f"vision, {image.name}", found, wanted, TOLERANCES[dtype]))
+        checks.append(compared(f"vision, {image.name}", found, wanted, dtype))
     return tuple(checks)

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, version_converter
 
 from qgraph._exporters.checkpoint_folder import check_request, load_pretrained, require_extra
-from qgraph._exporters.exported import TOLERANCES, compared, name_weights
+from qgraph._exporters.exported import compared, name_weights
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
 from qgraph._exporters.quiet import quiet
@@ -168,7 +168,7 @@ def _compare(
     for image, wanted in zip(images, expected, strict=True):
         got = session.run({session.inputs[0]: image})[session.outputs[0]]
         case = f"batch {len(image)}, {image.shape[2]}×{image.shape[3]} pixels"
-        checks.append(compared(case, got, wanted, TOLERANCES[dtype]))
+        checks.append(compared(case, got, wanted, dtype))
     return tuple(checks)
 
 

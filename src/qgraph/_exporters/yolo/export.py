@@ -186,4 +186,4 @@ def _compare(
     session = open_session(path)
     got = session.run({session.inputs[0]: image})[session.outputs[0]]
     case = f"batch {len(image)}, {size[0]}×{size[1]} pixels"
-    return (compared(case, got, expected, _TOLERANCE),)
+    return (compared(case, got, expected, "fp32", _TOLERANCE),)
