@@ -214,15 +214,16 @@ _NOTES = """Where it is below, and why:
   next to nothing of samples that it doubts. What clips less or more is better on these by chance.
 - **yolo_tiny by smooth auto.** It puts Muls on the feature maps before convolutions, which the
   default leaves out as each is a kernel over a whole map.
-- **magika, A to C by percentile.** One sample of 32 makes three quarters of the error.
+- **magika, A and B by percentile.** One sample of 32 makes three quarters of the error.
 
 `silero_vad.onnx`, as it is shipped, is not here: its weights are in the bodies of an If, where
 nothing is quantized.
 """
-_PROMISE = """Where they are not, another source is not the cause: the ratio is no nearer to 1
+_PROMISE = """Where they are not, another source is not the cause: the ratio is hardly nearer to 1
 on fresh samples from where the calibration's are from (text angle 0.014 to 0.32, silero op15 0.23
-to 0.3). Few samples make the error, and eight seldom hold one of them: three of 32 make 67 to 88 %
-of text angle's, 64 to 78 % of silero op15's, and 94 to 97 % of magika's."""
+to 0.3; magika's A 3.3 instead of 8.6). Few samples make the error, and eight seldom hold one of
+them: three of 32 make 67 to 88 % of text angle's, 64 to 78 % of silero op15's, and 94 to 97 % of
+magika's."""
 
 _PAGE = """# The default beside each other way
 
