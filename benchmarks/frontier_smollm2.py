@@ -1,12 +1,12 @@
 """Quantizers on SmolLM2-135M: the same node sets, judged on held-out paragraphs.
 
     python models/smollm2_135m/make.py          # fetches the checkpoint, once
-    python benchmarks/frontier_smollm2.py --modelopt .venv-modelopt
+    python benchmarks/frontier_smollm2.py
     python benchmarks/frontier_smollm2.py --only "INC PTQ"
 
 As `frontier.py`; here each tool works in a process of its own, and what it comes to is kept below
 --work, so that a small machine can do one after the other. Needs the extras `inc`, `export` and
-`report`; ModelOpt is installed into the environment `--modelopt`, and left out without it.
+`report`; ModelOpt is installed into an environment of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ablation import MODELS
 from curves import KL, SHARES, Curve, Verdict, plot, table
 from frontier import SAMPLES, Bench
 from kept import ROOT
-from quantizers import Made, by_inc, by_modelopt, by_onnxruntime
+from quantizers import Made, other_tools
 from setting import setting
 
 import qgraph
@@ -40,9 +40,8 @@ SCHEMES = {
     "qgraph, smooth 0.5": Scheme(smooth="0.5"),
     "qgraph, smooth auto": Scheme(smooth="auto"),
 }
-INC = {"INC PTQ": None, "INC SmoothQuant": 0.5}
-MODELOPT = {f"ModelOpt {method}": method for method in ("max", "entropy")}
-TOOLS = (*SCHEMES, "onnxruntime", *INC, *MODELOPT)
+OTHERS = tuple(other_tools(Path()))
+TOOLS = (*SCHEMES, *OTHERS)
 
 
 def node_sets(bench: Bench, work: Path) -> Profiles:
@@ -78,12 +77,7 @@ def made_by(tool: str, bench: Bench, work: Path, environment: Path, item: Profil
         one = sets.model_copy(update={"profiles": (item,)})
         ours = qgraph.quantize(bench.path, one, ranges, scheme=ranges.scheme)
         return ((made.profile, made.model) for made in ours)
-    given = bench.opened.prepared, bench.feeds, [item]
-    if tool in INC:
-        return by_inc(*given, INC[tool])
-    if tool in MODELOPT:
-        return by_modelopt(environment, *given, MODELOPT[tool])
-    return by_onnxruntime(*given)
+    return other_tools(environment)[tool](bench.opened.prepared, bench.feeds, [item])
 
 
 def measure_here(tool: str, work: Path, environment: Path) -> None:
@@ -108,10 +102,10 @@ def measure_here(tool: str, work: Path, environment: Path) -> None:
     kept.write_text(json.dumps(line), "utf-8")
 
 
-def measure(tool: str, work: Path, environment: Path | None) -> None:
+def measure(tool: str, work: Path, environment: Path) -> None:
     """Measure a tool in a process of its own, and say so if that ends without a word."""
     command = [sys.executable, __file__, "--one", tool, "--work", work]
-    command += ["--modelopt", environment] if environment else []
+    command += ["--modelopt", environment]
     # tools leave files in the folder they work in
     done = subprocess.run(list(map(str, command)), check=False, cwd=work)  # noqa: S603 - our own
     line = kept_line(tool, work)
@@ -134,25 +128,26 @@ def page(sets: Profiles, results: dict[str, dict[str, Any]]) -> str:
     """Return the page of results."""
     curves = curves_of(results)
     best = next(curve for curve in curves if curve.title == BEST)
-    counts = " / ".join(str(len(item.quantize)) for item in sets.profiles)
     failed = [f"{tool}: {it['failed']}." for tool, it in results.items() if "failed" in it]
+    absent = [tool for tool in TOOLS if "100" not in results.get(tool, {}).get("value", {})]
+    absent = [tool for tool in absent if "failed" not in results.get(tool, {})]
     ends = [f"| float | {results[BEST]['exact']['loss']:.4f} |"]
     ends += [f"| {c.title} | {c.metrics['100']['loss']:.4f} |" for c in curves]
     samples = len(best.errors["100"])
     shares = [share for share in SHARES if all(share in curve.value for curve in curves)]
+    counts = ", ".join(str(len(item.quantize)) for item in sets.profiles if item.name in shares)
     return "\n".join(
         [
-            _HEAD.format(samples=samples, counts=counts).rstrip(),
+            _HEAD.format(samples=samples, shares=", ".join(shares), counts=counts).rstrip(),
             "",
             table(KL, Verdict(samples), curves, best, shares),
             *(["Gave no models:", "", *(f"- {line}" for line in failed), ""] if failed else []),
+            *([f"Not measured: {'; '.join(absent)}.", ""] if absent else []),
             "Everything quantized, by the task:",
             "",
             "| | loss |",
             "|---|---:|",
             *ends,
-            "",
-            _READ.strip(),
             "",
             setting("neural-compressor"),
             "",
@@ -183,17 +178,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", metavar="TOOL", help="only these, none: the page")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/frontier/smollm2_135m")
     parser.add_argument("-o", "--output", type=Path, default=PAGE)
-    parser.add_argument("--modelopt", type=Path, help="ModelOpt's environment; made if missing")
+    parser.add_argument("--modelopt", type=Path, default=ROOT / "runs/modelopt")
     parser.add_argument("--one", choices=TOOLS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     work = asked.work.resolve()
-    environment = asked.modelopt and asked.modelopt.resolve()
+    environment = asked.modelopt.resolve()
     if asked.one:
         measure_here(asked.one, work, environment)
         return
     for tool in TOOLS if asked.only is None else asked.only:
-        if tool in TOOLS and (environment or tool not in MODELOPT):
-            measure(tool, work, environment)
+        measure(tool, work, environment)
     results = {tool: line for tool in TOOLS if (line := kept_line(tool, work))}
     sets = read_document(work / "plain.profiles.json", Profiles)
     asked.output.write_text(page(sets, results), encoding="utf-8")
@@ -203,15 +197,16 @@ def main() -> None:
 
 _HEAD = """# Frontier: SmolLM2-135M
 
-Written by `benchmarks/frontier_smollm2.py`. KL to float (nats) on {samples} held-out paragraphs.
-Every tool gets the same 8 paragraphs to calibrate and the same nodes to quantize: {counts} of them,
-25, 50, 75 and 100 % of the candidates, cut from qgraph's plain ranking. ▲: worse than the line in
-bold, by a paired bootstrap over paragraphs (95 %). ▼: better. ≈: no difference beyond the noise. "n
-of m float": nodes that a tool left float although it was asked to quantize them.
+Written by `benchmarks/frontier_smollm2.py`. The table shows KL to float (nats) on {samples}
+held-out paragraphs. Each tool has the same 8 paragraphs to calibrate, and the same nodes to
+quantize: {shares} % of the candidates' MACs, {counts} nodes, cut from qgraph's plain ranking. ▲:
+worse than the line in bold, by a paired bootstrap over paragraphs (95 %). ▼: better. ≈: no
+difference beyond the noise. "n of m float": nodes that a tool left float although it was asked to
+quantize them.
 
 ![The chart](frontier-smollm2.svg)
-"""
-_READ = """
+
+## Quantizers, on the same node sets
 """
 
 if __name__ == "__main__":
