@@ -81,6 +81,9 @@ def table(
     for curve in curves:
         cells = []
         for share in shares:
+            if share not in curve.value:
+                cells.append("–")
+                continue
             text = figure.form.format(curve.value[share])
             mark = verdict.mark(curve.errors[share], best.errors[share])
             note = f" ({curve.left[share]})" if share in curve.left else ""

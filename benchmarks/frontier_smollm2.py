@@ -134,7 +134,7 @@ def page(sets: Profiles, results: dict[str, dict[str, Any]]) -> str:
     ends = [f"| float | {results[BEST]['exact']['loss']:.4f} |"]
     ends += [f"| {c.title} | {c.metrics['100']['loss']:.4f} |" for c in curves]
     samples = len(best.errors["100"])
-    shares = [share for share in SHARES if all(share in curve.value for curve in curves)]
+    shares = [share for share in SHARES if share in best.value]
     counts = ", ".join(str(len(item.quantize)) for item in sets.profiles if item.name in shares)
     return "\n".join(
         [
@@ -202,7 +202,7 @@ held-out paragraphs. Each tool has the same 8 paragraphs to calibrate, and the s
 quantize: {shares} % of the candidates' MACs, {counts} nodes, cut from qgraph's plain ranking. ▲:
 worse than the line in bold, by a paired bootstrap over paragraphs (95 %). ▼: better. ≈: no
 difference beyond the noise. "n of m float": nodes that a tool left float although it was asked to
-quantize them.
+quantize them. –: not measured.
 
 ![The chart](frontier-smollm2.svg)
 
