@@ -574,7 +574,11 @@ def test_gains_measured_for_want_of_a_gradient_are_said_to_be(
     assert estimate is not None and "/b/MatMul" in estimate.measured_left_out
     for node in found.nodes:
         measured = node.name in estimate.measured_left_out
-        assert not measured or node.leave_one_out == exact[node.name]
+        if measured:  # in batches of its own: processors differ in a float's last digit
+            ours, theirs = node.leave_one_out, exact[node.name]
+            assert ours is not None and theirs is not None
+            given = theirs.model_dump(exclude_none=True)
+            assert ours.model_dump(exclude_none=True) == pytest.approx(given, rel=1e-9)
     said = "Gains if left out are measured." in to_markdown(found)
     assert said is (len(estimate.measured_left_out) == len(found.nodes))
     assert estimate.spearman_left_out is None  # of fewer than two estimates
