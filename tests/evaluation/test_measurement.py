@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from qgraph._evaluation.variants import inspect_variants
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.errors import InputError
 from qgraph._graph.progress import silent
-from qgraph._graph.run.session import Provider, open_session
+from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.run.settings import Semantics, session_settings
 
 
@@ -77,6 +78,22 @@ def test_a_variant_that_cannot_be_timed_leaves_the_others_their_times(
     found = time_variants(openers, feeds, 2, silent, interleaved=interleaved)
     assert isinstance(found.pop("gone"), InputError)
     assert all(isinstance(item, dict) and item["forward"].p50 > 0 for item in found.values())
+
+
+def test_no_session_outlives_its_timing_where_another_could_not_be_opened(
+    variants: Any, tmp_path: Path
+) -> None:
+    opened: list[weakref.ref[Session]] = []
+
+    def open_and_note() -> Session:
+        session = open_session(variants.paths[0])
+        opened.append(weakref.ref(session))
+        return session
+
+    openers: Any = {"gone": partial(open_session, tmp_path / "gone.onnx"), "x": open_and_note}
+    found = time_variants(openers, {"forward": variants.feeds[0]}, 2, silent, interleaved=False)
+    assert isinstance(found["gone"], InputError)
+    assert opened[0]() is None  # memory is measured while errors are held
 
 
 def test_one_by_one_each_variant_is_done_before_the_next_is_opened(variants: Any) -> None:

@@ -56,7 +56,7 @@ def time_variants(
             try:
                 bound[name] = _warmed_up(opener(), feeds)
             except FAULTS as error:  # the others are timed all the same
-                found[name] = error
+                found[name] = error.with_traceback(None)  # whose frames hold sessions
         found |= _rounds(bound, runs, progress, patience)
     return found
 

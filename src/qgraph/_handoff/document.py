@@ -128,9 +128,10 @@ class Roofline(Part):
 
     def in_words(self) -> dict[str, str]:
         """Return what binds → how long a run takes then, by the model in fp16."""
+        arithmetic, weights = self.speedup_bound_by_arithmetic, self.speedup_bound_by_weights
         return {
-            "arithmetic is the limit (prefill)": _pace(self.speedup_bound_by_arithmetic),
-            "reading weights is (decoding)": _pace(self.speedup_bound_by_weights),
+            "arithmetic is the limit (large batches, prefill)": _pace(arithmetic),
+            "reading weights is (small batches, decoding)": _pace(weights),
         }
 
 
