@@ -15,7 +15,7 @@ import onnx
 from qgraph._graph.bodies import bodies_of, copied
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.gradient import ENDS
-from qgraph._graph.index import GraphIndex, reads
+from qgraph._graph.index import GraphIndex
 
 _CHANNELS_LAST = ("MatMul", "Gemm")
 _ATTENTIONS = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
@@ -78,25 +78,27 @@ def _below(
     """
     reached, mixed = {node.output}, False
     between: list[onnx.NodeProto] = []
-    for each in index.nodes[at[node.name] + 1 :]:
-        if each.op_type in ENDS or reached.isdisjoint(reads(each)):
-            continue
+    ahead = _readers_at(node.output, index, at)
+    while ahead:
+        each = index.nodes[min(ahead)]
+        ahead.discard(at[each.name])
         if any(bodies_of(each)) or not reached.isdisjoint(ends):
             return None
         if each.name in readers:
             last, start = readers[each.name].activations[0][1], at[each.name]
-            open_ = {n for n in reached if _is_read_from(n, start, index, at)}
+            open_ = {n for n in reached if any(r >= start for r in _readers_at(n, index, at))}
             moved = Place(last, _axis(readers[each.name]), between)
             return moved if mixed and open_ == {last} else None
         mixed |= _mixes(each, reached, index.initializers.keys())
         between.append(each)
-        reached.update(name for name in each.output if name)
+        for name in filter(None, each.output):
+            reached.add(name)
+            ahead |= _readers_at(name, index, at)
     return None
 
 
-def _is_read_from(tensor: str, start: int, index: GraphIndex, at: Mapping[str, int]) -> bool:
-    found = (item for item in index.readers(tensor) if item.op_type not in ENDS)
-    return any(at[item.name] >= start for item in found)
+def _readers_at(tensor: str, index: GraphIndex, at: Mapping[str, int]) -> set[int]:
+    return {at[item.name] for item in index.readers(tensor) if item.op_type not in ENDS}
 
 
 def _mixes(node: onnx.NodeProto, reached: Collection[str], constants: Collection[str]) -> bool:
