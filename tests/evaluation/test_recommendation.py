@@ -12,6 +12,7 @@ from qgraph._evaluation.results import Difference, Evaluation, QuantizedShare, R
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, read_document, write_document
 from qgraph._report.advice import advice, band
+from qgraph._report.variant_tables import columns, rows
 
 Figures = dict[str, float]
 FLOAT = {"loss": 2.0, "top1_agreement": 1.0}
@@ -88,6 +89,17 @@ def test_a_persons_limits_replace_the_default_ones(evaluation: Evaluation) -> No
     found = recommend(seen, ["loss<=1.2x, top1>=0.85"])
     assert found is not None and found.variant == "A" and found.own
     assert found.limits == ("loss<=1.2x", "top1_agreement>=0.85")
+
+
+def test_a_metric_that_has_a_limit_has_a_column(evaluation: Evaluation) -> None:
+    """Accuracy leaves no room for the SQNR, but who limits it wants to see how close each is."""
+    classes = {"top1": 0.9, "top1_agreement": 1.0, "mse": 0.0, "cosine": 1.0}
+    seen = of(evaluation, classes, {**classes, "sqnr_db": 46.2}, {**classes, "sqnr_db": 50.8})
+    assert {"SQNR dB", "MSE", "cosine"}.isdisjoint(columns(seen))
+    limited = seen.model_copy(update={"recommendation": recommend(seen, ["SQNR dB >= 48"])})
+    place = columns(limited).index("SQNR dB")
+    assert [row[place] for row in rows(limited)] == ["–", "46.2", "50.8"]
+    assert {"MSE", "cosine"}.isdisjoint(columns(limited))
 
 
 @pytest.mark.parametrize("missing", [{"loss": 2.0}, {"loss": 2.0, "top1_agreement": math.nan}])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import qgraph
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(^\*Not run[^\n]*\n\n)?^```(bash|sh|python)\n(.*?)^```", re.M | re.S)
@@ -79,6 +81,17 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tutorial_ends_with_a_page_and_a_bundle(digits: Path) -> None:
     assert (digits / "work/report.html").is_file()
     assert (digits / "work/bundle/handoff.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_tutorials_limits_decide_as_the_page_says(digits: Path) -> None:
+    """By the limits of qgraph's own it is D; the error of the scores that step 5 accepts is C's."""
+    page = (DOCS / "tutorial.md").read_text()
+    for name in ("evaluation", "strict"):
+        found = qgraph.load(digits / f"work/{name}.json").recommendation
+        assert f"```text\nDeploy {found.variant}: " in page
+        assert found.limits[2:] == (("sqnr_db>=48",) if found.own else ())
+        assert set(found.beyond) == ({"D"} if found.own else set())
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.ranges import (
     Ranges,
     RangesRun,
+    SearchedRanges,
     SmoothedTensor,
     ranges_for,
     require_same_model,
@@ -152,3 +153,17 @@ def test_smoothing_that_was_asked_for_and_is_not_there_is_said(
     asked = Scheme.model_validate(scheme, strict=False)
     note = ranges.model_copy(update={"scheme": asked, "smoothing": smoothing, "flat": ()}).note()
     assert note == said or (note is not None and said is not None and note.startswith(said))
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        (43.0, "43.0 dB instead of 41.1 dB."),
+        (41.07, "41.1 dB, plain 41.1 dB; better on average over several sets of nodes."),
+        (40.8, "40.8 dB, plain 41.1 dB; better on average over several sets of nodes."),
+    ],
+)
+def test_a_gain_of_other_sets_is_not_said_of_everything(taken: float, said: str) -> None:
+    found = SearchedRanges(strengths=(0.5,), smoothed=20, plain=41.09, taken=taken)
+    asked = Scheme.model_validate({"smooth": "auto", "calibrate": "auto"}, strict=False)
+    assert found.in_words(asked).endswith(said)

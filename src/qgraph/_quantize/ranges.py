@@ -139,7 +139,10 @@ class SearchedRanges(Part):
         plain = f"{self.plain:.1f} dB"
         if not taken:
             return f"{what}: plain, nothing was better; {whole} {plain}."
-        return f"{what}: {taken}; {whole} {self.taken:.1f} dB instead of {plain}."
+        found = f"{what}: {taken}; {whole} {self.taken:.1f} dB"
+        if round(self.taken, 1) > round(self.plain, 1):
+            return f"{found} instead of {plain}."
+        return f"{found}, plain {plain}; better on average over several sets of nodes."
 
     def _smoothing(self) -> str:
         if not self.strengths:

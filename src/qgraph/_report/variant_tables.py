@@ -18,10 +18,10 @@ Rows = list[tuple[str, list[str]]]
 
 
 def columns(evaluation: Evaluation) -> list[str]:
-    """Return the table's headings; what a better metric says already is left to `topics`, and so is
-    latency, which does not predict TensorRT's.
+    """Return the table's headings; what a better metric says already is left to `topics` unless it
+    has a limit, and so is latency, which does not predict TensorRT's.
     """
-    keys = in_order(evaluation.metrics, narrow=True)
+    keys = _metrics(evaluation)
     best = quality_key(keys)
     names = [metric(key).label for key in keys]
     if _has_difference(evaluation, best):
@@ -32,13 +32,13 @@ def columns(evaluation: Evaluation) -> list[str]:
 
 def spare_columns(evaluation: Evaluation) -> list[str]:
     """Return the headings that a narrow terminal can do without, the least missed first."""
-    best = metric(quality_key(in_order(evaluation.metrics, narrow=True))).label
+    best = metric(quality_key(_metrics(evaluation))).label
     return [metric("kl").label, evaluation.eight_bits, f"Δ {best} (95 %)"]
 
 
 def rows(evaluation: Evaluation) -> list[list[str]]:
     """Return one row of cells per variant, for the same columns."""
-    keys = in_order(evaluation.metrics, narrow=True)
+    keys = _metrics(evaluation)
     found = [_row(item, keys) for item in evaluation.variants]
     best = quality_key(keys)
     if _has_difference(evaluation, best):
@@ -51,6 +51,17 @@ def rows(evaluation: Evaluation) -> list[list[str]]:
         for row, item in zip(found, evaluation.variants, strict=True):
             row.insert(1, type_label(item))
     return found
+
+
+def _metrics(evaluation: Evaluation) -> list[str]:
+    """Return the metrics of the table: those that say most, and those that have a limit."""
+    most, found = in_order(evaluation.metrics, narrow=True), evaluation.recommendation
+    limits = found.limits if found else ()
+    return [
+        key
+        for key in in_order(evaluation.metrics)
+        if key in most or any(text.startswith((f"{key}<=", f"{key}>=")) for text in limits)
+    ]
 
 
 def _has_difference(evaluation: Evaluation, key: str) -> bool:
