@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import qgraph
+from qgraph._evaluation.results import Evaluation
+from qgraph._graph.io.documents import read_document
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -88,7 +89,8 @@ def test_the_tutorials_limits_decide_as_the_page_says(digits: Path) -> None:
     """By the limits of qgraph's own it is D; the error of the scores that step 5 accepts is C's."""
     page = (DOCS / "tutorial.md").read_text()
     for name in ("evaluation", "strict"):
-        found = qgraph.load(digits / f"work/{name}.json").recommendation
+        found = read_document(digits / f"work/{name}.json", Evaluation).recommendation
+        assert found is not None
         assert f"```text\nDeploy {found.variant}: " in page
         assert found.limits[2:] == (("sqnr_db>=48",) if found.own else ())
         assert set(found.beyond) == ({"D"} if found.own else set())
