@@ -115,3 +115,20 @@ def test_what_predicts_no_tokens_is_refused_in_words(
     np.savez(tmp_path / "ids.npz", input_ids=ids, attention_mask=np.ones_like(ids))
     with pytest.raises(InputError, match=r"scores is \[1, 5, 8\], expected \[1, 5, 40 or more\]"):
         qgraph.evaluate(tmp_path / "short.onnx", data=tmp_path / "ids.npz", task="lm")
+
+
+def test_labels_beside_ids_are_not_left_out_in_silence(model: Path, tmp_path: Path) -> None:
+    ids = np.zeros((2, 5), np.int64)
+    arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    np.savez(tmp_path / "labelled.npz", labels=np.where(ids == 0, -100, ids), **arrays)
+    with pytest.raises(UsageError, match=r"(?s)labelled.npz: found an array 'labels', expected no"):
+        qgraph.evaluate(model, data=tmp_path / "labelled.npz", task="lm")
+
+
+def test_ids_of_another_tokenizer_are_named_as_the_likely_cause(
+    model: Path, tmp_path: Path
+) -> None:
+    ids = np.full((2, 5), VOCABULARY)
+    np.savez(tmp_path / "other.npz", input_ids=ids, attention_mask=np.ones_like(ids))
+    with pytest.raises(InputError, match=r"idx=40 .*(?s:.*)its own tokenizer"):
+        qgraph.evaluate(model, data=tmp_path / "other.npz", task="lm", latency=False)

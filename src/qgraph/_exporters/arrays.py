@@ -64,7 +64,7 @@ class _LabelRows:
 
     @cached_property
     def _rows(self) -> list[Array]:
-        each = _arrays_of_labels(self._view, self._data).values()
+        each = arrays_of_labels(self._view, self._data).values()
         rows = [row for array in each for row in np.atleast_1d(array)]
         if rows and len(rows) != (count := self._count()):
             raise InputError(
@@ -81,7 +81,7 @@ class _LabelRows:
         return sum(1 for path in self._data for _ in iterate_npz(path, self._view.inputs))
 
 
-def _arrays_of_labels(view: ModelView, data: Sequence[Path]) -> dict[Path, Array]:
+def arrays_of_labels(view: ModelView, data: Sequence[Path]) -> dict[Path, Array]:
     """Return file → its labels; none where no file has any.
 
     Raises:
@@ -100,7 +100,7 @@ def _arrays_of_labels(view: ModelView, data: Sequence[Path]) -> dict[Path, Array
 
 def _labels(view: ModelView, data: Sequence[Path]) -> Array | None:
     """Return the classes of all samples, int [n], or None where there are none."""
-    found = _arrays_of_labels(view, data)
+    found = arrays_of_labels(view, data)
     for file, labels in found.items():
         if labels.dtype.kind not in "iu":
             raise InputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._exporters.arrays import arrays_task
+from qgraph._exporters.arrays import arrays_of_labels, arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.next_tokens import next_tokens
@@ -80,6 +80,14 @@ class GenericFamily:
                 self.feeds(view, path, limit)  # says what it takes instead
         outputs, complete = self.scored_outputs(view), partial(self.complete, view)
         if name == "lm":
+            if labelled := next(iter(arrays_of_labels(view, data)), None):
+                raise UsageError(
+                    "found an array 'labels', expected none: with --task lm, the right answer at"
+                    " each position is the next id",
+                    where=str(labelled),
+                    hint="Leave it out. To use it, in Python: qgraph.evaluate(…, task='fidelity',"
+                    " metric=function).",
+                )
             every = (complete(feed) for path in data for feed in iterate_npz(path, view.inputs))
             return next_tokens(view, islice(every, limit), outputs)
         return arrays_task(view, name, data, limit, outputs, complete)

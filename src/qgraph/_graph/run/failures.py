@@ -20,6 +20,11 @@ _MEMORY = re.compile(
     r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE
 )
 
+_INDEX = (
+    "An index, such as a token's id, is beyond the table that this node reads. Make the data for"
+    " this model, as with its own tokenizer."
+)
+
 
 def failure(
     error: Exception, doing: str, *, on_gpu: bool, where: str = "", hint: str = ""
@@ -52,6 +57,8 @@ def failure(
             where=where,
             hint="See what nvidia-smi says of it and of its driver. What is finished is kept.",
         )
+    if "out of data bounds" in str(error):
+        hint = f"{_INDEX} {hint}".strip()
     return InputError(said, where=where, hint=hint)
 
 
