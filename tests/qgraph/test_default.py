@@ -97,6 +97,21 @@ def test_the_command_says_what_was_found(
     assert line.split(";")[0] in qgraph("quantize", loud, *asked).out
 
 
+def test_ranges_of_another_scheme_are_refused_by_their_files_name(
+    qgraph: Command, loud: Path, given: list[Any], tmp_path: Path
+) -> None:
+    for name in ("plain", "smoothed"):
+        scheme = ["--fast"] if name == "plain" else ["--smooth", "0.5"]
+        report = tmp_path / name / "s.json"
+        assert qgraph("sensitivity", loud, *given, *scheme, "-o", report).code == 0
+    profiles, ranges = tmp_path / "smoothed/p.json", tmp_path / "plain/ranges.json"
+    assert qgraph("profile", tmp_path / "smoothed/s.json", "-o", profiles).code == 0
+    asked = ["--profiles", profiles, "--ranges", ranges, "-o", tmp_path / "out"]
+    found = qgraph("quantize", loud, *asked)
+    assert found.code == 2 and "plain/ranges.json: made under the scheme [int8" in found.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "options", [["--calibrate", "minmax"], ["--smooth", "0.5"], ["--rotate", "2"]]
 )

@@ -112,7 +112,7 @@ def ranges_of_profiles(
     if given is None:
         return calibrate(model, options=_calibration_of(wanted, asked), runtime=runtime)
     seen = document(given, Ranges)
-    require_same(seen.scheme, scheme, "ranges")
+    require_same(seen.scheme, scheme, "ranges" if seen is given else str(given))
     return seen
 
 
