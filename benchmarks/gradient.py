@@ -95,8 +95,8 @@ def cases(
     scenes = (_MODELS / "yolo_tiny/data/calibration.json",)
     found.append(Case("tiny YOLO", _MODELS / "yolo_tiny/model.onnx", scenes, samples))
     if decoder is not None:
-        data = (write_samples(decoder, folder, 2, 128),)
-        found.append(Case("decoder, 27 M", decoder, data, 2))
+        data = (write_samples(decoder, folder, samples, 128),)
+        found.append(Case("decoder, 27 M", decoder, data, samples))
     if smollm2 is not None:
         paragraphs = (_MODELS / "smollm2_135m/data/calibration.txt",)
         found.append(Case("SmolLM2-135M", smollm2, paragraphs, min(samples, 8)))
