@@ -96,7 +96,7 @@ class Learnt:
         self._tensors = list(dict.fromkeys(name for node in nodes for _, name in node.activations))
         self._counts: dict[_Smoothed, _Counts] = {}
         self.peaks = peaks = self._run() if peaks is None else peaks
-        weights = {point.tensor: weight_peaks(asked.prepared.model, point) for point in points}
+        weights = {point.tensor: weight_peaks(self._index, point) for point in points}
         others = [[p for p in peaks if p is not own] for own in peaks]
         everything = _largest(peaks, self._tensors)
         # of a tensor that is 0 in the others they say nothing

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from qgraph._evaluation.proportions import Interval
 from qgraph._evaluation.results import Evaluation, Latency, Variant
 from qgraph._metrics import in_order, metric, quality_key
+from qgraph._metrics.budget import Budget
 from qgraph._quantize.profiles import Profile
 from qgraph._report.sentences import MARK, is_unsteady
 
@@ -56,12 +57,8 @@ def rows(evaluation: Evaluation) -> list[list[str]]:
 def _metrics(evaluation: Evaluation) -> list[str]:
     """Return the metrics of the table: those that say most, and those that have a limit."""
     most, found = in_order(evaluation.metrics, narrow=True), evaluation.recommendation
-    limits = found.limits if found else ()
-    return [
-        key
-        for key in in_order(evaluation.metrics)
-        if key in most or any(text.startswith((f"{key}<=", f"{key}>=")) for text in limits)
-    ]
+    limited = {Budget.parse(limit).metric for limit in (found.limits if found else ())}
+    return [key for key in in_order(evaluation.metrics) if key in most or key in limited]
 
 
 def _has_difference(evaluation: Evaluation, key: str) -> bool:

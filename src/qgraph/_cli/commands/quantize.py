@@ -102,10 +102,7 @@ def quantize(
             require_same_model(wanted.model, found.id, str(profiles))
             lying = _beside(profiles, found, wanted, asked) if beside and profiles else None
             seen = ranges_of_profiles(found, wanted, ranges or lying, asked, runtime)
-            origin: Origin = "given" if ranges else "beside the profiles" if lying else "calibrated"
-            used = TakenRanges(
-                origin=origin, path=str(ranges or lying or beside), searched=seen.searched
-            )
+            used = _used(seen, ranges, lying, beside)
         made = write_quantized(
             found, wanted, seen, output, report=scored, options=asked, runtime=runtime
         )
@@ -118,6 +115,15 @@ def quantize(
     converted = asked.dtype is not None
     data = found.data(asked.data, asked.samples, asked.seed) if converted else None
     _warn(seen, asked, synthetic=data is not None and data.source.synthetic)
+
+
+def _used(
+    seen: Ranges, given: Path | None, lying: Path | None, written: Path | None
+) -> TakenRanges:
+    """Return where ranges are from: given, beside the profiles, or calibrated and to be written."""
+    origin: Origin = "given" if given else "beside the profiles" if lying else "calibrated"
+    path = str(given or lying or written)
+    return TakenRanges(origin=origin, path=path, searched=seen.searched)
 
 
 def _say_whose(ranges: Ranges, used: TakenRanges) -> None:

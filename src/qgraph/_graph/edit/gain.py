@@ -13,6 +13,7 @@ from math import prod
 
 import onnx
 
+from qgraph._graph.edit.nodes import MATMULS
 from qgraph._graph.index import GraphIndex, attributes
 
 FEWEST = 16
@@ -64,8 +65,5 @@ def _rows(node: onnx.NodeProto, output: Sequence[int | None] | None) -> int | No
     """
     if not output:
         return None
-    if node.op_type in ("MatMul", "Gemm"):
-        sizes = list(output[:-1])
-    else:
-        sizes = [output[0] or 1, *output[2:]]
+    sizes = output[:-1] if node.op_type in MATMULS else [output[0] or 1, *output[2:]]
     return None if None in sizes else prod(size or 1 for size in sizes)

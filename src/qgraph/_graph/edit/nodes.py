@@ -28,7 +28,8 @@ from qgraph._graph.io.weights import array_of, is_on_disk
 from qgraph._graph.keep import Keep
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-GEMMS = ("MatMul", "Gemm", *CONVOLUTIONS)
+MATMULS = ("MatMul", "Gemm")
+GEMMS = (*MATMULS, *CONVOLUTIONS)
 ROTATION = "a rotation (--rotate) of what a quantized node reads"
 """Why a product stays float that the model itself does not have."""
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -125,7 +126,7 @@ def _examine(
     shape = tuple(tensor.dims)
     if node.op_type == "MatMul" and len(shape) > 2 and 0 not in shape:
         return Keep(node.name, _batched(tensor))
-    if 0 in shape or (node.op_type in ("MatMul", "Gemm") and len(shape) != 2):
+    if 0 in shape or (node.op_type in MATMULS and len(shape) != 2):
         return Keep(node.name, f"its weight has shape {list(shape)}, not a matrix with elements")
     return _with_weight(node, shape)
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from qgraph._graph.bodies import weave_in
-from qgraph._graph.edit.nodes import QuantizableNode, Weight
+from qgraph._graph.edit.nodes import MATMULS, QuantizableNode, Weight
 from qgraph._graph.edit.opsets import reads_axes
 from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.models import tensor_from
@@ -42,7 +42,7 @@ def _along(proto: onnx.NodeProto) -> str:
     """Return where the channels of what a node reads lie: `rows` have them last, `columns` first,
     of `maps` they are the second axis.
     """
-    if proto.op_type not in ("MatMul", "Gemm"):
+    if proto.op_type not in MATMULS:
         return "maps"
     return "columns" if attributes(proto).get("transA") else "rows"
 

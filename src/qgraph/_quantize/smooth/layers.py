@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.nodes import QuantizableNode, Weight
+from qgraph._graph.edit.nodes import MATMULS, QuantizableNode, Weight
 from qgraph._graph.index import attributes
 from qgraph._graph.tensors import Array
 
@@ -75,7 +75,7 @@ def layer_of(proto: onnx.NodeProto, node: QuantizableNode) -> ScaledLayer | None
         return None
     if node.op_type == "Conv":
         return _convolution(proto, node.weight)
-    if node.op_type in ("MatMul", "Gemm") and not attributes(proto).get("transA"):
+    if node.op_type in MATMULS and not attributes(proto).get("transA"):
         return _linear(node.name, node.weight, node.weight.axis)
     return None
 

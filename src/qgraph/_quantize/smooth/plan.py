@@ -132,7 +132,8 @@ class SmoothingPlan(Strengths):
         glances = [Glance(views, range(len(feeds)))]
         (seen,) = look_at(prepared, feeds, glances, provider, progress, memory, elsewhere)
         peaks = {view.tensor: each.peaks for view, each in zip(views, seen, strict=True)}
-        weights = {point.tensor: weight_peaks(prepared.model, point) for point in points}
+        index = GraphIndex(prepared.model)
+        weights = {point.tensor: weight_peaks(index, point) for point in points}
         super().__init__(points, peaks, weights)
 
 
@@ -253,10 +254,9 @@ def _rounded(factors: Array) -> Array:
     return result
 
 
-def weight_peaks(model: onnx.ModelProto, point: SmoothPoint) -> Array:
+def weight_peaks(index: GraphIndex, point: SmoothPoint) -> Array:
     """Return max |W| over each input channel of the quantized readers, float32 [C]."""
     names = {operand.node: operand for operand in point.readers}
-    index = GraphIndex(model)
     nodes = [(index.by_name[name], names[name]) for name in point.quantized]
     wanted = {node.input[operand.index]: operand.axis for node, operand in nodes}
     held = index.initializers

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
-from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.nodes import MATMULS, QuantizableNode
 from qgraph._graph.edit.peaks import insert_peaks
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.shadows import Side, insert_shadows
@@ -165,7 +165,7 @@ def _outlier_ratio(channels: Array | None) -> float | None:
 
 def _is_narrow(node: QuantizableNode) -> bool:
     """Return whether a product is too small on one side to gain from INT8."""
-    if node.weight is None or node.op_type not in ("MatMul", "Gemm"):
+    if node.weight is None or node.op_type not in MATMULS:
         return False
     return min(node.weight.shape) < _NARROW
 

@@ -97,9 +97,9 @@ def differentiate(
     stops = _blocked(found, ends.blocked)
     known = found.gradients.keys() - stops.keys()
     made = _Made(found, part.graph, quantizations, probes, ends)
-    each = {n.name: made.products(n, places[n.name]) for n in nodes if n.output in known}
-    products = {name: found[0] for name, found in each.items()}
-    own = {name: found[1] for name, found in each.items() if found[1:]}
+    by_place = {n.name: made.products(n, places[n.name]) for n in nodes if n.output in known}
+    products = {name: first for name, (first, *_) in by_place.items()}
+    own = {name: last for name, (_, *rest) in by_place.items() for last in rest}
     asked = [node for node in nodes if node.name in products] if traces else []
     traced = {node.name: name for node in asked if (name := made.trace(node)) is not None}
     gradients = {name: made.gradients(name) for name in ends.wanted if name in known}

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import onnx
 
 from qgraph._graph.bodies import bodies_of, copied
-from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.nodes import MATMULS, QuantizableNode
 from qgraph._graph.gradient import ENDS
 from qgraph._graph.index import GraphIndex
 
-_CHANNELS_LAST = ("MatMul", "Gemm")
 _ATTENTIONS = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 
 
@@ -109,4 +108,4 @@ def _mixes(node: onnx.NodeProto, reached: Collection[str], constants: Collection
 
 
 def _axis(node: QuantizableNode) -> int:
-    return -1 if node.op_type in _CHANNELS_LAST else 1
+    return -1 if node.op_type in MATMULS else 1
