@@ -51,6 +51,10 @@ GRAPHS = {
         "{ [n] n = Size(x) [f] f = Cast<to = 1>(n) [r] r = Range(zero, f, one) [a] h = Relu(x)"
         " [b] y = Add(h, r) }"
     ),
+    "zeros of a type that is not said": (
+        "(float[N,8] x) => (float[N,8] y)"
+        "{ [n] n = Shape(x) [z] o = ConstantOfShape(n) [a] h = Add(x, o) [b] y = MatMul(h, w) }"
+    ),
     "an input that is an output's only source": (
         "(float[N,8] x) => (float[N,8] y, float[N,8] z) { [a] y = Neg(x) [b] z = Add(x, y) }"
     ),
@@ -127,6 +131,22 @@ def test_a_node_makes_fp16_unless_it_is_kept(source: PreparedModel) -> None:
                 assert types[name] == wanted, node.name
 
 
+def test_behind_an_operator_of_another_domain_all_stays_fp32_until_a_type_is_said(
+    build: Build, prepared: Prepare
+) -> None:
+    text = (
+        '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g (float[N,8] x)'
+        " => (float[N,8] y) { [a] h = MatMul(x, w) [gelu] g = com.microsoft.Gelu(h)"
+        " [b] p = MatMul(g, w) [c] c = Cast<to = 1>(p) [d] y = MatMul(c, w) }"
+    )
+    source = prepared(build(text, w=weights()["w"]))
+    model = narrow(source.model, [])
+    assert [keep.name for keep in without_half_form(source.model)] == ["gelu", "b"]
+    feed = feed_of(source)
+    want, got = open_session(source.model).run(feed), open_session(model).run(feed)
+    assert got["y"] == pytest.approx(want["y"], rel=2**-6, abs=2**-3)
+
+
 def test_a_tensor_is_cast_once(build: Build, prepared: Prepare) -> None:
     text = (
         "(float[N,8] x) => (float[N,8] y) { [a] h = Relu(x) [b] p = Neg(h) [c] q = Abs(h)"
@@ -137,14 +157,18 @@ def test_a_tensor_is_cast_once(build: Build, prepared: Prepare) -> None:
     assert sorted(casts) == sorted(["x", "h", "p", "q", "y/fp16"])
 
 
+@pytest.mark.parametrize("rows", [1, 1 << 13], ids=["in memory", "on the disk"])
 def test_constants_beyond_fp16_are_held_at_half_of_it_and_others_rounded(
-    build: Build, prepared: Prepare
+    build: Build, tmp_path: Path, rows: int
 ) -> None:
-    values = np.array([1e9, -3.4e38, np.inf, 1 / 3], np.float32)
-    text = "(float[4] x) => (float[4] y) { [a] y = Max(x, m) }"
-    model = narrow(prepared(build(text, m=values)).model, [])
+    values = np.array([[1e9, -3.4e38, np.inf, 1 / 3]] * rows, np.float32)
+    text = f"(float[{rows},4] x) => (float[{rows},4] y) {{ [a] y = Max(x, m) }}"
+    write_model(build(text, m=values), tmp_path / "m.onnx", external_above=0)
+    source = prepare(tmp_path / "m.onnx")
+    assert is_on_disk(source.model.graph.initializer[0]) is (rows > 1)
+    model = narrow(source.model, [])
     (found,) = (array_of(item) for item in model.graph.initializer if item.name == "m")
-    assert found.tolist() == [32752, -32752, np.inf, float(np.float16(1 / 3))]
+    assert found[-1].tolist() == [32752, -32752, np.inf, float(np.float16(1 / 3))]
 
 
 def test_weights_on_the_disk_are_narrowed_as_those_in_memory(build: Build, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ Rules, numbered as in the code:
 1. A node reads and makes fp16. One that is kept reads and makes fp32, and so does one with a body
    (If, Loop, Scan), with all that is in it.
 2. What ONNX wants in fp32 stays so: a single input (the scales of a Resize), or a whole node where
-   the operator has no fp16 form.
+   the operator has no fp16 form, makes fp32 unless told otherwise, or has tensors of which ONNX
+   does not tell the type, such as those behind an operator of another domain.
 3. A tensor that is read in the other type is cast once, right after it arises: `x/fp16`, `x/fp32`.
 4. The graph's inputs and outputs keep their names and types.
 5. Constants are rounded. Finite ones beyond ±65504 become ±32752, half of what fp16 reaches, so
@@ -25,7 +26,7 @@ from qgraph._graph.bodies import bodies_of, copied, weave_in
 from qgraph._graph.index import ONNX, GraphIndex, reads
 from qgraph._graph.io.weights import array_of, is_on_disk, retype_on_reading
 from qgraph._graph.keep import Keep
-from qgraph._graph.tensors import Array
+from qgraph._graph.tensors import Array, pieces
 
 HALF, SINGLE = "/fp16", "/fp32"
 LARGEST = 65504.0
@@ -53,8 +54,12 @@ def without_half_form(model: onnx.ModelProto) -> list[Keep]:
     opset, types = index.opset, index.types
     found = []
     for node in model.graph.node:
-        if any(types.get(name) == TensorProto.FLOAT for name in (*reads(node), *node.output)):
-            reason = _must_stay(node, opset, types)
+        given = {types.get(name) for name in reads(node)}
+        made = {types.get(name) for name in node.output if name}
+        if node.op_type in _ANY_TYPE:
+            given.discard(None)
+        if not {None, TensorProto.FLOAT}.isdisjoint(given | made):
+            reason = _must_stay(node, opset, types) or _of_its_own_type(node, given, made)
             if reason:
                 found.append(Keep(node.name, reason))
     return found
@@ -74,6 +79,24 @@ def _must_stay(node: onnx.NodeProto, opset: int, types: Mapping[str, int]) -> st
             if is_float and "tensor(float16)" not in allowed.get(kind, ("tensor(float16)",)):
                 return f"ONNX has no fp16 form of {node.op_type}"
     return ""
+
+
+def _of_its_own_type(
+    node: onnx.NodeProto, given: Collection[int | None], made: Collection[int | None]
+) -> str:
+    """Return why what a node makes is fp32, or may be, whatever type others get; '' where not."""
+    if None in given or None in made:
+        return f"ONNX does not know the types of what {node.op_type} reads or makes"
+    if TensorProto.FLOAT in given or any(map(_says_float, node.attribute)):
+        return ""
+    return f"{node.op_type} makes fp32 unless told otherwise"
+
+
+def _says_float(attribute: onnx.AttributeProto) -> bool:
+    """Return whether an attribute names fp32 as a type, or holds it, and can say fp16 instead."""
+    named = attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT
+    is_tensor = attribute.type == onnx.AttributeProto.TENSOR
+    return named or (is_tensor and attribute.t.data_type == TensorProto.FLOAT)
 
 
 def _schema(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
@@ -203,20 +226,25 @@ class _Narrower:
 
 
 def _narrow_attributes(node: onnx.NodeProto) -> None:
-    for attribute in node.attribute:
-        if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
-            attribute.i = TensorProto.FLOAT16
-        is_tensor = attribute.type == onnx.AttributeProto.TENSOR
-        if is_tensor and attribute.t.data_type == TensorProto.FLOAT:
+    for attribute in filter(_says_float, node.attribute):
+        if attribute.type == onnx.AttributeProto.TENSOR:
             _narrow_constant(attribute.t)
+        else:
+            attribute.i = TensorProto.FLOAT16
 
 
 def _narrow_constant(tensor: TensorProto) -> None:
-    """Rule 5; weights on the disk are rounded when they are read."""
-    if is_on_disk(tensor):
+    """Rule 5; weights on the disk that fp16 reaches are rounded when they are read."""
+    if is_on_disk(tensor) and not _reaches_beyond(array_of(tensor)):
         retype_on_reading(tensor, TensorProto.FLOAT16)
         return
     tensor.CopyFrom(numpy_helper.from_array(as_half(array_of(tensor)), tensor.name))
+
+
+def _reaches_beyond(values: Array) -> bool:
+    return any(
+        part.max(initial=0) > LARGEST or part.min(initial=0) < -LARGEST for part in pieces(values)
+    )
 
 
 def as_half(values: Array) -> Array:
