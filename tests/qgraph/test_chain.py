@@ -33,6 +33,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chain") / "work"
     api.export(TINY / "outliers", folder)
     api.export(TINY / "outliers", folder, part="vision", image_size=(112, 112))
+    _write_settings_as_the_hub_has_them(folder / "preprocessor_config.json")
     report, ranges = api.sensitivity(
         folder / "model.onnx",
         data=[TINY / "data/calibration.jsonl"],
@@ -47,6 +48,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data.write_text("\n".join(lines) + "\n")
     api.handoff(folder / "C.onnx", folder / "bundle", data=[data])
     return folder
+
+
+def _write_settings_as_the_hub_has_them(path: Path) -> None:
+    """Leave out what Qwen2.5-VL's own file leaves to the processor's defaults."""
+    settings = json.loads(path.read_text())
+    for name in ("do_normalize", "do_rescale", "do_resize", "resample", "rescale_factor", "size"):
+        del settings[name]
+    path.write_text(json.dumps(settings))
 
 
 @pytest.fixture(scope="module")

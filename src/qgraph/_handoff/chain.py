@@ -35,7 +35,7 @@ def patches(image: Image.Image, settings: Any, encoder: Any) -> Any:
     """Pixels [patches, channels · time · patch · patch], merged patches next to each other."""
     height, width = encoder["image_size"]
     image = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    pixels = np.asarray(image, np.float64) * settings["rescale_factor"]
+    pixels = np.asarray(image, np.float64) * settings.get("rescale_factor", 1 / 255)
     pixels = (pixels - settings["image_mean"]) / settings["image_std"]
     patch, time, merge = (
         settings[key] for key in ("patch_size", "temporal_patch_size", "merge_size")
