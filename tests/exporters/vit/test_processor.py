@@ -74,6 +74,22 @@ def test_a_file_of_the_time_of_feature_extractors_is_understood(tmp_path: Path) 
     assert np.array_equal(read_processor(path)(Image.fromarray(pixels)), wanted)
 
 
+@pytest.mark.parametrize("resized", [{}, {"do_resize": False}], ids=["resized", "not resized"])
+@pytest.mark.parametrize("kind", ["ViT", "DeiT", "Bit", "MobileNetV1", "MobileNetV2", "ConvNext"])
+def test_what_a_file_leaves_out_is_what_transformers_puts_there(
+    tmp_path: Path, kind: str, resized: dict[str, Any]
+) -> None:
+    square = {"height": 32, "width": 32}
+    size = square if kind in ("ViT", "DeiT") else {"shortest_edge": 40}
+    config = {"image_processor_type": f"{kind}ImageProcessor", "size": size, **resized}
+    config |= {"crop_size": square, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+    theirs = getattr(HF, f"{kind}ImageProcessor").from_dict(config)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 61, 3), np.uint8)
+    expected = theirs(Image.fromarray(pixels), return_tensors="np")["pixel_values"][0]
+    got = read_processor(save(tmp_path, **config))(Image.fromarray(pixels))
+    assert np.array_equal(got, expected)
+
+
 def test_an_unknown_type_is_refused_with_those_known(tmp_path: Path) -> None:
     path = save(tmp_path, image_processor_type="SamImageProcessor")
     with pytest.raises(InputError, match="type SamImageProcessor, expected one of ViTImage"):

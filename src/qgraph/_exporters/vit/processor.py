@@ -37,7 +37,7 @@ _TYPES = ("ViT", "DeiT", "Bit", "MobileNetV1", "MobileNetV2", "ConvNext")
 _UNCROPPED_FROM = 384
 _LARGEST_SIDE = 10_000
 """Pixels. A square of it has as many as an image that is read may have."""
-BILINEAR = 2
+BILINEAR, _BICUBIC = 2, 3
 _Size = tuple[int, int]
 
 
@@ -149,7 +149,7 @@ def _from(config: Mapping[str, Any]) -> ImageProcessor:
         exact=exact,
         shortest=shortest,
         crop=crop,
-        resample=int(config.get("resample", BILINEAR if kind.startswith(("ViT", "M")) else 3)),
+        resample=int(config.get("resample", _BICUBIC if kind in ("DeiT", "Bit") else BILINEAR)),
         scale=float(config.get("rescale_factor", 1 / 255))
         if config.get("do_rescale", True)
         else None,
@@ -194,6 +194,8 @@ def _deit(config: Mapping[str, Any]) -> tuple[_Size | None, int | None, _Size | 
 
 
 def _convnext(config: Mapping[str, Any]) -> tuple[_Size | None, int | None, _Size | None]:
+    if not config.get("do_resize", True):  # what crops is its resizing
+        return None, None, None
     edge = _shortest(config["size"])
     if edge >= _UNCROPPED_FROM:
         return (edge, edge), None, None
