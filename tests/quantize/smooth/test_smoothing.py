@@ -49,6 +49,8 @@ GATED = """(float[N,8] x) => (float[N,4] y)
 BARE = "(float[N,8] x) => (float[N,4] y) { h = Tanh(x) [a] y = MatMul(h, w) }"
 RELU = """(float[N,8] x) => (float[N,4] y)
 { [a] p = Gemm<transB=1>(x, w, c) h = Relu(p) [b] y = Gemm(h, z) }"""
+WHOLE = """(float[N,8] x) => (float[N,4] y)
+{ [a] p = MatMul(x, w) i = Cast<to=6>(p) h = Cast<to=1>(i) [b] y = MatMul(h, z) }"""
 SEEN = """(float[N,8] x) => (float[N,8] y)
 { h = LayerNormalization(x, g, b) [a] p = MatMul(h, w) y = Add(p, h) }"""
 FEEDS = [{"x": np.random.default_rng(7).standard_normal((16, 8)).astype(np.float32)}]
@@ -127,6 +129,7 @@ def test_a_tensor_that_others_read_is_not_rescaled_under_them(
         (GATED, {"w": (8, 6), "v": (8, 6), "z": (6, 4)}),
         (BARE, {"w": (8, 4)}),
         (RELU, {"w": (6, 8), "c": (6,), "z": (6, 4)}),
+        (WHOLE, {"w": (8, 6), "z": (6, 4)}),
         (SEEN, {"w": (8, 8)}),
     ],
 )

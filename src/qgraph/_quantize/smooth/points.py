@@ -30,7 +30,7 @@ from functools import cached_property
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode, quantizable_nodes
-from qgraph._graph.index import GraphIndex, attributes
+from qgraph._graph.index import FLOATS, GraphIndex, attributes
 from qgraph._quantize.smooth.attention import values_of
 from qgraph._quantize.smooth.layers import Along, Heads, Operand, ScaledLayer, layer_of
 
@@ -135,6 +135,8 @@ class _Graph(GraphIndex):
             return None
         if node.name in self.layers:
             return self._layer(node, along)
+        if node.op_type == "Cast" and self.types.get(node.input[0]) not in FLOATS:
+            return None  # what whole numbers are made of is not known to be in proportion
         if node.op_type in _HOMOGENEOUS or (along.spatial and node.op_type in _POOLINGS):
             return self._through(node, 0, along)
         if node.op_type in _NORMS:
