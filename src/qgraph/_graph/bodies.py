@@ -101,7 +101,7 @@ def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
     after: list[list[int]] = [[] for _ in nodes]
     waits = [0] * len(nodes)
     for at, node in enumerate(nodes):
-        for above in {maker[name] for name in _all_reads(node) if name in maker}:
+        for above in {maker[name] for name in _all_reads(node) & maker.keys()}:
             after[above].append(at)
             waits[at] += 1
     if all(below > above for above, found in enumerate(after) for below in found):
@@ -125,13 +125,17 @@ def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
     return order
 
 
-def _all_reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield what a node and its bodies read, which need not stand in an order that runs."""
-    yield from node.input
+def _all_reads(node: onnx.NodeProto) -> set[str]:
+    """Return what a node, and its bodies from outside, read; these need not stand in an order that
+    runs.
+    """
+    found = set(node.input)
     for body in bodies_of(node):
-        for inner in body.node:
-            yield from _all_reads(inner)
-        yield from (value.name for value in body.output)
+        own = {item.name for item in (*body.input, *body.initializer)}
+        own.update(name for inner in body.node for name in inner.output)
+        read = {value.name for value in body.output}.union(*map(_all_reads, body.node))
+        found |= read - own
+    return found
 
 
 def weave_in(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:

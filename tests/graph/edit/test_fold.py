@@ -7,7 +7,9 @@ import onnx
 import pytest
 
 from qgraph._graph.edit.fold import fold
+from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.errors import InputError
+from qgraph._graph.run.session import open_session
 
 Build = Callable[..., onnx.ModelProto]
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -56,10 +58,26 @@ def test_names_of_the_nodes_that_stay_are_kept(build: Build) -> None:
     assert [node.name for node in model.graph.node] == ["fc", "act"]
 
 
-def test_metadata_is_kept(build: Build) -> None:
-    model = build("(float[N] x) => (float[N] y) { y = Relu(x) }")
-    model.metadata_props.add(key="author", value="me")
-    assert list(fold(model).metadata_props) == list(model.metadata_props)
+def test_what_a_model_says_of_itself_and_its_parts_is_kept(build: Build) -> None:
+    model = build("(float[N] x) => (float[N] y) { [act] y = Relu(x) }")
+    model.producer_name, model.producer_version = "me", "1"
+    model.domain, model.model_version = "org.example", 7
+    ends = (*model.graph.input, *model.graph.output)
+    for part in (model, model.graph, model.graph.node[0], *ends):
+        part.doc_string = "what it is for"
+        part.metadata_props.add(key="author", value="me")
+    model.graph.input[0].type.denotation = "IMAGE"
+    model.graph.input[0].type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"
+    assert fold(model) == model
+
+
+def test_an_empty_sequence_is_no_constant(build: Build) -> None:
+    text = (
+        "(float[N,4] x) => (float[N,4] y)"
+        "{ e = SequenceEmpty<dtype = 1>() s = SequenceInsert(e, x) y = SequenceAt(s, i) }"
+    )
+    kept = fold(build(text, i=np.array(0)))
+    assert ops(kept) == ["SequenceEmpty", "SequenceInsert", "SequenceAt"]
 
 
 def test_an_input_nobody_reads_stays(build: Build) -> None:
@@ -90,6 +108,20 @@ def test_folding_twice_is_folding_once(build: Build) -> None:
         build("(float[N,4] x) => (float[N,3] y) { v = Identity(w) y = MatMul(x, v) }", w=WEIGHT)
     )
     assert fold(once) == once
+
+
+def test_a_body_may_call_its_own_tensors_what_comes_after_it(
+    build: Build, prepared: Callable[[onnx.ModelProto], PreparedModel]
+) -> None:
+    text = (
+        "(float[4] x, bool c) => (float[4] y) { z = If(c) <"
+        "then_branch = t () => (float[4] a) { h = Relu(x) a = Neg(h) },"
+        "else_branch = e () => (float[4] b) { b = Abs(x) }> h = Exp(z) y = Sub(h, z) }"
+    )
+    model = prepared(build(text)).model
+    assert ops(model) == ["If", "Exp", "Sub"]
+    got = open_session(model).run({"x": np.ones(4, np.float32), "c": np.ones((), bool)})
+    assert got["y"] == pytest.approx(np.exp(-1) + 1)
 
 
 def test_a_cycle_is_bad_input(build: Build) -> None:

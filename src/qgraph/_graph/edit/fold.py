@@ -31,6 +31,9 @@ from qgraph._graph.limits import step
 
 _OLDEST_IR = 4
 """Before this, a weight is an input, too."""
+_NOTES = ("doc_string", "domain", "model_version")
+_UNFOLDED = RANDOM_OPS | {"Optional", "SequenceConstruct", "SequenceEmpty", "SplitToSequence"}
+"""What they make is not the same each time, or no tensor."""
 _WARNING, _FATAL = 2, 4
 """Log levels of onnxruntime; the first is its default."""
 
@@ -59,7 +62,7 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             with sliced(graph):
                 graph.fold_constants(
-                    flatten_subgraphs=False, should_exclude_node=lambda node: node.op in RANDOM_OPS
+                    flatten_subgraphs=False, should_exclude_node=lambda node: node.op in _UNFOLDED
                 )
             graph.cleanup(remove_unused_graph_inputs=False)
         except Exception as error:  # graph-surgeon raises whatever it meets on the way
@@ -103,12 +106,17 @@ def _restore(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
     """Give `model` what graph-surgeon drops of `source`, in place."""
     known = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     model.ir_version = min(max(source.ir_version, known, _OLDEST_IR), NEWEST_IR)
-    del model.metadata_props[:]
-    model.metadata_props.extend(source.metadata_props)
-    metadata = {node.name: node.metadata_props for node in source.graph.node if node.name}
-    for node in model.graph.node:
-        if not node.metadata_props and node.name in metadata:
-            node.metadata_props.extend(metadata[node.name])
+    ends = {value.name: value for value in (*source.graph.input, *source.graph.output)}
+    for value in (*model.graph.input, *model.graph.output):
+        value.CopyFrom(ends[value.name])
+    nodes = {node.name: node for node in source.graph.node if node.name}
+    pairs = [(node, nodes[node.name]) for node in model.graph.node if node.name in nodes]
+    for made, before in ((model, source), (model.graph, source.graph), *pairs):
+        for field, value in before.ListFields():
+            if field.name in _NOTES:
+                setattr(made, field.name, value)
+        del made.metadata_props[:]
+        made.metadata_props.extend(before.metadata_props)
 
 
 @contextlib.contextmanager

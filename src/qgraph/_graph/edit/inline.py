@@ -134,7 +134,10 @@ def _called(
         node.name = f"{prefix}/{node.name}" if node.name else ""
         known = {item.key for item in node.metadata_props}
         node.metadata_props.extend(item for item in call.metadata_props if item.key not in known)
-    return nodes
+    # what it gives may be what it was given
+    return nodes + given_as(
+        {out: given[name] for name, out in wanted.items() if name in given and out}
+    )
 
 
 def _bound(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
