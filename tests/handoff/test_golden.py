@@ -141,3 +141,32 @@ def test_a_step_of_decoding_goes_on_from_the_last_position(tmp_path: Path) -> No
     assert decode.feed["cache_position"].tolist() == [3]
     assert decode.feed["last"].tolist() == 1
     assert decode.feed["past_key_values_0"].shape == (1, 1, 3, 4)
+
+
+def test_what_an_encoder_gave_stays_in_a_step_of_decoding(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    d (float[1,S,4] inputs_embeds, float[1,E,4] encoder_hidden_states,
+       float[1,P,4] past_key_values_0, float[1,E,4] past_key_values_1)
+       => (float[1,S,4] logits, float[1,Q,4] present_0)
+    { present_0 = Concat <axis = 1> (past_key_values_0, inputs_embeds)
+      turned = Transpose <perm = [0, 2, 1]> (past_key_values_1)
+      met = MatMul (inputs_embeds, turned) logits = MatMul (met, encoder_hidden_states) }"""
+    path = tmp_path / "decoder.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    draw = np.random.default_rng(0).standard_normal
+    sizes = {
+        "inputs_embeds": 3, "encoder_hidden_states": 5, "past_key_values_0": 0,
+        "past_key_values_1": 5,
+    }  # fmt: skip
+    feed = {name: draw((1, size, 4)).astype(np.float32) for name, size in sizes.items()}
+    _, decode = golden_cases(path, None, inputs_of(onnx.load(path)), feed)
+    assert {name: array.shape[1] for name, array in decode.feed.items()} == {
+        "inputs_embeds": 1, "encoder_hidden_states": 5, "past_key_values_0": 3,
+        "past_key_values_1": 5,
+    }  # fmt: skip
+    assert decode.outputs["logits"] == pytest.approx(
+        feed["inputs_embeds"][:, -1:]
+        @ feed["past_key_values_1"].transpose(0, 2, 1)
+        @ feed["encoder_hidden_states"],
+        rel=1e-5,
+    )

@@ -29,6 +29,16 @@ def test_a_model_says_what_was_written_into_it(written: Provenance, made_by: str
     assert read.made_by == made_by
 
 
+def test_a_model_made_from_one_of_qgraphs_own_says_the_last_alone() -> None:
+    model = onnx.ModelProto()
+    model.metadata_props.add(key="author", value="me")
+    Provenance(None, None, "0", "1", dtype="fp16").write(model, count=0)
+    Provenance("D", Scheme(), "1", "1").write(model, count=3)
+    keys = [item.key for item in model.metadata_props]
+    assert sorted(keys) == sorted(set(keys)) and "author" in keys
+    assert Provenance.of(model) == Provenance("D", Scheme(), "1")
+
+
 def test_what_stayed_fp32_stands_in_the_file() -> None:
     model = onnx.ModelProto()
     kept = (Keep("a", "too large"), Keep("b", "too large"))

@@ -93,18 +93,22 @@ def _tried(run: Callable[[], list[Feed]], what: str, notes: list[str]) -> list[F
 
 
 def _next_step(prefill: _Draft) -> Feed:
-    """Return the feed of one more token, its cache the prefill's: the last token again."""
+    """Return the feed of one more token, its cache the prefill's: the last token again. What comes
+    from an encoder stays, its part of the cache, which a decoder only reads, too.
+    """
     feed, outputs = prefill.feed, prefill.outputs
     step: Feed = {}
     for name, array in feed.items():
         if is_cache(name):
-            step[name] = outputs[name.replace("past_key_values", "present")]
+            step[name] = outputs.get(name.replace("past_key_values", "present"), array)
         elif name == "attention_mask":
             step[name] = np.concatenate([array, np.ones_like(array[:, -1:])], axis=1)
         elif name in ("position_ids", "cache_position"):
             step[name] = array[..., -1:] + 1
+        elif array.ndim > 1 and not name.startswith("encoder"):
+            step[name] = array[:, -1:]
         else:
-            step[name] = array[:, -1:] if array.ndim > 1 else array
+            step[name] = array
     # not np.ascontiguousarray, which makes a vector of a scalar
     return {name: np.asarray(array, order="C") for name, array in step.items()}
 

@@ -67,8 +67,9 @@ class Provenance:
         return self.backend or ("qgraph" if self.profile or self.dtype else "other")
 
     def write(self, model: onnx.ModelProto, count: int) -> None:
-        """Write this into a model of `count` quantized nodes, in place; last of all, as
-        graph-surgeon's round trip drops metadata.
+        """Write this into a model of `count` quantized nodes, in place of what it says of the model
+        it was made from, which may be qgraph's own; last of all, as graph-surgeon's round trip
+        drops metadata.
         """
         scheme, kept = self.scheme, self.in_single
         entries = {
@@ -83,6 +84,9 @@ class Provenance:
             "fp32_nodes": json.dumps(by_reason(kept)) if kept else None,
             "backend": self.backend,
         }
+        kept_props = [item for item in model.metadata_props if not item.key.startswith(METADATA)]
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept_props)
         for key, value in entries.items():
             if value is not None:
                 model.metadata_props.add(key=METADATA + key, value=value)
