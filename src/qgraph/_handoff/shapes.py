@@ -88,7 +88,7 @@ def _of_decoder(
 ) -> tuple[ShapeProfile, ...]:
     sequence, past = roles.sequence, roles.past
     prompt = usual[sequence] if usual[sequence].max > 1 else AxisRange(min=1, opt=1, max=_LONGEST)
-    prompt = prompt.model_copy(update={"max": max(_LONGEST, prompt.max)})
+    prompt = prompt.model_copy(update={"min": 1, "max": max(_LONGEST, prompt.max)})
     longest = wanted.get(sequence, prompt).max
     prefill = {**usual, sequence: prompt, past: AxisRange(min=0, opt=0, max=0)}
     decode = {
