@@ -200,7 +200,10 @@ class SensitivityOptions(CalibrateOptions):
     ] = True
     group: Annotated[
         Grouping | None,
-        Flag("fused: q/k/v and gate/up together.  [default: fused for decoders, else none]"),
+        Flag(
+            "fused: q/k/v and gate/up together, but for one that does most of their damage."
+            "  [default: fused for decoders, else none]"
+        ),
     ] = None
     time_budget: Annotated[
         float | None,

@@ -21,7 +21,7 @@ from qgraph._sensitivity.engines.exact import Exactly, by_switches, exact_scores
 from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.ranking.interactions import MOST_NODES, packed
 from qgraph._sensitivity.ranking.order import harm
-from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, Unit, prefix
+from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, Unit, prefix, whole_or_apart
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.score_table import ScoreTable
@@ -104,11 +104,15 @@ def _default_sets(
     """Return the nodes of the profiles that are cut by default, from the smallest on."""
     groups = [group for group in work.groups if group.name in table.solo]
     grouped = {member for group in groups for member in group.members}
-    wholes = [(group.name, tuple(group.members)) for group in groups]
-    units = [
-        Unit(members, harm(table.solo[name], None, None, work.metric), _macs(asked, members))
-        for name, members in [*((name, (name,)) for name in names if name not in grouped), *wholes]
-    ]
+
+    def unit(name: str, members: Sequence[str]) -> Unit:
+        alone = harm(table.solo[name], None, None, work.metric)
+        return Unit(tuple(members), alone, _macs(asked, members))
+
+    units = [unit(name, (name,)) for name in names if name not in grouped]
+    for group in groups:
+        single = [unit(name, (name,)) for name in group.members]
+        units += whole_or_apart(unit(group.name, group.members), single)
     units.sort(key=lambda unit: unit.harm_by_weight)
     chosen = [prefix(units, share) for share in sorted(DEFAULT_CUTS.values())]
     lengths = sorted({len(item) for item in chosen})

@@ -1,7 +1,8 @@
 """Nodes a runtime computes in one kernel: linears that read the same tensor.
 
 q/k/v of an attention block and gate/up of an MLP become one GEMM in TensorRT. Quantizing only some
-of them splits that GEMM, so such siblings enter or leave a profile together.
+of them splits that GEMM, so such siblings enter or leave a profile together, unless one of them
+does most of their damage.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Units (single nodes, or fused groups) enter in order of the damage they add for 
 that of the metric the report ranks by, divided by the unit's weight in the share that is cut
 (nodes, MACs or parameters). What a unit adds to those before it is known where the report holds
 interactions. Else it is what it does alone, which gives the least at every share under the
-assumption that damage adds up.
+assumption that damage adds up. A member that does most of its group's damage is a unit of its own.
 """
 
 from __future__ import annotations
@@ -119,15 +119,31 @@ def units_of(report: Sensitivity, by: By) -> list[Unit]:
     nodes = {node.name: node for node in report.nodes}
     grouped = {member for group in report.groups for member in group.members}
     units = [_unit(report, [node], node, by) for node in report.nodes if node.name not in grouped]
-    units += [
-        _unit(report, [nodes[name] for name in group.members], group, by) for group in report.groups
-    ]
+    for group in report.groups:
+        members = [nodes[name] for name in group.members]
+        single = [_unit(report, [node], node, by) for node in members]
+        units += whole_or_apart(_unit(report, members, group, by), single)
     gram = gram_of(report, report.metric)
     if gram is not None and gram.tells_pairs_apart:
         order = gram.order([unit.members for unit in units], [unit.weight for unit in units])
         return [units[index] for index in order]
     place = {node.name: index for index, node in enumerate(report.nodes)}
     return sorted(units, key=lambda unit: (unit.harm_by_weight, place[unit.members[0]]))
+
+
+def whole_or_apart(whole: Unit, members: Sequence[Unit]) -> list[Unit]:
+    """Return a group's unit; or, where one member does most of the damage and brings less than half
+    of what is cut, the others as one unit, and that member. So v_proj, of which the error reaches
+    the output, does not keep q_proj and k_proj float, of which it only moves attention's weights.
+    """
+    worst = max(members, key=lambda unit: unit.harm)
+    harm, weight = sum(unit.harm for unit in members), sum(unit.weight for unit in members)
+    if 2 * worst.harm <= harm or 2 * worst.weight >= weight:
+        return [whole]
+    others = [unit for unit in members if unit is not worst]
+    names = tuple(name for unit in others for name in unit.members)
+    mse = sum(unit.mse for unit in others)
+    return [Unit(names, harm - worst.harm, weight - worst.weight, mse), worst]
 
 
 def pairs_of(report: Sensitivity, units: Sequence[Unit], key: str) -> Array:
