@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from qgraph._exporters.family import ExportOptions
-from qgraph._exporters.yolo.export import export_detector
+from qgraph._exporters.yolo.export import _finished, export_detector
 from qgraph._graph.errors import EnvironmentFault, InputError, UsageError
 from qgraph._graph.progress import silent
 
+Build = Callable[..., onnx.ModelProto]
 without_ultralytics = pytest.mark.skipif(
     find_spec("ultralytics") is not None, reason="Ultralytics is installed here"
 )
@@ -23,6 +27,21 @@ def test_without_ultralytics_the_message_says_how_to_get_it(tmp_path: Path) -> N
         export_detector(Path("yolo11n.yaml"), tmp_path / "out", ExportOptions(), silent)
     assert "make yolo" in caught.value.hint
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("opset", [20, 21])
+def test_licence_and_author_stay_in_the_model_once(build: Build, opset: int) -> None:
+    head = (
+        "(float[1,8,4,4] x) => (float[1,6,16] y) { [a] boxes = Conv(x, v) [b] classes = Conv(x, w)"
+        " joined = Concat<axis = 1>(boxes, classes) y = Reshape(joined, rows) }"
+    )
+    ones = {"v": np.ones((4, 8, 1, 1), np.float32), "w": np.ones((2, 8, 1, 1), np.float32)}
+    traced = build(head, opset=20, **ones, rows=np.array([1, 6, 16]))
+    for key in ("license", "author"):
+        traced.metadata_props.add(key=key, value="Ultralytics")
+    finished = _finished(traced, opset)
+    onnx.checker.check_model(finished, full_check=True)
+    assert list(finished.metadata_props) == list(traced.metadata_props)
 
 
 def test_a_pickle_is_not_opened_unless_it_is_trusted(tmp_path: Path) -> None:

