@@ -85,6 +85,25 @@ def test_types_are_declared_held_or_inferred(build: Build) -> None:
     assert index.shape_of("h") == (None, 8)
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        "h = GroupNormalization<num_groups = 2>(x, s, s)",
+        "h = com.microsoft.QuickGelu(x)",
+        "n, m, v, h = com.microsoft.SkipLayerNormalization(x, x, s)",
+    ],
+)
+def test_what_onnx_infers_nothing_of_is_as_what_it_reads(build: Build, node: str) -> None:
+    text = (
+        '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g'
+        f" (float16[N,4,8] x, float16[4] s) => (float16[N,8,4] y) {{ {node}"
+        " t = Transpose<perm = [0,2,1]>(h) y = Relu(t) }"
+    )
+    index = GraphIndex(build(text))
+    assert index.types["h"] == index.types["t"] == TensorProto.FLOAT16
+    assert index.shape_of("h") == (None, 4, 8) and index.shape_of("t") == (None, 8, 4)
+
+
 def test_shapes_that_follow_from_the_scales_of_a_resize_are_known(build: Build) -> None:
     text = "(float[1,3,8,8] x) => (float[1,3,h,w] y) { r = Resize(x, , s) y = Relu(r) }"
     model = build(text, s=np.array([1, 1, 2, 2], np.float32))

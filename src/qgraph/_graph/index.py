@@ -28,6 +28,14 @@ _FOLLOWS = {
     *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
     *("QuantizeLinear", "DequantizeLinear"),
 }
+_LIKE_ITS_INPUT: dict[tuple[str, str], tuple[int, ...]] = {
+    ("", "GroupNormalization"): (0,),
+    ("", "SimplifiedLayerNormalization"): (0,),
+    **{("com.microsoft", f"{name}Gelu"): (0,) for name in ("", "Bias", "Fast", "Quick")},
+    ("com.microsoft", "SkipLayerNormalization"): (0, 3),
+    ("com.microsoft", "SkipSimplifiedLayerNormalization"): (0, 3),
+}
+"""Operators of which ONNX infers nothing, with the outputs that are as their first input is."""
 _KEPT = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 _FEW = 16
 """Constants that shapes follow from: whole numbers, and the few scales that a Resize has."""
@@ -201,7 +209,8 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which large weights are inputs: inference needs their types alone."""
     slim = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     slim.functions.extend(model.functions)
-    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+    slim.graph.node.extend(known for node in model.graph.node for known in _as_known(node))
+    for field in ("input", "output", "value_info", "sparse_initializer"):
         getattr(slim.graph, field).extend(getattr(model.graph, field))
     there = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
@@ -212,3 +221,12 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
     return slim
+
+
+def _as_known(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return what has the types and shapes of a node, and is known to ONNX's inference."""
+    places = _LIKE_ITS_INPUT.get((node.domain, node.op_type))
+    if places is None:
+        return [node]
+    outputs = [name for at, name in enumerate(node.output) if name and at in places]
+    return [onnx.helper.make_node("Identity", node.input[:1], [name]) for name in outputs]

@@ -136,15 +136,15 @@ def test_behind_an_operator_of_another_domain_all_stays_fp32_until_a_type_is_sai
 ) -> None:
     text = (
         '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g (float[N,8] x)'
-        " => (float[N,8] y) { [a] h = MatMul(x, w) [gelu] g = com.microsoft.Gelu(h)"
+        " => (float[N,8] y) { [a] h = MatMul(x, w) [own] g = com.microsoft.FusedMatMul(h, w)"
         " [b] p = MatMul(g, w) [c] c = Cast<to = 1>(p) [d] y = MatMul(c, w) }"
     )
     source = prepared(build(text, w=weights()["w"]))
     model = narrow(source.model, [])
-    assert [keep.name for keep in without_half_form(source.model)] == ["gelu", "b"]
+    assert [keep.name for keep in without_half_form(source.model)] == ["own", "b"]
     feed = feed_of(source)
     want, got = open_session(source.model).run(feed), open_session(model).run(feed)
-    assert got["y"] == pytest.approx(want["y"], rel=2**-6, abs=2**-3)
+    assert got["y"] == pytest.approx(want["y"], rel=2**-6, abs=1)
 
 
 def test_a_tensor_is_cast_once(build: Build, prepared: Prepare) -> None:
