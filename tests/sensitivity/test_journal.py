@@ -157,12 +157,19 @@ def test_a_truncated_journal_is_refused(path: Path) -> None:
         open_journal(path, RUN)
 
 
-def test_a_database_of_something_else_is_refused(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE t (x)")
-    connection.close()
-    with pytest.raises(UsageError, match="no journal"):
-        open_journal(path, RUN)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_database_of_something_else_is_refused_and_not_touched(
+    path: Path, *, fresh: bool
+) -> None:
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE customers (name TEXT)")
+    other.commit()
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="a database, but no journal"):
+        open_journal(path, RUN, fresh=fresh)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_an_entry_that_is_no_json_is_damage(path: Path) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from typing import Any
 from qgraph._graph.errors import EnvironmentFault, UsageError
 from qgraph._graph.io.files import is_there, require_writable_folder
 from qgraph._sensitivity.scoring.fingerprint import Fingerprint, differing
+from qgraph._sensitivity.scoring.journal_rows import FRESH, Entries, Named, damaged, explained
 
 _APPLICATION_ID = 0x71677261
 _TABLES = {
@@ -33,7 +34,6 @@ _TABLES = {
 """All that a journal consists of. A view or a trigger of that name could compute without end."""
 NOTE = "note:"
 """Begins the key of an entry that is no finished unit of work."""
-_FRESH = "Go on with the same options, or start anew with --fresh."
 
 
 class Journal:
@@ -42,12 +42,12 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
-        self.entries: Mapping[str, Any] = _Entries(path, connection)
+        self.entries: Mapping[str, Any] = Entries(path, connection)
         try:
             for _ in self.entries.values():  # damage shows now, not when the entry is asked for
                 pass
         except KeyError as error:  # a key that is listed, and is not there
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
 
     def record(self, key: str, payload: Any) -> None:
         """Write one finished unit; it is on the disk when this returns.
@@ -56,7 +56,7 @@ class Journal:
             EnvironmentFault: the disk is full or fails.
         """
         text = json.dumps(payload, allow_nan=False)
-        with _explained(self.path):
+        with explained(self.path):
             self._connection.execute(
                 "INSERT OR REPLACE INTO entries (key, payload) VALUES (?, ?)", (key, text)
             )
@@ -96,7 +96,7 @@ class JournalPart(Journal):
 
     def __init__(self, whole: Journal, name: str) -> None:
         self.path, self._whole, self._name = whole.path, whole, name
-        self.entries = _Named(whole.entries, f"{name}/")
+        self.entries = Named(whole.entries, f"{name}/")
 
     def record(self, key: str, payload: Any) -> None:
         """Write one finished unit; it is on the disk when this returns."""
@@ -107,46 +107,6 @@ class JournalPart(Journal):
 
     def _is_empty(self) -> bool:
         return False
-
-
-class _Named(Mapping[str, Any]):
-    """The entries whose keys begin with `prefix`, without it."""
-
-    def __init__(self, entries: Mapping[str, Any], prefix: str) -> None:
-        self._entries, self._prefix = entries, prefix
-
-    def __getitem__(self, key: str) -> Any:
-        return self._entries[self._prefix + key]
-
-    def __iter__(self) -> Iterator[str]:
-        return (k.removeprefix(self._prefix) for k in self._entries if k.startswith(self._prefix))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-class _Entries(Mapping[str, Any]):
-    """The rows of a journal, in the order they were recorded. None is held in memory."""
-
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._path, self._connection = path, connection
-
-    def __getitem__(self, key: str) -> Any:
-        rows = self._ask("SELECT payload FROM entries WHERE key = ?", key)
-        if not rows:
-            raise KeyError(key)
-        with _explained(self._path):
-            return json.loads(rows[0][0])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([key for (key,) in self._ask("SELECT key FROM entries ORDER BY number")])
-
-    def __len__(self) -> int:
-        return int(self._ask("SELECT count(*) FROM entries")[0][0])
-
-    def _ask(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        with _explained(self._path):
-            return self._connection.execute(query, values).fetchall()
 
 
 def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -> Journal:
@@ -161,12 +121,13 @@ def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -
     require_writable_folder(path.parent)
     if path.is_symlink():
         raise UsageError("the journal is a link, expected a file", where=str(path))
+    _require_ours(path)
     if fresh and is_there(path):
         require_free(path)
         remove_journal(path)
     connection = _connect(path)
     try:
-        with _explained(path):
+        with explained(path):
             _prepare(connection, path, fingerprint)
         return Journal(path, connection)
     except BaseException:
@@ -185,14 +146,27 @@ def require_free(path: Path) -> None:
             pass
 
 
+def _require_ours(path: Path) -> None:
+    """Check that the file is no database of another program, without touching it."""
+    if not path.is_file():
+        return
+    asked = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(asked, uri=True)) as found:
+        # both are still in the log of a journal that was just begun
+        (application,) = found.execute("PRAGMA application_id").fetchone()
+        (tables,) = found.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != _APPLICATION_ID:
+            raise UsageError("a database, but no journal of qgraph's", where=str(path))
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     """Return a connection that holds the file for itself."""
     if is_there(path) and not path.is_file():
         raise UsageError("not a regular file, expected a journal", where=str(path))
-    with _explained(path):
+    with explained(path):
         connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
-        with _explained(path):
+        with explained(path):
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -207,20 +181,17 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprint) -> None:
     """Make the tables of a new journal, or check that an old one belongs to this run."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
     schema = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_autoindex%'"
     tables = dict(connection.execute(schema).fetchmany(len(_TABLES) + 1))
     wanted = json.loads(json.dumps(dict(fingerprint), allow_nan=False))
     if not tables:
         _begin(connection, path, wanted)
         return
-    if application != _APPLICATION_ID:
-        raise UsageError("a database, but no journal of qgraph's", where=str(path))
     if tables != _TABLES:
         raise UsageError(
             "not a journal, or damaged: its tables are not those of one",
             where=str(path),
-            hint=_FRESH,
+            hint=FRESH,
         )
     (found,) = map(json.loads, connection.execute("SELECT fingerprint FROM run").fetchone())
     if found == wanted:
@@ -249,45 +220,6 @@ def _begin(connection: sqlite3.Connection, path: Path, fingerprint: Fingerprint)
         connection.execute(statement)
     connection.execute("INSERT INTO run VALUES (?)", (json.dumps(fingerprint, sort_keys=True),))
     connection.execute("COMMIT")
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what sqlite raises into an error that says whether the journal or the machine fails."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-        raise (_unusable if code in _MACHINE else _damaged)(path, error) from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _damaged(path, error) from error
-
-
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
-_MACHINE = _BUSY | {
-    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
-    *(sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_INTERRUPT),
-}
-"""Primary result codes that say nothing against the file."""
-
-
-def _damaged(path: Path, error: Exception) -> UsageError:
-    return UsageError(f"not a journal, or damaged: {error}", where=str(path), hint=_FRESH)
-
-
-def _unusable(path: Path, error: sqlite3.Error) -> EnvironmentFault:
-    if error.sqlite_errorcode & 0xFF in _BUSY:
-        return EnvironmentFault(
-            "another run is working with this journal",
-            where=str(path),
-            hint="Wait for it, or choose another -o.",
-        )
-    return EnvironmentFault(
-        f"cannot use the journal: {error}",
-        where=str(path),
-        hint="What it holds is not lost. Free some space, look at the disk, or choose another -o;"
-        " then run the same command again.",
-    )
 
 
 def remove_journal(path: Path) -> None:
