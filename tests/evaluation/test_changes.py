@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.comparing import against_float, compare_evaluations
 from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
-from qgraph._evaluation.pairing import PairedBy
+from qgraph._evaluation.pairing import PairedBy, Pairing
 from qgraph._evaluation.results import Difference, Evaluation, MetricSamples, Unmeasured
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import read_document, write_document
+from qgraph._metrics import METRICS
 from qgraph._report.change_tables import changes_markdown
 
 
@@ -222,17 +224,64 @@ def test_a_gate_says_what_it_says(gate: str, *, fails: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["loss", "loss>", ">1", "loss=1", "loss>1%", "loss>one", "a b>1", "loss dB>"]
+    "text", ["loss", "loss>", ">1", "loss=1", "loss>1%", "loss>one", "loss dB>", "loss>1>2"]
 )
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no condition"):
         parse_gate(text)
 
 
-@pytest.mark.parametrize("text", ["kl>1", "A:loss>1"])
+@pytest.mark.parametrize("text", ["kl>1", "A:loss>1", "a b>1"])
 def test_a_gate_about_nothing_is_refused_not_passed(text: str) -> None:
-    with pytest.raises(UsageError, match=r"no variant that was compared|no metric 'kl'"):
+    with pytest.raises(UsageError, match=r"no variant that was compared|no metric '(kl|a b)'"):
         require_passed(judged(changed(1, 1), [parse_gate(text)]))
+
+
+def of_metric(key: str, before: float, after: float) -> Changes:
+    (change,) = changed(before, after).changes
+    return changed(before, after).model_copy(
+        update={"changes": (change.model_copy(update={"metric": key}),)}
+    )
+
+
+@pytest.mark.parametrize("text", ["top1<-1", "top1<-5", "top1>+1", "D:top-1<90", "top1<1.01"])
+def test_points_of_a_hundred_are_no_limit_of_a_share(text: str) -> None:
+    """Such a gate would fail nothing, or everything: all shares are from 0 to 1."""
+    with pytest.raises(UsageError, match="top1 is a share") as caught:
+        judged(of_metric("top1", 0.9, 0.1), [parse_gate(text)])
+    assert re.search(r"write top1[<>][+-]?[01]?\.?[0-9]", caught.value.hint or "")
+
+
+@pytest.mark.parametrize("text", ["top1<1", "top1<-0.5", "top1<-100%", "top1>+0.01"])
+def test_what_a_share_can_do_is_a_limit_of_it(text: str) -> None:
+    judged(of_metric("top1", 0.9, 0.1), [parse_gate(text)])
+
+
+@pytest.mark.parametrize("key", ["mse", "kl", "sqnr_db"])
+def test_a_distance_from_float_moves_by_no_share_of_floats_own(key: str) -> None:
+    """Float's is 0, so any distance at all would fail the gate; an earlier evaluation has one."""
+    gate, found = parse_gate(f"{key}>+5%"), of_metric(key, 0.0, 1.0)
+    with pytest.raises(UsageError, match=f"the float model has no {key} to take a share of"):
+        judged(found, [gate])
+    pair = Pairing(before="D", after="D", by=PairedBy.NAME)
+    earlier = of_metric(key, 1.0, 1.1).model_copy(update={"pairs": (pair,)})
+    assert judged(earlier, [gate]).failed
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [(f"{known.label}<30", key) for key, known in METRICS.items() if not known.is_share]
+    + [("D: worst output dB < 30", "worst_sqnr_db"), (" D :noise/signal<1", "noise_to_signal")],
+)
+def test_a_gate_takes_any_label_that_a_table_shows(text: str, key: str) -> None:
+    assert judged(of_metric(key, 0.5, 0.6), [parse_gate(text)]).failed
+
+
+def test_a_gate_on_the_float_model_alone_is_refused(evaluation: Evaluation) -> None:
+    alone = evaluation.model_copy(update={"variants": evaluation.variants[:1]})
+    with pytest.raises(UsageError, match="names no variant") as caught:
+        judged(against_float(alone), [parse_gate("mse>1")])
+    assert "Only the float model was given" in (caught.value.hint or "")
 
 
 WIDE = (-0.01, 0.11)
@@ -360,6 +409,16 @@ def test_a_variant_that_could_not_be_measured_passes_no_gate(evaluation: Evaluat
         assert judged(found, [parse_gate(f"{last.name}:mse>9e9")]).failed
         other = others[-1].name
         assert not judged(found, [parse_gate(f"{other}:mse>9e9")]).failed
+
+
+def test_a_pull_request_is_told_what_was_not_compared(evaluation: Evaluation) -> None:
+    float_model, *others, last = evaluation.variants
+    lost = Unmeasured(variant=last.name, path="x.onnx", step="metrics", reason="NaN", exit_code=3)
+    none = evaluation.model_copy(update={"variants": (float_model,), "failures": (lost,)})
+    assert changes_markdown(against_float(none)) == f"- {last.name} was not measured: NaN\n"
+    text = changes_markdown(compare_evaluations(evaluation, none))
+    names = ", ".join(item.name for item in (*others, last))
+    assert f"- Only before, and not compared: {names}" in text
 
 
 def test_a_variant_without_the_metric_passes_no_gate_on_it(evaluation: Evaluation) -> None:

@@ -108,6 +108,34 @@ def test_what_was_not_measured_is_not_recommended(evaluation: Evaluation, missin
     assert found is not None and found.variant is None
 
 
+def test_outputs_that_all_equal_floats_are_within_every_limit(evaluation: Evaluation) -> None:
+    """Equal outputs have no SQNR; that nobody has one must not leave everybody without advice."""
+    same = {"mse": 0.0, "cosine": 1.0}
+    for accept in ([], ["sqnr_db>=60"]):
+        found = recommend(of(evaluation, same, same, same), accept)
+        assert found is not None and found.variant == "B"
+
+
+def test_an_error_where_floats_outputs_are_0_is_no_infinite_sqnr(evaluation: Evaluation) -> None:
+    silent, wrong = {"mse": 0.0, "cosine": 1.0}, {"mse": 1e-3, "cosine": 0.0}
+    found = recommend(of(evaluation, silent, silent, wrong))
+    assert found is not None and found.variant == "A" and "B" in found.beyond
+
+
+@pytest.mark.parametrize("accept", ["score>=0.99x", "score<=1.01x"])
+def test_a_multiple_of_a_negative_figure_leaves_room_for_float_itself(
+    evaluation: Evaluation, accept: str
+) -> None:
+    """A log-likelihood of a caller's own, say: 0.99 of −10 would be above it."""
+    metrics = [{"score": value} for value in (-10.0, -10.0, -10.05, -9.95, -11.0, -9.0)]
+    _, *quantized = seen = of(evaluation, *metrics[:4]).variants
+    found = recommend(of(evaluation, *metrics[:4]), [accept])
+    assert found is not None and found.variant == quantized[-1].name and not found.beyond
+    far = {">": metrics[4], "<": metrics[5]}[accept[5]]
+    found = recommend(of(evaluation, seen[0].metrics, far), [accept])
+    assert found is not None and found.variant is None
+
+
 def test_of_equal_shares_the_smaller_file_is_taken(evaluation: Evaluation) -> None:
     seen = of(evaluation, FLOAT, FLOAT, FLOAT, shares=(0.5, 0.5))
     reference, a, b = seen.variants

@@ -245,6 +245,7 @@ def _any(value: Any) -> Any:
         (lambda files: qgraph.engine_layers(_ANY[3], files.folder / "b"), "no such"),
         (lambda files: qgraph.compare_evaluations(_ANY[3], _ANY[3]), "found an evaluation of the"),
         (lambda files: qgraph.compare([_ANY[3], _ANY[3]]), "found a ranking of the type int"),
+        (lambda files: qgraph.compare("a.json"), "found one ranking, a.json, expected a list"),
     ],
 )
 def test_every_error_is_qgraphs_own(files: Any, wrong: Any, says: str) -> None:

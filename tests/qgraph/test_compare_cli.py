@@ -202,3 +202,25 @@ def test_evaluates_own_gates_judge_what_was_measured(
     assert qgraph("evaluate", *common, "--quiet", "--fail-if", "D:sqnr_db<1").code == 0
     done = qgraph("evaluate", *common, "--quiet", "--fail-if", "D:sqnr_db<999")
     assert done.code == 7 and "Deploy D" in done.out
+
+
+def test_an_evaluation_of_the_float_model_alone_says_that_nothing_is_compared(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.json"
+    common = (files.model, "--data", files.data, "--quiet", "-o", alone)
+    gated = qgraph("evaluate", *common, "--fail-if", "sqnr_db<30")
+    assert gated.code == 2 and "Only the float model was given" in gated.err
+    assert not alone.exists()  # found out before anything was measured
+    assert qgraph("evaluate", *common).code == 0
+    done = qgraph("compare", alone)
+    assert done.code == 2 and "only the float model was measured" in done.err
+
+
+def test_a_gate_that_no_figure_can_pass_is_refused_before_anything_is_measured(
+    files: Any, qgraph: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "e.json"
+    common = (files.model, files.folder / "D.onnx", "--data", files.data, "--quiet", "-o", out)
+    done = qgraph("evaluate", *common, "--fail-if", "mse>+1%")
+    assert done.code == 2 and "no mse to take a share of" in done.err and not out.exists()

@@ -12,11 +12,11 @@ from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.intervals import FEWEST
 from qgraph._evaluation.proportions import Interval
 from qgraph._graph.errors import QualityGateError, UsageError
-from qgraph._metrics import metric
-from qgraph._metrics.table import find_metric
+from qgraph._metrics import METRICS, metric
+from qgraph._metrics.table import find_metric, is_called
 
 _GATE = re.compile(
-    r"(?:(?P<variant>[^:<>]+):)?(?P<metric>[\w-]+(?: as float| dB)?)\s*(?P<side>[<>])\s*"
+    r"(?:(?P<variant>[^:<>]+):\s*)?(?P<metric>\w[\w /-]*?)\s*(?P<side>[<>])\s*"
     r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?P<percent>%?)"
 )
 
@@ -107,7 +107,7 @@ def parse_gate(text: str) -> Gate:
         raise UsageError(f"--fail-if {text!r}: {found['number']} is not a usable limit")
     return Gate(
         text=text.strip(),
-        variant=found["variant"],
+        variant=found["variant"] and found["variant"].strip(),
         metric=found["metric"],
         above=found["side"] == ">",
         limit=float(found["number"]) / (100 if relative else 1),
@@ -116,14 +116,41 @@ def parse_gate(text: str) -> Gate:
     )
 
 
-def require_about(gates: Sequence[Gate], variants: Sequence[str]) -> None:
-    """Check that each gate is about one of `variants`, or about all.
+def require_useful(gates: Sequence[Gate], *, against_float: bool) -> None:
+    """Check that each gate can be true of some figure, and not of every one. `against_float`:
+    whether differences are from the float model, not from another evaluation.
 
     Raises:
-        UsageError: one names another.
+        UsageError: a share is to move by more than all of it, or a distance from the float model by
+            a share of the float model's own, which is 0.
     """
     for gate in gates:
-        if gate.variant not in (None, *variants):
+        called = (key for key in METRICS if is_called(gate.metric, key))
+        meant, most = metric(next(called, gate.metric)), abs(gate.limit)
+        beyond = most > 1 or (gate.signed and most == 1)
+        if meant.is_share and not gate.relative and beyond:
+            one, sign = f"{gate.limit / 100:{'+' * gate.signed}g}", "<" if not gate.above else ">"
+            raise UsageError(
+                f"--fail-if {gate.text!r}: {meant.key} is a share, and no figure of it is or moves"
+                " so far",
+                hint=f"For {most:g} points of a hundred write {meant.key}{sign}{one}.",
+            )
+        if gate.relative and against_float and not meant.has_multiple:
+            raise UsageError(
+                f"--fail-if {gate.text!r}: the float model has no {meant.key} to take a share of,"
+                " as this is a distance from it",
+                hint='Limit the figure itself, as in "mse>1e-3" or "sqnr_db<30".',
+            )
+
+
+def require_about(gates: Sequence[Gate], variants: Sequence[str]) -> None:
+    """Check that there are variants, and that each gate is about one of them, or about all.
+
+    Raises:
+        UsageError: one is about another, or there are none.
+    """
+    for gate in gates:
+        if not variants or gate.variant not in (None, *variants):
             raise UsageError(
                 f"--fail-if {gate.text!r} names no variant that was compared",
                 hint=f"There are the variants {', '.join(variants)}."
@@ -148,7 +175,10 @@ def judged(changes: Changes, gates: Sequence[Gate], when: FailWhen = FailWhen.ME
     ]
     if not keys and lost:  # there is nothing else to judge
         return changes.model_copy(update={"failed": tuple(lost)})
+    if not keys:
+        require_about(gates, [])
     named = [replace(g, metric=find_metric(g.metric, keys, "--fail-if")) for g in gates]
+    require_useful(named, against_float=not changes.pairs)
     lost += [
         f"{name}: no {gate.metric} was measured ({gate.text})"
         for gate in named

@@ -56,9 +56,11 @@ def recommend(evaluation: Evaluation, accept: Sequence[str] = ()) -> Recommendat
 def _limits(evaluation: Evaluation, own: Sequence[Budget]) -> list[Budget]:
     # a float model has no SQNR of its own
     keys = dict.fromkeys(key for item in evaluation.variants for key in item.metrics)
+    if "mse" in keys:  # nor has a variant whose outputs equal the float model's
+        keys["sqnr_db"] = None
     found = {key: Budget.parse(f"{key}{rule}") for key in keys if (rule := _default(key, keys))}
     for budget in own:
-        key = find_metric(budget.metric, evaluation.metrics, "--accept")
+        key = find_metric(budget.metric, keys, "--accept")
         budget.require_useful(key, "--accept")
         if budget.relative and not evaluation.variants[0].metrics.get(key):
             raise UsageError(
@@ -89,8 +91,11 @@ def _beyond(
 
 
 def value_of(metrics: Mapping[str, float], key: str) -> float:
-    """Return a metric's value: infinite where outputs are equal, NaN where it is missing."""
-    equal = metric(key).unbounded and "mse" in metrics
+    """Return a metric's value: infinite where outputs are equal, NaN where it is missing, as is the
+    SQNR of an error where the float model's outputs are 0.
+    """
+    known = metric(key)
+    equal = known.unbounded and "mse" in metrics and (known.of is None or metrics["mse"] == 0)
     return metrics.get(key, math.inf if equal else math.nan)
 
 

@@ -63,8 +63,12 @@ class Budget:
         return f"{self.metric}{'<=' if self.at_most else '>='}{self.limit:g}{'x' * self.relative}"
 
     def bound(self, float_value: float) -> float:
-        """Return the limit in the metric's own units."""
-        return self.limit * float_value if self.relative else self.limit
+        """Return the limit in the metric's own units; 1.02x of a negative value, as a metric of the
+        caller's may be, is above it, too.
+        """
+        if not self.relative:
+            return self.limit
+        return (self.limit if float_value >= 0 else 2 - self.limit) * float_value
 
     def is_met(self, value: float, float_value: float) -> bool:
         """Return whether a measured value is within the budget; NaN never is."""

@@ -186,7 +186,7 @@ def in_order(keys: Collection[str], *, narrow: bool = False) -> list[str]:
     """Return the metrics in the order of columns; `narrow` leaves out what another says already."""
     known = [key for key in METRICS if key in keys]
     shown = [*known, *sorted(set(keys) - set(known))]
-    if narrow and quality_key(keys) != "mse":
+    if narrow and keys and quality_key(keys) != "mse":
         shown = [key for key in shown if key not in _FIDELITY]
     return shown
 

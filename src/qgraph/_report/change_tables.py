@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from qgraph._evaluation.changes import Change, Changes
+from qgraph._evaluation.pairing import PairedBy
 from qgraph._metrics import in_order, metric
 from qgraph._sensitivity.explain.markdown import cell, table
 
 HEADINGS = ("variant", "metric", "before", "after", "difference (95 %)", "")
 _DASH = "–"
 SETTINGS = ("made with", "before", "after")
+_PAIRED = {
+    PairedBy.GIVEN: "so --pair says",
+    PairedBy.SCHEME: "the same profile and scheme",
+    PairedBy.PROFILE: "the same profile",
+    PairedBy.NAME: "the same name",
+    PairedBy.CONTENT: "the same file",
+}
 
 
 def change_rows(found: Changes) -> list[list[str]]:
@@ -40,15 +48,34 @@ def verdict(change: Change, *, from_float: bool = False) -> str:
     return ("beyond noise" if change.beyond_noise else "within noise") + kind
 
 
+def notes(found: Changes) -> list[str]:
+    """Return which variants were compared under two names, and which were not, a line each."""
+    lines = [
+        f"{pair.before} was compared with {pair.after}: {_PAIRED[pair.by]}."
+        for pair in found.pairs
+        if pair.before != pair.after
+    ]
+    lines += [f"{name} was not measured: {reason}" for name, reason in found.unmeasured.items()]
+    apart = {"before": found.only_before, "after": found.only_after}
+    return lines + [
+        f"Only {when}, and not compared: {', '.join(names)}"
+        for when, names in apart.items()
+        if names
+    ]
+
+
 def changes_markdown(found: Changes) -> str:
-    """Return the gates that fail, then the tables, for a comment on a pull request."""
+    """Return the gates that fail, then the tables and what is not in them, for a comment on a pull
+    request.
+    """
     failed = [f"- **failed**: {cell(text)}" for text in found.failed]
     tables = [
         table(head, body, "---")
         for head, body in ((HEADINGS, change_rows(found)), (SETTINGS, setting_rows(found)))
         if body
     ]
-    return "\n\n".join("\n".join(part) for part in (failed, *tables) if part) + "\n"
+    told = [f"- {cell(line)}" for line in notes(found)]
+    return "\n\n".join("\n".join(part) for part in (failed, *tables, told) if part) + "\n"
 
 
 def _row(change: Change, *, from_float: bool) -> list[str]:

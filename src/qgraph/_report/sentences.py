@@ -70,7 +70,8 @@ def _interval_notes(evaluation: Evaluation) -> list[str]:
     if len(evaluation.variants) < 2:
         return []
     if run.samples < FEWEST:
-        return [f"{run.samples} samples are too few to say how far these figures would move."]
+        count = "1 sample is" if run.samples == 1 else f"{run.samples} samples are"
+        return [f"{count} too few to say how far these figures would move."]
     changes = {item.name: item.differences.get(best) for item in evaluation.variants}
     intervals = {name: item for name, item in changes.items() if item and item.interval}
     if not intervals:

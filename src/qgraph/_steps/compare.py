@@ -9,6 +9,7 @@ from qgraph._evaluation.changes import Changes
 from qgraph._evaluation.comparing import compare_evaluations as _compare_evaluations
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.run_changes import add_runs
+from qgraph._graph.errors import UsageError
 from qgraph._sensitivity.ranking.agreement import compare_rankings
 from qgraph._sensitivity.ranking.comparison import Comparison
 from qgraph._sensitivity.ranking.files import Source, read_rankings
@@ -29,6 +30,8 @@ def compare(
         InputError: no such file, or not text.
         UsageError: not a ranking, or reports of different models.
     """
+    if isinstance(sources, str | Path | Source):
+        raise UsageError(f"found one ranking, {sources}, expected a list of two or more")
     return compare_rankings(read_rankings(list(map(_source, sources))), top, tie_below)
 
 

@@ -278,6 +278,17 @@ def test_a_folder_of_pictures_gives_feeds_and_fidelity(tmp_path: Path) -> None:
         opened.family.task(opened.view, "detect", [tmp_path], 5)
 
 
+@pytest.mark.parametrize("annotations", [[], [{"image_id": 7, "category_id": 3, "iscrowd": 1}]])
+def test_pictures_without_boxes_have_no_precision(
+    tmp_path: Path, annotations: list[dict[str, Any]]
+) -> None:
+    """Pycocotools would say −1, of which every variant has as much."""
+    each = [{"bbox": [1, 2, 3, 4], **item} for item in annotations]
+    opened = open_model(SHIPPED)
+    with pytest.raises(InputError, match="none of 2 pictures holds a box"):
+        opened.family.task(opened.view, None, [coco(tmp_path, annotations=each)], 5)
+
+
 def test_two_sets_of_annotations_are_refused(tmp_path: Path) -> None:
     opened = open_model(SHIPPED)
     path = coco(tmp_path)

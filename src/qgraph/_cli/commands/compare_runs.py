@@ -10,7 +10,6 @@ from qgraph._cli.outputs import require_outputs
 from qgraph._evaluation.changes import Changes
 from qgraph._evaluation.comparing import against_float
 from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
-from qgraph._evaluation.pairing import PairedBy
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.errors import QualityGateError, UsageError
 from qgraph._graph.io.documents import read_json, write_document
@@ -20,19 +19,13 @@ from qgraph._report.change_tables import (
     SETTINGS,
     change_rows,
     changes_markdown,
+    notes,
     setting_rows,
 )
 from qgraph._steps import compare as rankings
 from qgraph._steps.inputs import document
 
 _SHOWN = 3
-_PAIRED = {
-    PairedBy.GIVEN: "so --pair says",
-    PairedBy.SCHEME: "the same profile and scheme",
-    PairedBy.PROFILE: "the same profile",
-    PairedBy.NAME: "the same name",
-    PairedBy.CONTENT: "the same file",
-}
 
 
 def is_evaluation(path: Path) -> bool:
@@ -85,7 +78,14 @@ def _changes(texts: Sequence[str], pairs: Sequence[str]) -> Changes:
         return rankings.compare_evaluations(texts[0], texts[1], _pairs(pairs))
     if pairs:
         raise UsageError("--pair is for two evaluations, found one")
-    return against_float(document(rankings.evaluation_file(texts[0]), Evaluation))
+    found = document(rankings.evaluation_file(texts[0]), Evaluation)
+    if not (found.variants[1:] or found.failures):
+        raise UsageError(
+            "only the float model was measured, expected variants to compare with it",
+            where=texts[0],
+            hint="Evaluate it with models that were made from it, or give two evaluations.",
+        )
+    return against_float(found)
 
 
 def _write(output: Path, found: Changes) -> None:
@@ -110,7 +110,8 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 def _print(found: Changes) -> None:
     if found.settings:
         print_table(SETTINGS, setting_rows(found), left=3)
-    print_table(HEADINGS, change_rows(found), left=2, spare=["before"])
+    if found.changes:
+        print_table(HEADINGS, change_rows(found), left=2, spare=["before"])
     if found.ranking is not None and found.ranking.spearman is not None:
         ranking = found.ranking
         say(
@@ -124,11 +125,5 @@ def _print(found: Changes) -> None:
             if names
         ]
         say(f"{profile.name} {'; '.join(said)}")
-    for pair in found.pairs:
-        if pair.before != pair.after:
-            say(f"{pair.before} was compared with {pair.after}: {_PAIRED[pair.by]}.")
-    for name, reason in found.unmeasured.items():
-        say(f"{name} was not measured: {reason}")
-    for when, names in (("before", found.only_before), ("after", found.only_after)):
-        if names:
-            say(f"Only {when}, and not compared: {', '.join(names)}")
+    for line in notes(found):
+        say(line)

@@ -14,7 +14,14 @@ from qgraph._cli.fields import options_of
 from qgraph._cli.outputs import require_outputs
 from qgraph._cli.runtime import runtime_of
 from qgraph._evaluation.comparing import against_float
-from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_about, require_passed
+from qgraph._evaluation.gates import (
+    FailWhen,
+    judged,
+    parse_gate,
+    require_about,
+    require_passed,
+    require_useful,
+)
 from qgraph._evaluation.results import Evaluation
 from qgraph._evaluation.variants import inspect_variants
 from qgraph._graph.errors import QualityGateError, UsageError
@@ -76,7 +83,8 @@ def evaluate(
     conditions = [parse_gate(text) for text in gates]
     asked = _asked(given, sanity, no_sanity=no_sanity)
     read = [path for path in (sanity, profiles) if path is not None]
-    if any(gate.variant is not None for gate in conditions):
+    require_useful(conditions, against_float=True)
+    if conditions:
         require_about(conditions, [item.name for item in inspect_variants(models)[1:]])
     require_outputs([output], [*models, *asked.data, *read])
     journal = output.with_name(f"{output.name}.journal")

@@ -127,5 +127,13 @@ def _detection(view: ModelView, data: Sequence[Path], limit: int) -> DetectTask:
     scenes = annotations.scenes[:limit]
     if not scenes:
         raise InputError("the annotations hold no picture", where=str(data[0]))
+    shown = {scene.id for scene in scenes}
+    each = annotations.content["annotations"]
+    if not any(item["image_id"] in shown and not item.get("iscrowd") for item in each):
+        raise InputError(
+            f"none of {len(scenes)} pictures holds a box, and a precision is of boxes",
+            where=str(data[0]),
+            hint="Use more pictures with --samples, or --task fidelity.",
+        )
     feeds = SceneFeeds(view, scenes)
     return DetectTask(feeds, view.outputs[0], replace(annotations, scenes=scenes))
