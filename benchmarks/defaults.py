@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 from defaults_page import page
 from kept import arguments
-from quantizers import Made, by_inc, by_modelopt, by_onnxruntime
+from quantizers import Made, by_inc, by_modelopt, by_onnxruntime, left_float
 from subjects import NAMES, Subject, subject_of
 from unseen_shelf import UNSEEN
 
@@ -130,15 +130,21 @@ def ours(subject: Subject, model: Model, judge: Judge, way: str) -> Result:
 def theirs(
     make: Callable[[list[Profile]], Made], sets: Sequence[list[Profile]], judge: Judge, way: str
 ) -> Result:
-    """Return what another tool comes to with the nodes of profiles; those that it ends without, or
-    whose models do not load, say why. `sets`: what it is given at a time.
+    """Return what another tool comes to with the nodes of profiles; those that it ends without,
+    whose models do not load or leave nodes float, say so. `sets`: what it is given at a time.
     """
     found: dict[str, Result] = {}
     for profiles in sets:
         try:
-            found |= judge.of(make(profiles), way)
+            for item, model in make(profiles):
+                left = left_float(model, item.quantize)
+                found |= (
+                    {item.name: {"failed": f"{len(left)} of {len(item.quantize)} nodes stay float"}}
+                    if left
+                    else judge.of([(item, model)], way)
+                )
         except Exception as error:  # whatever the other tool ends with
-            why = {"failed": f"{type(error).__name__}: {str(error)[:90]}"}
+            why = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"}
             found |= {item.name: why for item in profiles if item.name not in found}
     return {"profiles": found}
 

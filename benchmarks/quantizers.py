@@ -113,7 +113,7 @@ def in_one_shape(feeds: Sequence[Feed]) -> list[Feed]:
         missing = [
             (0, int(most) - have) for most, have in zip(shapes[name], array.shape, strict=True)
         ]
-        return np.pad(array, missing, mode="edge") if array.size else array
+        return np.pad(array, missing, mode="edge") if missing and array.size else array
 
     return [{name: fill(name, array) for name, array in feed.items()} for feed in feeds]
 
