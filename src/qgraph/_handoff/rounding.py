@@ -7,11 +7,13 @@ engine rounds to 11 bits: every result in an fp16 graph, what float products rea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from qgraph._graph.bodies import copied, replace_nodes
 from qgraph._graph.edit.names import fresh_name
@@ -22,6 +24,9 @@ from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
 
 STEP = 2.0**-11
 """Half the distance of numbers with 11 bits, as a share of their size."""
+_DRAW = ("qgraph/noise/ratio", "qgraph/noise/training")
+_FACTORS = ("qgraph/noise/up", "qgraph/noise/down")
+"""What draws read, and what they choose between: as large as an error that is even in ±STEP."""
 _EXACT = {
     *(QUANTIZE, DEQUANTIZE, "Constant", "Identity", "Cast", "Reshape", "Transpose", "Squeeze"),
     *("Unsqueeze", "Flatten", "Concat", "Slice", "Split", "Gather", "Expand", "Relu", "Neg"),
@@ -41,6 +46,12 @@ def with_rounding_noise(model: onnx.ModelProto) -> onnx.ModelProto:
         before, after = _around(node, places[id(node)], taken, seed=len(nodes) + 1)
         nodes += [*before, node, *after]
     replace_nodes(noisy.graph, nodes)
+    size = STEP / math.sqrt(3)
+    values = np.float32(0.5), np.ones((), bool), np.float32(1 + size), np.float32(1 - size)
+    noisy.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name)
+        for name, value in zip((*_DRAW, *_FACTORS), values, strict=True)
+    )
     return noisy
 
 
@@ -74,13 +85,17 @@ def _around(
 
 
 def _noise(source: str, target: str, kind: int, taken: set[str], seed: int) -> list[onnx.NodeProto]:
-    """Return nodes that make `target` of `source`, each value off by a random share."""
-    factor, typed = (fresh_name(f"{target}_{what}", taken) for what in ("factor", "typed"))
+    """Return nodes that make `target` of `source`, each value off by a random share.
+
+    Dropout draws which way: onnxruntime has no RandomUniformLike from opset 22 on.
+    """
+    single, kept, up, factor, off = (
+        fresh_name(f"{target}_{what}", taken) for what in ("single", "kept", "up", "factor", "off")
+    )
     return [
-        helper.make_node(
-            "RandomUniformLike", [source], [factor], f"{factor}/random",
-            dtype=TensorProto.FLOAT, low=1 - STEP, high=1 + STEP, seed=float(seed),
-        ),
-        helper.make_node("Cast", [factor], [typed], f"{typed}/cast", to=kind),
-        helper.make_node("Mul", [source, typed], [target], f"{target}/mul"),
-    ]  # fmt: skip
+        helper.make_node("Cast", [source], [single], f"{single}/cast", to=TensorProto.FLOAT),
+        helper.make_node("Dropout", [single, *_DRAW], [kept, up], f"{up}/random", seed=seed),
+        helper.make_node("Where", [up, *_FACTORS], [factor], f"{factor}/where"),
+        helper.make_node("Mul", [single, factor], [off], f"{off}/mul"),
+        helper.make_node("Cast", [off], [target], f"{target}/cast", to=kind),
+    ]

@@ -190,7 +190,8 @@ class Model:
         return (
             *drawn,
             f"outputs are selected by value ({', '.join(end.nodes)}), where the smallest error"
-            f" moves rows: scored at what is read there instead: {', '.join(end.outputs)}.",
+            " moves rows or shows not at all: scored at what is read there instead:"
+            f" {', '.join(end.outputs)}.",
         )
 
     def showing(self, scored: Scored, *, alone: bool = False) -> Model:

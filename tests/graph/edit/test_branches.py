@@ -10,6 +10,7 @@ import pytest
 from graphs import computed
 
 from qgraph._graph.edit.fold import fold
+from qgraph._graph.edit.prepare import PreparedModel
 
 Build = Callable[..., onnx.ModelProto]
 X = np.random.default_rng(0).standard_normal((1, 4), np.float32)
@@ -36,8 +37,15 @@ OWN_CONSTANTS = """(float[1,4] x) => (float[1,4] y) {
   k = Mul(a, b) y = MatMul(k, w)
 }"""
 
+SAME_NAMES = """(float[1,4] x) => (float[1,4] y) {
+  [if] y, k = If (c) <
+    then_branch = t () => (float[1,4] y, float[1,4] k) { k = Relu(x) y = MatMul(k, w) },
+    else_branch = e () => (float[1,4] y, float[1,4] k) { k = Neg(x) y = Abs(k) }>
+}"""
+"""As optimum writes decoder_model_merged.onnx: a branch calls its results as the If does."""
 
-@pytest.mark.parametrize("text", [PAIR, NESTED, OWN_CONSTANTS])
+
+@pytest.mark.parametrize("text", [PAIR, NESTED, OWN_CONSTANTS, SAME_NAMES])
 @pytest.mark.parametrize("condition", [True, False])
 @pytest.mark.parametrize("opset", [13, 21])
 def test_all_outputs_of_the_branch_are_connected(
@@ -65,3 +73,16 @@ def test_an_if_whose_condition_is_computed_stays(build: Build) -> None:
     folded = fold(model)
     assert "If" in {node.op_type for node in folded.graph.node}
     assert np.array_equal(computed(folded, X), computed(model, X))
+
+
+def test_a_branch_may_call_its_results_as_the_if_does(
+    build: Build, prepared: Callable[[onnx.ModelProto], PreparedModel]
+) -> None:
+    text = SAME_NAMES.replace(
+        "{\n  [if]", "{ m = ReduceSum<keepdims = 0>(x) c = Greater(m, n) [if]"
+    )
+    model = build(text, n=np.float32(0), w=W)
+    made = prepared(model).model
+    onnx.checker.check_model(made, full_check=True)
+    for x in (X, -X):
+        assert np.array_equal(computed(made, x), computed(model, x))

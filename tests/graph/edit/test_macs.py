@@ -103,6 +103,13 @@ def test_macs_are_those_counted_by_hand(
         ),
         # the left operand constant: 4·3 results of 5 products, twice
         ("[n] y = MatMul(w, x)", {"w": (4, 5)}, (2, 5, 3), 2 * 4 * 3 * 5),
+        # 3 channels of 3·3 results of 2·2·2 products each
+        (
+            "[n] y = DeformConv<kernel_shape = [2, 2]>(x, w, o)",
+            {"w": (3, 2, 2, 2), "o": (1, 8, 3, 3)},
+            (1, 2, 4, 4),
+            3 * 9 * 8,
+        ),
         # 3 queries on 3 keys of size 8, and as many values
         (
             "[n] y = Attention<q_num_heads = 2, kv_num_heads = 2>(x, x, x)",

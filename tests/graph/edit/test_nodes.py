@@ -143,6 +143,7 @@ def test_a_node_without_its_operands_is_bad_input(build: Build, inputs: list[str
     ("text", "weights", "reason"),
     [
         ('y = Einsum<equation = "ab,bc->ac">(x, w)', {"w": (4, 3)}, "an Einsum"),
+        ("y = DeformConv<kernel_shape = [1, 1]>(x, v, x)", {"v": (3, 2, 1, 1)}, "deformable"),
         (
             "z = Unsqueeze(x, a) y, h, c = LSTM<hidden_size = 2>(z, w, r)",
             {"w": (1, 8, 4), "r": (1, 8, 2)},

@@ -37,6 +37,16 @@ ENDS = {
         " { a = MatMul(x, w) v, i = TopK(a, k) y = ArgMax<axis = 1>(v) }",
         ("a",),
     ),
+    "a threshold, beside a size": (
+        "(float[N,16] x) => (bool[N,16] y, int64[2] n) <float half = {0.5}>"
+        " { a = MatMul(x, w) b = Sigmoid(a) c = Greater(b, half) y = Not(c) n = Shape(a) }",
+        ("b", "n"),
+    ),
+    "a picture of bytes": (
+        "(float[N,16] x) => (uint8[N,16] y) <float low = {0.0}, float high = {255.0}>"
+        " { a = MatMul(x, w) b = Clip(a, low, high) y = Cast<to = 2>(b) }",
+        ("b",),
+    ),
 }
 
 

@@ -74,6 +74,11 @@ def test_a_fixed_batch_is_cut_into_samples(path: Path) -> None:
     assert len(read_npz(save(path, x=zeros(5, 4)), [fixed])) == 5
 
 
+def test_fewer_rows_than_a_fixed_batch_are_refused_showing_both(path: Path) -> None:
+    with pytest.raises(InputError, match="'x' holds 3 rows, expected 4 or more"):
+        read_npz(save(path, x=zeros(3, 8)), [TensorSpec("x", F32, (4, 8))])
+
+
 def test_a_folder_holds_samples_in_the_order_of_names(tmp_path: Path) -> None:
     for name, value in (("b", 2), ("a", 1)):
         save(tmp_path / f"{name}.npz", x=np.full((1, 4), value, np.float32))

@@ -4,7 +4,7 @@
 |-------------------------|------------------------------------------------------------|
 | MatMul, FusedMatMul     | elements of output · last size of the left operand         |
 | Gemm                    | elements of output · K                                     |
-| Conv                    | elements of output · |W|/M                                 |
+| Conv, DeformConv        | elements of output · |W|/M                                 |
 | ConvTranspose           | elements of data · |W|/C                                   |
 | Einsum                  | product of the sizes of all letters                        |
 | LSTM, GRU, RNN          | steps · batch · directions · gates · H · (I + H)           |
@@ -17,6 +17,7 @@ And of onnxruntime's own operators (domain `com.microsoft`; source: its `docs/Co
 | MultiHeadAttention      | B · queries · keys · (width of Q and of V); a past adds keys |
 | GroupQueryAttention     | the same; K and V may be packed behind Q                   |
 | Attention               | B · S · |W|, and the product of all positions with all     |
+| FusedGemm, FusedConv    | as Gemm and Conv                                           |
 | MatMulNBits             | elements of output · K                                     |
 """
 
@@ -164,6 +165,7 @@ _RULES: dict[tuple[str, str], Callable[[onnx.NodeProto, Shapes], int]] = {
     ("", "MatMul"): _product,
     ("", "Gemm"): _gemm,
     ("", "Conv"): _convolution,
+    ("", "DeformConv"): _convolution,
     ("", "ConvTranspose"): lambda node, shapes: (
         math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
     ),
@@ -171,6 +173,7 @@ _RULES: dict[tuple[str, str], Callable[[onnx.NodeProto, Shapes], int]] = {
     ("", "Attention"): _attention,
     **{("", op_type): _recurrent for op_type in RECURRENT},
     (_ORT, "FusedMatMul"): _product,
+    (_ORT, "FusedGemm"): _gemm,
     (_ORT, "FusedConv"): _convolution,
     (_ORT, "Attention"): _joined_attention,
     (_ORT, "MultiHeadAttention"): _multi_head_attention,

@@ -98,6 +98,8 @@ def without_int8(node: onnx.NodeProto) -> str:
         return f"{found} in the bodies of this {node.op_type}, which stay float"
     if node.op_type in RECURRENT:
         return f"a recurrent cell ({node.op_type}): it has no INT8 kernel"
+    if node.op_type == "DeformConv":
+        return "a deformable convolution: it has no INT8 kernel"
     if node.op_type == "Einsum":
         return "an Einsum: it has no INT8 kernel; exported as a MatMul it would be a candidate"
     if node.op_type.endswith("Attention"):

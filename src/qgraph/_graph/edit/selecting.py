@@ -1,7 +1,8 @@
 """Ends of a graph that select by value: which detections remain, and in which order.
 
-Behind a NonMaxSuppression, TopK or ArgMax the smallest error moves rows, or changes their number:
-outputs are compared better at what such a node, and those behind it, read.
+Behind a NonMaxSuppression, TopK or ArgMax the smallest error moves rows, or changes their number,
+and behind a threshold or a rounding it shows not at all, or as a whole step: outputs are compared
+better at what such a node, and those behind it, read.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def behind_selection(model: onnx.ModelProto, outputs: Sequence[str]) -> Selectin
     """
     graph = GraphIndex(model)
     end = _end(graph, outputs)
-    selects = [node for node in end if node.op_type in SELECTING]
+    decides = _deciding(graph, outputs)
+    selects = [n for n in end if n.op_type in SELECTING or not decides.isdisjoint(n.output)]
     if not selects:
         return None
     reached = _reached(end, selects)
@@ -62,6 +64,23 @@ def _end(graph: GraphIndex, outputs: Sequence[str]) -> list[onnx.NodeProto]:
             waiting += [name for name in reads(node) if name not in seen]
             seen.update(reads(node))
     return [n for n in graph.nodes if n.op_type not in GEMMS and not seen.isdisjoint(n.output)]
+
+
+def _deciding(graph: GraphIndex, outputs: Sequence[str]) -> set[str]:
+    """Return what is no float, made of values that are, and decides an output that is no float."""
+    waiting = [name for name in outputs if graph.types.get(name) not in (None, *FLOATS)]
+    found, seen = set[str](), set(waiting)
+    while waiting:
+        name = waiting.pop()
+        node = graph.producer.get(name)
+        if node is None or node.op_type in ("Shape", "Size"):
+            continue
+        if any(graph.types.get(read) in FLOATS for read in node.input):
+            found.add(name)
+        else:
+            waiting += [read for read in reads(node) if read not in seen]
+            seen.update(reads(node))
+    return found
 
 
 def _reached(end: Iterable[onnx.NodeProto], selects: Sequence[onnx.NodeProto]) -> set[str]:

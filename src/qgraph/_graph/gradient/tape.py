@@ -168,8 +168,13 @@ class Tape:
         before = self.known.shape(given) if given is not None else None
         target = None if shape is None else _spelled(shape, before or ())
         if target is None:
-            return self.op("Reshape", gradient, self.shape_of(like))
+            return self.shaped(gradient, self.shape_of(like))
         return self.op("Reshape", gradient, self.ints(*target))
+
+    def shaped(self, tensor: str, sizes: str) -> str:
+        """Return `tensor` in a shape that a tensor holds, int64 [rank]; an axis may be empty."""
+        # before opset 14 a size of 0 is that of the tensor itself
+        return self.op("Reshape", tensor, sizes, allowzero=1 if self.opset >= 14 else None)
 
     def whole(self, gradient: str, like: str) -> str:
         """Return a gradient that may be narrow in the shape of its tensor `like`."""
@@ -224,7 +229,7 @@ class Tape:
         differs = self.op("Not", self.op("Equal", aligned, whole))
         axes = self.op("Reshape", self.op("NonZero", differs), self.ints(-1))
         summed = self.op("ReduceSum", gradient, axes, keepdims=1, noop_with_empty_axes=1)
-        return self.op("Reshape", summed, mine)
+        return self.shaped(summed, mine)
 
     def zeros(self, like: str) -> str:
         """Return zeros in the shape and type of a forward tensor."""

@@ -215,6 +215,13 @@ def _layout(path: Path, spec: TensorSpec, found: _Array, leading: Collection[str
             where=str(path),
             hint=_RESHAPE if known else _CONVERT.format(kinds[1 % len(kinds)]),
         )
+    if layout.count == 0 and found.shape[layout.axis]:
+        raise InputError(
+            f"array {spec.name!r} holds {found.shape[layout.axis]} rows, expected {layout.rows} or"
+            " more: the model takes as many at once",
+            where=str(path),
+            hint="Give more rows, or export the model with a dynamic batch axis.",
+        )
     return layout
 
 

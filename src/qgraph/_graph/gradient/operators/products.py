@@ -83,7 +83,7 @@ def _summed_at_run_time(product: str, of: str, rank: int, tape: Tape) -> str:
     differs = tape.op("Not", tape.op("Equal", shape, tape.op("Shape", product)))
     axes = tape.op("Reshape", tape.op("NonZero", differs), tape.ints(-1))
     summed = tape.op("ReduceSum", product, axes, keepdims=1, noop_with_empty_axes=1)
-    return tape.op("Reshape", summed, tape.shape_of(of))
+    return tape.shaped(summed, tape.shape_of(of))
 
 
 def _over_rows(call: Call, tape: Tape) -> str:

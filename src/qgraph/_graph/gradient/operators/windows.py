@@ -88,7 +88,7 @@ def maximum(call: Call, tape: Tape) -> dict[int, str]:
     reduction = None if apart else "add"
     given = (zeros, places, tape.op("Reshape", gradient, flat))
     made = tape.op("ScatterElements", *given, axis=0, reduction=reduction)
-    return {0: tape.op("Reshape", made, tape.shape_of(call.inputs[0]))}
+    return {0: tape.shaped(made, tape.shape_of(call.inputs[0]))}
 
 
 def average(call: Call, tape: Tape) -> dict[int, str]:
@@ -142,7 +142,7 @@ def _spread(gradient: str, window: Window, call: Call, tape: Tape) -> str:
     single = tape.op("Concat", tape.ints(-1, 1), tape.size_along(call.output, axes), axis=0)
     planes = tape.op("Reshape", gradient, single)
     made = scattered(planes, ones, window, 1, x, tape)
-    return tape.op("Reshape", made, tape.shape_of(x))
+    return tape.shaped(made, tape.shape_of(x))
 
 
 def mean_of_all(call: Call, tape: Tape) -> dict[int, str]:

@@ -176,6 +176,8 @@ class GradientAnswerer:
         passed = self._passes.run(feeds, signs, made, step)
         for feed, alone, item in zip(feeds, measured, passed, strict=True):
             item.outputs.update(self._constants)
+            # an output may be an input handed on
+            item.outputs.update({n: feed[n] for n in self._scored.outputs if n in feed})
             products = self._by_kind(item)
             others = {name: self._by_kind(item, at) for at, name in enumerate(self._others, 1)}
             both = (products,) if self.beside is None else (products, others[self.beside])

@@ -97,7 +97,7 @@ class Products:
     def through(self, matrix: Array) -> Products:
         """Return the products with each row multiplied by a matrix [columns, columns]."""
         made = copy.copy(self)
-        made.rows = self.rows @ matrix
+        made.rows = self.rows @ matrix if self._index else self.rows
         made.__dict__.pop("_total", None)
         return made
 

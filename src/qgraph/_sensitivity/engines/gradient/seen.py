@@ -42,6 +42,7 @@ def seen_on(
     sizes = {
         size: number
         for spec in prepared.inputs
+        if spec.ranked
         for size, number in zip(spec.shape, feed[spec.name].shape, strict=True)
         if isinstance(size, str) and size
     }
