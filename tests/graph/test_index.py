@@ -62,8 +62,11 @@ def test_an_output_that_is_left_out_is_made_and_read_by_nobody(build: Build) -> 
     assert "" not in index.producer and not index.readers("")
 
 
-def test_constants_are_initializers_and_what_constant_nodes_hold(build: Build) -> None:
-    text = "(float[2] x) => (float[2] y) { k = Constant<value = float[2] {1, 2}>() y = Add(x, k) }"
+@pytest.mark.parametrize("spelled", ["value = float[2] {1, 2}", "value_floats = [1.0, 2.0]"])
+def test_constants_are_initializers_and_what_constant_nodes_hold(
+    build: Build, spelled: str
+) -> None:
+    text = f"(float[2] x) => (float[2] y) {{ k = Constant<{spelled}>() y = Add(x, k) }}"
     index = GraphIndex(build(text, w=np.array([3.0], np.float32)))
     k, w = index.constant("k"), index.constant("w")
     assert k is not None and k.tolist() == [1, 2]

@@ -13,6 +13,7 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
@@ -128,8 +129,7 @@ class GraphIndex:
         if tensor in self.initializers:
             return self.initializers[tensor]
         node = self.producer.get(tensor)
-        value = attributes(node).get("value") if node and node.op_type == "Constant" else None
-        return value if isinstance(value, TensorProto) else None
+        return held_by(node) if node is not None and node.op_type == "Constant" else None
 
     @cached_property
     def _declared(self) -> Mapping[str, onnx.TypeProto.Tensor]:
@@ -184,6 +184,20 @@ def opset_of(model: onnx.ModelProto, domains: Sequence[str] = ONNX) -> int:
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Return a node's attributes as Python values."""
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+
+
+_NUMBERS = {
+    **dict.fromkeys(("value_float", "value_floats"), np.float32),
+    **dict.fromkeys(("value_int", "value_ints"), np.int64),
+}
+
+
+def held_by(node: onnx.NodeProto) -> TensorProto | None:
+    """Return what a Constant node holds, as a tensor; None of text, and of what is sparse."""
+    (name, value), *_ = [*attributes(node).items(), ("", None)]
+    if name in _NUMBERS:
+        return onnx.numpy_helper.from_array(np.asarray(value, _NUMBERS[name]))
+    return value if isinstance(value, TensorProto) else None
 
 
 def is_half(model: onnx.ModelProto) -> bool:

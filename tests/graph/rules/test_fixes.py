@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from qgraph._graph.rules.finding import Finding, Target
+from qgraph._graph.rules.finding import Finding, Severity, Target
 from qgraph._graph.rules.fixes import fix
 from qgraph._graph.rules.linting import lint
 from qgraph._graph.rules.qdq_graph import QdqGraph
@@ -39,3 +39,17 @@ def test_a_scale_gets_the_type_that_is_wanted_whatever_the_reason_says(good: Dra
     node = next(node for node in graph.model.graph.node if node.name == finding.node)
     scale = QdqGraph(graph.model, Path()).constant(node.input[1])
     assert done.rule == "R6" and scale is not None and scale.dtype == np.float32
+
+
+def test_a_scale_that_a_constant_node_spells_as_a_number_becomes_an_initializer(
+    good: Draft,
+) -> None:
+    scale = good.tensors.pop("x_scale")
+    good.add("Constant", "", "x_scale", value_float=float(scale))
+    good.nodes.insert(0, good.nodes.pop())
+    graph = QdqGraph(good.model(), Path())
+    found = lint(graph, Target.TENSORRT_10, ())
+    assert {item.rule for item in found if item.severity is not Severity.ADVICE} == {"R14"}
+    fix(graph.model, found, graph)
+    mended = QdqGraph(graph.model, Path())
+    assert mended.constant("x_scale") == scale and "x_scale" in mended.initializers

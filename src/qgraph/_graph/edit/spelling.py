@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from qgraph._graph.bodies import nodes_within, with_bodies
 from qgraph._graph.errors import InputError
-from qgraph._graph.index import GraphIndex
+from qgraph._graph.index import GraphIndex, held_by
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array
 
@@ -59,19 +59,13 @@ def _hold_tensors(nodes: Sequence[onnx.NodeProto]) -> None:
     for node in nodes:
         if node.op_type == "Constant" and node.domain == "" and len(node.attribute) == 1:
             (held,) = node.attribute
-            if held.name in _TENSOR_OF and not held.ref_attr_name:
-                value = helper.make_attribute("value", _TENSOR_OF[held.name](held))
+            if held.name == "value" or held.ref_attr_name:
+                continue
+            sparse = held.name == "sparse_value"
+            tensor = _dense(held.sparse_tensor, "") if sparse else held_by(node)
+            if tensor is not None:
                 del node.attribute[:]
-                node.attribute.append(value)
-
-
-_TENSOR_OF: dict[str, Callable[[onnx.AttributeProto], onnx.TensorProto]] = {
-    "value_float": lambda held: tensor_from("", np.array(held.f, np.float32)),
-    "value_floats": lambda held: tensor_from("", np.array(held.floats, np.float32)),
-    "value_int": lambda held: tensor_from("", np.array(held.i, np.int64)),
-    "value_ints": lambda held: tensor_from("", np.array(held.ints, np.int64)),
-    "sparse_value": lambda held: _dense(held.sparse_tensor, ""),
-}
+                node.attribute.append(helper.make_attribute("value", tensor))
 
 
 def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from qgraph._graph.gradient.sizing import Dim, Shape, Sizes, sizes_of
-from qgraph._graph.index import FLOATS, inferred
+from qgraph._graph.index import FLOATS, held_by, inferred
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 
@@ -46,15 +46,9 @@ class Known:
                 self._hold_constant(node)
 
     def _hold_constant(self, node: onnx.NodeProto) -> None:
-        (attribute,) = node.attribute or [onnx.AttributeProto()]
-        if attribute.name == "value":
-            values = numpy_helper.to_array(attribute.t)
-        elif attribute.name.startswith(("value_float", "value_int")):
-            kind = np.float32 if attribute.name.startswith("value_float") else np.int64
-            values = np.asarray(helper.get_attribute_value(attribute), kind)
-        else:
-            return
-        self.hold(numpy_helper.from_array(values, node.output[0]))
+        tensor = held_by(node)
+        if tensor is not None:
+            self.hold(numpy_helper.from_array(numpy_helper.to_array(tensor), node.output[0]))
 
     def _describe(self, value: onnx.ValueInfoProto) -> None:
         kind = value.type.tensor_type
