@@ -29,7 +29,7 @@ _FOLLOWS = {
     *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
     *("QuantizeLinear", "DequantizeLinear"),
 }
-_LIKE_ITS_INPUT: dict[tuple[str, str], tuple[int, ...]] = {
+LIKE_INPUT: dict[tuple[str, str], tuple[int, ...]] = {
     ("", "GroupNormalization"): (0,),
     ("", "SimplifiedLayerNormalization"): (0,),
     **{("com.microsoft", f"{name}Gelu"): (0,) for name in ("", "Bias", "Fast", "Quick")},
@@ -239,7 +239,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _as_known(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Return what has the types and shapes of a node, and is known to ONNX's inference."""
-    places = _LIKE_ITS_INPUT.get((node.domain, node.op_type))
+    places = LIKE_INPUT.get((node.domain, node.op_type))
     if places is None:
         return [node]
     outputs = [name for at, name in enumerate(node.output) if name and at in places]

@@ -19,7 +19,7 @@ from onnx import defs, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from qgraph._graph.bodies import bodies_of, copied
-from qgraph._graph.index import ONNX, opset_of
+from qgraph._graph.index import LIKE_INPUT, ONNX, opset_of
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 
@@ -52,8 +52,6 @@ _PRIMES = (
 )
 _PICTURE = 32
 """Sides of pictures are multiples of it: a network halves them several times."""
-LIKE_INPUT = ("Gelu", "FastGelu", "QuickGelu", "SimplifiedLayerNormalization")
-"""Operators of onnxruntime, of which ONNX knows nothing: they make what their first input is."""
 _SMALL = 64
 """Elements of the largest tensor that is calculated: a shape, an axis, a count."""
 
@@ -179,8 +177,9 @@ class _Sizing:
         return {name: value.tensor_type.elem_type for name, value in self.types.items()}
 
     def _pass(self, node: onnx.NodeProto) -> None:
-        if node.op_type in LIKE_INPUT and node.input[0] in self.types:
-            self.types[node.output[0]] = self.types[node.input[0]]
+        for at in LIKE_INPUT.get((node.domain, node.op_type), ()):
+            if node.input[0] in self.types and at < len(node.output):
+                self.types[node.output[at]] = self.types[node.input[0]]
         if node.domain not in ONNX or any(bodies_of(node)):
             return
         value = self._value_of(node)
