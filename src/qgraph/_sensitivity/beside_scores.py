@@ -61,7 +61,8 @@ class IncSettings(Part):
 
 class MemoryUse(Part):
     """Bytes: `budget` for the whole process, `peak` it had resident, `spilled` to the disk.
-    `streamed`: whether weights were read segment by segment; `samples_at_once` shared a walk.
+    `streamed`: whether weights were read segment by segment; `samples_at_once` shared a walk, or
+    were run side by side.
     """
 
     budget: int

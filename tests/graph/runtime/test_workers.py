@@ -32,3 +32,21 @@ def test_a_failure_is_raised_when_nothing_is_under_way_any_more() -> None:
     with pytest.raises(ValueError, match="no"):
         results(begun)
     assert begun[1].cancelled() or ended.is_set()
+
+
+def test_work_in_turn_is_begun_as_it_is_asked_for_and_ends_with_who_asks() -> None:
+    workers, began = Workers(Provider.CPU, 2), []
+
+    def piece(number: int) -> int:
+        began.append(number)
+        return number**2
+
+    pieces = workers.in_turn(partial(piece, number) for number in range(20))
+    assert next(pieces) == 0
+    assert len(began) <= workers.count + 1
+    pieces.close()
+    seen = len(began)
+    assert list(workers.in_turn(partial(piece, number) for number in range(20))) == [
+        number**2 for number in range(20)
+    ]
+    assert len(began) == seen + 20

@@ -29,7 +29,7 @@ from qgraph._quantize.scheme import Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.engines.gradient.answerer import GradientAnswerer
 from qgraph._sensitivity.engines.gradient.pairs import shrunk
-from qgraph._sensitivity.engines.gradient.parts import made_bytes, most_weights
+from qgraph._sensitivity.engines.gradient.parts import held_bytes, most_weights
 from qgraph._sensitivity.engines.gradient.probes import draw_signs, signs_input
 from qgraph._sensitivity.engines.gradient.verifying import nodes_to_measure
 from qgraph._sensitivity.engines.switch import node_switches
@@ -99,12 +99,14 @@ class Setting:
     def solo(self) -> list[Question]:
         return [frozenset({node.name}) for node in self.nodes]
 
-    def gradient(self, folder: Path, left: int = 1 << 40, rounds: int | None = None) -> Any:
+    def gradient(
+        self, folder: Path, left: int = 1 << 40, rounds: int | None = None, **options: Any
+    ) -> Any:
         folder.mkdir(exist_ok=True)
         memory = Memory(left)
         return GradientAnswerer(
             self.prepared, self.nodes, self.quantization, self.scored, self.feeds, CPU,
-            memory, folder, rounds,
+            memory, folder, rounds, **options,
         )  # fmt: skip
 
     def exact(self) -> Any:
@@ -259,10 +261,24 @@ def test_one_session_is_opened_where_weights_and_what_a_sample_makes_fit(sibling
     nodes = select(model).candidates
     (short,), (long,) = (feeds_for(siblings, 1, batch=count) for count in (1, 100_000))
     # q, k, v, their product, its tanh and the sum: 16 floats each, and 4 of the output
-    assert made_bytes(model, long) == 100_000 * (6 * 16 + 4) * 4
-    assert most_weights(model, nodes, short, 10_000_000) is None
-    assert most_weights(model, nodes, long, 10_000_000) is not None
-    assert most_weights(model, nodes, short, 0) is not None
+    # once until their gradients are there, and errors beside
+    few, many = (held_bytes(model, feed) for feed in (short, long))
+    assert many == 2 * 100_000 * (6 * 16 + 4) * 4
+    assert most_weights(model, nodes, few, 10_000_000) is None
+    assert most_weights(model, nodes, many, 10_000_000) is not None
+    assert most_weights(model, nodes, few, 0) is not None
+
+
+def test_samples_side_by_side_have_the_scores_of_samples_alone(
+    siblings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qgraph._graph.run.workers.cores", lambda: 3)
+    setting = Setting(siblings, feeds_for(siblings, 7, batch=5))
+    alone, beside = (setting.gradient(tmp_path / f"{one}", alone=one) for one in (True, False))
+    assert (alone.samples_at_once([]), beside.samples_at_once([])) == (1, 8)
+    one_by_one = [answers(alone, setting.solo, [feed])[0] for feed in setting.feeds]
+    assert answers(beside, setting.solo, setting.feeds) == one_by_one
+    assert (alone.at_once, beside.at_once) == (1, 3)
 
 
 def test_many_candidates_are_differentiated_a_few_at_a_time(

@@ -156,6 +156,7 @@ def open_session(
     by_name: bool = False,
     share: bool = True,
     pack: bool = True,
+    optimize: bool = True,
 ) -> Session:
     """Return a session for `model` on `provider`.
 
@@ -167,7 +168,8 @@ def open_session(
     share what memory runs take. None: a thread per core, spinning, and memory of its own.
     `share`: whether onnxruntime plans which tensors take whose place, in time that grows with the
     square of their number. `pack`: whether it holds weights once more in the layout its kernels
-    read, which takes longer than a few runs gain by it.
+    read, which takes longer than a few runs gain by it. `optimize`: whether it looks for nodes to
+    fuse and to leave out, which takes long where there are thousands.
 
     Raises:
         EnvironmentFault: the provider is not there, or leaves compute nodes to the CPU.
@@ -179,8 +181,9 @@ def open_session(
     if path is not None and found and not by_name:
         model = read_on_disk(path)
     raw, fed = _inference_session(
-        model, path, provider, semantics, threads, weights or {}, share=share, pack=pack
-    )
+        model, path, provider, semantics, threads, weights or {}, share=share, pack=pack,
+        optimize=optimize,
+    )  # fmt: skip
     if path is not None and found and by_name and data_identities(path) != found:
         raise InputError("its data files were exchanged while it was opened", where=str(path))
     if provider.execution_provider not in raw.get_providers():
@@ -201,11 +204,14 @@ def _inference_session(
     *,
     share: bool,
     pack: bool,
+    optimize: bool,
 ) -> tuple[ort.InferenceSession, Mapping[str, Array]]:
     """Return onnxruntime's session, and the weights that each run is fed; as for `open_session`."""
     fp8 = _holds_fp8(model)
     options = session_options(semantics, threads, fp8=fp8)
     options.enable_mem_reuse = share
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not pack:
         options.add_session_config_entry("session.disable_prepacking", "1")
     source: Any

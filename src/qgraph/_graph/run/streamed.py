@@ -40,7 +40,8 @@ class Runner:
     `weights`: values of stubs, as for `open_session`. `part`: bytes of weights in a part, for whom
     the cuts must not depend on what memory is free. `room`: bytes that what crosses the cuts may
     take, of all samples that go through together; the others follow, and weights are read again.
-    `pack` false: parts take less time and memory, and last bits may be others than of one session.
+    `pack` false: weights are not packed and nodes not fused, which a few runs do not make up for;
+    last bits may be others than of one session.
 
     `in_parts`: whether it is run so. `seconds`: spent computing so far; the reading of weights does
     not count. `placement`, `elsewhere`: as of a session, over all parts opened so far.
@@ -153,7 +154,8 @@ class Runner:
             allow_cpu_nodes=self._allow_cpu_nodes,
             weights=self._weights,
             share=False,
-            pack=self._pack or not self.in_parts,
+            pack=self._pack,
+            optimize=self._pack,
         )
         if part.outputs not in self._placed:  # samples that go through later open it again
             self._placed.add(part.outputs)

@@ -6,7 +6,8 @@ each other at every operator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -24,9 +25,9 @@ class Workers:
     A GPU has work enough from one.
     """
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, most: int = _MOST) -> None:
         count = cores()
-        self.count = min(count, _MOST) if provider is Provider.CPU else 1
+        self.count = max(1, min(count, most, _MOST)) if provider is Provider.CPU else 1
         self.threads = max(1, count // self.count) if provider is Provider.CPU else 1
         self._pool = ThreadPoolExecutor(self.count, "qgraph-run")
 
@@ -34,12 +35,31 @@ class Workers:
         """Begin a piece of work as soon as a worker is free."""
         return self._pool.submit(work)
 
+    def in_turn(self, pieces: Iterable[Callable[[], T]]) -> Generator[T, None, None]:
+        """Yield what pieces of work give, in their order: no more are begun than there are workers,
+        and one that is next.
+        """
+        begun: deque[Future[T]] = deque()
+        try:
+            for piece in pieces:
+                begun.append(self.start(piece))
+                if len(begun) > self.count:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            _end(begun)
+
 
 def results(begun: Sequence[Future[T]]) -> list[T]:
     """Return what the pieces of work give, once none of them is under way, whatever happens."""
     try:
         return [item.result() for item in begun]
     finally:
-        for item in begun:
-            item.cancel()
-        wait(begun)
+        _end(begun)
+
+
+def _end(begun: Iterable[Future[T]]) -> None:
+    for item in begun:
+        item.cancel()
+    wait(begun)

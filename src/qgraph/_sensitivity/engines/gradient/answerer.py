@@ -17,11 +17,17 @@ from qgraph._graph.io.weights import constants_among
 from qgraph._graph.run.device_tensors import Value
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
+from qgraph._graph.run.streamed import weight_bytes
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums, whole
 from qgraph._sensitivity.engines.gradient.few import maps_of
 from qgraph._sensitivity.engines.gradient.pair_files import PairFiles, all_kept
-from qgraph._sensitivity.engines.gradient.parts import Differentiated, most_weights, plan_parts
+from qgraph._sensitivity.engines.gradient.parts import (
+    Differentiated,
+    held_bytes,
+    most_weights,
+    plan_parts,
+)
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, Made, PartByPart, Passed
 from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
 from qgraph._sensitivity.engines.gradient.products import Products, expected_sums
@@ -37,7 +43,7 @@ from qgraph._sensitivity.scoring.work import digest_of_feed
 _TRACES = "gauss-newton"
 Others = Callable[[ComputedModel | None], Mapping[str, FakeQuantization]]
 _SAMPLES = 8
-"""Samples that share the reading of weights at most."""
+"""Samples that share the reading of weights, or that are under way together, at most."""
 
 
 class GradientAnswerer:
@@ -48,6 +54,7 @@ class GradientAnswerer:
     the one that pairs of nodes are kept of, too.
     `exact`: candidate → why no gradient says anything about it; these are measured. `folder`: where
     what pairs of nodes do on a sample is kept until it is asked for, and states beyond memory.
+    `alone`: whether samples are asked about one by one.
     """
 
     def __init__(
@@ -66,13 +73,15 @@ class GradientAnswerer:
         beside: str | None = None,
         *,
         traces: bool = False,
+        alone: bool = False,
     ) -> None:
         self._scored, self._folder, self._memory = scored, folder, memory
         first = others(None)
         self._others, self._without, self._others_by = list(first), without, others
         feed, quantizations = feeds[0], [quantization, *first.values()]
         copies = len({id(item.weights) for item in quantizations})
-        most = most_weights(prepared.model, nodes, feed, memory.left, copies)
+        held = held_bytes(prepared.model, feed)
+        most = most_weights(prepared.model, nodes, held, memory.left, copies)
         parts = plan_parts(prepared.model, nodes, scored.outputs, most)
         crossing = {name for part in parts for name in part.segment.inputs}
         seen = seen_on(prepared, feed, scored.outputs, crossing, memory, provider, most)
@@ -98,7 +107,11 @@ class GradientAnswerer:
         self._pairs = PairFiles(folder, rows, by_chance=not self.probes.one_by_one)
         self.in_parts = most is not None
         if most is None:
-            self._passes: InOneSession | PartByPart = InOneSession(made, scored.outputs, provider)
+            room = memory.left - (1 + copies) * weight_bytes(prepared.model)
+            fitting = 1 if alone else min(len(feeds), room // max(1, held))
+            self._passes: InOneSession | PartByPart = InOneSession(
+                made, scored.outputs, provider, fitting
+            )
         else:
             self._passes = PartByPart(
                 prepared, made, scored.outputs, memory, provider, folder, most
@@ -137,9 +150,11 @@ class GradientAnswerer:
         return None
 
     def samples_at_once(self, questions: Sequence[Question]) -> int:
-        """Return how many samples share the reading of weights: those whose states fit."""
-        if not self.in_parts:
-            return 1
+        """Return how many samples share the reading of weights: those whose states fit. In one
+        session, those that run side by side, and some that follow: cores would wait for the last.
+        """
+        if isinstance(self._passes, InOneSession):
+            return _SAMPLES if self._passes.at_once > 1 else 1
         fitting = self._memory.left // (4 * max(1, self._state_bytes))
         return max(1, min(_SAMPLES, fitting))
 
@@ -172,7 +187,9 @@ class GradientAnswerer:
     ) -> list[list[Sums]]:
         signs = [draw_signs(self.probes, self._scored, feed) for feed in feeds]
         answers = []
-        self.at_once = max(self.at_once, len(feeds))
+        own = self._passes
+        most = own.at_once if isinstance(own, InOneSession) else len(feeds)
+        self.at_once = max(self.at_once, min(len(feeds), most))
         passed = self._passes.run(feeds, signs, made, step)
         for feed, alone, item in zip(feeds, measured, passed, strict=True):
             item.outputs.update(self._constants)

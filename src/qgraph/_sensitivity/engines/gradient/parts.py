@@ -49,12 +49,12 @@ class ModelPart:
 def most_weights(
     model: onnx.ModelProto,
     nodes: Sequence[QuantizableNode],
-    feed: Feed,
+    held: int,
     left: int,
     formats: int = 1,
 ) -> int | None:
-    """Return the bytes of weights that a part may read, None where all fit into `left`, and what
-    the sample `feed` makes between them, too; no part has many more than `_MANY` candidates.
+    """Return the bytes of weights that a part may read, None where all fit into `left`, and the
+    bytes that a sample is `held` in, too; no part has many more than `_MANY` candidates.
     `formats`: how often weights stand quantized beside the float ones.
     """
     sizes = {tensor.name: size_of(tensor) for tensor in model.graph.initializer}
@@ -63,19 +63,18 @@ def most_weights(
     weights = weight_bytes(model)
     copies = 1 + formats
     opening = OPENING * (weights + formats * sum(sizes[name] for name in copied))
-    running = int(_HELD * made_bytes(model, feed))
     # so that opening sessions, which is more than linear in their nodes, is linear in the model's
     few = weights * _MANY // len(nodes) if len(nodes) > 2 * _MANY else None
-    if opening <= room and copies * weights + running <= left:
+    if opening <= room and copies * weights + held <= left:
         return few
-    fitting = weights * room // max(1, copies * weights + running)
+    fitting = weights * room // max(1, copies * weights + held)
     most = max(_SMALLEST, min(room // (OPENING * copies), fitting))
     return most if few is None else min(most, few)
 
 
-def made_bytes(model: onnx.ModelProto, feed: Feed) -> int:
-    """Return the bytes of all that a sample makes between the weights, as far as ONNX infers it: a
-    backward pass holds most of it at once.
+def held_bytes(model: onnx.ModelProto, feed: Feed) -> int:
+    """Return the bytes that a sample is held in while it goes forward and back: of all that it
+    makes between the weights, as far as ONNX infers it.
     """
     fixed = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     fixed.graph.node.extend(model.graph.node)
@@ -88,12 +87,13 @@ def made_bytes(model: onnx.ModelProto, feed: Feed) -> int:
         for name, array in feed.items()
     )
     kinds = (value.type.tensor_type for value in inferred(fixed, values=True).value_info)
-    return sum(
+    made: int = sum(
         math.prod(dim.dim_value for dim in kind.shape.dim)
         * helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
         for kind in kinds
         if kind.elem_type
     )
+    return _HELD * made
 
 
 def plan_parts(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.prepare import PreparedModel
-from qgraph._graph.run.cores import cores
 from qgraph._graph.run.memory import Memory, give_back
 from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.run.streamed import Runner
+from qgraph._graph.run.workers import Workers
 from qgraph._graph.tensors import Array, Feed
 from qgraph._sensitivity.engines.gradient.graph import PartGraph
 from qgraph._sensitivity.engines.gradient.parts import Differentiated
@@ -41,25 +43,36 @@ class Passed:
 
 
 class InOneSession:
-    """Holds the session: forward, errors and all passes in one run."""
+    """Holds the session: forward, errors and all passes in one run. `at_once`: how many samples are
+    run side by side, at most.
+    """
 
-    def __init__(self, made: Differentiated, outputs: Sequence[str], provider: Provider) -> None:
+    def __init__(
+        self, made: Differentiated, outputs: Sequence[str], provider: Provider, most: int
+    ) -> None:
         self._outputs = outputs
         self._graph = made.graph(0)
-        self._session = _opened(self._graph, provider)
+        self._workers = Workers(provider, most)
+        self.at_once = self._workers.count
+        self._session = _opened(self._graph, provider, self._workers.threads)
 
     def run(
         self, feeds: Sequence[Feed], signs: Sequence[Feed], made: Sequence[Made], step: Step
     ) -> Iterator[Passed]:
         """Yield what comes of each sample."""
-        for number, (feed, drawn, own) in enumerate(zip(feeds, signs, made, strict=True)):
-            step(number / len(feeds))
-            given = _fitting(self._session, feed, drawn)
-            found = self._session.run(given | self._graph.scaled(own) if own else given)
-            outputs = {name: found[name] for name in self._outputs if name in found}
-            graph = self._graph
-            products, at_own = _values(graph.products, found), _values(graph.own, found)
-            yield Passed(outputs, products, at_own, _traces(graph, found))
+        step(0)
+        pieces = (partial(self._passed, *each) for each in zip(feeds, signs, made, strict=True))
+        with closing(self._workers.in_turn(pieces)) as passed:
+            for number, item in enumerate(passed, start=1):
+                yield item
+                step(number / len(feeds))
+
+    def _passed(self, feed: Feed, signs: Feed, made: Made) -> Passed:
+        graph, given = self._graph, _fitting(self._session, feed, signs)
+        found = self._session.run(given | graph.scaled(made) if made else given)
+        outputs = {name: found[name] for name in self._outputs if name in found}
+        products, at_own = _values(graph.products, found), _values(graph.own, found)
+        return Passed(outputs, products, at_own, _traces(graph, found))
 
     def close(self) -> None:
         """Give the session's memory back; nothing runs after it."""
@@ -86,7 +99,7 @@ class PartByPart:
     ) -> None:
         self._prepared, self._made, self._outputs = prepared, made, outputs
         self._memory, self._provider, self._folder = memory, provider, folder
-        self._most = most
+        self._most, self._threads = most, Workers(provider, 1).threads
         fed = {spec.name for spec in prepared.inputs}
         self._first_read: dict[str, int] = {}
         for index, part in enumerate(made.parts):
@@ -109,7 +122,7 @@ class PartByPart:
             step(done / count)
             graph = self._made.graph(index)
             if graph.products or graph.gradients:
-                session = _opened(graph, self._provider, pack=False)
+                session = _opened(graph, self._provider, self._threads, pack=False)
                 for number, item in enumerate(passed):
                     states = self._states(index, number, feeds[number], shelf)
                     given = states | signs[number]
@@ -170,17 +183,17 @@ class PartByPart:
             )
 
 
-def _opened(graph: PartGraph, provider: Provider, *, pack: bool = True) -> Session:
+def _opened(graph: PartGraph, provider: Provider, threads: int, *, pack: bool = True) -> Session:
     # threads that spin in wait for the small nodes of which there are many take half of the time
-    threads = cores() if provider is Provider.CPU else None
     return open_session(
         graph.model,
         provider,
-        threads=threads,
+        threads=threads if provider is Provider.CPU else None,
         weights=graph.weights,
         allow_cpu_nodes=True,
         share=False,
         pack=pack,
+        optimize=False,
     )
 
 

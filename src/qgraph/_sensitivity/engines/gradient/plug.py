@@ -127,6 +127,7 @@ class Gradient(QuestionEngine):
             {item.name: without_kernel(item, model.nodes) for item in work.formats},
             found.name if (found := beside(work.formats, work.scheme)) is not None else None,
             traces=_options_of(work).gauss_newton,
+            alone=work.deadline is not None,
         )
 
     def forward_seconds(self, answerer: Answerer, samples: int) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 from qgraph._graph.run.runtime import Runtime
 from qgraph._metrics import Figures
 from qgraph._sensitivity.beside_scores import Interactions
-from qgraph._sensitivity.engines.gradient.parts import most_weights
+from qgraph._sensitivity.engines.gradient.parts import held_bytes, most_weights
 from qgraph._sensitivity.engines.measured_sets import measured, nested
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
@@ -47,7 +47,8 @@ def with_measured_sets(
         work.names[at] for at in gram.order([(n,) for n in work.names], [1.0] * len(work.names))
     ]
     graph, left = model.prepared.model, runtime.memory.left
-    if most_weights(graph, model.nodes, model.feeds[0], left) is not None:
+    held = held_bytes(graph, model.feeds[0])
+    if most_weights(graph, model.nodes, held, left) is not None:
         return _corrected(found, [order], [] if whole is None else [whole]), whole
     ends = sorted({max(1, round(share * len(order))) for share in DEFAULT_CUTS.values()})
     sets = [order[:end] for end in sorted({*ends, *_in_leaps(gram, order, ends)})]
