@@ -104,7 +104,8 @@ class SearchedRanges(Part):
     """What a search for ranges, or for ranges and smoothing, came to. `method` clips all ranges,
     None: they are the extremes. `strengths`: of smoothing, from the least; `smoothed`, `rotated`:
     tensors. `plain`, `taken`: by `metric`, of everything quantized, of samples that ranges do not
-    know; None where it was not measured. `why_not`: why nothing was searched.
+    know; None where it was not measured. `why_not`: why nothing was searched. `cut_short`: whether
+    a time budget ended the search.
     """
 
     method: Calibration | None = None
@@ -115,6 +116,7 @@ class SearchedRanges(Part):
     plain: float | None = None
     taken: float | None = None
     why_not: str | None = None
+    cut_short: bool | None = None
 
     def of(self, smoothing: Sequence[SmoothedTensor]) -> SearchedRanges:
         """Return the same with what was smoothed and rotated."""
@@ -127,6 +129,10 @@ class SearchedRanges(Part):
 
     def in_words(self, scheme: Scheme) -> str:
         """Return a line that says what was taken, and what for."""
+        early = " The time budget ended the search early." if self.cut_short else ""
+        return f"{self._taken(scheme)}{early}"
+
+    def _taken(self, scheme: Scheme) -> str:
         what = "Ranges and smoothing" if scheme.searches_together else "Ranges"
         method = f"{self.method} throughout" if self.method is not None else ""
         rotated = f"{_tensors(self.rotated)} rotated" if self.rotated else ""

@@ -131,9 +131,10 @@ def ranges_of(
     data: Data,
     runtime: Runtime,
     journal: Journal | None = None,
+    deadline: float | None = None,
 ) -> Ranges:
     """Return ranges, and the smoothing that the scheme asks for; `journal`: keeps what a search
-    measured.
+    measured; `deadline`: when it is to end, on `time.monotonic`'s clock.
 
     Raises:
         InputError: converting the opset changed what the float model computes; or smoothing did,
@@ -149,7 +150,7 @@ def ranges_of(
         synthetic=data.source.synthetic,
     )
 
-    given = _Given(model, asked, scheme, data, runtime, journal)
+    given = _Given(model, asked, scheme, data, runtime, journal, deadline)
     together = scheme.searches_together
     best = given.best((), smooths=True) if together else Best()
     smoothing: Sequence[SmoothedTensor] = best.smoothing
@@ -188,12 +189,14 @@ class _Given:
     data: Data
     runtime: Runtime
     journal: Journal | None
+    deadline: float | None
 
     def search(self, smoothing: Sequence[SmoothedTensor]) -> Search:
         """Return what a search asks about the model, smoothed so."""
         of, feeds = self.model.smoothed(smoothing), self.data.feeds
         found = search_of(of, self.asked, self.scheme, feeds, self.runtime)
-        return replace(found, elsewhere=self._looking(smoothing, searched=True))
+        looking = self._looking(smoothing, searched=True)
+        return replace(found, elsewhere=looking, deadline=self.deadline)
 
     def best(self, smoothing: Sequence[SmoothedTensor], *, smooths: bool) -> Best:
         """Return what the search takes; nothing where smoothing were chosen by samples that are

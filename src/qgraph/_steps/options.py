@@ -209,7 +209,8 @@ class SensitivityOptions(CalibrateOptions):
         float | None,
         Field(gt=0),
         Flag(
-            "Stop after this time, such as 90s, 20m or 2h, and report the samples scored so far.",
+            "Stop after this time, such as 90s, 20m or 2h, and report the samples scored so far. At"
+            " most four tenths go to the search for ranges.",
             kind="duration",
         ),
     ] = None

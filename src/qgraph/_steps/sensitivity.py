@@ -83,9 +83,9 @@ def sensitivity(
         took = None
         if seen is None and not engine.calibrates:
             begun = time.monotonic()
-            seen = calibration.ranges(fresh=fresh)
+            seen = calibration.ranges(_until(started, asked, _OF_SEARCH), fresh=fresh)
             took = time.monotonic() - begun
-        deadline = None if asked.time_budget is None else started + asked.time_budget
+        deadline = _until(started, asked)
         recorded = journal is not None or runtime.ray is not None
         work = work_on(found, asked, seen, data, digests=recorded, deadline=deadline)
         work = replace(work, ranges_seconds=took)
@@ -101,6 +101,15 @@ def sensitivity(
                 else:
                     joined.close()  # its processes hold memory
             return measure(work, engine, runtime, kept, keep), seen
+
+
+_OF_SEARCH = 0.4
+"""Of a time budget, what the search for ranges may take: it costs up to 0.7 of what scores do."""
+
+
+def _until(started: float, asked: SensitivityOptions, share: float = 1.0) -> float | None:
+    """Return when a share of the time budget is over; None without one."""
+    return None if asked.time_budget is None else started + share * asked.time_budget
 
 
 def _given_ranges(ranges: Ranges | AnyPath, asked: SensitivityOptions) -> Ranges:
@@ -177,7 +186,7 @@ class _Calibration:
     runtime: Runtime
     journal: AnyPath | None
 
-    def ranges(self, *, fresh: bool) -> Ranges:
+    def ranges(self, deadline: float | None, *, fresh: bool) -> Ranges:
         """Return ranges: those that a run with the same journal calibrated, or new ones."""
         if self.journal is not None and not fresh:
             kept = find_ranges(Path(self.journal), self.question)
@@ -186,7 +195,7 @@ class _Calibration:
         beside = None if self.journal is None else journal_of_search(Path(self.journal))
         given = self.model, self.asked, self.scheme, self.data, self.runtime
         with searched(beside, *given, fresh=fresh) as journal:
-            return ranges_of(*given, journal)
+            return ranges_of(*given, journal, deadline)
 
     @cached_property
     def question(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -268,6 +269,31 @@ def test_of_ways_that_are_equal_the_first_is_taken(tmp_path: Path, methods: Sequ
     for method in methods:
         ladder.errors[Way(Calibration(method))] = known / 10
     assert _confirmed(ladder) == Way(Calibration(methods[0]))
+
+
+@pytest.mark.parametrize(("measured", "smooths"), [(0, False), (2, False), (4, True), (99, True)])
+def test_a_deadline_ends_the_search_with_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: int, *, smooths: bool
+) -> None:
+    """The first measurement says what sets are made of, the second what plain does."""
+    prepared = prepare(net(tmp_path / "net.onnx", loud=100))
+    nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
+    seen: list[int] = []
+    monkeypatch.setattr(time, "monotonic", lambda: float(len(seen)))
+
+    def progress(description: str, done: int, total: int) -> None:
+        assert description == "choosing ranges"
+        seen.extend([done] * (0 < done < total))
+
+    search = Search(
+        prepared, lambda _: nodes, samples(1), scored, BEST, RUN, progress, deadline=measured
+    )
+    best = search_best(search, smooths=True)
+    assert bool(best.smoothing) == smooths and len(seen) <= measured
+    said = best.searched.in_words(BEST)
+    assert ("left no time for it" in said) == (measured == 0)
+    assert said.endswith("The time budget ended the search early.") == (measured in (2, 4))
+    assert (best.searched.plain is not None) == (measured > 0)
 
 
 def test_a_model_without_room_stays_plain_and_that_is_said(tmp_path: Path) -> None:

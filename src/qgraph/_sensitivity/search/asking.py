@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,8 @@ Nodes = Callable[[PreparedModel], Sequence[QuantizableNode]]
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
     """What is asked. `memory`: what the process may hold, None for what the machine can spare;
-    `elsewhere`: has other processes look at the samples.
+    `elsewhere`: has other processes look at the samples; `deadline`: when to take what is best so
+    far, on `time.monotonic`'s clock.
     """
 
     prepared: PreparedModel
@@ -44,6 +46,12 @@ class Search:
     progress: Progress = silent
     memory: Memory | None = None
     elsewhere: Look | None = None
+    deadline: float | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Return whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     @property
     def provider(self) -> Provider:

@@ -7,7 +7,8 @@ plain.
 Each sample is judged under what others say, at the outputs and at what the last weights make and
 read: a class that is certain hides errors, and one answer says little, where its features are
 hundreds of numbers. As few choices are made, and each is about many tensors at once, samples hardly
-decide by chance. The number of forwards is bounded by what scores take.
+decide by chance. The number of forwards is bounded by what scores take; only a time budget's
+deadline may end it before.
 """
 
 from __future__ import annotations
@@ -94,10 +95,15 @@ def search_best(
             with suppress(Spent):
                 ladder.climb()
             taken = _confirmed(ladder)
+    late = search.is_late and rig.left > 0
+    if late and Way() not in noises:
+        search.progress("choosing ranges", 1, 1)
+        return _plain("the time budget left no time for it")
     search.progress("choosing ranges", rig.allowed, rig.allowed)
     searched = SearchedRanges(
-        method=taken.method, plain=_sqnr(noises.get(Way())), taken=_sqnr(noises.get(taken))
-    )
+        method=taken.method, plain=_sqnr(noises.get(Way())), taken=_sqnr(noises.get(taken)),
+        cut_short=True if late else None,
+    )  # fmt: skip
     return replace(_best(rig, taken), searched=searched)
 
 

@@ -57,7 +57,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 
 
 class Spent(Exception):  # noqa: N818 - no error: there are no forwards left
-    """The forwards are used up."""
+    """The forwards are used up, or the time."""
 
 
 Peaked = Sequence[Mapping[str, Peaks]]
@@ -150,8 +150,8 @@ class Rig:
         return Adjustable(model, self.nodes, made, keys, places, search.provider, search.memory)
 
     def require(self, forwards: int) -> None:
-        """Raise Spent where there are fewer left."""
-        if forwards > self.left:
+        """Raise Spent where there are fewer left, or no time for them."""
+        if forwards > self.left or self._search.is_late:
             raise Spent
 
     def errors(
@@ -166,7 +166,7 @@ class Rig:
         the last weights make, and at what they read, as far as these are not the same.
 
         Raises:
-            Spent: it would take more forwards than there are left.
+            Spent: it would take more forwards than there are left, or the deadline has passed.
         """
         asked = self.judged if numbers is None else numbers
         self.require(len(asked) * len(questions))
