@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,24 @@ def test_a_part_is_sized_as_the_whole_is(build: Callable[..., onnx.ModelProto]) 
     within = adjoint(part, outputs=["y"], wanted=["h", "x"], within=sizes_of(whole)).model
     assert len(alone.graph.node) > 6
     assert [node.op_type for node in within.graph.node[2:]] == ["Reshape"]
+
+
+def test_a_mask_of_queries_by_keys_is_sized_and_not_made(
+    build: Callable[..., onnx.ModelProto],
+) -> None:
+    """Decoders of optimum expand a constant to [queries, keys]: at the largest sizes, half a GB."""
+    model = build(
+        "(float[q,8] x, float[k,8] z) => (float[q,k] y) <float low = {-1}> {"
+        "  s = Shape(x) t = Shape(z) a = Gather(s, first) b = Gather(t, first)"
+        "  d = Concat<axis = 0>(a, b) m = Expand(low, d)"
+        "  u = Transpose(z) p = MatMul(x, u) y = Add(p, m) }",
+        first=np.array([0]),
+    )
+    tracemalloc.start()
+    try:
+        found = sizes_of(model)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.shapes["m"] == ("q", "k")
+    assert peak < 10 << 20

@@ -54,6 +54,8 @@ _PICTURE = 32
 """Sides of pictures are multiples of it: a network halves them several times."""
 _SMALL = 64
 """Elements of the largest tensor that is calculated: a shape, an axis, a count."""
+_GROWING = ("Expand", "ConstantOfShape", "Tile", "Range", "Pad", "OneHot", "Resize", "Upsample")
+"""Operators that make large tensors of small ones: a mask of queries by keys."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +190,10 @@ class _Sizing:
             kind = helper.np_dtype_to_tensor_dtype(value.dtype)
             self.types[node.output[0]] = helper.make_tensor_type_proto(kind, value.shape)
             return
+        self.types.update(self._inferred(node))
+
+    def _inferred(self, node: onnx.NodeProto) -> Mapping[str, onnx.TypeProto]:
+        """Return what ONNX's inference says of the outputs of a node."""
         given = {name: self.types[name] for name in node.input if name in self.types}
         values = {
             name: numpy_helper.from_array(self.values[name], name)
@@ -196,7 +202,7 @@ class _Sizing:
         }
         try:
             schema = defs.get_schema(node.op_type, self._opset, "")
-            made = shape_inference.infer_node_outputs(
+            made: Mapping[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
                 schema,
                 node,
                 given,
@@ -205,8 +211,8 @@ class _Sizing:
                 ir_version=self._ir_version,
             )
         except Exception:  # ONNX refuses what it cannot infer in errors of many kinds
-            return
-        self.types.update(made)
+            return {}
+        return made
 
     def _value_of(self, node: onnx.NodeProto) -> Array | None:
         """Return what a node of shape arithmetic makes; None of any other."""
@@ -217,9 +223,14 @@ class _Sizing:
             return self._calculate(node, []) if node.op_type == "Constant" else None
         values = [self.values.get(name) for name in names]
         known = [value for value in values if value is not None]
-        if len(known) < len(values):
+        if len(known) < len(values) or (node.op_type in _GROWING and not self._stays_small(node)):
             return None
         return self._calculate(node, known)
+
+    def _stays_small(self, node: onnx.NodeProto) -> bool:
+        made = self._inferred(node).get(node.output[0], onnx.TypeProto()).tensor_type
+        known = made.HasField("shape") and all(dim.HasField("dim_value") for dim in made.shape.dim)
+        return known and prod(dim.dim_value for dim in made.shape.dim) <= _SMALL
 
     def _shape_value(self, node: onnx.NodeProto) -> Array | None:
         kind = self.types[node.input[0]].tensor_type
@@ -247,7 +258,8 @@ class _Sizing:
     def _run(self, node: onnx.NodeProto, fed: Mapping[str, Array]) -> Array | None:
         try:
             running = ReferenceEvaluator(node, opsets={"": self._opset})
-            (made,) = running.run(None, dict(fed))
+            with np.errstate(all="ignore"):  # a logarithm of zero, as a bucket of positions
+                (made,) = running.run(None, dict(fed))
         except Exception:  # whatever ONNX's reference meets: the value is then not known
             return None
         array = np.asarray(made)
