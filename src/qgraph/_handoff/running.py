@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from qgraph._graph.bodies import copied, weave_in
+from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
 from qgraph._graph.edit.segments import move_to_readers
 from qgraph._graph.io.models import read_on_disk
@@ -42,6 +43,7 @@ def run_all(
         InputError: onnxruntime cannot run it.
     """
     graph = read_on_disk(model)
+    inline_functions(graph)
     widened = float32_bytes(graph)
     if change is not None:
         graph = change(graph)

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto
+import onnx
+from graphs import computed
+from onnx import TensorProto, numpy_helper
 
+from qgraph._graph.bodies import copied
 from qgraph._graph.rules.finding import Finding, Severity, Target
 from qgraph._graph.rules.fixes import fix
 from qgraph._graph.rules.linting import lint
@@ -53,3 +56,30 @@ def test_a_scale_that_a_constant_node_spells_as_a_number_becomes_an_initializer(
     fix(graph.model, found, graph)
     mended = QdqGraph(graph.model, Path())
     assert mended.constant("x_scale") == scale and "x_scale" in mended.initializers
+
+
+FUNCTION = """<ir_version: 10, opset_import: ["" : 21, "own" : 1]>
+g (float[N,32] x) => (float[N,32] y) { [call] y = own.Linear(x, s, w) }
+<domain: "own", opset_import: ["" : 21]>
+Linear (x, s, w) => (y)
+{ [q] a = QuantizeLinear<output_dtype = 3>(x, s) [d] b = DequantizeLinear(a, s)
+  [wd] c = DequantizeLinear(w, s) [mm] y = MatMul(b, c) }"""
+
+
+def test_what_a_function_holds_is_found_and_mended(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(FUNCTION)
+    weight = np.arange(1024, dtype=np.int8).reshape(32, 32)
+    for name, values in (("s", np.float32(0.02)), ("w", weight)):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
+    onnx.save(model, tmp_path / "m.onnx")
+    graph = QdqGraph.read(tmp_path / "m.onnx")
+    found = lint(graph, Target.TENSORRT_10, ())
+    missing = [item.node for item in found if item.rule == "R3"]
+    assert missing == ["call/q", "call/d", "call/wd"]
+    changed = copied(graph.model)
+    fix(changed, found, graph)
+    mended = lint(QdqGraph(changed, Path()), Target.TENSORRT_10, ())
+    assert {item.rule for item in mended} == {"R20"}
+    x = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
+    before, after = (computed(item, x, optimized=False) for item in (model, changed))
+    assert np.array_equal(before, after)

@@ -24,7 +24,7 @@ from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, scale_
 def fix(model: onnx.ModelProto, findings: Sequence[Finding], graph: QdqGraph) -> list[Fix]:
     """Mend in `model` what `findings` call fixable, in place; return what was done.
 
-    `graph` is the graph the findings are about: `model` itself, or the same read without weights.
+    `graph` is the graph the findings are about, of which `model` is a copy.
     """
     mender = _Mender(model, graph)
     wanted = [finding for finding in findings if finding.fixable]

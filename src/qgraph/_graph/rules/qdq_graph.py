@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 
 from qgraph._graph.bodies import copied, sort_nodes
+from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.models import read_model
@@ -41,12 +42,14 @@ class QdqGraph(GraphIndex):
 
     @classmethod
     def read(cls, path: Path) -> QdqGraph:
-        """Return the graph in `path`, its weights left on the disk.
+        """Return the graph in `path`, functions written out, its weights left on the disk.
 
         Raises:
             InputError: not an ONNX model, or its external data cannot be used.
         """
-        return cls(read_model(path, weights=False), path.parent)
+        model = read_model(path, weights=False)
+        inline_functions(model)
+        return cls(model, path.parent)
 
     @cached_property
     def is_quantized(self) -> bool:
