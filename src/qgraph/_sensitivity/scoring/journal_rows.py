@@ -75,6 +75,7 @@ _MACHINE = _BUSY | {
 
 
 def damaged(path: Path, error: Exception) -> UsageError:
+    """Return what a file that cannot be read as a journal is refused with."""
     return UsageError(f"not a journal, or damaged: {error}", where=str(path), hint=FRESH)
 
 
