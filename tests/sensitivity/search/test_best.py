@@ -358,6 +358,35 @@ def test_what_is_loud_in_another_channel_each_time_is_rotated(tmp_path: Path) ->
     assert error(path, best, held) < error(path, plain, held) / 2
 
 
+def test_behind_a_rotation_less_smoothing_is_tried_where_channels_are_largest(
+    tmp_path: Path,
+) -> None:
+    generator = np.random.default_rng(4)
+    v, w = (generator.standard_normal((64, 64)).astype(np.float32) / 8 for _ in "vw")
+    small, large = np.ones((2, 64), np.float32)
+    small[3], large[5] = 20, 200
+    v[3], w[5] = v[3] / 20, w[5] / 200
+    text = """net (float[N,64] x) => (float[N,64] y)
+    { n = Mul(x, small) [up] h = MatMul(n, v) t = Mul(h, large) [down] y = MatMul(t, w) }"""
+    onnx.save(built(text, v=v, w=w, small=small, large=large), path := tmp_path / "net.onnx")
+    feeds = [{"x": np.repeat(feed["x"], 2, axis=1)} for feed in samples(1)]
+    for feed in feeds:  # and each row has a channel that is loud
+        feed["x"][np.arange(64), generator.integers(0, 64, 64)] *= 40
+    prepared = prepare(path)
+    nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
+    rig = Rig(Search(prepared, lambda _: nodes, feeds, scored, BEST, RUN), smooths=True)
+    ladder = Ladder(rig)
+    assert ladder.is_loud(ladder.plain)
+    with suppress(Spent):
+        ladder.climb()
+    tried = [
+        {point.quantized: strength for point, strength in way.strengths}
+        for way in ladder.errors
+        if way.rotated
+    ]
+    assert {("up",): 0.7, ("down",): 0.6} in tried or {("up",): 0.5, ("down",): 0.4} in tried
+
+
 @pytest.mark.parametrize("method", [Calibration.MSE, Calibration.ENTROPY, Calibration.PERCENTILE])
 def test_clips_that_a_part_is_judged_under_are_those_that_the_others_calibrate(
     tmp_path: Path, method: Calibration

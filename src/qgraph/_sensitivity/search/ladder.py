@@ -25,6 +25,7 @@ from qgraph._sensitivity.search.rig import Rig, sizes_of
 
 _STRENGTHS = (0.5, 0.7)
 _FURTHER = {0.5: 0.4, 0.7: 0.8}
+_LESS = {0.5: 0.4, 0.7: 0.6}
 _OF_GROUP = (0.5, 0.8)
 _WORTH = 0.1
 """By what share an explicit Mul must bring the error down: it costs time."""
@@ -170,8 +171,12 @@ class Ladder:
         first = replace(start, rotated=tuple(blocks.items()))
         if self.gain(first, start).mean() < 0:
             return False
-        others = [replace(_uniform(self._points, a), rotated=first.rotated) for a in _STRENGTHS]
-        found = self.best([first, *others])
+        tried = [first]
+        if self.worth(first) >= self.worth(start) and first.strengths:
+            self._rig.allow_at_least(len(self._rig.judged) * len(self._sets))
+            tried.append(self._relaxed(first))
+        tried += [replace(_uniform(self._points, a), rotated=first.rotated) for a in _STRENGTHS]
+        found = self.best(tried)
         if self.worth(found) < self.worth(start):
             return False
         for group in reversed(self._groups):
@@ -182,6 +187,19 @@ class Ladder:
                     self.dearer.add(found)
                     found = other
         return True
+
+    def _relaxed(self, way: Way) -> Way:
+        """Return a rotated way with less strength where channels are largest: the rotation has
+        spread them, so the weights need not take so much.
+        """
+        strongest = _part(self._groups[0][0])
+        return replace(
+            way,
+            strengths=tuple(
+                (point, _LESS.get(alpha, alpha) if _part(point) == strongest else alpha)
+                for point, alpha in way.strengths
+            ),
+        )
 
     def _by_groups(self, start: Way) -> Way:
         """Return a way with the strength of tensors that play the same part changed together,
@@ -208,6 +226,11 @@ def _uniform(points: Sequence[SmoothPoint], alpha: float) -> Way:
     return Way(None, tuple((point, alpha) for point in points))
 
 
+def _part(point: SmoothPoint) -> str:
+    """Return what the first reader of a tensor is called, without numbers: the part it plays."""
+    return re.sub(r"\d+", "", point.quantized[0])
+
+
 def _groups(known: Strengths) -> list[list[SmoothPoint]]:
     """Return points whose first readers are called alike but for numbers, those with the largest
     channels first; explicit Muls apart, and tensors with a massive channel.
@@ -215,10 +238,8 @@ def _groups(known: Strengths) -> list[list[SmoothPoint]]:
     found: dict[tuple[str, bool, bool], list[SmoothPoint]] = {}
     spread = {point: known.spread(point) for point in known.points}
     for point in sorted(known.points, key=lambda each: -spread[each]):
-        called = re.sub(r"\d+", "", point.quantized[0])
-        found.setdefault((called, bool(point.absorbers), spread[point] > _MASSIVE), []).append(
-            point
-        )
+        kind = _part(point), bool(point.absorbers), spread[point] > _MASSIVE
+        found.setdefault(kind, []).append(point)
     return list(found.values())
 
 

@@ -149,6 +149,12 @@ class Rig:
         places += [Scored(each, logits=False) for each in inner]
         return Adjustable(model, self.nodes, made, keys, places, search.provider, search.memory)
 
+    def allow_at_least(self, forwards: int) -> None:
+        """Allow so many more forwards, if fewer are left."""
+        more = max(0, forwards - self.left)
+        self.allowed += more
+        self.left += more
+
     def require(self, forwards: int) -> None:
         """Raise Spent where there are fewer left, or no time for them."""
         if forwards > self.left or self._search.is_late:
