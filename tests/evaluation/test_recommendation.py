@@ -180,6 +180,20 @@ def test_a_difference_whose_interval_holds_zero_is_called_none(evaluation: Evalu
         assert ("loss 2.0010 (float 2.0000, no measurable difference)" in text) is said
 
 
+@pytest.mark.parametrize(
+    ("loss", "agreement", "says"),
+    [
+        (2.02004, 0.96, "loss is 2.02004, at most 2.02 is accepted"),
+        (2.0, 0.94997, "top-1 as float is 0.94997, at least 0.95 is accepted"),
+    ],
+)
+def test_a_miss_by_little_is_not_rounded_away(
+    evaluation: Evaluation, loss: float, agreement: float, says: str
+) -> None:
+    found = advice(of(evaluation, FLOAT, {"loss": loss, "top1_agreement": agreement}))
+    assert says in found[1]
+
+
 def test_hardly_any_work_in_8_bits_is_said(evaluation: Evaluation) -> None:
     assert "gains little" in advice(of(evaluation, FLOAT, FLOAT, shares=(0.04,)))[0]
 

@@ -61,6 +61,21 @@ def test_a_ranking_agrees_with_itself_and_not_with_its_reverse() -> None:
     assert (reverse.kendall, reverse.top_overlap) == (-1, 0)
 
 
+def test_a_ranking_that_tells_no_nodes_apart_has_no_top_of_its_own() -> None:
+    """Ties must not be broken by the other ranking's order: that would look like agreement."""
+    scores = {name: -float(index) for index, name in enumerate("abcdefghij")}
+    flat = dict.fromkeys(scores, 1.0)
+    half = {name: float(name in "abchij") for name in scores}  # six tied for the first places
+    rankings = [Ranking(n, s) for n, s in (("a", scores), ("flat", flat), ("half", half))]
+    a_flat, a_half, flat_half = compare_rankings(rankings, top=3).pairs
+    assert a_flat.top_overlap == pytest.approx(3 / 10)
+    assert a_half.top_overlap == pytest.approx(3 / 6)
+    assert flat_half.top_overlap == pytest.approx(6 * 3 / 10 / 3)
+    for each in (scores, flat, half):
+        (same,) = compare_rankings([Ranking("a", each), Ranking("b", each)], top=3).pairs
+        assert same.top_overlap == pytest.approx(1)
+
+
 def test_the_largest_disagreement_comes_first_with_ranks_and_scores() -> None:
     a = Ranking("a", {"w": 4.0, "x": 3.0, "y": 2.0, "z": 1.0})
     b = Ranking("b", {"w": 40.0, "x": 10.0, "y": 20.0, "z": 50.0})

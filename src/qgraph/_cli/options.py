@@ -254,8 +254,8 @@ memory_budget = click.option(
     "--memory-budget",
     type=Size(),
     help="Hold at most this much memory, such as 900MiB or 8GiB. Weights and states that do not fit"
-    " are read from the disk piece by piece. A budget that is too small is refused."
-    "  [default: the free memory]",
+    " are read from the disk piece by piece. sensitivity refuses a budget that is too small,"
+    " evaluate warns of it.  [default: the free memory]",
 )
 
 ray = click.option(

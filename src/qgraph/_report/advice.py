@@ -132,6 +132,8 @@ def _missed(limit: Budget, item: Variant, evaluation: Evaluation) -> str:
     bound = limit.bound(evaluation.variants[0].metrics.get(limit.metric, 0.0))
     most = "at most" if limit.at_most else "at least"
     found, least = (known.form.format(number) for number in (value, bound))
+    if found == least:  # a miss that rounding hides
+        found, least = (f"{number:.6g}" for number in (value, bound))
     return f"{label} is {found}, {most} {least} is accepted"
 
 

@@ -23,7 +23,7 @@ from qgraph._graph.edit.draws import random_note
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import read_model
 from qgraph._graph.run.feeds import require_samples
-from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.memory import Memory, resident
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.streamed import session_bytes
 from qgraph._graph.tensors import Feed
@@ -198,9 +198,15 @@ def _largest_session(candidates: Sequence[InspectedModel]) -> int:
 
 
 def _said(memory: Memory) -> str:
+    held, budget = resident(), memory.budget
+    beyond = (
+        f" The process held {held / 2**20:.0f} MiB before, so the budget was exceeded."
+        if held > budget
+        else ""
+    )
     return (
-        f"Models do not fit into {memory.budget / 2**30:.1f} GiB as a whole and were run part by"
-        " part: latency, memory of sessions and generated answers are left out."
+        f"Models do not fit into {budget / 2**20:,.0f} MiB as a whole and were run part by part:"
+        f" latency, memory of sessions and generated answers are left out.{beyond}"
     )
 
 

@@ -98,7 +98,7 @@ def _pair(a: Ranking, b: Ranking, top: int) -> Pair:
         spearman=spearman(x, y),
         kendall=kendall(x, y),
         top=size,
-        top_overlap=len(_top(x, size) & _top(y, size)) / size,
+        top_overlap=float(np.minimum(_top(x, size), _top(y, size)).sum()) / size,
         nodes=tuple(sorted(rows, key=lambda row: -row.distance)),
         only_a=tuple(name for name in a.scores if name not in b.scores),
         only_b=tuple(name for name in b.scores if name not in a.scores),
@@ -130,8 +130,14 @@ def kendall(x: Array, y: Array) -> float | None:
     return float(a @ b) / norm if norm else None
 
 
-def _top(values: Array, size: int) -> set[int]:
-    return set(np.argsort(-values, kind="stable")[:size].tolist())
+def _top(values: Array, size: int) -> Array:
+    """Return how much of each is among the `size` largest: those tied for the last places share
+    them, as the order in a file is no score.
+    """
+    least = np.sort(values)[-size]
+    above, tied = values > least, values == least
+    share: Array = above + tied * ((size - above.sum()) / tied.sum())
+    return share
 
 
 def _first(ranking: Ranking) -> str:

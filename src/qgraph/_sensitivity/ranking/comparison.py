@@ -24,8 +24,8 @@ class Disagreement(Part):
 
 class Pair(Part):
     """`spearman` and `kendall` (tau-b): −1 to 1, None where a ranking is one single tie.
-    `top_overlap`: share of the `top` most sensitive nodes that both have. `nodes`: all common
-    ones, the largest disagreement first.
+    `top_overlap`: share of the `top` most sensitive nodes that both have; nodes tied for the last
+    places share these. `nodes`: all common ones, the largest disagreement first.
     """
 
     a: str
