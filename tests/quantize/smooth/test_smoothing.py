@@ -329,6 +329,24 @@ ATTENTION = """(float[1,S,8] x) => (float[1,S,6] y)
 REPEATED = "e = Unsqueeze(t, two) f = Expand(e, many) r = Reshape(f, again)"
 
 
+JOINED = """(float[2,3,8] x, float[2,4,3,3] p) => (float[2,5] y)
+<int64[4] apart = {0, 0, 2, 4}, int64[1] two = {2}, int64[5] many = {1, 1, 2, 1, 1},
+ int64[4] again = {0, 4, -1, 4}, int64[2] flat = {2, 48}>
+{ [v] v = MatMul(x, w) s = Reshape(v, apart) t = Transpose<perm=[0,2,1,3]>(s)
+  e = Unsqueeze(t, two) f = Expand(e, many) r = Reshape(f, again)
+  o = MatMul(p, r) b = Transpose<perm=[0,2,1,3]>(o) h = Reshape(b, flat) [a] y = MatMul(h, z) }"""
+
+
+def test_where_positions_are_joined_with_heads_no_projection_absorbs(
+    build: Build, prepared: Prepare, weight: Weight
+) -> None:
+    before = prepared(build(JOINED, w=weight(8, 8), z=weight(48, 5)))
+    assert absorbed(before, "a") == set()
+    feed = {"x": weight(2, 3, 8), "p": weight(2, 4, 3, 3, seed=1)}
+    plan = SmoothingPlan(before, quantizable_nodes(before.model)[0], [feed])
+    require_unchanged(before, smoothed(before, plan.everywhere(0.5)), feed, Provider.CPU)
+
+
 @pytest.mark.parametrize("kv", [4, 2])
 def test_the_projection_of_values_absorbs_one_factor_a_channel_of_its_heads(
     build: Build, prepared: Prepare, weight: Weight, kv: int

@@ -46,6 +46,9 @@ def values_of(
     if split is None or sizes is None or channels % sizes[1]:
         return None
     count = channels // sizes[1]
+    shape = index.shape_of(product.output[0]) or ()
+    if len(shape) == 4 and shape[1] not in (None, count):  # positions are joined, too
+        return None
     # exporters leave the number of heads to be inferred: what makes V tells
     known = [sizes[0]] if sizes[0] > 0 else range(1, count + 1)
     heads = [Heads(kv, count // kv, sizes[1]) for kv in known if count % kv == 0]
