@@ -13,7 +13,13 @@ from qgraph._graph.errors import UsageError
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import ModelRef
 from qgraph._quantize.scheme import Scheme
-from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS, By, cut_profiles
+from qgraph._sensitivity.ranking.profiles import (
+    DEFAULT_CUTS,
+    By,
+    Unit,
+    cut_profiles,
+    whole_or_apart,
+)
 from qgraph._sensitivity.report import (
     Baseline,
     Direction,
@@ -136,7 +142,23 @@ def test_v_does_not_keep_q_and_k_float() -> None:
     mlp = [(1.0, 50, 50, False), (1.5, 50, 50, True)]
     profile = by_name(cut_profiles(report_of([*attention, *mlp]), "s.json", {"X": 0.2}))["X"]
     assert profile.quantize == ("n0", "n1")
-    assert [item.name for item in profile.keep] == ["n2", "n3", "n4", "head"]
+    reasons = {item.name: item.reason for item in profile.keep}
+    assert list(reasons) == ["n2", "n3", "n4", "head"]
+    assert [name for name, reason in reasons.items() if " with " in reason] == ["n3", "n4"]
+
+
+@given(
+    gains=st.lists(st.floats(-10, 0), min_size=3, max_size=3),
+    macs=st.lists(st.integers(1, 1000), min_size=3, max_size=3),
+)
+def test_a_group_that_does_no_harm_stays_whole(gains: list[float], macs: list[int]) -> None:
+    """Left out, its members leave more error behind than before: nobody did most of the damage."""
+    members = [
+        Unit((f"n{at}",), gain, n, 0.0)
+        for at, (gain, n) in enumerate(zip(gains, macs, strict=True))
+    ]
+    whole = Unit(("n0", "n1", "n2"), sum(gains), sum(macs), 0.0)
+    assert whole_or_apart(whole, members) == [whole]
 
 
 def test_half_of_a_group_stays_with_the_other_half() -> None:

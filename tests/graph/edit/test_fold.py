@@ -71,6 +71,15 @@ def test_what_a_model_says_of_itself_and_its_parts_is_kept(build: Build) -> None
     assert fold(model) == model
 
 
+def test_nodes_that_are_called_alike_keep_their_own_operators(build: Build) -> None:
+    text = (
+        '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g'
+        " (float[N] x) => (float[N] y) { [act] h = com.microsoft.QuickGelu(x) [act] y = Relu(h) }"
+    )
+    kept = [(node.domain, node.op_type) for node in fold(build(text)).graph.node]
+    assert kept == [("com.microsoft", "QuickGelu"), ("", "Relu")]
+
+
 def test_an_empty_sequence_is_no_constant(build: Build) -> None:
     text = (
         "(float[N,4] x) => (float[N,4] y)"

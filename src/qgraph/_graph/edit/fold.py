@@ -31,7 +31,6 @@ from qgraph._graph.limits import step
 
 _OLDEST_IR = 4
 """Before this, a weight is an input, too."""
-_NOTES = ("doc_string", "domain", "model_version")
 _UNFOLDED = RANDOM_OPS | {"Optional", "SequenceConstruct", "SequenceEmpty", "SplitToSequence"}
 """What they make is not the same each time, or no tensor."""
 _WARNING, _FATAL = 2, 4
@@ -111,10 +110,12 @@ def _restore(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
         value.CopyFrom(ends[value.name])
     nodes = {node.name: node for node in source.graph.node if node.name}
     pairs = [(node, nodes[node.name]) for node in model.graph.node if node.name in nodes]
+    for name in ("domain", "model_version"):  # a node's domain is no note, and names may be shared
+        if source.HasField(name):
+            setattr(model, name, getattr(source, name))
     for made, before in ((model, source), (model.graph, source.graph), *pairs):
-        for field, value in before.ListFields():
-            if field.name in _NOTES:
-                setattr(made, field.name, value)
+        if before.HasField("doc_string"):
+            made.doc_string = before.doc_string
         del made.metadata_props[:]
         made.metadata_props.extend(before.metadata_props)
 

@@ -138,7 +138,8 @@ def whole_or_apart(whole: Unit, members: Sequence[Unit]) -> list[Unit]:
     """
     worst = max(members, key=lambda unit: unit.harm)
     harm, weight = sum(unit.harm for unit in members), sum(unit.weight for unit in members)
-    if 2 * worst.harm <= harm or 2 * worst.weight >= weight:
+    # without any harm, as leaving a node out may measure it, nobody does most of it
+    if 2 * worst.harm <= max(0.0, harm) or 2 * worst.weight >= weight:
         return [whole]
     others = [unit for unit in members if unit is not worst]
     names = tuple(name for unit in others for name in unit.members)
@@ -203,8 +204,9 @@ def _top(report: Sensitivity, count: int) -> set[str]:
 def profile_of(report: Sensitivity, name: str, title: str, units: Sequence[Unit]) -> Profile:
     """Return the profile that quantizes exactly `units`."""
     chosen = {member for unit in units for member in unit.members}
+    parted = {node.group for node in report.nodes if node.name in chosen}
     kept = [
-        KeepPart(name=node.name, reason=_reason(report, node))
+        KeepPart(name=node.name, reason=_reason(report, node, with_group=node.group not in parted))
         for node in report.nodes
         if node.name not in chosen
     ]
@@ -233,12 +235,12 @@ def _predicted(report: Sensitivity, units: Sequence[Unit]) -> Predicted | None:
     return Predicted(mse=sum(unit.mse for unit in units))
 
 
-def _reason(report: Sensitivity, node: NodeScore) -> str:
+def _reason(report: Sensitivity, node: NodeScore, *, with_group: bool) -> str:
     score, known = node.solo or node.leave_one_out, metric(report.metric)
     how = "quantized alone" if node.solo else "left out alone"
     value = score.figures.get(known.key) if score else None
     figure = f", {known.label} {value:.3g} {how}" if value is not None else ""
-    joined = f" with {node.group}" if node.group else ""
+    joined = f" with {node.group}" if node.group and with_group else ""
     return f"sensitivity rank {node.rank} of {len(report.nodes)}{figure}{joined}"
 
 
