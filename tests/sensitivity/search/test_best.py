@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.scoring.questions import References, Scored
 from qgraph._sensitivity.search.asking import Search
-from qgraph._sensitivity.search.best import _confirmed, search_best
+from qgraph._sensitivity.search.best import Best, _confirmed, search_best
 from qgraph._sensitivity.search.ladder import Ladder
 from qgraph._sensitivity.search.rig import Rig, Spent
 
@@ -271,12 +272,11 @@ def test_of_ways_that_are_equal_the_first_is_taken(tmp_path: Path, methods: Sequ
     assert _confirmed(ladder) == Way(Calibration(methods[0]))
 
 
-@pytest.mark.parametrize(("measured", "smooths"), [(0, False), (2, False), (4, True), (99, True)])
-def test_a_deadline_ends_the_search_with_the_best_so_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: int, *, smooths: bool
-) -> None:
-    """The first measurement says what sets are made of, the second what plain does."""
-    prepared = prepare(net(tmp_path / "net.onnx", loud=100))
+def searched_until(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, deadline: float
+) -> tuple[Best, int]:
+    """Return what a search comes to whose clock counts measurements, and how many it made."""
+    prepared = prepare(net(folder / "net.onnx", loud=100))
     nodes, scored = select(prepared.model, include=["."]).candidates, Scored(("y",), logits=False)
     seen: list[int] = []
     monkeypatch.setattr(time, "monotonic", lambda: float(len(seen)))
@@ -286,14 +286,30 @@ def test_a_deadline_ends_the_search_with_the_best_so_far(
         seen.extend([done] * (0 < done < total))
 
     search = Search(
-        prepared, lambda _: nodes, samples(1), scored, BEST, RUN, progress, deadline=measured
+        prepared, lambda _: nodes, samples(1), scored, BEST, RUN, progress, deadline=deadline
     )
-    best = search_best(search, smooths=True)
-    assert bool(best.smoothing) == smooths and len(seen) <= measured
+    return search_best(search, smooths=True), len(seen)
+
+
+@pytest.mark.parametrize(("measured", "smooths"), [(0, False), (2, False), (4, True), (99, True)])
+def test_a_deadline_ends_the_search_with_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: int, *, smooths: bool
+) -> None:
+    """The first measurement says what sets are made of, the second what plain does."""
+    best, made = searched_until(tmp_path, monkeypatch, measured)
+    assert bool(best.smoothing) == smooths and made <= measured
     said = best.searched.in_words(BEST)
     assert ("left no time for it" in said) == (measured == 0)
     assert said.endswith("The time budget ended the search early.") == (measured in (2, 4))
     assert (best.searched.plain is not None) == (measured > 0)
+
+
+def test_a_search_that_is_through_when_its_time_is_up_was_not_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbounded, made = searched_until(tmp_path, monkeypatch, math.inf)
+    best, _ = searched_until(tmp_path, monkeypatch, made)
+    assert best.searched == unbounded.searched and best.searched.cut_short is None
 
 
 def test_a_model_without_room_stays_plain_and_that_is_said(tmp_path: Path) -> None:

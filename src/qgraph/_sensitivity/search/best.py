@@ -95,14 +95,13 @@ def search_best(
             with suppress(Spent):
                 ladder.climb()
             taken = _confirmed(ladder)
-    late = search.is_late and rig.left > 0
-    if late and Way() not in noises:
+    if rig.cut_short and Way() not in noises:
         search.progress("choosing ranges", 1, 1)
         return _plain("the time budget left no time for it")
     search.progress("choosing ranges", rig.allowed, rig.allowed)
     searched = SearchedRanges(
         method=taken.method, plain=_sqnr(noises.get(Way())), taken=_sqnr(noises.get(taken)),
-        cut_short=True if late else None,
+        cut_short=rig.cut_short or None,
     )  # fmt: skip
     return replace(_best(rig, taken), searched=searched)
 

@@ -68,7 +68,7 @@ Elsewhere = Callable[[Peaked], Ask]
 class Rig:
     """Measures ways on samples that others made, as long as there are forwards left; `elsewhere`,
     where that is given. `peaks`: what samples say, where another process ran them. `journal`: what
-    was measured before, and is now.
+    was measured before, and is now. `cut_short`: whether the deadline kept it from measuring.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Rig:
         fewest = ways * len(self.judged) + len(self.units) * len(self.solo)
         share = max(ways + _SOLO, _SHARE_OF_SCORES * price)
         self.allowed = max(fewest, math.ceil(share * count))
-        self.left = self.allowed
+        self.left, self.cut_short = self.allowed, False
 
     @property
     def units(self) -> list[list[str]]:
@@ -157,7 +157,10 @@ class Rig:
 
     def require(self, forwards: int) -> None:
         """Raise Spent where there are fewer left, or no time for them."""
-        if forwards > self.left or self._search.is_late:
+        if forwards > self.left:
+            raise Spent
+        if self._search.is_late:
+            self.cut_short = True
             raise Spent
 
     def errors(
