@@ -194,6 +194,21 @@ def test_a_miss_by_little_is_not_rounded_away(
     assert says in found[1]
 
 
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [("top1", "is right on 0.0% of samples only"), ("map50", "has an mAP50 of 0.000 only")],
+)
+def test_a_float_model_that_finds_nothing_is_asked_about_before_a_variant_is_deployed(
+    evaluation: Evaluation, key: str, says: str
+) -> None:
+    """Every variant is within 0.99 of nothing."""
+    first, *others = advice(of(evaluation, {key: 0.0}, {key: 0.0}))
+    assert first.startswith("Deploy A") and f"The float model itself {says}" in others[0]
+    assert not any(
+        "float model itself" in x for x in advice(of(evaluation, {key: 0.5}, {key: 0.5}))
+    )
+
+
 def test_hardly_any_work_in_8_bits_is_said(evaluation: Evaluation) -> None:
     assert "gains little" in advice(of(evaluation, FLOAT, FLOAT, shares=(0.04,)))[0]
 

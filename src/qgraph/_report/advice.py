@@ -21,7 +21,8 @@ _BANDS = (
 _WORST = "worst_sqnr_db"
 _DECIBELS = {"sqnr_db", _WORST}
 _FEW_RIGHT = 0.10
-"""A share of right answers that no model is deployed with."""
+"""A share of right answers, or a precision, that no model is deployed with."""
+_FLOATS_OWN = {"top1": "is right on {:.1%} of samples", "map50": "has an mAP50 of {:.3f}"}
 _LITTLE = 0.10
 """A share of MACs below which 8 bits gain hardly anything."""
 
@@ -87,12 +88,12 @@ def _searches(words: str) -> bool:
 
 def _mistaken(evaluation: Evaluation) -> list[str]:
     """Return that the labels may be wrong, where the float model misses nearly all of them."""
-    right = evaluation.variants[0].metrics.get("top1", 1.0)
-    if right >= _FEW_RIGHT:
-        return []
+    own = evaluation.variants[0].metrics
     return [
-        f"The float model itself is right on {right:.1%} of samples only: do the labels follow its"
-        " order of classes, and the samples its preprocessing?"
+        f"The float model itself {words.format(own[key])} only: do the labels follow its order of"
+        " classes, and the samples its preprocessing?"
+        for key, words in _FLOATS_OWN.items()
+        if own.get(key, 1.0) < _FEW_RIGHT
     ]
 
 
