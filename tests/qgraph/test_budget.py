@@ -113,3 +113,14 @@ def test_what_cannot_be_searched_is_said(
     result = qgraph("profile", report, *options, *extra, "-o", tmp_path / "profiles.json")
     assert result.code == 2 and message in result.err
     assert "evaluating A" not in result.err  # said before the profiles are measured
+
+
+def test_a_budget_that_leaves_nothing_to_quantize_says_so(
+    qgraph: Command, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    report, profiles = tmp_path / "sensitivity.json", tmp_path / "profiles.json"
+    assert qgraph("sensitivity", "--fast", mlp, "--data", data, "-o", report).code == 0
+    options = ("--model", mlp, "--data", data, "--budget", "sqnr_db>=200", "-o", profiles)
+    result = qgraph("profile", report, *options)
+    assert result.code == 0 and found(profiles)["quantize"] == []
+    assert "not one node can be quantized within sqnr_db>=200" in " ".join(result.err.split())

@@ -95,6 +95,8 @@ def _print(profiles: Profiles) -> None:
         expected = item.predicted.mse if item.predicted else None
         if note := apart(item.name, expected, (item.measured or {}).get("mse")):
             warn(note)
+        if item.budget is not None and not item.quantize:
+            warn(f"not one node can be quantized within {item.budget}: the profile is all float.")
 
 
 def _extra(profiles: Profiles) -> list[str]:
