@@ -208,11 +208,18 @@ def is_half(model: onnx.ModelProto) -> bool:
     return not types.isdisjoint(HALF)
 
 
-def inferred(model: onnx.ModelProto, *, values: bool = False) -> onnx.GraphProto:
+def inferred(
+    model: onnx.ModelProto, *, values: bool = False, declared: bool = True
+) -> onnx.GraphProto:
     """Return the graph with what ONNX infers of inner tensors, bodies included, its large weights
     as inputs; without where ONNX gives up. `values`: follow those of shape arithmetic, too.
+    `declared`: take what the model says of inner tensors and outputs, not only of inputs.
     """
     slim = _without_weights(model)
+    if not declared:
+        del slim.graph.value_info[:]
+        for value in slim.graph.output:
+            value.type.tensor_type.ClearField("shape")
     try:
         return onnx.shape_inference.infer_shapes(slim, data_prop=values).graph
     except Exception:  # it raises what it meets, and the declared types are still known

@@ -18,6 +18,7 @@ from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS, raised
 from qgraph._graph.edit.spelling import respell, squeeze_weights
+from qgraph._graph.edit.stale import drop_stale_shapes
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import is_half, opset_of
 from qgraph._graph.io.foldable import load_foldable
@@ -72,6 +73,7 @@ def prepare(path: Path) -> PreparedModel:
     inline_functions(model)
     load_foldable(model)
     sort_nodes(model.graph)
+    drop_stale_shapes(model)
     renamed = ensure_names(model)
     folded = fold(model)
     # folding may put the body of an If in its place, with names of its own
