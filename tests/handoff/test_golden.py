@@ -93,6 +93,18 @@ def test_rounding_is_noise_of_one_step_and_leaves_shapes_alone(half: Path, opset
     assert [node.op_type for node in model.graph.node].count("Mul") == 0
 
 
+@pytest.mark.parametrize("opset", [10, 11, 12, 13, 21, 22])
+def test_products_of_any_opset_that_quantizes_are_off_by_half_a_step(opset: int) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}]>
+    m (float[N,1] x) => (float[N,1] y) <float[1,1] w = {{1}}> {{ [mm] y = MatMul(x, w) }}"""
+    noisy = with_rounding_noise(onnx.parser.parse_model(text))
+    onnx.checker.check_model(noisy, full_check=True)
+    found = open_session(noisy).run({"x": np.ones((4096, 1), np.float32)})["y"] - 1
+    # as large as an error that is even in ±2⁻¹¹; so many draws tell it to a few percent
+    assert rms(found) == pytest.approx(2.0**-11 / 3**0.5, rel=0.05)
+    assert abs(found.mean()) < 0.05 * rms(found)
+
+
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
 def test_an_input_without_axes_is_jittered_like_others(tmp_path: Path, kind: int) -> None:
     values = [helper.make_tensor_value_info(name, kind, dims) for name, dims in

@@ -43,7 +43,9 @@ def with_rounding_noise(model: onnx.ModelProto) -> onnx.ModelProto:
     taken = set(graph.producer) | set(graph.initializers)
     nodes: list[onnx.NodeProto] = []
     for node in noisy.graph.node:
-        before, after = _around(node, places[id(node)], taken, seed=len(nodes) + 1)
+        before, after = _around(
+            node, places[id(node)], taken, seed=len(nodes) + 1, opset=graph.opset
+        )
         nodes += [*before, node, *after]
     replace_nodes(noisy.graph, nodes)
     size = STEP / math.sqrt(3)
@@ -68,7 +70,10 @@ def _places(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[tuple[bool, int, 
 
 
 def _around(
-    node: onnx.NodeProto, places: list[tuple[bool, int, int]], taken: set[str], seed: int
+    node: onnx.NodeProto,
+    places: list[tuple[bool, int, int]],
+    taken: set[str],
+    **drawn: int,
 ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
     """Return the nodes to put before and after `node`, which is renamed to fit."""
     before: list[onnx.NodeProto] = []
@@ -77,25 +82,41 @@ def _around(
         slot = node.output if is_output else node.input
         other = fresh_name(f"{slot[index]}_rounded", taken)
         if is_output:
-            after += _noise(other, slot[index], kind, taken, seed)
+            after += _noise(other, slot[index], kind, taken, **drawn)
         else:
-            before += _noise(slot[index], other, kind, taken, seed)
+            before += _noise(slot[index], other, kind, taken, **drawn)
         slot[index] = other
     return before, after
 
 
-def _noise(source: str, target: str, kind: int, taken: set[str], seed: int) -> list[onnx.NodeProto]:
-    """Return nodes that make `target` of `source`, each value off by a random share.
-
-    Dropout draws which way: onnxruntime has no RandomUniformLike from opset 22 on.
-    """
-    single, kept, up, factor, off = (
-        fresh_name(f"{target}_{what}", taken) for what in ("single", "kept", "up", "factor", "off")
+def _noise(
+    source: str, target: str, kind: int, taken: set[str], *, seed: int, opset: int
+) -> list[onnx.NodeProto]:
+    """Return nodes that make `target` of `source`, each value off by a random share."""
+    single, factor, off = (
+        fresh_name(f"{target}_{what}", taken) for what in ("single", "factor", "off")
     )
     return [
         helper.make_node("Cast", [source], [single], f"{single}/cast", to=TensorProto.FLOAT),
-        helper.make_node("Dropout", [single, *_DRAW], [kept, up], f"{up}/random", seed=seed),
-        helper.make_node("Where", [up, *_FACTORS], [factor], f"{factor}/where"),
+        *_factor(single, factor, taken, seed, opset),
         helper.make_node("Mul", [single, factor], [off], f"{off}/mul"),
         helper.make_node("Cast", [off], [target], f"{target}/cast", to=kind),
+    ]
+
+
+def _factor(like: str, target: str, taken: set[str], seed: int, opset: int) -> list[onnx.NodeProto]:
+    """Return nodes that draw what each value is multiplied by. Dropout says which way: onnxruntime
+    has no RandomUniformLike from opset 22 on, and before 12 a Dropout draws nothing.
+    """
+    name = f"{target}/random"
+    if opset < 12:
+        draw = helper.make_node(
+            "RandomUniformLike", [like], [target], name,
+            dtype=TensorProto.FLOAT, low=1 - STEP, high=1 + STEP, seed=float(seed),
+        )  # fmt: skip
+        return [draw]
+    kept, up = (fresh_name(f"{target}_{what}", taken) for what in ("kept", "up"))
+    return [
+        helper.make_node("Dropout", [like, *_DRAW], [kept, up], name, seed=seed),
+        helper.make_node("Where", [up, *_FACTORS], [target], f"{target}/where"),
     ]
