@@ -34,13 +34,13 @@ calibrate and rank, 16 others are held out (`models/smollm2_135m/data`). {nodes}
 candidates. The [ablation](ablation.md) says what each part of the default brings, and
 [decision 108](../decisions/108-rotated-tensors-are-not-clipped.md) what is left in C.
 """
-_ROUNDING = """**How far these figures go.** On another processor and by a later version, the same
-run gave A to D a KL of 2.74e-4, 1.15e-3, 3.20e-3 and 8.30e-3, and the same recommendation. B and C
-have some other nodes there, as estimates [changed][126]. D has the same nodes, and there the ranges
-of both versions are equal to the last digit: rounding on another processor alone moves D by 5 %.
-[Other tools](frontier-smollm2.md) were measured on it.
+_ROUNDING = """**How far these figures go.** Rounding on another processor moves D by 5 %: before
+[124][124] and [127][127], with ranges equal to the last digit, it had a KL of 7.90e-3 on one and
+8.30e-3 on the other. Then, on the processor of this page, A to D were 2.74e-4, 1.15e-3, 3.20e-3
+and 8.30e-3. [Other tools](frontier-smollm2.md) were measured on it, too.
 
-[126]: ../decisions/126-errors-of-keys-and-values-are-taken-below-attention.md
+[124]: ../decisions/124-a-member-leaves-its-group-that-does-most-of-the-damage.md
+[127]: ../decisions/127-behind-rotations-less-smoothing-where-channels-are-largest.md
 """
 
 
