@@ -18,6 +18,8 @@ from qgraph._sensitivity.scoring.work import Work
 
 Keep = Callable[[Sensitivity], None]
 """Takes what was measured when a run is cut short."""
+_KINDS = 6
+"""Kinds of operators that an error names."""
 
 
 def require_measurable_work(work: Work) -> None:
@@ -38,9 +40,12 @@ def _nothing_to_quantize(work: Work) -> InputError:
     kept = [f"{names[0]!r}{', …' * (len(names) > 1)}: {why}" for why, names in reasons.items()]
     inside = any("in the bodies of" in why for why in reasons)
     hint = "If one branch is all you need, make the If's condition constant." if inside else ""
+    kinds = sorted({node.op_type for node in work.prepared.model.graph.node})
+    there = ", ".join(kinds[:_KINDS]) + ", …" * (len(kinds) > _KINDS)
+    left = f" is left after what is kept float: {'; '.join(kept)}" if kept else f", but {there}"
     return InputError(
         "the model has no node to quantize: no MatMul, Gemm or convolution with constant weights"
-        f" is left after what is kept float{': ' if kept else ''}{'; '.join(kept)}",
+        f"{left}",
         where=str(work.prepared.path),
         hint=hint,
     )
