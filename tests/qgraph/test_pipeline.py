@@ -97,6 +97,26 @@ def test_the_record_says_what_each_stage_took(finished: Path) -> None:
     assert "ranges_seconds" not in scoring and seconds["sensitivity"] >= scoring["seconds"]
 
 
+def test_a_run_whose_time_was_up_goes_on_when_it_is_given_more(
+    qgraph: Command, recipe: Path, out: Path, finished: Path
+) -> None:
+    def ranked(folder: Path) -> dict[str, Any]:
+        report = json.loads((folder / "sensitivity.json").read_text())
+        return {**{node["name"]: node["rank"] for node in report["nodes"]}, **report["run"]}
+
+    short = out.with_name("short")
+    write_recipe(recipe.parent, "time_budget = 1e-6\n")
+    assert qgraph("run", recipe, "-o", short, "--quiet").code == 0
+    assert ranked(short)["engine"] == "screen" and not ranked(short)["complete"]
+    assert [path for path in short.iterdir() if path.name.endswith(".journal")]
+    before = times(short)
+    write_recipe(recipe.parent, "time_budget = 3600\n")
+    assert qgraph("run", recipe, "-o", short, "--quiet").code == 0
+    assert visible(short) == CHAIN and "ranges.json" not in changed(short, before)
+    names = [node["name"] for node in json.loads((out / "sensitivity.json").read_text())["nodes"]]
+    assert [ranked(short)[name] for name in names] == [ranked(out)[name] for name in names]
+
+
 def test_a_run_folder_is_called_after_the_recipe_by_default(
     qgraph: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

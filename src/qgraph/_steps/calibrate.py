@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -67,6 +68,7 @@ def calibrate(
         InputError: the model or the data cannot be used.
         UsageError: an option that does not exist; the journal is another run's.
     """
+    started = time.monotonic()
     asked = chosen(CalibrateOptions, options, given)
     runtime = required(runtime)
     found = opened(model).along(asked.batch_axis, asked.preprocess, asked.data)
@@ -78,7 +80,16 @@ def calibrate(
         nullcontext() if runtime.ray is None else cluster(runtime.ray),
         searched(journal, found, asked, scheme, data, runtime, fresh=fresh) as kept,
     ):
-        return ranges_of(found, asked, scheme, data, runtime, kept)
+        return ranges_of(found, asked, scheme, data, runtime, kept, search_ends(started, asked))
+
+
+OF_SEARCH = 0.4
+"""Of a time budget, what the search for ranges may take: it costs up to 0.7 of what scores do."""
+
+
+def search_ends(started: float, asked: CalibrateOptions) -> float | None:
+    """Return when the search's share of the time budget is over; None without one."""
+    return None if asked.time_budget is None else started + OF_SEARCH * asked.time_budget
 
 
 @contextmanager

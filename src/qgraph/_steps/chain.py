@@ -20,7 +20,7 @@ from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.explain.markdown import to_markdown
 from qgraph._sensitivity.scoring.fingerprint import digest_of
 from qgraph._sensitivity.scoring.journal import remove_journal
-from qgraph._steps.calibrate import calibrate
+from qgraph._steps.calibrate import OF_SEARCH, calibrate
 from qgraph._steps.evaluate import evaluate, require_evaluable
 from qgraph._steps.export import export
 from qgraph._steps.making import file_stem
@@ -81,11 +81,17 @@ class RecipeChain:
 
     def _ranges_inputs(self) -> Any:
         common = [self._recipe.scheme.model_dump(mode="json"), str(self._recipe.provider)]
-        return [common, self._asked(), self._made(FLOAT), self._samples()]
+        asked = {**self._asked(), "time_budget": None}
+        return [common, asked, self._made(FLOAT), self._samples()]
 
     def _sensitivity_inputs(self) -> Any:
+        return [self._scored_inputs(), self._recipe.sensitivity.time_budget]
+
+    def _scored_inputs(self) -> Any:
+        """Return what scores depend on, however much time there is for them."""
         scheme, provider = self._recipe.scheme.model_dump(mode="json"), str(self._recipe.provider)
-        return [scheme, provider, self._asked(), self._made("ranges.json"), self._samples()]
+        asked = {**self._asked(), "time_budget": None}
+        return [scheme, provider, asked, self._made("ranges.json"), self._samples()]
 
     def _profile_inputs(self) -> Any:
         options = self._recipe.profile
@@ -178,16 +184,22 @@ class RecipeChain:
     def _sensitivity(self) -> list[Path]:
         asked = self._scoring()
         engine = engine_of(asked.engine, self._recipe.scheme.name)
+        if asked.time_budget is not None and not engine.calibrates:
+            rest = (1 - OF_SEARCH) * asked.time_budget
+            asked = asked.model_copy(update={"time_budget": rest})
         report, _ = sensitivity(
             self._model(),
             ranges=None if engine.calibrates else self._path("ranges.json"),
-            journal=self._journal("sensitivity", self._sensitivity_inputs()),
+            journal=self._journal("sensitivity", self._scored_inputs()),
             fresh=self._fresh,
             options=asked,
             runtime=self._runtime,
         )
         write_text(self._path("sensitivity.md"), to_markdown(report))
-        return [self._finished("sensitivity", report), self._path("sensitivity.md")]
+        if report.run.complete:
+            return [self._finished("sensitivity", report), self._path("sensitivity.md")]
+        # the journal stays for a run with more time
+        return [self._write("sensitivity.json", report), self._path("sensitivity.md")]
 
     def _profile(self) -> list[Path]:
         options, on = self._recipe.profile, None

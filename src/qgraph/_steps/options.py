@@ -126,6 +126,15 @@ class CalibrateOptions(Options):
         ),
     ] = False
     seed: Annotated[int, SEED] = 0  # fmt: skip
+    time_budget: Annotated[
+        float | None,
+        Field(gt=0),
+        Flag(
+            "Stop after this time, such as 90s, 20m or 2h, and report the samples scored so far. At"
+            " most four tenths go to the search for ranges.",
+            kind="duration",
+        ),
+    ] = None
 
 
 def _engine(name: str) -> str:
@@ -203,15 +212,6 @@ class SensitivityOptions(CalibrateOptions):
         Flag(
             "fused: q/k/v and gate/up together, but for one that does most of their damage."
             "  [default: fused for decoders, else none]"
-        ),
-    ] = None
-    time_budget: Annotated[
-        float | None,
-        Field(gt=0),
-        Flag(
-            "Stop after this time, such as 90s, 20m or 2h, and report the samples scored so far. At"
-            " most four tenths go to the search for ranges.",
-            kind="duration",
         ),
     ] = None
     schemes: Annotated[

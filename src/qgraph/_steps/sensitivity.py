@@ -26,7 +26,7 @@ from qgraph._sensitivity.scoring.journal import (
 )
 from qgraph._sensitivity.scoring.kept_ranges import find_ranges, keep_ranges
 from qgraph._sensitivity.scoring.work import Work
-from qgraph._steps.calibrate import question_of, ranges_of, searched
+from qgraph._steps.calibrate import question_of, ranges_of, search_ends, searched
 from qgraph._steps.data import Data
 from qgraph._steps.distributed import distribute
 from qgraph._steps.given import AnyModel, AnyPath
@@ -83,9 +83,9 @@ def sensitivity(
         took = None
         if seen is None and not engine.calibrates:
             begun = time.monotonic()
-            seen = calibration.ranges(_until(started, asked, _OF_SEARCH), fresh=fresh)
+            seen = calibration.ranges(search_ends(started, asked), fresh=fresh)
             took = time.monotonic() - begun
-        deadline = _until(started, asked)
+        deadline = None if asked.time_budget is None else started + asked.time_budget
         recorded = journal is not None or runtime.ray is not None
         work = work_on(found, asked, seen, data, digests=recorded, deadline=deadline)
         work = replace(work, ranges_seconds=took)
@@ -101,15 +101,6 @@ def sensitivity(
                 else:
                     joined.close()  # its processes hold memory
             return measure(work, engine, runtime, kept, keep), seen
-
-
-_OF_SEARCH = 0.4
-"""Of a time budget, what the search for ranges may take: it costs up to 0.7 of what scores do."""
-
-
-def _until(started: float, asked: SensitivityOptions, share: float = 1.0) -> float | None:
-    """Return when a share of the time budget is over; None without one."""
-    return None if asked.time_budget is None else started + share * asked.time_budget
 
 
 def _given_ranges(ranges: Ranges | AnyPath, asked: SensitivityOptions) -> Ranges:
