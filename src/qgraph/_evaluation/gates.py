@@ -131,9 +131,9 @@ def require_useful(gates: Sequence[Gate], *, against_float: bool) -> None:
         if meant.is_share and not gate.relative and beyond:
             one, sign = f"{gate.limit / 100:{'+' * gate.signed}g}", "<" if not gate.above else ">"
             raise UsageError(
-                f"--fail-if {gate.text!r}: {meant.key} is a share, and no figure of it is or moves"
-                " so far",
-                hint=f"For {most:g} points of a hundred write {meant.key}{sign}{one}.",
+                f"--fail-if {gate.text!r}: {meant.key} is a share: none is above 1, or moves by"
+                " as much",
+                hint=f"A point of a hundred is 0.01: write {meant.key}{sign}{one}.",
             )
         if gate.relative and against_float and not meant.has_multiple:
             raise UsageError(
