@@ -393,8 +393,12 @@ def test_behind_a_rotation_less_smoothing_is_tried_where_channels_are_largest(
     rig = Rig(Search(prepared, lambda _: nodes, feeds, scored, BEST, RUN), smooths=True)
     ladder = Ladder(rig)
     assert ladder.is_loud(ladder.plain)
+    allowed, price = rig.allowed, rig.left
+    ladder.gain(Way(Calibration.MSE))
+    price -= rig.left
     with suppress(Spent):
         ladder.climb()
+    assert rig.allowed == allowed + price  # it takes no forwards from the others
     tried = [
         {point.quantized: strength for point, strength in way.strengths}
         for way in ladder.errors

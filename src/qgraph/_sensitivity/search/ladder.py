@@ -173,7 +173,8 @@ class Ladder:
             return False
         tried = [first]
         if self.worth(first) >= self.worth(start) and first.strengths:
-            self._rig.allow_at_least(len(self._rig.judged) * len(self._sets))
+            # for it alone: what is left decides which rotations are found to gain too little
+            self._rig.allow(len(self._rig.judged) * len(self._sets))
             tried.append(self._relaxed(first))
         tried += [replace(_uniform(self._points, a), rotated=first.rotated) for a in _STRENGTHS]
         found = self.best(tried)

@@ -149,9 +149,8 @@ class Rig:
         places += [Scored(each, logits=False) for each in inner]
         return Adjustable(model, self.nodes, made, keys, places, search.provider, search.memory)
 
-    def allow_at_least(self, forwards: int) -> None:
-        """Allow so many more forwards, if fewer are left."""
-        more = max(0, forwards - self.left)
+    def allow(self, more: int) -> None:
+        """Allow so many more forwards."""
         self.allowed += more
         self.left += more
 
