@@ -95,6 +95,16 @@ def test_every_profile_is_measured(searched: Path) -> None:
     assert all(item["measured"]["mse"] > 0 for item in items if item["quantize"])
 
 
+def test_the_table_shows_what_the_budget_limits(
+    qgraph: Command, mlp: Path, data: Path, searched: Path, tmp_path: Path
+) -> None:
+    report = searched.with_name("sensitivity.json")
+    options = ("--model", mlp, "--data", data, "--budget", BUDGET, "-o", tmp_path / "profiles.json")
+    table = qgraph("profile", report, *options).out
+    assert "measured SQNR dB" in table and "cosine" not in table
+    assert f"{found(searched)['measured']['sqnr_db']:.1f}" in table
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

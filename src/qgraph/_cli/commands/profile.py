@@ -16,6 +16,7 @@ from qgraph._cli.ranges_beside import ranges_to_read
 from qgraph._cli.runtime import runtime_of
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
+from qgraph._metrics import metric, quality_key
 from qgraph._metrics.budget import Budget
 from qgraph._quantize.profiles import Profiles, apart, format_counts
 from qgraph._steps.options import ProfileOptions, chosen
@@ -87,10 +88,11 @@ def _print(profiles: Profiles) -> None:
         shares = [f"{x:.0%}" for x in (part.nodes, part.macs, part.params)] if part else [""] * 3
         figure = f"{predicted.mse:.2e}" if predicted else ""
         found = item.measured or {}
-        more = [f"{found[key]:.4g}" if key in found else "" for key in extra]
+        more = [metric(key).form.format(found[key]) if key in found else "" for key in extra]
         rows.append([item.name, item.title, format_counts(item), *shares, figure, *more])
     spare = ["of their params", "of candidates", "predicted MSE"]
-    print_table([*headings, *(f"measured {key}" for key in extra)], rows, left=2, spare=spare)
+    headings += [f"measured {metric(key).label}" for key in extra]
+    print_table(headings, rows, left=2, spare=spare)
     for item in profiles.profiles:
         expected = item.predicted.mse if item.predicted else None
         if note := apart(item.name, expected, (item.measured or {}).get("mse")):
@@ -100,9 +102,10 @@ def _print(profiles: Profiles) -> None:
 
 
 def _extra(profiles: Profiles) -> list[str]:
-    """Return which measured metrics are shown: the error, the task's first, the budget's."""
+    """Return which measured metrics are shown: the error, the budget's, the task's."""
     found = [item.measured for item in profiles.profiles if item.measured]
     if not found:
         return []
     asked = [Budget.parse(item.budget).metric for item in profiles.profiles if item.budget]
-    return [key for key in dict.fromkeys(("mse", *asked, next(iter(found[0])))) if key in found[0]]
+    shown = dict.fromkeys(("mse", *asked, quality_key(found[0])))
+    return [key for key in shown if key in found[0]]
