@@ -17,10 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.tensors import Array
 from qgraph._quantize.learnt import Way
 from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SearchedRanges, SmoothedTensor
 from qgraph._sensitivity.ranking.interactions import MOST_NODES
@@ -87,20 +84,20 @@ def search_best(
     if not rig.learnt.parts:
         search.progress("choosing ranges", 1, 1)
         return _plain(f"fewer than {FEWEST_JUDGED} samples differ")
-    taken, noises = Way(), dict[Way, Array]()
+    taken, sqnrs = Way(), dict[Way, float | None]()
     with suppress(Spent):
         ladder = Ladder(rig)
-        noises = ladder.noises
+        sqnrs = ladder.sqnrs
         if (ladder.noise_of(ladder.plain) > HARMLESS).any():
             with suppress(Spent):
                 ladder.climb()
             taken = _confirmed(ladder)
-    if rig.cut_short and Way() not in noises:
+    if rig.cut_short and Way() not in sqnrs:
         search.progress("choosing ranges", 1, 1)
         return _plain("the time budget left no time for it")
     search.progress("choosing ranges", rig.allowed, rig.allowed)
     searched = SearchedRanges(
-        method=taken.method, plain=_sqnr(noises.get(Way())), taken=_sqnr(noises.get(taken)),
+        method=taken.method, plain=sqnrs.get(Way()), taken=sqnrs.get(taken),
         cut_short=rig.cut_short or None,
     )  # fmt: skip
     return replace(_best(rig, taken), searched=searched)
@@ -108,12 +105,6 @@ def search_best(
 
 def _plain(why_not: str) -> Best:
     return Best(searched=SearchedRanges(why_not=why_not))
-
-
-def _sqnr(noises: Array | None) -> float | None:
-    """Return dB of everything quantized, by the noise to signal of samples [samples, sets]."""
-    found = 0.0 if noises is None else float(noises[:, -1].mean())
-    return -10 * float(np.log10(found)) if 0 < found < np.inf else None
 
 
 def _confirmed(ladder: Ladder) -> Way:

@@ -23,6 +23,6 @@ class Inquiry:
 
 
 Told = Mapping[int, Sequence[tuple[float, ...]]]
-"""Number of a sample → the noise to signal of each question, then its error at each place."""
+"""Number of a sample → of each question noise to signal, signal, and the error at each place."""
 Ask = Callable[[Inquiry], Iterator[Told]]
 """Yields what is asked, as it is measured."""

@@ -49,6 +49,7 @@ class Ladder:
         self._points = absorbed or rig.learnt.points  # those with a Mul must win it group by group
         self.errors: dict[Way, Array] = {}
         self.noises: dict[Way, Array] = {}
+        self.sqnrs: dict[Way, float | None] = {}  # dB of everything quantized
         self.dearer: set[Way] = set()
 
     def gains(self, way: Way, over: Way | None = None) -> Array:
@@ -67,7 +68,8 @@ class Ladder:
         float64 [samples, places · sets].
         """
         if way not in self.errors:
-            self.noises[way], *found = self._rig.errors(way, self._sets)
+            self.noises[way], signals, *found = self._rig.errors(way, self._sets)
+            self.sqnrs[way] = _sqnr_db(self.noises[way][:, -1], signals[:, -1])
             self.errors[way] = np.concatenate(found, axis=1)
         return self.errors[way]
 
@@ -221,6 +223,15 @@ class Ladder:
             if not group[0].absorbers and self.gain(start, without).mean() < _WORTH:
                 start = without
         return start
+
+
+def _sqnr_db(noises: Array, signals: Array) -> float | None:
+    """Return dB over all samples, as of scores: an answer near 0 errs much for its size, and would
+    decide the mean of ratios. None where there is no error, no signal, or no bound.
+    """
+    with np.errstate(invalid="ignore"):  # what fails has neither
+        error, signal = float((noises * signals).sum()), float(signals.sum())
+    return 10 * math.log10(signal / error) if 0 < error < math.inf else None
 
 
 def _uniform(points: Sequence[SmoothPoint], alpha: float) -> Way:

@@ -168,10 +168,11 @@ class Rig:
         questions: Sequence[Question],
         numbers: Sequence[int] | None = None,
     ) -> Array:
-        """Return the noise to signal of samples, then the errors that ways are judged by, float64
-        [1 + places, samples, questions]. Of a language model, with logits at many positions, it is
-        their mean KL; else noise to signal: at the outputs, no less than what is harmless, at what
-        the last weights make, and at what they read, as far as these are not the same.
+        """Return the noise to signal of samples and their signal (the sum of squares), then the
+        errors that ways are judged by, float64 [2 + places, samples, questions]. Of a language
+        model, with logits at many positions, it is their mean KL; else noise to signal: at the
+        outputs, no less than what is harmless, at what the last weights make, and at what they
+        read, as far as these are not the same.
 
         Raises:
             Spent: it would take more forwards than there are left, or the deadline has passed.
@@ -221,11 +222,11 @@ def sizes_of(count: int) -> list[int]:
 
 
 def _errors_of(found: Sequence[Sums]) -> tuple[float, ...]:
-    """Return noise to signal, and the error at each place: where there is a KL, that."""
+    """Return noise to signal, signal, and the error at each place: where there is a KL, that."""
     whole, noises = found[0], [_noise_of(item) for item in found]
     if whole.positions > 1 and not whole.failed:
-        return noises[0], *([whole.kl / whole.positions] * len(found))
-    return noises[0], max(noises[0], HARMLESS), *noises[1:]
+        return noises[0], whole.signal, *([whole.kl / whole.positions] * len(found))
+    return noises[0], whole.signal, max(noises[0], HARMLESS), *noises[1:]
 
 
 def _noise_of(item: Sums) -> float:
