@@ -26,7 +26,8 @@ Each command has a function of the same name in `qgraph`. It returns what the co
   once for all steps.
 - **Data** is one path or several, an array for the only input, a dict of arrays with the keys of an
   `.npz` file (and `labels`, if there are any), or an iterable of these, which is read one by one.
-- A **document** (a report, profiles, ranges, an evaluation) is an object or its file.
+- A **document** (a report, profiles, ranges, an evaluation) is an object or its file: `save(path)`
+  writes it, `qgraph.load` reads it.
 - **Options** are an object (`SensitivityOptions(samples=2)`) or keywords. Enums accept strings.
 - Models and data in memory are written to a temporary folder, which is removed when the process
   ends ([113](decisions/113-what-is-in-memory-is-put-into-files.md)).

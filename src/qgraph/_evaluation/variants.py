@@ -84,6 +84,7 @@ def inspect_variants(paths: Sequence[Path]) -> list[InspectedModel]:
                 f"was quantized from the model {(item.source_sha256 or '')[:16]}…,"
                 f" not from {floats[0].path.name} {floats[0].id.sha256[:16]}…",
                 where=str(item.path),
+                hint="Give the float model that it was quantized from.",
             )
     return [*floats, *(item for item in found if item.source_sha256 is not None)]
 

@@ -212,13 +212,14 @@ def test_a_path_no_file_can_have_is_bad_input(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_regular_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match="found a folder, expected: thing") as caught:
         require_file(tmp_path, "thing")
+    assert caught.value.hint == "Give a file in it."
 
 
 def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match="found no regular file"):
         require_file(tmp_path / "pipe", "thing")
 
 

@@ -54,7 +54,10 @@ def require_file(path: Path, what: str) -> Path:
     if not is_there(path):
         raise InputError(f"no such {what}", where=str(path), hint="Check the path.")
     if not path.is_file():
-        raise InputError(f"not a regular file, expected: {what}", where=str(path))
+        if path.is_dir():
+            hint = "Give a file in it."
+            raise InputError(f"found a folder, expected: {what}", where=str(path), hint=hint)
+        raise InputError(f"found no regular file, expected: {what}", where=str(path))
     return path
 
 
