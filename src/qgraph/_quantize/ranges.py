@@ -100,6 +100,11 @@ def _tensors(count: int) -> str:
     return f"{count} tensor{'s' * (count != 1)}"
 
 
+_AGAIN = "; with more time, --fresh searches to the end"
+"""Who goes on without it keeps the ranges under which samples were scored."""
+OUT_OF_TIME = f"the time budget left no time for it{_AGAIN}"
+
+
 class SearchedRanges(Part):
     """What a search for ranges, or for ranges and smoothing, came to. `method` clips all ranges,
     None: they are the extremes. `strengths`: of smoothing, from the least; `smoothed`, `rotated`:
@@ -129,7 +134,7 @@ class SearchedRanges(Part):
 
     def in_words(self, scheme: Scheme) -> str:
         """Return a line that says what was taken, and what for."""
-        early = " The time budget ended the search early." if self.cut_short else ""
+        early = f" The time budget ended the search early{_AGAIN}." if self.cut_short else ""
         return f"{self._taken(scheme)}{early}"
 
     def _taken(self, scheme: Scheme) -> str:

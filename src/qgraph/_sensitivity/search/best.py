@@ -19,7 +19,13 @@ from dataclasses import dataclass, field, replace
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._quantize.learnt import Way
-from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SearchedRanges, SmoothedTensor
+from qgraph._quantize.ranges import (
+    FEWEST_JUDGED,
+    OUT_OF_TIME,
+    Ranges,
+    SearchedRanges,
+    SmoothedTensor,
+)
 from qgraph._sensitivity.ranking.interactions import MOST_NODES
 from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.search.asking import Search
@@ -94,7 +100,7 @@ def search_best(
             taken = _confirmed(ladder)
     if rig.cut_short and Way() not in sqnrs:
         search.progress("choosing ranges", 1, 1)
-        return _plain("the time budget left no time for it")
+        return _plain(OUT_OF_TIME)
     search.progress("choosing ranges", rig.allowed, rig.allowed)
     searched = SearchedRanges(
         method=taken.method, plain=sqnrs.get(Way()), taken=sqnrs.get(taken),
