@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,25 @@ def test_a_database_of_something_else_is_refused_and_not_touched(
         open_journal(path, RUN, fresh=fresh)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_database_whose_program_was_killed_is_refused_and_kept(
+    path: Path, *, fresh: bool
+) -> None:
+    """All it holds is in its log."""
+    source = path.with_name("other.db")
+    other = sqlite3.connect(source)
+    other.execute("PRAGMA journal_mode = WAL")
+    other.execute("CREATE TABLE customers (name TEXT)")
+    other.commit()
+    for end in ("", "-wal"):
+        shutil.copy(f"{source}{end}", f"{path}{end}")
+    other.close()
+    with pytest.raises(UsageError, match="a database, but no journal"):
+        open_journal(path, RUN, fresh=fresh)
+    with closing(sqlite3.connect(path)) as found:
+        assert found.execute("SELECT name FROM sqlite_master").fetchall() == [("customers",)]
 
 
 def test_an_entry_that_is_no_json_is_damage(path: Path) -> None:

@@ -150,9 +150,10 @@ def _require_ours(path: Path) -> None:
     """Check that the file is no database of another program, without touching it."""
     if not path.is_file():
         return
-    asked = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    # a program that was killed may have left all it wrote in the log, which immutable passes over
+    logged = is_there(path.with_name(f"{path.name}-wal"))
+    asked = f"{path.absolute().as_uri()}?mode=ro{'' if logged else '&immutable=1'}"
     with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(asked, uri=True)) as found:
-        # both are still in the log of a journal that was just begun
         (application,) = found.execute("PRAGMA application_id").fetchone()
         (tables,) = found.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and application != _APPLICATION_ID:
