@@ -161,6 +161,26 @@ def test_nodes_that_stay_float_are_named_with_the_reason_the_commonest_first(
     assert "Kept float for other reasons: 1, listed in the report." in said
 
 
+def test_what_cannot_be_int8_is_named_before_what_gains_nothing(
+    files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qgraph._graph.edit.gain import FEWEST
+    from qgraph._graph.io.documents import read_document
+    from qgraph._sensitivity.report import KeptNode, Sensitivity
+
+    report, end = (
+        read_document(files.sensitivity, Sensitivity),
+        f"below {FEWEST}: INT8 gains nothing",
+    )
+    reasons = [f"N is 3, {end}", f"32 groups, {end}", f"48 groups, {end}", "a cell (GRU)", "box 2"]
+    keep = tuple(KeptNode(name=each, op_type="Conv", reason=each) for each in reasons)
+    print_report(report.model_copy(update={"keep": keep}), [tmp_path], everything=False)
+    said = " ".join(capsys.readouterr().out.split())
+    order = [said.index(f"Kept float, {each}") for each in (f"32–48 groups, {end}", *reasons[3:])]
+    assert order == sorted(order)
+    assert "Kept float for other reasons: 1, listed in the report." in said
+
+
 def test_a_run_that_is_done_says_so_and_one_that_goes_on_says_where(
     files: Any, qgraph: Any, tmp_path: Path
 ) -> None:

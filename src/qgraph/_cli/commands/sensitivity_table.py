@@ -17,6 +17,7 @@ from qgraph._sensitivity.ranking.node_figures import node_figures
 from qgraph._sensitivity.report import KeptNode, NodeScore, Sensitivity
 
 _SHOWN = 3
+_GAINLESS = "gains nothing"
 _EXPLAINED = 5
 _WORST = 15
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -135,15 +136,19 @@ def _merged(sentences: Sequence[str]) -> str:
 
 
 def _by_reason(what: str, nodes: Sequence[KeptNode]) -> None:
-    """Say of which nodes this holds, a line for each of the commonest reasons."""
-    reasons: dict[str, list[str]] = {}
+    """Say of which nodes this holds, a line for each of the commonest reasons. What gains nothing
+    comes after others that are as common, and is one reason whatever its numbers are.
+    """
+    reasons: dict[str, list[KeptNode]] = {}
     for node in nodes:
-        reasons.setdefault(node.reason, []).append(node.name)
-    ordered = sorted(reasons.items(), key=lambda item: -len(item[1]))
-    for reason, names in ordered[:_SHOWN]:
+        said = _NUMBER.sub("#", node.reason) if _GAINLESS in node.reason else node.reason
+        reasons.setdefault(said, []).append(node)
+    ordered = sorted(reasons.values(), key=lambda of: (-len(of), _GAINLESS in of[0].reason))
+    for alike in ordered[:_SHOWN]:
+        reason, names = _merged([node.reason for node in alike]), [node.name for node in alike]
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         say(f"{what}, {reason}: {', '.join(names[:_SHOWN])}{more}")
-    if left := sum(len(names) for _, names in ordered[_SHOWN:]):
+    if left := sum(map(len, ordered[_SHOWN:])):
         say(f"{what} for other reasons: {left}, listed in the report.")
 
 
