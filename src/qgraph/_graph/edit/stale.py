@@ -21,7 +21,8 @@ def drop_stale_shapes(model: onnx.ModelProto) -> None:
     """
     graph = model.graph
     dynamic = _named(graph.input)
-    found = inferred(model, values=True, declared=False)
+    # values of shape arithmetic are not followed: ONNX would fill a tensor of any size for that
+    found = inferred(model, declared=False)
     follows = {
         value.name: value.type.tensor_type.shape
         for value in (*found.value_info, *found.output)
