@@ -56,10 +56,18 @@ def test_a_shape_that_the_inputs_do_not_tell_is_kept(tmp_path: Path) -> None:
 
 
 def test_an_output_declared_with_the_old_size_gets_that_of_the_input(tmp_path: Path) -> None:
-    model = net(path := tmp_path / "net.onnx", [1, 4])
-    del model.graph.value_info[:]
-    output = model.graph.output[0].type.tensor_type.shape
-    output.dim[0].dim_value = 1
-    onnx.save(model, path)
+    text = '<ir_version: 8, opset_import: ["" : 17]> net (float[N, 4] x) => (float[1, 4] y)'
+    model = onnx.parser.parse_model(f"{text} {{ y = Relu(x) }}")
+    onnx.save(model, path := tmp_path / "net.onnx")
     (found,) = prepare(path).model.graph.output
     assert found.type.tensor_type.shape.dim[0].dim_param == "N"
+
+
+def test_a_size_that_only_values_tell_costs_no_memory(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> net (float[1] x) => (float[n] y) {
+        size = Constant <value = int64[1] {137438953472}> ()
+        zeros = ConstantOfShape(size)
+        y = Add(x, zeros)
+    }"""  # half a terabyte
+    onnx.save(onnx.parser.parse_model(text), path := tmp_path / "net.onnx")
+    assert [node.op_type for node in prepare(path).model.graph.node] == ["ConstantOfShape", "Add"]
