@@ -193,7 +193,8 @@ def page(rows: list[list[str]]) -> str:
             " `sensitivity` (one made-up sample, solo scores), `profile`, `quantize`, and `lint` of"
             f" profile D. Each command runs in its own process, within {SECONDS} s. {passed} of"
             f" {len(rows)} pass. Other pages do the same for [detectors](detectors.md), [ONNX's own"
-            " graphs](backend.md) and [torch models](torch-models.md).",
+            " graphs](backend.md), [torch models](torch-models.md) and [newer"
+            " architectures](architectures.md).",
             "",
             "| from | model | outcome | |",
             "|---|---|---|---|",
