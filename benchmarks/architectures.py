@@ -27,6 +27,7 @@ from setting import setting
 from torch import nn
 
 import qgraph
+from qgraph._sensitivity.ranking.agreement import spearman
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests/cases"))
@@ -155,8 +156,7 @@ def row(name: str) -> list[str]:
             path, data=data, samples=len(data), small=True, fast=True, engine="gradient"
         )
         near = {node.name: node.solo.mse for node in estimated.nodes if node.solo}
-        pairs = [(mse, near[node]) for node, mse in exact.items()]
-        ranks = [np.argsort(np.argsort(column)) for column in zip(*pairs, strict=True)]
+        ranks = spearman(*np.array([(mse, near[node]) for node, mse in exact.items()]).T)
         plain, coded = (
             answers(file, feeds, found.report.outputs, optimized=False)
             for file in (path, found.quantized)
@@ -164,7 +164,7 @@ def row(name: str) -> list[str]:
         ours = qgraph.evaluate([path, found.quantized], data=data, latency=False).variants[1]
         return [
             name, exporter, f"{len(found.report.nodes)} + {len(found.report.keep)}",
-            f"{np.corrcoef(ranks)[0, 1]:.2f}",
+            "–" if ranks is None else f"{ranks:.2f}",
             f"{decibels(mean_square(plain), mean_square(coded, plain)):.2f}",
             f"{ours.metrics['sqnr_db']:.2f}",
         ]  # fmt: skip
