@@ -81,17 +81,15 @@ class RecipeChain:
 
     def _ranges_inputs(self) -> Any:
         common = [self._recipe.scheme.model_dump(mode="json"), str(self._recipe.provider)]
-        asked = {**self._asked(), "time_budget": None}
-        return [common, asked, self._made(FLOAT), self._samples()]
+        return [common, self._asked(), self._made(FLOAT), self._samples()]
 
     def _sensitivity_inputs(self) -> Any:
         return [self._scored_inputs(), self._recipe.sensitivity.time_budget]
 
     def _scored_inputs(self) -> Any:
-        """Return what scores depend on, however much time there is for them."""
+        """Return what scores depend on."""
         scheme, provider = self._recipe.scheme.model_dump(mode="json"), str(self._recipe.provider)
-        asked = {**self._asked(), "time_budget": None}
-        return [scheme, provider, asked, self._made("ranges.json"), self._samples()]
+        return [scheme, provider, self._asked(), self._made("ranges.json"), self._samples()]
 
     def _profile_inputs(self) -> Any:
         options = self._recipe.profile
@@ -102,7 +100,9 @@ class RecipeChain:
         return [self._made("evaluation.json", "sensitivity.json", "profiles.json"), can_draw()]
 
     def _asked(self) -> Any:
-        return self._recipe.sensitivity.model_dump(mode="json", exclude={"data"})
+        """Return the options of [sensitivity], however much time there is for them."""
+        asked = self._recipe.sensitivity.model_dump(mode="json", exclude={"data"})
+        return {**asked, "time_budget": None}
 
     def _samples(self) -> list[list[str]]:
         """Return what the data of [sensitivity] is."""

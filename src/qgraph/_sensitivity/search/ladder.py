@@ -44,6 +44,7 @@ class Ladder:
         self._rig = rig
         self.plain = Way()
         self._sets = _sets(rig)
+        self._forwards = len(rig.judged) * len(self._sets)  # that a way takes
         self._groups = _groups(rig.learnt.all)
         absorbed = [point for point in rig.learnt.points if point.absorbers]
         self._points = absorbed or rig.learnt.points  # those with a Mul must win it group by group
@@ -155,7 +156,7 @@ class Ladder:
         blocks = self._rig.blocks
         turned = blocks if self.is_loud(start) else self._rig.free
         if turned:  # looking takes a run of all samples
-            self._rig.require(len(self._rig.judged) * len(self._sets))
+            self._rig.require(self._forwards)
         strengths = (0.0, *_STRENGTHS)
         self._rig.learnt.see_rotated([(p, turned[p], a) for p in turned for a in strengths])
         if not self._rig.free:
@@ -176,7 +177,7 @@ class Ladder:
         tried = [first]
         if self.worth(first) >= self.worth(start) and first.strengths:
             # for it alone: what is left decides which rotations are found to gain too little
-            self._rig.allow(len(self._rig.judged) * len(self._sets))
+            self._rig.allow(self._forwards)
             tried.append(self._relaxed(first))
         tried += [replace(_uniform(self._points, a), rotated=first.rotated) for a in _STRENGTHS]
         found = self.best(tried)
