@@ -198,10 +198,10 @@ def look(
     """Return tensors of which only shapes and types count, for each feed: the weights of a model
     larger than `memory` are not read, where that changes neither.
     """
-    runner = Runner(model, memory, provider, pack=False, **options)
+    runner = Runner(model, memory, provider, tuned=False, **options)
     zeros = zeros_for(model) if runner.in_parts else None
     if zeros is not None:
-        runner = Runner(model, memory, provider, weights=zeros, pack=False, **options)
+        runner = Runner(model, memory, provider, weights=zeros, tuned=False, **options)
     return runner.run(feeds, tensors, title="looking")
 
 

@@ -40,7 +40,7 @@ class Runner:
     `weights`: values of stubs, as for `open_session`. `part`: bytes of weights in a part, for whom
     the cuts must not depend on what memory is free. `room`: bytes that what crosses the cuts may
     take, of all samples that go through together; the others follow, and weights are read again.
-    `pack` false: weights are not packed and nodes not fused, which a few runs do not make up for;
+    `tuned` false: weights are not packed and nodes not fused, which a few runs do not make up for;
     last bits may be others than of one session.
 
     `in_parts`: whether it is run so. `seconds`: spent computing so far; the reading of weights does
@@ -58,14 +58,14 @@ class Runner:
         allow_cpu_nodes: bool = False,
         part: int | None = None,
         room: int | None = None,
-        pack: bool = True,
+        tuned: bool = True,
     ) -> None:
         self._model, memory = model, memory or Memory.of(None)
         self._provider = provider
         self._semantics = semantics
         self._weights = weights
         self._allow_cpu_nodes = allow_cpu_nodes
-        self._room, self._pack = room, pack
+        self._room, self._tuned = room, tuned
         self._placed: set[tuple[str, ...]] = set()
         self.placement, self.elsewhere = Counter[str](), Counter[str]()
         is_large = part is not None or OPENING * weight_bytes(model) > memory.left
@@ -154,8 +154,8 @@ class Runner:
             allow_cpu_nodes=self._allow_cpu_nodes,
             weights=self._weights,
             share=False,
-            pack=self._pack,
-            optimize=self._pack,
+            pack=self._tuned,
+            optimize=self._tuned,
         )
         if part.outputs not in self._placed:  # samples that go through later open it again
             self._placed.add(part.outputs)

@@ -60,7 +60,7 @@ def causes(
     sides = (Side.ACTIVATION, Side.WEIGHT)
     shadows = insert_shadows(prepared.model, nodes, quantization, sides)
     peaks = insert_peaks(shadows.model, nodes)
-    runner = Runner(shadows.model, memory, provider, weights=shadows.weights, pack=False)
+    runner = Runner(shadows.model, memory, provider, weights=shadows.weights, tuned=False)
     (seen,) = runner.run([feed], [*shadows.outputs, *peaks.values()], title="looking for causes")
     structure = _Structure(prepared.model)
     done = {name: item for item in smoothing for name in item.quantized}

@@ -135,7 +135,7 @@ class PartByPart:
     def _forward(self, feeds: Sequence[Feed], shelf: Shelf, passed: Sequence[Passed]) -> None:
         """Keep what the parts read, and the outputs."""
         runner = Runner(
-            self._prepared.model, self._memory, self._provider, part=self._most, pack=False
+            self._prepared.model, self._memory, self._provider, part=self._most, tuned=False
         )
         wanted = dict.fromkeys((*self._first_read, *self._outputs))
         for number, name, values in runner.visit(feeds, list(wanted), title="forward"):
