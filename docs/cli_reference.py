@@ -29,6 +29,7 @@ For zsh write `zsh_source`; for fish use `_QGRAPH_COMPLETE=fish_source qgraph | 
 | 6 | the runtime crashed in its child process |
 | 7 | a quality gate failed |
 | 75 | interrupted; the same command continues |
+| 141 | nobody reads what is printed any more (`head`); files are complete |
 """
 
 

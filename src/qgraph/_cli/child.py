@@ -8,7 +8,7 @@ import sys
 import traceback
 from types import FrameType
 
-from qgraph._cli.supervise import STOPS, explain
+from qgraph._cli.supervise import NOBODY_READS, STOPS, explain
 from qgraph._graph.child import die_with_parent
 from qgraph._graph.errors import EnvironmentFault, InterruptedRun, LimitError, UsageError
 from qgraph._graph.limits import end_after_limit
@@ -83,9 +83,10 @@ def _flushed(code: int) -> int:
     try:
         if sys.stdout:
             sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that ending does not try again
-        return code or EnvironmentFault.exit_code
+        gone = isinstance(error, BrokenPipeError)
+        return code or (NOBODY_READS if gone else EnvironmentFault.exit_code)
     return code
 
 

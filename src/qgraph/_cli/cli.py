@@ -12,7 +12,8 @@ import traceback
 import click
 
 from qgraph._cli.commands_table import Commands
-from qgraph._cli.console import print_anywhere, print_error, print_json
+from qgraph._cli.console import OUT, print_anywhere, print_error, print_json
+from qgraph._cli.supervise import NOBODY_READS
 from qgraph._graph.errors import (
     EnvironmentFault,
     InputError,
@@ -58,12 +59,13 @@ def run(arguments: list[str], stop: StopRequest | None = None) -> int:
             error.show()
             return UsageError.exit_code
         return _report(UsageError(error.format_message(), hint=_HELP), arguments)
-    except SystemExit as end:  # completion is done, or nobody reads the standard output any more
-        code = EnvironmentFault.exit_code if end.code else 0
+    except SystemExit as end:  # click: completion is done, or nobody reads the help any more
+        code = NOBODY_READS if end.code else 0
     except Exception as error:  # whatever is left; the user still gets one message
         return _report(_explained(error), arguments)
     # a command that printed its result and still means another code exits with it
-    return code if isinstance(code, int) else 0
+    failed = code if isinstance(code, int) else 0
+    return failed or (NOBODY_READS if OUT.quiet else 0)
 
 
 _HELP = "qgraph COMMAND --help lists the options."

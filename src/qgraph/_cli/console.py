@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
@@ -20,12 +21,24 @@ from rich.table import Table
 from qgraph._graph.errors import EnvironmentFault
 from qgraph._graph.printable import printable
 
+
+class _Stream(Console):
+    """A console whose reader may go away, as `head` does: what follows is printed to nobody, and
+    the command goes on with its files.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 # names of nodes may read like one of rich's codes for an emoji: `MatMul:a:`
-OUT = Console(highlight=False, emoji=False)
+OUT = _Stream(highlight=False, emoji=False)
 if not OUT.is_terminal:
     # rich takes 80 columns for a file or a pipe and would squeeze node names into them
     OUT.width = 160
-ERR = Console(stderr=True, highlight=False, emoji=False)
+ERR = _Stream(stderr=True, highlight=False, emoji=False)
 
 
 def print_table(
@@ -129,7 +142,7 @@ def _print(console: Console, marked: str) -> None:
 
 @contextlib.contextmanager
 def _printing(console: Console) -> Iterator[None]:
-    """Say what it means where a stream takes nothing: a full disk, a pipe or terminal that is gone.
+    """Say what it means where a stream takes nothing: a full disk, a terminal that is gone.
 
     Raises:
         EnvironmentFault: it is the standard output, which holds results.

@@ -26,6 +26,8 @@ from qgraph._graph.limits import Limit
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Requests to stop. One that is ignored as the command begins, as under nohup, stays so."""
+NOBODY_READS = 128 + signal.SIGPIPE
+"""The exit code that shells know of a process whose reader went away."""
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
 """No command asks the network for anything, whatever a checkpoint names, or tells it anything:
 onnxruntime 1.31 has a telemetry of its own, which keeps a file in the folder for temporary ones."""
