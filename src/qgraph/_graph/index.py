@@ -1,14 +1,14 @@
 """A graph, looked up: who makes a tensor and who reads it, its type, its shape, its values.
 
-Of the main graph. The body of an If, Loop or Scan is part of its node: what the body reads from
-outside, the node reads. Looked up once, when first asked for: an index is of a model that nobody
-changes meanwhile.
+Of the main graph, or of a body by itself. The body of an If, Loop or Scan is part of its node: what
+the body reads from outside, the node reads. Looked up once, when first asked for: an index is of a
+model that nobody changes meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from qgraph._graph.bodies import bodies_of
+from qgraph._graph.bodies import bodies_of, with_bodies
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array
 
@@ -44,13 +44,21 @@ _FEW = 16
 
 @dataclass(frozen=True, eq=False)
 class GraphIndex:
-    """Names that nobody makes or reads are looked up as well: nothing is found."""
+    """Names that nobody makes or reads are looked up as well: nothing is found.
+
+    `body`: the graph meant, where it is not the model's main one.
+    """
 
     model: onnx.ModelProto
+    body: onnx.GraphProto | None = field(default=None, kw_only=True)
+
+    @property
+    def graph(self) -> onnx.GraphProto:
+        return self.model.graph if self.body is None else self.body
 
     @cached_property
     def nodes(self) -> tuple[onnx.NodeProto, ...]:
-        return tuple(self.model.graph.node)
+        return tuple(self.graph.node)
 
     @cached_property
     def by_name(self) -> Mapping[str, onnx.NodeProto]:
@@ -63,15 +71,15 @@ class GraphIndex:
 
     @cached_property
     def initializers(self) -> Mapping[str, TensorProto]:
-        return {tensor.name: tensor for tensor in self.model.graph.initializer}
+        return {tensor.name: tensor for tensor in self.graph.initializer}
 
     @cached_property
     def inputs(self) -> frozenset[str]:
-        return frozenset(value.name for value in self.model.graph.input)
+        return frozenset(value.name for value in self.graph.input)
 
     @cached_property
     def outputs(self) -> frozenset[str]:
-        return frozenset(value.name for value in self.model.graph.output)
+        return frozenset(value.name for value in self.graph.output)
 
     @cached_property
     def _readers(self) -> Mapping[str, list[onnx.NodeProto]]:
@@ -132,17 +140,20 @@ class GraphIndex:
         return held_by(node) if node is not None and node.op_type == "Constant" else None
 
     @cached_property
-    def _declared(self) -> Mapping[str, onnx.TypeProto.Tensor]:
-        graph = self.model.graph
-        values = (*graph.input, *graph.output, *graph.value_info, *inferred(self.model).value_info)
-        kinds = {value.name: value.type.tensor_type for value in values}
+    def declared(self) -> Mapping[str, onnx.TypeProto.Tensor]:
+        """Tensor → what the model says, or ONNX infers, of it, bodies included."""
+        pairs = zip(with_bodies(self.model.graph), with_bodies(inferred(self.model)), strict=False)
+        kinds: dict[str, onnx.TypeProto.Tensor] = {}
+        for graph, known in reversed(list(pairs)):  # what is outside has the last word
+            values = (*graph.input, *graph.output, *graph.value_info, *known.value_info)
+            kinds |= {value.name: value.type.tensor_type for value in values}
         return {name: kind for name, kind in kinds.items() if kind.elem_type}
 
     @cached_property
     def types(self) -> Mapping[str, int]:
         """Tensor → element type (`TensorProto.DataType`), as far as ONNX's inference goes."""
         held = {name: int(tensor.data_type) for name, tensor in self.initializers.items()}
-        return held | {name: int(kind.elem_type) for name, kind in self._declared.items()}
+        return held | {name: int(kind.elem_type) for name, kind in self.declared.items()}
 
     def rank_of(self, tensor: str) -> int:
         """Return the number of a tensor's axes, 0 where it is not known."""
@@ -150,7 +161,7 @@ class GraphIndex:
 
     def shape_of(self, tensor: str) -> tuple[int | None, ...] | None:
         """Return a tensor's sizes, None for dynamic ones; None where not even the rank is known."""
-        held, kind = self.held(tensor), self._declared.get(tensor)
+        held, kind = self.held(tensor), self.declared.get(tensor)
         if held is not None:
             return tuple(held.dims)
         if kind is None or not kind.HasField("shape"):
@@ -231,8 +242,8 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     slim = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     slim.functions.extend(model.functions)
     slim.graph.node.extend(known for node in model.graph.node for known in _as_known(node))
-    for field in ("input", "output", "value_info", "sparse_initializer"):
-        getattr(slim.graph, field).extend(getattr(model.graph, field))
+    for part in ("input", "output", "value_info", "sparse_initializer"):
+        getattr(slim.graph, part).extend(getattr(model.graph, part))
     there = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
         if tensor.data_type in _KEPT or prod(tensor.dims) <= _FEW:

@@ -69,6 +69,25 @@ class Draft:
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("mine", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
+    def in_a_branch(self) -> onnx.ModelProto:
+        """Return a model whose If runs the graph, the constants around it, or passes x on."""
+        model = self.model()
+        graph = model.graph
+        then, other = (helper.make_graph([], name, [], graph.output) for name in ("then", "other"))
+        then.node.extend(graph.node)
+        for value in other.output:
+            value.name += "_else"
+            other.node.append(helper.make_node("Identity", ["x"], [value.name]))
+        for value in graph.output:
+            value.name += "_if"
+        names = [value.name for value in graph.output]
+        del graph.node[:]
+        graph.node.append(
+            helper.make_node("If", ["c"], names, "if", then_branch=then, else_branch=other)
+        )
+        graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+        return model
+
     def save(self, path: Path) -> Path:
         onnx.save(self.model(), path)
         return path

@@ -83,3 +83,22 @@ def test_what_a_function_holds_is_found_and_mended(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
     before, after = (computed(item, x, optimized=False) for item in (model, changed))
     assert np.array_equal(before, after)
+
+
+def test_what_stands_in_a_body_is_mended_there(good: Draft) -> None:
+    """A Constant around the body, a zero point that is missing, and what nobody reads."""
+    scale = good.tensors.pop("x_scale")
+    good.node("w1_DQ").input.pop()
+    good.add("QuantizeLinear", "gate h_scale h_zero", "idle")
+    model = good.in_a_branch()
+    constant = onnx.helper.make_node("Constant", [], ["x_scale"], value_float=float(scale))
+    model.graph.node.insert(0, constant)
+    graph = QdqGraph(model, Path())
+    done = fix(graph.model, lint(graph, Target.TENSORRT_11), graph)
+    assert {(item.rule, item.node) for item in done} == {
+        ("R14", "if/then_branch/x_Q"),
+        ("R3", "if/then_branch/w1_DQ"),
+        ("R22", "if/then_branch/idle"),
+    }
+    onnx.checker.check_model(graph.model)
+    assert lint(QdqGraph(graph.model, Path()), Target.TENSORRT_11) == []

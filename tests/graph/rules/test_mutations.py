@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -295,6 +296,31 @@ def test_a_broken_rule_is_named_with_its_node_and_nothing_else(
 ) -> None:
     mutate(good)
     assert found(good) == [(rule, severity, node)]
+
+
+def test_what_stands_in_a_body_is_named_with_its_place(good: Draft) -> None:
+    """Every rule but R20, which asks what reaches an output of the model."""
+    assert lint(QdqGraph(good.in_a_branch(), Path()), Target.TENSORRT_11) == []
+    for mutate, rule, severity, node in MUTATIONS:
+        draft = deepcopy(good)
+        mutate(draft)
+        findings = lint(QdqGraph(draft.in_a_branch(), Path()), Target.TENSORRT_11)
+        expected = [(rule, severity, f"if/then_branch/{node}" if node else None)]
+        assert [(f.rule, f.severity, f.node) for f in findings] == expected * (rule != "R20")
+
+
+def test_a_function_of_another_opset_is_looked_into() -> None:
+    """ReduceMean takes its axes otherwise since opset 18: what is run keeps the call."""
+    model = onnx.parser.parse_model("""
+    <ir_version: 10, opset_import: ["" : 21, "own" : 1]>
+    g (float[1, 64] x) => (float[n, m] y) <float s = {0.0}, int8 z = {0}>
+    { [call] y = own.part(x, s, z) }
+    <domain: "own", opset_import: ["" : 17]>
+    part (a, s, z) => (c) { m = ReduceMean <axes = [1]> (a)
+      [q] q = QuantizeLinear(m, s, z) [dq] c = DequantizeLinear(q, s, z) }
+    """)
+    findings = lint(QdqGraph(model, Path()), Target.TENSORRT_11)
+    assert [(f.rule, f.node) for f in findings] == [("R1", "call/q"), ("R1", "call/dq")]
 
 
 def test_every_rule_has_a_mutation() -> None:

@@ -61,16 +61,17 @@ _Key = tuple[str, str, str]
 _Table = Mapping[_Key, onnx.FunctionProto]
 
 
-def inline_functions(model: onnx.ModelProto) -> None:
+def inline_functions(model: onnx.ModelProto, *, to_read: bool = False) -> None:
     """Replace the calls of local functions by what these compute, in place.
 
     A function of another opset stays where one of its operators means something else in the
-    model's. None calls itself: `_graph.io.parsing` lets no such model in.
+    model's, unless the model is to be read alone, not run. None calls itself: `_graph.io.parsing`
+    lets no such model in.
     """
     versions = {item.domain: int(item.version) for item in model.opset_import}
     table: dict[_Key, onnx.FunctionProto] = {}
     for function in model.functions:
-        if _means_the_same(function, versions):
+        if to_read or _means_the_same(function, versions):
             table[function.domain, function.name, function.overload] = function
     if not table:
         return

@@ -16,16 +16,21 @@ import onnx
 
 
 def ensure_names(model: onnx.ModelProto) -> dict[str, str]:
-    """Name every unnamed node of `model` and tell duplicates apart, in place.
+    """Name every unnamed node of `model`, bodies aside, and tell duplicates apart, in place.
 
     An unnamed node is called after its first output (`MatMul:hidden`), a second `conv` becomes
     `conv#2`. Returns new name → old name ('' where there was none) of the nodes that changed.
     """
+    return name_nodes(model.graph)
+
+
+def name_nodes(graph: onnx.GraphProto) -> dict[str, str]:
+    """Do the same in one graph, which may be a body."""
     changed: dict[str, str] = {}
     seen: set[str] = set()
     # a made-up name must not take one that a later node brings along
-    taken = {node.name for node in model.graph.node if node.name}
-    for node in model.graph.node:
+    taken = {node.name for node in graph.node if node.name}
+    for node in graph.node:
         if not node.name or node.name in seen:
             wanted = node.name or f"{node.op_type}:{next(iter(node.output), '')}"
             name = fresh_name(wanted, taken)

@@ -93,7 +93,10 @@ def head_is_float(graph: QdqGraph) -> Iterator[Breach]:
     """R20: the last GEMM before an output stays float: its error reaches the user undamped.
 
     What is advised, to look at its sensitivity first, has been done where qgraph cut the profile.
+    An output of a body is none of the model's.
     """
+    if graph.outer is not None:
+        return
     if graph.is_quantized and any(item.key == _PROFILE for item in graph.model.metadata_props):
         return
     for node in _to_look_at(graph):

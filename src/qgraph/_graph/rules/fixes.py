@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from qgraph._graph.bodies import tensor_names, with_bodies
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
@@ -26,8 +27,15 @@ def fix(model: onnx.ModelProto, findings: Sequence[Finding], graph: QdqGraph) ->
 
     `graph` is the graph the findings are about, of which `model` is a copy.
     """
-    mender = _Mender(model, graph)
-    wanted = [finding for finding in findings if finding.fixable]
+    taken, done = tensor_names(model.graph), []
+    for scope, body in zip(graph.scopes(), with_bodies(model.graph), strict=True):
+        done += _mended(_Mender(GraphIndex(model, body=body), scope, taken), findings)
+    return done
+
+
+def _mended(mender: _Mender, findings: Sequence[Finding]) -> list[Fix]:
+    """Mend one graph; what is found in others, or in functions that stay calls, is left alone."""
+    wanted = [item for item in findings if item.fixable and mender.has(item.node)]
     steps = {"R3": mender.add_zero_point, "R6": mender.retype_scale, "R14": mender.to_initializer}
     for finding in wanted:
         if finding.rule in steps:
@@ -38,20 +46,22 @@ def fix(model: onnx.ModelProto, findings: Sequence[Finding], graph: QdqGraph) ->
 
 
 class _Mender:
-    def __init__(self, model: onnx.ModelProto, graph: QdqGraph) -> None:
+    def __init__(self, index: GraphIndex, graph: QdqGraph, taken: set[str]) -> None:
         self.done: list[Fix] = []
-        self._model = model
-        self._graph = graph
-        self._nodes = {node.name: node for node in model.graph.node}
-        self._taken = set(graph.initializers) | set(graph.producer)
+        self._model, self._body = index.model, index.graph
+        self._graph, self._taken = graph, taken
+        self._nodes = {f"{graph.place}{node.name}": node for node in self._body.node}
+
+    def has(self, node: str | None) -> bool:
+        return node in self._nodes
 
     def _add(self, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
         name = fresh_name(name, self._taken)
-        self._model.graph.initializer.append(tensor_from(name, array))
+        self._body.initializer.append(tensor_from(name, array))
         return name
 
-    def _note(self, rule: str, node: str, what: str) -> None:
-        self.done.append(Fix(rule=rule, node=node, what=what))
+    def _note(self, finding: Finding, what: str) -> None:
+        self.done.append(Fix(rule=finding.rule, node=finding.node or "", what=what))
 
     def add_zero_point(self, finding: Finding) -> None:
         """R3: write the zero point that is meant."""
@@ -65,7 +75,7 @@ class _Mender:
         node.input[:] = [*node.input[:2], name]
         for item in [a for a in node.attribute if a.name == "output_dtype"]:
             node.attribute.remove(item)  # the zero point says it now, and both must not
-        self._note("R3", node.name, f"zero point {name} of {dtype} added")
+        self._note(finding, f"zero point {name} of {dtype} added")
 
     def retype_scale(self, finding: Finding) -> None:
         """R6: give the scale, of a Q and its DQ together, the type of the tensor."""
@@ -79,33 +89,38 @@ class _Mender:
         if not (np.isfinite(typed).all() and (typed > 0).all()):
             return
         node.input[1] = self._add(f"{scale_of(node)}_{dtype}", typed)
-        self._note("R6", node.name, f"scale {finding.tensor} written as {dtype}")
+        self._note(finding, f"scale {finding.tensor} written as {dtype}")
 
     def to_initializer(self, finding: Finding) -> None:
         """R14: keep the values of a Constant node as an initializer of the same name."""
         tensor = finding.tensor or ""
-        made_by = next((n for n in self._model.graph.node if tensor in n.output), None)
         values = self._graph.constant(tensor)
+        for graph in (self._body, *with_bodies(self._model.graph)):  # it may stand around a body
+            made_by = next((node for node in graph.node if tensor in node.output), None)
+            if made_by is not None:
+                break
         if made_by is None or made_by.op_type != "Constant" or values is None:
             return
-        self._model.graph.node.remove(made_by)
-        self._model.graph.initializer.append(numpy_helper.from_array(values, tensor))
-        self._note("R14", finding.node or "", f"{tensor} is an initializer now")
+        graph.node.remove(made_by)
+        graph.initializer.append(numpy_helper.from_array(values, tensor))
+        self._note(finding, f"{tensor} is an initializer now")
 
     def remove_unread(self) -> None:
         """R22: remove Q and DQ that nobody reads, again until none is left, and their constants."""
         while dead := self._unread_pairs():
             for node in dead:
-                self._model.graph.node.remove(node)
-                self._note("R22", node.name, "removed")
+                self._body.node.remove(node)
+                self.done.append(
+                    Fix(rule="R22", node=f"{self._graph.place}{node.name}", what="removed")
+                )
             self._drop_unread({name for node in dead for name in node.input[1:]})
 
     def _unread_pairs(self) -> list[onnx.NodeProto]:
-        index = GraphIndex(self._model)
+        index = GraphIndex(self._model, body=self._body)
         return [n for n in index.of(QUANTIZE, DEQUANTIZE) if not any(map(index.is_read, n.output))]
 
     def _drop_unread(self, names: set[str]) -> None:
-        index = GraphIndex(self._model)
+        index = GraphIndex(self._model, body=self._body)
         for name in names & index.initializers.keys():
             if not index.is_read(name):
-                self._model.graph.initializer.remove(index.initializers[name])
+                self._body.initializer.remove(index.initializers[name])

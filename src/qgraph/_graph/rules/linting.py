@@ -61,15 +61,16 @@ RULES: tuple[Rule, ...] = (
 
 
 def lint(graph: QdqGraph, target: Target, plugins: Collection[str] = ()) -> list[Finding]:
-    """Return what the rules find in `graph` for `target`, in the order of rules, then of nodes.
+    """Return what the rules find in `graph` and its bodies, in the order of rules, then of nodes.
 
     `plugins`: operators that the target brings plugins for.
     """
+    scopes = graph.to_lint()
     return [
         Finding(
             rule=rule.number,
             severity=found.severity or rule.worst,
-            node=found.node or None,
+            node=f"{scope.place}{found.node}" if found.node else None,
             tensor=found.tensor or None,
             reason=found.reason,
             remedy=found.remedy,
@@ -77,5 +78,6 @@ def lint(graph: QdqGraph, target: Target, plugins: Collection[str] = ()) -> list
             wanted=found.wanted,
         )
         for rule in RULES
-        for found in rule.check(graph, *((target, plugins) if rule.by_target else ()))
+        for scope in scopes
+        for found in rule.check(scope, *((target, plugins) if rule.by_target else ()))
     ]

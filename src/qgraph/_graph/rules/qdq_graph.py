@@ -6,17 +6,17 @@ points alone, so models of any size are read in the memory their graph takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import onnx
 
-from qgraph._graph.bodies import copied, sort_nodes
+from qgraph._graph.bodies import copied, nodes_within, sort_nodes
 from qgraph._graph.edit.inline import inline_functions
-from qgraph._graph.edit.names import ensure_names
-from qgraph._graph.index import GraphIndex, attributes
+from qgraph._graph.edit.names import name_nodes
+from qgraph._graph.index import ONNX, GraphIndex, attributes
 from qgraph._graph.io.models import read_model
 from qgraph._graph.io.weights import array_of, is_on_disk, point_into
 from qgraph._graph.tensors import Array
@@ -30,15 +30,19 @@ class QdqGraph(GraphIndex):
     """`model`: without external data loaded; `folder`: where that lies.
 
     Nodes are put in an order that runs; a cycle is an InputError. Those without a name of their own
-    get one, the same on every run.
+    get one, the same on every run. A body sees what `outer`, the graph around it, makes and holds;
+    `place`: what stands before the names of its nodes, as in `if/then_branch/MatMul`.
     """
 
     folder: Path
+    outer: QdqGraph | None = field(default=None, kw_only=True)
+    place: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Put the nodes in order, and name what has no name."""
-        sort_nodes(self.model.graph)
-        ensure_names(self.model)
+        if self.outer is None:
+            sort_nodes(self.graph)
+        name_nodes(self.graph)
 
     @classmethod
     def read(cls, path: Path) -> QdqGraph:
@@ -51,10 +55,47 @@ class QdqGraph(GraphIndex):
         inline_functions(model)
         return cls(model, path.parent)
 
+    def to_lint(self) -> list[QdqGraph]:
+        """Return the graph, its functions of other opsets written out too, and all its bodies."""
+        if not self.model.functions:
+            return list(self.scopes())
+        model = copied(self.model)
+        inline_functions(model, to_read=True)
+        return list(QdqGraph(model, self.folder).scopes())
+
+    def scopes(self) -> Iterator[QdqGraph]:
+        """Yield the graph and those inside it, in the order of `with_bodies`."""
+        yield self
+        for node in self.nodes:
+            for item in node.attribute:
+                for body in (item.g,) if item.HasField("g") else item.graphs:
+                    place = f"{self.place}{node.name}/{item.name}/"
+                    inner = QdqGraph(self.model, self.folder, body=body, outer=self, place=place)
+                    yield from inner.scopes()
+
+    @cached_property
+    def producer(self) -> Mapping[str, onnx.NodeProto]:
+        """Tensor → the node that makes it, inside or around; inputs and initializers have none."""
+        around = {} if self.outer is None else self.outer.producer
+        return {**around, **{name: node for node in self.nodes for name in node.output if name}}
+
+    @cached_property
+    def initializers(self) -> Mapping[str, onnx.TensorProto]:
+        around = {} if self.outer is None else self.outer.initializers
+        return {**around, **{tensor.name: tensor for tensor in self.graph.initializer}}
+
+    @cached_property
+    def declared(self) -> Mapping[str, onnx.TypeProto.Tensor]:
+        """Tensor → what is known of it; inferred once for all bodies."""
+        return super().declared if self.outer is None else self.outer.declared
+
     @cached_property
     def is_quantized(self) -> bool:
-        """Return whether there is any QuantizeLinear or DequantizeLinear."""
-        return any(True for _ in self.of(QUANTIZE, DEQUANTIZE))
+        """Return whether there is any QuantizeLinear or DequantizeLinear in the model."""
+        pairs = (QUANTIZE, DEQUANTIZE)
+        return any(
+            n.op_type in pairs and n.domain in ONNX for n in nodes_within(self.model.graph.node)
+        )
 
     def is_dequantized(self, tensor: str) -> bool:
         """Return whether `tensor` comes from a DequantizeLinear, reshaped or not."""
