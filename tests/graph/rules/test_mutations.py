@@ -512,6 +512,27 @@ def test_operators_that_came_within_10_x_are_warned_of_there_alone(good: Draft) 
     assert found(good, Target.TENSORRT_11) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "op", "remedy"),
+    [
+        (TensorProto.INT64, "CumSum", "Cast its data to FP32, which holds whole numbers up to"),
+        (TensorProto.BOOL, "ReduceMax", "Cast its data to INT32, and what it makes back"),
+        (TensorProto.BFLOAT16, "Mish", "Cast its data to FP32, and what it makes back"),
+        (TensorProto.INT8, "Sin", "Leave it float"),
+        (TensorProto.STRING, "Mish", "TensorRT has no STRING: keep it out of the engine"),
+    ],
+)
+def test_the_remedy_of_a_type_fits_what_was_found(kind: int, op: str, remedy: str) -> None:
+    inputs = [helper.make_tensor_value_info("x", kind, [4])]
+    constants = [numpy_helper.from_array(np.array(0), "axis")] * (op == "CumSum")
+    node = helper.make_node(op, ["x", "axis"][: 1 + len(constants)], ["y"], "node")
+    outputs = [helper.make_tensor_value_info("y", kind, [4])]
+    graph = helper.make_graph([node], "g", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    (finding,) = lint(QdqGraph(model, Path()), Target.TENSORRT_11)
+    assert finding.rule == "R16" and finding.remedy.startswith(remedy)
+
+
 def test_every_version_of_a_target_says_what_its_table_rests_on() -> None:
     table = operator_table()
     for target, versions in VERSIONS.items():

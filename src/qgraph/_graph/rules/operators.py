@@ -174,8 +174,7 @@ def _attention_finding(node: onnx.NodeProto) -> Breach | None:
 
 
 def _missing(node: onnx.NodeProto, reason: str) -> Breach:
-    remedy = f"Replace it, or declare a plugin with --plugin {node.op_type}."
-    return Breach(node.name, "", reason, remedy)
+    return Breach(node.name, "", reason, _remedy(node.op_type, "", ()))
 
 
 def _type_finding(graph: QdqGraph, node: onnx.NodeProto, target: Target) -> Breach | None:
@@ -185,31 +184,40 @@ def _type_finding(graph: QdqGraph, node: onnx.NodeProto, target: Target) -> Brea
     index = 1 if node.op_type == "Where" else 0
     tensor = node.input[index] if index < len(node.input) else ""
     found = graph.type_of(tensor)
-    severity, allowed = _types_allowed(node.op_type, label(found) if found else "", target)
-    if not found or severity is None:
-        return None
-    if label(found) == "INT8" and _weight_only(graph, node, tensor):
-        return None
-    return Breach(
-        node.name,
-        tensor,
-        f"{node.op_type} on {type_name(found)}; the parser's table lists {allowed}",
-        "Cast before and after, or put the quantized types between Q and DQ alone.",
-        severity=severity,
-    )
-
-
-def _types_allowed(operator: str, found: str, target: Target) -> tuple[Severity | None, str]:
-    """Return how grave data of the type `found` is for an operator, and what may be there."""
-    table = operator_table()
-    since = table.types_since.get(operator, {})
+    kind = label(found) if found else ""
+    since = operator_table().types_since.get(node.op_type, {})
     late = {name for name, version in since.items() if came_too_late(version, target)}
-    allowed = table.types[operator] - late
-    if found not in allowed:
-        return Severity.ERROR, ", ".join(sorted(allowed))
-    if found in since and is_missing_from_some(since[found], target):
-        return Severity.WARNING, f"that type from {since[found]} on"
-    return None, ""
+    allowed = operator_table().types[node.op_type] - late
+    what = f"{node.op_type} on {type_name(found)}; the parser's table lists"
+    if not found or (kind == "INT8" and _weight_only(graph, node, tensor)):
+        return None
+    if kind not in allowed:
+        listed = ", ".join(sorted(allowed))
+        return Breach(node.name, tensor, f"{what} {listed}", _remedy(node.op_type, kind, allowed))
+    if kind not in since or not is_missing_from_some(since[kind], target):
+        return None
+    remedy = f"Build with that version. {_remedy(node.op_type, kind, allowed - {kind})}"
+    text = f"{what} that type from {since[kind]} on"
+    return Breach(node.name, tensor, text, remedy, severity=Severity.WARNING)
+
+
+_QUANTIZED = ("INT8", "INT4", "FP8", "FP4")
+_INSTEAD = ("INT32", "INT64", "FP32", "FP16", "BF16", "BOOL")
+"""What data can be cast to, the best first; floats to floats."""
+
+
+def _remedy(operator: str, found: str, allowed: Collection[str]) -> str:
+    """Return what to do about data of a type that an operator does not take."""
+    if found in _QUANTIZED:
+        return "Leave it float: data of that type is for Q, DQ and what stands between them."
+    if found and found not in (*_INSTEAD, "UINT8"):
+        return f"TensorRT has no {found}: keep it out of the engine, or give it another type."
+    floats = found in ("FP32", "FP16", "BF16")
+    kind = next((n for n in _INSTEAD[2 * floats :] if n in allowed), None)
+    if kind is None:
+        return f"Replace it, or declare a plugin with --plugin {operator}."
+    exact = "" if floats or kind != "FP32" else ", which holds whole numbers up to 2^24"
+    return f"Cast its data to {kind}{exact}, and what it makes back."
 
 
 def _weight_only(graph: QdqGraph, node: onnx.NodeProto, tensor: str) -> bool:
