@@ -10,7 +10,7 @@ import pytest
 
 from qgraph._evaluation.changes import Change, Changes
 from qgraph._evaluation.comparing import against_float, compare_evaluations
-from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed
+from qgraph._evaluation.gates import FailWhen, judged, parse_gate, require_passed, require_useful
 from qgraph._evaluation.pairing import PairedBy, Pairing
 from qgraph._evaluation.results import Difference, Evaluation, MetricSamples, Unmeasured
 from qgraph._graph.errors import QualityGateError, UsageError
@@ -247,12 +247,52 @@ def of_metric(key: str, before: float, after: float) -> Changes:
 @pytest.mark.parametrize("text", ["top1<-1", "top1<-5", "top1>+1", "D:top-1<90", "top1<1.01"])
 def test_points_of_a_hundred_are_no_limit_of_a_share(text: str) -> None:
     """Such a gate would fail nothing, or everything: all shares are from 0 to 1."""
-    with pytest.raises(UsageError, match="top1 is a share") as caught:
+    with pytest.raises(UsageError, match=r"would fail (no|every) model") as caught:
         judged(of_metric("top1", 0.9, 0.1), [parse_gate(text)])
     assert re.search(r"write top1[<>][+-]?[01]?\.?[0-9]", caught.value.hint or "")
 
 
-@pytest.mark.parametrize("text", ["top1<1", "top1<-0.5", "top1<-100%", "top1>+0.01"])
+BEFORE_AND_AFTER = {
+    "perplexity": (1.0, 9.0), "sqnr_db": (-20.0, 80.0), "worst_sqnr_db": (-20.0, 80.0),
+    "cosine": (-1.0, 1.0), **dict.fromkeys(("loss", "kl", "mse", "noise_to_signal"), (0.0, 50.0)),
+}  # fmt: skip
+"""What a metric is at its least and at its most, or at much; shares and mAP: 0 to 1."""
+
+
+@pytest.mark.parametrize("key", METRICS)
+def test_a_gate_that_can_tell_figures_apart_is_taken(key: str) -> None:
+    low, high = BEFORE_AND_AFTER.get(key, (0.0, 1.0))
+    ends = (low, 0.3 * high + 0.7 * low, high)
+    changes = [of_metric(key, was, now).changes[0] for was in ends for now in ends if was]
+    for text in (
+        "<-99%",
+        "<-50%",
+        ">+5%",
+        ">+300%",
+        ">0.5",
+        "<0.9",
+        "<1",
+        "<-0.3",
+        ">+0.1",
+        ">-0.1",
+    ):
+        gate = parse_gate(f"{key}{text}")
+        if len({gate.fails(change) for change in changes}) == 2:
+            require_useful([gate], against_float=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mse<0", "loss<0", "perplexity<1", "perplexity<0.5", "cosine>1", "cosine<+2", "top1<+1",
+     "loss>-100%", "map50<30", "map>1", "kl<-100%", "loss>-101%", "top1<-200%", "top5>1"],
+)  # fmt: skip
+def test_a_limit_that_nothing_can_be_past_or_everything_is_says_so(text: str) -> None:
+    with pytest.raises(UsageError, match=r"would fail (no|every) model") as caught:
+        require_useful([parse_gate(text)], against_float=False)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["top1<1", "top1<-0.5", "top1<-99%", "top1>+0.01", "top1>+300%"])
 def test_what_a_share_can_do_is_a_limit_of_it(text: str) -> None:
     judged(of_metric("top1", 0.9, 0.1), [parse_gate(text)])
 
@@ -270,7 +310,7 @@ def test_a_distance_from_float_moves_by_no_share_of_floats_own(key: str) -> None
 
 @pytest.mark.parametrize(
     ("text", "key"),
-    [(f"{known.label}<30", key) for key, known in METRICS.items() if not known.is_share]
+    [(f"{known.label}<{30 if known.most > 1 else 0.9}", key) for key, known in METRICS.items()]
     + [("D: worst output dB < 30", "worst_sqnr_db"), (" D :noise/signal<1", "noise_to_signal")],
 )
 def test_a_gate_takes_any_label_that_a_table_shows(text: str, key: str) -> None:

@@ -295,12 +295,16 @@ def test_a_limit_that_limits_nothing_is_refused_before_anything_is_measured(
         (measured, "--accept", "mse<=1x", "no mse to take a multiple of"),
         (measured, "--accept", "top1>=0.5,sqnr>=0.9x", "no sqnr_db to take a multiple of"),
         (measured, "--accept", "top1>=98", "For 98 % write 0.98"),
+        (measured, "--accept", "top1>=0x", "every model can meet that"),
+        (measured, "--accept", "cosine>=1.5", "no model can meet that"),
         ((*cut, "--data", files.data), "--budget", "mse<=1.5x", "no mse to take a multiple of"),
     ):
         refused = qgraph(*command, option, limit, "-o", tmp_path / "o.json")
         assert refused.code == 2 and f"{option} " in refused.err and said in refused.err
         assert "evaluating" not in refused.err and not (tmp_path / "o.json").exists()
-    kept = qgraph(*measured, "--accept", "top1>=0x,top1_agreement>=0.5x", "-o", tmp_path / "o.json")
+    kept = qgraph(
+        *measured, "--accept", "top1>=0.1x,top1_agreement>=0.5x", "-o", tmp_path / "o.json"
+    )
     assert kept.code == 0 and "Deploy D" in kept.out
 
 

@@ -121,25 +121,29 @@ def require_useful(gates: Sequence[Gate], *, against_float: bool) -> None:
     whether differences are from the float model, not from another evaluation.
 
     Raises:
-        UsageError: a share is to move by more than all of it, or a distance from the float model by
-            a share of the float model's own, which is 0.
+        UsageError: nothing can be past the limit, or everything is; or a distance from the float
+            model is to move by a share of the float model's own, which is 0.
     """
     for gate in gates:
         called = (key for key in METRICS if is_called(gate.metric, key))
-        meant, most = metric(next(called, gate.metric)), abs(gate.limit)
-        beyond = most > 1 or (gate.signed and most == 1)
-        if meant.is_share and not gate.relative and beyond:
-            one, sign = f"{gate.limit / 100:{'+' * gate.signed}g}", "<" if not gate.above else ">"
-            raise UsageError(
-                f"--fail-if {gate.text!r}: {meant.key} is a share: none is above 1, or moves by"
-                " as much",
-                hint=f"A point of a hundred is 0.01: write {meant.key}{sign}{one}.",
-            )
+        meant = metric(next(called, gate.metric))
         if gate.relative and against_float and not meant.has_multiple:
             raise UsageError(
                 f"--fail-if {gate.text!r}: the float model has no {meant.key} to take a share of,"
                 " as this is a distance from it",
                 hint='Limit the figure itself, as in "mse>1e-3" or "sqnr_db<30".',
+            )
+        fails = meant.outcome(
+            gate.limit, above=gate.above, relative=gate.relative, moves=gate.signed
+        )
+        if fails is not None:
+            one, sign = f"{gate.limit / 100:{'+' * gate.signed}g}", "<" if not gate.above else ">"
+            points = meant.most == 1 and not gate.relative and abs(gate.limit) >= 1
+            raise UsageError(
+                f"--fail-if {gate.text!r} would fail {'every model' if fails else 'no model'}",
+                hint=f"A point of a hundred is 0.01: write {meant.key}{sign}{one}."
+                if points
+                else meant.span_in_words,
             )
 
 

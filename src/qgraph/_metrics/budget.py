@@ -44,7 +44,7 @@ class Budget:
         """Check that this limits `key`, the metric that is meant. `option` is who asks.
 
         Raises:
-            UsageError: it is a multiple of nothing, or a share above 1.
+            UsageError: it is a multiple of nothing, or nothing can meet it, or everything does.
         """
         meant = metric(key)
         if self.relative and not meant.has_multiple:
@@ -57,6 +57,12 @@ class Budget:
             raise UsageError(
                 f"{option} {self}: found {self.limit:g}, expected a share from 0 to 1",
                 hint=f"For {self.limit:g} % write {self.limit / 100:g}.",
+            )
+        broken = meant.outcome(self.limit, above=self.at_most, relative=self.relative, moves=False)
+        if broken is not None:
+            raise UsageError(
+                f"{option} {self}: {'no' if broken else 'every'} model can meet that",
+                hint=meant.span_in_words,
             )
 
     def __str__(self) -> str:

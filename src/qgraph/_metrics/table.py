@@ -25,8 +25,9 @@ class Metric:
     """`form` writes a value, `signed` a difference. `axis`: the label with its unit, where it has
     one. `from_float`: whether it says how far a variant is from the float model. `by_parts`:
     whether it is made of the sums of others, which are kept sample by sample instead. `is_share`:
-    whether it counts what is right. `needs_logits`: whether it is one of logits alone. `enough`:
-    samples from which on the 95 % interval of a difference holds what it should
+    whether it counts what is right. `least`, `most`: between which all its values are.
+    `needs_logits`: whether it is one of logits alone. `enough`: samples from which on the 95 %
+    interval of a difference holds what it should
     (docs/benchmarks/coverage.md). `accept`: what a variant has to keep to be recommended, where
     nobody says otherwise: `<=1.01x` is a multiple of the float model's. `unbounded`: whether
     there is none where outputs are equal, as it would be infinite.
@@ -43,6 +44,8 @@ class Metric:
     from_float: bool = False
     by_parts: bool = False
     is_share: bool = False
+    least: float = 0.0
+    most: float = math.inf
     needs_logits: bool = False
     enough: int = 40
     accept: str = ""
@@ -70,6 +73,27 @@ class Metric:
     def has_multiple(self) -> bool:
         """Return whether the float model has a value of it that is neither 0 nor infinite."""
         return not self.from_float or self.of_damage is _rest
+
+    def outcome(self, limit: float, *, above: bool, relative: bool, moves: bool) -> bool | None:
+        """Return whether every figure is above (or below) `limit`, False where none is, None where
+        it depends. `relative`: of a figure ÷ another; `moves`: of a difference, then ÷ another.
+        """
+        low, high = self.least, self.most
+        if relative:
+            low, high = (0.0 if low >= 0 else -math.inf) - moves, math.inf
+        elif moves:
+            low, high = low - high, high - low
+        if not above:
+            low, high, limit = -high, -low, -limit
+        # from one end to the other moves next to nothing; a value is often at its end
+        return True if limit < low or (moves and limit == low) else False if limit >= high else None
+
+    @property
+    def span_in_words(self) -> str:
+        """Return between which all figures are."""
+        span = f"from {self.least:g} to {self.most:g}"
+        span = f"{self.least:g} or more" if math.isinf(self.most) else span
+        return f"{self.key} is {span}{', so it falls by less than 100%' * (self.least >= 0)}."
 
     def damage(self, found: Figures) -> float:
         """Return how much damage figures show: 0 for equal outputs, infinity where there is an
@@ -106,7 +130,7 @@ def _power(decibels: float) -> float:
 
 _TABLE = (
     Metric(key="loss", label="loss", form="{:.4f}", axis="loss (nats per token)", accept="<=1.01x"),
-    Metric(key="perplexity", label="perplexity", form="{:.3f}", by_parts=True),
+    Metric(key="perplexity", label="perplexity", form="{:.3f}", by_parts=True, least=1.0),
     Metric(
         key="kl", label="KL", form="{:.2e}", axis="KL from float (nats per token)",
         from_float=True, needs_logits=True, enough=100,
@@ -115,25 +139,27 @@ _TABLE = (
     ),
     Metric(
         key="top1_agreement", label="top-1 as float", form="{:.1%}", from_float=True,
-        is_share=True, needs_logits=True, accept=">=0.95", of_damage=_rest,
+        is_share=True, most=1.0, needs_logits=True, accept=">=0.95", of_damage=_rest,
         of=lambda sums: sums.agree / sums.positions if sums.positions else None,
         damage_label="1 − top-1 as float",
     ),
     Metric(
         key="vqa_accuracy", label="questions", form="{:.1%}", axis="questions answered",
-        is_share=True, accept=">=0.99x",
+        is_share=True, most=1.0, accept=">=0.99x",
     ),
     Metric(
         key="top1", label="top-1", form="{:.1%}", axis="top-1 accuracy",
-        is_share=True, accept=">=0.99x",
+        is_share=True, most=1.0, accept=">=0.99x",
     ),
-    Metric(key="top5", label="top-5", form="{:.1%}", axis="top-5 accuracy", is_share=True),
     Metric(
-        key="map50", label="mAP50", form="{:.3f}", axis="mAP at IoU 0.5", enough=60,
+        key="top5", label="top-5", form="{:.1%}", axis="top-5 accuracy", is_share=True, most=1.0,
+    ),
+    Metric(
+        key="map50", label="mAP50", form="{:.3f}", axis="mAP at IoU 0.5", most=1.0, enough=60,
         accept=">=0.99x",
     ),
     Metric(
-        key="map", label="mAP", form="{:.3f}", axis="mAP at IoU 0.5 to 0.95", enough=60,
+        key="map", label="mAP", form="{:.3f}", axis="mAP at IoU 0.5 to 0.95", most=1.0, enough=60,
         accept=">=0.98x",
     ),
     Metric(
@@ -142,17 +168,17 @@ _TABLE = (
     ),
     Metric(
         key="sqnr_db", label="SQNR dB", form="{:.1f}", by_parts=True, from_float=True,
-        enough=60, accept=">=30", unbounded=True, of=_sqnr_db, of_damage=_power,
+        least=-math.inf, enough=60, accept=">=30", unbounded=True, of=_sqnr_db, of_damage=_power,
         damage_label="noise/signal power",
     ),
     Metric(
         key="worst_sqnr_db", label="worst output dB", form="{:.1f}",
-        axis="SQNR of the worst output, dB", by_parts=True, from_float=True, enough=60,
-        accept=">=30", unbounded=True,
+        axis="SQNR of the worst output, dB", by_parts=True, from_float=True, least=-math.inf,
+        enough=60, accept=">=30", unbounded=True,
     ),
     Metric(
-        key="cosine", label="cosine", form="{:.5f}", by_parts=True, from_float=True, enough=60,
-        of=_cosine, of_damage=_rest, damage_label="1 − cosine",
+        key="cosine", label="cosine", form="{:.5f}", by_parts=True, from_float=True, least=-1.0,
+        most=1.0, enough=60, of=_cosine, of_damage=_rest, damage_label="1 − cosine",
     ),
     Metric(
         key="noise_to_signal", label="noise/signal", form="{:.3e}", from_float=True,
@@ -179,7 +205,7 @@ def figures(sums: Sums) -> dict[str, float | None]:
 
 def metric(key: str) -> Metric:
     """Return what is known of a metric; a key of another version is shown as it is."""
-    return METRICS.get(key) or Metric(key=key, label=key, form="{:.4g}")
+    return METRICS.get(key) or Metric(key=key, label=key, form="{:.4g}", least=-math.inf)
 
 
 def in_order(keys: Collection[str], *, narrow: bool = False) -> list[str]:
