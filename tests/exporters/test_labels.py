@@ -187,3 +187,31 @@ def test_a_folder_of_images_for_a_model_that_takes_arrays_is_refused(tmp_path: P
     (tmp_path / "images" / "a.png").touch()
     with pytest.raises(qgraph.QGraphError, match="found a folder without"):
         qgraph.evaluate([build(tmp_path / "m.onnx")], data=tmp_path / "images")
+
+
+def test_rows_that_make_no_whole_batch_are_said_and_take_their_labels_along(
+    tmp_path: Path,
+) -> None:
+    """Two files with a rest each: labels of the second are not taken for rows of the first."""
+    path, x = build(tmp_path / "float.onnx"), samples(19)
+    right = scores(path, x).argmax(1)
+    right[[1, 12]] = (right[[1, 12]] + 1) % 8
+    fixed = onnx.load(path)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(fixed, path)
+    data = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for file, rows in zip(data, (slice(10), slice(10, 19)), strict=True):
+        np.savez(file, x=x[rows], labels=right[rows])
+    said = {
+        "2 of 10 rows in a.npz make no whole batch of the model's and were left out.",
+        "1 of 9 rows in b.npz make no whole batch of the model's and were left out.",
+    }
+    report, ranges = qgraph.sensitivity(path, data=data, fast=True)
+    assert ranges is not None and set(ranges.run.warnings or ()) == said
+    assert said <= set(report.run.warnings or ())
+    (made,) = qgraph.quantize(path, qgraph.profile(report, cuts={"all": 1.0}), ranges)
+    found = qgraph.evaluate([path, made], data=data)
+    assert said <= set(found.run.warnings)
+    assert found.variants[0].metrics["top1"] == pytest.approx(14 / 16)
+    few = qgraph.calibrate(path, data=data, samples=2, fast=True)
+    assert few.run.warnings is None  # whoever asks for less leaves nothing out unasked

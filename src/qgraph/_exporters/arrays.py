@@ -13,7 +13,7 @@ from qgraph._exporters.class_scores import class_scores
 from qgraph._exporters.family import ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._graph.errors import InputError, UsageError
-from qgraph._graph.run.npz import LABELS, iterate_npz, read_array
+from qgraph._graph.run.npz import LABELS, files_in, iterate_npz, read_array, rows_in
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Array, Feed
 
@@ -89,7 +89,7 @@ def arrays_of_labels(view: ModelView, data: Sequence[Path]) -> dict[Path, Array]
     """
     if any(spec.name == LABELS for spec in view.inputs):
         return {}
-    files = [file for path in data for file in (sorted(path.glob("*.npz")) or [path])]
+    files = [file for path in data for file in files_in(path)]
     found = {file: read_array(file, LABELS) for file in files}
     labels = {file: array for file, array in found.items() if array is not None}
     if labels and len(labels) < len(files):
@@ -110,4 +110,7 @@ def _labels(view: ModelView, data: Sequence[Path]) -> Array | None:
                 hint="Save the number of the class, from 0; of one-hot rows, argmax(axis=1). For"
                 " a metric of your own: qgraph.evaluate(…, task='fidelity', metric=function).",
             )
-    return np.concatenate([np.ravel(item) for item in found.values()]) if found else None
+    # of rows that make no whole batch the labels go, too, or those of the next file would be theirs
+    of_rows = [(np.ravel(item), *rows_in(file, view.inputs)) for file, item in found.items()]
+    kept = [item[:taken] if len(item) == taken + left else item for item, taken, left in of_rows]
+    return np.concatenate(kept) if kept else None

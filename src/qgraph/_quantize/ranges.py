@@ -164,13 +164,16 @@ class SearchedRanges(Part):
 
 
 class RangesRun(Part):
-    """How the ranges came about; the only block that may differ between equal runs."""
+    """How the ranges came about; the only block that may differ between equal runs. `warnings`:
+    what of the data was not taken as it is.
+    """
 
     qgraph: str
     provider: str
     samples: int
     data: str
     synthetic: bool
+    warnings: tuple[str, ...] | None = None
 
 
 class Ranges(Document):

@@ -159,6 +159,7 @@ def ranges_of(
         samples=len(data.feeds),
         data=data.source.description,
         synthetic=data.source.synthetic,
+        warnings=data.source.notes or None,
     )
 
     given = _Given(model, asked, scheme, data, runtime, journal, deadline)

@@ -17,7 +17,7 @@ from qgraph._exporters.preprocessing import DESCRIBED, Prepares
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
 from qgraph._graph.run.feeds import is_cache, require_samples, rows_looked_up, synthetic_feeds
-from qgraph._graph.run.npz import iterate_npz
+from qgraph._graph.run.npz import iterate_npz, rows_in
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed
 from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
@@ -104,9 +104,23 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
     require_samples(feeds, paths)
     more = len(feeds) == samples and next(mixed, None) is not None
     notes = [item.note(samples) for item in sources if isinstance(item, Batches)]
+    notes += [] if more else rows_left_out(model, paths)
     named = ", ".join(path.name for path in paths)
     source = DataSource(named, seed=seed, more=more, notes=tuple(filter(None, notes)))
     return Data(feeds, source)
+
+
+def rows_left_out(model: Opened, data: Sequence[Path]) -> list[str]:
+    """Return what arrays hold beyond whole batches of the model's own size, a sentence each."""
+    found = []
+    for path in filter(_holds_arrays, list(data) or _default_data(model.view)):
+        taken, left = rows_in(path, model.view.inputs)
+        if left:
+            found.append(
+                f"{left} of {taken + left} rows in {path.name} make no whole batch of the model's"
+                " and were left out."
+            )
+    return found
 
 
 def require_data(paths: Iterable[Path]) -> None:

@@ -33,7 +33,7 @@ from qgraph._quantize.ranges import require_same_model
 from qgraph._sensitivity.explain.cost import measure_macs, params_of
 from qgraph._sensitivity.scoring.journal import open_journal
 from qgraph._sensitivity.scoring.work import digest_of_feed
-from qgraph._steps.data import require_data
+from qgraph._steps.data import require_data, rows_left_out
 from qgraph._steps.given import AnyModel, AnyPath
 from qgraph._steps.inputs import document, require_no_input, required
 from qgraph._steps.making import Quantized
@@ -97,7 +97,7 @@ def evaluate(
         provider=runtime.provider, allow_cpu_nodes=asked.allow_cpu_nodes,
         prompts=None if suite is None else suite.title, predicted=expected,
         costs=_costs(model, task.feeds[0], runtime), timed=asked.latency, own=own,
-        warnings=(*_warnings(model, task), *([] if in_parts is None else [_said(in_parts)])),
+        warnings=(*_warnings(model, task, asked), *([] if in_parts is None else [_said(in_parts)])),
         in_parts=in_parts,
     )  # fmt: skip
     kept = None if journal is None else (Path(journal), fresh)
@@ -210,9 +210,11 @@ def _said(memory: Memory) -> str:
     )
 
 
-def _warnings(model: Model, task: Task) -> tuple[str, ...]:
+def _warnings(model: Model, task: Task, asked: EvaluateOptions) -> tuple[str, ...]:
     inner = task.inner if isinstance(task, ComparesInside) else ()
-    return model.notes_on(model.scored_at()) if inner else random_note(model.prepared.model)
+    known = model.notes_on(model.scored_at()) if inner else random_note(model.prepared.model)
+    whole = asked.samples is None or len(task.feeds) < asked.samples
+    return (*known, *(rows_left_out(model, asked.data) if whole else ()))
 
 
 def _predicted(

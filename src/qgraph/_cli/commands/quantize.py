@@ -206,8 +206,9 @@ def _require_conversion_alone(asked: QuantizeOptions, *, more: bool) -> None:
 
 
 def _warn(seen: Ranges | None, asked: QuantizeOptions, *, synthetic: bool) -> None:
-    if seen is not None and (note := seen.note()):
-        warn(note)
+    for text in () if seen is None else (seen.note(), *(seen.run.warnings or ())):
+        if text:
+            warn(text)
     if seen is not None and seen.run.synthetic:
         warn("these ranges were calibrated on made-up samples. Calibrate on real ones with --data.")
     if synthetic:

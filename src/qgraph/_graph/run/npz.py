@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -58,11 +59,29 @@ def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
         InputError: arrays are missing, unknown, of the wrong type, or of unequal sample counts.
         LimitError: an array is larger than 8 GiB.
     """
-    if path.is_dir():
-        for file in sorted(path.glob("*.npz")):
-            yield from _samples_of(file, inputs, alone=True)
-        return
-    yield from _samples_of(path, inputs, alone=False)
+    for file in files_in(path):
+        with _opened(file, inputs, alone=path.is_dir()) as laid_out:
+            yield from laid_out.samples(file)
+
+
+def files_in(path: Path) -> list[Path]:
+    """Return the `.npz` files of a folder in their order, or the file itself."""
+    return sorted(path.glob("*.npz")) if path.is_dir() else [path]
+
+
+def rows_in(path: Path, inputs: Sequence[TensorSpec]) -> tuple[int, int]:
+    """Return how many rows `iterate_npz` takes, and how many it leaves out, as they make no whole
+    sample of a model with a fixed batch. Only headers are read.
+
+    Raises:
+        InputError: as `iterate_npz`.
+    """
+    taken = left = 0
+    for file in files_in(path):
+        with _opened(file, inputs, alone=True) as laid_out:
+            found = laid_out.rows()
+        taken, left = taken + found[0], left + found[1]
+    return taken, left
 
 
 def read_array(path: Path, name: str) -> Array | None:
@@ -83,8 +102,9 @@ def read_array(path: Path, name: str) -> Array | None:
             return found.take(WHOLE, 0)
 
 
-def _samples_of(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Iterator[Feed]:
-    """Yield the samples of a file; `alone`: it may be a single one."""
+@contextmanager
+def _opened(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Iterator[_LaidOut]:
+    """Open a file; `alone`: it may be a single sample."""
     file = require_file(path, "NumPy archive")
     with _readable(path), zipfile.ZipFile(file) as archive, ExitStack() as opened:
         arrays: dict[str, _Array] = {}
@@ -108,15 +128,8 @@ def _samples_of(path: Path, inputs: Sequence[TensorSpec], *, alone: bool) -> Ite
                     " that the model takes.",
                 )
             layouts, counts = dict.fromkeys(given, WHOLE), {}
-        for index in range(min(counts.values(), default=1)):
-            feed = {
-                name: _typed(arrays[name].take(layout, index), given[name].dtype)
-                for name, layout in layouts.items()
-            }
-            _check_finite(path, feed)
-            yield feed
-        for array in arrays.values():
-            array.finish()
+        kinds = {name: spec.dtype for name, spec in given.items()}
+        yield _LaidOut(arrays, layouts, kinds, min(counts.values(), default=1))
 
 
 @contextmanager
@@ -126,6 +139,36 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         raise InputError(f"not a readable .npz file: {error}", where=str(path)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _LaidOut:
+    """The arrays of a file and, of those that are inputs, how `count` samples lie in them."""
+
+    arrays: Mapping[str, _Array]
+    layouts: Mapping[str, SampleLayout]
+    kinds: Mapping[str, np.dtype[Any]]
+    count: int
+
+    def rows(self) -> tuple[int, int]:
+        """Return how many rows make samples, and how many are left over."""
+        cut = {n: item for n, item in self.layouts.items() if item.count and not item.is_stacked}
+        left = [self.arrays[n].shape[item.axis] % item.rows for n, item in cut.items()]
+        return self.count * max((item.rows for item in cut.values()), default=1), max(
+            left, default=0
+        )
+
+    def samples(self, path: Path) -> Iterator[Feed]:
+        """Yield one feed per sample, then check what was not asked for."""
+        for index in range(self.count):
+            feed = {
+                name: _typed(self.arrays[name].take(layout, index), self.kinds[name])
+                for name, layout in self.layouts.items()
+            }
+            _check_finite(path, feed)
+            yield feed
+        for array in self.arrays.values():
+            array.finish()
 
 
 class _Array:
