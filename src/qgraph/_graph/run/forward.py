@@ -20,27 +20,39 @@ _BATCHES = (1, 2, 4)
 
 
 def forward_seconds(
-    model: onnx.ModelProto, feeds: Sequence[Feed], provider: Provider, memory: Memory | None = None
+    model: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    provider: Provider,
+    memory: Memory | None = None,
+    deadline: float | None = None,
 ) -> float:
     """Return the wall seconds of one pass over `feeds`, the fastest of batch 1, 2 and 4; a larger
     one is tried where the last gained.
 
     All optimizations are on. Batches larger than 1 are tried where the samples can be stacked. A
     model that does not fit into memory is run part by part, samples one by one; what is counted is
-    the computing, without the reading of weights.
+    the computing, without the reading of weights. Where that is not done by the `deadline` (on
+    `time.monotonic`'s clock), the first samples stand for all; of parts, the first one does.
     """
     runner = Runner(model, memory, provider, Semantics.FAST, allow_cpu_nodes=True)
     if runner.in_parts:
-        runner.run(feeds, [value.name for value in model.graph.output], title="timing")
-        return runner.seconds
+        timed = feeds if deadline is None else feeds[:1]
+        runner.run(timed, [value.name for value in model.graph.output], title="timing")
+        return runner.seconds * len(feeds) / len(timed)
     session = open_session(model, provider, Semantics.FAST, allow_cpu_nodes=True)
     specs = inputs_of(model)
     best = math.inf
     for size in _BATCHES:
-        if (seconds := _timed(session, feeds, specs, size)) >= best:
+        if (seconds := _timed(session, feeds, specs, size, deadline)) >= best:
             break
         best = seconds
+        if _is_late(deadline):
+            break
     return best
+
+
+def _is_late(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def stack(feeds: Sequence[Feed], specs: Sequence[TensorSpec], size: int) -> list[Feed] | None:
@@ -92,7 +104,11 @@ def _batched(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
 
 
 def _timed(
-    session: Session, feeds: Sequence[Feed], specs: Sequence[TensorSpec], size: int
+    session: Session,
+    feeds: Sequence[Feed],
+    specs: Sequence[TensorSpec],
+    size: int,
+    deadline: float | None,
 ) -> float:
     """Return the seconds of one pass in batches of `size`, infinity where there can be none.
 
@@ -100,7 +116,7 @@ def _timed(
     """
     if size > 1 and len(feeds) < size:
         return math.inf
-    first, seconds = feeds[0], 0.0
+    first, seconds, done = feeds[0], 0.0, 0
     for number, part in enumerate(_parts(feeds, size)):
         batch = part[0] if size == 1 else _joined(part, specs, first)
         if batch is None:
@@ -115,4 +131,7 @@ def _timed(
                 raise
             return math.inf  # the model does not take stacked samples
         seconds += time.perf_counter() - start
-    return seconds
+        done += len(part)
+        if _is_late(deadline):
+            break
+    return seconds * len(feeds) / done

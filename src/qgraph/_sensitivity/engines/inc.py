@@ -34,6 +34,7 @@ from qgraph._sensitivity.engines.inc_journal import SETTINGS, IncScores, read_fo
 from qgraph._sensitivity.engines.inc_plan import IncOptions, IncPlan, options_of, plan_of
 from qgraph._sensitivity.engines.protocol import NodeScores, Timing
 from qgraph._sensitivity.scoring.journal import Journal, open_journal
+from qgraph._sensitivity.scoring.loop import FOR_TIMING, scoring_ends
 from qgraph._sensitivity.scoring.work import Work, identity
 
 
@@ -97,8 +98,9 @@ class Inc:
         plan = plan_of(work)
         options = options_of(work)
         forward = forward_seconds(
-            work.prepared.model, work.feeds[: options.confidence_batches], Provider.CPU
-        )
+            work.prepared.model, work.feeds[: options.confidence_batches], Provider.CPU,
+            deadline=scoring_ends(work.deadline, FOR_TIMING),
+        )  # fmt: skip
         setup = time.perf_counter() - clock
         with _kept(journal) as kept:
             error = _Conversation(work, plan, kept, runtime, self._patience).run()

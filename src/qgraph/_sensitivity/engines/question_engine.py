@@ -38,7 +38,7 @@ from qgraph._sensitivity.scoring.computed_model import (
 )
 from qgraph._sensitivity.scoring.folds import Folds
 from qgraph._sensitivity.scoring.journal import NOTE, Journal
-from qgraph._sensitivity.scoring.loop import Limits, Scores, scoring_ends
+from qgraph._sensitivity.scoring.loop import FOR_TIMING, Limits, Scores, scoring_ends
 from qgraph._sensitivity.scoring.questions import Answerer, Key, Question
 from qgraph._sensitivity.scoring.score_table import ScoreTable, ask, read_answers, stability_of
 from qgraph._sensitivity.scoring.work import (
@@ -133,7 +133,7 @@ class QuestionEngine(ABC):
         model = computed(work, ranges_of(work), runtime.provider)
         prepared, first = model.prepared, model.feeds[0]
         macs = measure_macs(prepared, first, runtime.provider, runtime.memory)
-        forward = None if self.goes_forward else _forward(model, runtime, journal)
+        forward = None if self.goes_forward else _forward(work, model, runtime, journal)
         questions = _questions(work, model)
         with _folder(journal) as folder:
             walked = narrowed(work, model)
@@ -153,7 +153,7 @@ class QuestionEngine(ABC):
             share = folds.share
             forward = self.forward_seconds(answerer, round(share * len(model.feeds)))
             forward = forward and forward / share
-        forward = forward or _forward(model, runtime, journal)
+        forward = forward or _forward(work, model, runtime, journal)
         memory = self.memory_use(answerer, runtime)
         del answerer, folds  # and the weights they hold
         unscored = _unscored(work, further.get("table", table)) if scores.table else {}
@@ -251,11 +251,14 @@ def _directions(work: Work) -> int:
     return 2 if work.direction is Direction.BOTH else 1
 
 
-def _forward(model: ComputedModel, runtime: Runtime, journal: Journal | None) -> float:
+def _forward(work: Work, model: ComputedModel, runtime: Runtime, journal: Journal | None) -> float:
     """Return the seconds of a forward; a run that goes on has them in its journal."""
     if journal is not None and _FORWARD in journal.entries:
         return float(journal.entries[_FORWARD])
-    seconds = forward_seconds(model.prepared.model, model.feeds, runtime.provider, runtime.memory)
+    seconds = forward_seconds(
+        model.prepared.model, model.feeds, runtime.provider, runtime.memory,
+        scoring_ends(work.deadline, FOR_TIMING),
+    )  # fmt: skip
     if journal is not None:
         journal.record(_FORWARD, seconds)
     return seconds

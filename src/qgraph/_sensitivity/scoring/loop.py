@@ -41,8 +41,12 @@ Asking = Callable[[Sequence[Question], Sequence[int], Step], Sequence[Sequence[S
 """Returns the sums of every question for each sample of these numbers."""
 
 
+FOR_TIMING = 0.05
+"""Of the time left, what timing the float model may take: one sample, or more."""
+
+
 def scoring_ends(deadline: float | None, share: float) -> float | None:
-    """Return when scoring ends that may take a share of the time left, on the deadline's clock."""
+    """Return when work ends that may take a share of the time left, on the deadline's clock."""
     now = time.monotonic()
     return None if deadline is None else now + share * (deadline - now)
 
