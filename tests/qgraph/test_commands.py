@@ -135,6 +135,8 @@ def test_synthetic_data_depends_on_the_seed_alone(
 
     assert nodes(1) == nodes(1)
     assert nodes(1) != nodes(2)
+    refused = qgraph("sensitivity", "--fast", mlp, "--seed", "-1", "-o", tmp_path / "n.json")
+    assert refused.code == 2 and "seed: found -1, expected 0 or more" in refused.err
 
 
 def test_with_data_there_is_no_warning(

@@ -153,6 +153,23 @@ def test_a_score_the_report_does_not_hold_is_an_error(report: Path) -> None:
         read(report, which=Which.INC_SOLO)
 
 
+def test_errors_where_there_is_no_signal_are_no_ranking(
+    tmp_path: Path, build: Callable[..., Path], score: Measure
+) -> None:
+    text = (
+        "g (float[N, 8] x) => (float[N, 8] y) { a = MatMul(x, w) b = MatMul(x, w) y = Sub(a, b) }"
+    )
+    model, path = build(text, {"w": (8, 8)}), tmp_path / "sensitivity.json"
+    write_document(path, score(model, metric="sqnr_db", grouped=False))
+    with pytest.raises(
+        UsageError, match="no finite score by SQNR dB, as outputs of the float"
+    ) as e:
+        read(path)
+    assert "--metric mse" in str(e.value.hint)
+    write_document(path, score(model, grouped=False))
+    assert all(found > 0 for found in read(path)[0].scores.values())
+
+
 def test_json_and_csv_of_another_tool_say_the_same(tmp_path: Path) -> None:
     scores = {"a": 1.5, "b": -2.0, "c, d": 3e-9}
     text = 'name,score\na,1.5\nb,-2\n"c, d",3e-9\n'

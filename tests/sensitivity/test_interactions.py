@@ -72,6 +72,11 @@ def test_what_a_unit_brings_counts_in_the_order() -> None:
     assert order(units_of(report_of(errors, macs=(1, 100)), By.MACS)) == ["n1", "n0"]
 
 
+def test_what_brings_nothing_comes_last_however_much_it_harms() -> None:
+    report = report_of(np.diag([3e4, 2e4, 1.0, 5e4]), macs=(0, 0, 1, 0))
+    assert order(units_of(report, By.MACS)) == ["n2", "n1", "n0", "n3"]
+
+
 def test_without_correlation_the_order_is_that_of_single_errors() -> None:
     alone = [3.0, 1.0, 2.0, 0.5]
     assert order(units_of(report_of(np.diag(alone)), By.NODES)) == ["n3", "n1", "n2", "n0"]

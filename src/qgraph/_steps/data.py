@@ -88,7 +88,10 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
 
     Raises:
         InputError: the data cannot be read, or holds no sample.
+        UsageError: a seed below 0.
     """
+    if seed < 0:
+        raise UsageError(f"seed: found {seed}, expected 0 or more")
     paths = list(data) or _default_data(model.view)
     if not paths:
         rows = rows_looked_up(model.view.model)

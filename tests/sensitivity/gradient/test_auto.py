@@ -13,6 +13,7 @@ import onnx
 import pytest
 from graphs import built, drawn
 from onnx import TensorProto, helper, numpy_helper
+from scipy import stats
 
 import qgraph
 from qgraph._graph.edit.prepare import prepare
@@ -26,6 +27,7 @@ from qgraph._sensitivity.engines.gradient.verifying import (
     AT_CUT,
     SPREAD,
     WORST,
+    agreement,
     agreement_on,
     nodes_to_check,
 )
@@ -33,7 +35,7 @@ from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.engines.wavefront.plug import Wavefront
 from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import cut_profiles
-from qgraph._sensitivity.report import Direction, Sensitivity, Stability
+from qgraph._sensitivity.report import Direction, Score, Sensitivity, Stability
 from qgraph._sensitivity.scoring.journal import open_journal
 from qgraph._sensitivity.scoring.loop import Scores, scoring_ends
 from qgraph._sensitivity.scoring.questions import Scored
@@ -243,6 +245,20 @@ def test_estimates_are_checked_on_the_samples_that_there_is_time_for(tmp_path: P
     assert (found.nodes, found.ratio) == (6, 0.5)
     assert found.spearman == pytest.approx(1)
     assert agreement_on(asked, Scores(SumsTable(), complete=False, resumed=0), names, "mse") is None
+
+
+def test_nodes_that_neither_tells_apart_are_no_agreement() -> None:
+    names = [f"n{at}" for at in range(12)]
+
+    def of(*worst: int) -> dict[str, Score]:
+        return {name: Score(mse=float(at in worst)) for at, name in enumerate(names)}
+
+    found = agreement(of(0, 1), of(0, 2, 1), "mse")
+    assert found is not None
+    alike = [[float(at in worst) for at in range(12)] for worst in ((0, 1), (0, 2, 1))]
+    assert found.spearman == pytest.approx(stats.spearmanr(*alike).statistic)
+    flat = agreement({name: Score(mse=1.0) for name in names}, of(0, 1), "mse")
+    assert flat is not None and flat.spearman == 0
 
 
 def test_checking_takes_no_more_than_a_quarter_of_measuring_all() -> None:

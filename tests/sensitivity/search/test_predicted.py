@@ -70,6 +70,11 @@ def test_units_of_more_weight_take_the_place_of_others() -> None:
     assert largest_within(pairs, weights, 0.1).tolist() == [False, True]
 
 
+def test_what_weighs_nothing_is_added_and_taken_out_by_its_damage() -> None:
+    pairs, weights = np.diag([6e8, 5e8, 1.0, 7e8]), np.array([0.0, 0.0, 1.0, 0.0])
+    assert largest_within(pairs, weights, 1.2e9).tolist() == [True, True, True, False]
+
+
 @pytest.mark.parametrize(("power", "scale"), [(1.0, 1.0), (1.0, 0.2), (0.5, 0.4), (1.6, 3.0)])
 @pytest.mark.parametrize("count", [9, 12])
 def test_a_handful_of_measurements_finds_what_trying_all_sets_finds(

@@ -144,6 +144,13 @@ def _of_report(source: Source, report: Sensitivity) -> Ranking:
     if source.which is Which.GAUSS_NEWTON:  # not every operator has one
         known = tuple(node for node in known if node.gauss_newton is not None) or known
     scores = {node.name: _chosen(node, report, source) for node in known}
+    if beyond := next((name for name, score in scores.items() if not math.isfinite(score)), None):
+        raise UsageError(
+            f"{beyond!r} has no finite score by {metric(report.metric).label}, as outputs of the"
+            " float model are 0 throughout",
+            where=str(source.path),
+            hint="Score with --metric mse.",
+        )
     if source.lower_is_worse:
         raise UsageError("--lower-is-worse is not for reports of qgraph", where=str(source.path))
     notes = [f"scheme {report.scheme}, engine {report.run.engine}, {source.which}"]

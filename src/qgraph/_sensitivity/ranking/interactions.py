@@ -24,6 +24,9 @@ _STORED = np.dtype("<f4")
 MOST_NODES = 2048
 """Nodes up to which reports hold interactions: their size goes by the square of that number."""
 
+NO_WEIGHT = 1e-150
+"""Stands for a weight of 0 where damage is divided by it, so that the largest is finite."""
+
 
 def packed(matrix: Array) -> str:
     """Return the upper triangle of a symmetric matrix, row by row, as text."""
@@ -93,7 +96,7 @@ class Gram:
         """
         pairs = self._summed(self._matrix, units)
         added = pairs.diagonal().copy()
-        worth = np.maximum(np.asarray(weights, float), 1e-300)
+        worth = np.maximum(np.asarray(weights, float), NO_WEIGHT)
         left = np.ones(len(units), bool)
         found = []
         for _ in units:

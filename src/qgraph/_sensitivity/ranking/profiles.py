@@ -21,7 +21,7 @@ from qgraph._graph.errors import UsageError
 from qgraph._graph.tensors import Array
 from qgraph._metrics import metric
 from qgraph._quantize.profiles import Fraction, KeepPart, Predicted, Profile, Profiles
-from qgraph._sensitivity.ranking.interactions import gram_of
+from qgraph._sensitivity.ranking.interactions import NO_WEIGHT, gram_of
 from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.report import GroupScore, NodeScore, Sensitivity
 
@@ -59,7 +59,7 @@ class Unit:
     @property
     def harm_by_weight(self) -> float:
         """Return what units are ordered by: the damage for what the unit brings."""
-        return self.harm / max(self.weight, 1e-300)
+        return self.harm / max(self.weight, NO_WEIGHT)
 
 
 def cut_profiles(

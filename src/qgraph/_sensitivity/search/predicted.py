@@ -19,6 +19,7 @@ from qgraph._graph.progress import Progress, silent
 from qgraph._graph.tensors import Array
 from qgraph._metrics import METRICS
 from qgraph._metrics.budget import Budget
+from qgraph._sensitivity.ranking.interactions import NO_WEIGHT
 from qgraph._sensitivity.ranking.profiles import Unit
 from qgraph._sensitivity.search.sets import largest_within
 
@@ -150,7 +151,7 @@ class _Search:
     def add_one_by_one(self) -> None:
         """Try units beside the best set while measurements are left, those that add least first."""
         added = self._pairs.diagonal() + 2 * self._pairs @ self.best
-        worth = added / np.maximum(self.weights, 1e-300)
+        worth = added / np.maximum(self.weights, NO_WEIGHT)
         for at in np.argsort(worth, kind="stable"):
             if self.measured < _MOST and not self.best[at]:
                 self.look(self.best | (np.arange(len(self.best)) == at))

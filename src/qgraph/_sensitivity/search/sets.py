@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qgraph._graph.tensors import Array
+from qgraph._sensitivity.ranking.interactions import NO_WEIGHT
 
 _EQUAL = 1e-9
 """Share up to which weights and damages count as the same."""
@@ -44,14 +45,14 @@ class _Set:
 
     def thin(self) -> None:
         """Take out what does most for its weight, until the set does no more than the limit."""
-        worth = np.maximum(self._weights, 1e-300)
+        worth = np.maximum(self._weights, NO_WEIGHT)
         while self._damage > self._limit and self.chosen.any():
             freed = np.where(self.chosen, 2 * self._beside - self._own, -np.inf)
             self._move(int(np.argmax(np.where(self.chosen, freed / worth, -np.inf))), -1)
 
     def fill(self) -> None:
         """Add what does least for its weight, until nothing fits."""
-        worth = np.maximum(self._weights, 1e-300)
+        worth = np.maximum(self._weights, NO_WEIGHT)
         while True:
             added = self._own + 2 * self._beside
             fits = ~self.chosen & (self._damage + added <= self._limit)

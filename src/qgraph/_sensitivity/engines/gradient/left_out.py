@@ -17,7 +17,8 @@ from qgraph._metrics import Figures
 from qgraph._sensitivity.beside_scores import Estimate
 from qgraph._sensitivity.engines.gradient.verifying import Walks, measured_exactly
 from qgraph._sensitivity.engines.question_engine import Asked
-from qgraph._sensitivity.ranking.order import harm, ranks
+from qgraph._sensitivity.ranking.agreement import spearman
+from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.report import Score
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
 from qgraph._sensitivity.scoring.questions import Key
@@ -108,7 +109,7 @@ def _correlation(
     if len(names) < 2:
         return None
     first, second = (
-        ranks([harm(None, table.without[name], table.everything, key) for name in names])
+        np.array([harm(None, table.without[name], table.everything, key) for name in names])
         for table in (estimated, exact)
     )
-    return float(np.corrcoef(first, second)[0, 1])
+    return spearman(first, second)

@@ -18,7 +18,9 @@ from qgraph._sensitivity.beside_scores import Verified
 from qgraph._sensitivity.engines.exact import Exactly, exact_scores
 from qgraph._sensitivity.engines.question_engine import Asked
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
-from qgraph._sensitivity.ranking.order import harm, ranks
+from qgraph._sensitivity.ranking.agreement import spearman
+from qgraph._sensitivity.ranking.interactions import NO_WEIGHT
+from qgraph._sensitivity.ranking.order import harm
 from qgraph._sensitivity.ranking.profiles import DEFAULT_CUTS
 from qgraph._sensitivity.report import Score, Stability
 from qgraph._sensitivity.scoring.computed_model import ComputedModel
@@ -92,7 +94,7 @@ def _unsettled(
     """Return the nodes within some standard errors of a cut, the nearest first."""
     if not harms:
         return []
-    by_cost = {name: harms[name] / max(costs.get(name, 0.0), 1e-300) for name in harms}
+    by_cost = {name: harms[name] / max(costs.get(name, 0.0), NO_WEIGHT) for name in harms}
     cuts = _cuts(by_cost, costs)
 
     def distance(name: str) -> float:
@@ -223,6 +225,7 @@ def agreement(
         return None
     return Verified(
         nodes=len(names),
-        spearman=float(np.corrcoef(ranks(pairs[0]), ranks(pairs[1]))[0, 1]),
+        # what tells no nodes apart agrees with nothing
+        spearman=spearman(*map(np.array, pairs)) or 0.0,
         ratio=statistics.median(ratios),
     )
