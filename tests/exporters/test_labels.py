@@ -13,6 +13,7 @@ from onnx import parser
 
 import qgraph
 from qgraph._exporters.class_scores import class_scores
+from qgraph._graph.errors import InputError
 from qgraph._graph.tensors import Array
 from qgraph._report.advice import advice
 
@@ -215,3 +216,50 @@ def test_rows_that_make_no_whole_batch_are_said_and_take_their_labels_along(
     assert found.variants[0].metrics["top1"] == pytest.approx(14 / 16)
     few = qgraph.calibrate(path, data=data, samples=2, fast=True)
     assert few.run.warnings is None  # whoever asks for less leaves nothing out unasked
+
+
+PROBABILITY = "s = MatMul(r, w2) [end] y = Sigmoid(s)"
+BINARY = {
+    "a probability [n, 1]": (PROBABILITY, "[batch, 1]", 0.5),
+    "a probability [n]": (
+        f"{PROBABILITY.replace('] y', '] p')} y = Squeeze(p, one)",
+        "[batch]",
+        0.5,
+    ),
+    "a logit [n, 1]": ("[end] y = MatMul(r, w2)", "[batch, 1]", 0.0),
+}
+
+
+@pytest.mark.parametrize(("end", "shape", "threshold"), BINARY.values(), ids=BINARY)
+def test_one_output_tells_two_classes_apart(
+    tmp_path: Path, end: str, shape: str, threshold: float
+) -> None:
+    text = f"two (float[batch, 24] x) => (float{shape} y) {{ h = MatMul(x, w1) r = Relu(h) {end} }}"
+    given = drawn({"w1": (24, 32), "w2": (32, 1)}) | {"one": np.array([1])}
+    path = tmp_path / "float.onnx"
+    onnx.save(built(text, 17, **{name: w for name, w in given.items() if name in text}), path)
+    x = samples()
+    right = (scores(path, x).ravel() > threshold).astype(np.int64)
+    assert 5 < right.sum() < 35
+    right[:10] = 1 - right[:10]
+    np.savez(tmp_path / "d.npz", x=x, labels=right)
+    report, ranges = qgraph.sensitivity(path, data=tmp_path / "d.npz", fast=True)
+    (made,) = qgraph.quantize(path, qgraph.profile(report, cuts={"all": 1.0}), ranges)
+    found = qgraph.evaluate([path, made], data=tmp_path / "d.npz", task="classify")
+    reference, variant = (item.metrics for item in found.variants)
+    assert reference["top1"] == pytest.approx(0.75) and "top5" not in reference
+    got = _as_written(made.save(tmp_path), x).ravel() > threshold
+    assert variant["top1"] == pytest.approx(np.mean(got == right))
+    same = np.mean(got == (scores(path, x).ravel() > threshold))
+    assert variant["top1_agreement"] == pytest.approx(same)
+    assert any(f"class 1 above {threshold:g}" in text for text in found.run.warnings)
+
+
+def test_a_number_for_labels_beyond_two_classes_is_refused(tmp_path: Path) -> None:
+    """A regression: labels are counts, not classes."""
+    model = built(
+        "one (float[n, 24] x) => (float[n, 1] y) { y = MatMul(x, w) }", **drawn({"w": (24, 1)})
+    )
+    with pytest.raises(InputError, match=r"of \[n, 1\] with labels 0 and 1") as caught:
+        class_scores(model, ["y"], np.array([0, 1, 2]))
+    assert "--task fidelity" in (caught.value.hint or "")

@@ -16,6 +16,7 @@ from qgraph._graph.tensors import Array
 SEVERAL = 5
 """How many of the first classes count for `top5`."""
 _SOFTMAX = ("Softmax", "LogSoftmax")
+_KEEPS_VALUES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 _LAST_BY_DEFAULT = 13
 """The opset from which a Softmax is over the last axis if nothing is said."""
 _NAMES = re.compile(r"logit|prob|class|label|score", re.IGNORECASE)
@@ -25,11 +26,31 @@ _NAMES = re.compile(r"logit|prob|class|label|score", re.IGNORECASE)
 class ClassScores:
     """What is counted at `outputs`, [n, C] or without labels [n, …, C] each. `labels`: int [n of
     all samples], the right classes of the first of them, in the order of the samples; None where
-    nobody knows them.
+    nobody knows them. `threshold`: of one output, [n, 1] or [n], that tells two classes apart: what
+    is above is the second.
     """
 
     outputs: tuple[str, ...]
     labels: Array | None = None
+    threshold: float | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the figures should know."""
+        if self.threshold is None:
+            return ()
+        kind = "a logit" if self.threshold == 0 else "a probability"
+        return (
+            f"top-1 takes {self.outputs[0]} for {kind}, as its graph ends: class 1 above"
+            f" {self.threshold:g}, else class 0.",
+        )
+
+    def of(self, name: str, found: Mapping[str, Array]) -> Array:
+        """Return the scores of an output, [n, …, C]."""
+        if self.threshold is None:
+            return found[name]
+        above = found[name].reshape(-1, 1) - found[name].dtype.type(self.threshold)
+        return np.concatenate([-above, above], 1)
 
     def count(
         self, start: int, reference: Mapping[str, Array], got: Mapping[str, Array]
@@ -40,7 +61,7 @@ class ClassScores:
         Raises:
             InputError: there are fewer labels, or one is no class.
         """
-        pairs = [(reference[name], got[name]) for name in self.outputs]
+        pairs = [(self.of(name, reference), self.of(name, got)) for name in self.outputs]
         found = {
             "rows": float(sum(a[..., 0].size for a, _ in pairs)),
             "agree": float(sum(np.sum(a.argmax(-1) == b.argmax(-1)) for a, b in pairs)),
@@ -80,7 +101,8 @@ def class_scores(
     model: onnx.ModelProto, outputs: Sequence[str], labels: Array | None
 ) -> ClassScores | None:
     """Return which of `outputs` hold class scores, a row for each item: those made by a Softmax or
-    called logits, scores or the like; with labels, the only row there is will do. Without labels
+    called logits, scores or the like; with labels, the only row there is will do, or, with labels 0
+    and 1, the only number: a probability behind a Sigmoid, else a logit. Without labels
     also a row for each position of an item (a reader of text, a tagger), where a Softmax over
     classes makes it.
 
@@ -94,10 +116,14 @@ def class_scores(
         named = [name for name in outputs if name in named or _is_softmax_of_rows(index, name)]
         return ClassScores(tuple(named)) if named else None
     found = named if len(named) == 1 else rows
+    columns = [name for name in outputs if _is_column(index.shape_of(name))]
+    if not rows and len(columns) == 1 and set(np.unique(labels)) <= {0, 1}:
+        return ClassScores(tuple(columns), labels, 0.5 if _is_sigmoid(index, columns[0]) else 0.0)
     if len(found) != 1:
         raise InputError(
             f"there are labels, and {len(found) or 'no'} outputs that could be class scores,"
-            f" expected one of shape [n, classes] among {', '.join(outputs)}",
+            f" expected one of shape [n, classes], or of [n, 1] with labels 0 and 1, among"
+            f" {', '.join(outputs)}",
             where="labels",
             hint="Add --task fidelity, or leave the labels out. To use these labels, in Python:"
             " qgraph.evaluate(…, task='fidelity', metric=function).",
@@ -116,6 +142,16 @@ def _is_softmax_of_rows(index: GraphIndex, name: str) -> bool:
 
 def _is_row(shape: Sequence[int | None] | None) -> bool:
     return shape is not None and len(shape) == 2 and (shape[1] or 0) >= 2
+
+
+def _is_column(shape: Sequence[int | None] | None) -> bool:
+    return shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+
+
+def _is_sigmoid(index: GraphIndex, name: str) -> bool:
+    while (node := index.producer.get(name)) is not None and node.op_type in _KEEPS_VALUES:
+        name = node.input[0]
+    return index.comes_from(name, "Sigmoid", "HardSigmoid")
 
 
 def rank_of(scores: Array, labels: Array) -> Array:

@@ -68,6 +68,10 @@ class FidelityTask(SampleBySample[SampleSums]):
         return labels is None or len(labels) == len(self.feeds)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self._scores is None else self._scores.notes
+
+    @property
     def metrics(self) -> frozenset[str]:
         classes = {} if self._scores is None else self._scores.ratios(SEVERAL + 1)
         return FIDELITY.union(classes, [_WORST] if self._free else [])
@@ -101,7 +105,7 @@ class FidelityTask(SampleBySample[SampleSums]):
             seen |= {"errors": [x.error for x in each], "signals": [x.signal for x in each]}
         if self._scores is None:
             return seen
-        items, *_, classes = got[self._scores.outputs[0]].shape
+        items, *_, classes = self._scores.of(self._scores.outputs[0], got).shape
         start = index if self.divisible else self._starts[index]
         if self._scores.labels is not None and self.divisible and items != 1:
             raise InputError(

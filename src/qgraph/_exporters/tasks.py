@@ -93,6 +93,15 @@ class ComparesInside(Protocol):
 
 
 @runtime_checkable
+class SaysMore(Protocol):
+    """A task with something to say about how it counts."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the figures should know, in sentences."""
+
+
+@runtime_checkable
 class NamesMetrics(Protocol):
     """A task that says beforehand which metrics it can have, so that no other is asked for."""
 

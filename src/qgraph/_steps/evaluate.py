@@ -18,7 +18,7 @@ from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel, inspect_variants
 from qgraph._exporters.family import Converses, Suite
 from qgraph._exporters.manifest import SANITY
-from qgraph._exporters.tasks import ComparesInside, ObservesSamples, Task
+from qgraph._exporters.tasks import ComparesInside, ObservesSamples, SaysMore, Task
 from qgraph._graph.edit.draws import random_note
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.models import read_model
@@ -214,7 +214,8 @@ def _warnings(model: Model, task: Task, asked: EvaluateOptions) -> tuple[str, ..
     inner = task.inner if isinstance(task, ComparesInside) else ()
     known = model.notes_on(model.scored_at()) if inner else random_note(model.prepared.model)
     whole = asked.samples is None or len(task.feeds) < asked.samples
-    return (*known, *(rows_left_out(model, asked.data) if whole else ()))
+    counted = task.notes if isinstance(task, SaysMore) else ()
+    return (*known, *counted, *(rows_left_out(model, asked.data) if whole else ()))
 
 
 def _predicted(
