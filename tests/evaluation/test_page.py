@@ -299,7 +299,7 @@ def test_the_page_says_that_the_ranking_comes_from_made_up_samples(
 
 
 def test_every_profile_lists_what_it_keeps_with_its_reason(page: Page) -> None:
-    assert page.tables[-1] == [["node", "reason"], ["plain", "plain"]]
+    assert page.tables[-1] == [["node", "of all MACs", "reason"], ["plain", "", "plain"]]
 
 
 def test_the_quality_axis_is_the_metric_that_says_most(evaluation: Evaluation) -> None:

@@ -105,3 +105,28 @@ def test_shares_are_of_the_macs_unless_others_are_asked_for(
         assert qgraph("profile", report, *by, "-o", profiles).code == 0
         found = {p["name"]: p["quantize"] for p in json.loads(profiles.read_text())["profiles"]}
         assert len(found["B"]) == 1 and half in (found["B"], None)
+
+
+def test_what_stays_float_has_its_share_of_all_macs(
+    build: Build, qgraph: Any, tmp_path: Path
+) -> None:
+    """By hand, for a row of 4: 4·32·64, the product 4·64·4, 4·64·3."""
+    text = """(float[4, 32] x) => (float[4, 4] p, float[4, 3] y) {
+      [wide] a = MatMul(x, w0) [narrow] y = MatMul(a, w1)
+      t = Transpose(a) [product] p = MatMul(a, t)
+    }"""
+    weights = {"w0": np.ones((32, 64), np.float32), "w1": np.ones((64, 3), np.float32)}
+    onnx.save(build(text, **weights), tmp_path / "m.onnx")
+    report, out = tmp_path / "s.json", tmp_path / "p.json"
+    given = ("--samples", 1, "--fast", "--exclude", "wide", "--include", "narrow")
+    assert qgraph("sensitivity", tmp_path / "m.onnx", *given, "-o", report).code == 0
+    macs = {"wide": 4 * 32 * 64, "product": 4 * 64 * 4, "narrow": 4 * 64 * 3}
+    scored = json.loads(report.read_text())
+    assert {node["name"]: node["macs"] for node in (*scored["nodes"], *scored["keep"])} == macs
+    said = qgraph("profile", report, "--cut", "D=1", "-o", out).out
+    (profile,) = json.loads(out.read_text())["profiles"]
+    total, kept = sum(macs.values()), ("wide", "product")
+    shares = {item["name"]: item["macs_share"] for item in profile["keep"]}
+    assert shares == pytest.approx({name: macs[name] / total for name in kept})
+    first = f"{macs['wide'] / total:.1%}: excluded by the user"
+    assert f"{sum(shares.values()):.1%} of all MACs ({first}; " in " ".join(said.split())

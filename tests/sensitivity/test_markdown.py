@@ -53,7 +53,7 @@ def test_no_name_breaks_the_table(report: Sensitivity, name: str) -> None:
     broken = report.model_copy(update={"nodes": (first, *report.nodes[1:]), "keep": (kept,)})
     text = to_markdown(broken)
     assert [len(row) for row in rows(text, "rank")] == [_HEAD] * len(report.nodes)
-    assert [len(row) for row in rows(text, "kept")] == [2]
+    assert [len(row) for row in rows(text, "kept")] == [3]
 
 
 def test_names_are_no_html_no_pictures_and_no_control_characters(report: Sensitivity) -> None:

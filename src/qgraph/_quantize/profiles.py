@@ -23,10 +23,11 @@ _PATTERN = "re:"
 
 
 class KeepPart(Part):
-    """A node that stays float and why."""
+    """A node that stays float and why. `macs_share`: of the MACs of all nodes of the model."""
 
     name: str
     reason: str
+    macs_share: float | None = None
 
 
 class Fraction(Part):
@@ -80,6 +81,20 @@ class NamedScheme(Part):
     scheme: Scheme
 
 
+def always_float(profiles: Sequence[Profile]) -> dict[str, float]:
+    """Return reason → the share of all MACs that every profile keeps float for it, the largest
+    first.
+    """
+    first, *others = (set(item.keep) for item in profiles)
+    shares: dict[str, float] = {}
+    for keep in first.intersection(*others):
+        if keep.macs_share:
+            said = "their sensitivity" if keep.reason.startswith(_RANK) else keep.reason
+            shares[said] = shares.get(said, 0.0) + keep.macs_share
+    return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
+
+
+_RANK = "sensitivity rank"
 _FACTOR = 2.0
 
 

@@ -58,11 +58,21 @@ def assemble(
             if not set(group.members) & found.unscored.keys()
         ),
         keep=tuple(
-            KeptNode(name=keep.name, op_type=op_types[keep.name], reason=keep.reason)
+            KeptNode(
+                name=keep.name,
+                op_type=op_types[keep.name],
+                reason=keep.reason,
+                macs=found.macs.get(keep.name),
+            )
             for keep in work.selection.kept
         ),
         unscored=tuple(
-            KeptNode(name=name, op_type=op_types[name], reason=found.unscored[name])
+            KeptNode(
+                name=name,
+                op_type=op_types[name],
+                reason=found.unscored[name],
+                macs=found.macs.get(name),
+            )
             for name in work.names
             if name in found.unscored
         ),

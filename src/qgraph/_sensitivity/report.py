@@ -174,11 +174,14 @@ class GroupScore(Part):
 
 
 class KeptNode(Part):
-    """A node that was not scored because it stays float."""
+    """A node that was not scored because it stays float. `macs`: 0 where its bodies alone multiply,
+    None in older reports.
+    """
 
     name: str
     op_type: str
     reason: str
+    macs: int | None = None
 
 
 class ResidualAdd(Part):

@@ -18,7 +18,7 @@ from qgraph._graph.io.documents import write_document
 from qgraph._graph.run.session import Provider
 from qgraph._metrics import metric, quality_key
 from qgraph._metrics.budget import Budget
-from qgraph._quantize.profiles import Profiles, apart, format_counts
+from qgraph._quantize.profiles import Profiles, always_float, apart, format_counts
 from qgraph._steps.options import ProfileOptions, chosen
 from qgraph._steps.profile import profile as cut_profiles
 
@@ -78,6 +78,9 @@ def profile(
     say(f"Wrote {output}")
 
 
+_REASONS = 3
+
+
 def _print(profiles: Profiles) -> None:
     shares = ["of candidates", "of their MACs", "of their params"]
     headings = ["profile", "title", "quantized", *shares, "predicted MSE"]
@@ -93,6 +96,9 @@ def _print(profiles: Profiles) -> None:
     spare = ["of their params", "of candidates", "predicted MSE"]
     headings += [f"measured {metric(key).label}" for key in extra]
     print_table(headings, rows, left=2, spare=spare)
+    if left := always_float(profiles.profiles):
+        named = "; ".join(f"{share:.1%}: {why}" for why, share in list(left.items())[:_REASONS])
+        say(f"Float in every profile: {sum(left.values()):.1%} of all MACs ({named}).")
     for item in profiles.profiles:
         expected = item.predicted.mse if item.predicted else None
         if note := apart(item.name, expected, (item.measured or {}).get("mse")):

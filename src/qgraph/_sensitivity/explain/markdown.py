@@ -9,7 +9,7 @@ from qgraph._metrics import metric
 from qgraph._sensitivity.beside_scores import Estimate
 from qgraph._sensitivity.explain.schemes import damages, scheme_names, summary
 from qgraph._sensitivity.ranking.node_figures import node_figures
-from qgraph._sensitivity.report import NodeScore, Score, Sensitivity
+from qgraph._sensitivity.report import KeptNode, NodeScore, Score, Sensitivity
 
 
 def to_markdown(report: Sensitivity) -> str:
@@ -38,9 +38,9 @@ def to_markdown(report: Sensitivity) -> str:
         *_side_by_side(report),
         *_causes(report),
         "",
-        "| kept float | reason |",
-        "|---|---|",
-        *(f"| {code(keep.name)} | {cell(keep.reason)} |" for keep in report.keep),
+        "| kept float | MACs | reason |",
+        "|---|---:|---|",
+        *(_kept(keep) for keep in report.keep),
         *_unscored(report),
     ]
     return "\n".join(lines) + "\n"
@@ -133,8 +133,12 @@ def _causes(report: Sensitivity) -> list[str]:
 def _unscored(report: Sensitivity) -> list[str]:
     if not report.unscored:
         return []
-    rows = [f"| {code(node.name)} | {cell(node.reason)} |" for node in report.unscored]
-    return ["", "| no score | reason |", "|---|---|", *rows]
+    return ["", "| no score | MACs | reason |", "|---|---:|---|", *map(_kept, report.unscored)]
+
+
+def _kept(node: KeptNode) -> str:
+    macs = "" if node.macs is None else f"{node.macs:,}"
+    return f"| {code(node.name)} | {macs} | {cell(node.reason)} |"
 
 
 def _baseline(report: Sensitivity) -> str:

@@ -205,14 +205,21 @@ def profile_of(report: Sensitivity, name: str, title: str, units: Sequence[Unit]
     """Return the profile that quantizes exactly `units`."""
     chosen = {member for unit in units for member in unit.members}
     parted = {node.group for node in report.nodes if node.name in chosen}
-    kept = [
-        KeepPart(name=node.name, reason=_reason(report, node, with_group=node.group not in parted))
-        for node in report.nodes
-        if node.name not in chosen
-    ]
     # a profile is of the model as it was given: other schemes, and INC, do not rotate it
     others = [node for node in (*report.unscored, *report.keep) if node.reason != ROTATION]
-    kept += [KeepPart(name=node.name, reason=node.reason) for node in others]
+    reasons = {
+        node.name: _reason(report, node, with_group=node.group not in parted)
+        for node in report.nodes
+        if node.name not in chosen
+    } | {node.name: node.reason for node in others}
+    macs: dict[str, int | None] = {node.name: node.macs for node in report.nodes}
+    macs |= {node.name: node.macs for node in others}
+    known = [count for count in macs.values() if count is not None]
+    total = sum(known) if len(known) == len(macs) else 0
+    kept = [
+        KeepPart(name=node, reason=reason, macs_share=(macs[node] or 0) / total if total else None)
+        for node, reason in reasons.items()
+    ]
     return Profile(
         name=name,
         title=title,
