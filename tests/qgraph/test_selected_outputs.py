@@ -82,6 +82,22 @@ def test_every_engine_looks_there(qgraph: Any, build: Build, tmp_path: Path, eng
     assert result.code == 0 and "instead: boxes, s" in result.err
 
 
+@pytest.mark.parametrize("engine", ["wavefront", "gradient"])
+def test_a_mask_handed_through_and_one_of_infinity_stop_no_engine(
+    qgraph: Any, build: Build, tmp_path: Path, engine: str
+) -> None:
+    text = (
+        "(float[N,16] x) => (int64[N,1] y, bool[N,16] seen, float[N,32] b) <float never = {-inf}>"
+        f" {{ {BODY} seen = Greater(x, never) s = Where(seen, c, never)"
+        " [label] y = ArgMax<axis = 1>(s) }"
+    )
+    model, data = save(build, tmp_path, text)
+    given = ("--data", data, "--engine", engine, "-o", tmp_path / "s.json")
+    result = qgraph("sensitivity", "--fast", model, *given)
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "s.json").read_text())["outputs"] == ["b", "c"]
+
+
 def test_profiles_are_measured_there_too(qgraph: Any, build: Build, tmp_path: Path) -> None:
     model, data = save(build, tmp_path, BEST)
     quantized(qgraph, model, data)

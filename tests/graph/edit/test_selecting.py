@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from qgraph._graph.edit.selecting import behind_selection, last_weights, with_outputs
+from qgraph._graph.edit.selecting import behind_selection, last_weights, weighed, with_outputs
 from qgraph._graph.errors import InputError
 
 Build = Callable[..., onnx.ModelProto]
@@ -41,6 +41,25 @@ ENDS = {
         "(float[N,16] x) => (bool[N,16] y, int64[2] n) <float half = {0.5}>"
         " { a = MatMul(x, w) b = Sigmoid(a) c = Greater(b, half) y = Not(c) n = Shape(a) }",
         ("b", "n"),
+    ),
+    "what a mask leaves of scores": (
+        "(float[1,16] x, bool[1,16] ok) => (int64[1,1] y, float[1,18] b)"
+        " <float never = {-inf}, int64[4] at = {0, 1, 0, 1}>"
+        " { a = MatMul(x, w) s = Where(ok, a, never) b = Pad(s, at, never)"
+        " y = ArgMax<axis = 1>(b) }",
+        ("a", "b"),
+    ),
+    "what lies around the best of masked scores": (
+        "(float[1,16] x, bool[1,16] ok) => (float[1,1] y)"
+        " <float never = {-inf}, int64[4] at = {0, 1, 0, 1}>"
+        " { a = MatMul(x, w) s = Where(ok, a, never) b = Pad(s, at, never)"
+        " i = ArgMax<axis = 1>(s) y = GatherElements<axis = 1>(b, i) }",
+        ("a",),
+    ),
+    "one of two that are computed": (
+        "(float[1,16] x, bool[1,16] ok) => (int64[1,1] y)"
+        " { a = MatMul(x, w) b = Tanh(a) s = Where(ok, a, b) y = ArgMax<axis = 1>(s) }",
+        ("s",),
     ),
     "a picture of bytes": (
         "(float[N,16] x) => (uint8[N,16] y) <float low = {0.0}, float high = {255.0}>"
@@ -75,6 +94,13 @@ def test_outputs_that_no_computed_value_selects_are_compared_themselves(
 ) -> None:
     model = build(text, w=W)
     assert behind_selection(model, [value.name for value in model.graph.output]) is None
+
+
+def test_a_mask_that_is_handed_through_is_not_compared(build: Build) -> None:
+    text = """(float[N,16] x, bool[N,16] ok) => (float[N,16] x2, float[N,16] y, bool[N,16] no,
+        int64[2] n, int64[N,1] i)
+        { x2 = Neg(x) y = MatMul(x, w) no = Not(ok) n = Shape(ok) i = ArgMax<axis = 1>(y) }"""
+    assert weighed(build(text, w=W), ["x2", "y", "no", "n", "i"]) == ("x2", "y", "i")
 
 
 @pytest.mark.parametrize(

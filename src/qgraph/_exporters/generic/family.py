@@ -15,6 +15,7 @@ from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.next_tokens import next_tokens
 from qgraph._exporters.tasks import Task
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.selecting import weighed
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import fill_cache
@@ -55,9 +56,9 @@ class GenericFamily:
         return False
 
     def scored_outputs(self, view: ModelView) -> tuple[str, ...]:
-        """Return every output that is not a cache tensor."""
+        """Return every output that is not a cache tensor, nor integers that no weights reach."""
         scored = tuple(name for name in view.outputs if not name.startswith("present"))
-        return scored or view.outputs
+        return weighed(view.model, scored) or scored or view.outputs
 
     def parts(self, view: ModelView) -> Split | None:
         """Return None: an output holds numbers of one kind."""

@@ -43,7 +43,7 @@ def behind_selection(model: onnx.ModelProto, outputs: Sequence[str]) -> Selectin
     reached = _reached(end, selects)
     behind = [node for node in end if set(node.output) & reached]
     float_reads = dict.fromkeys(
-        name
+        _unmasked(graph, name)
         for node in behind
         for name in reads(node)
         if name not in reached and graph.types.get(name) in FLOATS and _has_weights(graph, name)
@@ -104,6 +104,32 @@ def _has_weights(graph: GraphIndex, tensor: str) -> bool:
         waiting += [name for name in reads(node) if name not in seen]
         seen.update(reads(node))
     return False
+
+
+def _unmasked(graph: GraphIndex, tensor: str) -> str:
+    """Return what a mask in front of `tensor` reads. It fills with what never wins a selection,
+    often -inf, of which there is no error.
+    """
+    node = graph.producer.get(tensor)
+    while node is not None and node.op_type in ("Where", "Pad"):
+        filled = node.input[1:] if node.op_type == "Where" else node.input[:1]
+        read = [name for name in filled if _has_weights(graph, name)]
+        if len(read) != 1:
+            break
+        (tensor,) = read
+        node = graph.producer.get(tensor)
+    return tensor
+
+
+def weighed(model: onnx.ModelProto, outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return `outputs` without the integers and truth values that no GEMM stands before, such as a
+    mask handed through: they have no error, and no gradient.
+    """
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+    if all(types.get(name) in (None, *FLOATS) for name in outputs):
+        return tuple(outputs)
+    graph = GraphIndex(model)
+    return tuple(n for n in outputs if types.get(n) in FLOATS or _has_weights(graph, n))
 
 
 def last_weights(
