@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -164,6 +165,50 @@ def test_a_recipe_goes_on_and_leaves_no_journal(
     assert len(asked) == whole - kept
     found = qgraph.Ranges.model_validate_json((runs / "ranges.json").read_text())
     assert (found.by_name(), found.smoothing) == (expected.by_name(), expected.smoothing)
+    assert not list(runs.glob("*journal*"))
+
+
+@pytest.fixture
+def clock(asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a measurement of the search take a second, and all else nothing."""
+    monkeypatch.setattr(time, "monotonic", lambda: float(len(asked)))
+
+
+def test_a_search_that_was_cut_short_goes_on_with_more_time(
+    model: Path, data: Path, tmp_path: Path, asked: list[int], clock: None
+) -> None:
+    def searched(budget: float | None, journal: Path | None = tmp_path / "journal") -> Any:
+        asked.clear()
+        given: Any = {"data": data, "small": True, "journal": journal, "time_budget": budget}
+        return qgraph.sensitivity(model, **given)
+
+    (report, expected), whole = searched(None, None), len(asked)
+    _, short = searched(whole)
+    kept = len(asked)
+    assert 0 < kept < whole and short.searched.cut_short and short.searched.time_budget == whole
+    assert "the same command searches further" in short.found()
+    _, again = searched(whole)  # who gives no more time goes on with the scores
+    assert again == short and not asked
+    found, last = searched(None)
+    assert last == expected and len(asked) == whole - kept
+    assert found.nodes == report.nodes
+
+
+def test_a_recipe_goes_on_with_a_search_that_was_cut_short(
+    model: Path, data: Path, tmp_path: Path, asked: list[int], clock: None
+) -> None:
+    expected, whole = calibrated(model, data, None), len(asked)
+    recipe, runs, made = model.with_name("net.toml"), tmp_path / "runs", []
+    for budget in (whole, whole, 9 * whole, 9 * whole):
+        recipe.write_text(RECIPE.replace("small = true", f"small = true\ntime_budget = {budget}"))
+        asked.clear()
+        qgraph.run(recipe, runs)
+        found = qgraph.Ranges.model_validate_json((runs / "ranges.json").read_text())
+        made.append((len(asked), found))
+    (first, short), (second, _), (rest, last), (fourth, _) = made
+    assert 0 < first < whole and (second, rest, fourth) == (0, whole - first, 0)
+    assert short.searched is not None and short.searched.cut_short
+    assert last.equals(expected) and last.searched == expected.searched
     assert not list(runs.glob("*journal*"))
 
 

@@ -100,8 +100,7 @@ def _tensors(count: int) -> str:
     return f"{count} tensor{'s' * (count != 1)}"
 
 
-_AGAIN = "; with more time, --fresh searches to the end"
-"""Who goes on without it keeps the ranges under which samples were scored."""
+_AGAIN = "; with more time, the same command searches further"
 OUT_OF_TIME = f"the time budget left no time for it{_AGAIN}"
 
 
@@ -110,7 +109,7 @@ class SearchedRanges(Part):
     None: they are the extremes. `strengths`: of smoothing, from the least; `smoothed`, `rotated`:
     tensors. `plain`, `taken`: by `metric`, of everything quantized, of samples that ranges do not
     know; None where it was not measured. `why_not`: why nothing was searched. `cut_short`: whether
-    a time budget ended the search.
+    a time budget ended the search: `time_budget`, in seconds, of which it had a share.
     """
 
     method: Calibration | None = None
@@ -122,6 +121,7 @@ class SearchedRanges(Part):
     taken: float | None = None
     why_not: str | None = None
     cut_short: bool | None = None
+    time_budget: float | None = None
 
     def of(self, smoothing: Sequence[SmoothedTensor]) -> SearchedRanges:
         """Return the same with what was smoothed and rotated."""
@@ -132,10 +132,17 @@ class SearchedRanges(Part):
         }
         return self.model_copy(update=given)
 
+    def goes_on(self, time_budget: float | None) -> bool:
+        """Return whether the search was cut short, and comes further within this budget, in s."""
+        more = time_budget is None or time_budget > (self.time_budget or 0)
+        return bool(self.cut_short) and more
+
     def in_words(self, scheme: Scheme) -> str:
         """Return a line that says what was taken, and what for."""
-        early = f" The time budget ended the search early{_AGAIN}." if self.cut_short else ""
-        return f"{self._taken(scheme)}{early}"
+        cut = self.cut_short and self.why_not is None
+        early = f"The time budget ended the search early{_AGAIN}." if cut else ""
+        parts = (self._taken(scheme) if scheme.calibrate is Calibration.AUTO else "", early)
+        return " ".join(filter(None, parts))
 
     def _taken(self, scheme: Scheme) -> str:
         what = "Ranges and smoothing" if scheme.searches_together else "Ranges"
@@ -195,6 +202,16 @@ class Ranges(Document):
     flat: tuple[str, ...] = ()
     unseen: tuple[UnseenRanges, ...] = ()
     searched: SearchedRanges | None = None
+
+    def equals(self, other: Ranges) -> bool:
+        """Return whether nodes compute the same with these ranges as with the other's."""
+        return (self.tensors, self.smoothing, self.unseen) == (
+            other.tensors, other.smoothing, other.unseen
+        )  # fmt: skip
+
+    def goes_on(self, time_budget: float | None) -> bool:
+        """Return whether a search that was cut short comes further within this budget, in s."""
+        return self.searched is not None and self.searched.goes_on(time_budget)
 
     def found(self) -> str | None:
         """Return what a search came to, in words; None where there was none."""

@@ -166,8 +166,9 @@ def ranges_of(
     together = scheme.searches_together
     best = given.best((), smooths=True) if together else Best()
     smoothing: Sequence[SmoothedTensor] = best.smoothing
+    cut_short = False
     if scheme.is_smoothed and not together:
-        smoothing = _smoothing(given.search(()))
+        smoothing, cut_short = _smoothing(given.search(()))
     form = model.smoothed(smoothing).prepared
     try:
         _require_same(model.prepared, form, data.feeds[0], runtime)
@@ -185,10 +186,19 @@ def ranges_of(
     if scheme.calibrate is Calibration.AUTO:
         if not together:
             best = given.best(smoothing, smooths=False)
-        return best.clipping(ranges, nodes_with_companions(form.model, nodes(form)))
-    if scheme.calibrate is not Calibration.OUTPUT:
+        ranges = best.clipping(ranges, nodes_with_companions(form.model, nodes(form)))
+    elif scheme.calibrate is Calibration.OUTPUT:
+        ranges = choose_clips(given.search(smoothing), ranges).clipped_alike()
+    return _bounded(ranges, asked.time_budget, cut_short=cut_short)
+
+
+def _bounded(ranges: Ranges, budget: float | None, *, cut_short: bool) -> Ranges:
+    """Return ranges of a search; where it was cut short, they say by which time budget."""
+    searched = ranges.searched or SearchedRanges(cut_short=cut_short or None)
+    if not searched.cut_short:
         return ranges
-    return choose_clips(given.search(smoothing), ranges).clipped_alike()
+    timed = searched.model_copy(update={"time_budget": budget})
+    return ranges.model_copy(update={"searched": timed})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,15 +254,17 @@ def _require_same(model: PreparedModel, form: PreparedModel, feed: Feed, runtime
         require_unchanged(model, form, feed, runtime.provider, runtime.memory)
 
 
-def _smoothing(search: Search) -> Sequence[SmoothedTensor]:
+def _smoothing(search: Search) -> tuple[Sequence[SmoothedTensor], bool]:
     """Return what is done to tensors before they are quantized, where ranges are no part of the
-    question: given, or searched for.
+    question: given, or searched for; and whether the deadline cut the search short.
     """
     smooth, rotate = search.scheme.smooth, search.scheme.rotate
     plan = cache(lambda: plan_of(search))  # it runs the model on all samples
     made: tuple[SmoothedTensor, ...] = ()
+    cut_short = False
     if smooth == SEARCHED:
-        made = search_smoothing(search)
+        made, cut_short = search_smoothing(search)
     elif smooth != NO_SMOOTHING:
         made = plan().everywhere(float(smooth))
-    return made if rotate == NO_ROTATION else plan().rotated(made, int(rotate))
+    rotated = made if rotate == NO_ROTATION else plan().rotated(made, int(rotate))
+    return rotated, cut_short

@@ -16,6 +16,7 @@ from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._graph.io.models import read_model, read_on_disk, write_model
 from qgraph._graph.run.runtime import Runtime
 from qgraph._quantize.profiles import Profiles
+from qgraph._quantize.ranges import Ranges
 from qgraph._sensitivity.engines.registry import engine_of
 from qgraph._sensitivity.explain.markdown import to_markdown
 from qgraph._sensitivity.scoring.fingerprint import digest_of
@@ -71,7 +72,7 @@ class RecipeChain:
         """Return the stages in order."""
         return [
             Stage("export", self._origin, self._export),
-            Stage("ranges", self._ranges_inputs, self._ranges),
+            Stage("ranges", self._ranges_inputs, self._ranges, self._has_time_to_search),
             Stage("sensitivity", self._sensitivity_inputs, self._sensitivity),
             Stage("profile", self._profile_inputs, self._profile),
             Stage("quantize", self._quantize_inputs, self._quantize),
@@ -82,6 +83,11 @@ class RecipeChain:
     def _ranges_inputs(self) -> Any:
         common = [self._recipe.scheme.model_dump(mode="json"), str(self._recipe.provider)]
         return [common, self._asked(), self._made(FLOAT), self._samples()]
+
+    def _has_time_to_search(self) -> bool:
+        """Return whether the search for ranges was cut short, and there is more time for it."""
+        found = read_document(self._path("ranges.json"), Ranges)
+        return found.goes_on(self._recipe.sensitivity.time_budget)
 
     def _sensitivity_inputs(self) -> Any:
         return [self._scored_inputs(), self._recipe.sensitivity.time_budget]
@@ -179,6 +185,9 @@ class RecipeChain:
             options=options,
             runtime=self._runtime,
         )
+        if made.searched is not None and made.searched.cut_short:
+            # the journal stays for a run with more time
+            return [self._write("ranges.json", made)]
         return [self._finished("ranges", made)]
 
     def _sensitivity(self) -> list[Path]:

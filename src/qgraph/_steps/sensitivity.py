@@ -83,7 +83,10 @@ def sensitivity(
         took = None
         if seen is None and not engine.calibrates:
             begun = time.monotonic()
-            seen = calibration.ranges(search_ends(started, asked), fresh=fresh)
+            before = None if fresh else calibration.kept
+            seen = calibration.ranges(before, search_ends(started, asked), fresh=fresh)
+            # samples that were scored under ranges of a search that was cut short are done again
+            fresh = fresh or (before is not None and not seen.equals(before))
             took = time.monotonic() - begun
         deadline = None if asked.time_budget is None else started + asked.time_budget
         recorded = journal is not None or runtime.ray is not None
@@ -177,12 +180,17 @@ class _Calibration:
     runtime: Runtime
     journal: AnyPath | None
 
-    def ranges(self, deadline: float | None, *, fresh: bool) -> Ranges:
-        """Return ranges: those that a run with the same journal calibrated, or new ones."""
-        if self.journal is not None and not fresh:
-            kept = find_ranges(Path(self.journal), self.question)
-            if kept is not None:
-                return kept
+    @property
+    def kept(self) -> Ranges | None:
+        """Return the ranges that a run with the same journal calibrated."""
+        return None if self.journal is None else find_ranges(Path(self.journal), self.question)
+
+    def ranges(self, kept: Ranges | None, deadline: float | None, *, fresh: bool) -> Ranges:
+        """Return ranges: those that were `kept`, unless their search was cut short and there is
+        more time now, or new ones.
+        """
+        if kept is not None and not kept.goes_on(self.asked.time_budget):
+            return kept
         beside = None if self.journal is None else journal_of_search(Path(self.journal))
         given = self.model, self.asked, self.scheme, self.data, self.runtime
         with searched(beside, *given, fresh=fresh) as journal:

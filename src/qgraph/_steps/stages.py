@@ -43,11 +43,14 @@ class RunRecord(Document):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`inputs`: everything the result depends on; `work` writes and returns the files."""
+    """`inputs`: everything the result depends on; `work` writes and returns the files. `goes_on`:
+    whether what is there can be made better, though nothing changed.
+    """
 
     name: str
     inputs: Callable[[], Any]
     work: Callable[[], Iterable[Path]]
+    goes_on: Callable[[], bool] = lambda: False
 
 
 def ensure(stage: Stage, folder: Path) -> bool:
@@ -55,7 +58,8 @@ def ensure(stage: Stage, folder: Path) -> bool:
     record = _read_record(folder)
     fingerprint = digest_of([stage.name, VERSION, packages(), stage.inputs()])
     done = {item.name: item for item in record.stages}
-    if stage.name in done and _holds(done[stage.name], fingerprint, folder):
+    holds = stage.name in done and _holds(done[stage.name], fingerprint, folder)
+    if holds and not stage.goes_on():
         return False
     begun = time.perf_counter()
     outputs = {

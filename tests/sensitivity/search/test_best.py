@@ -24,10 +24,10 @@ from qgraph._quantize.ranges import Ranges, RangesRun
 from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.scoring.questions import References, Scored
-from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.asking import Search, Spent
 from qgraph._sensitivity.search.best import Best, _confirmed, search_best
 from qgraph._sensitivity.search.ladder import Ladder
-from qgraph._sensitivity.search.rig import Rig, Spent
+from qgraph._sensitivity.search.rig import Rig
 
 NET = """net (float[N,32] x) => (float[N,24] y)
 { n = Mul(x, gamma) [first] h = MatMul(n, w) t = Tanh(h) [last] y = MatMul(t, v) }"""
@@ -315,7 +315,7 @@ def test_a_deadline_ends_the_search_with_the_best_so_far(
     said = best.searched.in_words(BEST)
     assert ("left no time for it" in said) == (measured == 0)
     assert ("The time budget ended the search early" in said) == (measured in (2, 4))
-    assert ("with more time, --fresh searches to the end" in said) == (measured < 99)
+    assert ("with more time, the same command searches further" in said) == (measured < 99)
     assert (best.searched.plain is not None) == (measured > 0)
 
 

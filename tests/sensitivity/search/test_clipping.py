@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import quantization_parameters
-from qgraph._quantize.ranges import Ranges, RangesRun
+from qgraph._quantize.ranges import Ranges, RangesRun, SearchedRanges
 from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.scoring.questions import Scored
@@ -122,6 +124,35 @@ def test_a_clip_is_a_share_of_the_extremes_which_stay_in_the_file(tmp_path: Path
     assert (first.rmin, first.rmax) == (before.rmin, before.rmax)
     assert first.clip is not None
     assert 0 < first.clip < max(-first.rmin, first.rmax)
+
+
+def test_a_deadline_takes_the_best_so_far_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that goes on whenever it is looked at."""
+    model, feeds = net(tmp_path / "net.onnx", matters=False), samples(1)
+    seen = calibrate(model, nodes(model), feeds, scheme("output"), RUN)
+    now = [0.0]
+
+    def ticks() -> float:
+        now[0] += 1
+        return now[0]
+
+    def chosen(deadline: float) -> Ranges:
+        now[0] = 0
+        search = Search(model, nodes, feeds, SCORED, seen.scheme, RUN, deadline=deadline)
+        return choose_clips(search, seen)
+
+    monkeypatch.setattr(time, "monotonic", ticks)
+    whole, count = chosen(math.inf), int(now[0])
+    assert whole.searched is None and chosen(2 * count) == whole
+    cut = [chosen(at) for at in range(count)]
+    assert all(item.searched == SearchedRanges(cut_short=True) for item in cut)
+    assert cut[0].equals(seen) and not cut[-1].equals(seen)
+    monkeypatch.undo()
+    made = {str(item.by_name()): item for item in cut}
+    errors = [error(model, item, feeds, ["first"]) for item in made.values()]
+    assert errors == sorted(errors, reverse=True)
 
 
 def test_under_four_samples_ranges_are_the_extremes(tmp_path: Path) -> None:

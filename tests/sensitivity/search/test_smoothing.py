@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
@@ -73,7 +75,7 @@ def error(
 
 def test_the_search_undoes_an_outlier(tmp_path: Path, feeds: list[Feed]) -> None:
     model = net(tmp_path / "net.onnx", 60.0)
-    choice = search_smoothing(Search(model, nodes, feeds, SCORED, Scheme(smooth="auto"), RUN))
+    choice, _ = search_smoothing(Search(model, nodes, feeds, SCORED, Scheme(smooth="auto"), RUN))
     assert error(model, feeds, choice) < 0.2 * error(model, feeds, ())
 
 
@@ -102,7 +104,7 @@ def test_what_only_fits_its_samples_is_not_taken(tmp_path: Path, seed: int) -> N
         [{"x": generator.standard_normal((rows, 16)).astype(np.float32)} for _ in range(count)]
         for rows, count in ((1, 16), (64, 4))
     )
-    choice = search_smoothing(Search(model, nodes, few, SCORED, Scheme(smooth="auto"), RUN))
+    choice, _ = search_smoothing(Search(model, nodes, few, SCORED, Scheme(smooth="auto"), RUN))
     smooth, plain = (error(model, few, item, others) for item in (choice, ()))
     assert smooth <= 1.05 * plain
 
@@ -111,7 +113,7 @@ def test_the_search_is_never_worse_than_no_smoothing_on_its_samples(
     tmp_path: Path, feeds: list[Feed]
 ) -> None:
     model = net(tmp_path / "net.onnx", 1.0)
-    choice = search_smoothing(Search(model, nodes, feeds, SCORED, Scheme(smooth="auto"), RUN))
+    choice, _ = search_smoothing(Search(model, nodes, feeds, SCORED, Scheme(smooth="auto"), RUN))
     assert error(model, feeds, choice) <= error(model, feeds, ())
 
 
@@ -123,3 +125,28 @@ def test_no_single_sample_decides_on_a_strength(tmp_path: Path, feeds: list[Feed
     errors[0.4] = plain * np.array([0.5] * 7 + [1.01])[:, None]
     own, *_ = smoothing._whole_choices(points, errors)
     assert own == dict.fromkeys(points, 0.4)
+
+
+def test_a_deadline_takes_the_best_so_far_and_says_so(
+    tmp_path: Path, feeds: list[Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that goes on whenever it is looked at."""
+    model, asked = net(tmp_path / "net.onnx", 60.0), Scheme(smooth="auto")
+    now = [0.0]
+
+    def ticks() -> float:
+        now[0] += 1
+        return now[0]
+
+    def found(deadline: float) -> tuple[tuple[SmoothedTensor, ...], bool]:
+        now[0] = 0
+        return search_smoothing(Search(model, nodes, feeds, SCORED, asked, RUN, deadline=deadline))
+
+    monkeypatch.setattr(time, "monotonic", ticks)
+    (whole, was_cut), count = found(math.inf), int(now[0])
+    assert whole and not was_cut and found(2 * count) == (whole, False)
+    cut = [found(at) for at in range(count)]
+    assert all(was_cut for _, was_cut in cut) and cut[0][0] == ()
+    assert cut[-1][0]  # of several choices, some are measured by then
+    monkeypatch.undo()
+    assert all(error(model, feeds, choice) <= error(model, feeds, ()) for choice, _ in cut)

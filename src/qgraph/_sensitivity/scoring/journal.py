@@ -124,7 +124,7 @@ def open_journal(path: Path, fingerprint: Fingerprint, *, fresh: bool = False) -
     _require_ours(path)
     if fresh and is_there(path):
         require_free(path)
-        remove_journal(path)
+        _remove(path)
     connection = _connect(path)
     try:
         with explained(path):
@@ -229,10 +229,14 @@ def remove_journal(path: Path) -> None:
     Raises:
         EnvironmentFault: it cannot be removed.
     """
+    for file in (path, journal_of_search(path)):
+        _remove(file)
+
+
+def _remove(path: Path) -> None:
     try:
-        for file in (path, journal_of_search(path)):
-            for suffix in ("", "-wal", "-shm"):
-                file.with_name(file.name + suffix).unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentFault(
             f"cannot remove the journal: {error.strerror}", where=str(path)

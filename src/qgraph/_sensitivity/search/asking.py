@@ -30,6 +30,10 @@ Nodes = Callable[[PreparedModel], Sequence[QuantizableNode]]
 """Returns the candidates of a model, which smoothing may make read other tensors."""
 
 
+class Spent(Exception):  # noqa: N818 - no error: there are no forwards left
+    """The forwards are used up, or the time."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
     """What is asked. `memory`: what the process may hold, None for what the machine can spare;
@@ -52,6 +56,11 @@ class Search:
     def is_late(self) -> bool:
         """Return whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def require_time(self) -> None:
+        """Raise Spent where the deadline has passed."""
+        if self.is_late:
+            raise Spent
 
     @property
     def provider(self) -> Provider:
@@ -85,6 +94,9 @@ class Trial:
     ) -> Iterator[list[Sequence[Sums]]]:
         """Yield for each sample the sums of every question under each quantization. `rounds`:
         backward passes a sample, None for as many as the outputs need.
+
+        Raises:
+            Spent: the deadline has passed.
         """
         model, feeds, scored = self.computed()
         first, *others = self.in_precision(quantizations)
@@ -96,6 +108,7 @@ class Trial:
                 Path(folder), rounds, lambda _: named,
             )  # fmt: skip
             for chunk in _chunks(feeds, engine.samples_at_once(questions)):
+                self.search.require_time()
                 for feed, sums in zip(chunk, engine.sums(questions, chunk, _ignore), strict=True):
                     kept = engine.others([feed]) or {}
                     yield [sums, *(kept[name] for name in named)]
@@ -103,7 +116,11 @@ class Trial:
     def measures(
         self, quantization: FakeQuantization, questions: Sequence[Question]
     ) -> Iterator[Sequence[Sums]]:
-        """Yield for each sample the sums of every question, measured."""
+        """Yield for each sample the sums of every question, measured.
+
+        Raises:
+            Spent: the deadline has passed.
+        """
         model, feeds, scored = self.computed()
         (made,) = self.in_precision([quantization])
         with tempfile.TemporaryDirectory(prefix="qgraph-states-") as folder:
@@ -112,6 +129,7 @@ class Trial:
                 memory=self.search.memory, folder=Path(folder), resumable=False,
             )  # fmt: skip
             for chunk in _chunks(feeds, engine.samples_at_once(questions)):
+                self.search.require_time()
                 yield from engine.sums(questions, chunk, _ignore)
 
     @property

@@ -28,10 +28,10 @@ from qgraph._quantize.ranges import (
 )
 from qgraph._sensitivity.ranking.interactions import MOST_NODES
 from qgraph._sensitivity.scoring.journal import Journal
-from qgraph._sensitivity.search.asking import Search
+from qgraph._sensitivity.search.asking import Search, Spent
 from qgraph._sensitivity.search.ladder import Ladder
 from qgraph._sensitivity.search.ratios import noise
-from qgraph._sensitivity.search.rig import HARMLESS, Elsewhere, Rig, Spent, lack_of_room
+from qgraph._sensitivity.search.rig import HARMLESS, Elsewhere, Rig, lack_of_room
 
 _LEAST = 0.05
 """By how much the error must fall for anything to be taken, as the logarithm of a ratio."""
@@ -100,7 +100,7 @@ def search_best(
             taken = _confirmed(ladder)
     if rig.cut_short and Way() not in sqnrs:
         search.progress("choosing ranges", 1, 1)
-        return _plain(OUT_OF_TIME)
+        return Best(searched=SearchedRanges(why_not=OUT_OF_TIME, cut_short=True))
     search.progress("choosing ranges", rig.allowed, rig.allowed)
     searched = SearchedRanges(
         method=taken.method, plain=sqnrs.get(Way()), taken=sqnrs.get(taken),

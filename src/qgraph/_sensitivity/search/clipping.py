@@ -16,7 +16,8 @@ Errors count as ratios, sample by sample: otherwise the one sample that errs mos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,10 +30,10 @@ from qgraph._metrics import Sums
 from qgraph._quantize.calibration import calibrate_side_by_side
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges
+from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SearchedRanges
 from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
 from qgraph._sensitivity.scoring.questions import Question
-from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.asking import Search, Spent, Trial
 from qgraph._sensitivity.search.ratios import HALVED, gains, noise
 
 SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
@@ -92,26 +93,48 @@ class _Half:
 
 
 def choose_clips(search: Search, ranges: Ranges) -> Ranges:
-    """Return `ranges`, the extremes, with the clip of every tensor that is better clipped. `search`
-    is about the model that they belong to, its smoothing done.
+    """Return `ranges`, the extremes, with the clip of every tensor that is better clipped, by what
+    the deadline allows to look at. `search` is about the model that they belong to, its smoothing
+    done.
     """
     feeds = search.feeds[:_SCORED]
     if len(feeds) < FEWEST_JUDGED:
         return ranges
+    choice: Choice = {}
+    searched: SearchedRanges | None = SearchedRanges(cut_short=True)
+    with suppress(Spent):
+        for choice in _choices(search, feeds):  # noqa: B007 - the last is taken
+            pass
+        searched = None
+    search.progress("choosing ranges", 4, 4)
+    found = ranges.model_copy(update={"searched": searched})
+    return (
+        _with_clips(found, _learn(search, search.feeds), choice) if any(choice.values()) else found
+    )
+
+
+def _choices(search: Search, feeds: Sequence[Feed]) -> Iterator[Choice]:
+    """Yield choices, each better than the one before.
+
+    Raises:
+        Spent: the deadline has passed.
+    """
     middle = len(feeds) // 2  # not every other one: files of two kinds are read in turn
-    parts = (feeds[middle:], feeds[:middle]), (feeds[:middle], feeds[middle:])
-    halves = [_Half(_learn(search, learnt), scored) for learnt, scored in parts]
+    halves = []
+    for learnt, scored in ((feeds[middle:], feeds[:middle]), (feeds[:middle], feeds[middle:])):
+        search.require_time()
+        halves.append(_Half(_learn(search, learnt), scored))
     search.progress("choosing ranges", 0, 4)
-    base = _best_throughout(halves)
+    base = 0
+    for base in _better_throughout(halves):
+        yield halves[0].learnt.throughout(base)
     readers = _readers(halves[0].learnt.nodes)
     errors = []
     for number, half in enumerate(halves, start=1):
         search.progress("choosing ranges", number, 4)
         errors.append(_estimated(half, list(readers.values())))
     search.progress("choosing ranges", 3, 4)
-    choice = _confirmed(halves, list(readers), errors, base)
-    search.progress("choosing ranges", 4, 4)
-    return _with_clips(ranges, _learn(search, search.feeds), choice)
+    yield _confirmed(halves, list(readers), errors, base)
 
 
 def _learn(search: Search, feeds: Sequence[Feed]) -> _Learnt:
@@ -145,18 +168,20 @@ def _schemes(scheme: Scheme) -> list[Scheme]:
     ]
 
 
-def _best_throughout(halves: Sequence[_Half]) -> int:
-    """Return the range that is best for all tensors, by what everything quantized measures."""
+def _better_throughout(halves: Sequence[_Half]) -> Iterator[int]:
+    """Yield ranges for all tensors, each better than those before by what everything quantized
+    measures; none where the extremes are best.
+    """
     count = len(halves[0].learnt.tried)
-    extremes, best, most = _measured(halves, [{}, {}]), 0, 0.0
+    extremes, most = _measured(halves, [{}, {}]), 0.0
     for number in range(len(SHARES), count):
         choices = [half.learnt.throughout(number) for half in halves]
         found = gains(extremes, _measured(halves, choices))
         if METHODS[number - len(SHARES)] is Calibration.ENTROPY:
             found = found - HALVED
         if found.mean() > max(most, _LIKELY * noise(found)):
-            best, most = number, float(found.mean())
-    return best
+            most = float(found.mean())
+            yield number
 
 
 def _confirmed(

@@ -27,7 +27,7 @@ from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.scoring.questions import Question, Scored
 from qgraph._sensitivity.scoring.work import digest_of_feed
 from qgraph._sensitivity.search.adjustable import Adjustable
-from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.asking import Search, Spent, Trial
 from qgraph._sensitivity.search.inquiry import Ask, Inquiry, Told
 from qgraph._sensitivity.search.kept_ways import KeptWays
 from qgraph._sensitivity.search.smoothing import is_alone
@@ -54,10 +54,6 @@ readers'."""
 _COPIES = 3
 """Of the weights that are held at once."""
 _TINY = float(np.finfo(np.float64).tiny)
-
-
-class Spent(Exception):  # noqa: N818 - no error: there are no forwards left
-    """The forwards are used up, or the time."""
 
 
 Peaked = Sequence[Mapping[str, Peaks]]

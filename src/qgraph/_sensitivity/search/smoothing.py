@@ -17,7 +17,8 @@ is worse than without smoothing, else the next, else fewer tensors are smoothed,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +32,7 @@ from qgraph._quantize.smooth.in_place import quantization_in_place
 from qgraph._quantize.smooth.plan import SmoothingPlan
 from qgraph._quantize.smooth.points import SmoothPoint
 from qgraph._sensitivity.scoring.questions import Question
-from qgraph._sensitivity.search.asking import Search, Trial
+from qgraph._sensitivity.search.asking import Search, Spent, Trial
 from qgraph._sensitivity.search.halves import (
     EVEN,
     SHARES,
@@ -54,13 +55,30 @@ costs more."""
 _Strengths = Mapping[SmoothPoint, float]
 
 
-def search_smoothing(search: Search) -> Choice:
-    """Return the strength of each tensor; one that is better left alone is not named."""
+def search_smoothing(search: Search) -> tuple[Choice, bool]:
+    """Return the strength of each tensor; one that is better left alone is not named. With it,
+    whether the deadline cut the search short.
+    """
     plan = plan_of(replace(search, progress=silent))
     nodes = search.nodes(search.prepared)
     points = [point for point in plan.points if is_alone(point, nodes)]
-    if not points:
-        return ()
+    choice: _Strengths = {}
+    cut_short = bool(points)
+    with suppress(Spent):
+        for choice in _choices(search, points) if points else ():  # noqa: B007 - the last is taken
+            pass
+        cut_short = False
+    return _at(plan, choice), cut_short
+
+
+def _choices(search: Search, points: Sequence[SmoothPoint]) -> Iterator[_Strengths]:
+    """Yield choices of strengths, each better than the one before; none where none is better than
+    no smoothing.
+
+    Raises:
+        Spent: the deadline has passed.
+    """
+    search.require_time()
     halves = halves_of(search)
     last = len(halves) + len(SHARES) + 1
     found = []
@@ -72,9 +90,8 @@ def search_smoothing(search: Search) -> Choice:
     of_half = np.repeat(np.arange(len(halves)), [len(plain) for plain, _ in found])
     names = _names(points)
     by_harm = [names[index] for index in np.argsort(harms.sum(0), kind="stable")]
-    choice = _confirmed(halves, _whole_choices(points, errors), by_harm, of_half)
+    yield from _confirmed(halves, _whole_choices(points, errors), by_harm, of_half)
     search.progress("searching smoothing", last, last)
-    return _at(plan, choice)
 
 
 def is_alone(point: SmoothPoint, nodes: Sequence[QuantizableNode]) -> bool:
@@ -186,31 +203,34 @@ def _confirmed(
     choices: Sequence[_Strengths],
     by_harm: Sequence[str],
     of_half: Array,
-) -> _Strengths:
-    """Return the choice that measures best and no worse than no smoothing; if there is none, only
-    the points of the best one whose nodes harm most, or none.
+) -> Iterator[_Strengths]:
+    """Yield the choice that so far measures best and no worse than no smoothing; if there is none,
+    only the points of the best one whose nodes harm most, or nothing.
     """
     sets = [frozenset(by_harm[: max(1, round(share * len(by_harm)))]) for share in SHARES]
     tried = [each for number, each in enumerate(choices) if each and each not in choices[:number]]
     if not tried:
-        return {}
+        return
     plain = _over(halves, {}, sets)
 
     def is_no_worse(errors: Array) -> bool:
         no_worse = (errors.sum(0) <= EVEN * plain.sum(0)).all()
         return bool(no_worse) and _holds(errors[:, -1], plain[:, -1], of_half)
 
-    measured = [_over(halves, each, sets) for each in tried]
-    order = sorted(range(len(tried)), key=lambda at: -float(gains(plain, measured[at]).mean()))
-    for at in order:
-        if is_no_worse(measured[at]):
-            return tried[at]
-    best = tried[order[0]]
-    for quiet in sets[:-1]:
+    won, best, most, found = -math.inf, tried[0], -math.inf, False
+    for each in tried:
+        errors = _over(halves, each, sets)
+        gain = float(gains(plain, errors).mean())
+        if gain > most:
+            best, most = each, gain
+        if gain > won and is_no_worse(errors):
+            won, found = gain, True
+            yield each
+    for quiet in () if found else sets[:-1]:
         kept = {p: alpha for p, alpha in best.items() if quiet.isdisjoint(p.quantized)}
         if kept and is_no_worse(_over(halves, kept, sets)):
-            return kept
-    return {}
+            yield kept
+            return
 
 
 def _over(halves: Sequence[JudgedHalf], strengths: _Strengths, sets: Sequence[Question]) -> Array:
