@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import built, drawn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -242,6 +243,27 @@ def test_a_condition_on_the_whole_batch_is_each_variants_own(
     model = sketch.model(sketch.tensors[-1:])
     switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, sketch.tensors[-1:])
     assert score(wavefront, questions, feeds).figures() == score(switch, questions, feeds).figures()
+
+
+def test_a_sample_of_one_position_does_not_decide_for_longer_ones(tmp_path: Path) -> None:
+    """Positions first, as in an RNN: rows of one axis are of all samples, then the next position's.
+    With one position they look like samples.
+    """
+    text = """
+        positions_first (float[batch, seq, 8] x) => (float[batch, seq, 8] y)
+        <int64[2] rows = {-1, 8}>
+        { t = Transpose<perm = [1, 0, 2]>(x) s = Shape(t) r = Reshape(t, rows)
+          a = MatMul(r, wa) b = MatMul(a, wb) c = MatMul(b, wc)
+          u = Reshape(c, s) z = Transpose<perm = [1, 0, 2]>(u)
+          p = Softmax<axis = 1>(z) m = Mul(z, p) y = MatMul(m, wy) }"""
+    model = built(text, **drawn({f"w{name}": (8, 8) for name in "abcy"}))
+    rng = np.random.default_rng(0)
+    feeds: list[Feed] = [
+        {"x": rng.standard_normal((1, length, WIDTH)).astype(np.float32)} for length in (1, 5, 3)
+    ]
+    switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, ["y"])
+    assert score(wavefront, questions, feeds).figures() == score(switch, questions, feeds).figures()
+    assert wavefront.stacking.stacked
 
 
 def test_a_fixed_batch_is_not_stacked(tmp_path: Path) -> None:

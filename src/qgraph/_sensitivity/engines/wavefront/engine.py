@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization
@@ -33,6 +34,7 @@ core, stacks gain nothing, leave the caches, and keep other cores waiting for th
 _FOR_SESSIONS, _FOR_RUNS = 0.7, 0.1
 """Shares of the memory left that weights may take, and what goes into and out of runs; the rest is
 for states."""
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 _SAMPLES = 8
 """Samples that share a walk at most: more save little, and a kill would cost more."""
 
@@ -102,9 +104,21 @@ class WavefrontAnswerer:
             max(1, min(width or self._worth(item, provider), room // max(1, size)))
             for item, size in zip(self._segments, self._passing, strict=True)
         ]
-        self.stacking = Stacking(self._segments, self._crossing.batch_axis, widths, changed)
+        axes = self._crossing.batch_axis
+        self._new_stacking = partial(Stacking, self._segments, axes, widths, changed)
+        self._stackings: dict[Shapes, Stacking] = {}
+        self.stacking = self._stacking_for(feed)
         self.spilled = 0
         self.at_once = 0
+
+    def _stacking_for(self, feed: Feed) -> Stacking:
+        """Return what decides on samples of these shapes. What was shown with others says nothing:
+        with one position, an axis of positions and samples is an axis of samples.
+        """
+        shapes = tuple(sorted((name, array.shape) for name, array in feed.items()))
+        if shapes not in self._stackings:
+            self._stackings[shapes] = self._new_stacking()
+        return self._stackings[shapes]
 
     def _worth(self, segment: Segment, provider: Provider) -> int:
         """Return how many variants of a segment are run together with gain."""
@@ -163,7 +177,7 @@ class WavefrontAnswerer:
             Walk(
                 plan,
                 self.sessions,
-                self.stacking,
+                self._stacking_for(feed),
                 self._workers,
                 shelf,
                 self._inputs,

@@ -3,8 +3,8 @@
 All that variants change in a segment must lie along the batch: what is reduced over it would tell
 of several variants at once, and that may show in no bit of the two that are tried, as the condition
 of an If that both meet. Then the first two differing variants that could share a run of the
-segment go through it both ways, alone and stacked. Equal to the bit, and it stacks from then on;
-else it never does.
+segment go through it both ways, alone and stacked. Equal to the bit, and it stacks from then on,
+for samples of the same shapes; else it never does.
 """
 
 from __future__ import annotations
