@@ -116,7 +116,9 @@ def fake_quantization(parameters: QdqParameters) -> FakeQuantization:
         return arithmetic.dequantize(weight.values, weight.scale, weight.axis)
 
     weights = OnDemand({key: partial(made, key) for key in quantized})
-    return FakeQuantization(weights, parameters.scales, parameters.dtype)
+    return FakeQuantization(
+        weights, parameters.scales, parameters.dtype, integers=parameters.weights
+    )
 
 
 def parts_apart(

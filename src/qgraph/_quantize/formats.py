@@ -145,7 +145,7 @@ def quantization_in(
         for weight in (node.weight for node in nodes)
         if weight is not None
     }
-    return replace(main, weights=OnDemand(makers), weights_only=True)
+    return replace(main, weights=OnDemand(makers), weights_only=True, integers={})
 
 
 def _rounded(tensor: onnx.TensorProto, weight: Weight, grid: Grid, block: int | None) -> Array:

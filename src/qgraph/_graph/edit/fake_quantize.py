@@ -6,7 +6,7 @@ node, that reads the same tensor keeps the untouched one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,9 +15,16 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from qgraph._graph.bodies import tensor_names
+from qgraph._graph.bodies import copied, tensor_names
+from qgraph._graph.edit.integer_products import (
+    ZERO,
+    IntegerWeight,
+    integer_product,
+    takes_integers,
+)
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode, Weight
+from qgraph._graph.edit.qdq import QuantizedWeight
 from qgraph._graph.halves import cast
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.io.rescaling import hadamard
@@ -36,7 +43,8 @@ class FakeQuantization:
     `products`: activation name → what it is multiplied by first, a vector that its shape takes.
     `rotations`: activation name → channels of the blocks that a Hadamard matrix then multiplies,
     and whether it does: that, too, can be an input of a session.
-    `others`: node → what it is quantized to instead.
+    `others`: node → what it is quantized to instead. `integers`: those of `weights` that are whole
+    numbers times a scale, as these.
     """
 
     weights: Mapping[WeightKey, Array]
@@ -46,6 +54,7 @@ class FakeQuantization:
     products: Mapping[str, Array] = field(default_factory=dict)
     rotations: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
     others: Mapping[str, FakeQuantization] = field(default_factory=dict)
+    integers: Mapping[WeightKey, QuantizedWeight] = field(default_factory=dict)
 
     def in_single(self) -> FakeQuantization:
         """Return the same values as float32, for a graph that is computed so."""
@@ -61,7 +70,10 @@ class FakeQuantization:
         made = {id(item): item for item in self.others.values()}
         singles = {key: item.in_single() for key, item in made.items()}
         others = {name: singles[id(item)] for name, item in self.others.items()}
-        return replace(self, weights=weights, scales=scales, products=products, others=others)
+        # a half rounds whole numbers times a scale
+        return replace(
+            self, weights=weights, scales=scales, products=products, others=others, integers={}
+        )
 
 
 def scale_of(activation: str) -> str:
@@ -120,8 +132,10 @@ class FakeQuantizer:
         quantization: FakeQuantization,
         tag: str = "",
         first: FakeQuantizer | None = None,
+        *,
+        integers: bool = False,
     ) -> None:
-        self._graph, self._tag = graph, tag
+        self._graph, self._tag, self._integers = graph, tag, integers
         self.quantization: FakeQuantization = quantization
         same = first is not None and first.quantization.weights is quantization.weights
         self._first = first if same else None
@@ -139,7 +153,8 @@ class FakeQuantizer:
         if own is None:
             return self
         if id(own) not in self._others:
-            made = FakeQuantizer(self._graph, own, f"{self._tag}/other.{len(self._others)}")
+            tag = f"{self._tag}/other.{len(self._others)}"
+            made = FakeQuantizer(self._graph, own, tag, integers=self._integers)
             self._others[id(own)] = made
             made._weights, made.scales, made._owner = self._weights, self.scales, node.name
         return self._others[id(own)]
@@ -156,6 +171,23 @@ class FakeQuantizer:
         scale = self._of(node).quantization.scales[node.activations[0][1]]
         return int(helper.np_dtype_to_tensor_dtype(scale.dtype))
 
+    def quantized(
+        self, proto: onnx.NodeProto, node: QuantizableNode
+    ) -> tuple[list[onnx.NodeProto], str]:
+        """Return what computes a node with its inputs quantized, and the name of its output."""
+        if (own := self._of(node)) is not self:
+            return own.quantized(proto, node)
+        made = self.fresh(f"{node.output}/quantized")
+        weight = self._integer_weight(node) if self._integers else None
+        if weight is not None:
+            return self._integer_product(proto.name, node.activations[0][1], weight, made), made
+        pairs, rename = self.inputs_of(proto, node)
+        copy = copied(proto)
+        copy.name = self.fresh(f"{proto.name}/quantized")
+        copy.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
+        copy.output[:] = [made]
+        return [*pairs, copy], made
+
     def inputs_of(
         self, proto: onnx.NodeProto, node: QuantizableNode
     ) -> tuple[list[onnx.NodeProto], dict[int, str]]:
@@ -169,8 +201,7 @@ class FakeQuantizer:
         if self.quantization.weights_only:
             return pairs, rename
         for name in dict.fromkeys(name for _, name in node.activations):
-            scale = self._initializer(scale_of(name), self.quantization.scales[name])
-            self.scales[scale] = self._owner, name
+            scale = self._scale(name)
             zero = self._initializer("qgraph.zero_point", np.zeros((), self.quantization.dtype))
             q, dq = (self.fresh(f"{proto.name}/{name}/{tag}") for tag in ("q", "dq"))
             before, read = self._changed(proto.name, name)
@@ -232,11 +263,55 @@ class FakeQuantizer:
             return self._first.weight(weight, data_type)
         label = weight_of(weight.tensor, weight.axis)
         if label not in self._made:
-            name = self._made[label] = self.fresh(f"{label}/qgraph")
-            self._graph.initializer.append(stub(name, data_type, weight.shape))
             key = (weight.tensor, weight.axis)
-            self._weights[name] = lambda: self.quantization.weights[key]
+            self._declare(label, data_type, weight.shape, lambda: self.quantization.weights[key])
         return self._made[label]
+
+    def _integer_weight(self, node: QuantizableNode) -> Weight | None:
+        """Return the weight of a node that whole numbers can compute, None where they cannot."""
+        own, weight = self.quantization, node.weight
+        if weight is None or (weight.tensor, weight.axis) not in own.integers:
+            return None
+        single = self.data_type(node) == onnx.TensorProto.FLOAT
+        whole = single and own.dtype == np.int8 and not own.weights_only
+        return weight if whole and takes_integers(node) else None
+
+    def _integer_product(
+        self, node: str, activation: str, weight: Weight, made: str
+    ) -> list[onnx.NodeProto]:
+        """Return nodes that make `made` of a node's quantized operands, in whole numbers."""
+        before, read = self._changed(node, activation)
+        scale = self._scale(activation)
+        zero = self._initializer("qgraph.zero_point/uint8", ZERO)
+        return [*before, *integer_product(read, scale, zero, self.integers_of(weight), made)]
+
+    def integers_of(self, weight: Weight) -> tuple[str, str]:
+        """Return the names of a weight's whole numbers and their scale."""
+        if self._first is not None:
+            return self._first.integers_of(weight)
+        names = tuple(
+            f"{weight_of(weight.tensor, weight.axis)}/{end}" for end in ("int8", "scales")
+        )
+        if names[0] not in self._made:
+            key = (weight.tensor, weight.axis)
+            made = IntegerWeight(lambda: self.quantization.integers[key])
+            along = () if weight.axis is None else (weight.shape[weight.axis],)
+            self._declare(names[0], onnx.TensorProto.INT8, weight.shape, made.values)
+            self._declare(names[1], onnx.TensorProto.FLOAT, along, made.scale)
+        return self._made[names[0]], self._made[names[1]]
+
+    def _declare(
+        self, key: str, data_type: int, shape: Sequence[int], make: Callable[[], Array]
+    ) -> None:
+        """Add an initializer whose values are made when they are asked for."""
+        name = self._made[key] = self.fresh(f"{key}/qgraph")
+        self._graph.initializer.append(stub(name, data_type, shape))
+        self._weights[name] = make
+
+    def _scale(self, activation: str) -> str:
+        scale = self._initializer(scale_of(activation), self.quantization.scales[activation])
+        self.scales[scale] = self._owner, activation
+        return scale
 
     def _initializer(self, key: str, array: Array) -> str:
         if key not in self._made:

@@ -45,7 +45,9 @@ def split(model: onnx.ModelProto, arrays: Mapping[str, Array], *, feed: bool = F
     initializers as a session opens, and reads inputs where they lie.
     """
     model = _unpacked(_without_unread(model))
-    outside = {item.name: item for item in model.graph.initializer if is_on_disk(item)}
+    # the largest first, so that threads end together, and what comes along with a large one is made
+    ordered = sorted(model.graph.initializer, key=size_of, reverse=True)
+    outside = {item.name: item for item in ordered if is_on_disk(item)}
     inside = [item for item in model.graph.initializer if not is_on_disk(item)]
     makers = {
         name: partial(arrays.__getitem__, name) if name in arrays else partial(array_of, t)

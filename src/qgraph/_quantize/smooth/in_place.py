@@ -20,6 +20,7 @@ import onnx
 
 from qgraph._graph.edit.fake_quantize import FakeQuantization, WeightKey
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.qdq import QuantizedWeight
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.io.rescaling import rescale, rotate
@@ -66,11 +67,18 @@ def quantization_in_place(
             if divided is not None and operand.heads is not None:
                 divided = operand.heads.of_values(divided)
             changes[key].append(_Change(operand.axis, divided, block, absorbs=True))
-    weights |= {
+    made = {
         key: partial(_made, tensors[key[0]], own, key[1], scheme) for key, own in changes.items()
     }
+    weights |= {key: partial(_float, make, changes[key]) for key, make in made.items()}
+    integers = {key: partial(plain.integers.__getitem__, key) for key in plain.integers} | made
+    absorbed = {key for key, own in changes.items() if any(change.absorbs for change in own)}
+    integers = {key: make for key, make in integers.items() if key not in absorbed}
     rotations = {point.tensor: (block, True) for point, block in blocks.items()}
-    return replace(plain, weights=OnDemand(weights), products=products, rotations=rotations)
+    return replace(
+        plain, weights=OnDemand(weights), products=products, rotations=rotations,
+        integers=OnDemand(integers),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,11 +127,16 @@ def _weights_of(
 
 def _made(
     tensor: onnx.TensorProto, changes: Sequence[_Change], axis: int | None, scheme: Scheme
-) -> Array:
+) -> QuantizedWeight:
     values = array_of(tensor)
     for change in changes:
         values = change.before(values)
-    made = quantized_weight(tensor_from(tensor.name, values), axis, scheme)
+    return quantized_weight(tensor_from(tensor.name, values), axis, scheme)
+
+
+def _float(make: Callable[[], QuantizedWeight], changes: Sequence[_Change]) -> Array:
+    """Return what the untouched activation meets: what weights absorb is undone."""
+    made = make()
     values = arithmetic.dequantize(made.values, made.scale, made.axis)
     for change in changes:
         if change.absorbs:

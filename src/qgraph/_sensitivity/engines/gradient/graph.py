@@ -84,10 +84,11 @@ def differentiate(
     *,
     keep_outputs: bool,
     traces: bool = False,
+    integers: bool = False,
 ) -> PartGraph:
     """Return `part` with the products of `nodes`; `sizes`: of the whole model, where there are
     several parts; `keep_outputs`: whether it gives what is scored in it, too; `traces`: whether
-    Gauss-Newton traces are worked out.
+    Gauss-Newton traces are worked out; `integers`: whether quantized nodes multiply whole numbers.
     """
     tails = list(dict.fromkeys((*ends.scored, *ends.coming)))
     places = places_of(part, nodes, tails, below=probes.by_position)
@@ -96,7 +97,7 @@ def differentiate(
     found = adjoint(part, outputs=tails, wanted=wanted, within=sizes)
     stops = _blocked(found, ends.blocked)
     known = found.gradients.keys() - stops.keys()
-    made = _Made(found, part.graph, quantizations, probes, ends)
+    made = _Made(found, part.graph, quantizations, probes, ends, integers=integers)
     by_place = {n.name: made.products(n, places[n.name]) for n in nodes if n.output in known}
     products = {name: first for name, (first, *_) in by_place.items()}
     own = {name: last for name, (_, *rest) in by_place.items() for last in rest}
@@ -149,17 +150,19 @@ class _Made:
         quantizations: Sequence[FakeQuantization],
         probes: Probes,
         ends: Ends,
+        *,
+        integers: bool,
     ) -> None:
         self._model, self._given = found.model, found.gradients
         self._probes, self._ends = probes, ends
         self._protos = {node.name: node for node in forward.node}
         graph = self._model.graph
         self._behind, backward = _take_backward(graph)
-        first = FakeQuantizer(graph, quantizations[0])
+        first = FakeQuantizer(graph, quantizations[0], integers=integers)
         self._quantizers = [
             first,
             *(
-                FakeQuantizer(graph, quantization, f"/{number}", first)
+                FakeQuantizer(graph, quantization, f"/{number}", first, integers=integers)
                 for number, quantization in enumerate(quantizations[1:], start=1)
             ),
         ]
@@ -233,7 +236,8 @@ class _Made:
         """Return ⟨g, δ⟩ at each of a node's places in each pass, of each quantization, float32."""
         found: list[list[str]] = [[] for _ in places]
         for quantizer in self._quantizers:
-            quantized = self._quantized(node, quantizer)
+            computing, quantized = quantizer.quantized(self._protos[node.name], node)
+            self._model.graph.node.extend(computing)
             for place, into in zip(places, found, strict=True):
                 below, moved = place.carried(node.output, quantized, quantizer.fresh)
                 self._model.graph.node.extend(below)
@@ -257,18 +261,6 @@ class _Made:
             gradient = self._single(self._named(self._given[node.output], index), node)
             found.append(add_trace(self._builder, proto, node.weight, read, gradient))
         return found[0] if len(found) == 1 else self._builder.add("Mean", *found)
-
-    def _quantized(self, node: QuantizableNode, quantizer: FakeQuantizer) -> str:
-        """Return the node's output with its inputs quantized."""
-        proto = self._protos[node.name]
-        pairs, rename = quantizer.inputs_of(proto, node)
-        copy = copied(proto)
-        copy.name = quantizer.fresh(f"{proto.name}/quantized")
-        copy.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
-        made = quantizer.fresh(f"{node.output}/quantized")
-        copy.output[:] = [made]
-        self._model.graph.node.extend([*pairs, copy])
-        return made
 
     def _single(self, tensor: str, node: QuantizableNode) -> str:
         """Return the tensor in float32: sums of half precision would lose what they are about."""

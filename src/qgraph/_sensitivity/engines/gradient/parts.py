@@ -121,8 +121,8 @@ class Differentiated:
     """Makes the graph of each part. `blocked`: candidate → why no gradient reaches it.
 
     `values`: how the tensors between parts are declared; `columns`: scored output → what of it is
-    compared one by one. Graphs are kept up to `_KEPT` bytes in all, the last
-    parts' first; others are made again each time.
+    compared one by one; `integers`: whether quantized nodes multiply whole numbers. Graphs are kept
+    up to `_KEPT` bytes in all, the last parts' first; others are made again each time.
     """
 
     def __init__(
@@ -135,8 +135,9 @@ class Differentiated:
         columns: Mapping[str, Sequence[Columns]],
         *,
         traces: bool = False,
+        integers: bool = False,
     ) -> None:
-        self._model, self.parts, self._traces = model, parts, traces
+        self._model, self.parts, self._traces, self._integers = model, parts, traces, integers
         self._quantizations, self._probes, self._values = quantizations, probes, values
         self._sizes = sizes_of(model) if len(parts) > 1 else None
         self._ends: dict[int, Ends] = {}
@@ -175,6 +176,7 @@ class Differentiated:
             self._sizes,
             keep_outputs=len(self.parts) == 1,
             traces=self._traces,
+            integers=self._integers,
         )
         size = made.model.ByteSize()
         if size <= self._room:
