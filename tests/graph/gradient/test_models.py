@@ -22,7 +22,10 @@ from qgraph._graph.edit.nodes import quantizable_nodes
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.errors import InputError
 from qgraph._graph.gradient import adjoint, sizes_of
+from qgraph._graph.gradient.sizing import shapes_on
 from qgraph._graph.io.weights import with_weights
+from qgraph._graph.run.probe import with_outputs
+from qgraph._graph.run.session import open_session
 from qgraph._graph.tensors import Array, Feed
 
 ROOT = Path(__file__).parents[3]
@@ -141,7 +144,25 @@ def test_the_tiny_yolo_has_the_gradient_of_torch(monkeypatch: pytest.MonkeyPatch
     shape = [dim.dim_value or 1 for dim in made.graph.input[0].type.tensor_type.shape.dim]
     x = np.random.default_rng(0).random(shape, np.float32)
     model = Decoded(load(folder / "detector.safetensors"), shape[-1]).eval()
+    expect_shapes(made, {"images": x})
     expect_torch(model, made, x)
+
+
+def expect_shapes(model: onnx.ModelProto, feed: Feed) -> None:
+    """Check that every shape is known before the model runs, and is what running it shows."""
+    tensors = [name for node in model.graph.node for name in node.output if name]
+    found = open_session(with_outputs(model, tensors)).run(feed, tensors)
+    known = shapes_on(model, feed)
+    assert {name: known[name] for name in tensors} == {n: found[n].shape for n in tensors}
+
+
+def test_sizes_of_one_name_that_differ_are_left_to_the_run(
+    build: Callable[..., onnx.ModelProto],
+) -> None:
+    model = build("(float[n] x, float[n] y) => (float[m] z) { z = Concat<axis = 0>(x, y) }")
+    x, y = np.ones(2, np.float32), np.ones(3, np.float32)
+    assert shapes_on(model, {"x": x, "y": x})["z"] == (4,)
+    assert shapes_on(model, {"x": x, "y": y}) == {}
 
 
 @pytest.mark.slow
@@ -156,6 +177,7 @@ def test_the_tiny_qwen_agrees_with_differences_at_every_node(
     feed = language_feed(model)
     logits = model.graph.output[0].name
     nodes = [node.output for node in quantizable_nodes(model)[0] if node.output != logits]
+    expect_shapes(model, feed)
     seed = seeds_of(model, feed)[logits]
     found = gradients(model, feed, {logits: seed}, nodes)
     expected = slopes(model, feed, {logits: seed}, found)

@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from qgraph._graph.bodies import bodies_of, copied
 from qgraph._graph.index import LIKE_INPUT, ONNX, opset_of
 from qgraph._graph.io.weights import array_of
-from qgraph._graph.tensors import Array
+from qgraph._graph.tensors import Array, Feed
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]
@@ -101,6 +101,24 @@ def sizes_of(model: onnx.ModelProto, within: Sizes | None = None) -> Sizes:
             found[name] = tuple(_dim(each, names) for each in zip(*known, strict=True))
     values = _in_common([run.values for run in runs])
     return Sizes(runs[0].element_types, found, values, runs, names)
+
+
+def shapes_on(model: onnx.ModelProto, feed: Feed) -> dict[str, tuple[int, ...]]:
+    """Return tensor → its shape where `model` is run on `feed`, of what can be told before."""
+    numbers: dict[str, int] = {}
+    fed = [value for value in model.graph.input if value.name in feed]
+    for value in fed:
+        dims = value.type.tensor_type.shape.dim
+        for at, (dim, size) in enumerate(zip(dims, feed[value.name].shape, strict=False)):
+            name = dim.dim_param or f"{value.name}/{at}"
+            if not dim.HasField("dim_value") and numbers.setdefault(name, size) != size:
+                return {}  # sizes of one name that differ: onnxruntime warns of it, and runs
+    found = _Sizing(model, numbers).shapes
+    return {
+        name: tuple(known)
+        for name, sizes in found.items()
+        if len(known := [size for size in sizes if size is not None]) == len(sizes)
+    }
 
 
 def _in_common(values: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

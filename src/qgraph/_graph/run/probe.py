@@ -18,6 +18,7 @@ from qgraph._graph.bodies import bodies_of, copied, weave_in
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.segments import SHAPE_OPS
 from qgraph._graph.errors import InputError
+from qgraph._graph.gradient.sizing import shapes_on
 from qgraph._graph.index import GraphIndex, reads
 from qgraph._graph.io.weights import LAZY, is_on_disk
 from qgraph._graph.progress import Progress, silent
@@ -167,10 +168,14 @@ def observe_shapes(
     provider: Provider,
     memory: Memory | None = None,
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shape each tensor has when `feed` is run; of a model larger than `memory`, without
-    reading its weights where that gives the same.
+    """Return the shape each tensor has when `feed` is run. It is run if not all can be told before;
+    of a model larger than `memory`, without reading its weights where that gives the same.
     """
-    model, names = with_shapes(prepared.model, tensors)
+    wanted = set(tensors)
+    known = shapes_on(prepared.model, feed)
+    if wanted <= known.keys():
+        return {name: known[name] for name in wanted}
+    model, names = with_shapes(prepared.model, wanted)
     (seen,) = look(model, [feed], list(names.values()), memory or Memory.of(None), provider)
     return {name: tuple(map(int, seen[shape])) for name, shape in names.items()}
 
