@@ -12,7 +12,8 @@ import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantizer import FakeQuantizer
 from qgraph._graph.edit.integer_products import takes_integers
 from qgraph._graph.edit.nodes import QuantizableNode, Weight, quantizable_nodes
 from qgraph._graph.index import GraphIndex

@@ -95,7 +95,6 @@ def test_the_lens_adds_up_over_samples_parts_and_runs(
     two = score(siblings, feeds=[{"x": x}] * 2, **given)
     parts = "qgraph._sensitivity.engines.gradient.parts"
     monkeypatch.setattr(f"{parts}.most_weights", lambda *_: 1)
-    monkeypatch.setattr("qgraph._sensitivity.engines.gradient.answerer.most_weights", lambda *_: 1)
     apart = score(siblings, feeds=[{"x": x}], **given)
     for a, b, c in zip(one.nodes, two.nodes, apart.nodes, strict=True):
         assert a.gauss_newton == pytest.approx(b.gauss_newton, rel=1e-6)

@@ -14,7 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from qgraph._graph.bodies import copied, weave_in
-from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantizer import FakeQuantizer
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
 

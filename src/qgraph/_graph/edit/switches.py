@@ -15,7 +15,8 @@ import onnx
 from onnx import helper
 
 from qgraph._graph.bodies import copied
-from qgraph._graph.edit.fake_quantize import FakeQuantization, FakeQuantizer, Origin
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantizer import FakeQuantizer, Origin
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.tensors import Array
 

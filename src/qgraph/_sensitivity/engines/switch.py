@@ -11,12 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from qgraph._graph.edit.fake_quantize import (
-    FakeQuantization,
-    Origin,
-    declare_scales,
-    scales_by,
-)
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantizer import Origin, declare_scales, scales_by
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches

@@ -12,9 +12,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from qgraph._graph.edit.fake_quantize import (
-    FakeQuantization,
-    WeightKey,
+from qgraph._graph.edit.fake_quantize import FakeQuantization, WeightKey
+from qgraph._graph.edit.fake_quantizer import (
     declare_scales,
     product_of,
     rotation_of,

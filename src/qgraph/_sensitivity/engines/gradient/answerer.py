@@ -18,16 +18,14 @@ from qgraph._graph.run.device_tensors import Value
 from qgraph._graph.run.integers import products_are_exact
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
-from qgraph._graph.run.streamed import weight_bytes
 from qgraph._graph.tensors import Array, Feed
 from qgraph._metrics import Sums, whole
 from qgraph._sensitivity.engines.gradient.few import maps_of
 from qgraph._sensitivity.engines.gradient.pair_files import PairFiles, all_kept
 from qgraph._sensitivity.engines.gradient.parts import (
     Differentiated,
-    held_bytes,
-    most_weights,
     plan_parts,
+    room_for,
 )
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, Made, PartByPart, Passed
 from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
@@ -81,8 +79,7 @@ class GradientAnswerer:
         self._others, self._without, self._others_by = list(first), without, others
         feed, quantizations = feeds[0], [quantization, *first.values()]
         copies = len({id(item.weights) for item in quantizations})
-        held = held_bytes(prepared.model, feed)
-        most = most_weights(prepared.model, nodes, held, memory.left, copies)
+        most, fitting = room_for(prepared.model, nodes, feed, memory.left, copies)
         parts = plan_parts(prepared.model, nodes, scored.outputs, most)
         crossing = {name for part in parts for name in part.segment.inputs}
         seen = seen_on(prepared, feed, scored.outputs, crossing, memory, provider, most)
@@ -108,16 +105,12 @@ class GradientAnswerer:
         rows = len(self._nodes) * (1 if self.beside is None else 2)
         self._pairs = PairFiles(folder, rows, by_chance=not self.probes.one_by_one)
         self.in_parts = most is not None
-        if most is None:
-            room = memory.left - (1 + copies) * weight_bytes(prepared.model)
-            fitting = 1 if alone else min(len(feeds), room // max(1, held))
-            self._passes: InOneSession | PartByPart = InOneSession(
-                made, scored.outputs, provider, fitting
-            )
-        else:
-            self._passes = PartByPart(
-                prepared, made, scored.outputs, memory, provider, folder, most
-            )
+        outputs, at_once = scored.outputs, 1 if alone else min(len(feeds), fitting)
+        self._passes: InOneSession | PartByPart = (
+            InOneSession(made, outputs, provider, at_once)
+            if most is None
+            else PartByPart(prepared, made, outputs, memory, provider, folder, most)
+        )
         blocked = [node for node in nodes if node.name in made.blocked]
         self.at_once = 0
         self._measured = None

@@ -14,13 +14,8 @@ from functools import partial
 import onnx
 
 from qgraph._graph.bodies import copied
-from qgraph._graph.edit.fake_quantize import (
-    FakeQuantization,
-    FakeQuantizer,
-    Origin,
-    declare_scales,
-    scales_by,
-)
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantizer import FakeQuantizer, Origin, declare_scales, scales_by
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import needed
 from qgraph._graph.gradient import SEED, Adjoint, Sizes, adjoint

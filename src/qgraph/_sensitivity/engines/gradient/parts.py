@@ -46,6 +46,20 @@ class ModelPart:
     wanted: tuple[str, ...]
 
 
+def room_for(
+    model: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    feed: Feed,
+    left: int,
+    formats: int = 1,
+) -> tuple[int | None, int]:
+    """Return `most_weights`, and how many samples are held beside all weights."""
+    held = held_bytes(model, feed)
+    most = most_weights(model, nodes, held, left, formats)
+    beside = left - (1 + formats) * weight_bytes(model)
+    return most, max(1, beside // max(1, held))
+
+
 def most_weights(
     model: onnx.ModelProto,
     nodes: Sequence[QuantizableNode],

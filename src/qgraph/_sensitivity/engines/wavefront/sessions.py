@@ -13,12 +13,8 @@ from functools import partial
 import numpy as np
 import onnx
 
-from qgraph._graph.edit.fake_quantize import (
-    FakeQuantization,
-    Origin,
-    declare_scales,
-    scales_by,
-)
+from qgraph._graph.edit.fake_quantize import FakeQuantization
+from qgraph._graph.edit.fake_quantizer import Origin, declare_scales, scales_by
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import Segment, extract
 from qgraph._graph.edit.switches import insert_switches
