@@ -59,9 +59,12 @@ def model_of(row: Row) -> onnx.ModelProto:
 
 _PRODUCTS = (
     Row("MatMul", "[it] y = MatMul(x, w)", _TORCH, (_EMIT, _MODELS), {"w": (32, 32)}),
-    Row("MatMul of two activations",
-        "t = Transpose<perm = [0, 2, 1]>(x) [it] y = MatMul(x, t)", _TORCH,
+    Row("MatMul of two activations, attention",
+        "t = Transpose<perm = [0, 2, 1]>(x) [it] s = MatMul(x, t) y = Softmax(s)", _TORCH,
         ("quantize/test_selection.py::test_a_product_of_activations_can_be_included",)),
+    Row("MatMul of two activations, other",
+        "t = Transpose<perm = [0, 2, 1]>(x) [it] y = MatMul(x, t)", _TORCH,
+        ("quantize/test_selection.py::test_a_product_says_whether_it_is_attentions",)),
     Row("Gemm", "[it] y = Gemm(x, w, b)", _TORCH, (_EMIT, _BACKEND),
         {"w": (32, 32), "b": (32,)}, "float[16, 32] x"),
     Row("Gemm, transB", "[it] y = Gemm<transB = 1>(x, w, b)", _TORCH, (_EMIT, _BACKEND),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -63,6 +64,29 @@ def test_an_included_node_is_a_candidate_though_a_rule_keeps_it(model: onnx.Mode
 
 def test_a_product_of_activations_can_be_included(model: onnx.ModelProto) -> None:
     assert "l0/attention" in candidates(select(model, include=["attention"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "attention"),
+    [
+        ("[it] s = MatMul(x, t) m = Mul(s, k) a = Add(m, x) y = Softmax(a)", True),
+        ("[it] s = MatMul(x, t) c = Tanh(s) j = Concat<axis = 1>(c, x) y = Softmax(j)", True),
+        ("p = Softmax(x) v = Where(b, k, p) [it] y = MatMul(v, t)", True),
+        ("e = Exp(x) h = Mul(e, t) [it] s = MatMul(h, x) y = Mul(s, x)", False),
+        ("[it] s = MatMul(x, t) [fc] h = MatMul(s, w) y = Softmax(h)", False),
+        ("p = Softmax(x) r = Add(p, x) [it] y = MatMul(r, t)", False),
+    ],
+    ids=["scores", "capped, with a sink", "values", "a scan", "a classifier", "beside a residual"],
+)
+def test_a_product_says_whether_it_is_attentions(
+    build: Build, text: str, *, attention: bool
+) -> None:
+    constants = {"k": np.float32(0.5), "b": np.zeros(4, bool), "w": np.ones((4, 4), np.float32)}
+    used = {name: np.asarray(constants[name]) for name in re.findall(r"\b[kbw]\b", text)}
+    graph = build(f"(float[4,4] x) => (float y) {{ t = Transpose(x) {text} }}", **used)
+    (keep,) = (keep for keep in select(graph).kept if keep.name == "it")
+    assert ("(attention)" in keep.reason) is attention
+    assert ("no attention" in keep.reason) is not attention
 
 
 def test_a_product_of_doubles_is_kept_though_it_is_included(build: Build) -> None:

@@ -12,7 +12,7 @@ import onnx
 from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.macs import counted_nodes
 from qgraph._graph.edit.names import scope_of
-from qgraph._graph.edit.nodes import GEMMS, without_int8
+from qgraph._graph.edit.nodes import GEMMS, Softmaxes, without_int8
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import attributes
 from qgraph._graph.rules.advice import is_int8
@@ -144,7 +144,7 @@ def _reason(
     if node.op_type not in GEMMS:
         return without_int8(node)
     if is_product(graph, node):
-        return "a product of two activations; INT8 here keeps attention from being fused"
+        return Softmaxes.of(graph).why_float(node)
     return without_gain(graph, node) or "not quantized by the tool that made it"
 
 

@@ -9,7 +9,7 @@ import onnx
 
 from qgraph._graph.edit.gain import without_gain
 from qgraph._graph.edit.names import module_path
-from qgraph._graph.edit.nodes import FLOATS, QuantizableNode, quantizable_nodes
+from qgraph._graph.edit.nodes import FLOATS, QuantizableNode, Softmaxes, quantizable_nodes
 from qgraph._graph.errors import UsageError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.keep import Keep
@@ -51,7 +51,8 @@ def select(
     nodes, impossible = quantizable_nodes(model)
     wanted = _matching(include, nodes, "--include")
     unwanted = _matching(exclude, nodes, "--exclude")
-    rules, numbers = [*rules, _keep_products], _keep_other_numbers(GraphIndex(model))
+    index = GraphIndex(model)
+    rules, numbers = [*rules, _keep_products(index)], _keep_other_numbers(index)
     candidates: list[QuantizableNode] = []
     kept = {keep.name: keep for keep in impossible}
     for node in nodes:
@@ -92,11 +93,15 @@ def _keep_without_fp8_kernel(model: onnx.ModelProto, node: QuantizableNode) -> s
     return without_fp8_kernel(node.op_type, shape) or None
 
 
-def _keep_products(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+def _keep_products(graph: GraphIndex) -> KeepRule:
     """Products of two activations lose TensorRT's fused attention when they carry Q/DQ."""
-    if node.weight is None:
-        return "a product of two activations (attention); INT8 here breaks attention fusion"
-    return None
+    softmaxes = Softmaxes.of(graph)
+
+    def rule(model: onnx.ModelProto, node: QuantizableNode) -> str | None:
+        found = graph.by_name.get(node.name) if node.weight is None else None
+        return None if found is None else softmaxes.why_float(found)
+
+    return rule
 
 
 def _keep_other_numbers(graph: GraphIndex) -> KeepRule:

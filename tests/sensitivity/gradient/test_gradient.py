@@ -38,6 +38,8 @@ from qgraph._sensitivity.ranking.interactions import Gram
 from qgraph._sensitivity.ranking.profiles import cut_profiles
 from qgraph._sensitivity.report import Sensitivity, Stability
 from qgraph._sensitivity.scoring.journal import folder_of, open_journal
+from qgraph._sensitivity.scoring.loop import Limits
+from qgraph._sensitivity.scoring.loop import score as score_samples
 from qgraph._sensitivity.scoring.questions import Question, Scored
 
 RUN = RangesRun(qgraph="0", provider="cpu", samples=2, data="x", synthetic=False)
@@ -116,8 +118,7 @@ class Setting:
 def answers(
     answerer: Any, questions: Sequence[Question], feeds: Sequence[Feed]
 ) -> list[list[Sums]]:
-    found: list[list[Sums]] = answerer.sums(questions, feeds, lambda _share: None)
-    return found
+    return list(answerer.sums(questions, feeds, lambda _share: None))
 
 
 def totals(rows: Sequence[Sequence[Sums]]) -> list[Sums]:
@@ -476,6 +477,29 @@ def test_a_run_that_was_killed_goes_on_to_the_same_report(
         again = report(score, siblings, feeds, journal=journal)
     assert again.nodes == once.nodes
     assert again.interactions == once.interactions
+
+
+def test_of_samples_that_run_side_by_side_those_that_are_done_are_kept(
+    siblings: Path, tmp_path: Path
+) -> None:
+    """What ends the work after four of eight loses those that are under way."""
+    case = Setting(siblings, feeds_for(siblings, 8, batch=4))
+    shares: list[float] = []
+
+    class Ended(Exception):  # noqa: N818 - as a kill would
+        pass
+
+    def progress(description: str, done: int, total: int) -> None:
+        shares.append(done / total)
+        if shares[-1] > 3 / 8:
+            raise Ended
+
+    with open_journal(tmp_path / "journal", {}) as journal:
+        answerer = case.gradient(tmp_path / "states")
+        assert answerer.samples_at_once(case.solo) in (1, 8)
+        with pytest.raises(Ended):
+            score_samples(answerer, case.solo, case.feeds, Limits(journal=journal), progress)
+        assert sorted(journal.entries) == [f"sample {number}" for number in range(4)]
 
 
 def test_without_what_an_earlier_run_kept_of_pairs_there_are_scores_all_the_same(

@@ -171,3 +171,48 @@ def _output_axis(op_type: str, settings: Mapping[str, Any]) -> int | None:
             return 1 if settings.get("group", 1) == 1 else None
         case _:
             return 1
+
+
+ATTENTION = "a product of two activations (attention); INT8 here breaks attention fusion"
+_NO_ATTENTION = (
+    "a product of two activations with no softmax before or behind it, so no attention (as in a"
+    " scan over states); --include quantizes it"
+)
+_MOVES = {
+    *("Cast", "Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice"),
+    *("Split", "Squeeze", "Transpose", "Unsqueeze", "QuantizeLinear", "DequantizeLinear"),
+    *("Div", "Mul", "Where"),
+}
+_BEFORE = _MOVES | {"Add", "Clip", "Max", "Min", "Pad", "Sub", "Tanh"}
+"""What stands between a product and a softmax, a mask and a bias among it; behind a softmax an Add
+is another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Softmaxes:
+    """`behind`: tensors that come from a Softmax; `before`: those that go into one, with nothing
+    between but what scales, masks, caps and moves values. They tell which products are attention's:
+    a scan over states (Mamba) and linear attention have none.
+    """
+
+    behind: frozenset[str]
+    before: frozenset[str]
+
+    @classmethod
+    def of(cls, index: GraphIndex) -> Softmaxes:
+        """Return those of a graph in an order that runs."""
+        behind, before = set[str](), set[str]()
+        for node in index.nodes:
+            moves = node.op_type in _MOVES and not behind.isdisjoint(node.input)
+            if moves or node.op_type == "Softmax":
+                behind.update(node.output)
+        for node in reversed(index.nodes):
+            moves = node.op_type in _BEFORE and not before.isdisjoint(node.output)
+            if moves or node.op_type == "Softmax":
+                before.update(node.input)
+        return cls(frozenset(behind), frozenset(before))
+
+    def why_float(self, product: onnx.NodeProto) -> str:
+        """Return why a product of two activations stays float."""
+        apart = self.behind.isdisjoint(product.input) and self.before.isdisjoint(product.output)
+        return _NO_ATTENTION if apart else ATTENTION

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from qgraph._graph.edit.nodes import GEMMS
+from qgraph._graph.edit.nodes import ATTENTION, GEMMS, Softmaxes
 from qgraph._graph.edit.residual import residual
 from qgraph._graph.rules.finding import Breach
 from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
@@ -15,7 +15,7 @@ _HEAD_SIZES, _LONGEST = (16, 32, 64), 512
 
 
 def is_product(graph: QdqGraph, node: onnx.NodeProto) -> bool:
-    """Return whether a MatMul multiplies two activations, as attention does."""
+    """Return whether a MatMul multiplies two activations, as attention and scans do."""
     if node.op_type != "MatMul" or len(node.input) < 2:
         return False
     return not any(graph.is_constant(name) for name in node.input[:2])
@@ -80,8 +80,9 @@ def _residual(node: onnx.NodeProto, tensor: str, what: str) -> Breach:
 
 def attention_product_is_float(graph: QdqGraph) -> Iterator[Breach]:
     """R13: no INT8 on attention products, unless head size and length allow the fused kernel."""
+    softmaxes = Softmaxes.of(graph)
     for node in graph.of("MatMul"):
-        if not is_product(graph, node):
+        if not is_product(graph, node) or softmaxes.why_float(node) != ATTENTION:
             continue
         quantized = [name for name in node.input[:2] if graph.is_dequantized(name)]
         if quantized and not _fits_fused_attention(graph, node):

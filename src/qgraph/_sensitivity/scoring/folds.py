@@ -6,7 +6,7 @@ On extremes of the scored samples themselves nothing would ever be clipped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -32,7 +32,7 @@ class FoldAnswerer(Answerer, Protocol):
         feeds: Sequence[Feed],
         models: Sequence[ComputedModel],
         step: Step,
-    ) -> list[list[Sums]]:
+    ) -> Iterable[Sequence[Sums]]:
         """Return what `sums` does; `models`: how each sample is computed, which is how the model
         was that this was opened with, but for scales.
         """
@@ -89,7 +89,7 @@ class Folds(Generic[A]):
 
         def ask(
             questions: Sequence[Question], asked: Sequence[int], step: Step
-        ) -> list[list[Sums]]:
+        ) -> Iterable[Sequence[Sums]]:
             feeds = [self._model.feeds[number] for number in asked]
             return engine.sums_by(questions, feeds, [models[number] for number in asked], step)
 

@@ -8,7 +8,7 @@ sample and in which order. Who asks to stop is heeded where the work can be take
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -37,8 +37,10 @@ class Limits:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
-Asking = Callable[[Sequence[Question], Sequence[int], Step], Sequence[Sequence[Sums]]]
-"""Returns the sums of every question for each sample of these numbers."""
+Asking = Callable[[Sequence[Question], Sequence[int], Step], Iterable[Sequence[Sums]]]
+"""Returns the sums of every question for each sample of these numbers, one by one if it can: what
+has come is kept, whatever ends the work.
+"""
 
 
 FOR_TIMING = 0.05
@@ -98,7 +100,9 @@ def score(
 def asking(engine: Answerer, feeds: Sequence[Feed]) -> tuple[Answerer, Asking]:
     """Return `engine`, and what asks it about `feeds`."""
 
-    def ask(questions: Sequence[Question], numbers: Sequence[int], step: Step) -> list[list[Sums]]:
+    def ask(
+        questions: Sequence[Question], numbers: Sequence[int], step: Step
+    ) -> Iterable[Sequence[Sums]]:
         return engine.sums(questions, [feeds[number] for number in numbers], step)
 
     return engine, ask
@@ -141,11 +145,10 @@ def _score_fold(
         taken = waiting[:at_once]
         work = _Work(limits, progress, len(done), len(taken), len(wanted))
         try:
-            found = ask(questions, taken, work.step)
+            for number, row in zip(taken, ask(questions, taken, work.step), strict=True):
+                _keep(limits, done, number, row)
         except _OutOfTimeError:
             break
-        for number, row in zip(taken, found, strict=True):
-            _keep(limits, done, number, row)
         limits.stop.heed()
 
 

@@ -66,8 +66,9 @@ class Answerer(Protocol):
 
     def sums(
         self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
-    ) -> list[list[Sums]]:
-        """Return, for each feed and question, the distance sums over the scored outputs.
+    ) -> Iterable[Sequence[Sums]]:
+        """Return, for each feed and question, the distance sums over the scored outputs; feed by
+        feed as they come, where the engine can.
 
         Raises:
             InputError: an output of the float model holds NaN or infinity.

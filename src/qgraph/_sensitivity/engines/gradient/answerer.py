@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -155,8 +155,8 @@ class GradientAnswerer:
 
     def sums(
         self, questions: Sequence[Question], feeds: Sequence[Feed], step: Step
-    ) -> list[list[Sums]]:
-        """Return, for each feed and question, the distance sums that are to be expected."""
+    ) -> Iterator[list[Sums]]:
+        """Yield, for each feed, the distance sums that are to be expected of every question."""
         measured = self._measure(feeds, None, step)
         return self._sums(questions, feeds, measured, [()] * len(feeds), step)
 
@@ -166,8 +166,8 @@ class GradientAnswerer:
         feeds: Sequence[Feed],
         models: Sequence[ComputedModel],
         step: Step,
-    ) -> list[list[Sums]]:
-        """Return the same, each sample quantized by scales of its own."""
+    ) -> Iterator[list[Sums]]:
+        """Yield the same, each sample quantized by scales of its own."""
         made = [(model.fake, *self._others_by(model).values()) for model in models]
         measured = self._measure(feeds, models, step)
         return self._sums(questions, feeds, measured, made, step)
@@ -179,9 +179,8 @@ class GradientAnswerer:
         measured: Sequence[Mapping[str, Sums]],
         made: Sequence[Made],
         step: Step,
-    ) -> list[list[Sums]]:
+    ) -> Iterator[list[Sums]]:
         signs = [draw_signs(self.probes, self._scored, feed) for feed in feeds]
-        answers = []
         own = self._passes
         most = own.at_once if isinstance(own, InOneSession) else len(feeds)
         self.at_once = max(self.at_once, min(len(feeds), most))
@@ -196,9 +195,8 @@ class GradientAnswerer:
             self._pairs.keep(feed, *both)
             references = References(item.outputs, self._scored)
             equal = references.compare(item.outputs)
-            answers.append([expected_sums(asked, products, alone, equal) for asked in questions])
             self._keep_others(feed, item, others, questions, equal)
-        return answers
+            yield [expected_sums(asked, products, alone, equal) for asked in questions]
 
     def _measure(
         self, feeds: Sequence[Feed], models: Sequence[ComputedModel] | None, step: Step
