@@ -15,6 +15,7 @@ _EMIT = "quantize/test_emit.py::test_every_kind_of_node_is_emitted_valid_and_clo
 _KEPT = (
     "graph/edit/test_nodes.py::test_what_multiplies_and_is_no_candidate_is_listed_with_its_reason"
 )
+_EINSUM = "graph/edit/test_spelling.py::test_a_linear_layer_written_as_einsum_is_a_matmul"
 _MODELS = (
     "qgraph/test_torch_models.py::test_noise_is_what_the_nodes_predict_and_what_torch_computes"
 )
@@ -86,8 +87,10 @@ _PRODUCTS = (
         (_EMIT, _MODELS), {"w": (32, 32, 2, 2)}, "float[1, 32, 32, 32] x"),
     Row("ConvTranspose in groups", "[it] y = ConvTranspose<group = 2>(x, w)", _TORCH, (_MODELS,),
         {"w": (32, 16, 2, 2)}, "float[1, 32, 32, 32] x"),
-    Row("Einsum with weights", '[it] y = Einsum<equation = "bld,de->ble">(x, w)', _TORCH,
-        (_MODELS, _KEPT), {"w": (32, 32)}),
+    Row("Einsum that is a linear layer", '[it] y = Einsum<equation = "bld,de->ble">(x, w)',
+        "jax2onnx, " + _TORCH, (_MODELS, _EINSUM), {"w": (32, 32)}),
+    Row("Another Einsum with weights", '[it] y = Einsum<equation = "bld,dhe->blhe">(x, w)',
+        _TORCH, (_KEPT,), {"w": (32, 2, 16)}),
     Row("Einsum of two activations", '[it] y = Einsum<equation = "bqd,bkd->bqk">(x, x)', _TORCH,
         (_MODELS, _KEPT)),
     Row("LSTM", "[it] y, h = LSTM<hidden_size = 32>(x, w, r)", _TORCH, (_MODELS, _KEPT),

@@ -391,6 +391,26 @@ def test_a_quantized_model_is_refused_as_input(qgraph: Command, files: Any, tmp_
     assert result.code == 3 and "quantized already" in result.err
 
 
+@pytest.mark.parametrize(
+    ("operator", "setting"),
+    # a setting of bytes, as TensorFlow's own nodes have, is nothing that graph-surgeon reads
+    [("Erfc", {}), ("StatefulPartitionedCall", {"config": b"\x82\xff"}), ("Gelu", {})],
+)
+def test_an_operator_that_the_exporter_could_not_convert_is_named(
+    qgraph: Command, mlp: Path, tmp_path: Path, operator: str, setting: dict[str, bytes]
+) -> None:
+    model = onnx.load(mlp)
+    node = model.graph.node[-1]
+    left = onnx.helper.make_node(operator, ["left"], list(node.output), "left", **setting)
+    node.output[:] = ["left"]
+    model.graph.node.append(left)
+    model.opset_import[0].version = 17  # Gelu came with 20
+    onnx.save(model, tmp_path / "left.onnx")
+    result = qgraph("sensitivity", tmp_path / "left.onnx", "-o", tmp_path / "out" / "s.json")
+    assert result.code == 3 and operator in result.err and "convert" in result.err
+    assert "--data" not in result.err and not list(tmp_path.glob("out/*"))
+
+
 def test_a_weight_with_nan_is_refused_by_name(qgraph: Command, mlp: Path, tmp_path: Path) -> None:
     model = onnx.load(mlp)
     broken = np.full((16, 16), np.nan, np.float32)

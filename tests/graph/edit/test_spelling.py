@@ -128,3 +128,36 @@ def test_a_body_that_reads_what_stands_below_it_is_sorted(build: Build, prepared
     assert [node.op_type for node in result.graph.node][-1] == "If"
     onnx.checker.check_model(result, full_check=True)
     computed(result, X)
+
+
+@pytest.mark.parametrize("matrix", ["last", "first"])
+@pytest.mark.parametrize("equation", ["ab,bc->ac", "...b,bc->...c", "ab,cb->ac", "a b, b c -> a c"])
+def test_a_linear_layer_written_as_einsum_is_a_matmul(
+    build: Build, prepared: Prepare, equation: str, matrix: str
+) -> None:
+    terms, result = equation.split("->")
+    written = ",".join(terms.split(",")[::-1]) + "->" + result if matrix == "first" else equation
+    read = "w, x" if matrix == "first" else "x, w"
+    text = f'(float[N,4] x) => (float[N,4] y) {{ [fc] y = Einsum<equation = "{written}">({read}) }}'
+    model = build(text, opset=17, w=W)
+    made = prepared(model)
+    assert candidates(made) == ["fc"] and [n.op_type for n in made.model.graph.node] == ["MatMul"]
+    # float32 of two kernels
+    assert np.allclose(computed(made.model, X), computed(model, X), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "equation", ["ab,ac->bc", "ab,bc->ca", "ab,bc->abc", "ab,bb->ab", "ab,bc->cb", "ba,bc->ac"]
+)
+def test_another_einsum_stays_one(build: Build, prepared: Prepare, equation: str) -> None:
+    text = f'(float[4,4] x) => (float[N,M] y) {{ [fc] y = Einsum<equation = "{equation}">(x, w) }}'
+    assert candidates(prepared(build(text, opset=17, w=W))) == []
+
+
+def test_an_einsum_of_two_activations_stays_one(build: Build, prepared: Prepare) -> None:
+    text = """(float[4,4] x) => (float[4,4] y)
+        { a = Einsum<equation = "ab,bc->ac">(x, x) y = Relu(a) }"""
+    assert [n.op_type for n in prepared(build(text, opset=17)).model.graph.node] == [
+        "Einsum",
+        "Relu",
+    ]

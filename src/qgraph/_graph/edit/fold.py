@@ -25,6 +25,7 @@ from qgraph._graph.edit.draws import RANDOM_OPS
 from qgraph._graph.edit.inline import fresh_names, given_as, renamed
 from qgraph._graph.edit.names import ensure_names, fresh_name
 from qgraph._graph.errors import InputError
+from qgraph._graph.index import ONNX
 from qgraph._graph.io.parsing import NEWEST_IR
 from qgraph._graph.io.weights import array_of
 from qgraph._graph.limits import step
@@ -79,7 +80,16 @@ def import_graph(model: onnx.ModelProto) -> gs.Graph:
         with without_notes():
             return gs.import_onnx(model)
     except Exception as error:  # graph-surgeon raises whatever its parsing meets
-        raise InputError(f"onnx-graphsurgeon cannot read the graph: {error}") from error
+        hint = _not_converted(model)
+        raise InputError(f"onnx-graphsurgeon cannot read the graph: {error}", hint=hint) from error
+
+
+def _not_converted(model: onnx.ModelProto) -> str:
+    """Return what is to be done about nodes of ONNX's domain that ONNX does not know."""
+    nodes = (node for node in model.graph.node if node.domain in ONNX)
+    found = sorted({node.op_type for node in nodes if not onnx.defs.has(node.op_type)})
+    named = f"{', '.join(found)} is no operator of ONNX: the exporter could not convert it. Export"
+    return f"{named} the model without it." if found else ""
 
 
 def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ from qgraph._graph.edit.fold import fold
 from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.names import ensure_names
 from qgraph._graph.edit.opsets import OTHER_FLOATS, PER_AXIS, raised
-from qgraph._graph.edit.spelling import respell, squeeze_weights
+from qgraph._graph.edit.spelling import as_matmuls, respell, squeeze_weights
 from qgraph._graph.edit.stale import drop_stale_shapes
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import is_half, opset_of
@@ -74,6 +74,7 @@ def prepare(path: Path) -> PreparedModel:
     load_foldable(model)
     sort_nodes(model.graph)
     drop_stale_shapes(model)
+    as_matmuls(model)
     renamed = ensure_names(model)
     folded = fold(model)
     # folding may put the body of an If in its place, with names of its own

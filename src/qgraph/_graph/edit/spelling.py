@@ -4,10 +4,12 @@
 - A Constant holds a tensor, `value`: onnx-graphsurgeon makes a double of `value_float`.
 - A sparse constant is a dense one: it is a pruned weight, of a size that a device computes anyway.
 - A weight [1, …, K, N] is the matrix [K, N].
+- A linear layer is a MatMul: JAX's exporter writes it as an Einsum, `abc,cd->abd`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from qgraph._graph.bodies import nodes_within, with_bodies
 from qgraph._graph.errors import InputError
-from qgraph._graph.index import GraphIndex, held_by
+from qgraph._graph.index import GraphIndex, attributes, held_by
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array
 
@@ -96,6 +98,47 @@ def _flat(indices: Array, shape: tuple[int, ...]) -> Array | None:
         return None
     flat: Array = np.ravel_multi_index(tuple(columns.T), tuple(limits)) if columns.size else columns
     return flat.reshape(-1)
+
+
+def as_matmuls(model: onnx.ModelProto) -> None:
+    """Make MatMuls of Einsums that multiply rows with a constant matrix, in place; the matrix may
+    be the first operand, or transposed.
+    """
+    einsums = [node for node in model.graph.node if node.op_type == "Einsum" and not node.domain]
+    index = GraphIndex(model)
+    for node in einsums:
+        matrices = [name for name in node.input if index.is_constant(name)]
+        found = _linear(node, matrices)
+        if found is None:
+            continue
+        (rows,) = (name for name in node.input if name not in matrices)
+        (matrix,) = matrices
+        if found["m"]:
+            turned = f"{node.output[0]}/{matrix}/turned"
+            turn = helper.make_node("Transpose", [matrix], [turned], perm=[1, 0])
+            model.graph.node.insert(list(model.graph.node).index(node), turn)
+            matrix = turned
+        node.op_type = "MatMul"
+        del node.attribute[:]
+        node.input[:] = [rows, matrix]
+
+
+def _linear(einsum: onnx.NodeProto, constant: Sequence[str]) -> re.Match[str] | None:
+    if len(einsum.input) != 2 or len(constant) != 1:
+        return None
+    equation = attributes(einsum)["equation"].decode(errors="replace").replace(" ", "")
+    terms, _, result = equation.partition("->")
+    ordered = terms.split(",")[:: 1 if einsum.input[1] == constant[0] else -1]
+    found = _LINEAR.fullmatch(f"{','.join(ordered)}->{result}")
+    letters = "".join(found.groups("")).replace(".", "") if found else ""
+    return found if len(set(letters)) == len(letters) else None
+
+
+_LINEAR = re.compile(
+    r"(?P<rows>(?:\.\.\.)?\w*)(?P<k>\w),(?:(?P=k)(?P<n>\w)|(?P<m>\w)(?P=k))"
+    r"->(?P=rows)(?:(?P=n)|(?P=m))"
+)
+"""The equation of a linear layer, its matrix [K, N] or [M, K]."""
 
 
 def squeeze_weights(model: onnx.ModelProto) -> None:

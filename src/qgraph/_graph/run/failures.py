@@ -16,6 +16,7 @@ _DEVICE = re.compile(
 _UNKNOWN = re.compile(
     r"(?P<domain>[^\s:]*):(?P<name>\S+?)\(-?\d+\) is not a registered function/op"
 )
+_MISSING = re.compile(r"No Op registered for (?P<name>\S+) with domain_version of (?P<opset>\d+)")
 _MEMORY = re.compile(
     r"out of memory|failed to allocate memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE
 )
@@ -43,6 +44,14 @@ def failure(
             " cannot be run here",
             where=where,
             hint="qgraph loads no libraries of custom operators. Export the model without it.",
+        )
+    if missing := _MISSING.search(str(error)):
+        return InputError(
+            f"onnxruntime knows no operator {missing['name']!r} at opset {missing['opset']}; the"
+            " model cannot be run",
+            where=where,
+            hint="The exporter could not convert it, or the opset is too old for it. Export the"
+            " model without it, or at another opset.",
         )
     if _MEMORY.search(str(error)):
         return LimitError(

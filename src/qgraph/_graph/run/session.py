@@ -239,7 +239,7 @@ def _refusal(error: Exception, path: Path | None, provider: Provider) -> QGraphE
     hint = ""
     if "IR version" in str(error):
         hint = "Load it with onnx, set model.ir_version = 10 and save it: nothing else changes."
-    on_gpu, where = provider is Provider.CUDA, str(path or "")
+    on_gpu, where = provider is Provider.CUDA, str(path or "the model")
     return failure(error, "onnxruntime refuses it", on_gpu=on_gpu, where=where, hint=hint)
 
 
