@@ -397,7 +397,7 @@ def test_a_quantized_model_is_refused_as_input(qgraph: Command, files: Any, tmp_
     [("Erfc", {}), ("StatefulPartitionedCall", {"config": b"\x82\xff"}), ("Gelu", {})],
 )
 def test_an_operator_that_the_exporter_could_not_convert_is_named(
-    qgraph: Command, mlp: Path, tmp_path: Path, operator: str, setting: dict[str, bytes]
+    qgraph: Command, mlp: Path, tmp_path: Path, operator: str, setting: dict[str, Any]
 ) -> None:
     model = onnx.load(mlp)
     node = model.graph.node[-1]

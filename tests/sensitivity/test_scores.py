@@ -248,6 +248,20 @@ def test_a_model_without_candidates_is_refused(build: Callable[..., Path], score
         score(path)
 
 
+def test_a_model_that_multiplies_in_a_loop_alone_is_told_to_unroll_it(
+    build: Callable[..., Path], score: Measure
+) -> None:
+    path = build(
+        """steps (float[batch, 4] x) => (float[batch, 4] y) <int64 n = {3}, bool yes = {1}>
+        { y = Loop(n, yes, x) <body = step (int64 i, bool go, float[batch, 4] s)
+        => (bool on, float[batch, 4] t) { on = Identity(go) t = MatMul(s, w) }> }""",
+        {"w": (4, 4)},
+    )
+    with pytest.raises(InputError, match="1 MatMul in the bodies of this Loop") as caught:
+        score(path)
+    assert "unrolled" in caught.value.hint and "If" not in caught.value.hint.split()[1:]
+
+
 def test_a_metric_of_logits_is_refused_elsewhere(siblings: Path, score: Measure) -> None:
     with pytest.raises(UsageError, match="measured on logits only"):
         score(siblings, metric="kl")

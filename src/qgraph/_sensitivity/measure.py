@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from qgraph._graph.edit.macs import costly_inside
 from qgraph._graph.errors import InputError
 from qgraph._graph.keep import by_reason
 from qgraph._graph.run.runtime import Runtime
@@ -34,12 +35,20 @@ def require_measurable_work(work: Work) -> None:
     require_measurable(work.metric, logits=work.scored.logits)
 
 
+_OPEN = {
+    "If": "If one branch is all you need, make the If's condition constant.",
+    "Loop": "If the number of steps is fixed, export the Loop unrolled.",
+    "Scan": "If the number of steps is fixed, export the Scan unrolled.",
+}
+"""How what multiplies in the bodies of a node can be quantized."""
+
+
 def _nothing_to_quantize(work: Work) -> InputError:
     """Return the error that says what there is instead of candidates."""
     reasons = by_reason(work.selection.kept)
     kept = [f"{names[0]!r}{', …' * (len(names) > 1)}: {why}" for why, names in reasons.items()]
-    inside = any("in the bodies of" in why for why in reasons)
-    hint = "If one branch is all you need, make the If's condition constant." if inside else ""
+    holders = {node.op_type for node in work.prepared.model.graph.node if costly_inside(node)}
+    hint = " ".join(advice for kind, advice in _OPEN.items() if kind in holders)
     kinds = sorted({node.op_type for node in work.prepared.model.graph.node})
     there = ", ".join(kinds[:_KINDS]) + ", …" * (len(kinds) > _KINDS)
     left = f" is left after what is kept float: {'; '.join(kept)}" if kept else f", but {there}"
