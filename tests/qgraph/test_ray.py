@@ -245,6 +245,22 @@ def test_an_address_where_nobody_listens_is_said_at_once(
         qgraph.sensitivity(model, ranges=ranges, options=asked(), runtime=runtime)
 
 
+def test_where_ray_does_not_start_it_is_no_defect(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    # sockets lie below that folder, and a name of one has at most 107 bytes
+    far = tmp_path / ("x" * 100)
+    asks = (
+        "import qgraph, sys\n"
+        "try: qgraph.sensitivity(sys.argv[1], samples=1, runtime=qgraph.Runtime(ray='local'))\n"
+        "except qgraph.EnvironmentFault as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asks, SHIPPED / "model.onnx"],
+        env=os.environ | {"RAY_TMPDIR": str(far)}, text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    assert "Ray does not start on this machine: " in done.stdout and "107 bytes" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_scores_do_not_depend_on_the_number_of_nodes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import qgraph
@@ -54,3 +55,30 @@ def test_scores_that_say_nothing_come_with_the_reason(
         return
     (warning,) = report.run.warnings or ()
     assert says in warning and f"**Warning: {warning}**" in to_markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("output", "mask", "says"),
+    [
+        ("h", [[1, 1, 1, 1]], None),
+        ("h", [[0, 0, 1, 1, 1, 1]], None),  # of a cache, two are masked
+        ("h", [[1, 1, 1, 0], [1, 0, 0, 0]], "12 of 24 positions are padding"),
+        ("pooled", [[1, 1, 1, 0], [1, 0, 0, 0]], None),
+    ],
+)
+def test_padding_that_counts_like_tokens_is_said(
+    build: Build, output: str, mask: list[list[int]], says: str | None
+) -> None:
+    text = """m (int64[N, S] input_ids, int64[N, M] attention_mask)
+        => (float[N, S, 16] h, float[N, 16] pooled)
+        <int64[1] second = {1}>
+        { e = Gather(table, input_ids) h = MatMul(e, w)
+          s = ReduceSum<keepdims = 0>(h, second) f = Cast<to = 1>(attention_mask)
+          c = ReduceSum<keepdims = 1>(f, second) d = Div(s, c) pooled = MatMul(d, v) }"""
+    model = build(text, {"table": (9, 16), "w": (16, 16), "v": (16, 16)})
+    ids = np.random.default_rng(0).integers(0, 9, (len(mask), 4))
+    data = [{"input_ids": ids, "attention_mask": np.array(mask)}] * 3
+    report, _ = qgraph.sensitivity(model, data=data, outputs=(output,), fast=True)
+    found = [text for text in report.run.warnings or () if "padding" in text]
+    assert bool(found) is (says is not None)
+    assert says is None or says in found[0]

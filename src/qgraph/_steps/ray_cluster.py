@@ -41,7 +41,8 @@ def cluster(address: str) -> Iterator[Any]:
     started on the cores of this process; `local` is always the last; else HOST:PORT.
 
     Raises:
-        EnvironmentFault: Ray is not installed, or there is no cluster at the address.
+        EnvironmentFault: Ray is not installed, does not start, or there is no cluster at the
+            address.
     """
     ray = _imported()
     if ray.is_initialized():  # by the program that calls: its connection, its to end
@@ -96,7 +97,13 @@ def _join(ray: Any, address: str) -> None:
             return
     # no command tells the network anything; who started a cluster decides for it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address=LOCAL, num_cpus=cores(), include_dashboard=False, **_QUIET)
+    try:
+        ray.init(address=LOCAL, num_cpus=cores(), include_dashboard=False, **_QUIET)
+    except Exception as error:  # just that where a process of Ray's own does not start in time
+        raise EnvironmentFault(
+            f"Ray does not start on this machine: {str(error).splitlines()[0]}",
+            hint="Try again when it has less to do, or leave --ray out.",
+        ) from error
 
 
 def _require_listener(address: str) -> None:

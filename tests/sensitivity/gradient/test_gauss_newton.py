@@ -103,10 +103,15 @@ def test_the_lens_adds_up_over_samples_parts_and_runs(
 
 def test_compare_ranks_by_it(siblings: Path, score: Any, tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
-    report = score(siblings, feeds=[{"x": x}], engine="gradient", gauss_newton=True)
+    report = score(
+        siblings, feeds=[{"x": x}], engine="gradient", metric="sqnr_db", gauss_newton=True
+    )
     write_document(tmp_path / "s.json", report)
     (ranking,) = read_rankings([Source(tmp_path / "s.json", "lens", Which.GAUSS_NEWTON)])
     assert ranking.scores == {node.name: node.gauss_newton for node in report.nodes}
+    # it is in the units of MSE, and so must be what a tie is a share of
+    assert report.baseline is not None and ranking.total == report.baseline.all_quantized.mse
+    assert not any("SQNR" in note for note in ranking.notes)
 
 
 GROUPED = """

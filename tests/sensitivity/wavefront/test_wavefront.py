@@ -321,6 +321,23 @@ def test_an_output_may_have_an_influenced_shape_but_no_influenced_value(tmp_path
     assert score(wavefront, questions, feeds).figures() == score(switch, questions, feeds).figures()
 
 
+def test_an_output_may_count_what_values_select(tmp_path: Path) -> None:
+    """Its shape alone is read, and that is another where a candidate is quantized."""
+    text = """
+        counting (float[batch, 8] x) => (float[1] count, float[batch, 8] y)
+        <float zero = {0}, int64[1] first = {0}>
+        { a = MatMul(x, wa) b = MatMul(a, wb) m = Greater(b, zero) at = NonZero(m)
+          s = Size(at) f = Cast<to = 1>(s) count = Unsqueeze(f, first) y = MatMul(b, wy) }"""
+    model = built(text, **drawn({"wa": (8, 8), "wb": (8, 8), "wy": (8, 8)}))
+    rng = np.random.default_rng(0)
+    feeds: list[Feed] = [{"x": rng.standard_normal((64, WIDTH)).astype(np.float32)}]
+    switch, wavefront, questions = engines(model, tmp_path / "m.onnx", feeds, ["count", "y"])
+    expected = score(switch, questions, feeds).figures()
+    assert score(wavefront, questions, feeds).figures() == expected
+    counts, _, questions = engines(model, tmp_path / "m.onnx", feeds, ["count"])
+    assert any(item and item["mse"] for item in score(counts, questions, feeds).figures())
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 64])
 def test_how_many_run_together_does_not_change_the_scores(tmp_path: Path, width: int) -> None:
     sketch = chain(5)

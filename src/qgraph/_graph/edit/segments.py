@@ -11,7 +11,7 @@ segment works out again the shapes it needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -22,7 +22,9 @@ from qgraph._graph.index import reads
 from qgraph._graph.io.weights import size_of
 
 SHAPE_OPS = ("Shape", "Size")
-"""What these make depends on no value that they read."""
+"""What these make depends on no value that they read, but where values decide on shapes."""
+_VALUES_DECIDE = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
+"""What these make has as many rows as values say, and so may have all that is made of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,8 +95,10 @@ def _linked(
     """Return runs as segments that know what crosses between them."""
     segments: list[Segment] = []
     wanted = set(outputs)
+    decide = any(node.op_type in _VALUES_DECIDE for nodes in runs for node in nodes)
+    blind = () if decide else SHAPE_OPS
     for nodes in reversed(runs):
-        segments.append(_segment(nodes, candidates, wanted, constants))
+        segments.append(_segment(nodes, candidates, wanted, constants, blind))
         made = {name for node in nodes for name in node.output}
         wanted = (wanted - made) | set(segments[-1].inputs)
     return segments[::-1]
@@ -201,7 +205,11 @@ def _runs(
 
 
 def _segment(
-    nodes: Sequence[onnx.NodeProto], candidates: set[str], wanted: set[str], constants: set[str]
+    nodes: Sequence[onnx.NodeProto],
+    candidates: set[str],
+    wanted: set[str],
+    constants: set[str],
+    blind: Collection[str],
 ) -> Segment:
     made = {name for node in nodes for name in node.output if name}
     outer = dict.fromkeys(name for node in nodes for name in reads(node))
@@ -213,14 +221,19 @@ def _segment(
         inside,
         tuple(inputs),
         tuple(outputs),
-        _reaches(nodes, (*inputs, *inside), outputs),
+        _reaches(nodes, (*inputs, *inside), outputs, blind),
     )
 
 
 def _reaches(
-    nodes: Sequence[onnx.NodeProto], starts: Sequence[str], outputs: Sequence[str]
+    nodes: Sequence[onnx.NodeProto],
+    starts: Sequence[str],
+    outputs: Sequence[str],
+    blind: Collection[str],
 ) -> dict[str, frozenset[str]]:
-    """Return start → the outputs downstream of it; a start is a tensor or a node's name."""
+    """Return start → the outputs downstream of it; a start is a tensor or a node's name. `blind`:
+    operators whose outputs depend on no value.
+    """
     bits = {name: 1 << index for index, name in enumerate(starts)}
     masks = dict(bits)
     for node in nodes:
@@ -228,7 +241,7 @@ def _reaches(
         for name in reads(node):
             mask |= masks.get(name, 0)
         for name in node.output:
-            masks[name] = 0 if node.op_type in SHAPE_OPS else mask
+            masks[name] = 0 if node.op_type in blind else mask
     return {
         start: frozenset(name for name in outputs if masks.get(name, 0) & bit)
         for start, bit in bits.items()

@@ -173,7 +173,7 @@ class QuestionEngine(ABC):
             companions=model.companions,
             memory=memory,
             computed_in=model.computed_in,
-            warnings=warnings_of(scores, work.prepared.model, work.scored.outputs)
+            warnings=warnings_of(scores, work.prepared.model, work.scored.outputs, work.feeds)
             + (WHOLE_HEAD,) * whole_head
             + further.pop("warnings", ()),
         )

@@ -4,24 +4,32 @@ be seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.index import GraphIndex, reads
+from qgraph._graph.tensors import Array, Feed
 from qgraph._sensitivity.scoring.loop import Scores
 
 _ORDER = "Ranks are the order of the graph and mean nothing."
 _SORTING = ("TopK", "NonMaxSuppression")
+_MASK, _TOKENS = "attention_mask", ("input_ids", "inputs_embeds")
+_BY_POSITION = 3
+"""Axes of an output with a row for each position: samples, positions, channels."""
 
 
-def warnings_of(scores: Scores, model: onnx.ModelProto, outputs: Sequence[str]) -> tuple[str, ...]:
+def warnings_of(
+    scores: Scores, model: onnx.ModelProto, outputs: Sequence[str], feeds: Sequence[Feed]
+) -> tuple[str, ...]:
     """Return what is wrong with all scores together; none where they tell nodes apart.
 
-    `outputs`: of `model`, those that were compared.
+    `outputs`: of `model`, those that were compared; `feeds`: all samples.
     """
-    found = (_all_alike(scores), _rows_move(model, outputs))
+    scored = (feeds[number] for number in scores.table)
+    found = (_all_alike(scores), _rows_move(model, outputs), _padding(model, outputs, scored))
     return tuple(text for text in found if text is not None)
 
 
@@ -44,6 +52,29 @@ def _all_alike(scores: Scores) -> str | None:
             " the input, or the samples are all alike."
         )
     return None
+
+
+def _padding(model: onnx.ModelProto, outputs: Sequence[str], feeds: Iterable[Feed]) -> str | None:
+    """Return a warning where outputs have rows for positions that are no tokens."""
+    index = GraphIndex(model)
+    by_position = any(index.rank_of(name) >= _BY_POSITION for name in outputs)
+    if not by_position or _MASK not in index.inputs:
+        return None
+    masks = [_of_tokens(feed) for feed in feeds]
+    count, tokens = sum(each.size for each in masks), sum(map(np.count_nonzero, masks))
+    if tokens == count:
+        return None
+    return (
+        f"{count - tokens:,} of {count:,} positions are padding, where {_MASK} is 0, and errors"
+        " there count like those of tokens. Give texts without padding, each in an .npz of its own."
+    )
+
+
+def _of_tokens(feed: Feed) -> Array:
+    """Return the mask without what it says of a cache."""
+    tokens = next((feed[name] for name in _TOKENS if name in feed), feed[_MASK])
+    mask: Array = feed[_MASK][..., -tokens.shape[1] :] if tokens.ndim > 1 else feed[_MASK]
+    return mask
 
 
 def _rows_move(model: onnx.ModelProto, outputs: Sequence[str]) -> str | None:

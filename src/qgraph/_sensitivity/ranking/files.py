@@ -154,7 +154,8 @@ def _of_report(source: Source, report: Sensitivity) -> Ranking:
     if source.lower_is_worse:
         raise UsageError("--lower-is-worse is not for reports of qgraph", where=str(source.path))
     notes = [f"scheme {report.scheme}, engine {report.run.engine}, {source.which}"]
-    notes += [f"by {metric(report.metric).label}"] * (report.metric != "mse")
+    by_metric = source.which in (Which.AUTO, Which.SOLO, Which.GAIN)  # others are of MSE's units
+    notes += [f"by {metric(report.metric).label}"] * (by_metric and report.metric != "mse")
     notes += ["gains are estimates"] * (source.which is Which.GAIN and _estimated(report))
     notes += ["made-up data"] * report.run.synthetic
     notes += ["cut short: not every candidate has a score"] * (not report.run.complete)
@@ -171,6 +172,8 @@ def _total(report: Sensitivity, which: Which) -> float | None:
         return None
     if which in (Which.INC_SOLO, Which.INC_GAIN):
         return everything.inc.mse if everything.inc else None
+    if which is Which.GAUSS_NEWTON:  # in the units of MSE, whatever ranks
+        return everything.mse
     return metric(report.metric).damage(everything.figures)
 
 
