@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.tensors import Feed
-from qgraph._handoff.running import macs_of
+from qgraph._handoff.running import measured_macs
 
 Build = Callable[..., onnx.ModelProto]
 
@@ -53,11 +52,11 @@ def test_products_of_activations_count(build: Build, tmp_path: Path) -> None:
     model = build(text)
     onnx.save(model, tmp_path / "m.onnx")
     feed: Feed = {"x": np.ones((2, 5, 8), np.float32), "to": np.array([2, 8, 5], np.int64)}
-    found = macs_of(QdqGraph(model, tmp_path), tmp_path / "m.onnx", feed)
+    found = measured_macs(model, tmp_path / "m.onnx", feed)
     assert found == {"n": 2 * 5 * 5 * 8}
 
 
 def counted(model: onnx.ModelProto, folder: Path, **sizes: tuple[int, ...]) -> dict[str, int]:
     onnx.save(model, folder / "m.onnx")
     feed = {name: np.ones(size, np.float32) for name, size in sizes.items()}
-    return macs_of(QdqGraph(model, folder), folder / "m.onnx", feed)
+    return measured_macs(model, folder / "m.onnx", feed)

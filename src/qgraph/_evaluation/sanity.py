@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from qgraph._evaluation.results import Prompted, SanityAnswer
 from qgraph._exporters.family import Prompt, Said
@@ -38,7 +39,8 @@ def compare_answer(name: str, reference: Said, said: Said) -> SanityAnswer:
         return SanityAnswer(variant=name, agreed=whole, tokens=len(said.tokens))
     # A token may end a character that the one before began, so texts are cut where they agree.
     before, through = _until(said, at), _until(said, at + 1)
-    agreed = _common(before, through)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(before, through, strict=False))
+    agreed = before[: len(list(same))]
     return SanityAnswer(
         variant=name,
         agreed=agreed,
@@ -59,8 +61,3 @@ def diverging(reference: Sequence[int], tokens: Sequence[int]) -> int | None:
 
 def _until(said: Said, count: int) -> str:
     return said.texts[min(count, len(said.texts)) - 1] if count and said.texts else ""
-
-
-def _common(a: str, b: str) -> str:
-    length = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-    return a[: min(len(a), len(b)) if length is None else length]

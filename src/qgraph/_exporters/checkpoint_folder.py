@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qgraph._exporters.checkpoint_names import read_content, require_plain
-from qgraph._graph.errors import EnvironmentFault, InputError, UsageError, install
+from qgraph._graph.errors import InputError, UsageError, loading
 
 OPSETS = range(17, 24)
 _DTYPES = ("fp32", "fp16")
@@ -129,11 +129,7 @@ def require_extra() -> None:
     Raises:
         EnvironmentFault: one is missing or broken.
     """
-    # these packages are an extra, and torch takes seconds to load
-    try:
+    # torch takes seconds to load
+    with loading("export", "exporting"):
         for name in ("torch", "transformers", "safetensors", "optimum.exporters.onnx"):
             import_module(name)
-    except (ImportError, OSError, RuntimeError) as error:  # a broken binary raises the last two
-        raise EnvironmentFault(
-            f"exporting needs packages that are missing or broken: {error}", hint=install("export")
-        ) from error

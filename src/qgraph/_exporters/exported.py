@@ -1,16 +1,24 @@
-"""An exported graph: names of its weights, and PyTorch on the same inputs to hold it against."""
+"""What exports have in common: the trace, its opset, names of weights, and PyTorch on the same
+inputs to hold the graph against.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
+from onnx import version_converter
 
 from qgraph._exporters.manifest import Check
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.tensors import Array
+
+DEFAULT_OPSET, TRACED_OPSET = 21, 20
+"""What is written if nobody asks for another, and the highest of torch's TorchScript exporter."""
 
 # Largest difference allowed, as a share of the largest value. Both sides round each sum in another
 # order. fp32: 1e-4 is some 800 steps of 2^-23, ample for tens of layers, while a wrong mask or
@@ -29,6 +37,25 @@ class ExportMismatchError(InputError):
             where=case,
             hint=f"{start} checkpoint has a part this exporter does not know. Nothing was written.",
         )
+
+
+@contextmanager
+def tracing(what: str, where: str = "", hint: str = "") -> Iterator[None]:
+    """Say `what` failed, and why: tracing raises whatever the traced code meets.
+
+    Raises:
+        InputError: it failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        why = str(error).strip() or type(error).__name__
+        raise InputError(f"{what}: {why}", where=where, hint=hint) from error
+
+
+def at_opset(traced: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Return a model that was traced at `opset`, or the nearest there was, at `opset`."""
+    return version_converter.convert_version(traced, opset) if opset > TRACED_OPSET else traced
 
 
 def compared(

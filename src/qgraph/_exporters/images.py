@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, install
+from qgraph._graph.errors import InputError, LimitError, loading
 from qgraph._graph.io.files import require_file
 from qgraph._graph.tensors import Array
 
@@ -32,13 +32,10 @@ def read_image(path: Path) -> Image.Image:
         InputError: nothing is there, no image, or a damaged one.
         LimitError: it has more than 100 million pixels.
     """
-    # Pillow comes with an extra; the core works without it
-    try:
+    with loading("vision", "reading images"):
+        # Pillow comes with an extra; the core works without it
         from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise EnvironmentFault(
-            "reading images needs Pillow, which is not installed", hint=install("vision")
-        ) from error
+
     try:
         with warnings.catch_warnings():
             # a limit of our own is checked below, before anything is decoded

@@ -90,20 +90,21 @@ class Manifest(Document):
     checks: tuple[Check, ...] = ()
     packages: dict[str, str]
 
+    def need_decoder(self) -> Decoder:
+        """Return the decoder.
+
+        Raises:
+            UsageError: none is described.
+        """
+        if self.decoder is None:
+            raise UsageError("describes no decoder", where=MANIFEST)
+        return self.decoder
+
 
 def find_manifest(model: Path) -> Manifest | None:
     """Return the manifest beside `model`, if there is one."""
     path = model.parent / MANIFEST
     return read_document(path, Manifest) if path.is_file() else None
-
-
-def inside(model: Path, relative: str) -> Path:
-    """Return the file or folder a manifest names, where it really lies.
-
-    Raises:
-        UsageError: it lies outside the model's folder.
-    """
-    return named_inside(model, relative).path
 
 
 def named_inside(model: Path, relative: str) -> Inside:

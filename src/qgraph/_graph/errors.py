@@ -16,7 +16,8 @@ shown without a traceback; anything else is a defect of qgraph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
@@ -106,3 +107,18 @@ class InterruptedRun(QGraphError):  # noqa: N818 - an interruption is no error o
 def install(extra: str) -> str:
     """Return how an extra is installed, from a package index or in a clone."""
     return f"pip install 'qgraph[{extra}]'; in a clone, pip install '.[{extra}]'"
+
+
+@contextmanager
+def loading(extra: str, what: str) -> Iterator[None]:
+    """Say how an extra is installed where its packages, which `what` needs, cannot be imported.
+
+    Raises:
+        EnvironmentFault: one is missing or broken.
+    """
+    try:
+        yield
+    except (ImportError, OSError, RuntimeError) as error:  # a broken binary raises the last two
+        raise EnvironmentFault(
+            f"{what} needs packages that are missing or broken: {error}", hint=install(extra)
+        ) from error

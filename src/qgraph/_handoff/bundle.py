@@ -20,7 +20,6 @@ from qgraph._graph.rules.linting import lint
 from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.rules.report import count
 from qgraph._graph.tensors import Feed, TensorSpec, inputs_of, specs_of
-from qgraph._handoff import text
 from qgraph._handoff.document import (
     AxisRange,
     Evaluated,
@@ -42,9 +41,10 @@ from qgraph._handoff.precision import (
     precision_table,
     weight_scales,
 )
-from qgraph._handoff.running import macs_of
+from qgraph._handoff.running import measured_macs
 from qgraph._handoff.shapes import meaning_of, shape_profiles
 from qgraph._handoff.surroundings import look_beside
+from qgraph._handoff.text import texts
 from qgraph._handoff.verify import SUMS, files_of, read_sums, write_sums
 from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import ModelRef
@@ -147,7 +147,7 @@ class _Work:
         self._findings: dict[Target, list[Finding]] = {
             kind: lint(self._graph, kind, options.plugins) for kind in Target
         }
-        macs = macs_of(self._graph, model, samples.feed)
+        macs = measured_macs(self._graph.model, model, samples.feed)
         advice = advice_only(self._findings[Target.TENSORRT_10])
         facts = PrecisionFacts(self._graph, self._run, macs, advice)
         self._table = precision_table(facts)
@@ -159,8 +159,9 @@ class _Work:
 
     def write(self, folder: Path, cases: Sequence[ComputedCase]) -> Handoff:
         """Write every file of the bundle."""
-        roles = self._copy_model(folder)
-        samples = self._samples
+        samples, ranges = self._samples, self._run.ranges
+        data = copy_model(self._path, folder / MODEL)
+        roles = {MODEL: "the Q/DQ model"} | dict.fromkeys(data, "weights of model.onnx")
         golden = write_golden(folder, cases, samples.data, synthetic=samples.synthetic)
         roles |= self._write_scales(folder)
         for name, content in exclude_files(self._table).items():
@@ -186,21 +187,21 @@ class _Work:
             estimate=self._estimate,
             golden=golden,
             lint=self._lint(),
-            calibration=self._calibration(),
+            calibration=None if ranges is None else RangesOrigin.of(ranges.run),
             evaluation=self._evaluation(),
             parts=graph_parts(self._profiles, parts),
             notes=self._notes(cases),
             files=tuple(FilePart(path=name, role=role) for name, role in (roles | _ROLES).items()),
         )
-        self._write_text(folder, handoff)
+        for name, content in texts(handoff).items():
+            write_text(folder / name, content)
+            if name.endswith(".sh"):
+                (folder / name).chmod(0o755)
+        write_document(folder / HANDOFF, handoff)
         # other files were written since it was copied
         require_equal_copy(self._path, folder / MODEL)
         write_sums(folder)
         return handoff
-
-    def _copy_model(self, folder: Path) -> dict[str, str]:
-        data = copy_model(self._path, folder / MODEL)
-        return {MODEL: "the Q/DQ model"} | dict.fromkeys(data, "weights of model.onnx")
 
     def _write_scales(self, folder: Path) -> dict[str, str]:
         from safetensors.numpy import save
@@ -210,17 +211,6 @@ class _Work:
             return {}
         write_bytes(folder / SCALES, save(dict(sorted(scales.items()))))
         return {SCALES: "scales of every INT8 weight, float32, under the weight's name"}
-
-    def _write_text(self, folder: Path, handoff: Handoff) -> None:
-        for name in text.SCRIPTS:
-            write_text(folder / name, text.build_script(name, handoff))
-        write_text(folder / "polygraphy.sh", text.polygraphy_script(handoff))
-        for name in (*text.SCRIPTS, "polygraphy.sh"):
-            (folder / name).chmod(0o755)
-        write_text(folder / "engine_times.py", text.engine_times())
-        write_text(folder / "README.md", text.readme(handoff))
-        write_text(folder / "precision.md", text.precision_page(handoff))
-        write_document(folder / HANDOFF, handoff)
 
     def _notes(self, cases: Sequence[ComputedCase]) -> tuple[str, ...]:
         """Return what is to be said of the figures and the golden outputs, each once."""
@@ -232,9 +222,6 @@ class _Work:
             LintPart(target=kind, counts=count(found), findings=tuple(found))
             for kind, found in self._findings.items()
         )
-
-    def _calibration(self) -> RangesOrigin | None:
-        return RangesOrigin.of(self._run.ranges.run) if self._run.ranges is not None else None
 
     def _evaluation(self) -> Evaluated | None:
         variant = self._run.variant(self._id)

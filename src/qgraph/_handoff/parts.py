@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from qgraph._exporters.manifest import Manifest, find_manifest, named_inside
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.copies import copy_model
-from qgraph._graph.io.files import copy_file, write_text
+from qgraph._graph.io.files import copy_file
 from qgraph._graph.io.models import read_model
 from qgraph._graph.tensors import inputs_of
 from qgraph._handoff.document import GraphPart, ShapeProfile
+from qgraph._handoff.shapes import sized
 
 CHAIN = "chain.py"
 _SETTINGS = {
@@ -78,32 +78,18 @@ def graph_parts(
     profiles: Sequence[ShapeProfile], files: Sequence[PartFile]
 ) -> tuple[GraphPart, ...]:
     """Return the graphs among `files`, sized as the decoder's prefill is."""
-    graphs = [item for item in files if item.name.endswith(".onnx")]
-    return tuple(_graph_part(item, profiles) for item in graphs)
-
-
-def _graph_part(item: PartFile, profiles: Sequence[ShapeProfile]) -> GraphPart:
     axes = profiles[0].axes if profiles else {}
-    inputs = inputs_of(read_model(item.source, weights=False))
-    dynamic = [spec for spec in inputs if any(isinstance(size, str) for size in spec.shape)]
-
-    def at(which: str) -> dict[str, tuple[int, ...]]:
-        return {
-            spec.name: tuple(
-                size if isinstance(size, int) else int(getattr(axes[size], which))
-                for size in spec.shape
-            )
-            for spec in dynamic
-            if all(isinstance(size, int) or size in axes for size in spec.shape)
-        }
-
-    return GraphPart(path=item.name, role=item.role, min=at("min"), opt=at("opt"), max=at("max"))
+    graphs = [item for item in files if item.name.endswith(".onnx")]
+    inputs = [inputs_of(read_model(item.source, weights=False)) for item in graphs]
+    return tuple(
+        GraphPart(path=item.name, role=item.role, **sized(specs, axes))
+        for item, specs in zip(graphs, inputs, strict=True)
+    )
 
 
 def write_chain(folder: Path, manifest: Manifest | None) -> bool:
     """Write `chain.py` where the bundle holds all parts; return whether it does."""
     if manifest is None or manifest.embed is None or manifest.vision_encoder is None:
         return False
-    text = resources.files("qgraph._handoff").joinpath(CHAIN).read_text(encoding="utf-8")
-    write_text(folder / CHAIN, text)
+    copy_file(Path(__file__).with_name(CHAIN), folder / CHAIN)
     return True

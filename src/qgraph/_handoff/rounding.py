@@ -33,6 +33,8 @@ _EXACT = {
     *("MaxPool", "Where", "Clip", "Pad", "Tile"),
 }
 """Operators that hand on values as they are."""
+_DROPOUT_DRAWS = 12
+"""The opset from which a Dropout draws; before, it hands on what it reads."""
 
 
 def with_rounding_noise(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -48,6 +50,8 @@ def with_rounding_noise(model: onnx.ModelProto) -> onnx.ModelProto:
         )
         nodes += [*before, node, *after]
     replace_nodes(noisy.graph, nodes)
+    if graph.opset < _DROPOUT_DRAWS:
+        return noisy
     size = STEP / math.sqrt(3)
     values = np.float32(0.5), np.ones((), bool), np.float32(1 + size), np.float32(1 - size)
     noisy.graph.initializer.extend(
@@ -106,10 +110,10 @@ def _noise(
 
 def _factor(like: str, target: str, taken: set[str], seed: int, opset: int) -> list[onnx.NodeProto]:
     """Return nodes that draw what each value is multiplied by. Dropout says which way: onnxruntime
-    has no RandomUniformLike from opset 22 on, and before 12 a Dropout draws nothing.
+    has no RandomUniformLike from opset 22 on.
     """
     name = f"{target}/random"
-    if opset < 12:
+    if opset < _DROPOUT_DRAWS:
         draw = helper.make_node(
             "RandomUniformLike", [like], [target], name,
             dtype=TensorProto.FLOAT, low=1 - STEP, high=1 + STEP, seed=float(seed),

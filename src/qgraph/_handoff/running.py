@@ -6,19 +6,18 @@ give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 from onnx import helper
 
-from qgraph._graph.bodies import copied, weave_in
 from qgraph._graph.edit.inline import inline_functions
-from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
+from qgraph._graph.edit.macs import macs_of
 from qgraph._graph.edit.segments import move_to_readers
 from qgraph._graph.io.models import read_on_disk
-from qgraph._graph.rules.qdq_graph import QdqGraph
 from qgraph._graph.run.memory import Memory
+from qgraph._graph.run.probe import with_shapes
 from qgraph._graph.run.session import Semantics, open_session
 from qgraph._graph.run.streamed import Runner, float32_bytes, weight_bytes
 from qgraph._graph.tensors import Feed
@@ -57,41 +56,28 @@ def run_all(
     return [{name: found[name] for name in names} for found in runner.run(feeds, names)]
 
 
-Shapes = Mapping[str, tuple[int, ...]]
-_SUFFIX = "/qgraph.shape"
-
-
-def macs_of(graph: QdqGraph, path: Path, feed: Feed) -> dict[str, int]:
-    """Return node → multiply-accumulates where the model in `path` is run on `feed`: the same
-    count as an evaluation's, with all that multiplies, whether an engine has INT8 for it or not.
+def measured_macs(model: onnx.ModelProto, path: Path, feed: Feed) -> dict[str, int]:
+    """Return node → multiply-accumulates where `model`, which lies in `path`, is run on `feed`: the
+    same count as an evaluation's, whether an engine has INT8 for a node or not.
 
     Raises:
         InputError: onnxruntime cannot run it.
     """
-    nodes = counted_nodes(graph.nodes)
-    shapes: dict[str, Sequence[int]] = {
-        name: tuple(tensor.dims) for name, tensor in graph.initializers.items()
-    }
-    asked = [name for name in tensors_to_know(nodes) if name not in shapes]
-    shapes |= _measured(path, asked, feed)
-    return {node.name: macs_by_shapes(node, shapes) or 0 for node in nodes}
+    return macs_of(model, lambda asked: _shapes(path, asked, feed) if asked else {})
 
 
-def _measured(path: Path, tensors: Sequence[str], feed: Feed) -> Shapes:
-    """Return the shapes that `tensors` have."""
+def _shapes(path: Path, tensors: Sequence[str], feed: Feed) -> dict[str, tuple[int, ...]]:
+    names: dict[str, str] = {}
 
-    def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-        looking = copied(model)
-        looks = [helper.make_node("Shape", [name], [name + _SUFFIX]) for name in tensors]
-        weave_in(looking.graph, looks)  # each right behind its tensor, which is not held for it
-        del looking.graph.output[:]
-        looking.graph.output.extend(
-            helper.make_tensor_value_info(name + _SUFFIX, onnx.TensorProto.INT64, [None])
-            for name in tensors
+    def showing(graph: onnx.ModelProto) -> onnx.ModelProto:
+        shown, found = with_shapes(graph, tensors)
+        names.update(found)
+        del shown.graph.output[:]
+        shown.graph.output.extend(
+            helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None])
+            for name in found.values()
         )
-        return looking
+        return shown
 
-    if not tensors:
-        return {}
-    (seen,) = run_all(path, [feed], change=with_shapes)
-    return {name: tuple(map(int, seen[name + _SUFFIX])) for name in tensors}
+    (seen,) = run_all(path, [feed], change=showing)
+    return {name: tuple(map(int, seen[shape])) for name, shape in names.items()}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from qgraph._graph.errors import UsageError
 from qgraph._graph.run.feeds import is_cache
 from qgraph._graph.tensors import Feed, TensorSpec
-from qgraph._handoff.document import AxisRange, ShapeProfile
+from qgraph._handoff.document import AxisRange, ShapeProfile, Sizes
 
 _LONGEST = 2048
 _MEANINGS = {
@@ -172,18 +172,30 @@ def _profile(
     roles: _Roles,
 ) -> ShapeProfile:
     axes = dict(sorted({name: wanted.get(name, usual[name]) for name in usual}.items()))
-    dynamic = [spec for spec in inputs if any(isinstance(size, str) for size in spec.shape)]
+    return ShapeProfile(name=name, axes=axes, **sized(inputs, axes, roles))
 
-    def at(which: str) -> dict[str, tuple[int, ...]]:
-        return {
+
+def sized(
+    inputs: Sequence[TensorSpec], axes: Mapping[str, AxisRange], roles: _Roles | None = None
+) -> dict[str, dict[str, Sizes]]:
+    """Return `min`, `opt` and `max` → sizes of the dynamic inputs of which all axes are known."""
+    roles = roles or _Roles("", "", "")
+    places = {
+        spec: {i: _axis(spec, i) for i, size in enumerate(spec.shape) if isinstance(size, str)}
+        for spec in inputs
+    }
+    known = axes.keys() | {roles.total}
+    return {
+        which: {
             spec.name: tuple(
-                size if isinstance(size, int) else _size(_axis(spec, i), axes, which, roles)
+                size if isinstance(size, int) else _size(named[i], axes, which, roles)
                 for i, size in enumerate(spec.shape)
             )
-            for spec in dynamic
+            for spec, named in places.items()
+            if named and known.issuperset(named.values())
         }
-
-    return ShapeProfile(name=name, axes=axes, min=at("min"), opt=at("opt"), max=at("max"))
+        for which in ("min", "opt", "max")
+    }
 
 
 def _size(axis: str, axes: Mapping[str, AxisRange], which: str, roles: _Roles) -> int:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from qgraph._evaluation.results import Evaluation, Variant
-from qgraph._evaluation.run_folder import RunFolder
+from qgraph._evaluation.run_folder import D, RunFolder
 from qgraph._graph.errors import QGraphError, UsageError
 from qgraph._graph.io.models import ModelId, identify, read_model
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.provenance import Provenance
 from qgraph._quantize.ranges import Ranges
 from qgraph._sensitivity.report import Sensitivity
-
-D = TypeVar("D", Ranges, Sensitivity, Profiles, Evaluation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +91,6 @@ def _float_model(model: Path, sha256: str) -> Path | None:
 def _may_be(path: Path, sha256: str) -> bool:
     """Return whether a file is the float model; one that cannot be read is not."""
     with suppress(QGraphError, OSError):
-        return not _is_quantized(path) and identify(path).sha256 == sha256
+        said = Provenance.of(read_model(path, weights=False))
+        return said.source_sha256 is None and identify(path).sha256 == sha256
     return False
-
-
-def _is_quantized(path: Path) -> bool:
-    return Provenance.of(read_model(path, weights=False)).source_sha256 is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,11 +14,8 @@ from qgraph._handoff.shapes import fixed_axes
 from qgraph._metrics import metric
 from qgraph._sensitivity.explain.markdown import cell, code
 
-SCRIPTS = {
-    "build_trt10.sh": ("10.13 to 10.16", "trt10"),
-    "build_trt11.sh": ("11.x", "trt11"),
-}
-
+_HERE = Path(__file__).parent
+_SCRIPTS = {"build_trt10.sh": ("10.13 to 10.16", "trt10"), "build_trt11.sh": ("11.x", "trt11")}
 # 11.x captures CUDA graphs and spins by default, and leaves out copies; 10.x the other way round
 _MEASURED_ALIKE = {
     "trt10": ("--useCudaGraph", "--useSpinWait"),
@@ -27,9 +23,24 @@ _MEASURED_ALIKE = {
 }
 
 
-def build_script(name: str, handoff: Handoff) -> str:
-    """Return one of the build scripts."""
-    version, target = SCRIPTS[name]
+def texts(handoff: Handoff) -> dict[str, str]:
+    """Return file → content of a bundle's scripts, and of its pages for the person who receives it.
+
+    `engine_times.py`, which sums up measured times, runs where qgraph is not installed.
+    """
+    by = next((metric(row.cost.metric).damage_name for row in handoff.precision if row.cost), "")
+    fixed = fixed_axes(handoff.shape_profiles)
+    return {
+        **{name: _build_script(name, handoff) for name in _SCRIPTS},
+        "polygraphy.sh": _polygraphy_script(handoff),
+        "engine_times.py": (_HERE / "engine_times.py").read_text(encoding="utf-8"),
+        "README.md": _render("README.md.j2", handoff=handoff, fixed=fixed),
+        "precision.md": _render("precision.md.j2", rows=handoff.precision, by=by),
+    }
+
+
+def _build_script(name: str, handoff: Handoff) -> str:
+    version, target = _SCRIPTS[name]
     return _render(
         "build.sh.j2",
         script=name,
@@ -43,32 +54,13 @@ def build_script(name: str, handoff: Handoff) -> str:
     )
 
 
-def polygraphy_script(handoff: Handoff) -> str:
-    """Return `polygraphy.sh`."""
+def _polygraphy_script(handoff: Handoff) -> str:
     first = handoff.golden.cases[-1]
     shapes = " ".join(
         shlex.quote(f"{item.name}:[{','.join(map(str, item.shape))}]") for item in first.inputs
     )
     cases = [_case(item, handoff.shape_profiles) for item in handoff.golden.cases]
     return _render("polygraphy.sh.j2", shapes=shapes, cases=cases, profiles=handoff.shape_profiles)
-
-
-def readme(handoff: Handoff) -> str:
-    """Return the page for the person who receives the bundle."""
-    return _render("README.md.j2", handoff=handoff, fixed=fixed_axes(handoff.shape_profiles))
-
-
-def precision_page(handoff: Handoff) -> str:
-    """Return the table of cost and gain."""
-    by = next((metric(row.cost.metric).damage_name for row in handoff.precision if row.cost), "")
-    return _render("precision.md.j2", rows=handoff.precision, by=by)
-
-
-def engine_times() -> str:
-    """Return the script that sums up measured times: it runs where qgraph is not installed."""
-    return (
-        resources.files("qgraph._handoff").joinpath("engine_times.py").read_text(encoding="utf-8")
-    )
 
 
 def _profile(profile: ShapeProfile) -> dict[str, str]:
@@ -118,7 +110,7 @@ def _name(name: str) -> str:
 
 def _render(template: str, **values: object) -> str:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_HERE),
         autoescape=False,  # noqa: S701 - shell and Markdown, no HTML
         finalize=_as_markdown if template.endswith(".md.j2") else None,
         undefined=StrictUndefined,

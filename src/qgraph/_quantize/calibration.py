@@ -14,7 +14,7 @@ from qgraph._graph.tensors import Feed
 from qgraph._quantize.calibrate.observers import Observed, Thresholded, observer_for
 from qgraph._quantize.calibrate.views import Glance, Look, Shows, View, look_at
 from qgraph._quantize.calibrate.walk import Seen, show, values_of
-from qgraph._quantize.companions import find_companions
+from qgraph._quantize.companions import nodes_with_companions
 from qgraph._quantize.inc_scheme import tensors_to_calibrate
 from qgraph._quantize.ranges import (
     ModelRef,
@@ -116,9 +116,8 @@ def calibrate_side_by_side(
 
 def _read(prepared: PreparedModel, nodes: Sequence[QuantizableNode]) -> list[str]:
     """Return what nodes and their companions read, each tensor once."""
-    beside = [companion.node for companion in find_companions(prepared.model, nodes)]
-    read = (name for node in (*nodes, *beside) for _, name in node.activations)
-    return list(dict.fromkeys(read))
+    every = nodes_with_companions(prepared.model, nodes)
+    return list(dict.fromkeys(name for node in every for _, name in node.activations))
 
 
 def folds_of(digests: Sequence[str]) -> list[list[int]]:

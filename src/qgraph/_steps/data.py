@@ -10,9 +10,10 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
+from qgraph._exporters.arrays import are_arrays
 from qgraph._exporters.batches import Batches
 from qgraph._exporters.family import Family, ModelView
-from qgraph._exporters.manifest import inside
+from qgraph._exporters.manifest import named_inside
 from qgraph._exporters.preprocessing import DESCRIBED, Prepares
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
@@ -160,7 +161,7 @@ def require_pictures(model: Opened, data: Sequence[Path]) -> None:
     """
     require_described(model)
     given = list(data) or _default_data(model.view)
-    arrays = [path for path in given if _holds_arrays(path)]
+    arrays = [path for path in given if are_arrays(path)]
     if len(arrays) == len(given):
         which = f"{arrays[0].name} holds arrays" if arrays else "no images are given"
         raise UsageError(
@@ -169,17 +170,13 @@ def require_pictures(model: Opened, data: Sequence[Path]) -> None:
         )
 
 
-def _holds_arrays(path: Path) -> bool:
-    return path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz")))
-
-
 def _default_data(view: ModelView) -> list[Path]:
     if view.manifest is None or view.manifest.data is None:
         return []
-    return [inside(view.path, view.manifest.data)]
+    return [named_inside(view.path, view.manifest.data).path]
 
 
 def _read(model: Opened, path: Path, limit: int) -> Iterable[Feed]:
-    if _holds_arrays(path):
+    if are_arrays(path):
         return iterate_npz(path, model.view.inputs)
     return model.family.feeds(model.view, path, limit)

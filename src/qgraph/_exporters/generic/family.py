@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._exporters.arrays import arrays_of_labels, arrays_task
+from qgraph._exporters.arrays import are_arrays, arrays_of_labels, arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.next_tokens import next_tokens
@@ -77,7 +77,7 @@ class GenericFamily:
                 f"found --task {name}, expected lm, classify or fidelity: this model has no family"
             )
         for path in data:
-            if path.suffix != ".npz" and not any(path.glob("*.npz")):
+            if not are_arrays(path):
                 self.feeds(view, path, limit)  # says what it takes instead
         outputs, complete = self.scored_outputs(view), partial(self.complete, view)
         if name == "lm":

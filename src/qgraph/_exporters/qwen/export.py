@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qgraph._exporters.checkpoint_folder import check_request, require_extra
+from qgraph._exporters.exported import DEFAULT_OPSET
 from qgraph._exporters.manifest import MANIFEST, Check, Decoder, Manifest
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.qwen.source import QwenCheckpoint, describe
@@ -25,7 +26,6 @@ from qgraph._graph.progress import Progress, silent
 if TYPE_CHECKING:
     from qgraph._exporters.qwen.check import ParityCase
 
-DEFAULT_OPSET = 21
 MODEL = "model.onnx"
 PACKAGES = (
     "numpy", "onnx", "onnx-graphsurgeon", "optimum", "optimum-onnx", "torch", "transformers",

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qgraph._exporters.checkpoint_folder import check_request, read_config, require_extra
+from qgraph._exporters.exported import DEFAULT_OPSET
 from qgraph._exporters.manifest import MANIFEST, Manifest, VisionEncoder, find_manifest
 from qgraph._exporters.quiet import quiet
-from qgraph._exporters.qwen.export import DEFAULT_OPSET, PACKAGES
+from qgraph._exporters.qwen.export import PACKAGES
 from qgraph._exporters.qwen.source import QwenCheckpoint, describe
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import write_document

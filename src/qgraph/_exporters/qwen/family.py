@@ -8,12 +8,13 @@ from pathlib import Path
 
 import onnx
 
+from qgraph._exporters.exported import DEFAULT_OPSET
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.generic.family import GenericFamily
 from qgraph._exporters.images import images_in
 from qgraph._exporters.manifest import Manifest
-from qgraph._exporters.qwen.export import DEFAULT_OPSET, export_language
+from qgraph._exporters.qwen.export import export_language
 from qgraph._exporters.qwen.export_vision import VisionRequest, export_vision
 from qgraph._exporters.qwen.lines import images_of
 from qgraph._exporters.qwen.samples import LineFeeds, read_samples

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qgraph._exporters.manifest import Manifest, inside
+from qgraph._exporters.manifest import Manifest, named_inside
 from qgraph._exporters.qwen.tokens import LmSample
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_model
@@ -38,7 +38,7 @@ class Embedder:
         """
         if manifest.embed is None:
             raise InputError("the folder holds no embedding graph", where=str(model.parent))
-        return cls(inside(model, manifest.embed))
+        return cls(named_inside(model, manifest.embed).path)
 
     def __call__(self, token_ids: Array) -> Array:
         """Return embeddings [B,S,H], in the decoder's float type, of `token_ids` int64 [B,S].

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qgraph._exporters.manifest import MANIFEST, Decoder, Manifest, inside
+from qgraph._exporters.manifest import Manifest, named_inside
 from qgraph._exporters.qwen.generate import Embedder
 from qgraph._exporters.qwen.lines import Line, read_lines
 from qgraph._exporters.qwen.tokens import Chat, LmSample, Tokens
-from qgraph._graph.errors import EnvironmentFault, InputError, QGraphError, install
+from qgraph._graph.errors import InputError, QGraphError, loading
 from qgraph._graph.io.files import require_file
 from qgraph._graph.io.models import read_model
 from qgraph._graph.run.feeds import fill_cache
@@ -109,7 +109,7 @@ def _tokenizer_path(model: Path, manifest: Manifest) -> Path:
             where=str(model.parent),
             hint="Export a checkpoint with its tokenizer files, or give .npz data.",
         )
-    return require_file(inside(model, manifest.tokenizer), "tokenizer")
+    return require_file(named_inside(model, manifest.tokenizer).path, "tokenizer")
 
 
 @lru_cache(maxsize=2)
@@ -135,10 +135,8 @@ class _SampleMaker:
     """Loads what a line needs when the first such line comes."""
 
     def __init__(self, model: Path, manifest: Manifest, max_tokens: int = _MOST_TOKENS) -> None:
-        if manifest.decoder is None:
-            raise InputError(f"{MANIFEST} describes no decoder", where=str(model.parent))
         path = _tokenizer_path(model, manifest)
-        self._decoder: Decoder = manifest.decoder
+        self._decoder = manifest.need_decoder()
         self._folder = model.parent
         self._max_tokens = max_tokens
         self._inputs = inputs_of(read_model(model, weights=False))
@@ -155,12 +153,8 @@ class _SampleMaker:
         if not self._has_vision:
             raise InputError("the model has no vision tower", where=str(self._folder))
         # torch is an extra and takes seconds to import: only images need it.
-        try:
+        with loading("export", "a question about an image"):
             from qgraph._exporters.qwen.vision import VisionTower
-        except (ImportError, OSError, RuntimeError) as error:  # a broken binary: the last two
-            raise EnvironmentFault(
-                f"images need packages that are missing or broken: {error}", hint=install("export")
-            ) from error
         return VisionTower(self._folder)
 
     @cached_property

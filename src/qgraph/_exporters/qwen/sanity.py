@@ -17,7 +17,6 @@ from qgraph._exporters.qwen.generate import Embedder, generate
 from qgraph._exporters.qwen.lines import Line, read_lines
 from qgraph._exporters.qwen.samples import decode, read_prompts
 from qgraph._exporters.qwen.tokens import LmSample
-from qgraph._graph.errors import UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import Session
 
@@ -36,12 +35,10 @@ class SanitySuite:
     def __init__(
         self, model: Path, manifest: Manifest, asked: Sequence[tuple[Line, LmSample]], title: str
     ) -> None:
-        if manifest.decoder is None:
-            raise UsageError("qgraph.json describes no decoder", where="qgraph.json")
         self.title = title
         self.prompts: Sequence[Prompt] = [_prompt(line) for line, _ in asked]
         self._samples: list[LmSample] = [sample for _, sample in asked]
-        self._eos = frozenset(manifest.decoder.eos_token_ids)
+        self._eos = frozenset(manifest.need_decoder().eos_token_ids)
         self._model, self._manifest = model, manifest
 
     @classmethod

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qgraph._exporters.manifest import Decoder, Manifest
+from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.next_tokens import NextTokens
 from qgraph._exporters.qwen.generate import Embedder, generate, next_step
 from qgraph._exporters.qwen.samples import decode
@@ -34,7 +34,7 @@ class LmTask(NextTokens):
         self._samples = samples
         self._model = model
         self._manifest = manifest
-        self._decoder = _decoder(manifest)
+        self._eos = frozenset(manifest.need_decoder().eos_token_ids)
         self._embedder: Embedder | None = None
 
     def observe(self, index: int, session: Session, *, first: bool) -> Observation:
@@ -63,13 +63,6 @@ class LmTask(NextTokens):
     def _answers(self, sample: LmSample, session: Session) -> bool:
         if self._embedder is None:
             self._embedder = Embedder.beside(self._model, self._manifest)
-        eos = frozenset(self._decoder.eos_token_ids)
-        ids = generate(session, self._embedder, sample, eos, _NEW_TOKENS)
+        ids = generate(session, self._embedder, sample, self._eos, _NEW_TOKENS)
         said = decode(self._model, self._manifest, ids)
         return said.strip() == (sample.answer or "").strip()
-
-
-def _decoder(manifest: Manifest) -> Decoder:
-    if manifest.decoder is None:
-        raise UsageError("qgraph.json describes no decoder", where="qgraph.json")
-    return manifest.decoder

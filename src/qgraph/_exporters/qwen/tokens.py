@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from qgraph._exporters.checkpoint_names import require_plain
 from qgraph._exporters.next_tokens import TokenSample
-from qgraph._graph.errors import EnvironmentFault, InputError, install
+from qgraph._graph.errors import InputError, loading
 from qgraph._graph.io.files import require_file
 from qgraph._graph.limits import step
 
@@ -75,12 +75,8 @@ class Chat:
     def __init__(self, folder: Path) -> None:
         # transformers renders templates, in a sandbox; it is an extra and slow to import, and
         # plain text needs none of it.
-        try:
+        with loading("export", "chat data"):
             from transformers import AutoTokenizer
-        except ImportError as error:
-            raise EnvironmentFault(
-                "chat data needs the package transformers", hint=install("export")
-            ) from error
         self._folder = folder
         require_plain(folder)
         try:

@@ -11,15 +11,13 @@ from pathlib import Path
 import onnx
 from optimum.exporters.onnx import export
 
-from qgraph._exporters.exported import name_weights
+from qgraph._exporters.exported import TRACED_OPSET, at_opset, name_weights, tracing
 from qgraph._exporters.manifest import Decoder
 from qgraph._exporters.qwen.onnx_config import DecoderOnnxConfig, LanguageModel
 from qgraph._graph.edit.fold import fold
-from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_lazily
 
-TRACED_OPSET = 20
-"""The highest opset of torch's TorchScript exporter."""
+FAILED = "PyTorch's ONNX exporter failed"
 
 
 def trace(
@@ -32,14 +30,10 @@ def trace(
     """
     path = folder / "traced.onnx"
     config = DecoderOnnxConfig(module.config, decoder, with_past=with_past)
-    try:
+    hint = "Check that torch, transformers and optimum are the versions of qgraph[export]."
+    with tracing(FAILED, hint=hint):
         # The axes are named in `finish`; optimum's fix for them would run the model once more.
         export(module, config, path, opset=min(opset, TRACED_OPSET), disable_dynamic_axes_fix=True)
-    except Exception as error:  # tracing raises whatever the traced code meets
-        raise InputError(
-            f"PyTorch's ONNX exporter failed: {str(error).strip() or type(error).__name__}",
-            hint="Check that torch, transformers and optimum are the versions of qgraph[export].",
-        ) from error
     return path
 
 
@@ -48,10 +42,7 @@ def finish(path: Path, decoder: Decoder, *, with_past: bool, opset: int) -> onnx
 
     Large weights stay in the files beside `path`, which must outlive the model returned.
     """
-    model = read_lazily(path)
-    if opset > TRACED_OPSET:
-        model = onnx.version_converter.convert_version(model, opset)
-    model = fold(model)
+    model = fold(at_opset(read_lazily(path), opset))
     model.producer_name, model.producer_version = "qgraph", ""
     _name_axes(model, decoder, with_past=with_past)
     name_weights(model)
@@ -71,9 +62,5 @@ def _name_axes(model: onnx.ModelProto, decoder: Decoder, *, with_past: bool) -> 
     for value in (*model.graph.input, *model.graph.output):
         prefix = value.name.split(".")[0]
         cache = ("batch", decoder.kv_heads, lengths.get(prefix, ""), decoder.head_dim)
-        _set_shape(value, shapes.get(value.name, cache))
-
-
-def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int | str, ...]) -> None:
-    element = value.type.tensor_type.elem_type
-    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shape))
+        shape, element = shapes.get(value.name, cache), value.type.tensor_type.elem_type
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shape))

@@ -12,14 +12,13 @@ import onnx
 import torch
 from PIL import Image
 
-from qgraph._exporters.exported import compared
+from qgraph._exporters.exported import TRACED_OPSET, at_opset, compared, tracing
 from qgraph._exporters.images import read_image
 from qgraph._exporters.manifest import Check
-from qgraph._exporters.qwen.tracing import TRACED_OPSET
+from qgraph._exporters.qwen.tracing import FAILED
 from qgraph._exporters.qwen.vision import VisionTower
 from qgraph._exporters.qwen.vision_graph import Fp32Parts, VisionEncoderModule, find_overflow
 from qgraph._graph.edit.fold import fold
-from qgraph._graph.errors import InputError
 from qgraph._graph.io.models import read_model
 from qgraph._graph.run.session import open_session
 from qgraph._graph.tensors import Array
@@ -68,7 +67,8 @@ def trace(
         encoder.keep_fp32(parts)
     path = scratch / "traced.onnx"
     exporter: Any = torch.onnx.export
-    try:
+    hint = "Check that torch and transformers are the versions of qgraph[export]."
+    with tracing(FAILED, hint=hint):
         exporter(
             encoder,
             (images[0].pixels.to(_DTYPES[dtype]),),
@@ -78,19 +78,11 @@ def trace(
             opset_version=min(opset, TRACED_OPSET),
             dynamo=False,
         )
-    except Exception as error:  # tracing raises whatever the traced code meets
-        raise InputError(
-            f"PyTorch's ONNX exporter failed: {str(error).strip() or type(error).__name__}",
-            hint="Check that torch and transformers are the versions of qgraph[export].",
-        ) from error
     return _finished(path, opset), _names(parts, len(encoder.blocks))
 
 
 def _finished(path: Path, opset: int) -> onnx.ModelProto:
-    model = read_model(path)
-    if opset > TRACED_OPSET:
-        model = onnx.version_converter.convert_version(model, opset)
-    model = fold(model)
+    model = fold(at_opset(read_model(path), opset))
     model.producer_name, model.producer_version = "qgraph", ""
     return model
 

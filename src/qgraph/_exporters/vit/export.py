@@ -13,17 +13,24 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, version_converter
+from onnx import helper
 
 from qgraph._exporters.checkpoint_folder import check_request, load_pretrained, require_extra
-from qgraph._exporters.exported import compared, name_weights
+from qgraph._exporters.exported import (
+    DEFAULT_OPSET,
+    TRACED_OPSET,
+    at_opset,
+    compared,
+    name_weights,
+    tracing,
+)
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
 from qgraph._exporters.quiet import quiet
 from qgraph._exporters.vit.processor import CONFIG, read_processor
 from qgraph._exporters.vit.source import require_classifier
 from qgraph._graph.edit.fold import fold
-from qgraph._graph.errors import InputError, UsageError
+from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import write_document
 from qgraph._graph.io.files import publishing, write_bytes
 from qgraph._graph.io.models import read_model, write_model
@@ -32,7 +39,6 @@ from qgraph._graph.run.session import open_session
 from qgraph._graph.tensors import Array
 
 INPUT, OUTPUT = "pixel_values", "logits"
-DEFAULT_OPSET, TRACED_OPSET = 21, 20
 _USUAL_SIDE = 224
 _PACKAGES = ("numpy", "onnx", "optimum", "optimum-onnx", "torch", "transformers")
 _STEPS = ("load", "trace", "fold", "compare with PyTorch")
@@ -117,9 +123,10 @@ def _graph(
     from optimum.exporters.tasks import TasksManager
 
     opset = options.opset or DEFAULT_OPSET
+    hint = "Any other model can be given to qgraph as an ONNX file."
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         path = Path(scratch) / "traced.onnx"
-        try:
+        with tracing("optimum cannot export it", hint=hint):
             constructor = TasksManager.get_exporter_config_constructor(
                 "onnx", model=model, task="image-classification", library_name="transformers"
             )
@@ -133,18 +140,11 @@ def _graph(
                 disable_dynamic_axes_fix=True,
                 no_dynamic_axes=options.batch is not None,
             )
-        except Exception as error:  # tracing raises whatever the traced code meets
-            raise InputError(
-                f"optimum cannot export it: {str(error).strip() or type(error).__name__}",
-                hint="Any other model can be given to qgraph as an ONNX file.",
-            ) from error
         progress("exporting", 2, len(_STEPS))
         graph = read_model(path)
     _name_axes(graph, image, options)
     # folding computes what follows from shapes that are known
-    graph = fold(onnx.shape_inference.infer_shapes(graph))
-    if opset > TRACED_OPSET:
-        graph = version_converter.convert_version(graph, opset)
+    graph = at_opset(fold(onnx.shape_inference.infer_shapes(graph)), opset)
     graph.producer_name, graph.producer_version = "qgraph", ""
     name_weights(graph)
     return graph

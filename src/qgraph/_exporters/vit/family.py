@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qgraph._exporters.arrays import arrays_task
+from qgraph._exporters.arrays import are_arrays, arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.generic.family import GenericFamily
@@ -70,8 +70,7 @@ class VitFamily(GenericFamily):
         """Return classification, or fidelity where asked or where data has no classes."""
         if name not in (None, *_TASKS):
             raise UsageError(f"--task {name} is none of this family's: {', '.join(_TASKS)}")
-        arrays = [path for path in data if path.suffix == ".npz" or any(path.glob("*.npz"))]
-        if arrays:
+        if any(map(are_arrays, data)):
             return arrays_task(view, name, data, limit, self.scored_outputs(view))
         asked = name != "fidelity"
         pictures = [

@@ -21,9 +21,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import version_converter
 
-from qgraph._exporters.exported import compared, name_weights
+from qgraph._exporters.exported import (
+    DEFAULT_OPSET,
+    TRACED_OPSET,
+    at_opset,
+    compared,
+    name_weights,
+    tracing,
+)
 from qgraph._exporters.family import ExportOptions
 from qgraph._exporters.manifest import MANIFEST, Check, Manifest
 from qgraph._exporters.yolo.head import find_detector_head
@@ -36,7 +42,6 @@ from qgraph._graph.progress import Progress
 from qgraph._graph.run.session import open_session
 from qgraph._graph.tensors import Array
 
-DEFAULT_OPSET, TRACED_OPSET = 21, 20
 DEFAULT_SIZE = (640, 640)
 _TOLERANCE = 1e-3
 """As a share of the largest value, which is a position in pixels."""
@@ -138,7 +143,7 @@ def _traced(
         # fetch another, yolov5nu.pt in place of yolov5n.pt
         name = source.name if source.suffix.lower() != ".pt" else "checkpoint.pt"
         given = str(shutil.copy(source, scratch / name))
-    try:
+    with tracing("Ultralytics cannot export it", str(source)):
         yolo = YOLO(given)
         opset = min(options.opset or DEFAULT_OPSET, TRACED_OPSET)
         written = yolo.export(
@@ -150,19 +155,12 @@ def _traced(
             simplify=False,
             verbose=False,
         )
-    except Exception as error:  # Ultralytics raises whatever a file meets
-        raise InputError(
-            f"Ultralytics cannot export it: {str(error).strip() or type(error).__name__}",
-            where=str(source),
-        ) from error
     return Path(written).resolve(), yolo.model.float().eval()
 
 
 def _finished(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     # Ultralytics' own metadata names its licence and author: that stays
-    folded = fold(graph)
-    if opset > TRACED_OPSET:
-        folded = version_converter.convert_version(folded, opset)
+    folded = at_opset(fold(graph), opset)
     name_weights(folded)
     if find_detector_head(folded) is None:
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._exporters.arrays import arrays_task
+from qgraph._exporters.arrays import are_arrays, arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.generic.family import GenericFamily
@@ -89,11 +89,10 @@ class YoloFamily(GenericFamily):
         """Return detection, or fidelity where asked or where data has no annotations."""
         if name not in (None, *_TASKS):
             raise UsageError(f"--task {name} is none of this family's: {', '.join(_TASKS)}")
-        arrays = [path for path in data if path.suffix == ".npz" or any(path.glob("*.npz"))]
         annotated = [path for path in data if path.suffix == ".json"]
         if name == "detect" or (name is None and annotated):
             return _detection(view, data, limit)
-        if arrays:
+        if any(map(are_arrays, data)):
             return arrays_task(view, "fidelity", data, limit, self.scored_outputs(view))
         scenes: list[Scene] = [item for path in data for item in read_scenes(path)[:limit]]
         return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view), model=view.model)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qgraph._exporters.images import as_array
-from qgraph._graph.tensors import Array
+from qgraph._exporters.batches import Batches
+from qgraph._exporters.family import ModelView
+from qgraph._exporters.images import as_array, read_image
+from qgraph._exporters.yolo.coco import Scene
+from qgraph._graph.tensors import Array, Feed
 
 if TYPE_CHECKING:
     from PIL import Image
-from collections.abc import Sequence
-
-from qgraph._exporters.batches import Batches
-from qgraph._exporters.family import ModelView
-from qgraph._exporters.images import read_image
-from qgraph._exporters.yolo.coco import Scene
-from qgraph._graph.tensors import Feed
 
 GREY = 114
 """What the models of this line are trained with around their pictures."""

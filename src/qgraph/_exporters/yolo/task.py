@@ -19,7 +19,7 @@ from qgraph._exporters.yolo.coco import Annotations
 from qgraph._exporters.yolo.decode import Boxes, decode_boxes, layout_of
 from qgraph._exporters.yolo.letterbox import SceneFeeds
 from qgraph._exporters.yolo.precision import ScenePrecision
-from qgraph._graph.errors import EnvironmentFault, install
+from qgraph._graph.errors import loading
 from qgraph._graph.run.session import Session
 from qgraph._graph.tensors import Array
 from qgraph._metrics import Comparator, figures
@@ -34,7 +34,8 @@ class DetectTask(SampleBySample[ScenePrecision]):
 
     def __init__(self, feeds: SceneFeeds, output: str, annotations: Annotations) -> None:
         super().__init__()
-        require_pycocotools()
+        with loading("vision", "mean average precision"):
+            import pycocotools.cocoeval  # noqa: F401 - before anything is measured
         self.feeds = feeds
         self._output = output
         self._annotations = annotations
@@ -55,20 +56,14 @@ class DetectTask(SampleBySample[ScenePrecision]):
 
     def conclude(self, name: str, seen: Sequence[Observation]) -> dict[str, float]:
         found = [detection for row in seen for detection in row["found"]]
-        evaluated = evaluate(self._annotations, found, self._ids())
-        self._seen[name] = ScenePrecision(evaluated, self._groups())
+        samples = range(len(self.feeds))
+        places = [(scene.id or 0, i) for i in samples for scene in self.feeds.items(i)]
+        evaluated = evaluate(self._annotations, found, [number for number, _ in places])
+        # which sample each picture belongs to, in the order of their ids
+        groups = np.array([index for _, index in sorted(places)], np.int64)
+        self._seen[name] = ScenePrecision(evaluated, groups)
         map50, mean = (float(evaluated.stats[item]) for item in (1, 0))
         return {"map50": map50, "map": mean} | as_metrics(figures(summed(seen)))
-
-    def _ids(self) -> list[int]:
-        indices = range(len(self.feeds))
-        return [scene.id or 0 for index in indices for scene in self.feeds.items(index)]
-
-    def _groups(self) -> Array:
-        """Return the sample each picture belongs to, in the order of their ids."""
-        indices = range(len(self.feeds))
-        places = [(scene.id or 0, i) for i in indices for scene in self.feeds.items(i)]
-        return np.array([index for _, index in sorted(places)], np.int64)
 
     def _detections(self, image: int, corners: Array, boxes: Boxes) -> list[dict[str, Any]]:
         sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
@@ -103,21 +98,6 @@ def evaluate(
         evaluated.accumulate()
         evaluated.summarize()
     return evaluated
-
-
-def require_pycocotools() -> None:
-    """Check that pycocotools is there.
-
-    Raises:
-        EnvironmentFault: it is not.
-    """
-    try:
-        import pycocotools.cocoeval  # noqa: F401 - comes with an extra
-    except ImportError as error:
-        raise EnvironmentFault(
-            "mean average precision needs pycocotools, which is not installed",
-            hint=install("vision"),
-        ) from error
 
 
 def _complete(annotations: Annotations) -> dict[str, Any]:

@@ -58,6 +58,18 @@ def tensors_to_know(nodes: Iterable[onnx.NodeProto]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def macs_of(
+    model: onnx.ModelProto, shapes_of: Callable[[list[str]], Mapping[str, Sequence[int]]]
+) -> dict[str, int]:
+    """Return node → MACs of every node that multiplies, quantizable or not; of what multiplies in
+    the body of a node, 0. `shapes_of`: measures the shapes of tensors.
+    """
+    shapes: dict[str, Sequence[int]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    nodes = counted_nodes(model.graph.node)
+    shapes |= shapes_of([name for name in tensors_to_know(nodes) if name not in shapes])
+    return {node.name: macs_by_shapes(node, shapes) or 0 for node in nodes}
+
+
 def macs_by_shapes(node: onnx.NodeProto, shapes: Shapes) -> int | None:
     """Return the MACs of a node without bodies, None where a shape is missing or does not fit."""
     rule = _RULES.get((node.domain, node.op_type))

@@ -26,7 +26,7 @@ from qgraph._graph.run.fidelity import require_same_outputs
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.run.streamed import Runner
-from qgraph._graph.tensors import Array, Feed
+from qgraph._graph.tensors import Feed
 from qgraph._quantize.half.facts import ValueFacts, observe
 from qgraph._quantize.half.structure import masks
 from qgraph._quantize.half.verdict import kept_in_single
@@ -137,12 +137,7 @@ def _quality(prepared: PreparedModel, half: PreparedModel, run: _Run) -> dict[st
         pairs = [(a[name], b[name]) for a, b in zip(*runs, strict=True)]
         if pairs[0][0].dtype.kind == "f":
             signal = sum(float(np.square(a, dtype=np.float64).sum()) for a, _ in pairs)
-            noise = sum(float(np.square(_off(a, b)).sum()) for a, b in pairs)
+            noise = sum(float(np.square(b.astype(np.float64) - a).sum()) for a, b in pairs)
             if signal and noise:
                 found[name] = 10 * float(np.log10(signal / noise))
     return found
-
-
-def _off(wanted: Array, got: Array) -> Array:
-    difference: Array = got.astype(np.float64) - wanted
-    return difference

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from qgraph._graph.errors import EnvironmentFault, install
+from qgraph._graph.errors import loading
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.inc.capture import Captured, Op, Where, capturing, figures_of, finite
 from qgraph._quantize.inc.capture import quantized_nodes as _quantized_nodes
@@ -48,14 +48,10 @@ def inc_at_work(*, as_written: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(onnx_mapping())
-        try:
+        with loading("inc", "Intel Neural Compressor"):
             # an extra, seconds to import; it exists in the child process only
             from neural_compressor.adaptor import onnxrt
             from neural_compressor.adaptor.ox_utils import calibration
-        except ImportError as error:
-            raise EnvironmentFault(
-                f"Intel Neural Compressor cannot be imported: {error}", hint=install("inc")
-            ) from error
         onnxrt.ort.get_available_providers()  # resolves INC's lazy import before it is replaced
         modules = [(onnxrt, "ort"), (calibration, "onnxruntime")]
         stack.enter_context(pinned_to_cpu(modules, as_written=as_written))

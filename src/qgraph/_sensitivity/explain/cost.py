@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from qgraph._graph.edit.macs import counted_nodes, macs_by_shapes, tensors_to_know
+from qgraph._graph.edit.macs import counted_nodes, macs_of
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.index import reads
@@ -25,15 +25,10 @@ from qgraph._graph.tensors import Feed
 def measure_macs(
     prepared: PreparedModel, feed: Feed, provider: Provider, memory: Memory | None = None
 ) -> dict[str, int]:
-    """Return node name → MACs of every node that multiplies, for this feed, quantizable or not; of
-    what multiplies in the body of a node, 0.
-    """
-    model = prepared.model
-    shapes: dict[str, Sequence[int]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
-    nodes = counted_nodes(model.graph.node)
-    asked = [name for name in tensors_to_know(nodes) if name not in shapes]
-    shapes |= observe_shapes(prepared, asked, feed, provider, memory)
-    return {node.name: macs_by_shapes(node, shapes) or 0 for node in nodes}
+    """Return node name → MACs of every node that multiplies, for this feed."""
+    return macs_of(
+        prepared.model, lambda asked: observe_shapes(prepared, asked, feed, provider, memory)
+    )
 
 
 def params_of(model: onnx.ModelProto) -> dict[str, int]:
