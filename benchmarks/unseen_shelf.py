@@ -17,18 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image
 from real_inputs import RATE, lines, pages, photos, speech
-from real_shelf import (
-    CALIBRATION,
-    HELDOUT,
-    MORE,
-    Answers,
-    Data,
-    Run,
-    Shelved,
-    ask_all,
-    iou,
-    same,
-)
+from real_shelf import CALIBRATION, HELDOUT, MORE, Answers, Data, Run, Shelved, ask_all, iou, same
 
 from qgraph._graph.tensors import Array, Feed
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from qgraph._evaluation.recommendation import recommend
-from qgraph._evaluation.results import Difference, Evaluation, QuantizedShare, Recommendation
+from qgraph._evaluation.results import Difference, Evaluation, Recommendation
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, read_document, write_document
+from qgraph._quantize.profiles import Fraction
 from qgraph._report.advice import advice, band
 from qgraph._report.variant_tables import columns, rows
 
@@ -21,7 +22,7 @@ FLOAT = {"loss": 2.0, "top1_agreement": 1.0}
 def of(evaluation: Evaluation, *metrics: Figures, shares: tuple[float, ...] = ()) -> Evaluation:
     """Return an evaluation of float, A, B …, with these metrics and these shares of MACs."""
     first, second, *_ = evaluation.variants
-    share = [None, *(QuantizedShare(nodes=x, macs=x, params=x) for x in shares or (0.2, 0.5, 0.9))]
+    share = [None, *(Fraction(nodes=x, macs=x, params=x) for x in shares or (0.2, 0.5, 0.9))]
     return evaluation.model_copy(
         update={
             "variants": tuple(

@@ -31,7 +31,7 @@ def test_a_document_of_another_model_is_refused_where_it_is_needed(
     write_document(run.file(Evaluation), evaluation)
     assert run.need(Evaluation) == evaluation
     with pytest.raises(UsageError):
-        run.need(Evaluation, ModelId("other.onnx", "0" * 64))
+        run.need(Evaluation, ModelId(path="other.onnx", sha256="0" * 64))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

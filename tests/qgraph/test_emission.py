@@ -14,10 +14,16 @@ import pytest
 import qgraph as api
 from qgraph._graph.errors import InputError
 from qgraph._graph.io.documents import write_document
-from qgraph._graph.io.models import identify, read_model, size_on_disk, tensor_from, write_model
+from qgraph._graph.io.models import (
+    identify,
+    read_model,
+    size_on_disk,
+    tensor_from,
+    write_model,
+)
 from qgraph._graph.io.weights import array_of
 from qgraph._quantize.profiles import Profile, Profiles
-from qgraph._quantize.ranges import ModelRef, Ranges
+from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._steps.quantize import quantize, write_quantized
 
@@ -62,7 +68,7 @@ class Chain:
             Profile(name=name, quantize=tuple(f"l{i}" for i in range(round(c * self._layers))))
             for name, c in counts.items()
         )
-        model = ModelRef.of(identify(self.path))
+        model = identify(self.path)
         return Profiles(
             schema=Profiles.SCHEMA, model=model, scheme=scheme, source="by hand", profiles=made
         )

@@ -17,7 +17,7 @@ from qgraph._graph.io.models import identify
 from qgraph._quantize.emit import emit
 from qgraph._quantize.profiles import NamedScheme, Profile, Profiles
 from qgraph._quantize.provenance import Provenance
-from qgraph._quantize.ranges import ModelRef, Ranges
+from qgraph._quantize.ranges import Ranges
 from qgraph._quantize.scheme import Scheme, SchemeName
 from qgraph._steps.profile_nodes import nodes_of
 from qgraph._steps.quantize import quantize
@@ -38,7 +38,7 @@ class Rotated:
         self.feed = dict(np.load(data))
         made = tuple(Profile(name=name, quantize=nodes) for name, nodes in SETS.items())
         self.profiles = Profiles(
-            schema=Profiles.SCHEMA, model=ModelRef.of(identify(path)), scheme=scheme,
+            schema=Profiles.SCHEMA, model=identify(path), scheme=scheme,
             source="by hand", profiles=made,
         )  # fmt: skip
         self.float = onnx.load(path)

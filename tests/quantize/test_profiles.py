@@ -6,6 +6,7 @@ import pytest
 
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import read_document, write_document
+from qgraph._graph.io.models import ModelId
 from qgraph._quantize.profiles import (
     Fraction,
     KeepPart,
@@ -15,7 +16,6 @@ from qgraph._quantize.profiles import (
     apart,
     resolve,
 )
-from qgraph._quantize.ranges import ModelRef
 from qgraph._quantize.scheme import Scheme, require_same
 
 QUANTIZABLE = ["l0/q", "l0/k", "l1/q", "l1/k", "head"]
@@ -30,7 +30,7 @@ def profile(*quantize: str, keep: tuple[str, ...] = ()) -> Profile:
 def profiles(*names: str) -> Profiles:
     return Profiles(
         schema=Profiles.SCHEMA,
-        model=ModelRef(path="m.onnx", sha256="0" * 64),
+        model=ModelId(path="m.onnx", sha256="0" * 64),
         scheme=Scheme(),
         source="sensitivity.json",
         profiles=tuple(Profile(name=name, title=name, quantize=("l0/q",)) for name in names),

@@ -115,7 +115,7 @@ def test_ranges_serve_the_nodes_they_were_made_for(
 def test_ranges_of_another_model_are_refused_showing_both_hashes(
     ranges: Ranges, net: PreparedModel
 ) -> None:
-    other = ModelId("other.onnx", "f" * 64)
+    other = ModelId(path="other.onnx", sha256="f" * 64)
     with pytest.raises(UsageError, match="ffffffff") as caught:
         require_same_model(ranges.model, other, "ranges.json")
     assert net.id.sha256[:16] in caught.value.message and caught.value.where == "ranges.json"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qgraph._graph.errors import UsageError
+from qgraph._graph.io.models import ModelId
 from qgraph._quantize.profiles import Profile, Profiles
-from qgraph._quantize.ranges import ModelRef
 from qgraph._quantize.scheme import Scheme
 from qgraph._sensitivity.ranking.profiles import (
     DEFAULT_CUTS,
@@ -79,7 +79,7 @@ def report_of(drawn: Sequence[Drawn]) -> Sensitivity:
     )  # fmt: skip
     return Sensitivity(
         schema=Sensitivity.SCHEMA,
-        model=ModelRef(path="m.onnx", sha256="00"),
+        model=ModelId(path="m.onnx", sha256="00"),
         scheme=Scheme(),
         run=RUN,
         metric="mse",

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qgraph._graph.errors import InputError
-from qgraph._quantize.ranges import ModelRef
+from qgraph._graph.io.models import ModelId
 from qgraph._quantize.scheme import Scheme
 from qgraph._sensitivity.beside_scores import Interactions, MeasuredSet
 from qgraph._sensitivity.ranking.interactions import Gram, packed
@@ -36,7 +36,7 @@ def report_of(errors: Errors, macs: tuple[int, ...] = ()) -> Sensitivity:
         for at, name in enumerate(names)
     )  # fmt: skip
     return Sensitivity(
-        schema=Sensitivity.SCHEMA, model=ModelRef(path="m.onnx", sha256="00"), scheme=Scheme(),
+        schema=Sensitivity.SCHEMA, model=ModelId(path="m.onnx", sha256="00"), scheme=Scheme(),
         run=run, metric="mse", outputs=("y",), nodes=nodes, keep=(),
         interactions=(
             Interactions(metric="mse", nodes=names, values=packed(errors @ errors.T)),

@@ -9,7 +9,7 @@ import numpy as np
 
 from qgraph._evaluation.footprint import Footprint
 from qgraph._evaluation.intervals import FEWEST, Intervals
-from qgraph._evaluation.results import Difference, Latency, MetricSamples, QuantizedShare, Variant
+from qgraph._evaluation.results import Difference, Latency, MetricSamples, Variant
 from qgraph._evaluation.settings import EvaluationSettings, NodeCost
 from qgraph._evaluation.variants import InspectedModel
 from qgraph._exporters.family import Said
@@ -19,6 +19,7 @@ from qgraph._graph.run.provider import Provider
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import metric
 from qgraph._quantize.inc.naming import without_mark
+from qgraph._quantize.profiles import Fraction
 
 _DIGITS = 9
 _HALVES = ("fp16", "bf16")
@@ -124,14 +125,14 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _share(item: InspectedModel, costs: Mapping[str, NodeCost]) -> QuantizedShare | None:
+def _share(item: InspectedModel, costs: Mapping[str, NodeCost]) -> Fraction | None:
     """Return the share in INT8; None where the model's names are not the float model's."""
     names = {name if name in costs else without_mark(name) for name in item.int8_nodes}
     if not costs or not names <= costs.keys():
         return None
 
     whole, part = list(costs.values()), [costs[name] for name in names]
-    return QuantizedShare(
+    return Fraction(
         nodes=_part(len(part), len(whole)),
         macs=_part(sum(cost.macs for cost in part), sum(cost.macs for cost in whole)),
         params=_part(sum(cost.params for cost in part), sum(cost.params for cost in whole)),

@@ -30,7 +30,6 @@ from qgraph._graph.run.feeds import require_samples
 from qgraph._graph.run.provider import describe_device
 from qgraph._graph.run.session import Session
 from qgraph._graph.run.settings import Semantics, session_settings
-from qgraph._quantize.ranges import ModelRef
 from qgraph._sensitivity.scoring.work import digest_of_feed
 
 _SESSIONS = {"accuracy": Semantics.EXACT, "latency": Semantics.FAST}
@@ -62,7 +61,7 @@ def evaluate(
     timed = settings.measures_sessions
     return Evaluation(
         schema=Evaluation.SCHEMA,
-        model=ModelRef.of(models[0].id),
+        model=models[0].id,
         task=task.name,
         run=EvaluationRun(
             qgraph=settings.version,

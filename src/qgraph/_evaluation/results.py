@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from qgraph._graph.io.documents import Document, Part
-from qgraph._quantize.ranges import ModelRef
+from qgraph._graph.io.models import ModelId
+from qgraph._quantize.profiles import Fraction
 
 
 class Latency(Part):
@@ -32,16 +33,6 @@ class Difference(Part):
         return self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
 
 
-class QuantizedShare(Part):
-    """Share in INT8, 0 to 1, of all nodes that multiply matrices, products of activations and the
-    LM head included.
-    """
-
-    nodes: float
-    macs: float
-    params: float
-
-
 class MetricSamples(Part):
     """A metric sample by sample: the sum of `numerator` over that of `denominator`."""
 
@@ -52,7 +43,8 @@ class MetricSamples(Part):
 class Variant(Part):
     """`scheme`: what its metadata says it was quantized under. `size_bytes`: model file and data;
     `weight_bytes`: the tensors in it. `int8_nodes`: nodes that read Q/DQ on data and weight,
-    `quantized_to` the type of their values.
+    `quantized_to` the type of their values; `int8_share`: of all nodes that multiply matrices,
+    products of activations and the LM head included.
     `computed_in`: `fp32` where onnxruntime computes a half-precision graph so (on the CPU, always).
     `placement`: provider → number of nodes it ran;
     `elsewhere`: operator → how many of them did not run on the provider asked for. `memory_bytes`:
@@ -64,8 +56,6 @@ class Variant(Part):
     that executes Q/DQ as written. `intervals` hold 95 % of what shares would be over other samples
     of the kind; `by_output`: output → its SQNR in dB, of models with several, less those that equal
     the float model's. `differences` are from it, over samples drawn anew for all variants.
-    `doubtful` and `effective_samples` are of intervals of other metrics, which earlier versions
-    wrote: read, ignored and no longer written.
     """
 
     name: str
@@ -79,8 +69,6 @@ class Variant(Part):
     by_output: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     differences: dict[str, Difference] = {}
-    doubtful: tuple[str, ...] | None = None
-    effective_samples: dict[str, float] | None = None
     latency_ms: Latency | None = None
     decode_ms: Latency | None = None
     size_bytes: int
@@ -90,7 +78,7 @@ class Variant(Part):
     int8_nodes: int
     quantized_to: str | None = None
     computed_in: str | None = None
-    int8_share: QuantizedShare | None = None
+    int8_share: Fraction | None = None
     predicted: dict[str, float] = {}
     placement: dict[str, int]
     elsewhere: dict[str, int] = {}
@@ -191,7 +179,7 @@ class Evaluation(Document):
     SCHEMA: ClassVar[str] = "qgraph.evaluation/1"
     ROWS: ClassVar[str] = "variants"
 
-    model: ModelRef
+    model: ModelId
     task: str
     run: EvaluationRun
     variants: tuple[Variant, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import takewhile
 
 from qgraph._evaluation.results import Prompted, SanityAnswer
@@ -16,10 +17,7 @@ def side_by_side(
     first = next(iter(said.values()))
     return tuple(
         Prompted(
-            text=prompt.text,
-            answer=prompt.answer,
-            image=prompt.image,
-            picture=prompt.picture,
+            **asdict(prompt),
             answers=tuple(
                 compare_answer(name, first[index], answers[index]) for name, answers in said.items()
             ),

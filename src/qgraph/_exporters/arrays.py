@@ -18,11 +18,6 @@ from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Array, Feed
 
 
-def are_arrays(path: Path) -> bool:
-    """Return whether data is an `.npz` file, or a folder with some in it."""
-    return path.suffix == ".npz" or any(path.glob("*.npz"))
-
-
 def arrays_task(
     view: ModelView,
     name: str | None,

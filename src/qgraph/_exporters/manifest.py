@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.documents import Document, Part, read_document
 from qgraph._graph.io.inside import Inside, find_inside
 
@@ -94,10 +94,10 @@ class Manifest(Document):
         """Return the decoder.
 
         Raises:
-            UsageError: none is described.
+            InputError: none is described.
         """
         if self.decoder is None:
-            raise UsageError("describes no decoder", where=MANIFEST)
+            raise InputError("describes no decoder", where=MANIFEST)
         return self.decoder
 
 

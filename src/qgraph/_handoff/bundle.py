@@ -47,7 +47,6 @@ from qgraph._handoff.surroundings import look_beside
 from qgraph._handoff.text import texts
 from qgraph._handoff.verify import SUMS, files_of, read_sums, write_sums
 from qgraph._quantize.provenance import Provenance
-from qgraph._quantize.ranges import ModelRef
 
 HANDOFF, MODEL, SCALES = "handoff.json", "model.onnx", "scales.safetensors"
 _STEPS = ("look at the model", "run the golden inputs", "write")
@@ -174,7 +173,7 @@ class _Work:
             roles["chain.py"] = "runs embedding, vision and decoder with onnxruntime"
         handoff = Handoff(
             schema=Handoff.SCHEMA,
-            model=ModelRef(path=self._path.name, sha256=self._id.sha256),
+            model=self._id,
             bundled_sha256=identify(folder / MODEL).sha256,
             qgraph=self._options.version,
             origin=_origin(self._provenance),

@@ -7,8 +7,9 @@ from typing import ClassVar
 from qgraph._evaluation.results import Variant
 from qgraph._exporters.preprocessing import Preprocessing
 from qgraph._graph.io.documents import Document, Part
+from qgraph._graph.io.models import ModelId
 from qgraph._graph.rules.finding import Finding, Severity, Target
-from qgraph._quantize.ranges import ModelRef, RangesRun
+from qgraph._quantize.ranges import RangesRun
 from qgraph._quantize.scheme import Scheme
 
 Sizes = tuple[int, ...]
@@ -252,7 +253,7 @@ class Handoff(Document):
 
     SCHEMA: ClassVar[str] = "qgraph.handoff/1"
 
-    model: ModelRef
+    model: ModelId
     bundled_sha256: str
     qgraph: str
     origin: Origin

@@ -19,12 +19,7 @@ from qgraph._graph.rules.advice import is_int8
 from qgraph._graph.rules.finding import Finding, Severity
 from qgraph._graph.rules.numbers import quantized_type
 from qgraph._graph.rules.placement import is_product
-from qgraph._graph.rules.qdq_graph import (
-    DEQUANTIZE,
-    QUANTIZE,
-    QdqGraph,
-    scale_of,
-)
+from qgraph._graph.rules.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, scale_of
 from qgraph._handoff.document import Cost, Counts, Gain, NodePrecision, Roofline, WeightPart
 from qgraph._handoff.surroundings import Surroundings
 from qgraph._sensitivity.ranking.node_figures import node_figures

@@ -1,13 +1,6 @@
 """How far outputs are from the float model's: what is summed, and the metrics made of it."""
 
-from qgraph._metrics.distance import (
-    Columns,
-    Comparator,
-    Split,
-    Sums,
-    log_softmax,
-    whole,
-)
+from qgraph._metrics.distance import Columns, Comparator, Split, Sums, log_softmax, whole
 from qgraph._metrics.table import (
     METRICS,
     SCORED,

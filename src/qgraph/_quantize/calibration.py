@@ -16,14 +16,7 @@ from qgraph._quantize.calibrate.views import Glance, Look, Shows, View, look_at
 from qgraph._quantize.calibrate.walk import Seen, show, values_of
 from qgraph._quantize.companions import nodes_with_companions
 from qgraph._quantize.inc_scheme import tensors_to_calibrate
-from qgraph._quantize.ranges import (
-    ModelRef,
-    Ranges,
-    RangesRun,
-    SmoothedTensor,
-    TensorRange,
-    UnseenRanges,
-)
+from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor, TensorRange, UnseenRanges
 from qgraph._quantize.scheme import Scheme, SchemeName
 
 FOLDS = 4
@@ -71,7 +64,7 @@ def calibrate(
     seen = {name: observer.result() for name, observer in observers.items()}
     return Ranges(
         schema=Ranges.SCHEMA,
-        model=ModelRef.of(prepared.id),
+        model=prepared.id,
         scheme=scheme,
         run=run,
         smoothing=tuple(smoothing),

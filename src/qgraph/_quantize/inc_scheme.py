@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.nodes import QuantizableNode
-from qgraph._graph.edit.tensor_switches import Affine, Steps, TensorQuantization
+from qgraph._graph.edit.qdq import QuantizedWeight
+from qgraph._graph.edit.tensor_switches import Affine, TensorQuantization
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.index import GraphIndex, attributes
 from qgraph._graph.io.weights import array_of
@@ -86,8 +87,8 @@ def inc_parameters(
     activations = {
         name: activation_parameters(_clipped(index, name, ranges[name])) for name in wanted
     }
-    weights: dict[str, Steps] = {}
-    biases: dict[str, Steps] = {}
+    weights: dict[str, QuantizedWeight] = {}
+    biases: dict[str, QuantizedWeight] = {}
     for node in nodes:
         assert node.weight is not None  # noqa: S101 - as_inc_selects left none without
         weight = weights[node.name] = _weight(tensors[node.weight.tensor], node.weight.axis or 0)
@@ -96,14 +97,14 @@ def inc_parameters(
             beta = np.float32(attributes(proto).get("beta", 1.0))
             step = activations[proto.input[0]].scale * weight.scale * beta
             values = np.rint(_float32(tensors[proto.input[2]]) / step).astype(np.int32)
-            biases[node.name] = Steps(values, step, 0)
+            biases[node.name] = QuantizedWeight(values, step, 0)
     return TensorQuantization(weights, biases, activations)
 
 
-def _weight(tensor: onnx.TensorProto, axis: int) -> Steps:
+def _weight(tensor: onnx.TensorProto, axis: int) -> QuantizedWeight:
     weight = _float32(tensor)
     scale = inc_weight_scale(weight, axis)
-    return Steps(np.rint(weight / scale).astype(np.int8), scale.reshape(-1), axis)
+    return QuantizedWeight(np.rint(weight / scale).astype(np.int8), scale.reshape(-1), axis)
 
 
 def _require_ranges(wanted: Sequence[str], ranges: Mapping[str, Range]) -> None:

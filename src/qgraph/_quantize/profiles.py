@@ -15,8 +15,8 @@ from pydantic import Field, field_validator, model_validator
 
 from qgraph._graph.errors import UsageError
 from qgraph._graph.io.documents import Document, Part
+from qgraph._graph.io.models import ModelId
 from qgraph._quantize.patterns import matched
-from qgraph._quantize.ranges import ModelRef
 from qgraph._quantize.scheme import Scheme, in_words
 
 _PATTERN = "re:"
@@ -31,7 +31,7 @@ class KeepPart(Part):
 
 
 class Fraction(Part):
-    """Share of the candidates' nodes, MACs and parameters that is quantized, 0 to 1."""
+    """Share of nodes, MACs and parameters that is quantized, 0 to 1; a profile's, of candidates."""
 
     nodes: float
     macs: float
@@ -118,7 +118,7 @@ class Profiles(Document):
     SCHEMA: ClassVar[str] = "qgraph.profiles/1"
     ROWS: ClassVar[str] = "profiles"
 
-    model: ModelRef
+    model: ModelId
     scheme: Scheme
     source: str
     profiles: tuple[Profile, ...]

@@ -25,18 +25,6 @@ FEWEST_JUDGED = 4
 """Samples below which `--calibrate output` and `auto` search nothing: halves would say nothing."""
 
 
-class ModelRef(Part):
-    """Names a model by content."""
-
-    path: str
-    sha256: str
-
-    @classmethod
-    def of(cls, model: ModelId) -> ModelRef:
-        """Return the reference to a model."""
-        return cls(path=model.path, sha256=model.sha256)
-
-
 class TensorRange(Part):
     """`rmin`, `rmax`: the extremes of an activation over all samples, in its own units. `clip`: the
     magnitude that maps to the type's largest number, where the method chose one; without it, the
@@ -194,7 +182,7 @@ class Ranges(Document):
     SCHEMA: ClassVar[str] = "qgraph.ranges/1"
     ROWS: ClassVar[str] = "tensors"
 
-    model: ModelRef
+    model: ModelId
     scheme: Scheme
     run: RangesRun
     smoothing: tuple[SmoothedTensor, ...] = ()
@@ -313,7 +301,7 @@ class Ranges(Document):
         return self.model_copy(update={"unseen": tuple(unseen)})
 
 
-def require_same_model(found: ModelRef, expected: ModelId, where: str) -> None:
+def require_same_model(found: ModelId, expected: ModelId, where: str) -> None:
     """Check that a file belongs to the model in use.
 
     Raises:

@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qgraph._evaluation.results import Evaluation
-from qgraph._report.node_charts import (
-    heat_map,
-    in_company,
-    node_errors,
-    rankings,
-    side_by_side,
-)
+from qgraph._report.node_charts import heat_map, in_company, node_errors, rankings, side_by_side
 from qgraph._report.spec import Spec
 from qgraph._report.variant_charts import (
     frontier_by_share,

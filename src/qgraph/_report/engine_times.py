@@ -6,16 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from qgraph._evaluation.results import Evaluation
+from qgraph._evaluation.results import Evaluation, Latency
 from qgraph._graph.io.documents import Document, Part, read_document
-from qgraph._quantize.ranges import ModelRef
-
-
-class Times(Part):
-    """Milliseconds: median and 90th percentile."""
-
-    p50: float
-    p90: float
+from qgraph._graph.io.models import ModelId
 
 
 class OutputCheck(Part):
@@ -35,8 +28,8 @@ class EngineCase(Part):
 
     name: str
     iterations: int | None = None
-    gpu_ms: Times | None = None
-    latency_ms: Times | None = None
+    gpu_ms: Latency | None = None
+    latency_ms: Latency | None = None
     checks: tuple[OutputCheck, ...] = ()
 
 
@@ -46,7 +39,7 @@ class EngineTimes(Document):
     SCHEMA: ClassVar[str] = "qgraph.engine_times/1"
 
     target: str
-    model: ModelRef
+    model: ModelId
     profile: str | None = None
     engine_bytes: int
     cases: tuple[EngineCase, ...]

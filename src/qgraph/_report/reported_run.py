@@ -51,7 +51,7 @@ def read_run(folder: Path, *, graph: bool = False) -> ReportedRun:
     run = RunFolder(folder)
     run.require([Sensitivity, Profiles, Evaluation])
     evaluation = run.need(Evaluation)
-    model = ModelId(evaluation.model.path, evaluation.model.sha256)
+    model = evaluation.model
     report, profiles = run.need(Sensitivity, model), run.need(Profiles, model)
     profiles = profiles.spelled_out([node.name for node in report.nodes])
     engines = read_engine_times(folder, evaluation)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from qgraph._graph.run.provider import describe_device
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION, packages
-from qgraph._quantize.ranges import ModelRef, SearchedRanges
+from qgraph._quantize.ranges import SearchedRanges
 from qgraph._sensitivity.engines.protocol import NodeScores
 from qgraph._sensitivity.ranking.order import ranks
 from qgraph._sensitivity.report import (
@@ -39,7 +39,7 @@ def assemble(
     everything, op_types = found.table.everything, work.selection.op_types
     return Sensitivity(
         schema=Sensitivity.SCHEMA,
-        model=ModelRef.of(work.prepared.id),
+        model=work.prepared.id,
         scheme=work.scheme,
         searched=_searched(work, found.engine or engine),
         run=_run(work, found.engine or engine, found, runtime, clock),

@@ -15,8 +15,9 @@ from pydantic import (
 )
 
 from qgraph._graph.io.documents import Document, Part, each_once
+from qgraph._graph.io.models import ModelId
 from qgraph._metrics import SCORED, Figures
-from qgraph._quantize.ranges import ModelRef, SearchedRanges
+from qgraph._quantize.ranges import SearchedRanges
 from qgraph._quantize.scheme import Scheme
 from qgraph._sensitivity.beside_scores import (
     Cause,
@@ -240,7 +241,7 @@ class Sensitivity(Document):
     SCHEMA: ClassVar[str] = "qgraph.sensitivity/1"
     ROWS: ClassVar[str] = "nodes"
 
-    model: ModelRef
+    model: ModelId
     scheme: Scheme
     searched: SearchedRanges | None = None
     run: Run

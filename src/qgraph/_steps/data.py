@@ -10,7 +10,6 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
-from qgraph._exporters.arrays import are_arrays
 from qgraph._exporters.batches import Batches
 from qgraph._exporters.family import Family, ModelView
 from qgraph._exporters.manifest import named_inside
@@ -18,7 +17,7 @@ from qgraph._exporters.preprocessing import DESCRIBED, Prepares
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.io.files import is_there
 from qgraph._graph.run.feeds import is_cache, require_samples, rows_looked_up, synthetic_feeds
-from qgraph._graph.run.npz import iterate_npz, rows_in
+from qgraph._graph.run.npz import is_npz, iterate_npz, rows_in
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed
 from qgraph._sensitivity.scoring.work import DataSource, digest_of_feed
@@ -117,7 +116,7 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
 def rows_left_out(model: Opened, data: Sequence[Path]) -> list[str]:
     """Return what arrays hold beyond whole batches of the model's own size, a sentence each."""
     found = []
-    for path in filter(_holds_arrays, list(data) or _default_data(model.view)):
+    for path in filter(is_npz, list(data) or _default_data(model.view)):
         taken, left = rows_in(path, model.view.inputs)
         if left:
             found.append(
@@ -161,7 +160,7 @@ def require_pictures(model: Opened, data: Sequence[Path]) -> None:
     """
     require_described(model)
     given = list(data) or _default_data(model.view)
-    arrays = [path for path in given if are_arrays(path)]
+    arrays = [path for path in given if is_npz(path)]
     if len(arrays) == len(given):
         which = f"{arrays[0].name} holds arrays" if arrays else "no images are given"
         raise UsageError(
@@ -177,6 +176,6 @@ def _default_data(view: ModelView) -> list[Path]:
 
 
 def _read(model: Opened, path: Path, limit: int) -> Iterable[Feed]:
-    if are_arrays(path):
+    if is_npz(path):
         return iterate_npz(path, model.view.inputs)
     return model.family.feeds(model.view, path, limit)

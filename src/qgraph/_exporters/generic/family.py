@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._exporters.arrays import are_arrays, arrays_of_labels, arrays_task
+from qgraph._exporters.arrays import arrays_of_labels, arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.manifest import Manifest
 from qgraph._exporters.next_tokens import next_tokens
@@ -19,7 +19,7 @@ from qgraph._graph.edit.selecting import weighed
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
 from qgraph._graph.run.feeds import fill_cache
-from qgraph._graph.run.npz import iterate_npz
+from qgraph._graph.run.npz import is_npz, iterate_npz
 from qgraph._graph.tensors import Feed
 from qgraph._metrics import Split
 
@@ -77,7 +77,7 @@ class GenericFamily:
                 f"found --task {name}, expected lm, classify or fidelity: this model has no family"
             )
         for path in data:
-            if not are_arrays(path):
+            if not is_npz(path):
                 self.feeds(view, path, limit)  # says what it takes instead
         outputs, complete = self.scored_outputs(view), partial(self.complete, view)
         if name == "lm":

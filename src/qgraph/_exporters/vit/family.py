@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qgraph._exporters.arrays import are_arrays, arrays_task
+from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.generic.family import GenericFamily
@@ -18,6 +18,7 @@ from qgraph._exporters.vit.source import is_classifier, last_operator, tells_cla
 from qgraph._exporters.vit.task import ClassifyTask
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
+from qgraph._graph.run.npz import is_npz
 from qgraph._graph.tensors import Feed
 
 _TASKS = ("classify", "fidelity")
@@ -70,7 +71,7 @@ class VitFamily(GenericFamily):
         """Return classification, or fidelity where asked or where data has no classes."""
         if name not in (None, *_TASKS):
             raise UsageError(f"--task {name} is none of this family's: {', '.join(_TASKS)}")
-        if any(map(are_arrays, data)):
+        if any(map(is_npz, data)):
             return arrays_task(view, name, data, limit, self.scored_outputs(view))
         asked = name != "fidelity"
         pictures = [

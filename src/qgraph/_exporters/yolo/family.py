@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._exporters.arrays import are_arrays, arrays_task
+from qgraph._exporters.arrays import arrays_task
 from qgraph._exporters.family import ExportOptions, ModelView
 from qgraph._exporters.fidelity import FidelityTask
 from qgraph._exporters.generic.family import GenericFamily
@@ -23,6 +23,7 @@ from qgraph._exporters.yolo.task import DetectTask
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.errors import InputError, UsageError
 from qgraph._graph.progress import Progress
+from qgraph._graph.run.npz import is_npz
 from qgraph._graph.tensors import Feed, specs_of
 from qgraph._metrics import Split, whole
 
@@ -92,7 +93,7 @@ class YoloFamily(GenericFamily):
         annotated = [path for path in data if path.suffix == ".json"]
         if name == "detect" or (name is None and annotated):
             return _detection(view, data, limit)
-        if any(map(are_arrays, data)):
+        if any(map(is_npz, data)):
             return arrays_task(view, "fidelity", data, limit, self.scored_outputs(view))
         scenes: list[Scene] = [item for path in data for item in read_scenes(path)[:limit]]
         return FidelityTask(SceneFeeds(view, scenes), self.scored_outputs(view), model=view.model)

@@ -33,7 +33,7 @@ Hold = Callable[[str, Array], onnx.TensorProto]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedWeight:
-    """`values`: int8 or fp8, the weight's shape. `scale`: [channels] along `axis`, 0-D for None."""
+    """`values`: whole numbers or FP8. `scale`: [channels] along `axis`, 0-D for None."""
 
     values: Array
     scale: Array

@@ -26,6 +26,7 @@ from onnx import TensorProto, helper
 from qgraph._graph.bodies import copied, replace_nodes, tensor_names
 from qgraph._graph.edit.names import fresh_name
 from qgraph._graph.edit.nodes import QuantizableNode
+from qgraph._graph.edit.qdq import QuantizedWeight
 from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array
 
@@ -41,20 +42,11 @@ class Affine:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Steps:
-    """`values`: integers of the operand's shape; `scale`: float32, along `axis`, or one entry."""
-
-    values: Array
-    scale: Array
-    axis: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class TensorQuantization:
     """`weights`, `biases`: node → operand; `activations`: every tensor a node reads or makes."""
 
-    weights: Mapping[str, Steps]
-    biases: Mapping[str, Steps]
+    weights: Mapping[str, QuantizedWeight]
+    biases: Mapping[str, QuantizedWeight]
     activations: Mapping[str, Affine]
 
 
@@ -174,7 +166,7 @@ class _Branch:
         quantized = self.add("QuantizeLinear", [tensor, scale, zero])
         return self.add("DequantizeLinear", [quantized, scale, zero])
 
-    def dequantized(self, steps: Steps) -> str:
+    def dequantized(self, steps: QuantizedWeight) -> str:
         """Add a quantized constant and its DQ; return what the DQ makes."""
         zero = self._constant(np.zeros(steps.scale.shape, steps.values.dtype))
         inputs = [self._constant(steps.values), self._constant(steps.scale), zero]

@@ -13,7 +13,6 @@ import glob
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from qgraph._graph.bodies import copied
 from qgraph._graph.errors import InputError, LimitError
 from qgraph._graph.io.datafile import identity_of, opened_inside
+from qgraph._graph.io.documents import Part
 from qgraph._graph.io.external import (
     external_files,
     external_tensors,
@@ -55,8 +55,7 @@ _PROTOBUF_LIMIT = (2 << 30) - 1
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelId:
+class ModelId(Part):
     """Names a model by content: `sha256` covers the graph and every weight."""
 
     path: str

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from onnx import TensorProto
@@ -34,7 +34,7 @@ _LINE = 64
 """Alignment of what is smaller than a page, and not worth mapping."""
 
 
-class Pool:
+class Pool(AbstractContextManager["Pool"]):
     """Filled at `path`, a file that nobody else writes; close it, or leave its `with`."""
 
     def __init__(self, path: Path) -> None:
@@ -44,15 +44,7 @@ class Pool:
         self._moved: dict[bytes, tuple[int, int]] = {}
         self._digest = hashlib.sha256()
 
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_fault: object) -> None:
         self._file.close()
 
     @property

@@ -46,6 +46,11 @@ _FORMAT: Any = np.lib.format
 _HEADERS = {(1, 0): _FORMAT.read_array_header_1_0, (2, 0): _FORMAT.read_array_header_2_0}
 
 
+def is_npz(path: Path) -> bool:
+    """Return whether data is an `.npz` file, or a folder with some in it."""
+    return path.suffix == ".npz" or any(path.glob("*.npz"))
+
+
 def iterate_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Feed]:
     """Yield one feed per sample of an `.npz` file, or of each file in a folder of them.
 

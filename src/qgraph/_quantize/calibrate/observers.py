@@ -44,19 +44,22 @@ class Observer(Protocol):
 
 
 class MinMax:
-    """The extremes."""
+    """The extremes: `low` and `high`."""
 
     def __init__(self) -> None:
-        self._low, self._high = np.inf, -np.inf
+        self.low, self.high = np.inf, -np.inf
 
     def observe(self, values: Array) -> None:
-        self._low = min(self._low, float(values.min()))
-        self._high = max(self._high, float(values.max()))
+        self.join((float(values.min()), float(values.max())))
+
+    def join(self, others: tuple[float, float]) -> None:
+        """Take in the extremes that another saw."""
+        self.low, self.high = min(self.low, others[0]), max(self.high, others[1])
 
     def result(self) -> Observed:
         """Return the extremes; of a tensor that was always empty, 0 and 0."""
-        seen = self._low <= self._high
-        return Observed(self._low, self._high) if seen else Observed(0.0, 0.0)
+        seen = self.low <= self.high
+        return Observed(self.low, self.high) if seen else Observed(0.0, 0.0)
 
 
 class MovingAverage:

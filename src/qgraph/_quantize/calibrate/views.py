@@ -6,7 +6,6 @@ samples nor on how many states they were kept in.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.calibrate.histogram import Histogram
+from qgraph._quantize.calibrate.observers import MinMax
 from qgraph._quantize.calibrate.walk import values_of
 
 Told = tuple[Any, ...]
@@ -79,24 +79,18 @@ class State(Protocol):
         """Take in what another saw."""
 
 
-class Extremes:
+class Extremes(MinMax):
     """The smallest and the largest value; `largest`: magnitude, 0 where nothing was seen."""
 
     def __init__(self, _view: View) -> None:
-        self.low, self.high = math.inf, -math.inf
+        super().__init__()
 
     @property
     def largest(self) -> float:
         return max(0.0, -self.low, self.high)
 
-    def observe(self, values: Array) -> None:
-        self.join((float(values.min()), float(values.max())))
-
     def told(self) -> Told:
         return self.low, self.high
-
-    def join(self, told: Told) -> None:
-        self.low, self.high = min(self.low, told[0]), max(self.high, told[1])
 
 
 class ChannelPeaks:

@@ -20,13 +20,7 @@ from qgraph._graph.errors import InputError, LimitError, QGraphError, RuntimeDie
 from qgraph._graph.io.files import write_bytes, write_text
 from qgraph._graph.io.models import to_bytes
 from qgraph._graph.tensors import Feed
-from qgraph._quantize.inc.protocol import (
-    MODEL,
-    REQUEST,
-    IncAnswer,
-    Request,
-    write_feeds,
-)
+from qgraph._quantize.inc.protocol import MODEL, REQUEST, IncAnswer, Request, write_feeds
 
 _LOG = "inc.log"
 
