@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 from defaults_page import page
 from kept import arguments
-from quantizers import Made, by_inc, by_modelopt, by_onnxruntime, left_float
+from quantizers import Made, left_float, other_tools
 from subjects import NAMES, Subject, subject_of
 from unseen_shelf import UNSEEN
 
@@ -152,20 +152,14 @@ def theirs(
 def tools(
     subject: Subject, model: Model, modelopt: Path | None
 ) -> dict[str, Callable[[list[Profile]], Made]]:
-    """Return tool → what makes models of profiles."""
-    data, prepared = model.data(subject.data, subject.samples), model.prepared
-
-    found: dict[str, Callable[[list[Profile]], Made]] = {
-        "onnxruntime": partial(by_onnxruntime, prepared, data.feeds),
-        "INC PTQ": partial(by_inc, prepared, data.feeds),
-        "INC SmoothQuant": partial(by_inc, prepared, data.feeds, smooth=0.5),
+    """Return tool → what makes models of profiles; ModelOpt where it has an environment."""
+    feeds = model.data(subject.data, subject.samples).feeds
+    makers = zip(TOOLS, other_tools(modelopt or Path()).values(), strict=True)
+    return {
+        name: partial(make, model.prepared, feeds)
+        for name, make in makers
+        if modelopt is not None or not name.startswith("ModelOpt")
     }
-    if modelopt is not None:
-        for method in ("max", "entropy"):
-            found[f"ModelOpt {method}"] = partial(
-                by_modelopt, modelopt, prepared, data.feeds, method=method
-            )
-    return found
 
 
 def measure(

@@ -261,11 +261,12 @@ Hebrew points are of one before the search waited without spinning
 _PAGE = """# The default beside each other way
 
 Written by `benchmarks/defaults.py`, on models of the recipes and real ones that packages ship.
-Each of our ways calibrates, scores and cuts profiles A to D (25, 50, 75 and 100 % of the
-candidates) by itself from 8 samples (16 for the models of the recipes). Other tools quantize the
-nodes of the default's profiles, from the same samples: onnxruntime's `quantize_static`, symmetric
-and per channel, Intel Neural Compressor (INC) with and without its SmoothQuant recipe, and NVIDIA
-ModelOpt. SQNR in dB of the worst output, on at most 32 held-out samples from other sources.
+Each of our ways calibrates, scores and cuts profiles A to D (15, 50, 80 and 100 % of the
+candidates' MACs) by itself from 8 samples (16 for the models of the recipes). Other tools quantize
+the nodes of the default's profiles, from the same samples: onnxruntime's `quantize_static`,
+symmetric and per channel, Intel Neural Compressor (INC) with and without its SmoothQuant recipe,
+and NVIDIA ModelOpt. SQNR in dB of the worst output, on at most 32 held-out samples from other
+sources.
 
 ## Is the default at or above each other way?
 

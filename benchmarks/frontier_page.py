@@ -95,9 +95,9 @@ def _page(
     return f"""# Frontier: {name}
 
 Written by `benchmarks/frontier.py`. The tables show {figure.title}
-on {samples} held-out samples, with 25, 50, 75 and 100 % of the candidates quantized. ▲: worse than
-the line in bold, by a paired bootstrap over samples (95 %). ▼: better. ≈: no difference beyond the
-noise. "n of m float": nodes that a tool left float although it was asked to quantize them.
+on {samples} held-out samples, with 25, 50, 75 and 100 % of the candidates' MACs in INT8. ▲: worse
+than the line in bold, by a paired bootstrap over samples (95 %). ▼: better. ≈: no difference beyond
+the noise. "n of m float": nodes that a tool left float although it was asked to quantize them.
 
 ![Both charts](frontier-{name}.svg)
 

@@ -7,7 +7,7 @@ model that nobody changes meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -104,6 +104,20 @@ class GraphIndex:
             for index, name in enumerate(node.input)
             if name == tensor
         ]
+
+    def ancestors(
+        self, tensors: Iterable[str], last: Collection[str] = ()
+    ) -> Iterator[onnx.NodeProto]:
+        """Yield the nodes that `tensors` are computed from, each once; of nodes of the types `last`
+        not what they are computed from.
+        """
+        waiting, seen = list(tensors), set[int]()
+        while waiting:
+            node = self.producer.get(waiting.pop())
+            if node is not None and id(node) not in seen:
+                seen.add(id(node))
+                yield node
+                waiting += reads(node) if node.op_type not in last else ()
 
     def of(self, *op_types: str) -> Iterator[onnx.NodeProto]:
         """Yield the ONNX nodes of these types, in graph order."""

@@ -57,13 +57,8 @@ def behind_selection(model: onnx.ModelProto, outputs: Sequence[str]) -> Selectin
 
 def _end(graph: GraphIndex, outputs: Sequence[str]) -> list[onnx.NodeProto]:
     """Return, in graph order, the nodes between the last weights and `outputs`."""
-    waiting, seen = list(outputs), set(outputs)
-    while waiting:
-        node = graph.producer.get(waiting.pop())
-        if node is not None and node.op_type not in GEMMS:
-            waiting += [name for name in reads(node) if name not in seen]
-            seen.update(reads(node))
-    return [n for n in graph.nodes if n.op_type not in GEMMS and not seen.isdisjoint(n.output)]
+    made = {name for node in graph.ancestors(outputs, GEMMS) for name in node.output}
+    return [n for n in graph.nodes if n.op_type not in GEMMS and not made.isdisjoint(n.output)]
 
 
 def _deciding(graph: GraphIndex, outputs: Sequence[str]) -> set[str]:
@@ -94,16 +89,7 @@ def _reached(end: Iterable[onnx.NodeProto], selects: Sequence[onnx.NodeProto]) -
 
 def _has_weights(graph: GraphIndex, tensor: str) -> bool:
     """Return whether a GEMM stands before `tensor`: not what inputs or constants alone decide."""
-    waiting, seen = [tensor], {tensor}
-    while waiting:
-        node = graph.producer.get(waiting.pop())
-        if node is None:
-            continue
-        if node.op_type in GEMMS:
-            return True
-        waiting += [name for name in reads(node) if name not in seen]
-        seen.update(reads(node))
-    return False
+    return any(node.op_type in GEMMS for node in graph.ancestors([tensor]))
 
 
 def _unmasked(graph: GraphIndex, tensor: str) -> str:

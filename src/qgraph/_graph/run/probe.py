@@ -123,8 +123,10 @@ def _fault(
     prepared: PreparedModel, feed: Feed, tensor: str, memory: Memory, provider: Provider
 ) -> InputError:
     """Return the error that names where NaN or infinity in `tensor` comes from."""
-    makers = GraphIndex(prepared.model).producer
-    above = _above(tensor, makers)
+    index = GraphIndex(prepared.model)
+    makers = index.producer
+    inner = (name for node in index.ancestors([tensor]) for name in node.output if name)
+    above = list(dict.fromkeys([tensor, *inner]))
     (values,) = Runner(prepared.model, memory, provider, allow_cpu_nodes=True).run([feed], above)
     bad = {name for name, found in values.items() if not _is_finite(found)}
     first = tensor
@@ -146,19 +148,6 @@ def _fault(
 def _is_mask(values: Array) -> bool:
     """Return whether all that is not finite is −∞, which attention masks hold on purpose."""
     return bool((np.isfinite(values) | np.isneginf(values)).all())
-
-
-def _above(tensor: str, makers: Mapping[str, onnx.NodeProto]) -> list[str]:
-    """Return `tensor` and everything it is computed from that is not constant."""
-    found: dict[str, None] = {}
-    waiting = [tensor]
-    while waiting:
-        name = waiting.pop()
-        if name in makers and name not in found:
-            found[name] = None
-            waiting.extend(reads(makers[name]))
-    found[tensor] = None
-    return list(found)
 
 
 def observe_shapes(

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
-from qgraph._graph.index import GraphIndex, reads
+from qgraph._graph.index import GraphIndex
 from qgraph._graph.tensors import Array, Feed
 from qgraph._sensitivity.scoring.loop import Scores
 
@@ -79,19 +79,13 @@ def _of_tokens(feed: Feed) -> Array:
 
 def _rows_move(model: onnx.ModelProto, outputs: Sequence[str]) -> str | None:
     """Return a warning where outputs are sorted or selected by value behind the last weights."""
-    producers = GraphIndex(model).producer
-    waiting, seen = list(outputs), set(outputs)
-    while waiting:
-        node = producers.get(waiting.pop())
-        if node is None or node.op_type in GEMMS:
-            continue
-        if node.op_type in _SORTING:
-            return (
-                f"outputs are sorted by value ({node.op_type} {node.name!r}), as finished boxes"
-                " are: rows that change places count as errors, so errors look far larger than they"
-                " are, and the order is less sure. Trust the mAP of qgraph evaluate; an export"
-                " without this end is ranked more finely."
-            )
-        waiting += [name for name in reads(node) if name not in seen]
-        seen.update(reads(node))
-    return None
+    end = GraphIndex(model).ancestors(outputs, last=GEMMS)
+    node = next((node for node in end if node.op_type in _SORTING), None)
+    if node is None:
+        return None
+    return (
+        f"outputs are sorted by value ({node.op_type} {node.name!r}), as finished boxes are: rows"
+        " that change places count as errors, so errors look far larger than they are, and the"
+        " order is less sure. Trust the mAP of qgraph evaluate; an export without this end is"
+        " ranked more finely."
+    )
