@@ -10,6 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from io import FileIO
 from typing import Any
 
@@ -24,11 +25,12 @@ _IN_MEMORY = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an array lies in the file."""
+    """Where an array lies in the file; `size` in bytes."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
+    size: int
 
 
 class SpooledFeeds(LazyFeeds):
@@ -40,7 +42,6 @@ class SpooledFeeds(LazyFeeds):
 
     def __init__(self, feeds: Iterable[Feed], in_memory: int = _IN_MEMORY) -> None:
         self._left = in_memory
-        self._file: FileIO | None = None
         self._end = 0
         self._samples: list[Feed | dict[str, _Place]] = []
         for feed in feeds:
@@ -55,9 +56,15 @@ class SpooledFeeds(LazyFeeds):
             for name, found in self._samples[index].items()
         }
 
+    @cached_property
+    def _file(self) -> FileIO:
+        made = tempfile.TemporaryFile(prefix="qgraph-", buffering=0)  # noqa: SIM115 - closed with this object
+        weakref.finalize(self, made.close)
+        return made
+
     def _take_in(self, feed: Feed) -> Feed | dict[str, _Place]:
         size = sum(array.nbytes for array in feed.values())
-        if self._file is None and size <= self._left:
+        if size <= self._left:
             self._left -= size
             return feed
         try:
@@ -70,25 +77,14 @@ class SpooledFeeds(LazyFeeds):
             ) from error
 
     def _write(self, array: Array) -> _Place:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="qgraph-", buffering=0)  # noqa: SIM115 - closed with this object
-            weakref.finalize(self, self._file.close)
-        place = _Place(array.dtype, array.shape, self._end)
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        while data:
-            written = self._file.write(data)
-            data = data[written:]
-            self._end += written
+        place = _Place(array.dtype, array.shape, self._end, array.nbytes)
+        np.ascontiguousarray(array).reshape(-1).view(np.uint8).tofile(self._file)
+        self._end += array.nbytes
         return place
 
     def _read(self, place: _Place) -> Array:
-        array = np.empty(place.shape, place.dtype)
-        data = array.reshape(-1).view(np.uint8).data
-        if self._file is not None:
-            self._file.seek(place.offset)
-        while data and self._file is not None:
-            count = self._file.readinto(data)
-            if not count:
-                raise EnvironmentFault("the temporary file of the samples was cut short")
-            data = data[count:]
-        return array
+        self._file.seek(place.offset)
+        data = np.fromfile(self._file, np.uint8, place.size)
+        if data.size < place.size:
+            raise EnvironmentFault("the temporary file of the samples was cut short")
+        return data.view(place.dtype).reshape(place.shape)
