@@ -46,7 +46,7 @@ def compare_evaluations(
     changes = tuple(change for a, b in matched for change in _of(a, b, same_data=same))
     return Changes(
         schema=Changes.SCHEMA,
-        settings=(*_settings(before, after), *(s for a, b in matched for s in _made(a, b))),
+        settings=(*_settings(before, after), *(s for pair in matched for s in _made(*pair))),
         changes=changes,
         pairs=pairs,
         only_before=tuple(name for name in old if name not in {p.before for p in pairs}),
@@ -127,10 +127,17 @@ def _settings(before: Evaluation, after: Evaluation) -> tuple[Setting, ...]:
         # no difference that a reader could see from the names
         digests = [str(item.run.data_sha256)[:16] for item in (before, after)]
         a["content of the data"], b["content of the data"] = digests
+    return differing(a, b)
+
+
+def differing(
+    before: Mapping[str, str], after: Mapping[str, str], whose: str = ""
+) -> tuple[Setting, ...]:
+    """Return the settings that are not the same in both, under their names behind `whose`."""
     return tuple(
-        Setting(name=name, before=a.get(name, "–"), after=b.get(name, "–"))
-        for name in dict.fromkeys([*a, *b])
-        if a.get(name) != b.get(name)
+        Setting(name=whose + name, before=before.get(name, "–"), after=after.get(name, "–"))
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
     )
 
 
@@ -147,7 +154,7 @@ def _described(evaluation: Evaluation) -> dict[str, str]:
     }
 
 
-def _made(before: Variant, after: Variant) -> list[Setting]:
+def _made(before: Variant, after: Variant) -> tuple[Setting, ...]:
     """Return what two variants that are a pair were made with that differs."""
     a, b = (
         {
@@ -160,11 +167,7 @@ def _made(before: Variant, after: Variant) -> list[Setting]:
         }
         for item in (before, after)
     )
-    return [
-        Setting(name=f"{before.name}: {key}", before=a[key], after=b[key])
-        for key in a
-        if a[key] != b[key]
-    ]
+    return differing(a, b, f"{before.name}: ")
 
 
 def _of(before: Variant, after: Variant, *, same_data: bool) -> list[Change]:

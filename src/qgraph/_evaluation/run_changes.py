@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from qgraph._evaluation.changes import Agreement, Changes, ProfileChange, Setting
+from qgraph._evaluation.changes import Agreement, Changes, ProfileChange
+from qgraph._evaluation.comparing import differing
 from qgraph._evaluation.run_folder import RunFolder
 from qgraph._quantize.profiles import Profiles
 from qgraph._sensitivity.ranking.agreement import Ranking, compare_rankings
@@ -34,13 +35,8 @@ def add_runs(changes: Changes, before: Path, after: Path) -> Changes:
 def _with_sensitivity(
     changes: Changes, old: Sensitivity, new: Sensitivity, known: Mapping[str, str]
 ) -> Changes:
-    a, b = _described(old), _described(new)
-    differing = tuple(
-        Setting(name=name, before=a[name], after=b[name]) for name in a if a[name] != b[name]
-    )
-    return changes.model_copy(
-        update={"settings": changes.settings + differing, "ranking": _agreement(old, new, known)}
-    )
+    settings = changes.settings + differing(_described(old), _described(new))
+    return changes.model_copy(update={"settings": settings, "ranking": _agreement(old, new, known)})
 
 
 def _described(report: Sensitivity) -> dict[str, str]:

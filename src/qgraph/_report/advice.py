@@ -9,7 +9,7 @@ from qgraph._evaluation.recommendation import recommend
 from qgraph._evaluation.results import Evaluation, Recommendation, Variant
 from qgraph._metrics import metric, quality_key
 from qgraph._metrics.budget import Budget
-from qgraph._quantize.scheme import SchemeName, WeightScale, default_scheme
+from qgraph._quantize.scheme import SEARCHED, Calibration
 
 HARMLESS = 40.0
 """dB of SQNR from which on an error in outputs is harmless for most models."""
@@ -25,6 +25,8 @@ _FEW_RIGHT = 0.10
 _FLOATS_OWN = {"top1": "is right on {:.1%} of samples", "map50": "has an mAP50 of {:.3f}"}
 _LITTLE = 0.10
 """A share of MACs below which 8 bits gain hardly anything."""
+_SEARCHED = f"calibrate={Calibration.AUTO} smooth={SEARCHED} weights="
+"""In the words of a scheme: ranges and smoothing are searched for together, nothing is rotated."""
 
 
 def advice(evaluation: Evaluation) -> list[str]:
@@ -67,7 +69,7 @@ def _few(samples: int) -> str:
 def _none(evaluation: Evaluation) -> str:
     names = [item.name for item in evaluation.variants[1:]]
     few = names[0] if len(names) == 1 else f"any of {', '.join(names)}"
-    searched = any(_searches(item.scheme or "") for item in evaluation.variants[1:])
+    searched = any(_SEARCHED in (item.scheme or "") for item in evaluation.variants[1:])
     ways = [] if searched else ["Ranges and smoothing that are searched for (the default)"]
     ways += [] if "FP8" in evaluation.eight_bits else ["FP8 (--scheme fp8)"]
     last = "a smaller profile (profile --budget)"
@@ -77,13 +79,6 @@ def _none(evaluation: Evaluation) -> str:
         f"Do not deploy {few} yet: none is within the limits. {some[0].upper()}{some[1:]} may be."
         f"{tried}"
     )
-
-
-def _searches(words: str) -> bool:
-    """Return whether one of the schemes in `words` has ranges and smoothing searched for."""
-    known = (default_scheme(name) for name in SchemeName)
-    schemes = (each.model_copy(update={"weights": way}) for each in known for way in WeightScale)
-    return any(each.searches_together and str(each) in words for each in schemes)
 
 
 def _mistaken(evaluation: Evaluation) -> list[str]:
