@@ -33,6 +33,11 @@ def refusal(content: Content, kind: type[Sensitivity | Ranges], path: Path) -> s
         (lambda c: c["nodes"][1]["solo"].update(mse=-1e-9), "$.nodes[1].solo.mse"),
         (lambda c: c["nodes"].append(c["nodes"][0]), "stands twice"),
         (lambda c: c.update(groups=[{"name": "g", "members": ["no node"]}]), "names 'no node'"),
+        (lambda c: c["groups"][0].update(members=[]), "has no members"),
+        (
+            lambda c: c["groups"].append({**c["groups"][0], "name": "h"}),
+            "'h' names '/attn/k/MatMul",
+        ),
     ],
 )
 def test_a_report_that_cannot_be(

@@ -57,6 +57,17 @@ def test_scores_that_say_nothing_come_with_the_reason(
     assert says in warning and f"**Warning: {warning}**" in to_markdown(report)
 
 
+def test_a_metric_that_tells_most_nodes_not_apart_is_said(
+    siblings: Path, score: Callable[..., qgraph.Sensitivity]
+) -> None:
+    rough = score(siblings, logits=True, metric="top1_agreement")
+    damages = [node.solo.figures["top1_agreement"] for node in rough.nodes if node.solo]
+    assert max(map(damages.count, damages)) > len(damages) / 2
+    (warning,) = rough.run.warnings or ()
+    assert warning.startswith("by top-1 as float, ") and "of 4 nodes do equal harm" in warning
+    assert score(siblings, logits=True, metric="kl").run.warnings is None
+
+
 @pytest.mark.parametrize(
     ("output", "mask", "says"),
     [

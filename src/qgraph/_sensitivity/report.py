@@ -288,9 +288,15 @@ class Sensitivity(Document):
 
     @model_validator(mode="after")
     def _groups_of_its_nodes(self) -> Sensitivity:
-        """Refuse a group of what has no score."""
-        known = {node.name for node in self.nodes}
+        """Refuse a group of nothing, of what has no score, or of what is in another."""
+        left = {node.name for node in self.nodes}
         for group in self.groups:
-            if strange := set(group.members) - known:
-                raise ValueError(f"the group {group.name!r} names {min(strange)!r}, no node of it")
+            if not group.members:
+                raise ValueError(f"the group {group.name!r} has no members")
+            if strange := set(group.members) - left:
+                raise ValueError(
+                    f"the group {group.name!r} names {min(strange)!r}, no node of the report that"
+                    " is in no other group"
+                )
+            left -= set(group.members)
         return self

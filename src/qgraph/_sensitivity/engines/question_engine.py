@@ -156,7 +156,9 @@ class QuestionEngine(ABC):
         forward = forward or _forward(work, model, runtime, journal)
         memory = self.memory_use(answerer, runtime)
         del answerer, folds  # and the weights they hold
-        unscored = _unscored(work, further.get("table", table)) if scores.table else {}
+        final = further.get("table", table)
+        unscored = _unscored(work, final) if scores.table else {}
+        names = [name for name in work.names if name not in unscored] if scores.table else []
         ideal = ideal_forwards(prepared.model, macs, work.selection.candidates)
         whole_head = work.narrow and walked.scored.narrowed is None
         found = NodeScores(
@@ -173,7 +175,7 @@ class QuestionEngine(ABC):
             companions=model.companions,
             memory=memory,
             computed_in=model.computed_in,
-            warnings=warnings_of(scores, work.prepared.model, work.scored.outputs, work.feeds)
+            warnings=warnings_of(work, scores, final.harms(names, work.metric))
             + (WHOLE_HEAD,) * whole_head
             + further.pop("warnings", ()),
         )

@@ -4,6 +4,7 @@ be seen.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -12,7 +13,9 @@ import onnx
 from qgraph._graph.edit.nodes import GEMMS
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.tensors import Array, Feed
+from qgraph._metrics import metric
 from qgraph._sensitivity.scoring.loop import Scores
+from qgraph._sensitivity.scoring.work import Work
 
 _ORDER = "Ranks are the order of the graph and mean nothing."
 _SORTING = ("TopK", "NonMaxSuppression")
@@ -21,16 +24,31 @@ _BY_POSITION = 3
 """Axes of an output with a row for each position: samples, positions, channels."""
 
 
-def warnings_of(
-    scores: Scores, model: onnx.ModelProto, outputs: Sequence[str], feeds: Sequence[Feed]
-) -> tuple[str, ...]:
+def warnings_of(work: Work, scores: Scores, harms: Sequence[float]) -> tuple[str, ...]:
     """Return what is wrong with all scores together; none where they tell nodes apart.
 
-    `outputs`: of `model`, those that were compared; `feeds`: all samples.
+    `harms`: what nodes are ranked by, of those that have a score.
     """
-    scored = (feeds[number] for number in scores.table)
-    found = (_all_alike(scores), _rows_move(model, outputs), _padding(model, outputs, scored))
+    model, outputs = work.prepared.model, work.scored.outputs
+    scored = (work.feeds[number] for number in scores.table)
+    found = (
+        _all_alike(scores) or _ties(harms, work.metric),
+        _rows_move(model, outputs),
+        _padding(model, outputs, scored),
+    )
     return tuple(text for text in found if text is not None)
+
+
+def _ties(harms: Sequence[float], key: str) -> str | None:
+    """Return a warning where the metric tells most nodes not apart."""
+    most = max(Counter(harms).values(), default=0)
+    if most <= max(1, len(harms) / 2):
+        return None
+    return (
+        f"by {metric(key).label}, {most} of {len(harms)} nodes do equal harm: among these, ranks"
+        " and profiles go by the order of the graph. Another --metric, or more samples, may tell"
+        " them apart."
+    )
 
 
 def _all_alike(scores: Scores) -> str | None:
