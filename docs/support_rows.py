@@ -200,6 +200,11 @@ _STRUCTURES = (
     Row("Random numbers", "r = RandomNormalLike(x) m = Add(x, r) [it] y = MatMul(m, w)", _TORCH,
         ("graph/edit/test_opsets.py::test_what_is_drawn_is_not_folded_into_a_constant",),
         {"w": (32, 32)}),
+    Row("Laid out for one device", "[it] y = com.microsoft.nchwc.Conv(x, w)",
+        "onnxruntime's optimizer (ORT_ENABLE_ALL)",
+        ("graph/edit/test_prepare.py::test_a_model_laid_out_for_one_device_is_refused",),
+        {"w": (32, 32, 1, 1)}, "float[1, 32, 8, 8] x",
+        domains=', "com.microsoft.nchwc" : 1'),
     Row("Q/DQ already in it",
         """s = Constant<value = float {0.1}>() o = Constant<value = int8 {0}>()
         q = QuantizeLinear(x, s, o) d = DequantizeLinear(q, s, o) [it] y = MatMul(d, w)""",

@@ -154,6 +154,7 @@ def test_a_node_without_its_operands_is_bad_input(build: Build, inputs: list[str
             {},
             "a product of activations",
         ),
+        ("y = com.microsoft.FusedMatMul(x, w)", {"w": (4, 3)}, "a FusedMatMul of onnxruntime's"),
         (
             "s = ReduceSum<keepdims = 0>(x) c = Greater(s, k) y = If (c)"
             " <then_branch = t () => (float[N,3] p) { p = MatMul(x, w) },"

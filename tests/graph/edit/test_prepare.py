@@ -147,6 +147,15 @@ def test_a_quantized_model_is_refused(build: Build, prepared: Prepare, node: str
         prepared(model)
 
 
+@pytest.mark.parametrize("domain", ["com.microsoft.nchwc", "com.ms.internal.nhwc"])
+def test_a_model_laid_out_for_one_device_is_refused(
+    build: Build, prepared: Prepare, domain: str
+) -> None:
+    model = build(f"(float[2,16,4,4] x) => (float[2,16,4,4] y) {{ y = {domain}.Conv(x, x) }}")
+    with pytest.raises(InputError, match=f"Conv of the domain '{domain}'"):
+        prepared(model)
+
+
 def test_an_operator_unknown_to_the_converter_is_bad_input(build: Build, prepared: Prepare) -> None:
     model = build("(float[N] x) => (float[N] y) { y = Frobnicate(x) }", opset=11)
     with pytest.raises(InputError, match="cannot convert from opset 11"):

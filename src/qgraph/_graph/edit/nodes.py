@@ -33,6 +33,11 @@ GEMMS = (*MATMULS, *CONVOLUTIONS)
 ROTATION = "a rotation (--rotate) of what a quantized node reads"
 """Why a product stays float that the model itself does not have."""
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_WITHOUT_INT8 = {
+    **{cell: f"a recurrent cell ({cell}): it has no INT8 kernel" for cell in RECURRENT},
+    "DeformConv": "a deformable convolution: it has no INT8 kernel",
+    "Einsum": "an Einsum: it has no INT8 kernel; exported as a MatMul it would be a candidate",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +101,12 @@ def without_int8(node: onnx.NodeProto) -> str:
     if inside:
         found = " and ".join(f"{count} {op_type}" for op_type, count in inside.items())
         return f"{found} in the bodies of this {node.op_type}, which stay float"
-    if node.op_type in RECURRENT:
-        return f"a recurrent cell ({node.op_type}): it has no INT8 kernel"
-    if node.op_type == "DeformConv":
-        return "a deformable convolution: it has no INT8 kernel"
-    if node.op_type == "Einsum":
-        return "an Einsum: it has no INT8 kernel; exported as a MatMul it would be a candidate"
+    if node.op_type in _WITHOUT_INT8:
+        return _WITHOUT_INT8[node.op_type]
     if node.op_type.endswith("Attention"):
         return "a product of activations (attention); INT8 here breaks attention fusion"
+    if node.domain == "com.microsoft" and node.op_type.startswith("Fused"):
+        return f"a {node.op_type} of onnxruntime's optimizer: before that it may be a candidate"
     return f"{node.op_type} of the domain {node.domain!r}: it has no known INT8 form"
 
 

@@ -29,6 +29,8 @@ _QUANTIZED_OPS = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
     *("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger"),
 }
+_LAYOUTS = {"com.microsoft.nchwc", "com.ms.internal.nhwc"}
+"""Domains of what onnxruntime's optimizer makes for the device that it runs on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +64,14 @@ def prepare(path: Path) -> PreparedModel:
     """Return the model in `path`, ready to be analysed and rewritten; large weights stay there.
 
     Raises:
-        InputError: it cannot be read, is quantized already, or cannot be brought to the opset that
-            Q/DQ of its type needs.
+        InputError: it cannot be read, is quantized already or laid out for one device, or cannot be
+            brought to the opset that Q/DQ of its type needs.
     """
     model = read_lazily(path)
     source_opset = opset_of(model)
     respell(model)
     _refuse_quantized(model, path)
+    _refuse_laid_out(model, path)
     inputs_of(model), specs_of(model.graph.output)  # graph-surgeon takes no other than tensors
     inline_functions(model)
     load_foldable(model)
@@ -107,4 +110,15 @@ def _refuse_quantized(model: onnx.ModelProto, path: Path) -> None:
             f"the model is quantized already: it holds {', '.join(found)}",
             where=str(path),
             hint="Give the float model it was made from.",
+        )
+
+
+def _refuse_laid_out(model: onnx.ModelProto, path: Path) -> None:
+    found = next((node for node in model.graph.node if node.domain in _LAYOUTS), None)
+    if found is not None:
+        raise InputError(
+            "onnxruntime's optimizer laid the model out for one kind of device: it holds"
+            f" {found.op_type} of the domain {found.domain!r}",
+            where=str(path),
+            hint="Give the model from before the optimizer.",
         )

@@ -65,7 +65,9 @@ def to_half(
     """
     if is_half(prepared.model):
         raise InputError(
-            "the model is in half precision already", hint="Quantize it without --dtype."
+            "the model is in half precision already",
+            where=str(prepared.path),
+            hint="Quantize it without --dtype.",
         )
     if not feeds:
         raise InputError("no sample was given to see what overflows in fp16")
