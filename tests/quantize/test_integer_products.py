@@ -12,10 +12,12 @@ import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from qgraph._graph.bodies import with_bodies
 from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.fake_quantizer import FakeQuantizer
 from qgraph._graph.edit.integer_products import takes_integers
 from qgraph._graph.edit.nodes import QuantizableNode, Weight, quantizable_nodes
+from qgraph._graph.edit.switches import insert_switches
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.run.integers import products_are_exact
 from qgraph._graph.run.probe import Range
@@ -115,6 +117,27 @@ def test_a_scale_that_is_fed_counts(model: onnx.ModelProto) -> None:
     expected = outputs(model, coarse, integers=False)[0]
     assert abs(first - second).max() > 1e-3
     np.testing.assert_allclose(second, expected, rtol=0, atol=2e-6 * abs(expected).max())
+
+
+def test_a_switch_turns_them_on(model: onnx.ModelProto) -> None:
+    made, nodes = in_place(model, smooth=True), quantizable_nodes(model)[0]
+    found = []
+    for integers in (True, False):
+        switched = insert_switches(model, nodes, made, integers=integers)
+        session = open_session(switched.model, weights=switched.weights)
+        inside = [
+            node.op_type for graph in with_bodies(switched.model.graph) for node in graph.node
+        ]
+        assert ("MatMulInteger" in inside) == integers
+        found.append(
+            [
+                session.run({"x": X} | {n: np.asarray(n in on) for n in switched.inputs.values()})
+                for on in ((), *((name,) for name in switched.inputs.values()))
+            ]
+        )
+    for whole, single in zip(*found, strict=True):
+        np.testing.assert_allclose(whole["y"], single["y"], atol=2e-6 * abs(single["y"]).max())
+    assert abs(found[0][0]["y"] - found[0][1]["y"]).max() > 1e-3
 
 
 def test_what_is_not_whole_numbers_is_multiplied_as_it_was(model: onnx.ModelProto) -> None:

@@ -70,6 +70,11 @@ def weight_of(tensor: str, axis: int | None) -> str:
     return f"{tensor}/axis.{axis}"
 
 
+def integers_of(tensor: str, axis: int | None) -> tuple[str, str]:
+    """Return what its whole numbers and their scale are called there."""
+    return f"{tensor}/axis.{axis}/int8", f"{tensor}/axis.{axis}/scales"
+
+
 class FakeQuantizer:
     """Adds to `graph` what quantized nodes read; initializers are made once and shared.
 
@@ -236,15 +241,13 @@ class FakeQuantizer:
         before, read = self._changed(node, activation)
         scale = self._scale(activation)
         zero = self._initializer("qgraph.zero_point/uint8", ZERO)
-        return [*before, *integer_product(read, scale, zero, self.integers_of(weight), made)]
+        return [*before, *integer_product(read, scale, zero, self.whole_numbers(weight), made)]
 
-    def integers_of(self, weight: Weight) -> tuple[str, str]:
+    def whole_numbers(self, weight: Weight) -> tuple[str, str]:
         """Return the names of a weight's whole numbers and their scale."""
         if self._first is not None:
-            return self._first.integers_of(weight)
-        names = tuple(
-            f"{weight_of(weight.tensor, weight.axis)}/{end}" for end in ("int8", "scales")
-        )
+            return self._first.whole_numbers(weight)
+        names = integers_of(weight.tensor, weight.axis)
         if names[0] not in self._made:
             key = (weight.tensor, weight.axis)
             made = IntegerWeight(lambda: self.quantization.integers[key])

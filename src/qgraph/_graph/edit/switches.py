@@ -37,11 +37,17 @@ class SwitchGraph:
 
 
 def insert_switches(
-    model: onnx.ModelProto, nodes: Sequence[QuantizableNode], quantization: FakeQuantization
+    model: onnx.ModelProto,
+    nodes: Sequence[QuantizableNode],
+    quantization: FakeQuantization,
+    *,
+    integers: bool = False,
 ) -> SwitchGraph:
-    """Return a copy of `model` in which each of `nodes` has a switch."""
+    """Return a copy of `model` in which each of `nodes` has a switch; `integers`: whether quantized
+    ones multiply whole numbers.
+    """
     switched = copied(model)
-    quantizer = FakeQuantizer(switched.graph, quantization)
+    quantizer = FakeQuantizer(switched.graph, quantization, integers=integers)
     chosen = {node.name: node for node in nodes}
     inputs: dict[str, str] = {}
     for index, proto in enumerate(switched.graph.node):
@@ -59,29 +65,21 @@ def _switched(
     proto: onnx.NodeProto, node: QuantizableNode, quantizer: FakeQuantizer, switch: str, index: int
 ) -> onnx.NodeProto:
     """Return the `If` that stands for `proto`."""
-    before, rename = quantizer.inputs_of(proto, node)
     dtype = quantizer.data_type(node)
+    quantized, made = quantizer.quantized(proto, node)
+    plain = copied(proto)
+    plain.name = f"{proto.name}/else.{index}"
+    plain.output[:] = [f"{node.output}/else.{index}"]
     return helper.make_node(
         "If",
         [switch],
         list(proto.output),
         name=proto.name,
-        then_branch=_branch(proto, before, rename, f"then.{index}", dtype),
-        else_branch=_branch(proto, [], {}, f"else.{index}", dtype),
+        then_branch=_branch(quantized, made, dtype),
+        else_branch=_branch([plain], plain.output[0], dtype),
     )
 
 
-def _branch(
-    proto: onnx.NodeProto,
-    before: list[onnx.NodeProto],
-    rename: Mapping[int, str],
-    tag: str,
-    dtype: int,
-) -> onnx.GraphProto:
-    """Return a branch: `before`, then `proto` with its inputs renamed."""
-    inner = copied(proto)
-    inner.name = f"{proto.name}/{tag}"
-    inner.input[:] = [rename.get(index, name) for index, name in enumerate(proto.input)]
-    inner.output[:] = [f"{name}/{tag}" for name in proto.output]
-    outputs = [helper.make_tensor_value_info(name, dtype, None) for name in inner.output]
-    return helper.make_graph([*before, inner], tag, [], outputs)
+def _branch(nodes: list[onnx.NodeProto], made: str, dtype: int) -> onnx.GraphProto:
+    output = helper.make_tensor_value_info(made, dtype, None)
+    return helper.make_graph(nodes, made, [], [output])

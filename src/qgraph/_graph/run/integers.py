@@ -8,7 +8,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from qgraph._graph.run.session import open_session
+from qgraph._graph.run.session import Provider, open_session
+
+
+def multiplies_integers(provider: Provider) -> bool:
+    """Return whether quantized products are computed in whole numbers on `provider`."""
+    return provider is Provider.CPU and products_are_exact()
 
 
 @cache

@@ -112,7 +112,17 @@ def weights_changed(
     """Return the weights that are made anew where points are smoothed or rotated."""
     turned = list(rotated)
     operands = [operand for point in (*smoothed, *turned) for operand in point.readers]
-    operands += [operand for point in turned if point.turns for operand in point.absorbers]
+    known = {node.name: node for node in nodes}
+    return {key for key, _ in _weights_of(known, operands)} | weights_absorbing(nodes, turned)
+
+
+def weights_absorbing(
+    nodes: Sequence[QuantizableNode], rotated: Iterable[SmoothPoint]
+) -> set[WeightKey]:
+    """Return the weights that absorb a rotation where points are rotated: turned back, they are no
+    whole numbers times a scale.
+    """
+    operands = [operand for point in rotated if point.turns for operand in point.absorbers]
     return {key for key, _ in _weights_of({node.name: node for node in nodes}, operands)}
 
 

@@ -17,6 +17,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches
 from qgraph._graph.edit.tensor_switches import TensorQuantization, insert_tensor_switches
+from qgraph._graph.run.integers import multiplies_integers
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.run.session import Provider, Semantics, Session, open_session
 from qgraph._graph.tensors import Array, Feed
@@ -53,7 +54,9 @@ def node_switches(
     provider: Provider = Provider.CPU,
 ) -> SwitchAnswerer:
     """Return what answers with a switch for each node."""
-    switched = insert_switches(prepared.model, nodes, quantization)
+    switched = insert_switches(
+        prepared.model, nodes, quantization, integers=multiplies_integers(provider)
+    )
     declare_scales(switched.model.graph, switched.scales)
     session = open_session(switched.model, provider, weights=switched.weights)
     switches = {name: frozenset({node}) for node, name in switched.inputs.items()}

@@ -15,6 +15,7 @@ import numpy as np
 from qgraph._graph.edit.fake_quantize import FakeQuantization, WeightKey
 from qgraph._graph.edit.fake_quantizer import (
     declare_scales,
+    integers_of,
     product_of,
     rotation_of,
     scale_of,
@@ -24,6 +25,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches
 from qgraph._graph.run.cores import cores
+from qgraph._graph.run.integers import multiplies_integers
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.tensors import Array, Feed
@@ -50,13 +52,13 @@ class Adjustable:
         provider: Provider,
         memory: Memory | None = None,
     ) -> None:
-        switched = insert_switches(model.model, nodes, made)
+        switched = insert_switches(model.model, nodes, made, integers=multiplies_integers(provider))
         self._switches, self._names = switched.inputs, switched.names
         self._scored = scored
         fed = [scale_of(name) for name in made.scales]
         fed += [product_of(name) for name in made.products]
         fed += [rotation_of(name) for name in made.rotations]
-        fed += [weight_of(*key) for key in rescaled]
+        fed += [label for key in rescaled for label in (weight_of(*key), *integers_of(*key))]
         fed = [self._names[label] for label in fed if label in self._names]
         declare_scales(switched.model.graph, fed)
         # threads that spin, while distances are taken, cost as much as half of the runs
@@ -74,9 +76,18 @@ class Adjustable:
         given = {scale_of(name): value for name, value in made.scales.items()}
         given |= {product_of(name): value for name, value in made.products.items()}
         given |= {rotation_of(n): np.asarray(turned) for n, (_, turned) in made.rotations.items()}
-        given |= {weight_of(*key): made.weights[key] for key in rescaled}
+        for key in rescaled:
+            given |= self._weight(key, made)
         named = {self._names[label]: each for label, each in given.items() if label in self._names}
         return self._session.fixing(named)
+
+    def _weight(self, key: WeightKey, made: FakeQuantization) -> dict[str, Array]:
+        """Return what is fed for a weight: whole numbers and their scale where these are read."""
+        values, scale = integers_of(*key)
+        if values not in self._names:
+            return {weight_of(*key): made.weights[key]}
+        weight = made.integers[key]
+        return {values: weight.values, scale: weight.scale}
 
     def ask(self, number: int, feed: Feed, session: Session, question: Question) -> list[Sums]:
         """Return the distances of a sample at each place, the nodes of `question` quantized as

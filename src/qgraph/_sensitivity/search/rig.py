@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from qgraph._graph.io.weights import size_of
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.session import Session
-from qgraph._graph.tensors import Array
+from qgraph._graph.tensors import Array, OnDemand
 from qgraph._metrics import Sums
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.learnt import Learning, Learnt, Peaks, Way
-from qgraph._quantize.smooth.in_place import weights_changed
+from qgraph._quantize.smooth.in_place import weights_absorbing, weights_changed
 from qgraph._quantize.smooth.points import SmoothPoint, find_points
 from qgraph._sensitivity.engines.auto import forwards_of_scores
 from qgraph._sensitivity.scoring.journal import Journal
@@ -137,7 +137,10 @@ class Rig:
             for point in points
         }
         left = {point.tensor: (block, False) for point, block in blocks.items()}
-        (made,) = self._trial.in_precision([replace(plain, products=ones, rotations=left)])
+        whole = plain.integers.keys() - weights_absorbing(self.nodes, blocks)
+        integers = OnDemand({key: partial(plain.integers.__getitem__, key) for key in whole})
+        opened = replace(plain, products=ones, rotations=left, integers=integers)
+        (made,) = self._trial.in_precision([opened])
         search = self._search
         inner = [each for each in last_weights(model.model, scored.outputs) if each]
         model = replace(model, model=with_outputs(model.model, [n for each in inner for n in each]))

@@ -10,6 +10,7 @@ from qgraph._graph.edit.fake_quantize import FakeQuantization
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.edit.switches import insert_switches
+from qgraph._graph.run.integers import multiplies_integers
 from qgraph._graph.run.session import Provider, Session, open_session
 
 
@@ -23,7 +24,9 @@ class SwitchedSession:
         quantization: FakeQuantization,
         provider: Provider = Provider.CPU,
     ) -> None:
-        switched = insert_switches(prepared.model, nodes, quantization)
+        switched = insert_switches(
+            prepared.model, nodes, quantization, integers=multiplies_integers(provider)
+        )
         self._inputs = switched.inputs
         self._session = open_session(switched.model, provider, weights=switched.weights)
 

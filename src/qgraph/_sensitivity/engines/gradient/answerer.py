@@ -15,7 +15,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.prepare import PreparedModel
 from qgraph._graph.io.weights import constants_among
 from qgraph._graph.run.device_tensors import Value
-from qgraph._graph.run.integers import products_are_exact
+from qgraph._graph.run.integers import multiplies_integers
 from qgraph._graph.run.memory import Memory
 from qgraph._graph.run.session import Provider
 from qgraph._graph.tensors import Array, Feed
@@ -95,7 +95,7 @@ class GradientAnswerer:
             {name: item.value for name, item in seen.items()},
             {name: split(shape) for name, shape in shapes.items()},
             traces=traces,
-            integers=provider is Provider.CPU and products_are_exact(),
+            integers=multiplies_integers(provider),
         )
         self.exact: Mapping[str, str] = made.blocked
         self._constants = constants_among(prepared.model, scored.outputs)

@@ -19,6 +19,7 @@ from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._graph.edit.segments import Segment, extract
 from qgraph._graph.edit.switches import insert_switches
 from qgraph._graph.run.device_tensors import Value, run_on_device
+from qgraph._graph.run.integers import multiplies_integers
 from qgraph._graph.run.memory import give_back
 from qgraph._graph.run.session import Provider, Session, open_session
 from qgraph._graph.run.streamed import OPENING
@@ -147,7 +148,9 @@ class SegmentSessions:
         segment = self._segments[index]
         part = extract(self._model, segment, self._values)
         inside = [self._nodes[name] for name in segment.candidates]
-        switched = insert_switches(part, inside, self._quantization)
+        switched = insert_switches(
+            part, inside, self._quantization, integers=multiplies_integers(self._provider)
+        )
         declare_scales(switched.model.graph, switched.scales)
         session = open_session(
             switched.model, self._provider, threads=self._threads, weights=switched.weights
