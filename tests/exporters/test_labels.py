@@ -263,3 +263,19 @@ def test_a_number_for_labels_beyond_two_classes_is_refused(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"of \[n, 1\] with labels 0 and 1") as caught:
         class_scores(model, ["y"], np.array([0, 1, 2]))
     assert "--task fidelity" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        ("bool[n, 1]", "y = Greater(s, zero)"),
+        ("uint8[n, 1]", "g = Greater(s, zero) y = Cast<to = 2>(g)"),
+        ("int64[n]", "y = ArgMax<axis = 1, keepdims = 0>(s)"),
+    ],
+)
+def test_decisions_are_not_taken_for_scores(kind: str, end: str) -> None:
+    """What is compared with a threshold inside cannot be once more."""
+    text = f"two (float[n, 24] x) => ({kind} y) {{ s = MatMul(x, w) {end} }}"
+    model = built(text, **drawn({"w": (24, 1)}), zero=np.array(0, np.float32))
+    with pytest.raises(InputError, match=r"expected floats of shape \[n, classes\]"):
+        class_scores(model, ["y"], np.array([0, 1, 1]))

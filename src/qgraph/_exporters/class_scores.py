@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from qgraph._graph.edit.nodes import FLOATS
 from qgraph._graph.errors import InputError
 from qgraph._graph.index import GraphIndex
 from qgraph._graph.tensors import Array
@@ -116,13 +117,13 @@ def class_scores(
         named = [name for name in outputs if name in named or _is_softmax_of_rows(index, name)]
         return ClassScores(tuple(named)) if named else None
     found = named if len(named) == 1 else rows
-    columns = [name for name in outputs if _is_column(index.shape_of(name))]
+    columns = [name for name in outputs if _is_column(index, name)]
     if not rows and len(columns) == 1 and set(np.unique(labels)) <= {0, 1}:
         return ClassScores(tuple(columns), labels, 0.5 if _is_sigmoid(index, columns[0]) else 0.0)
     if len(found) != 1:
         raise InputError(
             f"there are labels, and {len(found) or 'no'} outputs that could be class scores,"
-            f" expected one of shape [n, classes], or of [n, 1] with labels 0 and 1, among"
+            f" expected floats of shape [n, classes], or of [n, 1] with labels 0 and 1, among"
             f" {', '.join(outputs)}",
             where="labels",
             hint="Add --task fidelity, or leave the labels out. To use these labels, in Python:"
@@ -144,8 +145,12 @@ def _is_row(shape: Sequence[int | None] | None) -> bool:
     return shape is not None and len(shape) == 2 and (shape[1] or 0) >= 2
 
 
-def _is_column(shape: Sequence[int | None] | None) -> bool:
-    return shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+def _is_column(index: GraphIndex, name: str) -> bool:
+    """Return whether an output is one float for each sample: a decision made has no threshold."""
+    shape = index.shape_of(name)
+    if shape is None or index.types.get(name) not in FLOATS:
+        return False
+    return len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
 
 
 def _is_sigmoid(index: GraphIndex, name: str) -> bool:

@@ -266,3 +266,13 @@ def shape_made(build: Build, op_type: str, x: Shape, w: Shape, attributes: str) 
 def macs(op_type: str, x: Shape, w: Shape, y: Shape, **attributes: Any) -> int | None:
     node = helper.make_node(op_type, ["x", "w"], ["y"], **attributes)
     return macs_by_shapes(node, {"x": x, "w": w, "y": y})
+
+
+def test_a_size_of_minus_one_is_what_the_sample_has(build: Build, prepared: Prepare) -> None:
+    """As paddle2onnx writes it; multiplied as it stands, it makes any count negative."""
+    model = build("(float[N,M,4] x) => (float[N,M,3] y) { [n] y = MatMul(x, w) }", w=zeros(4, 3))
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim[:2]:
+            dim.dim_value = -1
+    assert measure_macs(prepared(model), {"x": zeros(2, 5, 4)}, Provider.CPU) == {"n": 120}
+    assert measure_macs(prepared(model), {"x": zeros(1, 1, 4)}, Provider.CPU) == {"n": 12}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from qgraph._graph.edit.nodes import quantizable_nodes
-from qgraph._graph.edit.prepare import PreparedModel
+from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.edit.spelling import respell
 from qgraph._graph.errors import InputError
+from qgraph._graph.io.models import write_model
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]
@@ -144,6 +146,14 @@ def test_a_linear_layer_written_as_einsum_is_a_matmul(
     assert candidates(made) == ["fc"] and [n.op_type for n in made.model.graph.node] == ["MatMul"]
     # float32 of two kernels
     assert np.allclose(computed(made.model, X), computed(model, X), atol=1e-5)
+
+
+def test_a_matrix_that_is_turned_may_lie_on_the_disk(build: Build, tmp_path: Path) -> None:
+    """Folding takes the Transpose away only where the matrix was read before."""
+    w = np.random.default_rng(1).standard_normal((1024, 256), np.float32)
+    text = '(float[N,256] x) => (float[N,1024] y) { [fc] y = Einsum<equation = "ab,cb->ac">(x, w) }'
+    write_model(build(text, opset=21, w=w), tmp_path / "m.onnx", external_above=0)
+    assert candidates(prepare(tmp_path / "m.onnx")) == ["fc"]
 
 
 @pytest.mark.parametrize(

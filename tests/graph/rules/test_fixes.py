@@ -102,3 +102,22 @@ def test_what_stands_in_a_body_is_mended_there(good: Draft) -> None:
     }
     onnx.checker.check_model(graph.model)
     assert lint(QdqGraph(graph.model, Path()), Target.TENSORRT_11) == []
+
+
+IN_A_BODY = """<ir_version: 10, opset_import: ["" : 21, "own" : 1]>
+g (float[1,64] x, bool c) => (float[n,m] y, float[1,64] z) <float s = {0.1}>
+{ y = own.part(x)
+  z = If(c) <then_branch = t () => (float[1,64] a)
+               { q = QuantizeLinear<output_dtype = 3>(x, s) a = DequantizeLinear(q, s) },
+             else_branch = e () => (float[1,64] b) { b = Neg(x) }> }
+<domain: "own", opset_import: ["" : 17]>
+part (a) => (c) { c = ReduceMean<axes = [1]>(a) }"""
+
+
+def test_a_body_without_names_is_mended_beside_a_function_that_stays_a_call() -> None:
+    graph = QdqGraph(onnx.parser.parse_model(IN_A_BODY), Path())
+    changed = copied(graph.model)
+    done = fix(changed, lint(graph, Target.TENSORRT_11), graph)
+    assert [item.rule for item in done] == ["R3", "R3"]
+    mended = lint(QdqGraph(changed, Path()), Target.TENSORRT_11)
+    assert not any(item.rule == "R3" for item in mended)

@@ -74,10 +74,10 @@ def prepare(path: Path) -> PreparedModel:
     _refuse_laid_out(model, path)
     inputs_of(model), specs_of(model.graph.output)  # graph-surgeon takes no other than tensors
     inline_functions(model)
+    as_matmuls(model)  # before what is to be folded is read
     load_foldable(model)
     sort_nodes(model.graph)
     drop_stale_shapes(model)
-    as_matmuls(model)
     renamed = ensure_names(model)
     folded = fold(model)
     # folding may put the body of an If in its place, with names of its own

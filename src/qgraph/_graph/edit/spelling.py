@@ -1,6 +1,7 @@
 """One spelling of what ONNX lets a model spell in several ways.
 
 - The domain `ai.onnx` is ``: the one is what nodes are looked up by.
+- A dynamic size has no number: old exporters write -1, which a product of sizes takes for one.
 - A Constant holds a tensor, `value`: onnx-graphsurgeon makes a double of `value_float`.
 - A sparse constant is a dense one: it is a pruned weight, of a size that a device computes anyway.
 - A weight [1, …, K, N] is the matrix [K, N].
@@ -10,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ _LARGEST_DENSE = 1 << 31
 
 
 def respell(model: onnx.ModelProto) -> None:
-    """Spell domains, constants and sparse weights in one way, in place.
+    """Spell domains, sizes, constants and sparse weights in one way, in place.
 
     Raises:
         InputError: a sparse constant has indices that its shape does not have.
@@ -38,6 +39,7 @@ def respell(model: onnx.ModelProto) -> None:
         _hold_tensors(function.node)
     for graph in with_bodies(model.graph):
         _hold_tensors(graph.node)
+        _clear_negative_sizes((*graph.input, *graph.output, *graph.value_info))
         for sparse in graph.sparse_initializer:
             graph.initializer.append(_dense(sparse, sparse.values.name))
         del graph.sparse_initializer[:]
@@ -55,6 +57,13 @@ def _one_domain(model: onnx.ModelProto) -> None:
         for node in nodes_within(nodes):
             if node.domain == _SPELLED_OUT:
                 node.domain = ""
+
+
+def _clear_negative_sizes(values: Iterable[onnx.ValueInfoProto]) -> None:
+    for value in values:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
 
 
 def _hold_tensors(nodes: Sequence[onnx.NodeProto]) -> None:

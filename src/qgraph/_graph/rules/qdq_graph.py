@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._graph.bodies import copied, nodes_within, sort_nodes
+from qgraph._graph.bodies import copied, nodes_within, sort_nodes, with_bodies
 from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.names import name_nodes
 from qgraph._graph.index import ONNX, GraphIndex, attributes
@@ -39,10 +39,11 @@ class QdqGraph(GraphIndex):
     place: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Put the nodes in order, and name what has no name."""
+        """Put the nodes in order, and name what has no name, in bodies too."""
         if self.outer is None:
             sort_nodes(self.graph)
-        name_nodes(self.graph)
+            for graph in with_bodies(self.graph):
+                name_nodes(graph)
 
     @classmethod
     def read(cls, path: Path) -> QdqGraph:
