@@ -237,6 +237,13 @@ def test_by_macs_a_node_with_more_error_enters_first_if_it_brings_more() -> None
     assert profile.quantize == ("n0",)
 
 
+def test_what_has_no_weight_is_quantized_only_with_all() -> None:
+    report = report_of([(1.0, 1, 3, False), (2.0, 1, 7, False), (9.0, 1, 0, False)])
+    cut = by_name(cut_profiles(report, "s.json", {"X": 0.9, "D": 1.0}, By.PARAMS))
+    assert cut["X"].quantize == ("n0", "n1")  # all would come as near
+    assert cut["D"].quantize == ("n0", "n1", "n2")
+
+
 def test_by_params_counts_parameters() -> None:
     report = report_of([(2.0, 1, 100, False), (1.0, 1, 10, False)])
     (profile,) = cut_profiles(report, "s.json", {"X": 0.9}, By.PARAMS).profiles

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 
 import numpy as np
 
@@ -187,14 +188,15 @@ def _weight(nodes: Sequence[NodeScore], by: By) -> float:
 
 
 def prefix(units: Sequence[Unit], share: float) -> list[Unit]:
-    """Return the first units whose total comes nearest to `share`, at least one."""
-    total = sum(unit.weight for unit in units)
-    best, best_gap, reached = len(units), abs(1 - share), 0.0
-    for count, unit in enumerate(units, start=1):
-        reached += unit.weight / total
-        if share < 1 and abs(reached - share) < best_gap:
-            best, best_gap = count, abs(reached - share)
-    return list(units[:best])
+    """Return the first units whose total comes nearest to `share`, at least one; of several that
+    come as near the fewest, so that what has no weight is in only with all.
+    """
+    if share == 1:
+        return list(units)
+    reached = list(accumulate(unit.weight for unit in units))
+    wanted = share * reached[-1]
+    best = min(range(len(units)), key=lambda at: abs(reached[at] - wanted))
+    return list(units[: best + 1])
 
 
 def _top(report: Sensitivity, count: int) -> set[str]:
