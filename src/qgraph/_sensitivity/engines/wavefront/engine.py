@@ -35,6 +35,8 @@ _FOR_SESSIONS, _FOR_RUNS = 0.7, 0.1
 """Shares of the memory left that weights may take, and what goes into and out of runs; the rest is
 for states."""
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+_SHAPES = 256
+"""Shapes of samples that are remembered: what is forgotten is shown again."""
 _SAMPLES = 8
 """Samples that share a walk at most: more save little, and a kill would cost more."""
 
@@ -117,6 +119,8 @@ class WavefrontAnswerer:
         """
         shapes = tuple(sorted((name, array.shape) for name, array in feed.items()))
         if shapes not in self._stackings:
+            if len(self._stackings) >= _SHAPES:
+                self._stackings.clear()
             self._stackings[shapes] = self._new_stacking()
         return self._stackings[shapes]
 
