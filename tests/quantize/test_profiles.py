@@ -13,6 +13,7 @@ from qgraph._quantize.profiles import (
     Predicted,
     Profile,
     Profiles,
+    always_float,
     apart,
     resolve,
 )
@@ -173,3 +174,22 @@ def test_a_prediction_that_is_off_by_more_than_a_factor_of_two_is_said(
     assert (sentence is not None) is said
     if sentence is not None:
         assert f"its MSE is {measured:.2e}, and {predicted:.2e} was predicted" in sentence
+
+
+def test_what_every_profile_keeps_float_counts_whatever_each_says_of_it() -> None:
+    """By hand; a reason names the group that a node stays float with, where all of it does."""
+    kept = {"head": 0.25, "l0/q": 0.5}
+    ranked, why = "sensitivity rank 1 of 5", "a recurrent cell (LSTM): it has no INT8 kernel"
+    made = [
+        Profile(
+            name=name,
+            title=name,
+            quantize=("l1/q",),
+            keep=(
+                *(KeepPart(name=n, reason=f"{ranked}{end}", macs_share=kept[n]) for n in names),
+                KeepPart(name="lstm", reason=why, macs_share=0.125),
+            ),
+        )
+        for name, names, end in (("A", ["head", "l0/q"], " with l0/*"), ("B", ["head"], ""))
+    ]
+    assert always_float(made) == {"their sensitivity": 0.25, why: 0.125}

@@ -93,3 +93,24 @@ def test_padding_that_counts_like_tokens_is_said(
     found = [text for text in report.run.warnings or () if "padding" in text]
     assert bool(found) is (says is not None)
     assert says is None or says in found[0]
+
+
+@pytest.mark.parametrize("mask", ["float[N, S] attention_mask", "bool[N, 1, S, S] attention_mask"])
+def test_masks_that_are_no_counts_of_tokens_say_nothing_of_padding(build: Build, mask: str) -> None:
+    """0 lets through where a mask is added to scores, and hides what follows of queries by keys."""
+    by_keys = "bool" in mask
+    masked = "Where(attention_mask, s, low)" if by_keys else "Add(s, attention_mask)"
+    text = f"""m (int64[N, S] input_ids, {mask}) => (float[N, S, 16] h) <float low = {{-1e9}}>
+        {{ e = Gather(table, input_ids) k = Transpose<perm = [0, 2, 1]>(e) s = MatMul(e, k)
+          t = {masked} p = Softmax(t) c = MatMul(p, e) h = MatMul(c, w) }}"""
+    if by_keys:
+        text = text.replace("s = MatMul(e, k)", "q = MatMul(e, k) s = Unsqueeze(q, one)")
+        text = text.replace("c = MatMul(p, e)", "o = Squeeze(p, one) c = MatMul(o, e)")
+        text = text.replace("low = {-1e9}", "low = {-1e9}, int64[1] one = {1}")
+    model = build(text, {"table": (9, 16), "w": (16, 16)})
+    ids = np.random.default_rng(0).integers(0, 9, (1, 4))
+    causal = np.tril(np.ones((1, 1, 4, 4), bool))
+    fed = causal if by_keys else np.zeros((1, 4), np.float32)
+    data = [{"input_ids": ids, "attention_mask": fed}] * 3
+    report, _ = qgraph.sensitivity(model, data=data, fast=True)
+    assert not any("padding" in warning for warning in report.run.warnings or ())

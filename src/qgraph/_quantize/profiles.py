@@ -85,10 +85,11 @@ def always_float(profiles: Sequence[Profile]) -> dict[str, float]:
     """Return reason → the share of all MACs that every profile keeps float for it, the largest
     first.
     """
-    first, *others = (set(item.keep) for item in profiles)
+    # by name: a reason may say with which group, in one profile and not in another
+    always = set[str].intersection(*({keep.name for keep in item.keep} for item in profiles))
     shares: dict[str, float] = {}
-    for keep in first.intersection(*others):
-        if keep.macs_share:
+    for keep in profiles[0].keep:
+        if keep.name in always and keep.macs_share:
             said = "their sensitivity" if keep.reason.startswith(_RANK) else keep.reason
             shares[said] = shares.get(said, 0.0) + keep.macs_share
     return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import onnx
 
 from qgraph._graph.edit.nodes import GEMMS
@@ -20,8 +19,9 @@ from qgraph._sensitivity.scoring.work import Work
 _ORDER = "Ranks are the order of the graph and mean nothing."
 _SORTING = ("TopK", "NonMaxSuppression")
 _MASK, _TOKENS = "attention_mask", ("input_ids", "inputs_embeds")
-_BY_POSITION = 3
-"""Axes of an output with a row for each position: samples, positions, channels."""
+_OF_TOKENS, _BY_POSITION = 2, 3
+"""Axes of a mask of tokens (samples, positions; one of queries by keys has more), and of an output
+with a row for each position: samples, positions, channels."""
 
 
 def warnings_of(work: Work, scores: Scores, harms: Sequence[float]) -> tuple[str, ...]:
@@ -75,12 +75,14 @@ def _all_alike(scores: Scores) -> str | None:
 def _padding(model: onnx.ModelProto, outputs: Sequence[str], feeds: Iterable[Feed]) -> str | None:
     """Return a warning where outputs have rows for positions that are no tokens."""
     index = GraphIndex(model)
-    by_position = any(index.rank_of(name) >= _BY_POSITION for name in outputs)
-    if not by_position or _MASK not in index.inputs:
+    if _MASK not in index.inputs or index.rank_of(_MASK) != _OF_TOKENS:
+        return None
+    if all(index.rank_of(name) < _BY_POSITION for name in outputs):
         return None
     masks = [_of_tokens(feed) for feed in feeds]
-    count, tokens = sum(each.size for each in masks), sum(map(np.count_nonzero, masks))
-    if tokens == count:
+    # a mask that is added to scores has no number above 0
+    count, tokens = sum(each.size for each in masks), sum(int((each > 0).sum()) for each in masks)
+    if tokens in (0, count):
         return None
     return (
         f"{count - tokens:,} of {count:,} positions are padding, where {_MASK} is 0, and errors"
