@@ -19,7 +19,8 @@ import qgraph
 from qgraph._cli.cli import cli
 from qgraph._graph.errors import InputError, QGraphError, UsageError
 from qgraph._graph.io.documents import Document
-from qgraph._quantize.ranges import Ranges, SearchedRanges
+from qgraph._quantize.ranges import Ranges
+from qgraph._quantize.searched import SearchedRanges
 from qgraph._report.variant_tables import columns, rows
 from qgraph._steps.given import data_files
 from qgraph._steps.loading import KINDS

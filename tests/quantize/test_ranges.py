@@ -18,12 +18,12 @@ from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.ranges import (
     Ranges,
     RangesRun,
-    SearchedRanges,
     SmoothedTensor,
     ranges_for,
     require_same_model,
 )
 from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.searched import SearchedRanges
 
 Build = Callable[..., onnx.ModelProto]
 Prepare = Callable[[onnx.ModelProto], PreparedModel]

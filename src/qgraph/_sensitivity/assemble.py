@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from qgraph._graph.run.provider import describe_device
 from qgraph._graph.run.runtime import Runtime
 from qgraph._graph.version import VERSION, packages
-from qgraph._quantize.ranges import SearchedRanges
+from qgraph._quantize.searched import SearchedRanges
 from qgraph._sensitivity.engines.protocol import NodeScores
 from qgraph._sensitivity.ranking.order import ranks
 from qgraph._sensitivity.report import (

@@ -17,8 +17,8 @@ from pydantic import (
 from qgraph._graph.io.documents import Document, Part, each_once
 from qgraph._graph.io.models import ModelId
 from qgraph._metrics import SCORED, Figures
-from qgraph._quantize.ranges import SearchedRanges
 from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.searched import SearchedRanges
 from qgraph._sensitivity.beside_scores import (
     Cause,
     Estimate,

@@ -19,7 +19,7 @@ from qgraph._graph.version import VERSION, packages
 from qgraph._quantize.calibrate.walk import Seen
 from qgraph._quantize.calibration import calibrate as _calibrate
 from qgraph._quantize.companions import nodes_with_companions
-from qgraph._quantize.ranges import Ranges, RangesRun, SearchedRanges, SmoothedTensor
+from qgraph._quantize.ranges import Ranges, RangesRun, SmoothedTensor
 from qgraph._quantize.scheme import (
     NO_ROTATION,
     NO_SMOOTHING,
@@ -29,6 +29,7 @@ from qgraph._quantize.scheme import (
     SchemeName,
     default_scheme,
 )
+from qgraph._quantize.searched import SearchedRanges
 from qgraph._quantize.smooth.plan import ChangedError, require_unchanged
 from qgraph._sensitivity.scoring.journal import Journal, JournalPart, open_journal
 from qgraph._sensitivity.search.asking import Search

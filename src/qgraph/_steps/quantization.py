@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from qgraph._graph.io.documents import Document, Part
 from qgraph._quantize.profiles import KeepPart
-from qgraph._quantize.ranges import SearchedRanges
+from qgraph._quantize.searched import SearchedRanges
 from qgraph._steps.quantize import Written
 
 

@@ -22,8 +22,9 @@ from qgraph._graph.io.models import tensor_from
 from qgraph._graph.tensors import Array, Feed
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.emit import quantization_parameters
-from qgraph._quantize.ranges import Ranges, RangesRun, SearchedRanges
+from qgraph._quantize.ranges import Ranges, RangesRun
 from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
+from qgraph._quantize.searched import SearchedRanges
 from qgraph._quantize.selection import select
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.search import clipping

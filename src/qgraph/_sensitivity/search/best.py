@@ -19,13 +19,8 @@ from dataclasses import dataclass, field, replace
 
 from qgraph._graph.edit.nodes import QuantizableNode
 from qgraph._quantize.learnt import Way
-from qgraph._quantize.ranges import (
-    FEWEST_JUDGED,
-    OUT_OF_TIME,
-    Ranges,
-    SearchedRanges,
-    SmoothedTensor,
-)
+from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SmoothedTensor
+from qgraph._quantize.searched import OUT_OF_TIME, SearchedRanges
 from qgraph._sensitivity.ranking.interactions import MOST_NODES
 from qgraph._sensitivity.scoring.journal import Journal
 from qgraph._sensitivity.search.asking import Search, Spent
@@ -62,7 +57,13 @@ class Best:
             for position, tensor in node.activations
             if (node.name, position) in self.clips
         }
-        searched = self.searched.of(self.smoothing)
+        made = self.smoothing
+        counted = {
+            "strengths": tuple(sorted({item.alpha for item in made if item.alpha > 0})),
+            "smoothed": sum(item.alpha > 0 for item in made),
+            "rotated": sum(item.rotation is not None for item in made),
+        }
+        searched = self.searched.model_copy(update=counted)
         return ranges.clipped_at(found).model_copy(update={"searched": searched})
 
 

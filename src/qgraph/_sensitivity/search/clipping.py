@@ -30,8 +30,9 @@ from qgraph._metrics import Sums
 from qgraph._quantize.calibration import calibrate_side_by_side
 from qgraph._quantize.companions import find_companions
 from qgraph._quantize.emit import fake_quantization, quantization_parameters
-from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges, SearchedRanges
+from qgraph._quantize.ranges import FEWEST_JUDGED, Ranges
 from qgraph._quantize.scheme import Calibration, Scheme, SchemeName
+from qgraph._quantize.searched import SearchedRanges
 from qgraph._sensitivity.scoring.questions import Question
 from qgraph._sensitivity.search.asking import Search, Spent, Trial
 from qgraph._sensitivity.search.ratios import HALVED, gains, noise
