@@ -22,12 +22,12 @@ from pathlib import Path
 import click
 import numpy as np
 from lint_oracles import ORACLES, Facts
-from onnxruntime.quantization import CalibrationDataReader, quantize_static
+from onnxruntime.quantization import quantize_static
+from quantizers import Reader
 
 import qgraph
 from qgraph._graph.rules.linting import RULES
 from qgraph._graph.rules.report import Lint
-from qgraph._graph.tensors import Feed
 from qgraph._graph.version import VERSION, packages
 from qgraph._sensitivity.report import Direction
 from qgraph._steps.data import load_data
@@ -52,15 +52,6 @@ class Judged:
         return [rule for rule, (ours, theirs) in self.nodes.items() if ours != theirs]
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, feeds: Sequence[Feed]) -> None:
-        self._feeds: Iterator[Feed] = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        """Return the next sample."""
-        return next(self._feeds, None)
-
-
 def subjects(folder: Path) -> Iterator[tuple[str, Path, Path]]:
     """Yield (name, float model, calibration data) of the two vision models."""
     vit = folder / "vit_tiny"
@@ -75,7 +66,7 @@ def quantized(
     """Yield (tool, its model)."""
     feeds = load_data(open_model(model), [data], SAMPLES, 0).feeds
     target = folder / "onnxruntime.onnx"
-    quantize_static(str(model), str(target), _Reader(feeds))
+    quantize_static(str(model), str(target), Reader(feeds))
     yield "onnxruntime", target
     report, _ = qgraph.sensitivity(
         model, data=[data], samples=1, direction=Direction.SOLO, fast=True

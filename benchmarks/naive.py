@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from quantizers import Reader
 from setting import setting
 
 import qgraph
 from qgraph._evaluation.results import Evaluation
 from qgraph._graph.io.documents import read_document
-from qgraph._graph.tensors import Feed
 from qgraph._quantize.profiles import Profile, Profiles
 from qgraph._quantize.ranges import Ranges
 from qgraph._steps.data import load_data
@@ -64,15 +64,6 @@ ALLOWED = 1.0
 """Points of the first metric that profile B may lose."""
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, feeds: Sequence[Feed]) -> None:
-        self._feeds: Iterator[Feed] = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        """Return the next sample."""
-        return next(self._feeds, None)
-
-
 def measure(recipe: Recipe, folder: Path) -> Evaluation:
     """Return the figures of float, naive, all and A to D."""
     model = folder / "model.onnx"
@@ -82,7 +73,7 @@ def measure(recipe: Recipe, folder: Path) -> Evaluation:
         quantize_static(
             str(model),
             str(naive),
-            _Reader(feeds.feeds),
+            Reader(feeds.feeds),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,

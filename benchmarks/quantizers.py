@@ -48,7 +48,9 @@ def other_tools(modelopt: Path) -> dict[str, Make]:
     }
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Samples as onnxruntime's tools read them."""
+
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self._left = iter(feeds)
 
@@ -69,7 +71,7 @@ def by_onnxruntime(
             quantize_static(
                 str(source),
                 str(target),
-                _Reader(feeds),
+                Reader(feeds),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QInt8,
