@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from qgraph._graph.errors import EnvironmentFault
 from qgraph._graph.run.spool import SpooledFeeds
 from qgraph._graph.tensors import Feed
 
@@ -44,3 +48,14 @@ def test_what_was_handed_out_is_the_callers() -> None:
     spooled = SpooledFeeds(feeds(), 0)
     spooled[2]["ids"][:] = 7
     assert spooled[2]["ids"].tolist() == [0, 1, 2]
+
+
+def test_a_disk_that_takes_no_more_is_named() -> None:
+    """A limit for files stands for it: the system says which."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(EnvironmentFault, match=os.strerror(errno.EFBIG)):
+            SpooledFeeds(({"x": np.zeros(1 << 15)} for _ in range(2)), in_memory=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -11,8 +11,7 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from io import FileIO
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -57,8 +56,8 @@ class SpooledFeeds(LazyFeeds):
         }
 
     @cached_property
-    def _file(self) -> FileIO:
-        made = tempfile.TemporaryFile(prefix="qgraph-", buffering=0)  # noqa: SIM115 - closed with this object
+    def _file(self) -> IO[bytes]:
+        made = tempfile.TemporaryFile(prefix="qgraph-")  # noqa: SIM115 - closed with this object
         weakref.finalize(self, made.close)
         return made
 
@@ -78,7 +77,9 @@ class SpooledFeeds(LazyFeeds):
 
     def _write(self, array: Array) -> _Place:
         place = _Place(array.dtype, array.shape, self._end, array.nbytes)
-        np.ascontiguousarray(array).reshape(-1).view(np.uint8).tofile(self._file)
+        # numpy's tofile would not say why a disk takes no more
+        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        self._file.flush()
         self._end += array.nbytes
         return place
 
