@@ -123,6 +123,7 @@ def test_a_scale_that_is_fed_counts(model: onnx.ModelProto) -> None:
     np.testing.assert_allclose(second, expected, rtol=0, atol=2e-6 * abs(expected).max())
 
 
+@exact
 def test_a_switch_turns_them_on(model: onnx.ModelProto) -> None:
     made, nodes = in_place(model, smooth=True), quantizable_nodes(model)[0]
     found = []
