@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from qgraph._graph.edit.heads import find_output_head, narrow_head
+from qgraph._graph.edit.heads import factor_of, find_output_head, narrow_head
 from qgraph._graph.edit.prepare import PreparedModel, prepare
 from qgraph._graph.io.models import tensor_from, write_model
 from qgraph._graph.io.weights import is_on_disk, with_weights
@@ -67,6 +67,17 @@ def test_inner_products_of_outputs_are_kept(
     assert narrow.shape == (6, 8)
     scale = np.abs(wide @ wide.T).max()
     np.testing.assert_allclose(narrow @ narrow.T, wide @ wide.T, rtol=0, atol=1e-5 * scale)
+
+
+def test_narrow_columns_are_orthogonal_so_that_the_last_holds_most_of_an_output() -> None:
+    weight = np.random.default_rng(0).standard_normal((8, 300)) + 2
+    factor = factor_of(weight)
+    assert factor is not None
+    products = factor.T @ factor
+    lengths = products.diagonal()
+    np.testing.assert_allclose(products, np.diag(lengths), atol=1e-9 * lengths[-1])
+    np.testing.assert_allclose(lengths, np.linalg.svd(weight)[1][::-1] ** 2, rtol=1e-9)
+    assert (factor.max(0) >= -factor.min(0)).all()
 
 
 def test_columns_are_read_piece_by_piece_from_the_disk(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 With logits y = h·W, every figure that is made of inner products of outputs, such as ‖y − y'‖²,
 ‖y‖² and y·y', depends on W only through G = W·Wᵀ. So any R with R·Rᵀ = G gives the same figures
-from h·R, and the Cholesky factor of G is as narrow as h: hundreds or thousands of columns where
-the vocabulary has a hundred thousand.
+from h·R. The eigenvectors of G, times the roots of its eigenvalues, are as narrow as h: hundreds or
+thousands of columns where the vocabulary has a hundred thousand. Logits move mostly along the first
+of them, which probes of random signs profit from.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ _COLUMNS = 4096
 @dataclass(frozen=True, slots=True)
 class OutputHead:
     """The node that makes an output from `hidden` values at each position, `width` of them, with
-    nothing behind it.
+    nothing behind it; `reads`: where these values stand.
     """
 
     node: str
+    reads: str
     weight: str
     output: str
     hidden: int
@@ -53,7 +55,7 @@ def find_output_head(model: onnx.ModelProto, output: str) -> OutputHead | None:
     hidden, width = weight.dims
     if width <= hidden:
         return None
-    return OutputHead(node.name, weight.name, output, hidden, width)
+    return OutputHead(node.name, node.input[0], weight.name, output, hidden, width)
 
 
 def narrow_head(prepared: PreparedModel, head: OutputHead) -> PreparedModel | None:
@@ -65,7 +67,7 @@ def narrow_head(prepared: PreparedModel, head: OutputHead) -> PreparedModel | No
     model = copied(prepared.model)
     node = next(node for node in model.graph.node if node.name == head.node)
     weight = next(item for item in model.graph.initializer if item.name == head.weight)
-    factor = _factor(array_of(weight))
+    factor = factor_of(array_of(weight))
     if factor is None:
         return None
     dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
@@ -80,8 +82,11 @@ def narrow_head(prepared: PreparedModel, head: OutputHead) -> PreparedModel | No
     return replace(prepared, model=model)
 
 
-def _factor(weight: Array) -> Array | None:
-    """Return R [hidden, hidden], float64, with R·Rᵀ = weight·weightᵀ."""
+def factor_of(weight: Array) -> Array | None:
+    """Return R [hidden, hidden], float64, with R·Rᵀ = weight·weightᵀ and orthogonal columns, the
+    shortest first, the largest number of each positive: libraries differ in signs. None where the
+    weight [hidden, width] holds NaN or infinity.
+    """
     hidden, width = weight.shape
     products = np.zeros((hidden, hidden))
     for start in range(0, width, _COLUMNS):
@@ -89,9 +94,7 @@ def _factor(weight: Array) -> Array | None:
         products += columns @ columns.T
     if not np.isfinite(products).all():
         return None
-    try:
-        factor: Array = np.linalg.cholesky(products)
-    except np.linalg.LinAlgError:  # fewer independent rows than rows
-        values, vectors = np.linalg.eigh(products)
-        factor = vectors * np.sqrt(np.maximum(values, 0.0))
+    values, vectors = np.linalg.eigh(products)
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(0)[None], 0)
+    factor: Array = vectors * np.sign(largest) * np.sqrt(np.maximum(values, 0.0))
     return factor

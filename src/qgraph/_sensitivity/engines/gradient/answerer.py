@@ -28,7 +28,7 @@ from qgraph._sensitivity.engines.gradient.parts import (
     room_for,
 )
 from qgraph._sensitivity.engines.gradient.passes import InOneSession, Made, PartByPart, Passed
-from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs
+from qgraph._sensitivity.engines.gradient.probes import Kind, choose_probes, draw_signs, with_heads
 from qgraph._sensitivity.engines.gradient.products import Products, expected_sums
 from qgraph._sensitivity.engines.gradient.seen import seen_on
 from qgraph._sensitivity.engines.wavefront.engine import WavefrontAnswerer
@@ -86,7 +86,10 @@ class GradientAnswerer:
         self._state_bytes = sum(item.bytes for item in seen.values())
         shapes = {name: seen[name].shape for name in scored.outputs}
         split = scored.split or whole
-        self.probes = choose_probes(scored, shapes, rounds, feeds)
+        names = {node.name for node in nodes}
+        self.probes = with_heads(
+            choose_probes(scored, shapes, rounds, feeds), prepared.model, scored.outputs, names
+        )
         made = Differentiated(
             prepared.model,
             parts,

@@ -24,7 +24,7 @@ from qgraph._graph.tensors import Array, Feed, OnDemand
 from qgraph._metrics import Columns
 from qgraph._sensitivity.engines.gradient.gauss_newton import add_trace, has_trace
 from qgraph._sensitivity.engines.gradient.places import Place, places_of
-from qgraph._sensitivity.engines.gradient.probes import Probes
+from qgraph._sensitivity.engines.gradient.probes import Kind, Probes
 from qgraph._sensitivity.engines.gradient.seeds import Builder, Seeds
 
 
@@ -88,7 +88,8 @@ def differentiate(
     tails = list(dict.fromkeys((*ends.scored, *ends.coming)))
     places = places_of(part, nodes, tails, below=probes.by_position)
     tensors = [place.tensor for each in places.values() for place in each]
-    wanted = list(dict.fromkeys((*ends.wanted, *tensors)))
+    heads = [probes.heads[name].reads for name in ends.scored if name in probes.heads]
+    wanted = list(dict.fromkeys((*ends.wanted, *tensors, *heads)))
     found = adjoint(part, outputs=tails, wanted=wanted, within=sizes)
     stops = _blocked(found, ends.blocked)
     known = found.gradients.keys() - stops.keys()
@@ -167,6 +168,7 @@ class _Made:
         given = {item.name: item for item in graph.input if item.name.startswith(SEED)}
         for item in given.values():
             graph.input.remove(item)
+        self._above_heads: dict[tuple[str, int], str] = {}
         self._starts = {name: self._start(item) for name, item in given.items()}
         for index in range(self._passes):
             graph.node.extend(self._of_pass(node, index) for node in backward)
@@ -195,6 +197,7 @@ class _Made:
         if name in self._ends.scored:
             element_type = given.type.tensor_type.elem_type
             seeds = self.seeds.of(name, element_type, self._ends.scored[name])
+            self._start_above(name, element_type)
         if name not in self._ends.coming:
             return seeds
         taken = [f"{given.name}/pass.{index}" for index in range(self._passes)]
@@ -207,17 +210,33 @@ class _Made:
             return taken
         return [self._builder.add("Add", *pair) for pair in zip(seeds, taken, strict=True)]
 
+    def _start_above(self, output: str, element_type: int) -> None:
+        """Let passes of squared error start at what the head of an output reads, if it has one:
+        then nothing needs what they start with below it.
+        """
+        head = self._probes.heads.get(output)
+        if head is None or head.reads not in self._given:
+            return
+        gradient = self._given[head.reads]
+        for index, (kind, number) in enumerate(self._probes.passes):
+            if kind is Kind.ERROR:
+                made = self.seeds.above(head, output, number, element_type)
+                self._above_heads[gradient, index] = made
+
     def _named(self, tensor: str, index: int) -> str:
-        """Return what a tensor is called in a pass."""
+        """Return what a tensor that is read is called in a pass."""
         if tensor in self._starts:
             return self._starts[tensor][index]
+        return self._above_heads.get((tensor, index)) or self._made_in(tensor, index)
+
+    def _made_in(self, tensor: str, index: int) -> str:
         return f"{tensor}/pass.{index}" if tensor in self._behind else tensor
 
     def _of_pass(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto:
         copy = copied(node)
         copy.name = f"{node.name}/pass.{index}"
         copy.input[:] = [self._named(name, index) for name in node.input]
-        copy.output[:] = [self._named(name, index) for name in node.output]
+        copy.output[:] = [self._made_in(name, index) for name in node.output]
         return copy
 
     def gradients(self, tensor: str) -> list[str]:

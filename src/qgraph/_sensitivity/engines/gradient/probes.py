@@ -14,12 +14,16 @@ A sample's signs are drawn from its own digest: they depend on no order and no p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
+import onnx
 
+from qgraph._graph.edit.heads import factor_of, find_output_head
+from qgraph._graph.index import GraphIndex
+from qgraph._graph.io.weights import array_of
 from qgraph._graph.tensors import Array, Feed
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._sensitivity.scoring.work import digest_of_feed
@@ -42,11 +46,24 @@ class Kind(StrEnum):
     KL = "kl"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """What makes a wide output of the values that it `reads`, and nothing else reads: a matrix, of
+    which `factor` R [hidden, hidden] is all that squared errors depend on. Signs along R's columns,
+    R·ξ, have the covariance that signs at the output have above the head. Errors lie mostly along a
+    few of them, and along one alone, the product with signs leaves nothing to chance.
+    """
+
+    reads: str
+    factor: Array
+
+
 @dataclass(frozen=True, slots=True)
 class Probes:
     """`kinds`, each probed in `rounds` passes. `by_position`: whether products are squared position
     by position. `elements`: output → its numbers, where these are few. `one_by_one`: whether each
-    number has a round of its own, from which all kinds follow.
+    number has a round of its own, from which all kinds follow. `heads`: output → what the passes
+    of squared error start above.
     """
 
     kinds: tuple[Kind, ...]
@@ -54,6 +71,7 @@ class Probes:
     by_position: bool
     elements: Mapping[str, int]
     one_by_one: bool = False
+    heads: Mapping[str, Head] = field(default_factory=dict)
 
     @property
     def passes(self) -> list[tuple[Kind, int]]:
@@ -84,6 +102,25 @@ def choose_probes(
     return Probes(
         tuple(kinds), count if one_by_one else rounds, not few, elements if few else {}, one_by_one
     )
+
+
+def with_heads(
+    probes: Probes, model: onnx.ModelProto, outputs: Sequence[str], nodes: Collection[str]
+) -> Probes:
+    """Return the probes with the heads that passes of squared error start above: not those among
+    `nodes`, whose own errors stand below, nor any whose input is read or scored elsewhere.
+    """
+    index, heads = GraphIndex(model), {}
+    for output in outputs if probes.by_position else ():
+        head = find_output_head(model, output)
+        if head is None or head.node in nodes or head.reads in outputs:
+            continue
+        if len(index.readers(head.reads)) > 1:
+            continue
+        factor = factor_of(array_of(index.initializers[head.weight]))
+        if factor is not None:
+            heads[output] = Head(head.reads, factor)
+    return replace(probes, heads=heads)
 
 
 def _alike(feeds: Sequence[Feed]) -> bool:

@@ -11,8 +11,9 @@ from onnx import helper
 
 from qgraph._graph.index import opset_of
 from qgraph._graph.io.models import tensor_from
+from qgraph._graph.tensors import Array
 from qgraph._metrics import Columns
-from qgraph._sensitivity.engines.gradient.probes import Kind, Probes, signs_input
+from qgraph._sensitivity.engines.gradient.probes import Head, Kind, Probes, signs_input
 
 _SUM_READS_AXES = 13
 
@@ -41,6 +42,10 @@ class Builder:
         dtype = helper.tensor_dtype_to_np_dtype(element_type)
         return self._constant(np.array(value, dtype))
 
+    def matrix(self, values: Array, element_type: int) -> str:
+        """Return a constant of these values."""
+        return self._constant(values.astype(helper.tensor_dtype_to_np_dtype(element_type)))
+
     def _constant(self, values: np.ndarray) -> str:  # type: ignore[type-arg]
         self._count += 1
         name = f"qgraph.constant/{self._count}"
@@ -67,6 +72,7 @@ class Seeds:
         self._builder, self._probes = builder, probes
         self._signs: dict[tuple[str, int], str] = {}
         self._made: dict[str, list[str]] = {}
+        self._columns: dict[str, str] = {}
         self.inputs: list[str] = []
 
     def of(self, output: str, element_type: int, parts: Sequence[Columns]) -> list[str]:
@@ -91,23 +97,34 @@ class Seeds:
             case Kind.RELATIVE:
                 return self._relative(output, signs, element_type, parts)
 
-    def _drawn(self, output: str, number: int, element_type: int) -> str:
-        """Return the signs in the shape of `output`: those given, over and over."""
-        key = output, number
+    def above(self, head: Head, output: str, number: int, element_type: int) -> str:
+        """Return the gradient of what the head of `output` reads, for signs along R's columns."""
+        signs = self._drawn(output, number, element_type, head.reads)
+        if output not in self._columns:
+            self._columns[output] = self._builder.matrix(head.factor.T, element_type)
+        return self._builder.add("MatMul", signs, self._columns[output])
+
+    def _drawn(self, output: str, number: int, element_type: int, like: str | None = None) -> str:
+        """Return the signs of `output` in its shape, or that of `like`: those given, over and
+        over.
+        """
+        shaped = like or output
+        key = shaped, number
         if key in self._signs:
             return self._signs[key]
         add, given = self._builder.add, signs_input(output, number)
-        self.inputs.append(given)
-        self._builder.graph.input.append(
-            helper.make_tensor_value_info(given, onnx.TensorProto.FLOAT, [f"{given}/count"])
-        )
-        size, length = add("Size", output), add("Size", given)
+        if given not in self.inputs:
+            self.inputs.append(given)
+            self._builder.graph.input.append(
+                helper.make_tensor_value_info(given, onnx.TensorProto.FLOAT, [f"{given}/count"])
+            )
+        size, length = add("Size", shaped), add("Size", given)
         one = self._builder.numbers([1])
         times = add("Add", add("Div", size, length), one)
         repeated = add("Tile", given, times)
         cut = add("Slice", repeated, self._builder.numbers([0]), add("Reshape", size, one))
         cast = cut if element_type == onnx.TensorProto.FLOAT else add("Cast", cut, to=element_type)
-        self._signs[key] = add("Reshape", cast, add("Shape", output))
+        self._signs[key] = add("Reshape", cast, add("Shape", shaped))
         return self._signs[key]
 
     def _of_logits(self, output: str, signs: str) -> str:
