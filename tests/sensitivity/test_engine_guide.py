@@ -53,7 +53,7 @@ def test_the_engine_of_the_guide_ranks_by_its_own_option(
         "/attn/q/MatMul",
     ]
     assert report["unscored"] == [
-        {"name": "/mlp/down/MatMul", "op_type": "MatMul", "reason": "not in the file"}
+        {"name": "/mlp/down/MatMul", "op_type": "MatMul", "reason": "not in the file", "macs": 0}
     ]
     refused = run(tmp_path, *common, "--file", "theirs.json")
     assert refused.returncode == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from qgraph._graph.bodies import copied, nodes_within, sort_nodes, with_bodies
+from qgraph._graph.bodies import bodies_in, copied, nodes_within, sort_nodes, with_bodies
 from qgraph._graph.edit.inline import inline_functions
 from qgraph._graph.edit.names import name_nodes
 from qgraph._graph.index import ONNX, GraphIndex, attributes
@@ -69,7 +69,7 @@ class QdqGraph(GraphIndex):
         yield self
         for node in self.nodes:
             for item in node.attribute:
-                for body in (item.g,) if item.HasField("g") else item.graphs:
+                for body in bodies_in(item):
                     place = f"{self.place}{node.name}/{item.name}/"
                     inner = QdqGraph(self.model, self.folder, body=body, outer=self, place=place)
                     yield from inner.scopes()
