@@ -93,6 +93,8 @@ class QdqGraph(GraphIndex):
     @cached_property
     def is_quantized(self) -> bool:
         """Return whether there is any QuantizeLinear or DequantizeLinear in the model."""
+        if self.outer is not None:
+            return self.outer.is_quantized
         pairs = (QUANTIZE, DEQUANTIZE)
         return any(
             n.op_type in pairs and n.domain in ONNX for n in nodes_within(self.model.graph.node)
