@@ -1,4 +1,4 @@
-"""What makes data the same: to nodes of a cluster, and to an evaluation that goes on."""
+"""What makes data the same: to nodes of a cluster, an open model, an evaluation that goes on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import qgraph
@@ -48,6 +49,25 @@ def test_a_picture_that_changes_makes_other_data(folder: Path, change: str) -> N
     else:
         (folder / "cat/1.png").write_bytes(b"wolf")
     assert identity_of_data([folder]) != before
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_open_model_reads_data_anew_that_was_written_anew(
+    mlp: Path, data: Path, tmp_path: Path, kind: str
+) -> None:
+    given = data if kind == "file" else tmp_path / "samples"
+    written = data if kind == "file" else given / "0.npz"
+    if kind == "folder":
+        given.mkdir()
+        shutil.copy(data, written)
+    model = qgraph.open(mlp)
+    first = qgraph.calibrate(model, data=given, fast=True)
+    assert qgraph.calibrate(model, data=given, fast=True) == first
+    assert model.data((given,)) is model.data((given,))  # what is the same is read once
+    np.savez(written, **{name: 2 * array for name, array in np.load(data).items()})
+    again = qgraph.calibrate(model, data=given, fast=True)
+    assert again == qgraph.calibrate(mlp, data=given, fast=True)
+    assert again.tensors[0].rmax == 2 * first.tensors[0].rmax
 
 
 def test_a_node_names_the_files_beside_the_model_that_are_others(mlp: Path, data: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, zip_longest
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qgraph._exporters.batches import Batches
+from qgraph._exporters.belongings import samples_in
 from qgraph._exporters.family import Family, ModelView
 from qgraph._exporters.manifest import named_inside
 from qgraph._exporters.preprocessing import DESCRIBED, Prepares
-from qgraph._graph.errors import InputError, UsageError
+from qgraph._exporters.registry import files_named_in
+from qgraph._graph.errors import InputError, QGraphError, UsageError
 from qgraph._graph.io.files import is_there
 from qgraph._graph.run.feeds import is_cache, require_samples, rows_looked_up, synthetic_feeds
 from qgraph._graph.run.npz import is_npz, iterate_npz, rows_in
@@ -92,7 +94,7 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
     """
     if seed < 0:
         raise UsageError(f"seed: found {seed}, expected 0 or more")
-    paths = list(data) or _default_data(model.view)
+    paths = list(data) or default_data(model.view)
     if not paths:
         rows = rows_looked_up(model.view.model)
         made = synthetic_feeds(model.view.inputs, samples or _MADE_UP, seed, rows)
@@ -116,7 +118,7 @@ def load_data(model: Opened, data: Sequence[Path], samples: int | None, seed: in
 def rows_left_out(model: Opened, data: Sequence[Path]) -> list[str]:
     """Return what arrays hold beyond whole batches of the model's own size, a sentence each."""
     found = []
-    for path in filter(is_npz, list(data) or _default_data(model.view)):
+    for path in filter(is_npz, list(data) or default_data(model.view)):
         taken, left = rows_in(path, model.view.inputs)
         if left:
             found.append(
@@ -159,7 +161,7 @@ def require_pictures(model: Opened, data: Sequence[Path]) -> None:
         UsageError: it cannot, the model's family takes no such words, or the data is arrays.
     """
     require_described(model)
-    given = list(data) or _default_data(model.view)
+    given = list(data) or default_data(model.view)
     arrays = [path for path in given if is_npz(path)]
     if len(arrays) == len(given):
         which = f"{arrays[0].name} holds arrays" if arrays else "no images are given"
@@ -169,7 +171,23 @@ def require_pictures(model: Opened, data: Sequence[Path]) -> None:
         )
 
 
-def _default_data(view: ModelView) -> list[Path]:
+Versions = tuple[tuple[str, int, int], ...]
+"""Name, time of writing and bytes of files."""
+
+
+def versions_of(data: Iterable[Path]) -> Versions:
+    """Return what tells that files of data, or files that they name, were written anew."""
+    found: list[Path] = []
+    for path in data:
+        found += samples_in(path) if path.is_dir() else [path]
+        with suppress(QGraphError):  # who reads it says what is wrong
+            found += files_named_in(path)
+    seen = ((path, path.stat()) for path in found if is_there(path))
+    return tuple((str(path), info.st_mtime_ns, info.st_size) for path, info in seen)
+
+
+def default_data(view: ModelView) -> list[Path]:
+    """Return the data that the manifest beside a model names."""
     if view.manifest is None or view.manifest.data is None:
         return []
     return [named_inside(view.path, view.manifest.data).path]

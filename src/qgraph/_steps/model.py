@@ -27,7 +27,15 @@ from qgraph._quantize.smooth.plan import behind_products, smoothed
 from qgraph._sensitivity.scoring.questions import Scored
 from qgraph._steps.batch_axes import with_batch_axes
 from qgraph._steps.candidates import Candidates
-from qgraph._steps.data import MOST_SAMPLES, Data, load_data, require_pictures
+from qgraph._steps.data import (
+    MOST_SAMPLES,
+    Data,
+    Versions,
+    default_data,
+    load_data,
+    require_pictures,
+    versions_of,
+)
 from qgraph._steps.given import AnyModel, Unwritten, data_files, model_file
 
 
@@ -49,7 +57,7 @@ class Model:
         self.prepared = prepared
         self.view = view
         self.family = family
-        self._data: dict[tuple[tuple[Path, ...], int | None, int], Data] = {}
+        self._data: dict[tuple[tuple[Path, ...], Versions, int | None, int], Data] = {}
         self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...], bool], Candidates] = {}
         self._forms: dict[tuple[tuple[SmoothedTensor, ...], frozenset[str]], Model] = {}
         self._raised: Model | None = None
@@ -102,10 +110,11 @@ class Model:
         Raises:
             InputError: the data cannot be read, or holds no sample.
         """
-        key = (data_files(paths, (samples or MOST_SAMPLES) + 1), samples, seed)
+        files = data_files(paths, (samples or MOST_SAMPLES) + 1)
+        key = files, versions_of(files or default_data(self.view)), samples, seed
         if key not in self._data:
             self._data.clear()  # samples are large; steps that follow each other ask for the same
-            self._data[key] = load_data(self, key[0], samples, seed)
+            self._data[key] = load_data(self, files, samples, seed)
         return self._data[key]
 
     def along(
