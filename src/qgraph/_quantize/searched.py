@@ -39,8 +39,9 @@ class SearchedRanges(Part):
         """Return a line that says what was taken, and what for."""
         cut = self.cut_short and self.why_not is None
         early = f"The time budget ended the search early{_AGAIN}." if cut else ""
-        parts = (self._taken(scheme) if scheme.calibrate is Calibration.AUTO else "", early)
-        return " ".join(filter(None, parts))
+        # of clips or smoothing searched alone it knows only whether time was up
+        told = scheme.calibrate is Calibration.AUTO or self.why_not is not None
+        return " ".join(filter(None, (self._taken(scheme) if told else "", early)))
 
     def _taken(self, scheme: Scheme) -> str:
         what = "Ranges and smoothing" if scheme.searches_together else "Ranges"
