@@ -193,8 +193,8 @@ def page(rows: list[list[str]]) -> str:
             " `sensitivity` (one made-up sample, solo scores), `profile`, `quantize`, and `lint` of"
             f" profile D. Each command runs in its own process, within {SECONDS} s. {passed} of"
             f" {len(rows)} pass. Other pages do the same for [detectors](detectors.md), [ONNX's own"
-            " graphs](backend.md), [torch models](torch-models.md) and [newer"
-            " architectures](architectures.md).",
+            " graphs](backend.md), [torch models](torch-models.md), [newer"
+            " architectures](architectures.md) and [other exporters](exporters.md).",
             "",
             "| from | model | outcome | |",
             "|---|---|---|---|",

@@ -90,7 +90,7 @@ def print_lint(report: Lint) -> None:
         say(f"{rule}: {remedy}")
     print_placement(report)
     if not report.quantized:
-        warn("there is no Q/DQ in this model: TensorRT runs all of it in float.")
+        warn("there is no Q/DQ in this model: TensorRT runs nothing of it in 8 bits.")
     counts = ", ".join(
         f"{number} {kind}{'s' * (number != 1 and kind != 'advice')}"
         for kind, number in report.counts.items()

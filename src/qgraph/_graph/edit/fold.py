@@ -80,16 +80,18 @@ def import_graph(model: onnx.ModelProto) -> gs.Graph:
         with without_notes():
             return gs.import_onnx(model)
     except Exception as error:  # graph-surgeon raises whatever its parsing meets
-        hint = _not_converted(model)
-        raise InputError(f"onnx-graphsurgeon cannot read the graph: {error}", hint=hint) from error
+        _require_operators(model)
+        raise InputError(f"onnx-graphsurgeon cannot read the graph: {error}") from error
 
 
-def _not_converted(model: onnx.ModelProto) -> str:
-    """Return what is to be done about nodes of ONNX's domain that ONNX does not know."""
-    nodes = (node for node in model.graph.node if node.domain in ONNX)
-    found = sorted({node.op_type for node in nodes if not onnx.defs.has(node.op_type)})
-    named = f"{', '.join(found)} is no operator of ONNX: the exporter could not convert it. Export"
-    return f"{named} the model without it." if found else ""
+def _require_operators(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        if node.domain in ONNX and not onnx.defs.has(node.op_type):
+            raise InputError(
+                f"{node.op_type} is no operator of ONNX; the exporter could not convert it",
+                where=f"node {node.name!r}",
+                hint="Export the model without it.",
+            )
 
 
 def export_graph(graph: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:

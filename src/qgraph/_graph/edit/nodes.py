@@ -36,7 +36,7 @@ FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFL
 _WITHOUT_INT8 = {
     **{cell: f"a recurrent cell ({cell}): it has no INT8 kernel" for cell in RECURRENT},
     "DeformConv": "a deformable convolution: it has no INT8 kernel",
-    "Einsum": "an Einsum: it has no INT8 kernel; exported as a MatMul it would be a candidate",
+    "Einsum": "an Einsum: it has no INT8 kernel; with weights, as a MatMul, it may be a candidate",
 }
 
 
