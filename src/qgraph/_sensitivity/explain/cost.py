@@ -2,7 +2,8 @@
 
 A node quantized alone changes only what lies downstream of it, so an engine that never repeats
 anything else computes, for each node, the node and everything downstream. Summed over the nodes
-and divided by the model's MACs, that is E*: N/2 for a uniform chain of N nodes.
+and divided by the model's MACs, that is E*: N/2 for a uniform chain of N nodes. All MACs count
+alike; an engine that multiplies whole numbers where nodes are quantized may come below it.
 """
 
 from __future__ import annotations
