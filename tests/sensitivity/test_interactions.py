@@ -67,6 +67,28 @@ def test_a_node_whose_error_undoes_anothers_comes_right_after_it() -> None:
     assert order(units_of(report_of(errors), By.NODES)) == ["n0", "n1", "n2", "n3"]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_each_node_in_the_order_adds_least_to_those_before_it_for_what_it_brings(seed: int) -> None:
+    macs = tuple(int(n) for n in np.random.default_rng(seed).integers(1, 9, 7))
+    report = report_of(drawn(7, 3, seed), macs)  # few outputs: errors meet
+    gram, found = Gram(report.interactions[0]), order(units_of(report, By.MACS))
+    matrix = np.array([[gram.between([(a,), (b,)])[0, 1] for b in found] for a in found])
+    for at in range(len(found)):
+        before = matrix[:at, :at].sum()
+        added = {
+            name: (matrix[np.ix_([*range(at), place], [*range(at), place])].sum() - before)
+            / macs[int(name[1:])]
+            for place, name in enumerate(found[at:], start=at)
+        }
+        assert added[found[at]] <= min(added.values()) + 1e-6
+
+
+def test_no_set_is_predicted_to_do_less_than_nothing() -> None:
+    values = packed(np.array([[1.0, -2.0], [-2.0, 1.0]]))
+    gram = Gram(Interactions(metric="mse", nodes=("a", "b"), values=values))
+    assert (gram.damage(["a"]), gram.damage(["a", "b"])) == (1.0, 0.0)
+
+
 def test_what_a_unit_brings_counts_in_the_order() -> None:
     errors = np.diag([1.0, 1.5])
     assert order(units_of(report_of(errors, macs=(1, 100)), By.MACS)) == ["n1", "n0"]

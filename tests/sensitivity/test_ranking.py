@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,12 @@ def test_an_error_where_there_is_no_signal_ranks_worst_by_sqnr() -> None:
     loud = Score(mse=1.0, sqnr_db=-50.0, cosine=0.0)
     metric = "sqnr_db"
     assert harm(noise_on_silence, None, None, metric) > harm(loud, None, None, metric)
+
+
+def test_what_leaving_out_removes_is_a_number_where_all_together_have_none() -> None:
+    silent, loud, quiet = Score(mse=1.0), Score(mse=1.0, sqnr_db=3.0), Score(mse=0.1, sqnr_db=30.0)
+    harms = [harm(None, left, silent, "sqnr_db") for left in (loud, quiet)]
+    assert all(map(math.isfinite, harms)) and harms[1] > harms[0]
 
 
 def test_solo_error_decides_where_both_were_measured() -> None:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import astuple
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from qgraph._graph.edit.prepare import prepare
 from qgraph._graph.stopping import StopRequest
 from qgraph._graph.tensors import Feed
+from qgraph._metrics import whole
 from qgraph._metrics.distance import Sums
+from qgraph._quantize.calibration import calibrate
+from qgraph._quantize.formats import formats_of
+from qgraph._quantize.ranges import RangesRun
+from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.selection import select
+from qgraph._sensitivity.ranking.groups import fused_groups
+from qgraph._sensitivity.report import Direction, Score
 from qgraph._sensitivity.scoring.journal import open_journal
 from qgraph._sensitivity.scoring.loop import Limits, score
-from qgraph._sensitivity.scoring.questions import Question, Step
+from qgraph._sensitivity.scoring.questions import Question, Scored, Step
+from qgraph._sensitivity.scoring.score_table import ScoreTable, stability_of
+from qgraph._sensitivity.scoring.work import Work, digest_of_feed, identity_of_questions
 
 QUESTIONS: list[Question] = [frozenset({"a"}), frozenset({"b"})]
 FEEDS: list[Feed] = [{"x": np.full((1, 2), value, np.float32)} for value in (1, 2, 3)]
@@ -53,6 +66,52 @@ def test_figures_are_over_all_samples() -> None:
 def test_each_sample_has_figures_of_its_own() -> None:
     scores = score(Counting(), QUESTIONS, FEEDS)
     assert [item["mse"] for item in list(scores.by_sample())[2] if item] == [3.0, 6.0]
+
+
+def test_the_error_of_a_mean_over_samples_is_that_of_scipy() -> None:
+    seen = {"a": [1.0, 2.0, 6.0, 3.0], "b": [2.0, 2.5, 2.0, 9.0]}
+    tables = [
+        ScoreTable({name: Score(mse=values[at]) for name, values in seen.items()}, {})
+        for at in range(4)
+    ]
+    found = stability_of(tables, list(seen), "mse")
+    for name, values in seen.items():
+        assert found[name].standard_error == pytest.approx(stats.sem(values))
+    assert (found["a"].rank_min, found["a"].rank_max) == (1, 2)
+
+
+CHANGED: dict[str, Callable[[Any], Work]] = {
+    "logits": lambda work: replace(work, scored=replace(work.scored, logits=True)),
+    "split": lambda work: replace(work, scored=replace(work.scored, split=whole)),
+    "narrow": lambda work: replace(work, narrow=True),
+    "direction": lambda work: replace(work, direction=Direction.SOLO),
+    "formats": lambda work: replace(work, formats=formats_of(("int8", "fp8"), Scheme())),
+    "groups": lambda work: replace(work, groups=()),
+    "ranges": lambda work: replace(work, ranges=work.ranges.clipped_at({"x": 0.5})),
+    "ranges of others": lambda work: replace(
+        work, ranges=work.ranges.model_copy(update={"unseen": ()})
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
+def test_a_run_does_not_go_on_with_answers_to_other_questions(
+    siblings: Path, change: Callable[[Any], Work]
+) -> None:
+    prepared = prepare(siblings)
+    selection = select(prepared.model)
+    nodes, run = (
+        selection.candidates,
+        RangesRun(qgraph="0", provider="cpu", samples=2, data="x", synthetic=False),
+    )
+    feeds: list[Feed] = [{"x": np.full((1, 8), value, np.float32)} for value in range(1, 5)]
+    digests = [digest_of_feed(feed) for feed in feeds]
+    ranges = calibrate(prepared, nodes, feeds, Scheme(), run, digests=digests)
+    scored = Scored(prepared.outputs, logits=False)
+    groups = fused_groups(nodes)
+    work = Work(prepared, selection, scored, Scheme(), feeds, ranges=ranges, groups=groups)
+    assert identity_of_questions(work) == identity_of_questions(replace(work))
+    assert identity_of_questions(work) != identity_of_questions(change(work))
 
 
 def test_a_deadline_in_the_past_scores_nothing() -> None:
