@@ -71,18 +71,28 @@ def test_a_product_of_activations_can_be_included(model: onnx.ModelProto) -> Non
     [
         ("[it] s = MatMul(x, t) m = Mul(s, k) a = Add(m, x) y = Softmax(a)", True),
         ("[it] s = MatMul(x, t) c = Tanh(s) j = Concat<axis = 1>(c, x) y = Softmax(j)", True),
+        ("[it] s = MatMul(x, t) g = GatherElements<axis = 1>(s, i) y = Softmax(g)", True),
         ("p = Softmax(x) v = Where(b, k, p) [it] y = MatMul(v, t)", True),
         ("e = Exp(x) h = Mul(e, t) [it] s = MatMul(h, x) y = Mul(s, x)", False),
         ("[it] s = MatMul(x, t) [fc] h = MatMul(s, w) y = Softmax(h)", False),
         ("p = Softmax(x) r = Add(p, x) [it] y = MatMul(r, t)", False),
     ],
-    ids=["scores", "capped, with a sink", "values", "a scan", "a classifier", "beside a residual"],
+    ids=[
+        "scores",
+        "capped, with a sink",
+        "by position",
+        "values",
+        "a scan",
+        "a classifier",
+        "beside a residual",
+    ],
 )
 def test_a_product_says_whether_it_is_attentions(
     build: Build, text: str, *, attention: bool
 ) -> None:
     constants = {"k": np.float32(0.5), "b": np.zeros(4, bool), "w": np.ones((4, 4), np.float32)}
-    used = {name: np.asarray(constants[name]) for name in re.findall(r"\b[kbw]\b", text)}
+    constants["i"] = np.zeros((4, 4), np.int64)
+    used = {name: np.asarray(constants[name]) for name in re.findall(r"\b[kbwi]\b", text)}
     graph = build(f"(float[4,4] x) => (float y) {{ t = Transpose(x) {text} }}", **used)
     (keep,) = (keep for keep in select(graph).kept if keep.name == "it")
     assert ("(attention)" in keep.reason) is attention

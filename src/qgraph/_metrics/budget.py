@@ -61,7 +61,7 @@ class Budget:
         broken = meant.outcome(self.limit, above=self.at_most, relative=self.relative, moves=False)
         if broken is not None:
             raise UsageError(
-                f"{option} {self}: {'no' if broken else 'every'} model can meet that",
+                f"{option} {self}: {'no model can meet' if broken else 'every model meets'} that",
                 hint=meant.span_in_words,
             )
 

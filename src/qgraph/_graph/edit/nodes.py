@@ -186,9 +186,9 @@ _MOVES = {
     *("Split", "Squeeze", "Transpose", "Unsqueeze", "QuantizeLinear", "DequantizeLinear"),
     *("Div", "Mul", "Where"),
 }
-_BEFORE = _MOVES | {"Add", "Clip", "Max", "Min", "Pad", "Sub", "Tanh"}
-"""What stands between a product and a softmax, a mask and a bias among it; behind a softmax an Add
-is another's."""
+_BEFORE = _MOVES | {"Add", "Clip", "GatherElements", "Max", "Min", "Pad", "Sub", "Tanh"}
+"""What stands between a product and a softmax, a mask, a bias and DeBERTa's positions among it;
+behind a softmax an Add is another's."""
 
 
 @dataclass(frozen=True, slots=True)
