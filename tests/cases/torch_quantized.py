@@ -49,6 +49,9 @@ class Quantized(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Round what a product reads."""
+        if func is torch.einsum and isinstance(args[-1], nn.Parameter):
+            _, x, weight = args  # of a linear layer, its weight [K, N]
+            return self.__torch_function__(F.linear, types, (x, weight.T))
         if func not in _FORWARD | _TRANSPOSED:
             return func(*args, **(kwargs or {}))
         x, weight, *rest = args
