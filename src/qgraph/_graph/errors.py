@@ -104,6 +104,12 @@ class InterruptedRun(QGraphError):  # noqa: N818 - an interruption is no error o
     exit_code = 75
 
 
+def first_line(error: Exception) -> str:
+    """Return what a message says of another library's error; its kind, where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def install(extra: str) -> str:
     """Return how an extra is installed, from a package index or in a clone."""
     return f"pip install 'qgraph[{extra}]'; in a clone, pip install '.[{extra}]'"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from qgraph._graph.errors import EnvironmentFault, install
+from qgraph._graph.errors import EnvironmentFault, first_line, install
 from qgraph._graph.run.cores import cores
 
 AUTO, LOCAL = "auto", "local"
@@ -89,7 +89,7 @@ def _join(ray: Any, address: str) -> None:
         except (OSError, RuntimeError, ValueError) as error:
             if wanted != AUTO:
                 raise EnvironmentFault(
-                    f"no Ray cluster can be joined at {wanted}: {str(error).splitlines()[0]}",
+                    f"no Ray cluster can be joined at {wanted}: {first_line(error)}",
                     hint="Start one there (ray start --head), or leave the address out. One that"
                     " asks for a token gets it with RAY_AUTH_MODE=token.",
                 ) from error
@@ -101,7 +101,7 @@ def _join(ray: Any, address: str) -> None:
         ray.init(address=LOCAL, num_cpus=cores(), include_dashboard=False, **_QUIET)
     except Exception as error:  # just that where a process of Ray's own does not start in time
         raise EnvironmentFault(
-            f"Ray does not start on this machine: {str(error).splitlines()[0]}",
+            f"Ray does not start on this machine: {first_line(error)}",
             hint="Try again when it has less to do, or leave --ray out.",
         ) from error
 

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any, TypeVar
 
 from qgraph._graph import errors
-from qgraph._graph.errors import EnvironmentFault, LimitError, QGraphError, UsageError
+from qgraph._graph.errors import EnvironmentFault, LimitError, QGraphError, UsageError, first_line
 from qgraph._graph.run.provider import Provider
 from qgraph._graph.run.runtime import Runtime
 from qgraph._steps.ray_cluster import Node
@@ -144,7 +144,7 @@ def _result(ray: Any, item: Any) -> Mapping[str, Any]:
         raise
     except ray.exceptions.RayError as error:
         raise EnvironmentFault(
-            f"a task was lost {_RETRIES + 1} times: {str(error).splitlines()[0]}",
+            f"a task was lost {_RETRIES + 1} times: {first_line(error)}",
             hint="Finished work is kept: the same command continues, with or without --ray. Where"
             " memory ran out, name a smaller --memory-budget.",
         ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, QGraphError
+from qgraph._graph.errors import EnvironmentFault, InputError, LimitError, QGraphError, first_line
 
 _DEVICE = re.compile(
     r"\b(?:CUDA|CUDNN|CUBLAS\w*|CUFFT|CURAND)(?:_FE)?[ _](?:failure|error)\b", re.IGNORECASE
@@ -69,8 +69,3 @@ def failure(
     if "out of data bounds" in str(error):
         hint = f"{_INDEX} {hint}".strip()
     return InputError(said, where=where, hint=hint)
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -17,7 +17,6 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from qgraph._graph.errors import EnvironmentFault, UsageError
@@ -73,12 +72,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close the file. Of a run that failed before it finished anything, nothing is left."""
         if kind is not None and self._is_empty():
             with contextlib.suppress(OSError, sqlite3.Error):
