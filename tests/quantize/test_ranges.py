@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,13 +17,14 @@ from qgraph._graph.io.models import ModelId
 from qgraph._graph.tensors import Feed
 from qgraph._quantize.calibration import calibrate
 from qgraph._quantize.ranges import (
+    FEWEST_JUDGED,
     Ranges,
     RangesRun,
     SmoothedTensor,
     ranges_for,
     require_same_model,
 )
-from qgraph._quantize.scheme import Scheme
+from qgraph._quantize.scheme import Calibration, Scheme
 from qgraph._quantize.searched import SearchedRanges
 
 Build = Callable[..., onnx.ModelProto]
@@ -167,3 +169,16 @@ def test_a_gain_of_other_sets_is_not_said_of_everything(taken: float, said: str)
     found = SearchedRanges(strengths=(0.5,), smoothed=20, plain=41.09, taken=taken)
     asked = Scheme.model_validate({"smooth": "auto", "calibrate": "auto"}, strict=False)
     assert found.in_words(asked).endswith(said)
+
+
+@pytest.mark.parametrize("asked", [{"smooth": "auto"}, {"calibrate": Calibration.OUTPUT}])
+def test_a_search_that_was_cut_short_says_of_nothing_that_it_was_no_better(
+    ranges: Ranges, asked: dict[str, Any]
+) -> None:
+    run = ranges.run.model_copy(update={"samples": FEWEST_JUDGED})
+    given = {"scheme": Scheme(**asked), "flat": (), "run": run}
+    limit = "as far as the time budget let it look"
+    for cut_short in (True, None):
+        searched = SearchedRanges(cut_short=cut_short)
+        note = ranges.model_copy(update={**given, "searched": searched}).note()
+        assert note is not None and (limit in note) == bool(cut_short)

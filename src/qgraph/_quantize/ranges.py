@@ -160,8 +160,13 @@ class Ranges(Document):
             )
         return (
             f"--calibrate {how} clips nothing here: no clip was better on samples that did not"
-            " choose it. Ranges are the extremes."
+            f" choose it{self._unless_late}. Ranges are the extremes."
         )
+
+    @property
+    def _unless_late(self) -> str:
+        late = self.searched is not None and self.searched.cut_short
+        return ", as far as the time budget let it look" if late else ""
 
     def _smooth_note(self) -> str | None:
         scheme, done = self.scheme, self.smoothing
@@ -174,7 +179,8 @@ class Ranges(Document):
             or any(i.rotation for i in done),
         }
         unmet = " and ".join(option for option, met in asked.items() if not met)
-        return f"{unmet}: no tensor here can be changed so, or none gains by it." if unmet else None
+        why = f"no tensor here can be changed so, or none gains by it{self._unless_late}"
+        return f"{unmet}: {why}." if unmet else None
 
     def by_name(self) -> dict[str, Range]:
         """Return tensor name → the range that is quantized."""
