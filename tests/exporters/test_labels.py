@@ -158,8 +158,9 @@ def test_labels_that_are_none_are_refused(tmp_path: Path, labels: Array, says: s
     path = build(tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=samples(), labels=labels)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(qgraph.QGraphError, match=says):
+    with pytest.raises(qgraph.QGraphError, match=says) as caught:
         qgraph.evaluate([path], data=tmp_path / "d.npz", journal=tmp_path / "e.journal")
+    assert caught.value.hint
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -252,7 +253,9 @@ def test_one_output_tells_two_classes_apart(
     assert variant["top1"] == pytest.approx(np.mean(got == right))
     same = np.mean(got == (scores(path, x).ravel() > threshold))
     assert variant["top1_agreement"] == pytest.approx(same)
-    assert any(f"class 1 above {threshold:g}" in text for text in found.run.warnings)
+    kind = "a logit" if threshold == 0 else "a probability"
+    note = f"for {kind}, as its graph ends: class 1 above {threshold:g}"
+    assert any(note in text for text in found.run.warnings)
 
 
 def test_a_number_for_labels_beyond_two_classes_is_refused(tmp_path: Path) -> None:

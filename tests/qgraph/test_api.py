@@ -226,6 +226,10 @@ def _any(value: Any) -> Any:
         ),
         (lambda files: qgraph.calibrate(files.model, nothing=1), "nothing: no such option"),
         (lambda files: qgraph.sensitivity(files.model, sampels=1), "Did you mean samples"),
+        (
+            lambda files: qgraph.sensitivity(files.model, calibrate="mse"),
+            r"scheme=qgraph.Scheme\(calibrate='mse'\)",
+        ),
         (lambda files: qgraph.sensitivity(files.model, engine="gradient", prob=1), "mean probes"),
         (lambda _: _any(qgraph.EvaluateOptions)(smaples=1), "Did you mean samples"),
         (lambda files: _any(qgraph.handoff)(files.model, "b", batch_axes=1), "mean batch_axis"),

@@ -333,6 +333,17 @@ def test_the_report_can_go_to_another_folder(qgraph: Command, files: Any, tmp_pa
     assert {path.parent for path in paths.values()} == {tmp_path / "there"}
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "nowhere"])
+def test_a_report_of_what_is_no_folder_asks_for_one(
+    qgraph: Command, files: Any, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "evaluation.json").write_bytes(files.evaluation.read_bytes())
+    result = qgraph("report", tmp_path / name)
+    assert result.code == 3 and "expected the folder of a run" in result.err
+    assert "Give the folder that holds" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
 def every_command(files: Any, out: Path) -> list[list[Any]]:
     model, data = files.model, files.data
     return [

@@ -62,8 +62,15 @@ class RunFolder:
         """Check that documents of all these kinds are there.
 
         Raises:
-            InputError: some are not; the message names them.
+            InputError: some are not; the message names them. Or this is no folder.
         """
+        if not self.path.is_dir():
+            found = "found a file" if self.path.exists() else "no such folder"
+            raise InputError(
+                f"{found}, expected the folder of a run",
+                where=str(self.path),
+                hint="Give the folder that holds sensitivity.json and evaluation.json.",
+            )
         if missing := [self.file(kind).name for kind in kinds if not self.file(kind).exists()]:
             raise InputError(
                 f"no {', '.join(missing)} in it",

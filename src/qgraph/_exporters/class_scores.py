@@ -42,8 +42,8 @@ class ClassScores:
             return ()
         kind = "a logit" if self.threshold == 0 else "a probability"
         return (
-            f"top-1 takes {self.outputs[0]} for {kind}, as its graph ends: class 1 above"
-            f" {self.threshold:g}, else class 0.",
+            f"top-1 takes the output {self.outputs[0]!r} for {kind}, as its graph ends: class 1"
+            f" above {self.threshold:g}, else class 0.",
         )
 
     def of(self, name: str, found: Mapping[str, Array]) -> Array:
@@ -87,6 +87,7 @@ def _labels_of(labels: Array, start: int, scores: Array) -> Array:
         raise InputError(
             f"found {len(labels)} labels, expected one for each sample: there are more samples",
             where="labels",
+            hint="Save a label beside each sample, in the same order.",
         )
     if found.min() < 0 or found.max() >= classes:
         wrong = found.min() if found.min() < 0 else found.max()
@@ -94,6 +95,7 @@ def _labels_of(labels: Array, start: int, scores: Array) -> Array:
             f"found {wrong} among the labels, expected 0 to {classes - 1}: the model has"
             f" {classes} classes",
             where="labels",
+            hint="Number the classes from 0, in the order of the model's scores.",
         )
     return found
 

@@ -385,6 +385,12 @@ def chosen(kind: type[P], options: P | None, given: Mapping[str, Any]) -> P:
     """
     if options is not None and not given:
         return options
+    if "scheme" in kind.model_fields and (parts := given.keys() & Scheme.model_fields.keys()):
+        key = min(parts)
+        raise UsageError(
+            f"{key}: no such option",
+            hint=f"It is a part of the scheme: scheme=qgraph.Scheme({key}={given[key]!r}).",
+        )
     known = {} if options is None else _as_given(options)
     wanted = known | dict(given)
     try:

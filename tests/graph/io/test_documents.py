@@ -120,7 +120,7 @@ def test_what_is_no_document_is_refused(path: Path, text: str) -> None:
 
 def test_text_that_is_not_utf8_is_refused(path: Path) -> None:
     path.write_bytes(b'{"schema": "\xff"}')
-    with pytest.raises(UsageError, match="its text is not UTF-8"):
+    with pytest.raises(UsageError, match=r"its text is not UTF-8\nGive a JSON file"):
         read_json(path)
 
 

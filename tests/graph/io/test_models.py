@@ -297,7 +297,7 @@ def test_an_empty_file_says_so(path: Path) -> None:
         (b"<!DOCTYPE html><html></html>", "HTML"),
         (b"\n<!doctype html>\n", "HTML"),
         (b"<html><body>404</body></html>", "HTML"),
-        (b"PK\x03\x04rest", "ZIP"),
+        (b"PK\x03\x04rest", "ZIP archive (arrays for --data?"),
         (b"\x1f\x8b\x08\x00", "gzip"),
         (b"\x93NUMPY\x01\x00", "NumPy"),
     ],

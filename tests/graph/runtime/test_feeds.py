@@ -242,6 +242,15 @@ def test_what_is_no_archive_is_refused(path: Path, data: bytes) -> None:
     assert "not a readable .npz" in refusal(path)
 
 
+def test_an_array_of_objects_is_refused_with_what_to_do(path: Path) -> None:
+    np.savez(path, x=np.array([None, [1.0]], object))
+    with pytest.raises(InputError, match="Object arrays cannot be loaded") as caught:
+        read_npz(path, [X])
+    assert caught.value.hint == (
+        "Write it anew with numpy.savez: arrays of numbers, no lists and no None."
+    )
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_every_truncated_archive_is_refused(path: Path, compressed: bool) -> None:  # noqa: FBT001
     array = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)

@@ -39,8 +39,8 @@ def report(
     target = output or folder
     paths = {kind: target / f"report.{kind}" for kind in ("html", "md")}
     read = ("evaluation", "sensitivity", "profiles", "ranges", "run")
+    page, text = render(folder)  # first: outputs lie in the folder, which may be none
     require_outputs(paths.values(), [folder / f"{name}.json" for name in read])
-    page, text = render(folder)
     pictures = {
         target / "figures" / f"{name}.{kind}": data
         for kind in kinds

@@ -196,7 +196,11 @@ def read_json(path: Path) -> Any:
             parse_float=_finite,
         )
     except UnicodeDecodeError as error:
-        raise UsageError("not a JSON file: its text is not UTF-8", where=str(path)) from error
+        raise UsageError(
+            "not a JSON file: its text is not UTF-8",
+            where=str(path),
+            hint="Give a JSON file, saved as UTF-8.",
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"not valid JSON: {str(error) or 'nested too deeply'}", where=str(path)

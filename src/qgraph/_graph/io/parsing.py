@@ -29,7 +29,7 @@ _LOOKS_LIKE = {
     b"version https://git-lfs": "a git-lfs pointer; run `git lfs pull`",
     b"<!DOCTYPE": "an HTML page; the download went wrong",
     b"<html": "an HTML page; the download went wrong",
-    b"PK\x03\x04": "a ZIP archive (a PyTorch checkpoint?); export it to ONNX first",
+    b"PK\x03\x04": "a ZIP archive (arrays for --data? a PyTorch checkpoint to export first?)",
     b"\x1f\x8b": "a gzip archive; unpack it first",
     b"\x93NUMPY": "a NumPy array",
 }

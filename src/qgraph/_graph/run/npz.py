@@ -143,7 +143,11 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
-        raise InputError(f"not a readable .npz file: {error}", where=str(path)) from error
+        raise InputError(
+            f"not a readable .npz file: {error}",
+            where=str(path),
+            hint="Write it anew with numpy.savez: arrays of numbers, no lists and no None.",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
