@@ -168,7 +168,7 @@ def _expected(item: Any) -> list[str]:
     row = [item.name, str(item.int8_nodes), "–" if share is None else f"{share.macs:.0%}"]
     row += [f"{item.metrics['mse']:.2e}"]  # its difference from float's is the same
     row += ["–" if sqnr is None else f"{sqnr:.1f}", f"{item.metrics['cosine']:.5f}"]
-    return [*row, f"{item.size_bytes / 1e6:.1f}"]
+    return [*row, f"{item.size_bytes / 1e6:.2g}"]  # of some kB each
 
 
 def tables_of(markdown: str) -> list[list[list[str]]]:
@@ -201,7 +201,8 @@ def test_the_markdown_folds_all_figures_into_a_table_per_topic(evaluation: Evalu
     time = {row[0]: row[1:] for row in tables["time"]}
     assert time["one pass: 90 % below, ms"] == ["2.00", "3.00", "4.00"]
     assert "one more token: median ms" not in time
-    assert ["weights MB", *3 * ["0.0"]] in tables["size and memory"]
+    weights = [f"{(item.weight_bytes or 0) / 1e6:.2g}" for item in evaluation.variants]
+    assert ["weights MB", *weights] in tables["size and memory"]
 
 
 def test_a_metric_only_some_variants_have_is_a_dash_elsewhere(evaluation: Evaluation) -> None:

@@ -56,6 +56,23 @@ def test_the_largest_share_within_every_limit_is_recommended(evaluation: Evaluat
     assert found.beyond == {"C": ("top1_agreement>=0.95",)}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [((25_565, 9_402), ("0.026", "0.0094")), ((1_780_000, 96_000), ("1.8", "0.096"))],
+)
+def test_the_size_of_a_small_model_is_not_rounded_to_nothing(
+    evaluation: Evaluation, sizes: tuple[int, int], shown: tuple[str, str]
+) -> None:
+    found = of(evaluation, FLOAT, FLOAT)
+    variants = [
+        item.model_copy(update={"size_bytes": size})
+        for item, size in zip(found.variants, sizes, strict=True)
+    ]
+    small = found.model_copy(update={"variants": tuple(variants)})
+    assert f"{shown[1]} of {shown[0]} MB" in advice(small)[0]
+    assert [row[-1] for row in rows(small)] == list(shown)
+
+
 def test_a_loss_as_before_does_not_hide_tokens_that_change(evaluation: Evaluation) -> None:
     first, *rest = advice(of(evaluation, FLOAT, {"loss": 2.0, "top1_agreement": 0.9}))
     assert first.startswith("Do not deploy A yet")

@@ -48,10 +48,15 @@ def band(decibels: float) -> str:
     return next((word for least, word in _BANDS if decibels >= least), "an error that shows")
 
 
+def in_megabytes(count: int) -> str:
+    """Return bytes as MB: one decimal, and of less than 0.1 MB two digits, which 0.0 would hide."""
+    return f"{count / 1e6:.1f}" if count >= 1e5 or not count else f"{count / 1e6:.2g}"
+
+
 def _deploy(best: Variant, evaluation: Evaluation) -> str:
     reference = evaluation.variants[0]
     share = best.int8_share.macs if best.int8_share else None
-    size = f"{best.size_bytes / 1e6:.1f} of {reference.size_bytes / 1e6:.1f} MB"
+    size = f"{in_megabytes(best.size_bytes)} of {in_megabytes(reference.size_bytes)} MB"
     first = size if share is None else f"{share:.0%} of MACs in {evaluation.eight_bits}, {size}"
     facts = [fact for key in _shown(evaluation) if (fact := _fact(key, best, reference))]
     little = share is not None and share < _LITTLE

@@ -12,6 +12,7 @@ from qgraph._evaluation.results import Evaluation, Latency, Variant
 from qgraph._metrics import in_order, metric, quality_key
 from qgraph._metrics.budget import Budget
 from qgraph._quantize.profiles import Profile
+from qgraph._report.advice import in_megabytes
 from qgraph._report.sentences import MARK, is_unsteady
 
 DASH = "–"
@@ -106,7 +107,7 @@ def type_label(variant: Variant) -> str:
 
 def megabytes(count: int | None) -> str:
     """Return bytes as a cell."""
-    return DASH if count is None else f"{count / 1e6:.1f}"
+    return DASH if count is None else in_megabytes(count)
 
 
 def measured_mse(evaluation: Evaluation, profile: Profile) -> str:
