@@ -11,7 +11,7 @@ import pytest
 
 import qgraph
 from qgraph._exporters.belongings import read_with
-from qgraph._graph.errors import UsageError
+from qgraph._graph.errors import InputError, UsageError
 from qgraph._steps.ray_evaluation import identity_beside, identity_of_data, require_same_files
 
 
@@ -68,6 +68,15 @@ def test_an_open_model_reads_data_anew_that_was_written_anew(
     again = qgraph.calibrate(model, data=given, fast=True)
     assert again == qgraph.calibrate(mlp, data=given, fast=True)
     assert again.tensors[0].rmax == 2 * first.tensors[0].rmax
+
+
+def test_data_that_is_gone_stays_what_an_open_model_read(mlp: Path, data: Path) -> None:
+    model = qgraph.open(mlp)
+    first = qgraph.calibrate(model, data=data, fast=True)
+    data.unlink()
+    assert qgraph.calibrate(model, data=data, fast=True) == first
+    with pytest.raises(InputError, match="no such data"):
+        qgraph.calibrate(mlp, data=data, fast=True)
 
 
 def test_a_node_names_the_files_beside_the_model_that_are_others(mlp: Path, data: Path) -> None:

@@ -18,6 +18,7 @@ from qgraph._graph.edit.prepare import PreparedModel, at_least, prepare
 from qgraph._graph.edit.selecting import behind_selection, with_outputs
 from qgraph._graph.errors import UsageError
 from qgraph._graph.index import FLOATS, GraphIndex, opset_of
+from qgraph._graph.io.files import is_there
 from qgraph._graph.io.models import ModelId, read_model
 from qgraph._graph.tensors import inputs_of
 from qgraph._metrics import whole
@@ -57,7 +58,7 @@ class Model:
         self.prepared = prepared
         self.view = view
         self.family = family
-        self._data: dict[tuple[tuple[Path, ...], Versions, int | None, int], Data] = {}
+        self._data: dict[tuple[tuple[Path, ...], int | None, int], tuple[Versions, Data]] = {}
         self._candidates: dict[tuple[str, tuple[str, ...], tuple[str, ...], bool], Candidates] = {}
         self._forms: dict[tuple[tuple[SmoothedTensor, ...], frozenset[str]], Model] = {}
         self._raised: Model | None = None
@@ -111,11 +112,14 @@ class Model:
             InputError: the data cannot be read, or holds no sample.
         """
         files = data_files(paths, (samples or MOST_SAMPLES) + 1)
-        key = files, versions_of(files or default_data(self.view)), samples, seed
-        if key not in self._data:
+        given = files or tuple(default_data(self.view))
+        key, versions = (files, samples, seed), versions_of(given)
+        known = self._data.get(key)
+        # data that is gone stays what was read
+        if known is None or (known[0] != versions and all(map(is_there, given))):
             self._data.clear()  # samples are large; steps that follow each other ask for the same
-            self._data[key] = load_data(self, files, samples, seed)
-        return self._data[key]
+            self._data[key] = known = versions, load_data(self, files, samples, seed)
+        return known[1]
 
     def along(
         self, given: Sequence[str], preprocess: str | None = None, data: Sequence[Path] = ()
