@@ -120,7 +120,7 @@ class FakeQuantizer:
     @property
     def names(self) -> Mapping[str, str]:
         """Return what was added → the name of its initializer: `scale_of`, `product_of` an
-        activation, `weight_of` a tensor and axis.
+        activation, `weight_of` or `integers_of` a tensor and axis.
         """
         return self._made
 

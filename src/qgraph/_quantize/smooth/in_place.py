@@ -72,7 +72,7 @@ def quantization_in_place(
     }
     weights |= {key: partial(_float, make, changes[key]) for key, make in made.items()}
     integers = {key: partial(plain.integers.__getitem__, key) for key in plain.integers} | made
-    absorbed = {key for key, own in changes.items() if any(change.absorbs for change in own)}
+    absorbed = weights_absorbing(nodes, blocks)
     integers = {key: make for key, make in integers.items() if key not in absorbed}
     rotations = {point.tensor: (block, True) for point, block in blocks.items()}
     return replace(
